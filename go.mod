@@ -44,3 +44,5 @@ require (
 	google.golang.org/protobuf v1.36.7 // indirect
 	pgregory.net/rapid v1.3.0 // indirect
 )
+
+tool github.com/hanwen/go-fuse/v2/example/loopback
