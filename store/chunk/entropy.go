@@ -1,0 +1,56 @@
+package chunk
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math"
+)
+
+// Entropy returns the Shannon entropy of the bytes' frequencies, in bits per
+// byte: 0 for a run of one byte, 8 for all bytes equally often, 0 for nothing.
+// It does not allocate.
+func Entropy(plain []byte) float64 {
+	if len(plain) == 0 {
+		return 0
+	}
+	// Several tables, because neighbours are often equal and an increment
+	// would wait for the store of the one before.
+	var counts [8][256]uint32
+	rest := plain
+	for ; len(rest) >= 8; rest = rest[8:] {
+		v := binary.LittleEndian.Uint64(rest)
+		counts[0][uint8(v)]++
+		counts[1][uint8(v>>8)]++
+		counts[2][uint8(v>>16)]++
+		counts[3][uint8(v>>24)]++
+		counts[4][uint8(v>>32)]++
+		counts[5][uint8(v>>40)]++
+		counts[6][uint8(v>>48)]++
+		counts[7][uint8(v>>56)]++
+	}
+	for _, b := range rest {
+		counts[0][b]++
+	}
+	// H = log2(n) - sum(c*log2(c))/n
+	var sum float64
+	for b := range 256 {
+		c := counts[0][b] + counts[1][b] + counts[2][b] + counts[3][b] +
+			counts[4][b] + counts[5][b] + counts[6][b] + counts[7][b]
+		if c > 1 {
+			sum += float64(c) * math.Log2(float64(c))
+		}
+	}
+	n := float64(len(plain))
+	return min(8, max(0, math.Log2(n)-sum/n))
+}
+
+// IsZero reports whether all bytes are zero; true for none. It stops at the
+// first few bytes of most data.
+func IsZero(plain []byte) bool {
+	if len(plain) == 0 {
+		return true
+	}
+	// Bytes that equal their neighbours all equal the first; the comparison
+	// is the runtime's vectorised one.
+	return plain[0] == 0 && bytes.Equal(plain[1:], plain[:len(plain)-1])
+}
