@@ -1,0 +1,202 @@
+// Package layering keeps the module's imports to the arrows that the design
+// draws. Its test walks the source of the whole module and fails on any other.
+package layering
+
+import (
+	"cmp"
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// A Rule says what one layer may import. A layer is a directory of the module
+// with all below it that is not a layer of its own; imports inside a layer are
+// free.
+type Rule struct {
+	Layer   string
+	Imports []string // layers; "*" is any but tools
+	Shuns   []string // import paths from elsewhere, each with all below it
+}
+
+// surface lists what only the command line, the mount and the network may
+// know of.
+var surface = []string{
+	"github.com/hanwen/go-fuse",
+	"github.com/spf13/cobra",
+	"net/http",
+}
+
+// Drawing returns the arrows of docs/design.md, "Layout and arrows". An arrow
+// is added there first.
+func Drawing() []Rule {
+	return []Rule{
+		{Layer: "cmd/quarxfs", Imports: []string{"*"}},
+		{Layer: "fs", Imports: []string{"fs/volume"}},
+		{Layer: "fs/volume", Imports: []string{"fs/meta", "graph", "store"}},
+		{Layer: "fs/meta", Imports: []string{"store/db"}},
+		{Layer: "remote", Imports: []string{"graph", "store"}},
+		{Layer: "graph", Imports: []string{"store"}},
+		{Layer: "store", Imports: []string{"store/chunk", "store/db", "tiering"}, Shuns: surface},
+		{Layer: "store/chunk", Shuns: surface},
+		{Layer: "store/db", Shuns: surface},
+		{Layer: "tiering", Imports: []string{"tiering/segment"}, Shuns: surface},
+		{Layer: "tiering/segment", Shuns: surface},
+		{Layer: "tools"},
+	}
+}
+
+// An Import is one import declaration. Test marks those of _test.go files.
+type Import struct {
+	Dir  string // of the importing package, slash-separated, relative to the module's root
+	Path string
+	Test bool
+}
+
+func (i Import) String() string {
+	if i.Test {
+		return fmt.Sprintf("%s (test) -> %s", i.Dir, i.Path)
+	}
+	return fmt.Sprintf("%s -> %s", i.Dir, i.Path)
+}
+
+// Check returns one line for each import that the rules do not allow, sorted.
+// Code imports along one arrow. A test also wires up what its package stands
+// on, so it may import whatever can be reached along arrows, but it may not
+// look up either.
+func Check(module string, rules []Rule, imports []Import) []string {
+	byLayer := make(map[string]Rule, len(rules))
+	for _, r := range rules {
+		byLayer[r.Layer] = r
+	}
+	var wrong []string
+	for _, imp := range imports {
+		if why := judge(module, byLayer, imp); why != "" {
+			wrong = append(wrong, imp.String()+": "+why)
+		}
+	}
+	slices.Sort(wrong)
+	return slices.Compact(wrong)
+}
+
+func judge(module string, rules map[string]Rule, imp Import) string {
+	from, ok := layerOf(rules, imp.Dir)
+	if !ok {
+		return fmt.Sprintf("%s belongs to no layer of the drawing", imp.Dir)
+	}
+	if imp.Path != module && !strings.HasPrefix(imp.Path, module+"/") {
+		for _, s := range rules[from].Shuns {
+			if within(imp.Path, s) {
+				return fmt.Sprintf("%s may not know of %s", from, s)
+			}
+		}
+		return ""
+	}
+	dir := strings.TrimPrefix(strings.TrimPrefix(imp.Path, module), "/")
+	to, ok := layerOf(rules, dir)
+	switch {
+	case !ok:
+		return fmt.Sprintf("%q belongs to no layer of the drawing", dir)
+	case from == to, allowed(rules[from], to):
+		return ""
+	case imp.Test && reaches(rules, from, to, map[string]bool{}):
+		return ""
+	}
+	return fmt.Sprintf("no arrow from %s to %s", from, to)
+}
+
+// layerOf returns the layer nearest above dir.
+func layerOf(rules map[string]Rule, dir string) (string, bool) {
+	for ; dir != "." && dir != ""; dir = path.Dir(dir) {
+		if _, ok := rules[dir]; ok {
+			return dir, true
+		}
+	}
+	return "", false
+}
+
+func allowed(r Rule, to string) bool {
+	return slices.Contains(r.Imports, to) || to != "tools" && slices.Contains(r.Imports, "*")
+}
+
+func reaches(rules map[string]Rule, from, to string, seen map[string]bool) bool {
+	if seen[from] {
+		return false
+	}
+	seen[from] = true
+	return allowed(rules[from], to) || slices.ContainsFunc(rules[from].Imports, func(next string) bool {
+		return reaches(rules, next, to, seen)
+	})
+}
+
+func within(importPath, prefix string) bool {
+	return importPath == prefix || strings.HasPrefix(importPath, prefix+"/")
+}
+
+// Imports reads the import declarations of all Go files under root, whatever
+// their build tags. It opens the files itself, where `go list` would be
+// shorter, because the go command reruns a cached test only when a file that
+// the test opened has changed.
+func Imports(root string) ([]Import, error) {
+	var found []Import
+	err := filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if name != root && skipped(d.Name()) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if !strings.HasSuffix(name, ".go") {
+			return nil
+		}
+		imports, err := fileImports(root, name)
+		found = append(found, imports...)
+		return err
+	})
+	slices.SortFunc(found, func(a, b Import) int {
+		return cmp.Or(cmp.Compare(a.Dir, b.Dir), cmp.Compare(a.Path, b.Path))
+	})
+	return found, err
+}
+
+// skipped tells the directories that the go command leaves out of "./...".
+func skipped(dir string) bool {
+	return dir == "testdata" || dir == "vendor" || strings.HasPrefix(dir, ".") || strings.HasPrefix(dir, "_")
+}
+
+func fileImports(root, name string) ([]Import, error) {
+	src, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	file, err := parser.ParseFile(token.NewFileSet(), name, src, parser.ImportsOnly)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := filepath.Rel(root, filepath.Dir(name))
+	if err != nil {
+		return nil, err
+	}
+	imports := make([]Import, 0, len(file.Imports))
+	for _, spec := range file.Imports {
+		p, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			return nil, fmt.Errorf("%s: import %s: %w", name, spec.Path.Value, err)
+		}
+		imports = append(imports, Import{
+			Dir:  filepath.ToSlash(dir),
+			Path: p,
+			Test: strings.HasSuffix(name, "_test.go"),
+		})
+	}
+	return imports, nil
+}
