@@ -1,0 +1,92 @@
+package db
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func testOptions(dir string) Options {
+	return Options{Dir: dir, MemTable: minMemTable, Logger: slog.New(slog.DiscardHandler)}
+}
+
+func openTest(t testing.TB, opt Options) *DB {
+	t.Helper()
+	d, err := Open(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+func commit(t testing.TB, d *DB) {
+	t.Helper()
+	d.Freeze()
+	if err := d.Write(nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func dump(t testing.TB, d *DB, from, to []byte) string {
+	t.Helper()
+	var b bytes.Buffer
+	err := d.Scan(from, to, func(k, v []byte) error {
+		fmt.Fprintf(&b, "%s=%s ", k, v)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func TestLayers(t *testing.T) {
+	opt := testOptions(t.TempDir())
+	d := openTest(t, opt)
+	d.Set([]byte("a"), []byte("1"))
+	d.Set([]byte("b"), []byte("1"))
+	d.Set([]byte("c"), nil)
+	d.Set([]byte("d"), []byte("1"))
+	commit(t, d)
+	d.Set([]byte("b"), []byte("2"))
+	d.Delete([]byte("d"))
+	d.Freeze()
+	d.Set([]byte("bb"), []byte("3"))
+	d.Delete([]byte("a"))
+	const want = "b=2 bb=3 c= "
+	if got := dump(t, d, []byte("a"), nil); got != want {
+		t.Fatalf("scan %q, want %q", got, want)
+	}
+	if v, err := d.Get([]byte("c")); err != nil || v == nil || len(v) != 0 {
+		t.Fatalf("empty value: %v %v", v, err)
+	}
+	for _, key := range []string{"a", "d", "x"} {
+		if _, err := d.Get([]byte(key)); !errors.Is(err, ErrNotFound) {
+			t.Fatalf("get %s: %v", key, err)
+		}
+	}
+	var extra Batch
+	extra.Set([]byte("b"), []byte("extra"))
+	if err := d.Write(&extra); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, d)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d = openTest(t, opt)
+	if got, want := dump(t, d, nil, nil), "b=extra bb=3 c= "; got != want {
+		t.Fatalf("after reopening %q, want %q", got, want)
+	}
+}

@@ -1,0 +1,114 @@
+package db
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	gateInterval = 50 * time.Millisecond
+	gateBytes    = 16 << 20
+)
+
+// gate watches the free space of a filesystem. Badger writes through sparse
+// mappings, and the kernel kills a process whose mapping finds no room, so
+// refusing has to happen well before.
+type gate struct {
+	path    string
+	reserve int64
+	statfs  func(path string) (int64, error)
+
+	mu    sync.Mutex
+	free  int64
+	at    time.Time
+	taken int64 // admitted since at
+}
+
+func newGate(path string, reserve int64) *gate {
+	return &gate{path: path, reserve: reserve, statfs: freeBytes}
+}
+
+// freeBytes is what ordinary users may still write.
+func freeBytes(path string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		return 0, err
+	}
+	return int64(st.Bavail) * st.Frsize, nil
+}
+
+// admit refuses n bytes that would cut into the reserve. Bytes admitted count
+// as used until the filesystem is asked again, so that many callers in a short
+// time do not share one answer.
+func (g *gate) admit(n int64) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.taken+n > gateBytes || time.Since(g.at) > gateInterval {
+		g.refreshLocked()
+	}
+	if left := g.free - g.taken - n; left < g.reserve {
+		return fmt.Errorf("%w: %d bytes asked, %d free, %d reserved",
+			ErrFull, n, g.free-g.taken, g.reserve)
+	}
+	g.taken += n
+	return nil
+}
+
+// refresh asks the filesystem now.
+func (g *gate) refresh() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.refreshLocked()
+	return g.free
+}
+
+// refreshLocked keeps the last answer if there is none: a filesystem that
+// cannot be asked reports its trouble to whoever writes.
+func (g *gate) refreshLocked() {
+	if free, err := g.statfs(g.path); err == nil {
+		g.free = free
+	}
+	g.at, g.taken = time.Now(), 0
+}
+
+// Admit returns ErrFull if taking n more bytes of the filesystem would leave
+// less than the reserve. It rarely makes a system call. What was admitted but
+// is written only much later is forgotten meanwhile: callers bound how much
+// they hold back, and MinFree should exceed it.
+func (d *DB) Admit(n int64) error { return d.gate.admit(n) }
+
+// Free returns the bytes that Admit would let pass at this moment.
+func (d *DB) Free() int64 { return max(0, d.gate.refresh()-d.gate.reserve) }
+
+// roomToOpen drops the ballast if Badger could run out of room while it
+// replays its logs, which it does before it can be asked for anything.
+func (d *DB) roomToOpen() error {
+	return d.room(2 * d.opt.MemTable)
+}
+
+// roomToCommit asks for the log's bytes, the table made of them, twice that
+// for a journal, and the flush of a memtable meanwhile.
+func (d *DB) roomToCommit(bytes int64, oversize bool) error {
+	need := 2*bytes + d.opt.MemTable/2
+	if oversize {
+		need += 2 * bytes
+	}
+	return d.room(need)
+}
+
+func (d *DB) room(need int64) error {
+	free := d.gate.refresh()
+	if free >= need {
+		return nil
+	}
+	if d.ballast.drop() {
+		free = d.gate.refresh()
+	}
+	if free < need {
+		return fmt.Errorf("%w: %d bytes needed, %d free", ErrFull, need, free)
+	}
+	return nil
+}

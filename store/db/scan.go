@@ -1,0 +1,221 @@
+package db
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/tidwall/btree"
+)
+
+// readers are the timestamps that scans under way read at, with their number.
+// Badger must keep the row versions that they see.
+type readers struct {
+	sync.Mutex
+	at map[uint64]int
+}
+
+func (r *readers) enter(ts uint64) {
+	r.Lock()
+	defer r.Unlock()
+	r.at[ts]++
+}
+
+func (r *readers) leave(ts uint64) {
+	r.Lock()
+	defer r.Unlock()
+	if r.at[ts]--; r.at[ts] == 0 {
+		delete(r.at, ts)
+	}
+}
+
+// oldest returns the least timestamp in use, or now.
+func (r *readers) oldest(now uint64) uint64 {
+	r.Lock()
+	defer r.Unlock()
+	for ts := range r.at {
+		now = min(now, ts)
+	}
+	return now
+}
+
+// Scan calls fn with every row from <= key < to in ascending order; a nil to
+// has no end. The rows are those of one instant: changes made since, by fn or
+// anyone else, are not seen. The slices are valid during the call only and must
+// not be modified. An error of fn ends the scan and is returned, except ErrStop.
+func (d *DB) Scan(from, to []byte, fn func(key, value []byte) error) error {
+	if to == nil || bytes.Compare(to, reservedPrefix) > 0 {
+		to = reservedPrefix
+	}
+	if bytes.Compare(from, to) >= 0 {
+		return nil
+	}
+	v, err := d.view()
+	if err != nil {
+		return err
+	}
+	defer v.close()
+	err = v.scan(from, to, fn)
+	if errors.Is(err, ErrStop) {
+		return nil
+	}
+	return err
+}
+
+// ScanPrefix scans the rows whose keys begin with prefix.
+func (d *DB) ScanPrefix(prefix []byte, fn func(key, value []byte) error) error {
+	return d.Scan(prefix, prefixEnd(prefix), fn)
+}
+
+// prefixEnd returns the least key above all that begin with prefix, or nil.
+func prefixEnd(prefix []byte) []byte {
+	for i := len(prefix) - 1; i >= 0; i-- {
+		if prefix[i] != 0xff {
+			end := bytes.Clone(prefix[:i+1])
+			end[i]++
+			return end
+		}
+	}
+	return nil
+}
+
+// view is the database at one instant.
+type view struct {
+	d              *DB
+	active, frozen *btree.Map[string, []byte]
+	txn            *badger.Txn
+	ts             uint64
+}
+
+func (d *DB) view() (*view, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.mu.closed {
+		return nil, ErrClosed
+	}
+	v := &view{
+		d:      d,
+		active: d.mu.active.snapshot(),
+		frozen: d.mu.frozen.snapshot(),
+		ts:     d.mu.ts,
+	}
+	d.readers.enter(v.ts)
+	v.txn = d.kv.NewTransactionAt(v.ts, false)
+	return v, nil
+}
+
+func (v *view) close() {
+	v.txn.Discard()
+	v.d.readers.leave(v.ts)
+}
+
+func (v *view) scan(from, to []byte, fn func(key, value []byte) error) error {
+	opt := badger.IteratorOptions{Prefix: commonPrefix(from, to)}
+	it := v.txn.NewIterator(opt)
+	defer it.Close()
+	it.Seek(from)
+	over := newMerged(v.active, v.frozen, string(from), string(to))
+	for {
+		var item *badger.Item
+		if it.Valid() && bytes.Compare(it.Item().Key(), to) < 0 {
+			item = it.Item()
+		}
+		switch order := over.compare(item); {
+		case item == nil && !over.valid:
+			return nil
+		case order <= 0:
+			if order == 0 {
+				it.Next()
+			}
+			if over.value != nil {
+				if err := fn(asBytes(over.key), over.value); err != nil {
+					return err
+				}
+			}
+			over.next()
+		default:
+			if err := emit(item, fn); err != nil {
+				return err
+			}
+			it.Next()
+		}
+	}
+}
+
+func emit(item *badger.Item, fn func(key, value []byte) error) error {
+	var failed error
+	err := item.Value(func(value []byte) error {
+		failed = fn(item.Key(), value)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("scan row %x: %w", item.Key(), err)
+	}
+	return failed
+}
+
+// commonPrefix of two keys is also one of every key between them.
+func commonPrefix(a, b []byte) []byte {
+	n := 0
+	for n < len(a) && n < len(b) && a[n] == b[n] {
+		n++
+	}
+	return a[:n]
+}
+
+// merged walks two overlays as one; where both have a key the newer wins.
+type merged struct {
+	newer, older     btree.MapIter[string, []byte]
+	newerOK, olderOK bool
+	to               string
+
+	// The current row, while valid; a nil value is a deletion.
+	key   string
+	value []byte
+	valid bool
+}
+
+func newMerged(newer, older *btree.Map[string, []byte], from, to string) *merged {
+	m := &merged{newer: newer.Iter(), older: older.Iter(), to: to}
+	m.newerOK, m.olderOK = m.newer.Seek(from), m.older.Seek(from)
+	m.settle()
+	return m
+}
+
+// settle makes the least key of the two the current row.
+func (m *merged) settle() {
+	switch {
+	case m.newerOK && (!m.olderOK || m.newer.Key() <= m.older.Key()):
+		m.key, m.value = m.newer.Key(), m.newer.Value()
+	case m.olderOK:
+		m.key, m.value = m.older.Key(), m.older.Value()
+	default:
+		m.valid = false
+		return
+	}
+	m.valid = m.key < m.to
+}
+
+func (m *merged) next() {
+	key := m.key
+	if m.newerOK && m.newer.Key() == key {
+		m.newerOK = m.newer.Next()
+	}
+	if m.olderOK && m.older.Key() == key {
+		m.olderOK = m.older.Next()
+	}
+	m.settle()
+}
+
+// compare orders the current row and item, an absent one being the greatest.
+func (m *merged) compare(item *badger.Item) int {
+	switch {
+	case !m.valid:
+		return 1
+	case item == nil:
+		return -1
+	}
+	return bytes.Compare(asBytes(m.key), item.Key())
+}
