@@ -1,0 +1,205 @@
+package meta
+
+import (
+	"encoding/binary"
+	"fmt"
+	"strings"
+)
+
+// MaxName is the longest name of a directory entry, in bytes.
+const MaxName = 255
+
+// MaxTarget is the longest target of a symbolic link, in bytes.
+const MaxTarget = 4095
+
+// A Time is seconds and nanoseconds since 1970; Sec may be negative.
+type Time struct {
+	Sec  int64
+	Nsec uint32
+}
+
+// Before reports whether t is earlier than u.
+func (t Time) Before(u Time) bool {
+	return t.Sec < u.Sec || t.Sec == u.Sec && t.Nsec < u.Nsec
+}
+
+// An Inode is everything about a file but its names, bytes and extended
+// attributes.
+type Inode struct {
+	Mode     uint32 // type and permission bits, as in stat(2)
+	UID, GID uint32
+	Nlink    uint32
+	Rdev     uint32
+	Size     int64 // bytes; of a directory: see Entries
+	Alloc    int64 // bytes covered by extents, not by holes
+	Entries  int64 // of a directory: names in it
+	Parent   Ino   // of a directory: where its .. leads
+	Xattrs   uint32
+	Atime    Time
+	Mtime    Time
+	Ctime    Time
+	Btime    Time
+	Target   string // of a symbolic link
+}
+
+const inodeVersion = 1
+
+// AppendInode appends the record of an inode to b.
+func AppendInode(b []byte, n *Inode) []byte {
+	b = append(b, inodeVersion)
+	for _, v := range [...]uint64{
+		uint64(n.Mode), uint64(n.UID), uint64(n.GID), uint64(n.Nlink), uint64(n.Rdev),
+		uint64(n.Size), uint64(n.Alloc), uint64(n.Entries), uint64(n.Parent), uint64(n.Xattrs),
+	} {
+		b = binary.AppendUvarint(b, v)
+	}
+	for _, t := range [...]Time{n.Atime, n.Mtime, n.Ctime, n.Btime} {
+		b = binary.AppendVarint(b, t.Sec)
+		b = binary.AppendUvarint(b, uint64(t.Nsec))
+	}
+	return append(b, n.Target...)
+}
+
+// reader takes numbers off the front of a record; the first failure sticks.
+type reader struct {
+	b   []byte
+	bad bool
+}
+
+func (r *reader) uvarint(most uint64) uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 || v > most {
+		r.bad = true
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) varint() int64 {
+	v, n := binary.Varint(r.b)
+	if n <= 0 {
+		r.bad = true
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) bytes(n uint64) []byte {
+	if uint64(len(r.b)) < n {
+		r.bad = true
+		return nil
+	}
+	p := r.b[:n]
+	r.b = r.b[n:]
+	return p
+}
+
+const (
+	max32 = 1<<32 - 1
+	max63 = 1<<63 - 1
+)
+
+// DecodeInode reads an inode's record. The error is ErrCorrupt.
+func DecodeInode(b []byte) (Inode, error) {
+	var n Inode
+	if len(b) == 0 || b[0] != inodeVersion {
+		return n, fmt.Errorf("inode record of an unknown version: %w", ErrCorrupt)
+	}
+	r := reader{b: b[1:]}
+	n.Mode = uint32(r.uvarint(max32))
+	n.UID = uint32(r.uvarint(max32))
+	n.GID = uint32(r.uvarint(max32))
+	n.Nlink = uint32(r.uvarint(max32))
+	n.Rdev = uint32(r.uvarint(max32))
+	n.Size = int64(r.uvarint(max63))
+	n.Alloc = int64(r.uvarint(max63))
+	n.Entries = int64(r.uvarint(max63))
+	n.Parent = Ino(r.uvarint(max63))
+	n.Xattrs = uint32(r.uvarint(max32))
+	for _, t := range [...]*Time{&n.Atime, &n.Mtime, &n.Ctime, &n.Btime} {
+		t.Sec = r.varint()
+		t.Nsec = uint32(r.uvarint(999_999_999))
+	}
+	if r.bad || len(r.b) > MaxTarget {
+		return n, fmt.Errorf("inode record is cut short or too long: %w", ErrCorrupt)
+	}
+	n.Target = string(r.b)
+	return n, nil
+}
+
+// A Dirent is one name in a directory.
+type Dirent struct {
+	Ino  Ino
+	Type uint32 // the type bits of the mode
+	Name string
+}
+
+// AppendDirent appends the record of an entry to b.
+func AppendDirent(b []byte, d Dirent) []byte {
+	b = binary.AppendUvarint(b, uint64(d.Ino))
+	b = append(b, byte(d.Type>>12))
+	return append(b, d.Name...)
+}
+
+// DecodeDirent reads an entry's record. The error is ErrCorrupt.
+func DecodeDirent(b []byte) (Dirent, error) {
+	r := reader{b: b}
+	ino := r.uvarint(max63)
+	t := r.bytes(1)
+	if r.bad || ino == 0 || ValidName(string(r.b)) != nil {
+		return Dirent{}, fmt.Errorf("directory entry: %w", ErrCorrupt)
+	}
+	return Dirent{Ino(ino), uint32(t[0]) << 12, string(r.b)}, nil
+}
+
+// ValidName reports why name cannot be in a directory.
+func ValidName(name string) error {
+	switch {
+	case name == "" || name == "." || name == "..":
+		return fmt.Errorf("%q is not a file name", name)
+	case len(name) > MaxName:
+		return fmt.Errorf("a name of %d bytes is over %d", len(name), MaxName)
+	case strings.ContainsAny(name, "/\x00"):
+		return fmt.Errorf("%q contains a slash or a NUL", name)
+	}
+	return nil
+}
+
+// EncodePosition makes the row of a name.
+func EncodePosition(pos uint64) []byte { return binary.AppendUvarint(nil, pos) }
+
+// DecodePosition reads the row of a name. The error is ErrCorrupt.
+func DecodePosition(b []byte) (uint64, error) {
+	v, n := binary.Uvarint(b)
+	if n <= 0 || n != len(b) {
+		return 0, fmt.Errorf("position of a name: %w", ErrCorrupt)
+	}
+	return v, nil
+}
+
+// Counters are the volume's: the next unused inode number, which also numbers
+// directory positions, and how many inodes there are.
+type Counters struct {
+	Next    uint64
+	Inodes  int64
+	Logical int64 // sum of the sizes of all regular files
+}
+
+// Encode makes the row of the counters.
+func (c Counters) Encode() []byte {
+	b := binary.AppendUvarint(nil, c.Next)
+	b = binary.AppendVarint(b, c.Inodes)
+	return binary.AppendVarint(b, c.Logical)
+}
+
+// DecodeCounters reads the row of the counters. The error is ErrCorrupt.
+func DecodeCounters(b []byte) (Counters, error) {
+	r := reader{b: b}
+	c := Counters{Next: r.uvarint(max63), Inodes: r.varint(), Logical: r.varint()}
+	if r.bad || len(r.b) != 0 {
+		return c, fmt.Errorf("volume counters: %w", ErrCorrupt)
+	}
+	return c, nil
+}

@@ -1,0 +1,208 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/tiering"
+	"github.com/quarxtor/quarxfs/tiering/segment"
+)
+
+// vertexContext gives each kind of vertex its own ID space (BLAKE3 derive-key
+// contexts), so that no user's bytes can be taken for one.
+func vertexContext(k segment.Kind) string {
+	switch k {
+	case segment.File:
+		return "quarxfs 2026-11-23 file vertex v1"
+	case segment.Tree:
+		return "quarxfs 2026-11-23 tree vertex v1"
+	case segment.Snapshot:
+		return "quarxfs 2026-11-23 snapshot vertex v1"
+	}
+	return ""
+}
+
+func sum(k segment.Kind, plain []byte) ID {
+	if k == segment.Data {
+		return chunk.Sum(plain)
+	}
+	return chunk.SumVertex(vertexContext(k), plain)
+}
+
+// Hold keeps the sweep away from blocks that were Put but are not yet referred
+// to. Call Put and Ref between Hold and the function that it returns.
+func (s *Store) Hold() (release func()) {
+	s.hold.RLock()
+	return s.hold.RUnlock
+}
+
+// Put stores a block unless the store has it, and returns its ID. The caller
+// keeps plain. The block is not referred to yet: the caller holds Hold until it
+// has called Ref. One of three things happens:
+//  1. The block was there: no disk I/O is done for it.
+//  2. It is new: it is compressed and appended to the hot tier.
+//  3. The disk fails: the error, and nothing is changed.
+func (s *Store) Put(kind segment.Kind, plain []byte) (ID, error) {
+	if len(plain) == 0 || len(plain) > segment.MaxRaw {
+		return ID{}, fmt.Errorf("put a block of %d bytes: %w", len(plain), ErrConfig)
+	}
+	id := sum(kind, plain)
+	for {
+		_, err := s.db.Get(blockKey(keyBlock, id))
+		if err == nil {
+			return id, nil
+		}
+		if !errors.Is(err, db.ErrNotFound) {
+			return ID{}, fmt.Errorf("look up block %s: %w", id.Short(), err)
+		}
+		landed, mine := s.takeOff(id)
+		if mine {
+			defer s.land(id, landed)
+			return id, s.append(kind, id, plain)
+		}
+		<-landed
+	}
+}
+
+// takeOff claims the storing of id; when somebody else has it, their channel
+// is closed when they are done.
+func (s *Store) takeOff(id ID) (landed chan struct{}, mine bool) {
+	s.puts.Lock()
+	defer s.puts.Unlock()
+	if c, ok := s.puts.flying[id]; ok {
+		return c, false
+	}
+	c := make(chan struct{})
+	s.puts.flying[id] = c
+	return c, true
+}
+
+func (s *Store) land(id ID, landed chan struct{}) {
+	s.puts.Lock()
+	delete(s.puts.flying, id)
+	s.puts.Unlock()
+	close(landed)
+}
+
+func (s *Store) append(kind segment.Kind, id ID, plain []byte) error {
+	// Whoever flew before us may have landed between our look-up and take-off.
+	if _, err := s.db.Get(blockKey(keyBlock, id)); err == nil {
+		return nil
+	}
+	codec, payload := segment.Raw, plain
+	buf := compressBuffers.Get().(*[]byte)
+	defer compressBuffers.Put(buf)
+	if s.conf.Compression == "s2" {
+		codec, payload = segment.Compress(segment.S2, *buf, plain)
+		if codec != segment.Raw {
+			*buf = payload[:0]
+		}
+	}
+	loc, err := s.tiers.Append(tiering.Record{ID: id, Kind: kind, Codec: codec, RawLen: uint32(len(plain)), Payload: payload})
+	if err != nil {
+		return fmt.Errorf("store block %s: %w", id.Short(), err)
+	}
+	e := Entry{Kind: kind, Loc: loc, Raw: uint32(len(plain)), Entropy: quantizeEntropy(chunk.Entropy(plain))}
+	s.pend.Lock()
+	defer s.pend.Unlock()
+	c := s.pend.changes[id]
+	c.fresh = true
+	s.pend.changes[id] = c
+	s.pend.fresh[loc.Segment]++
+	s.db.Set(blockKey(keyBlock, id), e.encode())
+	return nil
+}
+
+var compressBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 64<<10); return &b }}
+
+// PutAll puts data blocks, on as many cores as there are, and returns their
+// IDs in order. The first error wins.
+func (s *Store) PutAll(blocks [][]byte) ([]ID, error) {
+	ids := make([]ID, len(blocks))
+	workers := min(runtime.GOMAXPROCS(0), len(blocks))
+	var next atomic.Int64
+	errs := make([]error, workers)
+	work := func(w int) {
+		for {
+			i := int(next.Add(1)) - 1
+			if i >= len(blocks) || errs[w] != nil {
+				return
+			}
+			ids[i], errs[w] = s.Put(segment.Data, blocks[i])
+		}
+	}
+	var wg sync.WaitGroup
+	for w := 1; w < workers; w++ {
+		wg.Go(func() { work(w) })
+	}
+	if workers > 0 {
+		work(0)
+	}
+	wg.Wait()
+	return ids, errors.Join(errs...)
+}
+
+// Lookup returns the block's row in the index. References that are not yet
+// committed are not counted. ErrNotFound: the store has no such block.
+func (s *Store) Lookup(id ID) (Entry, error) {
+	b, err := s.db.Get(blockKey(keyBlock, id))
+	if errors.Is(err, db.ErrNotFound) {
+		return Entry{}, fmt.Errorf("block %s: %w", id.Short(), ErrNotFound)
+	}
+	if err != nil {
+		return Entry{}, err
+	}
+	return decodeEntry(b)
+}
+
+// Has reports whether the store has the block.
+func (s *Store) Has(id ID) (bool, error) {
+	_, err := s.Lookup(id)
+	if errors.Is(err, ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Get returns the block's plain bytes, which are shared and must not be
+// changed. One of three things happens:
+//  1. The bytes are present and hash to id: they are returned. (I2)
+//  2. The store has no such block: ErrNotFound.
+//  3. The stored bytes do not hash to id: ErrCorrupt, and no bytes.
+func (s *Store) Get(ctx context.Context, id ID) ([]byte, error) {
+	if plain, ok := s.tiers.Cached(id); ok {
+		return plain, nil
+	}
+	e, err := s.Lookup(id)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := s.tiers.Get(ctx, id, e.Loc)
+	if errors.Is(err, tiering.ErrCorrupt) {
+		return nil, fmt.Errorf("block %s: %w: %w", id, ErrCorrupt, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("block %s: %w", id.Short(), err)
+	}
+	return plain, nil
+}
+
+// Prefetch brings blocks into the RAM tier soon, or not at all when busy.
+func (s *Store) Prefetch(ids []ID) {
+	for _, id := range ids {
+		if _, ok := s.tiers.Cached(id); ok {
+			continue
+		}
+		e, err := s.Lookup(id)
+		if err != nil {
+			continue
+		}
+		s.tiers.Prefetch(id, e.Loc)
+	}
+}

@@ -1,0 +1,212 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/quarxtor/quarxfs/store/db"
+)
+
+// A change is what happened to a block since the last cut. Index rows are
+// written by the committer alone, which adds the changes up; so counting a
+// reference costs no look-up, and rows need no lock.
+type change struct {
+	delta int64
+	fresh bool   // Put stored it
+	dead  *Entry // the sweep took it; its last row
+}
+
+// Update runs fn as one indivisible change: a commit holds either all rows and
+// references that fn changed, or none. fn must not call Update or Commit and
+// must not wait for anybody who does.
+func (s *Store) Update(fn func() error) error {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	return fn()
+}
+
+// Ref adds delta references to the block. Call it inside Update, together with
+// the rows that make the reference. (I4)
+func (s *Store) Ref(id ID, delta int64) {
+	s.pend.Lock()
+	defer s.pend.Unlock()
+	c := s.pend.changes[id]
+	c.delta += delta
+	s.pend.changes[id] = c
+}
+
+// Relieve starts a commit when much is pending. Call it now and then outside
+// Update.
+func (s *Store) Relieve() {
+	rows, bytes := s.db.Pending()
+	maxRows, maxBytes := s.db.Limit()
+	if rows < maxRows/4 && bytes < maxBytes/4 {
+		return
+	}
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Commit makes durable all that was done before the call. Callers that arrive
+// during a commit share the next one.
+func (s *Store) Commit() error { return s.group.Do(s.commit) }
+
+func (s *Store) commit() error {
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	start := time.Now()
+	if err := s.cut(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	// I1: what rows refer to is durable before the rows are.
+	if err := s.tiers.Sync(); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	extra, err := s.resolve()
+	if err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	if err := s.db.Write(extra); err != nil {
+		return fmt.Errorf("commit: %w", err)
+	}
+	s.commits.add(time.Since(start))
+	return nil
+}
+
+// cut ends the epoch of pending changes at one instant.
+func (s *Store) cut() error {
+	if s.participant != nil {
+		if err := s.participant.Flush(); err != nil {
+			return err
+		}
+	}
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	if s.participant != nil {
+		if err := s.participant.Cut(); err != nil {
+			return err
+		}
+	}
+	s.db.Freeze()
+	s.pend.Lock()
+	defer s.pend.Unlock()
+	s.frozen = merge(s.frozen, s.pend.changes)
+	s.pend.changes = make(map[ID]change)
+	clear(s.pend.fresh)
+	return nil
+}
+
+// merge adds newer changes to those of a commit that failed.
+func merge(older, newer map[ID]change) map[ID]change {
+	if len(older) == 0 {
+		return newer
+	}
+	for id, n := range newer {
+		o := older[id]
+		o.delta += n.delta
+		if n.dead != nil {
+			// The sweep takes only committed blocks that nothing refers to.
+			o = change{delta: n.delta, dead: n.dead}
+		}
+		o.fresh = o.fresh || n.fresh
+		older[id] = o
+	}
+	return older
+}
+
+// resolve turns the frozen changes into index rows. When the write of these
+// rows fails they stay pending in db, so the changes count as settled here.
+func (s *Store) resolve() (*db.Batch, error) {
+	r := resolver{s: s, segments: make(map[uint64]segmentRow), totals: s.totalsNow()}
+	for id, c := range s.frozen {
+		if err := r.settle(id, c); err != nil {
+			return nil, err
+		}
+	}
+	if len(s.frozen) == 0 {
+		return &r.batch, nil
+	}
+	for n, row := range r.segments {
+		r.batch.Set(segmentKey(n), row.encode())
+	}
+	r.batch.Set([]byte{keyTotals}, r.totals.encode())
+	s.totals.Lock()
+	s.totals.Totals = r.totals
+	s.totals.Unlock()
+	s.frozen = nil
+	return &r.batch, nil
+}
+
+type resolver struct {
+	s        *Store
+	batch    db.Batch
+	segments map[uint64]segmentRow
+	totals   Totals
+}
+
+func (r *resolver) settle(id ID, c change) error {
+	if c.dead != nil {
+		r.totals.count(*c.dead, -1)
+		if err := r.segment(c.dead.Loc.Segment, 0, -c.dead.Stored()); err != nil {
+			return err
+		}
+		if !c.fresh {
+			return nil
+		}
+	}
+	if c.delta == 0 && !c.fresh {
+		return nil
+	}
+	e, err := r.s.Lookup(id)
+	if errors.Is(err, ErrNotFound) {
+		// Only a damaged index gets here. The reference is kept by its holder,
+		// reading it gives an error, and fsck names it.
+		r.s.log.Error("a reference to a block that the index does not have", "block", id)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	old := e
+	if int64(e.Refs)+c.delta < 0 {
+		r.s.log.Error("more references dropped than were counted", "block", id, "refs", e.Refs, "delta", c.delta)
+		c.delta = -int64(e.Refs)
+	}
+	e.Refs = uint64(int64(e.Refs) + c.delta)
+	if c.fresh {
+		if err := r.segment(e.Loc.Segment, e.Stored(), e.Stored()); err != nil {
+			return err
+		}
+	} else {
+		r.totals.count(old, -1)
+	}
+	r.totals.count(e, 1)
+	r.batch.Set(blockKey(keyBlock, id), e.encode())
+	switch wasZero := old.Refs == 0 && !c.fresh; {
+	case e.Refs == 0 && !wasZero:
+		r.batch.Set(blockKey(keyZero, id), []byte{})
+	case e.Refs != 0 && wasZero:
+		r.batch.Delete(blockKey(keyZero, id))
+	}
+	return nil
+}
+
+func (r *resolver) segment(n uint64, written, live int64) error {
+	row, ok := r.segments[n]
+	if !ok {
+		b, err := r.s.db.Get(segmentKey(n))
+		if err == nil {
+			row, err = decodeSegmentRow(b)
+		}
+		if err != nil && !errors.Is(err, db.ErrNotFound) {
+			return err
+		}
+	}
+	row.Written += written
+	row.Live += live
+	r.segments[n] = row
+	return nil
+}

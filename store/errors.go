@@ -1,0 +1,22 @@
+package store
+
+import (
+	"errors"
+
+	"github.com/quarxtor/quarxfs/store/db"
+)
+
+// The errors of this package, to be told apart with errors.Is.
+var (
+	ErrNotFound  = errors.New("not found")
+	ErrCorrupt   = errors.New("stored bytes do not match their ID")
+	ErrNotStore  = errors.New("not a QuarXFS store")
+	ErrExists    = errors.New("already a QuarXFS store")
+	ErrNotEmpty  = errors.New("directory is not empty")
+	ErrNewer     = errors.New("store was made by a newer QuarXFS")
+	ErrDamaged   = errors.New("superblock is damaged")
+	ErrLocked    = errors.New("store is in use by another process")
+	ErrConfig    = errors.New("bad setting")
+	ErrAmbiguous = errors.New("ID prefix is ambiguous")
+	ErrFull      = db.ErrFull
+)

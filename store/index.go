@@ -1,0 +1,108 @@
+package store
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/tiering"
+	"github.com/quarxtor/quarxfs/tiering/segment"
+)
+
+// The first byte of a key says what the row is. fs/meta owns the upper-case
+// letters. docs/format/database.md lists all of them.
+const (
+	keyBlock   = 'b' // ID -> Entry
+	keyZero    = 'z' // ID of a block that nothing refers to -> nothing
+	keySegment = 'g' // segment number -> bytes and live bytes
+	keyObject  = 'n' // object name -> ID
+	keyTotals  = 't' // -> totals of the index
+)
+
+// An Entry is a block's row in the index: where it is, what it is, and how many
+// edges and extents refer to it (I4).
+type Entry struct {
+	Kind    segment.Kind
+	Loc     tiering.Location
+	Raw     uint32 // plain bytes
+	Refs    uint64
+	Entropy uint8 // 0..255 stands for 0..8 bits a byte
+}
+
+// Stored returns the bytes that the block takes in its segment.
+func (e Entry) Stored() int64 { return int64(e.Loc.Length) }
+
+// EntropyBits returns the Shannon entropy of the plain bytes, 0 to 8 bits a byte.
+func (e Entry) EntropyBits() float64 { return float64(e.Entropy) * 8 / 255 }
+
+func blockKey(prefix byte, id ID) []byte {
+	k := make([]byte, 1+len(id))
+	k[0] = prefix
+	copy(k[1:], id[:])
+	return k
+}
+
+func (e Entry) encode() []byte {
+	b := make([]byte, 0, 32)
+	b = append(b, byte(e.Kind), e.Loc.Tier, e.Entropy)
+	b = binary.AppendUvarint(b, e.Loc.Segment)
+	b = binary.AppendUvarint(b, uint64(e.Loc.Offset))
+	b = binary.AppendUvarint(b, uint64(e.Loc.Length))
+	b = binary.AppendUvarint(b, uint64(e.Raw))
+	return binary.AppendUvarint(b, e.Refs)
+}
+
+func decodeEntry(b []byte) (Entry, error) {
+	var e Entry
+	if len(b) < 3 {
+		return e, fmt.Errorf("index row of %d bytes: %w", len(b), ErrCorrupt)
+	}
+	e.Kind, e.Loc.Tier, e.Entropy = segment.Kind(b[0]), b[1], b[2]
+	var v [5]uint64
+	b = b[3:]
+	for i := range v {
+		x, n := binary.Uvarint(b)
+		if n <= 0 {
+			return e, fmt.Errorf("index row is cut short: %w", ErrCorrupt)
+		}
+		v[i], b = x, b[n:]
+	}
+	if len(b) != 0 || v[1] > 1<<32-1 || v[2] > 1<<32-1 || v[3] > segment.MaxRaw {
+		return e, fmt.Errorf("index row has impossible fields: %w", ErrCorrupt)
+	}
+	e.Loc.Segment, e.Loc.Offset, e.Loc.Length = v[0], uint32(v[1]), uint32(v[2])
+	e.Raw, e.Refs = uint32(v[3]), v[4]
+	return e, nil
+}
+
+func quantizeEntropy(bits float64) uint8 { return uint8(bits*255/8 + 0.5) }
+
+// A segmentRow counts a segment's bytes, so that an empty one can be removed
+// and a sparse one compacted.
+type segmentRow struct {
+	Written int64 // bytes of all records ever indexed
+	Live    int64 // bytes of records that the index points at
+}
+
+func segmentKey(n uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte{keySegment}, n)
+}
+
+func (r segmentRow) encode() []byte {
+	return binary.AppendVarint(binary.AppendVarint(nil, r.Written), r.Live)
+}
+
+func decodeSegmentRow(b []byte) (segmentRow, error) {
+	w, n := binary.Varint(b)
+	if n <= 0 {
+		return segmentRow{}, fmt.Errorf("segment row: %w", ErrCorrupt)
+	}
+	l, m := binary.Varint(b[n:])
+	if m <= 0 || n+m != len(b) {
+		return segmentRow{}, fmt.Errorf("segment row: %w", ErrCorrupt)
+	}
+	return segmentRow{w, l}, nil
+}
+
+// ID names a block; see chunk.ID.
+type ID = chunk.ID

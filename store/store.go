@@ -1,0 +1,238 @@
+// Package store is QuarXCore: a directory that keeps blocks and objects, each
+// distinct block once, and gives back only bytes that hash to their ID. It is
+// usable as a library and knows nothing of mounts, commands or networks.
+//
+// Lock order (an inner lock is taken while holding the outer ones):
+//
+//	Store.commitMu       one commit or sweep step at a time; held across fsync by design
+//	  Store.gate         read: every Update; write: the instant of a commit's cut
+//	    Store.hold       read: from Put until the block is referred to; write: a sweep step
+//	      Store.puts     per-ID single flight of Put
+//	      Store.pend     reference changes since the last cut
+//	      db's and tiering's own locks
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/gofrs/flock"
+
+	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/tiering"
+	"github.com/quarxtor/quarxfs/tiering/segment"
+)
+
+const (
+	dbDir    = "db"
+	hotDir   = "hot"
+	lockName = "lock"
+)
+
+// Options are the settings of one opening of a store; zero values mean the
+// defaults given.
+type Options struct {
+	CacheBytes     int64         // RAM tier, in bytes of plain blocks; 64 MiB
+	CommitInterval time.Duration // longest time that a change stays uncommitted; 5 s
+	SweepInterval  time.Duration // time between automatic sweeps; 30 s, negative: none
+	MinFree        int64         // free bytes below which writes get ErrFull; 0: 1 % of the disk, at least 64 MiB
+	Logger         *slog.Logger  // nothing is logged when nil
+}
+
+func (o *Options) setDefaults() {
+	if o.CacheBytes == 0 {
+		o.CacheBytes = 64 << 20
+	}
+	if o.CommitInterval == 0 {
+		o.CommitInterval = 5 * time.Second
+	}
+	if o.SweepInterval == 0 {
+		o.SweepInterval = 30 * time.Second
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	}
+}
+
+// A Participant keeps state of its own that belongs into every commit: the
+// volume's dirty buffers and inodes.
+type Participant interface {
+	// Flush turns as much as it can into blocks and rows while Updates go on,
+	// so that little is left for Cut.
+	Flush() error
+	// Cut does so with all that is left; no Update runs meanwhile.
+	Cut() error
+}
+
+// A Store is an open store. All methods are safe for concurrent use.
+type Store struct {
+	dir     string
+	conf    Config
+	opts    Options
+	log     *slog.Logger
+	lock    *flock.Flock
+	chunker *chunk.Chunker
+	db      *db.DB
+	tiers   *tiering.Set
+
+	group       db.Group
+	commitMu    sync.Mutex
+	gate        sync.RWMutex
+	hold        sync.RWMutex
+	participant Participant
+
+	puts struct {
+		sync.Mutex
+		flying map[ID]chan struct{}
+	}
+	pend struct {
+		sync.Mutex
+		changes map[ID]change
+		fresh   map[uint64]int // segment -> blocks appended and not yet committed
+	}
+	frozen map[ID]change // guarded by commitMu: changes of a commit that has not been written
+	totals struct {
+		sync.Mutex
+		Totals
+	}
+
+	kick    chan struct{}
+	stop    context.CancelFunc
+	stopped sync.WaitGroup
+	commits commitStats
+	closed  atomic.Bool
+}
+
+// Open opens the store at dir and locks it. The errors are ErrNotStore,
+// ErrNewer, ErrDamaged, ErrLocked, ErrFull, or what the disk says. No repair
+// step is ever needed before: what a crash left is settled here.
+func Open(dir string, o Options) (*Store, error) {
+	o.setDefaults()
+	conf, err := ReadConfig(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{dir: dir, conf: conf, opts: o, log: o.Logger, kick: make(chan struct{}, 1)}
+	if s.chunker, err = chunk.New(conf.Chunker); err != nil {
+		return nil, err
+	}
+	s.lock = flock.New(filepath.Join(dir, lockName), flock.SetPermissions(0o600))
+	got, err := s.lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	if !got {
+		return nil, fmt.Errorf("%s: %w", dir, ErrLocked)
+	}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), s.release())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stop = cancel
+	s.stopped.Add(1)
+	go s.background(ctx)
+	return s, nil
+}
+
+func (s *Store) open() (err error) {
+	s.puts.flying = make(map[ID]chan struct{})
+	s.pend.changes = make(map[ID]change)
+	s.pend.fresh = make(map[uint64]int)
+	s.db, err = db.Open(db.Options{
+		Dir: filepath.Join(s.dir, dbDir), MinFree: s.opts.MinFree, Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	s.tiers, err = tiering.Open(tiering.Options{
+		HotDir:      filepath.Join(s.dir, hotDir),
+		SegmentSize: s.conf.SegmentSize,
+		CacheBytes:  s.opts.CacheBytes,
+		Logger:      s.log,
+		Verify:      func(k segment.Kind, id [32]byte, plain []byte) bool { return sum(k, plain) == id },
+	})
+	if err != nil {
+		return err
+	}
+	return s.loadTotals()
+}
+
+// release closes what open opened, in reverse.
+func (s *Store) release() error {
+	var errs []error
+	if s.tiers != nil {
+		errs = append(errs, s.tiers.Close())
+	}
+	if s.db != nil {
+		errs = append(errs, s.db.Close())
+	}
+	return errors.Join(append(errs, s.lock.Unlock())...)
+}
+
+// Close commits what is pending and unlocks the store.
+func (s *Store) Close() error {
+	if s.closed.Swap(true) {
+		return os.ErrClosed
+	}
+	s.stop()
+	s.stopped.Wait()
+	return errors.Join(s.commit(), s.release())
+}
+
+// Dir returns the store's directory.
+func (s *Store) Dir() string { return s.dir }
+
+// Config returns what was fixed when the store was made.
+func (s *Store) Config() Config { return s.conf }
+
+// Chunker cuts streams into blocks as this store does.
+func (s *Store) Chunker() *chunk.Chunker { return s.chunker }
+
+// DB is the store's database, for the rows of fs/meta. Rows change only inside
+// Update.
+func (s *Store) DB() *db.DB { return s.db }
+
+// Admit reports ErrFull when n more bytes would leave too little free space.
+func (s *Store) Admit(n int64) error { return s.db.Admit(n) }
+
+// Join makes p take part in every commit from now on; nil ends that.
+func (s *Store) Join(p Participant) {
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	s.participant = p
+}
+
+// background commits at every interval or kick, and sweeps now and then.
+func (s *Store) background(ctx context.Context) {
+	defer s.stopped.Done()
+	tick := time.NewTicker(s.opts.CommitInterval)
+	defer tick.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		case <-s.kick:
+		}
+		if err := s.Commit(); err != nil {
+			s.log.Error("background commit failed; it will be tried again", "err", err)
+			continue
+		}
+		if s.opts.SweepInterval > 0 && time.Since(last) >= s.opts.SweepInterval {
+			if _, err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
+				s.log.Error("sweep failed", "err", err)
+			}
+			last = time.Now()
+		}
+	}
+}

@@ -1,0 +1,213 @@
+package store
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/quarxtor/quarxfs/store/chunk"
+)
+
+// FormatVersion is the store format that this code writes. Every older one
+// stays readable.
+const FormatVersion = 1
+
+// idScheme names how block IDs are made: BLAKE3-256 of the plain bytes.
+const idScheme = "blake3-256"
+
+const superblockName = "quarxfs.json"
+
+// A Config is what is fixed for a store's life when it is made.
+type Config struct {
+	Chunker     chunk.Config `json:"chunker"`
+	Compression string       `json:"compression"` // "s2" or "none", for new blocks
+	SegmentSize int64        `json:"segment_size"`
+	VolumeID    string       `json:"volume_id"` // 32 hex digits
+}
+
+// DefaultConfig returns the settings of a store made without any flag: keyed
+// content-defined blocks of 64 KiB on average, S2 compression, 64 MiB segments.
+func DefaultConfig() Config {
+	var id [16]byte
+	rand.Read(id[:])
+	return Config{
+		Chunker:     chunk.Default(),
+		Compression: "s2",
+		SegmentSize: 64 << 20,
+		VolumeID:    hex.EncodeToString(id[:]),
+	}
+}
+
+// Validate reports the first setting that no store can have.
+func (c Config) Validate() error {
+	if _, err := chunk.New(c.Chunker); err != nil {
+		return fmt.Errorf("%w: chunker: %v", ErrConfig, err)
+	}
+	if c.Compression != "s2" && c.Compression != "none" {
+		return fmt.Errorf("%w: compression %q: choose s2 or none", ErrConfig, c.Compression)
+	}
+	if c.SegmentSize < 1<<20 || c.SegmentSize > 1<<30 {
+		return fmt.Errorf("%w: segment size %d: choose 1 MiB to 1 GiB", ErrConfig, c.SegmentSize)
+	}
+	if id, err := hex.DecodeString(c.VolumeID); err != nil || len(id) != 16 {
+		return fmt.Errorf("%w: volume ID %q is not 32 hex digits", ErrConfig, c.VolumeID)
+	}
+	return nil
+}
+
+// superblock is the content of quarxfs.json. CRC is the CRC-32C of the same
+// JSON with an empty crc field, so that a damaged file is told from a strange one.
+type superblock struct {
+	Magic    string   `json:"magic"`
+	Version  int      `json:"version"`
+	Required []string `json:"required_features"`
+	IDScheme string   `json:"id_scheme"`
+	Config
+	CRC string `json:"crc32c"`
+}
+
+// knownFeatures lists the required features that this code understands.
+var knownFeatures = []string{}
+
+const superblockMagic = "quarxfs store"
+
+func (sb superblock) sum() string {
+	sb.CRC = ""
+	b, err := json.Marshal(sb)
+	if err != nil {
+		return "unencodable"
+	}
+	return fmt.Sprintf("%08x", crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+func encodeSuperblock(c Config) ([]byte, error) {
+	sb := superblock{Magic: superblockMagic, Version: FormatVersion, Required: []string{}, IDScheme: idScheme, Config: c}
+	sb.CRC = sb.sum()
+	b, err := json.MarshalIndent(sb, "", "  ")
+	return append(b, '\n'), err
+}
+
+// decodeSuperblock returns the store's settings. The errors are ErrNotStore,
+// ErrNewer and ErrDamaged.
+func decodeSuperblock(b []byte) (Config, error) {
+	if len(b) > 1<<16 {
+		return Config{}, fmt.Errorf("%w: %s has %d bytes", ErrDamaged, superblockName, len(b))
+	}
+	var sb superblock
+	if err := json.Unmarshal(b, &sb); err != nil {
+		return Config{}, fmt.Errorf("%w: %s: %v", ErrDamaged, superblockName, err)
+	}
+	if sb.Magic != superblockMagic {
+		return Config{}, fmt.Errorf("%w: %s has no magic", ErrNotStore, superblockName)
+	}
+	if sb.Version > FormatVersion {
+		return Config{}, fmt.Errorf("%w: version %d, and this program reads up to %d", ErrNewer, sb.Version, FormatVersion)
+	}
+	if sb.Version < 1 || sb.CRC != sb.sum() {
+		return Config{}, fmt.Errorf("%w: %s does not match its checksum", ErrDamaged, superblockName)
+	}
+	for _, f := range sb.Required {
+		if !slices.Contains(knownFeatures, f) {
+			return Config{}, fmt.Errorf("%w: it needs the feature %q", ErrNewer, f)
+		}
+	}
+	if sb.IDScheme != idScheme {
+		return Config{}, fmt.Errorf("%w: it names blocks by %q", ErrNewer, sb.IDScheme)
+	}
+	if err := sb.Config.Validate(); err != nil {
+		return Config{}, fmt.Errorf("%w: %v", ErrDamaged, err)
+	}
+	return sb.Config, nil
+}
+
+// ReadConfig reads the superblock of the store at dir without opening the
+// store. The errors are ErrNotStore, ErrNewer and ErrDamaged.
+func ReadConfig(dir string) (Config, error) {
+	b, err := os.ReadFile(filepath.Join(dir, superblockName))
+	if errors.Is(err, os.ErrNotExist) {
+		return Config{}, fmt.Errorf("%s: %w", dir, ErrNotStore)
+	}
+	if err != nil {
+		return Config{}, err
+	}
+	c, err := decodeSuperblock(b)
+	if err != nil {
+		return Config{}, fmt.Errorf("%s: %w", dir, err)
+	}
+	return c, nil
+}
+
+// Init makes a store in dir, which must be missing or empty. The superblock is
+// written last, so a directory is a store only when it is whole.
+func Init(dir string, c Config) error {
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	if _, err := ReadConfig(dir); err == nil {
+		return fmt.Errorf("%s: %w", dir, ErrExists)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		return fmt.Errorf("%s: %w", dir, ErrNotEmpty)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return err
+	}
+	for _, sub := range []string{dbDir, hotDir} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
+			return err
+		}
+	}
+	b, err := encodeSuperblock(c)
+	if err != nil {
+		return err
+	}
+	if err := writeDurably(filepath.Join(dir, superblockName), b); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(filepath.Clean(dir)))
+}
+
+// writeDurably replaces the file at path by rename, synced before and after.
+func writeDurably(path string, b []byte) error {
+	tmp := path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

@@ -1,0 +1,207 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/tiering/segment"
+)
+
+const sweepBatch = 512
+
+// A Swept says what a sweep reclaimed.
+type Swept struct {
+	Blocks       int64 `json:"blocks"`
+	StoredBytes  int64 `json:"stored_bytes"` // of the blocks' records
+	Segments     int64 `json:"segments"`
+	SegmentBytes int64 `json:"segment_bytes"` // of the files removed
+}
+
+// Sweep removes blocks that nothing refers to, releases what removed vertices
+// link to (top-down, I5), and removes segments in which nothing is left. It
+// works in short steps; writers go on meanwhile.
+func (s *Store) Sweep(ctx context.Context) (Swept, error) {
+	var total Swept
+	for {
+		n, err := s.sweepRound(ctx, &total)
+		if err != nil {
+			return total, fmt.Errorf("sweep: %w", err)
+		}
+		if n == 0 {
+			break
+		}
+		// The links that a vertex released reach zero with the next commit.
+		if err := s.Commit(); err != nil {
+			return total, err
+		}
+	}
+	err := s.removeEmptySegments(&total)
+	if err != nil {
+		err = fmt.Errorf("sweep: %w", err)
+	}
+	return total, err
+}
+
+// sweepRound goes once over all zero blocks and returns how many it took.
+func (s *Store) sweepRound(ctx context.Context, total *Swept) (int64, error) {
+	before := total.Blocks
+	from := []byte{keyZero}
+	for {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		ids, err := s.zeroBlocks(from)
+		if err != nil || len(ids) == 0 {
+			return total.Blocks - before, err
+		}
+		links, err := s.linksOf(ctx, ids)
+		if err != nil {
+			return 0, err
+		}
+		if err := s.sweepStep(ids, links, total); err != nil {
+			return 0, err
+		}
+		from = append(blockKey(keyZero, ids[len(ids)-1]), 0)
+	}
+}
+
+func (s *Store) zeroBlocks(from []byte) ([]ID, error) {
+	var ids []ID
+	err := s.db.Scan(from, []byte{keyZero + 1}, func(key, _ []byte) error {
+		if len(key) != 1+len(ID{}) {
+			return fmt.Errorf("zero row with a key of %d bytes: %w", len(key), ErrCorrupt)
+		}
+		ids = append(ids, ID(key[1:]))
+		if len(ids) == sweepBatch {
+			return db.ErrStop
+		}
+		return nil
+	})
+	return ids, err
+}
+
+// linksOf reads the links of those ids that are vertices. A vertex that cannot
+// be read is left out, and so is not swept: its links would leak unnoticed.
+func (s *Store) linksOf(ctx context.Context, ids []ID) (map[ID][]ID, error) {
+	links := make(map[ID][]ID)
+	for _, id := range ids {
+		e, err := s.Lookup(id)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if e.Kind == segment.Data {
+			continue
+		}
+		plain, err := s.Get(ctx, id)
+		if err == nil {
+			links[id], err = Links(plain)
+		}
+		if err != nil {
+			s.log.Error("a vertex to be swept cannot be read", "vertex", id, "err", err)
+			delete(links, id)
+		}
+	}
+	return links, nil
+}
+
+func (s *Store) sweepStep(ids []ID, links map[ID][]ID, total *Swept) error {
+	s.commitMu.Lock() // no commit is between its cut and its write
+	defer s.commitMu.Unlock()
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	s.hold.Lock() // nobody is between Put and Ref
+	defer s.hold.Unlock()
+	s.pend.Lock()
+	defer s.pend.Unlock()
+	for _, id := range ids {
+		if _, touched := s.pend.changes[id]; touched {
+			continue
+		}
+		if _, touched := s.frozen[id]; touched {
+			continue
+		}
+		e, err := s.Lookup(id)
+		if errors.Is(err, ErrNotFound) {
+			s.db.Delete(blockKey(keyZero, id))
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		children, isVertex := links[id]
+		if e.Refs != 0 || (e.Kind != segment.Data && !isVertex) {
+			continue
+		}
+		s.db.Delete(blockKey(keyBlock, id))
+		s.db.Delete(blockKey(keyZero, id))
+		s.pend.changes[id] = change{dead: &e}
+		for _, child := range children {
+			c := s.pend.changes[child]
+			c.delta--
+			s.pend.changes[child] = c
+		}
+		total.Blocks++
+		total.StoredBytes += e.Stored()
+	}
+	return nil
+}
+
+func (s *Store) removeEmptySegments(total *Swept) error {
+	if err := s.Commit(); err != nil {
+		return err
+	}
+	for _, seg := range s.tiers.Segments() {
+		if !seg.Sealed {
+			continue
+		}
+		empty, err := s.segmentEmpty(seg.Number)
+		if err != nil {
+			return err
+		}
+		if !empty {
+			continue
+		}
+		if err := s.tiers.Remove(seg.Number); err != nil {
+			return err
+		}
+		err = s.Update(func() error { s.db.Delete(segmentKey(seg.Number)); return nil })
+		if err != nil {
+			return err
+		}
+		total.Segments++
+		total.SegmentBytes += seg.Bytes
+	}
+	return nil
+}
+
+// segmentEmpty reports whether no row, committed or pending, points into the
+// sealed segment n. A sealed segment gets no new records, so it stays empty.
+func (s *Store) segmentEmpty(n uint64) (bool, error) {
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	if len(s.frozen) > 0 {
+		return false, nil
+	}
+	s.hold.Lock()
+	s.pend.Lock()
+	fresh := s.pend.fresh[n]
+	s.pend.Unlock()
+	s.hold.Unlock()
+	if fresh > 0 {
+		return false, nil
+	}
+	b, err := s.db.Get(segmentKey(n))
+	if errors.Is(err, db.ErrNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	row, err := decodeSegmentRow(b)
+	return row.Live == 0, err
+}
