@@ -1,0 +1,175 @@
+// Package serve mounts and unmounts the filesystems that the tools measure and
+// torment, and cleans up after them whatever happens.
+package serve
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A Server makes one filesystem available at a mountpoint.
+type Server interface {
+	// Start returns when the filesystem answers at mountpoint.
+	Start(ctx context.Context, mountpoint string) error
+	// Stop returns when the filesystem is unmounted and its daemon has left.
+	Stop(ctx context.Context, mountpoint string) error
+	// Reset makes the filesystem new and empty. It is called while stopped.
+	Reset(ctx context.Context) error
+	// PID names the daemon of a started filesystem; 0 where there is none.
+	PID(ctx context.Context) (int, error)
+}
+
+// A Counter is a Server that counts the FUSE messages it has had, by operation,
+// since it was started.
+type Counter interface {
+	Messages(ctx context.Context) (map[string]int64, error)
+}
+
+// A Place is a directory to work in and the server behind it.
+type Place struct {
+	Name   string
+	Dir    string // the mountpoint, or for a plain directory the directory
+	Server Server
+	root   string // made by us, removed by Close
+	on     bool   // started, perhaps only half
+	pid    int
+}
+
+// stopTime bounds an orderly unmount in Close, before the daemon is killed.
+const stopTime = 30 * time.Second
+
+// Mount starts the server.
+func (p *Place) Mount(ctx context.Context) error {
+	p.on = true
+	err := p.Server.Start(ctx, p.Dir)
+	if err == nil {
+		p.pid, err = p.Server.PID(ctx)
+	}
+	if err != nil {
+		return fmt.Errorf("mount %s: %w", p.Name, err)
+	}
+	return nil
+}
+
+// Unmount stops the server, if it runs.
+func (p *Place) Unmount(ctx context.Context) error {
+	if !p.on {
+		return nil
+	}
+	if err := p.Server.Stop(ctx, p.Dir); err != nil {
+		return fmt.Errorf("unmount %s: %w", p.Name, err)
+	}
+	p.on, p.pid = false, 0
+	return nil
+}
+
+// PID is the running daemon's process ID, or 0 where there is none.
+func (p *Place) PID() int { return p.pid }
+
+// Reset leaves the place mounted, new and empty.
+func (p *Place) Reset(ctx context.Context) error {
+	if err := p.Unmount(ctx); err != nil {
+		return err
+	}
+	if err := p.Server.Reset(ctx); err != nil {
+		return fmt.Errorf("reset %s: %w", p.Name, err)
+	}
+	return p.Mount(ctx)
+}
+
+// Kill ends the daemon with SIGKILL, so that every call that waits for it
+// returns an error, and takes its mount out of the tree.
+func (p *Place) Kill() error {
+	if p.pid > 0 {
+		if err := KillProcess(p.pid); err != nil {
+			return err
+		}
+	}
+	if err := Detach(p.Dir); err != nil {
+		return err
+	}
+	p.on, p.pid = false, 0
+	return nil
+}
+
+// Keep leaves the place's files where they are when it is closed, and says
+// where that is.
+func (p *Place) Keep() string {
+	root := p.root
+	p.root = ""
+	return root
+}
+
+// Close unmounts and removes all that was made for the place, by force where
+// it has to. It works after ctx is cancelled.
+func (p *Place) Close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+	defer cancel()
+	err := p.Unmount(ctx)
+	if err != nil {
+		err = errors.Join(err, p.Kill())
+	}
+	if p.root == "" {
+		return err
+	}
+	// A mount that is still there would be emptied, not removed.
+	if inside, merr := mountsUnder(p.root); merr != nil || len(inside) > 0 {
+		return errors.Join(err, merr, fmt.Errorf("left %s in place, still mounted: %v", p.root, inside))
+	}
+	return errors.Join(err, os.RemoveAll(p.root))
+}
+
+// newPlace makes a directory of its own under dir, with a mountpoint in it.
+func newPlace(name, dir string) (*Place, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	root, err := os.MkdirTemp(dir, "quarxfs-tools-")
+	if err != nil {
+		return nil, err
+	}
+	if root, err = filepath.Abs(root); err != nil {
+		return nil, err
+	}
+	p := &Place{Name: name, Dir: filepath.Join(root, "mnt"), root: root}
+	return p, os.Mkdir(p.Dir, 0o755)
+}
+
+// KillProcess sends SIGKILL and waits until the process has left or is a
+// zombie, which holds no files.
+func KillProcess(pid int) error {
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill %d: %w", pid, err)
+	}
+	if !poll(context.Background(), 10*time.Second, func() bool { return !alive(pid) }) {
+		return fmt.Errorf("process %d is still there 10 s after SIGKILL", pid)
+	}
+	return nil
+}
+
+func alive(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return false
+	}
+	fields := StatFields(string(stat))
+	return len(fields) > 0 && fields[0] != "Z" && fields[0] != "X"
+}
+
+// poll asks done every few milliseconds and tells whether it came true in time.
+func poll(ctx context.Context, limit time.Duration, done func() bool) bool {
+	deadline := time.Now().Add(limit)
+	for !done() {
+		if ctx.Err() != nil || time.Now().After(deadline) {
+			return false
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return true
+}
