@@ -8,6 +8,7 @@ package chunk
 import (
 	"encoding/hex"
 	"fmt"
+	"sync"
 
 	"github.com/zeebo/blake3"
 )
@@ -24,12 +25,25 @@ func Sum(plain []byte) ID {
 
 // SumVertex returns the ID of an encoded vertex. The context separates kinds of
 // vertices from each other and from data, whose bytes a user may choose; it
-// must be a constant of the program.
+// must be a constant of the program, for its hasher is kept.
 func SumVertex(context string, encoded []byte) ID {
+	pool, ok := hashers.Load(context)
+	if !ok {
+		pool, _ = hashers.LoadOrStore(context, &sync.Pool{New: func() any { return blake3.NewDeriveKey(context) }})
+	}
+	h := pool.(*sync.Pool).Get().(*blake3.Hasher)
+	h.Write(encoded)
 	var id ID
-	blake3.DeriveKey(context, encoded, id[:])
+	copy(id[:], h.Sum(id[:0]))
+	h.Reset()
+	pool.(*sync.Pool).Put(h)
 	return id
 }
+
+// hashers holds a pool of *blake3.Hasher for each context. A hasher has 10 KiB,
+// and deriving its key from the context costs more than hashing a small vertex.
+// It is a cache of pure values, not state.
+var hashers sync.Map
 
 // ParseID reads what ID.String wrote: 64 hexadecimal digits of either case.
 func ParseID(s string) (ID, error) {

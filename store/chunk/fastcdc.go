@@ -79,51 +79,56 @@ func (c *Chunker) cutFastCDC(data []byte) (n int, final bool) {
 }
 
 // scan rolls the hash on over p and returns it with the index of the first byte
-// where it has no bit of mask set, or len(p).
+// where it has no bit of mask set, or len(p). The hash is of use only in the
+// latter case.
 //
-// Eight bytes a step: each of the eight hashes is the old fp shifted plus a sum
-// of table entries that does not depend on fp, so the processor waits for one
-// shift and one add in eight bytes instead of in each.
+// Two bytes a step, as in the TPDS paper: the hash after the second is the old
+// one shifted by two plus a sum that does not depend on it, so the processor
+// waits for one shift and one add in two bytes instead of in each. The paper
+// tests the first byte's hash shifted left by one, against a shifted mask; that
+// would lose bit 63, which these masks use.
 func scan(gear *[256]uint64, mask, fp uint64, p []byte) (uint64, int) {
-	start := len(p)
-	for len(p) >= 8 {
-		v := binary.LittleEndian.Uint64(p)
-		s1 := gear[uint8(v)]
-		s2 := s1<<1 + gear[uint8(v>>8)]
-		s3 := s2<<1 + gear[uint8(v>>16)]
-		s4 := s3<<1 + gear[uint8(v>>24)]
-		s5 := s4<<1 + gear[uint8(v>>32)]
-		s6 := s5<<1 + gear[uint8(v>>40)]
-		s7 := s6<<1 + gear[uint8(v>>48)]
-		s8 := s7<<1 + gear[uint8(v>>56)]
-		at := start - len(p)
-		switch {
-		case (fp<<1+s1)&mask == 0:
-			return 0, at
-		case (fp<<2+s2)&mask == 0:
-			return 0, at + 1
-		case (fp<<3+s3)&mask == 0:
-			return 0, at + 2
-		case (fp<<4+s4)&mask == 0:
-			return 0, at + 3
-		case (fp<<5+s5)&mask == 0:
-			return 0, at + 4
-		case (fp<<6+s6)&mask == 0:
-			return 0, at + 5
-		case (fp<<7+s7)&mask == 0:
-			return 0, at + 6
+	i := 0
+	for ; i+8 <= len(p); i += 8 {
+		q := p[i : i+8 : i+8]
+		g := gear[q[0]]
+		if (fp<<1+g)&mask == 0 {
+			return 0, i
 		}
-		fp = fp<<8 + s8
+		fp = fp<<2 + (g<<1 + gear[q[1]])
 		if fp&mask == 0 {
-			return fp, at + 7
+			return 0, i + 1
 		}
-		p = p[8:]
-	}
-	for i, b := range p {
-		fp = fp<<1 + gear[b]
+		g = gear[q[2]]
+		if (fp<<1+g)&mask == 0 {
+			return 0, i + 2
+		}
+		fp = fp<<2 + (g<<1 + gear[q[3]])
 		if fp&mask == 0 {
-			return fp, start - len(p) + i
+			return 0, i + 3
+		}
+		g = gear[q[4]]
+		if (fp<<1+g)&mask == 0 {
+			return 0, i + 4
+		}
+		fp = fp<<2 + (g<<1 + gear[q[5]])
+		if fp&mask == 0 {
+			return 0, i + 5
+		}
+		g = gear[q[6]]
+		if (fp<<1+g)&mask == 0 {
+			return 0, i + 6
+		}
+		fp = fp<<2 + (g<<1 + gear[q[7]])
+		if fp&mask == 0 {
+			return 0, i + 7
 		}
 	}
-	return fp, start
+	for ; i < len(p); i++ {
+		fp = fp<<1 + gear[p[i]]
+		if fp&mask == 0 {
+			return 0, i
+		}
+	}
+	return fp, i
 }
