@@ -50,6 +50,7 @@ func (d *DB) Write(extra *Batch) error {
 		return fmt.Errorf("commit %d rows (%d bytes): %w", rows.Len(), bytes, err)
 	}
 	d.meter.committed(rows.Len(), bytes, time.Since(begun))
+	d.wal.prepare(bytes)
 	d.restoreBallast()
 	return nil
 }
@@ -75,6 +76,9 @@ func (d *DB) take(extra *Batch) (*rowMap, int64, error) {
 func (d *DB) commit(rows *rowMap, bytes int64) error {
 	oversize := rows.Len() > d.maxRows || bytes > d.maxBytes
 	if err := d.roomToCommit(bytes, oversize); err != nil {
+		return err
+	}
+	if err := d.wal.reserve(bytes); err != nil {
 		return err
 	}
 	w := d.newWriter()
@@ -134,13 +138,13 @@ func (w *writer) commit() error {
 	if w.txn == nil {
 		return nil
 	}
-	txn := w.txn
+	txn, bytes := w.txn, w.bytes
 	w.txn, w.rows, w.bytes = nil, 0, 0
 	w.ts++
 	if err := txn.CommitAt(w.ts, nil); err != nil {
 		return err
 	}
-	return w.d.wal.follow()
+	return w.d.wal.follow(bytes)
 }
 
 // sync commits what is gathered and makes everything durable.

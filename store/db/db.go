@@ -114,6 +114,10 @@ func (d *DB) open() error {
 	if err := removeEmptyLogs(d.opt.Dir); err != nil {
 		return err
 	}
+	tables, err := manifest(d.opt.badger())
+	if err != nil {
+		return err
+	}
 	kv, err := badger.OpenManaged(d.opt.badger())
 	if err != nil {
 		return err
@@ -123,7 +127,10 @@ func (d *DB) open() error {
 	kv.SetDiscardTs(d.mu.ts)
 	d.maxRows = int(kv.MaxBatchCount()) - 2
 	d.maxBytes = kv.MaxBatchSize() - 1024
-	if d.wal, err = openWAL(d.opt.Dir); err == nil {
+	if err = d.checkTables(tables); err == nil {
+		d.wal, err = openWAL(d.opt.Dir)
+	}
+	if err == nil {
 		err = d.recoverJournal()
 	}
 	if err != nil {

@@ -1,0 +1,137 @@
+package db
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+const benchRows = 100_000
+
+func benchKey(n uint64) []byte {
+	return binary.BigEndian.AppendUint64([]byte("bench-row-"), n*0x9e3779b97f4a7c15)
+}
+
+func fill(b *testing.B, d *DB) {
+	b.Helper()
+	for n := range uint64(benchRows) {
+		d.Set(benchKey(n), make([]byte, 100))
+	}
+}
+
+func benchGet(b *testing.B, d *DB, base uint64) {
+	keys := make([][]byte, 1024)
+	for i := range keys {
+		keys[i] = benchKey(base + rand.Uint64N(benchRows))
+	}
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		_, _ = d.Get(keys[i%len(keys)])
+	}
+}
+
+func BenchmarkGetOverlay(b *testing.B) {
+	d := openTest(b, testOptions(b.TempDir()))
+	fill(b, d)
+	benchGet(b, d, 0)
+}
+
+// benchStored opens a database whose rows are in tables, as most are.
+func benchStored(b *testing.B) *DB {
+	opt := testOptions(b.TempDir())
+	d := openTest(b, opt)
+	fill(b, d)
+	commit(b, d)
+	if err := d.Close(); err != nil {
+		b.Fatal(err)
+	}
+	return openTest(b, opt)
+}
+
+func BenchmarkGetBadger(b *testing.B) { benchGet(b, benchStored(b), 0) }
+func BenchmarkGetMiss(b *testing.B)   { benchGet(b, benchStored(b), benchRows) }
+
+func BenchmarkSet(b *testing.B) {
+	d := openTest(b, testOptions(b.TempDir()))
+	value := make([]byte, 100)
+	b.ReportAllocs()
+	var n uint64
+	for b.Loop() {
+		d.Set(benchKey(n%benchRows), value)
+		n++
+	}
+}
+
+func BenchmarkScan100(b *testing.B) {
+	d := benchStored(b)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		left := 100
+		err := d.Scan(benchKey(uint64(i)), nil, func(_, _ []byte) error {
+			if left--; left == 0 {
+				return ErrStop
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkCommit4K(b *testing.B) {
+	opt := testOptions(b.TempDir())
+	opt.MemTable = 64 << 20
+	d := openTest(b, opt)
+	var n uint64
+	for b.Loop() {
+		value := make([]byte, 4096)
+		binary.BigEndian.PutUint64(value, n)
+		d.Set(benchKey(n%benchRows), value)
+		n++
+		commit(b, d)
+	}
+	s := d.Stats().CommitLatency
+	b.ReportMetric(float64(s.P50.Microseconds()), "p50-us")
+	b.ReportMetric(float64(s.P99.Microseconds()), "p99-us")
+}
+
+// BenchmarkCommit10k commits 10,000 rows at a time.
+func BenchmarkCommit10k(b *testing.B) {
+	opt := testOptions(b.TempDir())
+	opt.MemTable = 64 << 20
+	d := openTest(b, opt)
+	var n uint64
+	for b.Loop() {
+		for range 10_000 {
+			d.Set(benchKey(n%(1<<20)), make([]byte, 100))
+			n++
+		}
+		commit(b, d)
+	}
+}
+
+// BenchmarkAppend4K is what BenchmarkCommit4K is measured against.
+func BenchmarkAppend4K(b *testing.B) {
+	f, err := os.Create(filepath.Join(b.TempDir(), "append"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	buf := make([]byte, 4096)
+	var off int64
+	for b.Loop() {
+		binary.BigEndian.PutUint64(buf, uint64(off))
+		if _, err := f.WriteAt(buf, off); err != nil {
+			b.Fatal(err)
+		}
+		if err := unix.Fdatasync(int(f.Fd())); err != nil {
+			b.Fatal(err)
+		}
+		off += int64(len(buf))
+	}
+}
