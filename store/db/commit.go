@@ -144,6 +144,7 @@ func (w *writer) commit() error {
 	if err := txn.CommitAt(w.ts, nil); err != nil {
 		return err
 	}
+	defer w.d.step()
 	return w.d.wal.follow(bytes)
 }
 
@@ -152,7 +153,14 @@ func (w *writer) sync() error {
 	if err := w.commit(); err != nil {
 		return err
 	}
+	defer w.d.step()
 	return w.d.wal.sync()
+}
+
+func (d *DB) step() {
+	if d.committed != nil {
+		d.committed()
+	}
 }
 
 // apply writes all rows and syncs; it is atomic if they fit in one transaction.

@@ -52,7 +52,8 @@ type Options struct {
 	// MinFree is what Admit leaves free on the filesystem; at least two memtables.
 	MinFree int64
 	// Ballast is the size of a file that only takes room, to be given up when
-	// the filesystem is too full to open the database or to commit. Zero: none.
+	// the filesystem is too full to open the database or to commit; two
+	// memtables are enough. Zero: none.
 	Ballast int64
 	// Logger is slog.Default if nil.
 	Logger *slog.Logger
@@ -85,6 +86,9 @@ type DB struct {
 	}
 	readers readers
 	meter   meter
+
+	// committed, if set, is called after each Badger transaction and each sync.
+	committed func()
 }
 
 // Open opens the database in opt.Dir, or makes one, and finishes or undoes a

@@ -3,14 +3,25 @@ package db
 import (
 	"bytes"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
+	"os"
 	"testing"
 
 	"go.uber.org/goleak"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		os.Exit(child(dir))
+	}
+	// Opening a database takes milliseconds; ask for more with -rapid.checks.
+	if err := flag.Set("rapid.checks", "25"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 func testOptions(dir string) Options {
 	return Options{Dir: dir, MemTable: minMemTable, Logger: slog.New(slog.DiscardHandler)}

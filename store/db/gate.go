@@ -83,10 +83,14 @@ func (d *DB) Admit(n int64) error { return d.gate.admit(n) }
 // Free returns the bytes that Admit would let pass at this moment.
 func (d *DB) Free() int64 { return max(0, d.gate.refresh()-d.gate.reserve) }
 
-// roomToOpen drops the ballast if Badger could run out of room while it
-// replays its logs, which it does before it can be asked for anything.
+// roomToOpen drops the ballast if Badger could run out of room while it turns
+// the logs it finds into tables, which it does before it can be asked anything.
 func (d *DB) roomToOpen() error {
-	return d.room(2 * d.opt.MemTable)
+	logs, err := logBytes(d.opt.Dir)
+	if err != nil {
+		return err
+	}
+	return d.room(logs + d.opt.MemTable/2)
 }
 
 // roomToCommit asks for the log's bytes, the table made of them, twice that

@@ -198,6 +198,23 @@ func (w *wal) close() error {
 	return w.file.Close()
 }
 
+// logBytes returns what the logs in dir take on the disk.
+func logBytes(dir string) (int64, error) {
+	names, err := filepath.Glob(filepath.Join(dir, "*"+memExt))
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for _, name := range names {
+		var st unix.Stat_t
+		if err := unix.Stat(name, &st); err != nil {
+			return 0, &fs.PathError{Op: "stat", Path: name, Err: err}
+		}
+		sum += st.Blocks * 512
+	}
+	return sum, nil
+}
+
 // removeEmptyLogs removes logs of no length, which Badger refuses to open. It
 // leaves one when the machine stops between the truncation and the removal of a
 // log that is no longer needed, or between the creation and the sizing of a new one.

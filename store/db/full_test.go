@@ -1,0 +1,204 @@
+package db
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+const fullDisk = 160 << 20
+
+func fullOptions(dir string) Options {
+	opt := testOptions(filepath.Join(dir, "db"))
+	opt.MinFree = 24 << 20
+	opt.Ballast = 20 << 20
+	return opt
+}
+
+// fillDisk works as a filesystem would on a disk that fills up. It runs in a
+// child process because what must not happen is a SIGBUS.
+func fillDisk(dir string) error {
+	d, err := Open(fullOptions(dir))
+	if err != nil {
+		return err
+	}
+	steps := []func(*DB, string) error{untilRefused, deleteAll, othersFill}
+	for i, step := range steps {
+		if err := step(d, dir); err != nil {
+			return fmt.Errorf("step %d: %w", i, err)
+		}
+	}
+	if err := d.Close(); err != nil {
+		return err
+	}
+	return reopenFull(dir)
+}
+
+func fullKey(n int) []byte { return fmt.Appendf(nil, "row%08d", n) }
+
+// untilRefused writes rows, each commit asking first, until Admit says no.
+func untilRefused(d *DB, _ string) error {
+	for n := 0; ; n++ {
+		err := d.Admit(128 << 10)
+		if errors.Is(err, ErrFull) {
+			if n < 50 {
+				return fmt.Errorf("refused after %d commits: %w", n, err)
+			}
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for i := range 16 {
+			d.Set(fullKey(16*n+i), bytes.Repeat([]byte{byte(n)}, 8<<10))
+		}
+		d.Freeze()
+		if err := d.Write(nil); err != nil {
+			return err
+		}
+	}
+}
+
+// deleteAll must succeed although Admit refuses.
+func deleteAll(d *DB, _ string) error {
+	var keys [][]byte
+	err := d.Scan(nil, nil, func(k, _ []byte) error {
+		keys = append(keys, bytes.Clone(k))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		d.Delete(k)
+	}
+	d.Freeze()
+	if err := d.Write(nil); err != nil {
+		return err
+	}
+	return d.kv.Flatten(2)
+}
+
+// othersFill lets another file take all that is left, bit by bit, while commits
+// go on: they end with ErrFull and the process lives.
+func othersFill(d *DB, dir string) error {
+	f, err := os.Create(filepath.Join(dir, "others"))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	refused := false
+	for n := 0; ; n++ {
+		_, err := f.Write(make([]byte, 2<<20))
+		d.Set(fullKey(n), bytes.Repeat([]byte{1}, 1000))
+		d.Freeze()
+		wrote := d.Write(nil)
+		if wrote != nil && !errors.Is(wrote, ErrFull) {
+			return wrote
+		}
+		refused = refused || wrote != nil
+		if errors.Is(err, unix.ENOSPC) {
+			break
+		}
+	}
+	if !refused {
+		return errors.New("no commit was refused")
+	}
+	return f.Truncate(0)
+}
+
+// reopenFull opens the database on a disk without a free block, which only the
+// ballast makes possible.
+func reopenFull(dir string) error {
+	d, err := Open(fullOptions(dir))
+	if err != nil {
+		return err
+	}
+	d.Set([]byte("x"), []byte("y"))
+	d.Freeze()
+	if err := d.Write(nil); err != nil {
+		return err
+	}
+	if d.Stats().Ballast == 0 {
+		return errors.New("no ballast")
+	}
+	f, err := os.OpenFile(filepath.Join(dir, "others"), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	for err == nil {
+		_, err = f.Write(make([]byte, 1<<20))
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	// As after a kill: the log stays, and must be made a table at the next Open.
+	if err := errors.Join(d.wal.close(), d.kv.Close()); err != nil {
+		return err
+	}
+	d, err = Open(fullOptions(dir))
+	if err != nil {
+		return fmt.Errorf("open when full: %w", err)
+	}
+	if d.Stats().Ballast != 0 {
+		return errors.New("the ballast was not dropped")
+	}
+	if v, err := d.Get([]byte("x")); err != nil || string(v) != "y" {
+		return fmt.Errorf("get: %q %w", v, err)
+	}
+	if err := d.Admit(1); !errors.Is(err, ErrFull) {
+		return fmt.Errorf("admitted on a full disk: %w", err)
+	}
+	return d.Close()
+}
+
+func TestFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting a loop device needs root")
+	}
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	dir := mountLoop(t)
+	cmd, out := startChild(t, "full", dir)
+	said, _ := io.ReadAll(out)
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+}
+
+// mountLoop mounts a small ext4 filesystem until the test ends.
+func mountLoop(t *testing.T) string {
+	t.Helper()
+	img := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(img, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(img, fullDisk); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	for _, args := range [][]string{
+		{"mkfs.ext4", "-q", "-F", "-m", "0", img},
+		{"mount", "-o", "loop", img, dir},
+	} {
+		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+			t.Skipf("%v: %v: %s", args, err, out)
+		}
+	}
+	// umount frees a loop device that mount has set up.
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v: %s", err, out)
+			_ = exec.Command("umount", "-l", dir).Run()
+		}
+	})
+	return dir
+}
