@@ -34,6 +34,7 @@ type Counter interface {
 // A Place is a directory to work in and the server behind it.
 type Place struct {
 	Name   string
+	Kind   string // "plain", "loopback", "quarxfs" or "custom"
 	Dir    string // the mountpoint, or for a plain directory the directory
 	Server Server
 	root   string // made by us, removed by Close
@@ -47,11 +48,7 @@ const stopTime = 30 * time.Second
 // Mount starts the server.
 func (p *Place) Mount(ctx context.Context) error {
 	p.on = true
-	err := p.Server.Start(ctx, p.Dir)
-	if err == nil {
-		p.pid, err = p.Server.PID(ctx)
-	}
-	if err != nil {
+	if err := p.Server.Start(ctx, p.Dir); err != nil {
 		return fmt.Errorf("mount %s: %w", p.Name, err)
 	}
 	return nil
@@ -69,8 +66,16 @@ func (p *Place) Unmount(ctx context.Context) error {
 	return nil
 }
 
-// PID is the running daemon's process ID, or 0 where there is none.
-func (p *Place) PID() int { return p.pid }
+// PID is the running daemon's process ID, or 0 where there is none. It asks the
+// server once per mount.
+func (p *Place) PID(ctx context.Context) (int, error) {
+	if !p.on || p.pid > 0 {
+		return p.pid, nil
+	}
+	pid, err := p.Server.PID(ctx)
+	p.pid = pid
+	return pid, err
+}
 
 // Reset leaves the place mounted, new and empty.
 func (p *Place) Reset(ctx context.Context) error {
@@ -84,10 +89,11 @@ func (p *Place) Reset(ctx context.Context) error {
 }
 
 // Kill ends the daemon with SIGKILL, so that every call that waits for it
-// returns an error, and takes its mount out of the tree.
-func (p *Place) Kill() error {
-	if p.pid > 0 {
-		if err := KillProcess(p.pid); err != nil {
+// returns an error, and takes its mount out of the tree. A daemon that will
+// not tell its process ID is left to notice that its mount is gone.
+func (p *Place) Kill(ctx context.Context) error {
+	if pid, err := p.PID(ctx); err == nil && pid > 0 {
+		if err := KillProcess(pid); err != nil {
 			return err
 		}
 	}
@@ -113,7 +119,7 @@ func (p *Place) Close(ctx context.Context) error {
 	defer cancel()
 	err := p.Unmount(ctx)
 	if err != nil {
-		err = errors.Join(err, p.Kill())
+		err = errors.Join(err, p.Kill(ctx))
 	}
 	if p.root == "" {
 		return err
@@ -126,7 +132,7 @@ func (p *Place) Close(ctx context.Context) error {
 }
 
 // newPlace makes a directory of its own under dir, with a mountpoint in it.
-func newPlace(name, dir string) (*Place, error) {
+func newPlace(name, kind, dir string) (*Place, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -137,7 +143,7 @@ func newPlace(name, dir string) (*Place, error) {
 	if root, err = filepath.Abs(root); err != nil {
 		return nil, err
 	}
-	p := &Place{Name: name, Dir: filepath.Join(root, "mnt"), root: root}
+	p := &Place{Name: name, Kind: kind, Dir: filepath.Join(root, "mnt"), root: root}
 	return p, os.Mkdir(p.Dir, 0o755)
 }
 

@@ -127,8 +127,11 @@ func TestLoopbackPlace(t *testing.T) {
 	if err := os.WriteFile(file, []byte("x"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	killed := p.PID()
-	if err := p.Kill(); err != nil {
+	killed, err := p.PID(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Kill(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if alive(killed) {
@@ -166,8 +169,8 @@ func TestCommandsPlace(t *testing.T) {
 	if err := p.Mount(t.Context()); err != nil {
 		t.Skip("cannot mount here:", err)
 	}
-	if p.PID() == 0 || !alive(p.PID()) {
-		t.Errorf("pid %d is not alive", p.PID())
+	if pid, err := p.PID(t.Context()); err != nil || !alive(pid) {
+		t.Errorf("daemon %d is not alive (%v)", pid, err)
 	}
 	if err := p.Reset(t.Context()); err != nil {
 		t.Fatal(err)

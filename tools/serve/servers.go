@@ -19,7 +19,7 @@ const mountTime = 60 * time.Second
 
 // NewPlain is a directory as it is, or whatever somebody mounted there.
 func NewPlain(name, dir string) (*Place, error) {
-	p, err := newPlace(name, dir)
+	p, err := newPlace(name, "plain", dir)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func empty(dir string) error {
 
 // NewLoopback is go-fuse's example/loopback, bin, over a directory in dir.
 func NewLoopback(name, dir, bin string) (*Place, error) {
-	p, err := newPlace(name, dir)
+	p, err := newPlace(name, "loopback", dir)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ type QuarXFS struct {
 
 // NewQuarXFS is a new store in dir, not yet mounted.
 func NewQuarXFS(ctx context.Context, name, dir string, q QuarXFS) (*Place, error) {
-	p, err := newPlace(name, dir)
+	p, err := newPlace(name, "quarxfs", dir)
 	if err != nil {
 		return nil, err
 	}
@@ -210,7 +210,7 @@ type Commands struct {
 
 // NewCommands is a filesystem served by commands in a directory of its own.
 func NewCommands(ctx context.Context, name, dir string, c Commands) (*Place, error) {
-	p, err := newPlace(name, dir)
+	p, err := newPlace(name, "custom", dir)
 	if err != nil {
 		return nil, err
 	}
