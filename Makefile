@@ -1,0 +1,62 @@
+# Everything runs on a machine with Go and a C compiler (for -race); mounting
+# needs /dev/fuse, and fusermount3 unless one is root.
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+BENCHSTAT   = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
+LOOPBACK    = github.com/hanwen/go-fuse/v2/example/loopback
+
+PREFIX ?= /usr/local
+# Both filesystems of `make bench` work below this directory, on its disk.
+BENCH_DIR ?= /var/tmp/quarxfs-bench
+# For example: make bench BENCH_FLAGS="--only 'untar|cp-a' --rounds 1"
+BENCH_FLAGS ?=
+CRASH_FLAGS ?= --rounds 20
+# make bench-micro MICRO=Cut COUNT=6 OLD=bin/micro-before.txt
+MICRO ?= .
+COUNT ?= 6
+OLD ?=
+
+.PHONY: build test race race-short lint tools bench bench-micro crashtest install clean
+
+build:
+	@mkdir -p bin
+	go build -o bin/quarxfs ./cmd/quarxfs
+
+test:
+	go test ./...
+
+race:
+	go test -race ./...
+
+race-short:
+	go test -race -short ./...
+
+lint:
+	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "gofmt -w these:" $$unformatted; exit 1; fi
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+tools:
+	@mkdir -p bin
+	go build -o bin/bench ./tools/bench
+	go build -o bin/crashtest ./tools/crashtest
+	go build -o bin/loopback $(LOOPBACK)
+
+# The first target is the reference of the ratios.
+bench: build tools
+	bin/bench --work $(BENCH_DIR) $(BENCH_FLAGS) loopback quarxfs
+
+bench-micro:
+	@mkdir -p bin
+	go test -run '^$$' -bench '$(MICRO)' -benchmem -count $(COUNT) ./... | tee bin/micro.txt
+	go run $(BENCHSTAT) $(OLD) bin/micro.txt
+
+crashtest: build tools
+	bin/crashtest --work $(BENCH_DIR) $(CRASH_FLAGS)
+
+install: build
+	install -D -m 755 bin/quarxfs $(DESTDIR)$(PREFIX)/bin/quarxfs
+
+clean:
+	rm -rf bin
