@@ -1,0 +1,128 @@
+package disk
+
+import (
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// OS returns the operating system's file operations.
+func OS() FS { return osFS{} }
+
+type osFS struct{}
+
+func (osFS) MkdirAll(dir string) error    { return os.MkdirAll(dir, 0o700) }
+func (osFS) Rename(from, to string) error { return os.Rename(from, to) }
+func (osFS) Remove(path string) error     { return os.Remove(path) }
+
+func (osFS) List(dir string) ([]Info, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	infos := make([]Info, 0, len(entries))
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			return nil, err
+		}
+		if info.Mode().IsRegular() {
+			infos = append(infos, Info{Name: e.Name(), Size: info.Size()})
+		}
+	}
+	return infos, nil
+}
+
+func (osFS) Create(path string) (File, error) {
+	return openFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL)
+}
+
+func (osFS) Open(path string) (File, error) {
+	return openFile(path, os.O_RDWR)
+}
+
+func openFile(path string, flags int) (File, error) {
+	f, err := os.OpenFile(path, flags, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return &osFile{File: f, fd: int(f.Fd())}, nil
+}
+
+func (osFS) SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	if closeErr := d.Close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+// An osFile keeps the descriptor beside the os.File, which owns it.
+type osFile struct {
+	*os.File
+	fd int
+}
+
+func (f *osFile) WritePairAt(head, body []byte, off int64) error {
+	n, err := retry(func() (int, error) { return unix.Pwritev(f.fd, [][]byte{head, body}, off) })
+	if err != nil {
+		return &os.PathError{Op: "pwritev", Path: f.Name(), Err: err}
+	}
+	if n == len(head)+len(body) {
+		return nil
+	}
+	// A short write is a signal or a disk that is just full; going on tells which.
+	if n < len(head) {
+		if _, err := f.WriteAt(head[n:], off+int64(n)); err != nil {
+			return err
+		}
+		n = len(head)
+	}
+	_, err = f.WriteAt(body[n-len(head):], off+int64(n))
+	return err
+}
+
+func (f *osFile) Size() (int64, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
+func (f *osFile) Preallocate(size int64) error {
+	_, err := retry(func() (int, error) { return 0, unix.Fallocate(f.fd, unix.FALLOC_FL_KEEP_SIZE, 0, size) })
+	return pathError("fallocate", f.Name(), err)
+}
+
+func (f *osFile) WriteBack(off, n int64) error {
+	return pathError("sync_file_range", f.Name(), unix.SyncFileRange(f.fd, off, n, unix.SYNC_FILE_RANGE_WRITE))
+}
+
+func (f *osFile) Datasync() error {
+	_, err := retry(func() (int, error) { return 0, unix.Fdatasync(f.fd) })
+	return pathError("fdatasync", f.Name(), err)
+}
+
+func pathError(op, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &os.PathError{Op: op, Path: path, Err: err}
+}
+
+func retry(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
+var _ io.ReaderAt = (*osFile)(nil)

@@ -1,0 +1,210 @@
+package tiering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/quarxtor/quarxfs/tiering/segment"
+)
+
+// Read returns the header and the plain bytes of the record at loc, checked
+// like those of Get and with the same errors, but without RAM in between: for
+// scrubbing and rebuilding. The bytes are the caller's.
+func (s *Set) Read(loc Location) (segment.Header, []byte, error) {
+	buf := buffers.Get().(*[]byte)
+	defer recycle(buf)
+	h, stored, err := s.hot.record(loc, buf)
+	if err != nil {
+		return h, nil, err
+	}
+	s.counters.hot.reads.Add(1)
+	s.counters.hot.bytesRead.Add(uint64(loc.Length))
+	plain, err := segment.Decompress(h.Codec, nil, stored, int(h.RawLen))
+	if err != nil {
+		return h, nil, &CorruptError{Segment: loc.Segment, Offset: loc.Offset, Reason: "payload", Err: err}
+	}
+	if s.verify != nil && !s.verify(h.Kind, h.ID, plain) {
+		return h, nil, &CorruptError{Segment: loc.Segment, Offset: loc.Offset, Reason: "the bytes do not hash to the block's ID"}
+	}
+	return h, plain, nil
+}
+
+// Stored returns the record at loc as Append takes it, its payload still
+// compressed, for moving it elsewhere. Its checksums are checked, its ID is
+// not. The payload is the caller's.
+func (s *Set) Stored(loc Location) (Record, error) {
+	var buf []byte
+	h, stored, err := s.hot.record(loc, &buf)
+	if err != nil {
+		return Record{}, err
+	}
+	return Record{ID: h.ID, Kind: h.Kind, Codec: h.Codec, RawLen: h.RawLen, Payload: stored}, nil
+}
+
+// fill reads a block for Get and leaves it in RAM.
+func (s *Set) fill(id [32]byte, loc Location) ([]byte, error) {
+	// It may have come in since the caller looked.
+	if plain, ok := s.cache.get(id); ok {
+		return plain, nil
+	}
+	h, plain, err := s.Read(loc)
+	if err == nil && h.ID != id {
+		err = &CorruptError{Segment: loc.Segment, Offset: loc.Offset, Reason: fmt.Sprintf("the record is block %x", h.ID[:6])}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read %x: %w", id[:6], err)
+	}
+	s.cache.set(id, plain)
+	return plain, nil
+}
+
+// record reads one whole record into buf, which it may replace, and returns its
+// header and payload. The header's and the payload's checks have passed.
+func (t *tier) record(loc Location, buf *[]byte) (segment.Header, []byte, error) {
+	bad := func(reason string, err error) (segment.Header, []byte, error) {
+		return segment.Header{}, nil, &CorruptError{Segment: loc.Segment, Offset: loc.Offset, Reason: reason, Err: err}
+	}
+	if loc.Tier != Hot {
+		return segment.Header{}, nil, fmt.Errorf("tier %d: %w", loc.Tier, ErrNotFound)
+	}
+	if loc.Length < segment.HeaderSize || loc.Length > segment.HeaderSize+segment.MaxRaw {
+		return bad(fmt.Sprintf("location of %d bytes", loc.Length), nil)
+	}
+	hd, err := t.table.acquire(loc.Segment)
+	if err != nil {
+		return segment.Header{}, nil, err
+	}
+	defer hd.release()
+	if cap(*buf) < int(loc.Length) {
+		*buf = make([]byte, loc.Length)
+	}
+	p := (*buf)[:loc.Length]
+	if n, err := hd.file.ReadAt(p, int64(loc.Offset)); n < len(p) {
+		if err == io.EOF || err == nil {
+			return bad(fmt.Sprintf("the segment ends %d bytes short", len(p)-n), nil)
+		}
+		return segment.Header{}, nil, err
+	}
+	h, err := segment.ParseHeader(p, hd.header, loc.Offset)
+	switch {
+	case err != nil:
+		return bad("record header", err)
+	case h.Length() != loc.Length:
+		return bad(fmt.Sprintf("the record has %d bytes, its location %d", h.Length(), loc.Length), nil)
+	case segment.Checksum(p[segment.HeaderSize:]) != h.PayloadCRC:
+		return bad("payload fails its checksum", nil)
+	}
+	return h, p[segment.HeaderSize:], nil
+}
+
+// buffers has *[]byte for stored bytes on their way to being plain.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
+
+// maxPooled keeps a rare huge record from staying in memory.
+const maxPooled = 1 << 20
+
+func recycle(buf *[]byte) {
+	if cap(*buf) <= maxPooled {
+		buffers.Put(buf)
+	}
+}
+
+// flights lets goroutines that want the same block wait for one read.
+type flights struct {
+	mu    sync.Mutex
+	calls map[[32]byte]*flight
+}
+
+type flight struct {
+	done  chan struct{}
+	plain []byte
+	err   error
+}
+
+// do runs read unless a read of the same block is under way, and returns its
+// result. Only waiting for another's read heeds the context.
+func (f *flights) do(ctx context.Context, id [32]byte, read func() ([]byte, error)) ([]byte, error) {
+	f.mu.Lock()
+	if call, ok := f.calls[id]; ok {
+		f.mu.Unlock()
+		select {
+		case <-call.done:
+			return call.plain, call.err
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	call := &flight{done: make(chan struct{}), err: errors.New("read panicked")}
+	f.calls[id] = call
+	f.mu.Unlock()
+	defer func() {
+		f.mu.Lock()
+		delete(f.calls, id)
+		f.mu.Unlock()
+		close(call.done)
+	}()
+	call.plain, call.err = read()
+	return call.plain, call.err
+}
+
+func (t *tier) scan(fn func(loc Location, h segment.Header) error) error {
+	var damage []error
+	for _, info := range t.table.list() {
+		entries, err := t.entries(info.Number)
+		if errors.Is(err, ErrNotFound) { // removed meanwhile
+			continue
+		}
+		if err != nil {
+			damage = append(damage, err)
+		}
+		for _, e := range entries {
+			loc := Location{Tier: Hot, Segment: info.Number, Offset: e.Offset, Length: e.Length()}
+			if err := fn(loc, e.Header); err != nil {
+				return err
+			}
+		}
+	}
+	return errors.Join(damage...)
+}
+
+// entries returns a segment's records in order: from memory for an open one,
+// from the footer of a sealed one, and where that is damaged by looking at
+// every byte; then there is an error as well.
+func (t *tier) entries(number uint64) ([]segment.Entry, error) {
+	t.mu.Lock()
+	w, live := t.mu.live[number]
+	var entries []segment.Entry
+	if live {
+		entries = sorted(w.entries)
+	}
+	t.mu.Unlock()
+	if live {
+		return entries, nil
+	}
+	hd, err := t.table.acquire(number)
+	if err != nil {
+		return nil, err
+	}
+	defer hd.release()
+	size, err := hd.file.Size()
+	if err != nil {
+		return nil, err
+	}
+	header, entries, err := segment.ReadFooter(hd.file, size)
+	if err == nil && header == hd.header {
+		return entries, nil
+	}
+	if err != nil && !errors.Is(err, segment.ErrFormat) {
+		return nil, err
+	}
+	footerErr := &CorruptError{Segment: number, Reason: "footer", Err: err}
+	entries = nil
+	_, err = segment.Scan(hd.file, hd.header, size, func(e segment.Entry, _ []byte) error {
+		entries = append(entries, e)
+		return nil
+	})
+	return entries, errors.Join(footerErr, err)
+}

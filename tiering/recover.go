@@ -1,0 +1,174 @@
+package tiering
+
+import (
+	"cmp"
+	"errors"
+	"path/filepath"
+	"slices"
+
+	"github.com/quarxtor/quarxfs/tiering/disk"
+	"github.com/quarxtor/quarxfs/tiering/segment"
+)
+
+// openTier lists a directory, recovers what is open, and starts the workers.
+func openTier(o Options) (*tier, error) {
+	t := &tier{fs: o.FS, dir: o.HotDir, size: o.SegmentSize, log: o.Logger, table: newTable(o.FS, o.HotDir, o.OpenFiles)}
+	t.mu.room.L, t.mu.work.L = &t.mu.Mutex, &t.mu.Mutex
+	t.mu.live = map[uint64]*writer{}
+	if err := t.recover(); err != nil {
+		for _, w := range t.mu.live {
+			w.handle.release()
+		}
+		t.table.closeAll()
+		return nil, err
+	}
+	t.startWorkers()
+	return t, nil
+}
+
+func (t *tier) recover() error {
+	if err := t.fs.MkdirAll(t.dir); err != nil {
+		return err
+	}
+	files, err := t.fs.List(t.dir)
+	if err != nil {
+		return err
+	}
+	var open []disk.Info
+	for _, f := range files {
+		number, state, ok := segment.ParseName(f.Name)
+		if !ok {
+			continue
+		}
+		t.mu.number = max(t.mu.number, number)
+		switch state {
+		case segment.Trash:
+			if err := t.fs.Remove(filepath.Join(t.dir, f.Name)); err != nil {
+				return err
+			}
+		case segment.Sealed:
+			t.table.add(number, f.Size, true, nil)
+		case segment.Open:
+			open = append(open, f)
+		}
+	}
+	for _, f := range open {
+		number, _, _ := segment.ParseName(f.Name)
+		if err := t.recoverOpen(number, f.Size); err != nil {
+			return err
+		}
+	}
+	return t.resume()
+}
+
+// recoverOpen brings one .open segment into a state to go on from: sealed if
+// its footer is whole, otherwise live, and cut behind its last whole record.
+func (t *tier) recoverOpen(number uint64, size int64) error {
+	f, err := t.fs.Open(t.table.path(number, segment.Open))
+	if err != nil {
+		return err
+	}
+	header, err := readFileHeader(f, number)
+	if errors.Is(err, ErrCorrupt) {
+		return t.recoverHeaderless(number, size, f, err)
+	}
+	if err != nil {
+		f.Close()
+		return err
+	}
+	h := newHandle(f, header)
+	if _, _, err := segment.ReadFooter(f, size); err == nil {
+		return t.finishSeal(h, size)
+	}
+	var entries []segment.Entry
+	res, err := segment.Scan(f, header, size, func(e segment.Entry, _ []byte) error {
+		entries = append(entries, e)
+		return nil
+	})
+	if err == nil && res.End < size {
+		t.log.Info("torn tail cut off", "segment", segment.Name(number, segment.Open), "bytes", size-res.End)
+		err = f.Truncate(res.End)
+	}
+	if err != nil {
+		h.release()
+		return err
+	}
+	if res.Skipped > 0 {
+		t.log.Warn("segment has gaps", "segment", segment.Name(number, segment.Open), "bytes", res.Skipped)
+	}
+	w := t.newWriter(h, res.End)
+	w.entries = entries
+	w.written = 1 // what a killed process wrote may still be in the page cache only
+	t.mu.live[number] = w
+	return nil
+}
+
+// recoverHeaderless handles an .open file whose own header does not read. One
+// that is not longer than its header was being made when the crash came. Else
+// it is damage, since records are only appended once the header is durable: the
+// file stays as it is, and reads of it say what is wrong.
+func (t *tier) recoverHeaderless(number uint64, size int64, f disk.File, cause error) error {
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if size <= segment.FileHeaderSize {
+		return t.fs.Remove(t.table.path(number, segment.Open))
+	}
+	t.log.Error("segment is unreadable", "segment", segment.Name(number, segment.Open), "err", cause)
+	t.table.add(number, size, false, nil)
+	return nil
+}
+
+// finishSeal does what was left of sealing: the footer reads, but may not be
+// durable.
+func (t *tier) finishSeal(h *handle, size int64) error {
+	number := h.header.Number
+	err := h.file.Datasync()
+	if err == nil {
+		err = t.fs.Rename(t.table.path(number, segment.Open), t.table.path(number, segment.Sealed))
+	}
+	if err == nil {
+		err = t.fs.SyncDir(t.dir)
+	}
+	if err != nil {
+		h.release()
+		return err
+	}
+	t.table.add(number, size, true, h)
+	return nil
+}
+
+// resume picks the segment to append to: the newest open one with records and
+// room. Others with records are sealed; one empty one is kept to be next.
+func (t *tier) resume() error {
+	open := make([]*writer, 0, len(t.mu.live))
+	for _, w := range t.mu.live {
+		open = append(open, w)
+	}
+	slices.SortFunc(open, func(a, b *writer) int { return cmp.Compare(b.number, a.number) })
+	for _, w := range open {
+		switch {
+		case len(w.entries) == 0 && t.mu.next != nil:
+			delete(t.mu.live, w.number)
+			t.table.drop(w.number)
+			if err := w.handle.release(); err != nil {
+				return err
+			}
+			if err := t.fs.Remove(t.table.path(w.number, segment.Open)); err != nil {
+				return err
+			}
+			continue
+		case len(w.entries) == 0:
+			t.mu.next = w
+		case t.mu.active == nil && w.end < t.size:
+			t.mu.active = w
+		default:
+			w.retired = true
+			continue
+		}
+		if err := w.handle.file.Preallocate(t.size); err != nil {
+			t.log.Debug("no space reserved for segment", "segment", w.number, "err", err)
+		}
+	}
+	return nil
+}

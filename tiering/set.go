@@ -1,0 +1,248 @@
+// Package tiering keeps blocks where they belong: decompressed in RAM while in
+// use, and on disk in segments.
+//
+// A Set is one store's tiers. Append puts a record at the end of the hot tier's
+// active segment and tells its Location, which the caller's index remembers;
+// Get brings the plain bytes back and checks them (I2). The Set knows no
+// references: what may go is said with Remove.
+//
+// The states of a segment, and what moves it on:
+//
+//	next -> active -> retired -> sealed -> gone
+//	     [Append]  [full, or a   [sealer]  [Remove]
+//	                write failed]
+//
+// The first three are .open files, the fourth is a .seg file. Open turns what a
+// crash left back into one of these states.
+//
+// Locks, none of which is held over I/O:
+//
+//	tier.mu      the open segments
+//	  table.mu   every segment's file handle
+//	flights.mu   reads under way
+package tiering
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/quarxtor/quarxfs/tiering/disk"
+	"github.com/quarxtor/quarxfs/tiering/segment"
+)
+
+// Hot is the Tier of a Location in the hot tier.
+const Hot uint8 = 0
+
+// A Location says where a record is. It stays valid until its segment is
+// removed.
+type Location struct {
+	Tier    uint8
+	Segment uint64
+	Offset  uint32
+	Length  uint32 // of the whole record, its header included
+}
+
+// A Record is a block in the form in which it is stored: Payload is its RawLen
+// plain bytes as Codec leaves them.
+type Record struct {
+	ID      [32]byte
+	Kind    segment.Kind
+	Codec   segment.Codec
+	RawLen  uint32
+	Payload []byte
+}
+
+// Options are what a Set is made from.
+type Options struct {
+	// HotDir is the hot tier's directory; it is made if missing.
+	HotDir string
+	// SegmentSize is when a segment is full, in bytes; 0 means 64 MiB. A
+	// record that is larger gets a segment of its own.
+	SegmentSize int64
+	// CacheBytes limits the RAM cache; 0 means none.
+	CacheBytes int64
+	// Logger; nil means none.
+	Logger *slog.Logger
+	// Verify, if set, says whether plain bytes are those that id names. It
+	// runs once for each read from disk.
+	Verify func(kind segment.Kind, id [32]byte, plain []byte) bool
+	// FS; nil means the operating system.
+	FS disk.FS
+	// OpenFiles limits the sealed segments held open for reading; 0 means 512.
+	OpenFiles int
+}
+
+const (
+	defaultSegmentSize = 64 << 20
+	defaultOpenFiles   = 512
+)
+
+func (o Options) withDefaults() (Options, error) {
+	if o.HotDir == "" {
+		return o, errors.New("tiering: no hot directory")
+	}
+	if o.SegmentSize == 0 {
+		o.SegmentSize = defaultSegmentSize
+	}
+	if o.SegmentSize < segment.FileHeaderSize || o.SegmentSize > maxSegmentSize {
+		return o, fmt.Errorf("tiering: segment size %d is not from %d to %d", o.SegmentSize, segment.FileHeaderSize, maxSegmentSize)
+	}
+	if o.CacheBytes < 0 {
+		return o, fmt.Errorf("tiering: cache of %d bytes", o.CacheBytes)
+	}
+	if o.OpenFiles == 0 {
+		o.OpenFiles = defaultOpenFiles
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.FS == nil {
+		o.FS = disk.OS()
+	}
+	return o, nil
+}
+
+// A Set is the tiers of one store. Any number of goroutines may use it.
+type Set struct {
+	log      *slog.Logger
+	verify   func(kind segment.Kind, id [32]byte, plain []byte) bool
+	hot      *tier
+	cache    cache
+	flights  flights
+	ahead    prefetcher
+	counters counters
+	close    func() error
+}
+
+// Open opens the tiers and recovers them from whatever a crash left: torn tails
+// are cut off, half-sealed segments are sealed, half-removed ones are removed.
+// The caller makes sure that no other Set has the directory open, and calls
+// Close.
+func Open(o Options) (*Set, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	s := &Set{log: o.Logger, verify: o.Verify}
+	if s.hot, err = openTier(o); err != nil {
+		return nil, fmt.Errorf("open hot tier: %w", err)
+	}
+	s.cache = newCache(o.CacheBytes)
+	s.flights.calls = map[[32]byte]*flight{}
+	s.ahead.start(s)
+	s.close = sync.OnceValue(s.shutdown)
+	return s, nil
+}
+
+// Close makes everything appended durable and releases the files; the active
+// segment stays .open, for the next Open to go on with. Other calls must have
+// returned; a later Append returns ErrClosed. A second Close returns what the first
+// did.
+func (s *Set) Close() error { return s.close() }
+
+func (s *Set) shutdown() error {
+	s.ahead.stop()
+	err := s.hot.close()
+	s.cache.close()
+	return err
+}
+
+// Append stores a record in the hot tier. It keeps nothing of r. Either
+//
+//  1. it returns the record's Location: Get finds it there from now on, and it
+//     survives a crash once a Sync that is called later has returned; or
+//  2. it returns an error and the record is not stored. After a failed write the
+//     segment is retired, and the next Append tries a new one.
+func (s *Set) Append(r Record) (Location, error) {
+	h := segment.Header{
+		Kind: r.Kind, Codec: r.Codec, ID: r.ID, RawLen: r.RawLen,
+		StoredLen: uint32(len(r.Payload)), PayloadCRC: segment.Checksum(r.Payload),
+	}
+	if len(r.Payload) > segment.MaxRaw {
+		return Location{}, fmt.Errorf("append: payload of %d bytes is over %d", len(r.Payload), segment.MaxRaw)
+	}
+	if err := h.Validate(); err != nil {
+		return Location{}, fmt.Errorf("append: %w", err)
+	}
+	loc, err := s.hot.append(h, r.Payload)
+	if err != nil {
+		return Location{}, fmt.Errorf("append %x (%d bytes): %w", r.ID[:6], len(r.Payload), err)
+	}
+	s.counters.hot.writes.Add(1)
+	s.counters.hot.bytesWritten.Add(uint64(loc.Length))
+	return loc, nil
+}
+
+// Sync makes durable whatever Append returned before the call. An error is
+// final for the Set: the operating system may have dropped the bytes that it
+// could not write, so no later Sync can vouch for them, and all return it.
+func (s *Set) Sync() error { return s.hot.sync() }
+
+// SegmentInfo describes a segment.
+type SegmentInfo struct {
+	Tier   uint8
+	Number uint64
+	Bytes  int64
+	Sealed bool
+}
+
+// Segments returns all segments, in order of number.
+func (s *Set) Segments() []SegmentInfo { return s.hot.table.list() }
+
+// Remove removes a sealed segment and frees its space once reads under way are
+// done. Blocks in RAM stay there. Errors: ErrNotFound; ErrOpen for a segment
+// that is not sealed yet; those of the disk, after which the segment may or may
+// not come back with the next Open.
+func (s *Set) Remove(number uint64) error {
+	if err := s.hot.remove(number); err != nil {
+		return fmt.Errorf("remove segment %x: %w", number, err)
+	}
+	return nil
+}
+
+// Scan calls fn for every record of every segment, each segment's in order of
+// offset, with its location and header. Payloads are not read: Read does that
+// and checks them. Segments that cannot be read, in whole or part, do not stop
+// the scan: their errors are returned, joined, at the end. An error of fn does,
+// and is returned as it is.
+func (s *Set) Scan(fn func(loc Location, h segment.Header) error) error {
+	return s.hot.scan(fn)
+}
+
+// Get returns a block's plain bytes, from RAM or from the record at loc. The
+// slice is shared: nobody may change it. One of these happens:
+//
+//  1. The bytes are those that id names (I2).
+//  2. There is no such segment: ErrNotFound.
+//  3. The record is not that block, or is damaged: ErrCorrupt, as a
+//     *CorruptError.
+//  4. The disk could not be read: its error.
+//  5. The context ended while another goroutine was reading: its error.
+func (s *Set) Get(ctx context.Context, id [32]byte, loc Location) ([]byte, error) {
+	if plain, ok := s.cache.get(id); ok {
+		s.counters.ramHits.Add(1)
+		return plain, nil
+	}
+	s.counters.ramMisses.Add(1)
+	return s.flights.do(ctx, id, func() ([]byte, error) { return s.fill(id, loc) })
+}
+
+// Cached returns a block's plain bytes if they are in RAM. The slice is shared.
+func (s *Set) Cached(id [32]byte) ([]byte, bool) {
+	plain, ok := s.cache.get(id)
+	if ok {
+		s.counters.ramHits.Add(1)
+	}
+	return plain, ok
+}
+
+// Insert puts a block that is at hand into RAM, so that reading it back needs
+// no disk. The Set takes the slice over: it must not change any more.
+func (s *Set) Insert(id [32]byte, plain []byte) { s.cache.set(id, plain) }
+
+// Prefetch reads a block into RAM in the background, if it is not there and the
+// readers are not busy; otherwise it does nothing. It never blocks.
+func (s *Set) Prefetch(id [32]byte, loc Location) { s.ahead.request(id, loc) }

@@ -1,0 +1,61 @@
+package tiering
+
+import "sync/atomic"
+
+// Stats are counts since Open, and what is held now.
+type Stats struct {
+	RAM RAMStats
+	Hot TierStats
+}
+
+// RAMStats are the RAM cache's. Bytes and Limit count what entries cost besides
+// their bytes as well.
+type RAMStats struct {
+	Hits, Misses    uint64 // of Get and Cached; a block that Cached lacks is no miss
+	Prefetched      uint64 // blocks that Prefetch brought
+	PrefetchDropped uint64 // requests dropped since the readers were busy
+	Bytes, Limit    int64
+	Entries         int
+}
+
+// TierStats are a tier's on disk. Reads are records read, whoever asked.
+type TierStats struct {
+	Reads, BytesRead     uint64
+	Writes, BytesWritten uint64
+	Bytes                int64
+	Segments             int
+}
+
+// HitRatio returns the share of lookups that RAM answered, 0 for none.
+func (s RAMStats) HitRatio() float64 {
+	if s.Hits+s.Misses == 0 {
+		return 0
+	}
+	return float64(s.Hits) / float64(s.Hits+s.Misses)
+}
+
+type counters struct {
+	ramHits, ramMisses          atomic.Uint64
+	prefetched, prefetchDropped atomic.Uint64
+	hot                         struct {
+		reads, bytesRead, writes, bytesWritten atomic.Uint64
+	}
+}
+
+// Stats returns the counts. They are read one after another, so they may be
+// apart by what happens meanwhile.
+func (s *Set) Stats() Stats {
+	c := &s.counters
+	ram := RAMStats{
+		Hits: c.ramHits.Load(), Misses: c.ramMisses.Load(),
+		Prefetched: c.prefetched.Load(), PrefetchDropped: c.prefetchDropped.Load(),
+		Limit: s.cache.limit,
+	}
+	ram.Bytes, ram.Entries = s.cache.usage()
+	hot := TierStats{
+		Reads: c.hot.reads.Load(), BytesRead: c.hot.bytesRead.Load(),
+		Writes: c.hot.writes.Load(), BytesWritten: c.hot.bytesWritten.Load(),
+	}
+	hot.Bytes, hot.Segments = s.hot.table.totals()
+	return Stats{RAM: ram, Hot: hot}
+}

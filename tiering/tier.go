@@ -1,0 +1,252 @@
+package tiering
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/quarxtor/quarxfs/tiering/disk"
+	"github.com/quarxtor/quarxfs/tiering/segment"
+)
+
+const (
+	// maxSegmentSize leaves room for a largest record and for the footer
+	// behind the last offset that a Location can name.
+	maxSegmentSize = 2 << 30
+	// writeBackStep is how much is appended before the kernel is told to start
+	// writing it, so that little is left to do when Sync is called.
+	writeBackStep = 8 << 20
+)
+
+// A tier is one directory of segments.
+type tier struct {
+	fs    disk.FS
+	dir   string
+	size  int64 // at which a segment is full
+	log   *slog.Logger
+	table *table
+	done  sync.WaitGroup // the workers
+
+	mu struct {
+		sync.Mutex
+		room   sync.Cond // next or attempts changed, or closing
+		work   sync.Cond // there may be something for a worker
+		active *writer   // or nil
+		next   *writer   // empty, ready to become active; or nil
+		// live are the writers that are not sealed, by number. active and
+		// next are among them.
+		live     map[uint64]*writer
+		number   uint64 // of the last segment made
+		waiting  int    // appenders that wait for next
+		attempts uint64 // to make next, finished ones
+		failure  error  // of the last attempt
+		syncErr  error  // final
+		closing  bool   // no more appends
+		stopping bool   // workers finish what is to be sealed and end
+	}
+}
+
+// A writer is a segment that is not sealed. tier.mu guards all but the first
+// three fields.
+type writer struct {
+	number uint64
+	handle *handle // one reference is the writer's
+	row    *row
+
+	end      int64           // where the next record goes
+	entries  []segment.Entry // of whole records, in the order their writes ended
+	inflight int             // reserved and not yet written
+	written  uint64          // writes that ended
+	synced   uint64          // of them, those known to be durable
+	flushed  int64           // up to where WriteBack was asked for
+	retired  bool            // takes no more records; to be sealed when inflight is 0
+	stuck    bool            // being sealed, or that failed: left to the next Open
+}
+
+// append writes one record. The offset is reserved under the lock, the bytes
+// are written outside of it, so appends run side by side.
+func (t *tier) append(h segment.Header, payload []byte) (Location, error) {
+	w, offset, err := t.reserve(int64(h.Length()))
+	if err != nil {
+		return Location{}, err
+	}
+	buf := headers.Get().(*[segment.HeaderSize]byte)
+	head := h.Append(buf[:0], w.handle.header, offset)
+	err = w.handle.file.WritePairAt(head, payload, int64(offset))
+	headers.Put(buf)
+	t.finish(w, segment.Entry{Header: h, Offset: offset}, err)
+	if err != nil {
+		return Location{}, err
+	}
+	return Location{Tier: Hot, Segment: w.number, Offset: offset, Length: h.Length()}, nil
+}
+
+// headers has room for record headers: one on the stack would escape through
+// the disk's interface.
+var headers = sync.Pool{New: func() any { return new([segment.HeaderSize]byte) }}
+
+// reserve finds room for a record of n bytes in the active segment, or makes
+// the next one active.
+func (t *tier) reserve(n int64) (*writer, uint32, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	start := t.mu.attempts
+	for {
+		if t.mu.closing {
+			return nil, 0, ErrClosed
+		}
+		if w := t.mu.active; w != nil {
+			if w.end+n <= t.size || w.end == segment.FileHeaderSize {
+				offset := uint32(w.end)
+				w.end += n
+				w.inflight++
+				return w, offset, nil
+			}
+			t.retire(w)
+		}
+		if t.mu.next != nil {
+			t.mu.active, t.mu.next = t.mu.next, nil
+			t.mu.work.Broadcast()
+			continue
+		}
+		if t.mu.attempts > start && t.mu.failure != nil {
+			return nil, 0, t.mu.failure
+		}
+		t.mu.waiting++
+		t.mu.work.Broadcast()
+		t.mu.room.Wait()
+		t.mu.waiting--
+	}
+}
+
+// finish notes the end of a write that reserve made room for.
+func (t *tier) finish(w *writer, e segment.Entry, err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w.inflight--
+	// Even a failed write may have changed pages.
+	w.written++
+	if err != nil {
+		t.log.Error("append failed, segment retired", "segment", segment.Name(w.number, segment.Open), "offset", e.Offset, "err", err)
+		t.retire(w)
+	} else {
+		w.entries = append(w.entries, e)
+		w.row.bytes.Store(max(w.row.bytes.Load(), e.End()))
+	}
+	if w.retired && w.inflight == 0 || w.end-w.flushed >= writeBackStep {
+		t.mu.work.Broadcast()
+	}
+}
+
+// retire takes a segment out of use for appends. The caller holds mu.
+func (t *tier) retire(w *writer) {
+	w.retired = true
+	if t.mu.active == w {
+		t.mu.active = nil
+	}
+	t.mu.work.Broadcast()
+}
+
+// sync makes every write that has ended durable. Segments that are sealed
+// meanwhile are synced by that as well: a writer leaves live only then.
+func (t *tier) sync() error {
+	type job struct {
+		w      *writer
+		target uint64
+	}
+	var jobs []job
+	t.mu.Lock()
+	err := t.mu.syncErr
+	for _, w := range t.mu.live {
+		if w.synced < w.written {
+			w.handle.refs.Add(1)
+			jobs = append(jobs, job{w, w.written})
+		}
+	}
+	t.mu.Unlock()
+	for _, j := range jobs {
+		if err == nil {
+			err = t.datasync(j.w, j.target)
+		}
+		if releaseErr := j.w.handle.release(); err == nil {
+			err = releaseErr
+		}
+	}
+	return err
+}
+
+// datasync makes the first target writes of a segment durable. A failure is
+// final for the tier.
+func (t *tier) datasync(w *writer, target uint64) error {
+	err := w.handle.file.Datasync()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err == nil {
+		w.synced = max(w.synced, target)
+		return nil
+	}
+	t.log.Error("sync failed, nothing more can be made durable", "segment", segment.Name(w.number, segment.Open), "err", err)
+	if t.mu.syncErr == nil {
+		t.mu.syncErr = fmt.Errorf("sync segment %x: %w", w.number, err)
+	}
+	t.retire(w)
+	return t.mu.syncErr
+}
+
+// remove renames a sealed segment, so that a crash cannot leave half of it
+// under its name, and unlinks it.
+func (t *tier) remove(number uint64) error {
+	sealed, ok := t.table.isSealed(number)
+	if !ok {
+		return ErrNotFound
+	}
+	if !sealed {
+		return ErrOpen
+	}
+	trash := t.table.path(number, segment.Trash)
+	if err := t.fs.Rename(t.table.path(number, segment.Sealed), trash); err != nil {
+		return err
+	}
+	if !t.table.drop(number) {
+		return ErrNotFound
+	}
+	return t.fs.Remove(trash)
+}
+
+// close ends the workers, syncs, and gives back the space that was reserved
+// behind the active segment's end. Retired segments are sealed first.
+func (t *tier) close() error {
+	t.mu.Lock()
+	t.mu.closing, t.mu.stopping = true, true
+	t.mu.room.Broadcast()
+	t.mu.work.Broadcast()
+	t.mu.Unlock()
+	t.done.Wait()
+	err := t.sync()
+	for _, w := range t.mu.live { // no other goroutine is left that changes it
+		if w.stuck {
+			continue
+		}
+		if trimErr := t.trim(w); err == nil {
+			err = trimErr
+		}
+	}
+	if closeErr := t.table.closeAll(); err == nil {
+		err = closeErr
+	}
+	for _, w := range t.mu.live {
+		if closeErr := w.handle.release(); err == nil {
+			err = closeErr
+		}
+	}
+	return err
+}
+
+// trim leaves an open segment as large as its records, and no empty one.
+func (t *tier) trim(w *writer) error {
+	if len(w.entries) == 0 {
+		t.table.drop(w.number)
+		return t.fs.Remove(t.table.path(w.number, segment.Open))
+	}
+	return w.handle.file.Truncate(w.end)
+}
