@@ -22,7 +22,8 @@ var (
 	// ErrFull says that the filesystem is too full for what was asked. Nothing
 	// was written; the same call succeeds once there is room.
 	ErrFull = errors.New("filesystem is full")
-	// ErrCorrupt says that a journal does not hold what its marker promises.
+	// ErrCorrupt says that a journal does not hold what its marker promises, or
+	// that a stored row does not match its checksum.
 	ErrCorrupt = errors.New("database is corrupt")
 	// ErrClosed is returned by every call after Close.
 	ErrClosed = errors.New("database is closed")
@@ -118,10 +119,6 @@ func (d *DB) open() error {
 	if err := removeEmptyLogs(d.opt.Dir); err != nil {
 		return err
 	}
-	tables, err := manifest(d.opt.badger())
-	if err != nil {
-		return err
-	}
 	kv, err := badger.OpenManaged(d.opt.badger())
 	if err != nil {
 		return err
@@ -131,10 +128,7 @@ func (d *DB) open() error {
 	kv.SetDiscardTs(d.mu.ts)
 	d.maxRows = int(kv.MaxBatchCount()) - 2
 	d.maxBytes = kv.MaxBatchSize() - 1024
-	if err = d.checkTables(tables); err == nil {
-		d.wal, err = openWAL(d.opt.Dir)
-	}
-	if err == nil {
+	if d.wal, err = openWAL(d.opt.Dir); err == nil {
 		err = d.recoverJournal()
 	}
 	if err != nil {

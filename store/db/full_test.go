@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const fullDisk = 160 << 20
+const fullDisk = 320 << 20
 
 func fullOptions(dir string) Options {
 	opt := testOptions(filepath.Join(dir, "db"))
@@ -27,6 +27,10 @@ func fullOptions(dir string) Options {
 func fillDisk(dir string) error {
 	d, err := Open(fullOptions(dir))
 	if err != nil {
+		return err
+	}
+	// Another file takes half of the disk at first.
+	if err := appendOthers(dir, 160); err != nil {
 		return err
 	}
 	steps := []func(*DB, string) error{untilRefused, deleteAll, othersFill}
@@ -89,29 +93,39 @@ func deleteAll(d *DB, _ string) error {
 // othersFill lets another file take all that is left, bit by bit, while commits
 // go on: they end with ErrFull and the process lives.
 func othersFill(d *DB, dir string) error {
-	f, err := os.Create(filepath.Join(dir, "others"))
-	if err != nil {
-		return err
-	}
-	defer f.Close()
 	refused := false
 	for n := 0; ; n++ {
-		_, err := f.Write(make([]byte, 2<<20))
+		full := appendOthers(dir, 2)
 		d.Set(fullKey(n), bytes.Repeat([]byte{1}, 1000))
 		d.Freeze()
-		wrote := d.Write(nil)
-		if wrote != nil && !errors.Is(wrote, ErrFull) {
-			return wrote
+		err := d.Write(nil)
+		if err != nil && !errors.Is(err, ErrFull) {
+			return err
 		}
-		refused = refused || wrote != nil
-		if errors.Is(err, unix.ENOSPC) {
+		refused = refused || err != nil
+		if errors.Is(full, unix.ENOSPC) {
 			break
 		}
 	}
 	if !refused {
 		return errors.New("no commit was refused")
 	}
-	return f.Truncate(0)
+	if err := os.Truncate(others(dir), 0); err != nil {
+		return err
+	}
+	d.Freeze()
+	return d.Write(nil)
+}
+
+func others(dir string) string { return filepath.Join(dir, "others") }
+
+// appendOthers lets a file that is not the database's grow by so many MiB.
+func appendOthers(dir string, mib int) error {
+	f, err := os.OpenFile(others(dir), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	for i := 0; i < mib && err == nil; i++ {
+		_, err = f.Write(make([]byte, 1<<20))
+	}
+	return errors.Join(err, f.Close())
 }
 
 // reopenFull opens the database on a disk without a free block, which only the
@@ -127,17 +141,10 @@ func reopenFull(dir string) error {
 		return err
 	}
 	if d.Stats().Ballast == 0 {
-		return errors.New("no ballast")
+		return fmt.Errorf("no ballast: %+v", d.Stats())
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "others"), os.O_WRONLY|os.O_APPEND, 0)
-	if err != nil {
-		return err
-	}
-	for err == nil {
-		_, err = f.Write(make([]byte, 1<<20))
-	}
-	if err := f.Close(); err != nil {
-		return err
+	if err := appendOthers(dir, fullDisk>>20); !errors.Is(err, unix.ENOSPC) {
+		return fmt.Errorf("filling the disk: %w", err)
 	}
 	// As after a kill: the log stays, and must be made a table at the next Open.
 	if err := errors.Join(d.wal.close(), d.kv.Close()); err != nil {

@@ -1,0 +1,95 @@
+package db
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestGate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		free, asked := int64(100<<20), 0
+		g := newGate("/", 40<<20)
+		g.statfs = func(string) (int64, error) { asked++; return free, nil }
+		admit := func(n int64, ok bool) {
+			t.Helper()
+			if err := g.admit(n); (err == nil) != ok || (err != nil && !errors.Is(err, ErrFull)) {
+				t.Fatal(err)
+			}
+		}
+		for range 10 {
+			admit(1<<20, true)
+		}
+		if asked != 1 {
+			t.Fatalf("asked %d times", asked)
+		}
+		free = 55 << 20
+		admit(10<<20, true) // more than gateBytes in all: asks again
+		if asked != 2 {
+			t.Fatalf("asked %d times", asked)
+		}
+		admit(6<<20, false) // what was admitted counts until the next answer
+		free = 100 << 20
+		admit(6<<20, false)
+		time.Sleep(gateInterval + 1)
+		admit(6<<20, true)
+		admit(61<<20, false)
+		admit(0, true)
+	})
+}
+
+func TestGateFree(t *testing.T) {
+	d := openTest(t, testOptions(t.TempDir()))
+	d.gate.statfs = func(string) (int64, error) { return 1, nil }
+	if d.Free() != 0 {
+		t.Fatal("negative")
+	}
+	d.gate.statfs = func(string) (int64, error) { return 1 << 40, nil }
+	if got := d.Free(); got != 1<<40-2*minMemTable {
+		t.Fatal(got)
+	}
+	if err := d.Admit(1 << 30); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestBallast(t *testing.T) {
+	opt := testOptions(t.TempDir())
+	opt.Ballast = 3 << 20
+	d := openTest(t, opt)
+	held := func(want int64) {
+		t.Helper()
+		info, err := os.Stat(d.ballast.path)
+		if (want == 0) != errors.Is(err, os.ErrNotExist) || (want > 0 && info.Size() != want) {
+			t.Fatal(info, err)
+		}
+		if got := d.Stats().Ballast; got != want {
+			t.Fatal(got)
+		}
+	}
+	held(3 << 20)
+	// Too full for a commit until the ballast is gone.
+	d.gate.statfs = func(string) (int64, error) {
+		if d.ballast.missing() {
+			return minMemTable, nil
+		}
+		return 1 << 20, nil
+	}
+	d.Set([]byte("a"), nil)
+	commit(t, d)
+	held(0)
+	// There is room again, and after a while it is noticed.
+	d.gate.statfs = freeBytes
+	d.restoreAt = time.Time{}
+	d.Set([]byte("a"), nil)
+	commit(t, d)
+	held(3 << 20)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	opt.Ballast = 0
+	d = openTest(t, opt)
+	held(0)
+}
