@@ -53,7 +53,7 @@ func (p *prefetcher) read(r prefetch) {
 		return
 	}
 	// An error is for the one who asks for the block to see.
-	if _, err := s.flights.do(context.Background(), r.id, func() ([]byte, error) { return s.fill(r.id, r.loc) }); err == nil {
+	if _, err := s.flights.do(context.Background(), s, r.id, r.loc); err == nil {
 		s.counters.prefetched.Add(1)
 	}
 }

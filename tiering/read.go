@@ -52,10 +52,12 @@ func (s *Set) fill(id [32]byte, loc Location) ([]byte, error) {
 	}
 	h, plain, err := s.Read(loc)
 	if err == nil && h.ID != id {
-		err = &CorruptError{Segment: loc.Segment, Offset: loc.Offset, Reason: fmt.Sprintf("the record is block %x", h.ID[:6])}
+		other := h.ID // h itself would escape
+		err = &CorruptError{Segment: loc.Segment, Offset: loc.Offset, Reason: fmt.Sprintf("the record is block %x", other[:6])}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read %x: %w", id[:6], err)
+		wanted := id
+		return nil, fmt.Errorf("read %x: %w", wanted[:6], err)
 	}
 	s.cache.set(id, plain)
 	return plain, nil
@@ -119,35 +121,46 @@ type flights struct {
 }
 
 type flight struct {
-	done  chan struct{}
+	done  chan struct{} // made by the first that waits; guarded by flights.mu
 	plain []byte
 	err   error
 }
 
-// do runs read unless a read of the same block is under way, and returns its
-// result. Only waiting for another's read heeds the context.
-func (f *flights) do(ctx context.Context, id [32]byte, read func() ([]byte, error)) ([]byte, error) {
+var errPanicked = errors.New("read panicked")
+
+// do returns what s.fill returns, or the result of one that is under way for
+// the same block. Only waiting for another's read heeds the context.
+func (f *flights) do(ctx context.Context, s *Set, id [32]byte, loc Location) ([]byte, error) {
 	f.mu.Lock()
 	if call, ok := f.calls[id]; ok {
+		if call.done == nil {
+			call.done = make(chan struct{})
+		}
+		done := call.done
 		f.mu.Unlock()
 		select {
-		case <-call.done:
+		case <-done:
 			return call.plain, call.err
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
-	call := &flight{done: make(chan struct{}), err: errors.New("read panicked")}
+	call := &flight{err: errPanicked}
 	f.calls[id] = call
 	f.mu.Unlock()
-	defer func() {
-		f.mu.Lock()
-		delete(f.calls, id)
-		f.mu.Unlock()
-		close(call.done)
-	}()
-	call.plain, call.err = read()
+	defer f.land(id, call)
+	call.plain, call.err = s.fill(id, loc)
 	return call.plain, call.err
+}
+
+func (f *flights) land(id [32]byte, call *flight) {
+	f.mu.Lock()
+	delete(f.calls, id)
+	done := call.done
+	f.mu.Unlock()
+	if done != nil {
+		close(done)
+	}
 }
 
 func (t *tier) scan(fn func(loc Location, h segment.Header) error) error {

@@ -169,7 +169,8 @@ func (s *Set) Append(r Record) (Location, error) {
 	}
 	loc, err := s.hot.append(h, r.Payload)
 	if err != nil {
-		return Location{}, fmt.Errorf("append %x (%d bytes): %w", r.ID[:6], len(r.Payload), err)
+		id := r.ID // r itself would escape
+		return Location{}, fmt.Errorf("append %x (%d bytes): %w", id[:6], len(r.Payload), err)
 	}
 	s.counters.hot.writes.Add(1)
 	s.counters.hot.bytesWritten.Add(uint64(loc.Length))
@@ -227,7 +228,7 @@ func (s *Set) Get(ctx context.Context, id [32]byte, loc Location) ([]byte, error
 		return plain, nil
 	}
 	s.counters.ramMisses.Add(1)
-	return s.flights.do(ctx, id, func() ([]byte, error) { return s.fill(id, loc) })
+	return s.flights.do(ctx, s, id, loc)
 }
 
 // Cached returns a block's plain bytes if they are in RAM. The slice is shared.

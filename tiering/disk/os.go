@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -69,7 +68,10 @@ type osFile struct {
 }
 
 func (f *osFile) WritePairAt(head, body []byte, off int64) error {
-	n, err := retry(func() (int, error) { return unix.Pwritev(f.fd, [][]byte{head, body}, off) })
+	n, err := unix.Pwritev(f.fd, [][]byte{head, body}, off)
+	for err == unix.EINTR {
+		n, err = unix.Pwritev(f.fd, [][]byte{head, body}, off)
+	}
 	if err != nil {
 		return &os.PathError{Op: "pwritev", Path: f.Name(), Err: err}
 	}
@@ -96,7 +98,7 @@ func (f *osFile) Size() (int64, error) {
 }
 
 func (f *osFile) Preallocate(size int64) error {
-	_, err := retry(func() (int, error) { return 0, unix.Fallocate(f.fd, unix.FALLOC_FL_KEEP_SIZE, 0, size) })
+	err := retry(func() error { return unix.Fallocate(f.fd, unix.FALLOC_FL_KEEP_SIZE, 0, size) })
 	return pathError("fallocate", f.Name(), err)
 }
 
@@ -105,7 +107,7 @@ func (f *osFile) WriteBack(off, n int64) error {
 }
 
 func (f *osFile) Datasync() error {
-	_, err := retry(func() (int, error) { return 0, unix.Fdatasync(f.fd) })
+	err := retry(func() error { return unix.Fdatasync(f.fd) })
 	return pathError("fdatasync", f.Name(), err)
 }
 
@@ -116,13 +118,10 @@ func pathError(op, path string, err error) error {
 	return &os.PathError{Op: op, Path: path, Err: err}
 }
 
-func retry(call func() (int, error)) (int, error) {
+func retry(call func() error) error {
 	for {
-		n, err := call()
-		if err != unix.EINTR {
-			return n, err
+		if err := call(); err != unix.EINTR {
+			return err
 		}
 	}
 }
-
-var _ io.ReaderAt = (*osFile)(nil)

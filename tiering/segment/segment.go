@@ -212,14 +212,27 @@ func (h Header) Validate() error {
 	return nil
 }
 
-// recordCheck covers a record's header but for the magic and the check itself.
+// recordCheck covers a record's header but for the magic and the check itself,
+// and before it the segment's salt and number and the record's offset.
 func recordCheck(h []byte, file FileHeader, offset uint32) uint32 {
-	var place [20]byte
-	binary.LittleEndian.PutUint64(place[0:], file.Salt)
-	binary.LittleEndian.PutUint64(place[8:], file.Number)
-	binary.LittleEndian.PutUint32(place[16:], offset)
-	crc := crc32.Update(0, castagnoli(), place[:])
-	return crc32.Update(crc, castagnoli(), h[8:HeaderSize])
+	crc := ^uint32(0)
+	crc = updateUint64(crc, file.Salt)
+	crc = updateUint64(crc, file.Number)
+	for range 4 {
+		crc = castagnoli()[uint8(crc)^uint8(offset)] ^ crc>>8
+		offset >>= 8
+	}
+	return crc32.Update(^crc, castagnoli(), h[8:HeaderSize])
+}
+
+// updateUint64 adds v's little-endian bytes to a CRC that is not inverted yet.
+// Package crc32 would want them in a slice, which escapes to the heap.
+func updateUint64(crc uint32, v uint64) uint32 {
+	for range 8 {
+		crc = castagnoli()[uint8(crc)^uint8(v)] ^ crc>>8
+		v >>= 8
+	}
+	return crc
 }
 
 // Checksum is the CRC32C that guards payloads.
