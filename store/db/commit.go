@@ -110,7 +110,11 @@ type writer struct {
 	rows  int
 	bytes int64
 	ts    uint64 // of the last transaction
+
+	entries []badger.Entry // unused ones, made many at a time
 }
+
+const entrySlab = 64
 
 func (d *DB) newWriter() *writer { return &writer{d: d, ts: d.mu.ts} }
 
@@ -131,7 +135,13 @@ func (w *writer) put(key, value []byte) error {
 	if value == nil {
 		return w.txn.Delete(key)
 	}
-	return w.txn.SetEntry(&badger.Entry{Key: key, Value: value})
+	if len(w.entries) == 0 {
+		w.entries = make([]badger.Entry, entrySlab)
+	}
+	e := &w.entries[0]
+	w.entries = w.entries[1:]
+	e.Key, e.Value = key, value
+	return w.txn.SetEntry(e)
 }
 
 func (w *writer) commit() error {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 )
 
 // TestFullThenRoom: a refused Write loses nothing and is merged under what comes later.
@@ -189,7 +190,6 @@ func TestLimit(t *testing.T) {
 	for n := range rows {
 		d.Set(binary.BigEndian.AppendUint32(nil, uint32(n)), nil)
 	}
-	d.committed = func() {}
 	commit(t, d)
 	for n := 0; ; n++ {
 		size := min(MaxValue, limit-1000)
@@ -385,6 +385,38 @@ func TestClosed(t *testing.T) {
 		}
 	}
 	d.Stats()
+}
+
+// TestCloseWaits: Close unmaps the files that readers look into.
+func TestCloseWaits(t *testing.T) {
+	opt := testOptions(t.TempDir())
+	d := openTest(t, opt)
+	for n := range 1000 {
+		d.Set(fmt.Appendf(nil, "key%04d", n), make([]byte, 100))
+	}
+	commit(t, d)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d = openTest(t, opt)
+	var readers sync.WaitGroup
+	for range 2 {
+		readers.Go(func() {
+			for {
+				if _, err := d.Get([]byte("key0500")); err != nil {
+					return
+				}
+				if err := d.Scan(nil, nil, func(_, _ []byte) error { return nil }); err != nil {
+					return
+				}
+			}
+		})
+	}
+	time.Sleep(5 * time.Millisecond)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	readers.Wait()
 }
 
 func TestRefusedRows(t *testing.T) {

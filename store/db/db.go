@@ -85,6 +85,9 @@ type DB struct {
 		ts     uint64   // of the last commit in Badger
 		closed bool
 	}
+	// users counts the calls that read Badger's mapped files, which Close unmaps.
+	// It grows only under mu, while mu.closed is false.
+	users   sync.WaitGroup
 	readers readers
 	meter   meter
 
@@ -138,8 +141,8 @@ func (d *DB) open() error {
 	return nil
 }
 
-// Close waits for a commit under way and closes the database. Changes that no
-// Write has committed are dropped. It must not be called during a Scan.
+// Close waits for the calls under way and closes the database. Changes that no
+// Write has committed are dropped. It must not be called from within a Scan.
 func (d *DB) Close() error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
@@ -151,6 +154,7 @@ func (d *DB) Close() error {
 	d.mu.closed = true
 	dropped := d.mu.active.rows.Len() + d.mu.frozen.rows.Len()
 	d.mu.Unlock()
+	d.users.Wait()
 	if dropped > 0 {
 		d.log.Warn("database closed with changes not committed", "rows", dropped)
 	}
@@ -225,16 +229,31 @@ func (d *DB) Get(key []byte) ([]byte, error) {
 		value, ok = d.mu.frozen.get(key)
 	}
 	closed := d.mu.closed
+	if !ok && !closed {
+		d.users.Add(1)
+	}
 	d.mu.RUnlock()
 	switch {
 	case closed:
 		return nil, ErrClosed
 	case !ok:
+		defer d.users.Done()
 		return d.stored(key)
 	case value == nil:
 		return nil, ErrNotFound
 	}
 	return value, nil
+}
+
+// use keeps Badger open until users.Done, unless it is closed already.
+func (d *DB) use() error {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	if d.mu.closed {
+		return ErrClosed
+	}
+	d.users.Add(1)
+	return nil
 }
 
 // stored reads a row that no overlay knows. Reading the newest version needs no

@@ -101,6 +101,7 @@ func (d *DB) view() (*view, error) {
 		frozen: d.mu.frozen.snapshot(),
 		ts:     d.mu.ts,
 	}
+	d.users.Add(1)
 	d.readers.enter(v.ts)
 	v.txn = d.kv.NewTransactionAt(v.ts, false)
 	return v, nil
@@ -109,6 +110,7 @@ func (d *DB) view() (*view, error) {
 func (v *view) close() {
 	v.txn.Discard()
 	v.d.readers.leave(v.ts)
+	v.d.users.Done()
 }
 
 func (v *view) scan(from, to []byte, fn func(key, value []byte) error) error {

@@ -74,15 +74,15 @@ func (m *meter) read() Stats {
 func (d *DB) Stats() Stats {
 	s := d.meter.read()
 	d.mu.RLock()
-	closed := d.mu.closed
 	s.PendingRows = d.mu.active.rows.Len() + d.mu.frozen.rows.Len()
 	s.PendingBytes = d.mu.active.bytes + d.mu.frozen.bytes
 	d.mu.RUnlock()
 	s.Ballast = d.ballast.bytes()
 	s.Free = d.Free()
-	if closed {
+	if d.use() != nil {
 		return s
 	}
+	defer d.users.Done()
 	for _, t := range d.kv.Tables() {
 		s.LSMBytes += int64(t.OnDiskSize)
 	}

@@ -8,12 +8,10 @@ import "fmt"
 // It matters because Badger takes a damaged block for the end of its table: the
 // rows in it are not found, without an error.
 func (d *DB) Verify() (err error) {
-	d.mu.RLock()
-	closed := d.mu.closed
-	d.mu.RUnlock()
-	if closed {
-		return ErrClosed
+	if err := d.use(); err != nil {
+		return err
 	}
+	defer d.users.Done()
 	// Badger 4.9.6 dereferences nil as it makes the error for a bad block.
 	defer func() {
 		if r := recover(); r != nil {
