@@ -93,10 +93,10 @@ func (d *DB) roomToOpen() error {
 	return d.room(logs + d.opt.MemTable/2)
 }
 
-// roomToCommit asks for the log's bytes, the table made of them, twice that
-// for a journal, and the flush of a memtable meanwhile.
+// roomToCommit asks for the log's bytes and the table made of them, twice that
+// for a journal, and the memtable that Badger may have to flush to make way.
 func (d *DB) roomToCommit(bytes int64, oversize bool) error {
-	need := 2*bytes + d.opt.MemTable/2
+	need := 2*bytes + d.opt.MemTable
 	if oversize {
 		need += 2 * bytes
 	}

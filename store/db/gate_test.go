@@ -73,7 +73,7 @@ func TestBallast(t *testing.T) {
 	// Too full for a commit until the ballast is gone.
 	d.gate.statfs = func(string) (int64, error) {
 		if d.ballast.missing() {
-			return minMemTable, nil
+			return 2 * minMemTable, nil
 		}
 		return 1 << 20, nil
 	}
