@@ -77,15 +77,17 @@ func (t *tier) recoverOpen(number uint64, size int64) error {
 		return err
 	}
 	h := newHandle(f, header)
-	if _, _, err := segment.ReadFooter(f, size); err == nil {
-		return t.finishSeal(h, size)
-	}
 	var entries []segment.Entry
 	res, err := segment.Scan(f, header, size, func(e segment.Entry, _ []byte) error {
 		entries = append(entries, e)
 		return nil
 	})
 	if err == nil && res.End < size {
+		// A footer may have reached the disk without all that it lists.
+		_, listed, footerErr := segment.ReadFooter(f, size)
+		if footerErr == nil && slices.Equal(listed, entries) {
+			return t.finishSeal(h, size)
+		}
 		t.log.Info("torn tail cut off", "segment", segment.Name(number, segment.Open), "bytes", size-res.End)
 		err = f.Truncate(res.End)
 	}

@@ -15,11 +15,15 @@
 // The first three are .open files, the fourth is a .seg file. Open turns what a
 // crash left back into one of these states.
 //
-// Locks, none of which is held over I/O:
+// Locks, outer ones first. writer.syncing and row.opening, of one segment
+// each, are held over I/O:
 //
-//	tier.mu      the open segments
-//	  table.mu   every segment's file handle
-//	flights.mu   reads under way
+//	writer.syncing   one fdatasync of a segment at a time
+//	  tier.mu        the open segments
+//	    table.mu     every segment's file handle
+//	row.opening      a segment's file is opened once
+//	  table.mu
+//	flights.mu       reads under way
 package tiering
 
 import (

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/quarxtor/quarxfs/tiering/disk"
 	"github.com/quarxtor/quarxfs/tiering/segment"
@@ -223,13 +224,11 @@ func TestRemove(t *testing.T) {
 
 func waitSealed(t testing.TB, s *Set, number uint64) {
 	t.Helper()
-	for range 1000 {
+	for range 5000 {
 		if sealed, _ := s.hot.table.isSealed(number); sealed {
 			return
 		}
-		if err := s.Sync(); err != nil {
-			t.Fatal(err)
-		}
+		time.Sleep(time.Millisecond)
 	}
 	t.Fatalf("segment %d is not sealed", number)
 }

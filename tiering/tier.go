@@ -46,12 +46,13 @@ type tier struct {
 	}
 }
 
-// A writer is a segment that is not sealed. tier.mu guards all but the first
-// three fields.
+// A writer is a segment that is not sealed. tier.mu guards the fields from end
+// on.
 type writer struct {
-	number uint64
-	handle *handle // one reference is the writer's
-	row    *row
+	number  uint64
+	handle  *handle // one reference is the writer's
+	row     *row
+	syncing sync.Mutex // held over Datasync, see there; taken before tier.mu
 
 	end      int64           // where the next record goes
 	entries  []segment.Entry // of whole records, in the order their writes ended
@@ -61,6 +62,7 @@ type writer struct {
 	flushed  int64           // up to where WriteBack was asked for
 	retired  bool            // takes no more records; to be sealed when inflight is 0
 	stuck    bool            // being sealed, or that failed: left to the next Open
+	lost     bool            // a Datasync failed
 }
 
 // append writes one record. The offset is reserved under the lock, the bytes
@@ -176,20 +178,38 @@ func (t *tier) sync() error {
 }
 
 // datasync makes the first target writes of a segment durable. A failure is
-// final for the tier.
+// final for the tier, and for the segment: what the disk did not take may be
+// gone, so a footer that lists it must not be written.
+//
+// One at a time for each segment, though it is I/O: the kernel tells only one
+// of two callers that bytes were lost, and the other would vouch for them.
 func (t *tier) datasync(w *writer, target uint64) error {
-	err := w.handle.file.Datasync()
+	w.syncing.Lock()
+	defer w.syncing.Unlock()
+	t.mu.Lock()
+	lost, done := w.lost, w.synced >= target
+	t.mu.Unlock()
+	if done && !lost {
+		return nil
+	}
+	var err error
+	if !lost {
+		err = w.handle.file.Datasync()
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err == nil {
+	if err == nil && !lost {
 		w.synced = max(w.synced, target)
 		return nil
 	}
-	t.log.Error("sync failed, nothing more can be made durable", "segment", segment.Name(w.number, segment.Open), "err", err)
+	if !lost {
+		t.log.Error("sync failed, nothing more can be made durable", "segment", segment.Name(w.number, segment.Open), "err", err)
+		w.lost, w.stuck = true, true
+		t.retire(w)
+	}
 	if t.mu.syncErr == nil {
 		t.mu.syncErr = fmt.Errorf("sync segment %x: %w", w.number, err)
 	}
-	t.retire(w)
 	return t.mu.syncErr
 }
 

@@ -158,7 +158,8 @@ func (t *tier) trySeal(w *writer, entries []segment.Entry) error {
 	if err := w.handle.file.Truncate(size); err != nil {
 		return err
 	}
-	if err := t.datasync(w, w.written); err != nil {
+	// One more than was written, so that the footer is synced in any case.
+	if err := t.datasync(w, w.written+1); err != nil {
 		return err
 	}
 	if err := t.fs.Rename(path, t.table.path(w.number, segment.Sealed)); err != nil {
