@@ -1,6 +1,8 @@
 # Everything runs on a machine with Go and a C compiler (for -race); mounting
 # needs /dev/fuse, and fusermount3 unless one is root.
 
+SHELL       = /bin/bash
+.SHELLFLAGS = -o pipefail -c
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 BENCHSTAT   = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 LOOPBACK    = github.com/hanwen/go-fuse/v2/example/loopback

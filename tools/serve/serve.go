@@ -153,7 +153,7 @@ func KillProcess(pid int) error {
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill %d: %w", pid, err)
 	}
-	if !poll(context.Background(), 10*time.Second, func() bool { return !alive(pid) }) {
+	if !WaitGone(pid, 10*time.Second) {
 		return fmt.Errorf("process %d is still there 10 s after SIGKILL", pid)
 	}
 	return nil
@@ -178,4 +178,9 @@ func poll(ctx context.Context, limit time.Duration, done func() bool) bool {
 		time.Sleep(5 * time.Millisecond)
 	}
 	return true
+}
+
+// WaitGone tells whether a process has left within a time.
+func WaitGone(pid int, limit time.Duration) bool {
+	return poll(context.Background(), limit, func() bool { return !alive(pid) })
 }

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/tools/crashtest/history"
+	"github.com/quarxtor/quarxfs/tools/serve"
+)
+
+// A driver does rounds of: mount, judge, work, kill.
+type driver struct {
+	place   *serve.Place
+	workers []worker
+	rng     *rand.Rand
+	rounds  int
+	longest time.Duration // of a round's work
+	term    bool          // the daemon leaves on SIGTERM though files are open
+	check   string        // shell command on the unmounted filesystem; may be ""
+	out     io.Writer
+	totals  struct{ ops, fsyncs int }
+	mounts  []time.Duration // how long each mount after a crash took
+}
+
+// hangTime is how long calls may wait after the daemon has died.
+const hangTime = 20 * time.Second
+
+func newWorkers(mount string, seed uint64, log *ackLog) []worker {
+	return []worker{
+		newFileWorker("ordered", 1, mount, seed, log),
+		newFileWorker("ordered", 2, mount, seed, log),
+		newFileWorker("paged", 3, mount, seed, log),
+		newFileWorker("paged", 4, mount, seed, log),
+		&saver{common: newCommon("saver", 5, mount, seed, log)},
+		&database{common: newCommon("database", 6, mount, seed, log)},
+	}
+}
+
+// run ends with the first failure, at which the place is as the crash left it.
+func (d *driver) run(ctx context.Context) error {
+	if err := d.place.Mount(ctx); err != nil {
+		return err
+	}
+	for _, w := range d.workers {
+		if err := w.prepare(); err != nil {
+			return fmt.Errorf("prepare %s: %w", w.name(), err)
+		}
+	}
+	for round := 1; round <= d.rounds; round++ {
+		if err := d.judge(round); err != nil {
+			return fmt.Errorf("round %d: %w", round, err)
+		}
+		if err := d.crash(ctx, round); err != nil {
+			return fmt.Errorf("round %d: %w", round, err)
+		}
+		start := time.Now()
+		if err := d.place.Mount(ctx); err != nil {
+			return fmt.Errorf("after round %d: the mount refuses: %w", round, err)
+		}
+		d.mounts = append(d.mounts, time.Since(start))
+	}
+	if err := d.judge(d.rounds + 1); err != nil {
+		return fmt.Errorf("after round %d: %w", d.rounds, err)
+	}
+	return d.afterCleanStop(ctx)
+}
+
+// afterCleanStop judges once more after an orderly unmount, when nothing may
+// have changed.
+func (d *driver) afterCleanStop(ctx context.Context) error {
+	if err := d.place.Unmount(ctx); err != nil {
+		return err
+	}
+	if err := d.place.Mount(ctx); err != nil {
+		return fmt.Errorf("after an orderly unmount: %w", err)
+	}
+	if err := d.judge(d.rounds + 2); err != nil {
+		return fmt.Errorf("after an orderly unmount: %w", err)
+	}
+	return nil
+}
+
+func (d *driver) judge(round int) error {
+	var timelines []history.Timeline
+	var failed error
+	for _, w := range d.workers {
+		if err := w.judge(round); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", w.name(), err))
+		}
+		if f, ok := w.(*fileWorker); ok && f.ordered && len(f.ops) > 0 {
+			timelines = append(timelines, f.timeline())
+		}
+	}
+	if failed == nil {
+		failed = history.Instant(timelines)
+	}
+	if failed != nil {
+		return failed
+	}
+	for _, w := range d.workers {
+		if f, ok := w.(*fileWorker); ok {
+			f.begin(round)
+		}
+	}
+	return nil
+}
+
+// crash lets the workers work and then kills the daemon under them.
+func (d *driver) crash(ctx context.Context, round int) error {
+	pid, err := d.place.PID(ctx)
+	if err != nil {
+		return err
+	}
+	lasted := d.moment()
+	workCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	var killed atomic.Bool
+	ended := d.start(workCtx, &killed)
+	select {
+	case <-time.After(lasted):
+	case err := <-ended.early:
+		stop()
+		return errors.Join(fmt.Errorf("before the crash: %w", err), ended.wait())
+	case <-ctx.Done():
+		return errors.Join(ctx.Err(), ended.wait())
+	}
+	how := d.signal(&killed, pid)
+	stop()
+	if how.err != nil {
+		return how.err
+	}
+	if err := d.place.Kill(ctx); err != nil {
+		return err
+	}
+	if err := ended.wait(); err != nil {
+		return err
+	}
+	ops, fsyncs := 0, 0
+	for _, w := range d.workers {
+		o, f := w.counts()
+		ops, fsyncs = ops+o, fsyncs+f
+	}
+	d.totals.ops, d.totals.fsyncs = d.totals.ops+ops, d.totals.fsyncs+fsyncs
+	fmt.Fprintf(d.out, "round %d: %s after %d ms, %d operations, %d fsyncs acknowledged\n", round, how.what, lasted.Milliseconds(), ops, fsyncs)
+	return d.runCheck(ctx)
+}
+
+// moment is a random time, the short ones as likely as the long ones.
+func (d *driver) moment() time.Duration {
+	t := 20 * time.Millisecond
+	for t < d.longest && d.rng.IntN(3) > 0 {
+		t *= 2
+	}
+	return min(d.longest, t/2+time.Duration(d.rng.Int64N(int64(t))))
+}
+
+type ending struct {
+	what string
+	err  error
+}
+
+// signal ends the daemon: SIGKILL in most rounds, and in one of eight SIGTERM,
+// on which it is to leave by itself though files are open.
+func (d *driver) signal(killed *atomic.Bool, pid int) ending {
+	killed.Store(true)
+	if pid == 0 {
+		return ending{what: "stopped"}
+	}
+	if d.rng.IntN(8) > 0 || !d.term {
+		return ending{"SIGKILL", serve.KillProcess(pid)}
+	}
+	if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+		return ending{err: err}
+	}
+	if !serve.WaitGone(pid, hangTime) {
+		return ending{err: fmt.Errorf("the daemon is still there %v after SIGTERM", hangTime)}
+	}
+	return ending{what: "SIGTERM"}
+}
+
+// A running set of workers.
+type running struct {
+	early chan error // errors that no crash explains
+	all   sync.WaitGroup
+}
+
+func (d *driver) start(ctx context.Context, killed *atomic.Bool) *running {
+	r := &running{early: make(chan error, len(d.workers))}
+	for _, w := range d.workers {
+		r.all.Go(func() {
+			err := w.work(ctx)
+			var wrong *wrongBytes
+			if err != nil && (!killed.Load() || errors.As(err, &wrong)) {
+				r.early <- fmt.Errorf("%s: %w", w.name(), err)
+			}
+		})
+	}
+	return r
+}
+
+// wait fails where a call hangs although its daemon is gone, or where there was
+// an error that the crash does not explain.
+func (r *running) wait() error {
+	done := make(chan struct{})
+	go func() { r.all.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(hangTime):
+		return fmt.Errorf("system calls still wait %v after the daemon died", hangTime)
+	}
+	select {
+	case err := <-r.early:
+		return err
+	default:
+		return nil
+	}
+}
+
+// runCheck runs the user's command on the filesystem as the crash left it.
+func (d *driver) runCheck(ctx context.Context) error {
+	if d.check == "" {
+		return nil
+	}
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), "sh", "-c", d.check)
+	cmd.Env = append(os.Environ(), "STORE="+filepath.Join(filepath.Dir(d.place.Dir), "store"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w\n%s", d.check, err, out)
+	}
+	return nil
+}
+
+// keepEvidence writes each worker's history beside the kept store.
+func (d *driver) keepEvidence(dir string) error {
+	var errs error
+	for _, w := range d.workers {
+		b, err := json.MarshalIndent(w.evidence(), "", " ")
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, w.name()+".json"), b, 0o644)
+		}
+		errs = errors.Join(errs, err)
+	}
+	return errs
+}

@@ -1,0 +1,144 @@
+// Command crashtest kills a filesystem's daemon at random moments under load
+// and checks, after each remount, that the crash contract was kept.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/tools/serve"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
+	defer stop()
+	if err := newCommand().ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "crashtest:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	server, work          string
+	quarxBin, loopbackBin string
+	initFlags, mountFlags string
+	rounds                int
+	seed                  uint64
+	longest               time.Duration
+	check                 string
+}
+
+func newCommand() *cobra.Command {
+	o := &options{}
+	cmd := &cobra.Command{
+		Use:   "crashtest [flags]",
+		Short: "Kill the daemon at random moments, remount, and judge what is there",
+		Long: `Rounds of: mount; let six workers change files; kill the daemon at a random moment
+(SIGKILL, in one round of eight SIGTERM); lazy unmount; mount again; judge.
+
+  ordered   two workers whose every call reaches the daemon (O_DIRECT): what is there
+            must be the state after some prefix of their calls, both at one instant
+  paged     two that write through the page cache: every page must be as it was at some
+            moment since the file's last acknowledged fsync
+  saver     replaces a file by rename: always one of its contents, whole
+  database  transactions with a rollback journal, as SQLite's: none half, none lost
+
+Each acknowledged fsync is logged, with the content's checksum, outside of the
+filesystem. After a failure the store, the log and the histories are kept.
+
+A seed fixes what the workers choose to do, and for how long they do it; how far they come
+in that time is the machine's, so a replay is alike but not the same.
+
+Exit status: 0 the contract was kept, 1 it was not, or the test could not run.`,
+		Args:         cobra.NoArgs,
+		SilenceUsage: true, SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd.OutOrStdout()) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.server, "server", "quarxfs", "quarxfs; or, to test this program, loopback or plain")
+	f.StringVar(&o.work, "work", "/var/tmp/quarxfs-bench", "`directory` for the store and the log")
+	f.StringVar(&o.quarxBin, "quarxfs", "bin/quarxfs", "the quarxfs `program`")
+	f.StringVar(&o.loopbackBin, "loopback", "bin/loopback", "the loopback `program`")
+	f.StringVar(&o.initFlags, "init-flags", "", "`flags` for quarxfs init")
+	f.StringVar(&o.mountFlags, "mount-flags", "", "`flags` for quarxfs mount")
+	f.IntVar(&o.rounds, "rounds", 20, "how many crashes")
+	f.Uint64Var(&o.seed, "seed", 0, "seed of the run; 0 takes a new one")
+	f.DurationVar(&o.longest, "longest", 3*time.Second, "longest time before a crash")
+	f.StringVar(&o.check, "check", "", "shell `command` to run after each crash, before the mount, with $STORE")
+	return cmd
+}
+
+func (o *options) run(ctx context.Context, out io.Writer) (err error) {
+	if o.rounds < 1 || o.longest < time.Millisecond {
+		return errors.New("--rounds and --longest must be positive")
+	}
+	if o.seed == 0 {
+		o.seed = uint64(time.Now().UnixNano())
+	}
+	place, err := o.place(ctx)
+	if place != nil {
+		defer func() { err = errors.Join(err, place.Close(ctx)) }()
+	}
+	if err != nil {
+		return err
+	}
+	logName := filepath.Join(o.work, fmt.Sprintf("crashtest-%d-fsyncs.jsonl", o.seed))
+	log, err := os.Create(logName)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		err = errors.Join(err, log.Close())
+		if err == nil {
+			err = os.Remove(logName)
+		}
+	}()
+	fmt.Fprintf(out, "seed %d, %d rounds on %s\n", o.seed, o.rounds, place.Name)
+	d := &driver{
+		place: place, workers: newWorkers(place.Dir, o.seed, newAckLog(log)), rng: rand.New(rand.NewPCG(o.seed, 0)),
+		rounds: o.rounds, longest: o.longest, term: o.server == "quarxfs", check: o.check, out: out,
+	}
+	switch err := d.run(ctx); {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		return errors.Join(err, o.keep(d, out, logName))
+	}
+	slices.Sort(d.mounts)
+	fmt.Fprintf(out, "kept: %d crashes, %d operations, %d fsyncs acknowledged, nothing lost; mounts after a crash took %v (median) to %v\n",
+		d.rounds, d.totals.ops, d.totals.fsyncs, d.mounts[len(d.mounts)/2].Round(time.Millisecond), d.mounts[len(d.mounts)-1].Round(time.Millisecond))
+	return nil
+}
+
+// keep leaves everything for an inquest and says how to try again.
+func (o *options) keep(d *driver, out io.Writer, logName string) error {
+	root := d.place.Keep()
+	fmt.Fprintf(out, "store and histories kept in %s, log in %s; again: --seed %d --rounds %d --longest %v\n", root, logName, o.seed, o.rounds, o.longest)
+	return d.keepEvidence(root)
+}
+
+func (o *options) place(ctx context.Context) (*serve.Place, error) {
+	switch o.server {
+	case "quarxfs":
+		return serve.NewQuarXFS(ctx, "quarxfs", o.work, serve.QuarXFS{
+			Bin: o.quarxBin, InitFlags: strings.Fields(o.initFlags), MountFlags: strings.Fields(o.mountFlags),
+		})
+	case "loopback":
+		return serve.NewLoopback("loopback", o.work, o.loopbackBin)
+	case "plain":
+		return serve.NewPlain("plain", o.work)
+	}
+	return nil, fmt.Errorf("--server %s: quarxfs, loopback or plain", o.server)
+}
