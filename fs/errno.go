@@ -1,0 +1,61 @@
+package fs
+
+import (
+	"errors"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// errnos says what the kernel is told for errors that are no errno themselves.
+var errnos = []struct {
+	err   error
+	errno syscall.Errno
+	log   bool // it is worth a line in the log
+}{
+	{store.ErrFull, syscall.ENOSPC, false},
+	{store.ErrCorrupt, syscall.EIO, true},
+	{store.ErrNotFound, syscall.EIO, true},
+}
+
+// status turns an error into the kernel's errno. An error without a row in the
+// table is EIO. What is logged is logged once with its chain.
+func (f *filesystem) status(op string, err error) fuse.Status {
+	if err == nil {
+		return fuse.OK
+	}
+	for _, row := range errnos {
+		if errors.Is(err, row.err) {
+			if row.log {
+				f.logOnce(op, err)
+			}
+			return fuse.Status(row.errno)
+		}
+	}
+	var errno syscall.Errno
+	if e, ok := err.(syscall.Errno); ok {
+		return fuse.Status(e)
+	}
+	f.logOnce(op, err)
+	if errors.As(err, &errno) && errno == syscall.ENOSPC {
+		return fuse.Status(errno)
+	}
+	return fuse.EIO
+}
+
+// maxLogged bounds the memory of logOnce.
+const maxLogged = 10000
+
+func (f *filesystem) logOnce(op string, err error) {
+	text := op + ": " + err.Error()
+	if f.loggedCount.Load() > maxLogged {
+		return
+	}
+	if _, seen := f.logged.LoadOrStore(text, true); seen {
+		return
+	}
+	f.loggedCount.Add(1)
+	f.log.Error("request failed", "op", op, "err", err)
+}

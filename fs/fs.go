@@ -1,0 +1,69 @@
+// Package fs is the mount: it turns FUSE requests into volume calls. Methods
+// decode, make one volume call and encode; what the calls mean is in
+// fs/volume.
+//
+// The mount is handle-less: OPEN, CREATE, OPENDIR and FLUSH are refused with
+// ENOSYS once, after which the kernel stops sending them and keeps its page
+// cache across opens. A file's data lives until the kernel forgets the inode.
+package fs
+
+import (
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/fs/volume"
+)
+
+// cacheFor is how long the kernel may keep what it was told: this process is
+// the only one that changes the volume.
+const cacheFor = 24 * time.Hour
+
+// generation is given with every inode number; numbers are never reused.
+const generation = 1
+
+// filesystem answers the kernel's requests. Its methods are called
+// concurrently.
+type filesystem struct {
+	fuse.RawFileSystem // refuses what is not answered here
+	vol                *volume.Volume
+	log                *slog.Logger
+	meter              *Meter
+	logged             sync.Map // error texts already logged once
+	loggedCount        atomic.Int64
+}
+
+func newFilesystem(v *volume.Volume, log *slog.Logger) *filesystem {
+	return &filesystem{RawFileSystem: fuse.NewDefaultRawFileSystem(), vol: v, log: log, meter: newMeter()}
+}
+
+func (f *filesystem) String() string { return "quarxfs" }
+
+func (f *filesystem) entry(a volume.Attr, out *fuse.EntryOut) {
+	f.vol.Known(a.Ino)
+	fillEntry(a, out)
+}
+
+func fillEntry(a volume.Attr, out *fuse.EntryOut) {
+	out.NodeId = uint64(a.Ino)
+	out.Generation = generation
+	out.SetEntryTimeout(cacheFor)
+	out.SetAttrTimeout(cacheFor)
+	fillAttr(a, &out.Attr)
+}
+
+func fillAttr(a volume.Attr, out *fuse.Attr) {
+	*out = fuse.Attr{
+		Ino: uint64(a.Ino), Size: uint64(a.Size), Blocks: uint64(a.Blocks), Mode: a.Mode, Nlink: a.Nlink,
+		Owner: fuse.Owner{Uid: a.UID, Gid: a.GID}, Rdev: a.Rdev, Blksize: 4096,
+		Atime: uint64(a.Atime.Sec), Atimensec: a.Atime.Nsec,
+		Mtime: uint64(a.Mtime.Sec), Mtimensec: a.Mtime.Nsec,
+		Ctime: uint64(a.Ctime.Sec), Ctimensec: a.Ctime.Nsec,
+	}
+}
+
+func ino(h *fuse.InHeader) meta.Ino { return meta.Ino(h.NodeId) }

@@ -1,0 +1,199 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/fs/volume"
+)
+
+// The errors of Mount, to be told apart with errors.Is.
+var (
+	ErrNoFUSE       = errors.New("FUSE is not available")
+	ErrNoFusermount = errors.New("fusermount3 is not installed")
+	ErrMountpoint   = errors.New("bad mountpoint")
+)
+
+// MountOptions are the settings of a mount.
+type MountOptions struct {
+	Source     string   // shown by df: the store's directory
+	AllowOther bool     // users other than the mounting one may enter; always so for root
+	Options    []string // further mount options: ro, nosuid, nodev, noexec, noatime, ...
+	ReadAhead  int      // KiB that the kernel reads ahead; 0: 4096. Only root can raise it over 128.
+	Debug      bool     // log every request
+	Logger     *slog.Logger
+}
+
+const maxRequest = 1 << 20 // bytes of one READ or WRITE; the kernel's own limit
+
+// A Mount is a mounted volume.
+type Mount struct {
+	server *fuse.Server
+	fs     *filesystem
+	dir    string
+}
+
+// CheckMountpoint reports why a filesystem cannot be mounted at dir. The errors
+// are ErrMountpoint.
+func CheckMountpoint(dir string) error {
+	names, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%w: %s does not exist; make it with mkdir", ErrMountpoint, dir)
+	case errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("%w: %s is not a directory", ErrMountpoint, dir)
+	case errors.Is(err, syscall.ENOTCONN):
+		return fmt.Errorf("%w: %s holds a mount whose daemon has died; run quarxfs umount %s", ErrMountpoint, dir, dir)
+	case err != nil:
+		return fmt.Errorf("%w: %v", ErrMountpoint, err)
+	}
+	if mounted, err := isMountpoint(dir); err != nil || mounted {
+		return fmt.Errorf("%w: %s is already a mountpoint; unmount it first", ErrMountpoint, dir)
+	}
+	if len(names) > 0 {
+		return fmt.Errorf("%w: %s is not empty; choose an empty directory", ErrMountpoint, dir)
+	}
+	return nil
+}
+
+func isMountpoint(dir string) (bool, error) {
+	var here, up syscall.Stat_t
+	if err := syscall.Stat(dir, &here); err != nil {
+		return false, err
+	}
+	if err := syscall.Stat(filepath.Join(dir, ".."), &up); err != nil {
+		return false, err
+	}
+	return here.Dev != up.Dev || here.Ino == up.Ino, nil
+}
+
+// NewMount mounts the volume at dir and serves it; it returns when the mount
+// answers. It sets the process's umask to 0.
+func NewMount(v *volume.Volume, dir string, o MountOptions) (*Mount, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := CheckMountpoint(dir); err != nil {
+		return nil, err
+	}
+	if err := checkFUSE(); err != nil {
+		return nil, err
+	}
+	syscall.Umask(0)
+	m := &Mount{fs: newFilesystem(v, o.Logger), dir: dir}
+	var err error
+	if m.server, err = fuse.NewServer(m.fs, dir, o.fuse()); err != nil {
+		return nil, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	go m.server.Serve()
+	if err := m.server.WaitMount(); err != nil {
+		return nil, errors.Join(fmt.Errorf("mount %s: %w", dir, err), m.server.Unmount())
+	}
+	if err := raiseReadAhead(dir, o.ReadAhead); err != nil {
+		o.Logger.Info("the kernel's read-ahead stays at its default", "err", err)
+	}
+	return m, nil
+}
+
+func checkFUSE() error {
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		return fmt.Errorf("%w: /dev/fuse is missing; load the fuse module or run with --device /dev/fuse", ErrNoFUSE)
+	}
+	if os.Geteuid() == 0 {
+		return nil
+	}
+	if _, err := exec.LookPath("fusermount3"); err != nil {
+		if _, err := exec.LookPath("fusermount"); err != nil {
+			return fmt.Errorf("%w: install the package fuse3 or mount as root", ErrNoFusermount)
+		}
+	}
+	return nil
+}
+
+func (o MountOptions) fuse() *fuse.MountOptions {
+	root := os.Geteuid() == 0
+	return &fuse.MountOptions{
+		AllowOther:       o.AllowOther || root,
+		Options:          append([]string{"default_permissions"}, o.Options...),
+		FsName:           o.Source,
+		Name:             "quarxfs",
+		MaxWrite:         maxRequest,
+		MaxReadAhead:     maxRequest,
+		MaxBackground:    64,
+		EnableAcl:        true,
+		DisableSplice:    true, // a reply of 1 MiB does not fit into a pipe
+		Debug:            o.Debug,
+		Logger:           slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		DirectMount:      root,
+		DirectMountFlags: unix.MS_MGC_VAL, // root may use suid and devices
+
+		EnableSymlinkCaching:     true,
+		ExplicitDataCacheControl: true,
+		ExtraCapabilities: fuse.CAP_WRITEBACK_CACHE | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_NO_OPENDIR_SUPPORT |
+			fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT | fuse.CAP_READDIRPLUS_AUTO,
+		DisabledCapabilities: fuse.CAP_PASSTHROUGH,
+	}
+}
+
+// raiseReadAhead lets the kernel read further ahead than FUSE's default of
+// 128 KiB.
+func raiseReadAhead(dir string, kib int) error {
+	if kib == 0 {
+		kib = 4096
+	}
+	var st unix.Stat_t
+	if err := statDetached(dir, &st); err != nil {
+		return err
+	}
+	path := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
+	return os.WriteFile(path, []byte(strconv.Itoa(kib)), 0)
+}
+
+// statDetached stats a mountpoint of this process. The request comes back to
+// this very process; the server answers it on another thread.
+func statDetached(dir string, st *unix.Stat_t) error {
+	done := make(chan error, 1)
+	go func() { done <- unix.Stat(dir, st) }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(5 * time.Second):
+		return syscall.ETIMEDOUT
+	}
+}
+
+// Wait returns when the filesystem has been unmounted and no request is left.
+func (m *Mount) Wait() { m.server.Wait() }
+
+// Unmount detaches the mount: at once when nobody uses it, else lazily, so
+// that open files answer until they are closed or the process ends.
+func (m *Mount) Unmount() error {
+	err := m.server.Unmount()
+	if err == nil {
+		return nil
+	}
+	if os.Geteuid() == 0 {
+		return unix.Unmount(m.dir, unix.MNT_DETACH)
+	}
+	if out, err := exec.Command("fusermount3", "-u", "-z", m.dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("unmount %s: %w: %s", m.dir, err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
+
+// Stats returns the mount's counts of requests.
+func (m *Mount) Stats() Stats { return m.fs.meter.Stats() }
+
+// Dir returns the mountpoint.
+func (m *Mount) Dir() string { return m.dir }

@@ -1,0 +1,154 @@
+package fs
+
+import (
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/fs/volume"
+)
+
+func (f *filesystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	defer f.meter.time(opLookup)()
+	a, err := f.vol.Lookup(ino(h), name)
+	if err == syscall.ENOENT {
+		// Inode 0 lets the kernel remember that there is nothing.
+		*out = fuse.EntryOut{}
+		out.SetEntryTimeout(cacheFor)
+		return fuse.OK
+	}
+	if err != nil {
+		return f.status("lookup", err)
+	}
+	f.entry(a, out)
+	return fuse.OK
+}
+
+func (f *filesystem) Forget(node, count uint64) {
+	f.meter.count(opForget)
+	f.vol.Forget(meta.Ino(node), count)
+}
+
+func (f *filesystem) create(op opCode, h *fuse.InHeader, name string, c volume.New, out *fuse.EntryOut) fuse.Status {
+	defer f.meter.time(op)()
+	c.UID, c.GID = h.Uid, h.Gid
+	a, err := f.vol.Create(ino(h), name, c)
+	if err != nil {
+		return f.status(op.String(), err)
+	}
+	f.entry(a, out)
+	return fuse.OK
+}
+
+func (f *filesystem) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	return f.create(opMknod, &in.InHeader, name, volume.New{Mode: in.Mode, Umask: in.Umask, Rdev: in.Rdev}, out)
+}
+
+func (f *filesystem) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	return f.create(opMkdir, &in.InHeader, name, volume.New{Mode: syscall.S_IFDIR | in.Mode&0o7777, Umask: in.Umask}, out)
+}
+
+func (f *filesystem) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	return f.create(opSymlink, h, name, volume.New{Mode: syscall.S_IFLNK | 0o777, Target: target}, out)
+}
+
+func (f *filesystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	defer f.meter.time(opTmpfile)()
+	a, err := f.vol.CreateNameless(ino(&in.InHeader), volume.New{
+		Mode: syscall.S_IFREG | in.Mode&0o7777, Umask: in.Umask, UID: in.Uid, GID: in.Gid,
+	})
+	if err != nil {
+		return f.status("tmpfile", err)
+	}
+	fillEntry(a, &out.EntryOut) // CreateNameless has counted the look-up
+	out.OpenFlags = fuse.FOPEN_KEEP_CACHE
+	return fuse.OK
+}
+
+func (f *filesystem) Readlink(_ <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	defer f.meter.time(opReadlink)()
+	target, err := f.vol.Readlink(ino(h))
+	return []byte(target), f.status("readlink", err)
+}
+
+func (f *filesystem) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	defer f.meter.time(opUnlink)()
+	return f.status("unlink", f.vol.Unlink(ino(h), name))
+}
+
+func (f *filesystem) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
+	defer f.meter.time(opRmdir)()
+	return f.status("rmdir", f.vol.Rmdir(ino(h), name))
+}
+
+func (f *filesystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+	defer f.meter.time(opRename)()
+	return f.status("rename", f.vol.Rename(ino(&in.InHeader), oldName, meta.Ino(in.Newdir), newName, in.Flags))
+}
+
+func (f *filesystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	defer f.meter.time(opLink)()
+	a, err := f.vol.Link(meta.Ino(in.Oldnodeid), ino(&in.InHeader), name)
+	if err != nil {
+		return f.status("link", err)
+	}
+	f.entry(a, out)
+	return fuse.OK
+}
+
+// OpenDir refuses once, so that the kernel opens directories by itself.
+func (f *filesystem) OpenDir(_ <-chan struct{}, _ *fuse.OpenIn, _ *fuse.OpenOut) fuse.Status {
+	f.meter.count(opOpenDir)
+	return fuse.ENOSYS
+}
+
+func (f *filesystem) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	defer f.meter.time(opReadDir)()
+	return f.status("readdir", f.vol.ReadDir(ino(&in.InHeader), in.Offset, func(e volume.Entry) bool {
+		return out.AddDirEntry(dirEntry(e))
+	}))
+}
+
+func dirEntry(e volume.Entry) fuse.DirEntry {
+	return fuse.DirEntry{Mode: e.Type, Name: e.Name, Ino: uint64(e.Ino), Off: e.Pos}
+}
+
+func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	defer f.meter.time(opReadDirPlus)()
+	return f.status("readdirplus", f.vol.ReadDir(ino(&in.InHeader), in.Offset, func(e volume.Entry) bool {
+		if e.Name == "." || e.Name == ".." {
+			return out.AddDirLookupEntry(dirEntry(e)) != nil
+		}
+		a, err := f.vol.Peek(e.Ino)
+		if err == syscall.ENOENT {
+			return true // removed since the names were read
+		}
+		slot := out.AddDirLookupEntry(dirEntry(e))
+		if slot == nil {
+			return false
+		}
+		if err != nil {
+			f.status("readdirplus", err) // inode 0 here: a look-up will report it
+			return true
+		}
+		f.entry(a, slot)
+		return true
+	}))
+}
+
+func (f *filesystem) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	defer f.meter.time(opStatFs)()
+	s, err := f.vol.Space()
+	if err != nil {
+		return f.status("statfs", err)
+	}
+	const unit = 4096
+	free := uint64(max(0, s.Free)) / unit
+	*out = fuse.StatfsOut{
+		Blocks: uint64(s.Total) / unit, Bfree: free, Bavail: free,
+		Files: uint64(s.Inodes) + free, Ffree: free,
+		Bsize: unit, Frsize: unit, NameLen: meta.MaxName,
+	}
+	return fuse.OK
+}

@@ -1,0 +1,173 @@
+package volume
+
+import (
+	"syscall"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+)
+
+// An Attr is what stat(2) tells of a file.
+type Attr struct {
+	Ino    meta.Ino
+	Blocks int64 // 512-byte units that hold data
+	meta.Inode
+}
+
+// Attr returns an inode's attributes.
+func (v *Volume) Attr(ino meta.Ino) (Attr, error) {
+	n, err := v.get(ino)
+	if err != nil {
+		return Attr{}, err
+	}
+	defer n.release()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.stat(), nil
+}
+
+// stat returns the node's attributes. n.mu is held.
+func (n *node) stat() Attr {
+	a := Attr{Ino: n.ino, Inode: n.attr}
+	switch {
+	case n.isDir():
+		a.Size = 4096
+		a.Blocks = 8
+	case n.isReg():
+		a.Blocks = (n.attr.Alloc + n.runs.length() + n.flushing.length() + 511) / 512
+		// Runs over extents are counted twice until they are stored.
+		a.Blocks = min(a.Blocks, (n.attr.Size+4095)/4096*8)
+	case n.attr.Target != "":
+		a.Size = int64(len(n.attr.Target))
+	}
+	return a
+}
+
+// A Change is what SetAttr shall change; nil fields stay.
+type Change struct {
+	Mode         *uint32 // permission bits
+	UID, GID     *uint32
+	Size         *int64
+	Atime, Mtime *meta.Time
+	Ctime        *meta.Time // nil: now
+	KillPriv     bool       // a truncating caller may not keep suid and sgid bits
+	DropSGID     bool       // the caller may not set the sgid bit for the file's group
+}
+
+// SetAttr changes attributes and returns them all.
+func (v *Volume) SetAttr(ino meta.Ino, c Change) (Attr, error) {
+	if c.Size != nil && *c.Size < 0 {
+		return Attr{}, syscall.EINVAL
+	}
+	n, err := v.get(ino)
+	if err != nil {
+		return Attr{}, err
+	}
+	defer n.release()
+	var a Attr
+	err = v.store.Update(func() error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if err := v.setAttr(n, c); err != nil {
+			return err
+		}
+		a = n.stat()
+		return nil
+	})
+	return a, err
+}
+
+func (v *Volume) setAttr(n *node, c Change) error {
+	now := v.now()
+	if c.Size != nil {
+		switch {
+		case n.isDir():
+			return syscall.EISDIR
+		case !n.isReg():
+			return syscall.EINVAL
+		}
+		if err := v.resize(n, *c.Size); err != nil {
+			return err
+		}
+		if err := v.killPriv(n, c.KillPriv); err != nil {
+			return err
+		}
+		n.attr.Mtime = now
+	}
+	if c.UID != nil || c.GID != nil {
+		if err := v.chown(n, c); err != nil {
+			return err
+		}
+	}
+	if c.Mode != nil {
+		n.attr.Mode = n.attr.Mode&syscall.S_IFMT | *c.Mode&0o7777
+		if c.DropSGID {
+			n.attr.Mode &^= syscall.S_ISGID
+		}
+		if err := v.chmodACL(n); err != nil {
+			return err
+		}
+	}
+	if c.Atime != nil {
+		n.attr.Atime = *c.Atime
+	}
+	if c.Mtime != nil {
+		n.attr.Mtime = *c.Mtime
+	}
+	n.attr.Ctime = now
+	if c.Ctime != nil {
+		n.attr.Ctime = *c.Ctime
+	}
+	v.changed(n)
+	return nil
+}
+
+// chown changes owner and group; of anything but a directory it clears suid,
+// sgid where the group may execute, and capabilities.
+func (v *Volume) chown(n *node, c Change) error {
+	if c.UID != nil {
+		n.attr.UID = *c.UID
+	}
+	if c.GID != nil {
+		n.attr.GID = *c.GID
+	}
+	if n.isDir() {
+		return nil
+	}
+	return v.killPriv(n, true)
+}
+
+const (
+	capabilityXattr = "security.capability"
+	groupExec       = 0o010
+)
+
+// killPriv drops the file's capabilities and, with bits, its suid bit and the
+// sgid bit of a file that its group may execute. n.mu is held, inside Update.
+func (v *Volume) killPriv(n *node, bits bool) error {
+	if bits && n.attr.Mode&(syscall.S_ISUID|syscall.S_ISGID) != 0 {
+		n.attr.Mode &^= syscall.S_ISUID
+		if n.attr.Mode&groupExec != 0 {
+			n.attr.Mode &^= syscall.S_ISGID
+		}
+		v.changed(n)
+	}
+	if n.attr.Xattrs == 0 {
+		return nil
+	}
+	return v.dropXattr(n, capabilityXattr)
+}
+
+// Readlink returns a symbolic link's target.
+func (v *Volume) Readlink(ino meta.Ino) (string, error) {
+	n, err := v.get(ino)
+	if err != nil {
+		return "", err
+	}
+	defer n.release()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.attr.Mode&syscall.S_IFMT != syscall.S_IFLNK {
+		return "", syscall.EINVAL
+	}
+	return n.attr.Target, nil
+}

@@ -1,0 +1,307 @@
+package volume
+
+import (
+	"errors"
+	"sort"
+	"syscall"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+)
+
+// maxDirectory is the largest directory, in names, that is kept in memory
+// whole; a larger one is read entry by entry.
+const maxDirectory = 16384
+
+// Positions that readdir gives to the entries that no row holds.
+const (
+	posDot    = 1
+	posDotDot = 2
+)
+
+// A directory is the names of a directory in memory, all of them. The node's
+// mutex guards it.
+type directory struct {
+	names map[string]place
+	order []position // ascending; removed ones have no name
+	holes int
+}
+
+type place struct {
+	pos uint64
+	ino meta.Ino
+	typ uint32
+}
+
+type position struct {
+	pos  uint64
+	name string
+}
+
+func newDirectory() *directory { return &directory{names: make(map[string]place)} }
+
+func (d *directory) add(name string, p place) {
+	d.names[name] = p
+	d.order = append(d.order, position{p.pos, name})
+}
+
+func (d *directory) remove(name string) {
+	i := d.from(d.names[name].pos)
+	d.order[i].name = ""
+	delete(d.names, name)
+	if d.holes++; d.holes > 64 && d.holes > len(d.order)/2 {
+		kept := d.order[:0]
+		for _, p := range d.order {
+			if p.name != "" {
+				kept = append(kept, p)
+			}
+		}
+		d.order, d.holes = kept, 0
+	}
+}
+
+// from returns the index of the first position at or after pos.
+func (d *directory) from(pos uint64) int {
+	return sort.Search(len(d.order), func(i int) bool { return d.order[i].pos >= pos })
+}
+
+// loadDirectory brings a small directory's names into memory. n.mu is held.
+func (v *Volume) loadDirectory(n *node) error {
+	if n.dir != nil || n.attr.Entries > maxDirectory {
+		return nil
+	}
+	d := newDirectory()
+	from, to := meta.EntryRange(n.ino, 0)
+	err := v.db.Scan(from, to, func(key, value []byte) error {
+		_, pos, err := meta.KeyNumbers(key)
+		if err != nil {
+			return err
+		}
+		e, err := meta.DecodeDirent(value)
+		if err != nil {
+			return err
+		}
+		d.add(e.Name, place{pos, e.Ino, e.Type})
+		return nil
+	})
+	if err == nil {
+		n.dir = d
+	}
+	return err
+}
+
+// find returns where a name leads. ENOENT: nowhere. n.mu is held.
+func (v *Volume) find(n *node, name string) (place, error) {
+	if !n.isDir() {
+		return place{}, syscall.ENOTDIR
+	}
+	if len(name) > meta.MaxName {
+		return place{}, syscall.ENAMETOOLONG
+	}
+	if err := v.loadDirectory(n); err != nil {
+		return place{}, err
+	}
+	if n.dir != nil {
+		if p, ok := n.dir.names[name]; ok {
+			return p, nil
+		}
+		return place{}, syscall.ENOENT
+	}
+	b, err := v.db.Get(meta.NameKey(n.ino, name))
+	if isNotFound(err) {
+		return place{}, syscall.ENOENT
+	}
+	if err != nil {
+		return place{}, err
+	}
+	pos, err := meta.DecodePosition(b)
+	if err != nil {
+		return place{}, err
+	}
+	if b, err = v.db.Get(meta.EntryKey(n.ino, pos)); err != nil {
+		return place{}, err
+	}
+	e, err := meta.DecodeDirent(b)
+	return place{pos, e.Ino, e.Type}, err
+}
+
+// link adds a name to a directory. n.mu is held, inside Update.
+func (v *Volume) link(n *node, name string, ino meta.Ino, typ uint32) {
+	p := place{pos: v.alloc(), ino: ino, typ: typ}
+	v.db.Set(meta.NameKey(n.ino, name), meta.EncodePosition(p.pos))
+	v.db.Set(meta.EntryKey(n.ino, p.pos), meta.AppendDirent(make([]byte, 0, 12+len(name)), meta.Dirent{Ino: ino, Type: typ, Name: name}))
+	n.attr.Entries++
+	if n.dir != nil {
+		n.dir.add(name, p)
+		if len(n.dir.names) > maxDirectory {
+			n.dir = nil
+		}
+	}
+	v.touchDir(n)
+}
+
+// unlink takes a name out of a directory. n.mu is held, inside Update.
+func (v *Volume) unlink(n *node, name string, p place) {
+	v.db.Delete(meta.NameKey(n.ino, name))
+	v.db.Delete(meta.EntryKey(n.ino, p.pos))
+	n.attr.Entries--
+	if n.dir != nil {
+		n.dir.remove(name)
+	}
+	v.touchDir(n)
+}
+
+// repoint makes an existing name lead to another inode.
+func (v *Volume) repoint(n *node, name string, p place, ino meta.Ino, typ uint32) {
+	v.db.Set(meta.EntryKey(n.ino, p.pos), meta.AppendDirent(nil, meta.Dirent{Ino: ino, Type: typ, Name: name}))
+	if n.dir != nil {
+		n.dir.names[name] = place{p.pos, ino, typ}
+	}
+	v.touchDir(n)
+}
+
+func (v *Volume) touchDir(n *node) {
+	n.attr.Mtime = v.now()
+	n.attr.Ctime = n.attr.Mtime
+	v.changed(n)
+}
+
+// An Entry is one name that ReadDir lists. Pos resumes the listing after it.
+type Entry struct {
+	meta.Dirent
+	Pos uint64
+}
+
+// ReadDir calls fn for the entries of a directory after position after, in the
+// order in which they were made, until fn returns false. Positions stay valid
+// while the directory changes. fn must not call the volume's methods for the
+// same directory, except through Peek.
+func (v *Volume) ReadDir(ino meta.Ino, after uint64, fn func(Entry) bool) error {
+	n, err := v.get(ino)
+	if err != nil {
+		return err
+	}
+	defer n.release()
+	batch, parent, err := v.dirBatch(n, after)
+	if err != nil {
+		return err
+	}
+	if after < posDot && !fn(Entry{meta.Dirent{Ino: ino, Type: syscall.S_IFDIR, Name: "."}, posDot}) {
+		return nil
+	}
+	if after < posDotDot && !fn(Entry{meta.Dirent{Ino: parent, Type: syscall.S_IFDIR, Name: ".."}, posDotDot}) {
+		return nil
+	}
+	for len(batch) > 0 {
+		for _, e := range batch {
+			if !fn(e) {
+				return nil
+			}
+		}
+		if len(batch) < dirBatchSize {
+			return nil
+		}
+		if batch, _, err = v.dirBatch(n, batch[len(batch)-1].Pos); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dirBatchSize is how many entries are copied at a time, so that fn runs
+// without the directory's lock.
+const dirBatchSize = 256
+
+func (v *Volume) dirBatch(n *node, after uint64) (batch []Entry, parent meta.Ino, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.isDir() {
+		return nil, 0, syscall.ENOTDIR
+	}
+	v.touchAtime(n)
+	if err := v.loadDirectory(n); err != nil {
+		return nil, 0, err
+	}
+	if n.dir != nil {
+		for _, p := range n.dir.order[n.dir.from(after+1):] {
+			if p.name == "" {
+				continue
+			}
+			e := n.dir.names[p.name]
+			if batch = append(batch, Entry{meta.Dirent{Ino: e.ino, Type: e.typ, Name: p.name}, p.pos}); len(batch) == dirBatchSize {
+				break
+			}
+		}
+		return batch, n.attr.Parent, nil
+	}
+	from, to := meta.EntryRange(n.ino, after+1)
+	err = v.db.Scan(from, to, func(key, value []byte) error {
+		_, pos, err := meta.KeyNumbers(key)
+		if err != nil {
+			return err
+		}
+		e, err := meta.DecodeDirent(value)
+		if err != nil {
+			return err
+		}
+		if batch = append(batch, Entry{e, pos}); len(batch) == dirBatchSize {
+			return errStop
+		}
+		return nil
+	})
+	return batch, n.attr.Parent, err
+}
+
+// Peek returns an inode's attributes without bringing it into memory. ENOENT:
+// it has gone.
+func (v *Volume) Peek(ino meta.Ino) (Attr, error) {
+	v.cache.Lock()
+	n, ok := v.cache.nodes[ino]
+	if ok {
+		n.users.Add(1)
+	}
+	v.cache.Unlock()
+	if !ok {
+		attr, err := v.readInode(ino)
+		tmp := node{ino: ino, attr: attr}
+		return tmp.stat(), err
+	}
+	defer n.release()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.gone {
+		return Attr{}, syscall.ENOENT
+	}
+	return n.stat(), nil
+}
+
+// Walk calls fn for every file below a directory, with its path from there,
+// directories before what they hold. It sees changes made meanwhile or not.
+func (v *Volume) Walk(dir meta.Ino, prefix string, fn func(path string, a Attr) error) error {
+	var entries []Entry
+	err := v.ReadDir(dir, posDotDot, func(e Entry) bool {
+		entries = append(entries, e)
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		a, err := v.Peek(e.Ino)
+		if errors.Is(err, syscall.ENOENT) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		path := prefix + e.Name
+		if err := fn(path, a); err != nil {
+			return err
+		}
+		if e.Type == syscall.S_IFDIR {
+			if err := v.Walk(e.Ino, path+"/", fn); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,252 @@
+package volume
+
+import (
+	"slices"
+	"sort"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/store/db"
+)
+
+// maxPages bounds the pages of one file that stay in memory: at 64 KiB a block
+// they describe 16 GiB and take some 13 MiB.
+const maxPages = 4096
+
+// A page holds the extents that start within one span of a file.
+type page struct {
+	exts  []meta.Extent
+	dirty bool
+}
+
+// extents is a file's map from offsets to blocks, read from the database page
+// by page. The node's mutex guards it.
+type extents struct {
+	pages  map[uint64]*page
+	absent bool // the database holds no page of this file yet
+}
+
+// pageSpan returns how many bytes of a file one page covers: some 64 blocks,
+// and never less than the longest block, so that an extent reaches at most
+// into the page after its own.
+func pageSpan(avg, longest int) int64 { return int64(max(64*avg, longest)) }
+
+func (v *Volume) page(n *node, i uint64) (*page, error) {
+	if p, ok := n.ext.pages[i]; ok {
+		return p, nil
+	}
+	p := &page{}
+	if !n.ext.absent {
+		b, err := v.db.Get(meta.ExtentsKey(n.ino, i))
+		if err == nil {
+			p.exts, err = meta.DecodeExtents(b, int64(i)*v.span, v.span)
+		}
+		if err != nil && !isNotFound(err) {
+			return nil, err
+		}
+	}
+	if n.ext.pages == nil {
+		n.ext.pages = make(map[uint64]*page)
+	}
+	if len(n.ext.pages) >= maxPages {
+		n.ext.shrink()
+	}
+	n.ext.pages[i] = p
+	return p, nil
+}
+
+// shrink forgets clean pages.
+func (x *extents) shrink() {
+	for i, p := range x.pages {
+		if !p.dirty {
+			delete(x.pages, i)
+		}
+		if len(x.pages) < maxPages/2 {
+			return
+		}
+	}
+}
+
+// pagesBetween returns the numbers of the pages in [first, last] that may hold
+// extents, in order. A range of a sparse file can span more pages than could
+// be tried one by one.
+func (v *Volume) pagesBetween(n *node, first, last uint64) ([]uint64, error) {
+	var list []uint64
+	if last-first < 64 {
+		for i := first; i <= last; i++ {
+			list = append(list, i)
+		}
+		return list, nil
+	}
+	for i := range n.ext.pages {
+		if i >= first && i <= last {
+			list = append(list, i)
+		}
+	}
+	if !n.ext.absent {
+		from, to := meta.ExtentsRange(n.ino, first, last+1)
+		err := v.db.Scan(from, to, func(key, _ []byte) error {
+			_, i, err := meta.KeyNumbers(key)
+			if _, known := n.ext.pages[i]; err == nil && !known {
+				list = append(list, i)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(list)
+	return list, nil
+}
+
+// eachExtent calls fn for the extents that touch [lo, hi), in order, until fn
+// returns false.
+func (v *Volume) eachExtent(n *node, lo, hi int64, fn func(meta.Extent) bool) error {
+	if lo >= hi {
+		return nil
+	}
+	list, err := v.pagesBetween(n, uint64(max(0, lo-v.span)/v.span), uint64((hi-1)/v.span))
+	if err != nil {
+		return err
+	}
+	for _, i := range list {
+		p, err := v.page(n, i)
+		if err != nil {
+			return err
+		}
+		k := sort.Search(len(p.exts), func(k int) bool { return p.exts[k].End() > lo })
+		for _, e := range p.exts[k:] {
+			if e.Off >= hi {
+				return nil
+			}
+			if !fn(e) {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// extentAt returns the extent that covers off.
+func (v *Volume) extentAt(n *node, off int64) (e meta.Extent, ok bool, err error) {
+	err = v.eachExtent(n, off, off+1, func(x meta.Extent) bool {
+		e, ok = x, true
+		return false
+	})
+	return e, ok, err
+}
+
+// replaceExtents puts fresh, which lies within [lo, hi), in the place of all
+// that the file has there, and keeps references and the allocated size in step.
+// The caller is inside Update and the references of fresh are counted here.
+func (v *Volume) replaceExtents(n *node, lo, hi int64, fresh []meta.Extent) error {
+	if lo >= hi {
+		return nil
+	}
+	list, err := v.pagesBetween(n, uint64(max(0, lo-v.span)/v.span), uint64((hi-1)/v.span))
+	if err != nil {
+		return err
+	}
+	var right []meta.Extent // what is left of an extent that reaches beyond hi
+	for _, i := range list {
+		p, err := v.page(n, i)
+		if err != nil {
+			return err
+		}
+		right = append(right, v.cutPage(n, p, lo, hi)...)
+	}
+	for _, e := range append(slices.Clone(fresh), right...) {
+		p, err := v.page(n, uint64(e.Off/v.span))
+		if err != nil {
+			return err
+		}
+		k := sort.Search(len(p.exts), func(k int) bool { return p.exts[k].Off > e.Off })
+		p.exts = slices.Insert(p.exts, k, e)
+		p.dirty = true
+		v.store.Ref(e.ID, 1)
+		n.attr.Alloc += int64(e.Len)
+	}
+	v.changed(n)
+	return nil
+}
+
+// cutPage drops [lo, hi) from a page and returns the extents, not counted as
+// references, that are left to the right of it.
+func (v *Volume) cutPage(n *node, p *page, lo, hi int64) (right []meta.Extent) {
+	i := sort.Search(len(p.exts), func(k int) bool { return p.exts[k].End() > lo })
+	j := i
+	var left []meta.Extent
+	for ; j < len(p.exts) && p.exts[j].Off < hi; j++ {
+		e := p.exts[j]
+		n.attr.Alloc -= int64(e.Len)
+		if e.End() > hi {
+			r := e
+			cut := uint32(hi - e.Off)
+			r.Off, r.Len, r.Skip = hi, e.Len-cut, e.Skip+cut
+			right = append(right, r)
+		}
+		if e.Off < lo {
+			e.Len = uint32(lo - e.Off)
+			left = append(left, e)
+			n.attr.Alloc += int64(e.Len)
+			continue
+		}
+		v.store.Ref(e.ID, -1)
+	}
+	if i != j {
+		p.exts = slices.Replace(p.exts, i, j, left...)
+		p.dirty = true
+	}
+	return right
+}
+
+// savePages writes the rows of the pages that changed.
+func (v *Volume) savePages(n *node) {
+	for i, p := range n.ext.pages {
+		if !p.dirty {
+			continue
+		}
+		key := meta.ExtentsKey(n.ino, i)
+		if len(p.exts) == 0 {
+			v.db.Delete(key)
+		} else {
+			v.db.Set(key, meta.AppendExtents(make([]byte, 0, 40*len(p.exts)), int64(i)*v.span, p.exts))
+		}
+		p.dirty = false
+	}
+	n.ext.absent = false
+	if len(n.ext.pages) > maxPages {
+		n.ext.shrink()
+	}
+}
+
+// dropPages releases up to most pages of a file that is being removed and
+// reports whether none is left.
+func (v *Volume) dropPages(n *node, most int) (done bool, err error) {
+	if n.attr.Size == 0 {
+		return true, nil
+	}
+	list, err := v.pagesBetween(n, 0, uint64((n.attr.Size-1)/v.span))
+	if err != nil {
+		return false, err
+	}
+	for k, i := range list {
+		if k == most {
+			return false, nil
+		}
+		p, err := v.page(n, i)
+		if err != nil {
+			return false, err
+		}
+		for _, e := range p.exts {
+			v.store.Ref(e.ID, -1)
+		}
+		if !n.ext.absent {
+			v.db.Delete(meta.ExtentsKey(n.ino, i))
+		}
+		delete(n.ext.pages, i)
+	}
+	return true, nil
+}
+
+var errStop = db.ErrStop

@@ -1,0 +1,294 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+	"sync"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/chunk"
+)
+
+// windowSize is the buffer in which bytes from several runs and old blocks are
+// brought together to be cut; it holds four of the longest default blocks.
+const windowSize = 1 << 20
+
+// A folder turns the runs that a fold took into blocks. Around each run it
+// cuts again from the start of the block before the edit until its cuts fall
+// together with old ones, so that an insertion costs a few blocks.
+type folder struct {
+	v       *Volume
+	n       *node
+	runs    runs
+	growing bool  // leave the last cut open where data merely ended
+	tail    int64 // with growing: from here on the last run was not cut
+
+	regions []region
+	blocks  [][]byte
+	windows []*[]byte
+	window  []byte // the newest of windows, and
+	winOff  int64  // the offset of its first byte in the file
+}
+
+// A region is a stretch of the file that gets new extents.
+type region struct {
+	lo, hi int64
+	cuts   []cut
+}
+
+// A cut is one block of a region: block is its index in folder.blocks, or -1
+// for zeroes, which become a hole.
+type cut struct {
+	off   int64
+	len   int
+	block int
+}
+
+func (f *folder) cutAll() error {
+	f.tail = -1
+	for i := 0; i < len(f.runs); {
+		next, err := f.cutRegion(i, true)
+		if errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrNotFound) {
+			// An old block that cannot be read must not hold up new data: cut
+			// the run by itself and leave the old extents around it.
+			f.v.log.Error("an old block beside new data is unreadable", "inode", uint64(f.n.ino), "err", err)
+			next, err = f.cutRegion(i, false)
+		}
+		if err != nil {
+			return fmt.Errorf("store data of inode %d: %w", f.n.ino, err)
+		}
+		i = next
+	}
+	return nil
+}
+
+// cutRegion cuts the region around run i and returns the first run after it.
+// Without blend it takes no old bytes.
+func (f *folder) cutRegion(i int, blend bool) (next int, err error) {
+	start := f.runs[i].off
+	if blend {
+		if start, err = f.regionStart(start); err != nil {
+			return i, err
+		}
+	}
+	rg := region{lo: start}
+	first := len(f.blocks)
+	pos, end := start, f.runs[i].end()
+	for next = i + 1; ; {
+		for next < len(f.runs) && f.runs[next].off <= pos {
+			end = f.runs[next].end()
+			next++
+		}
+		done, n, err := f.cutOne(&rg, pos, end, next == len(f.runs), blend)
+		if err != nil {
+			f.blocks = f.blocks[:first]
+			return i, err
+		}
+		if done {
+			break
+		}
+		pos += int64(n)
+	}
+	rg.hi = pos
+	f.regions = append(f.regions, rg)
+	return next, nil
+}
+
+// cutOne cuts the block at pos. It is done when pos is past the runs' end and
+// old cuts go on from there, or when the rest is left to grow.
+func (f *folder) cutOne(rg *region, pos, end int64, last, blend bool) (done bool, n int, err error) {
+	if pos >= end {
+		if done, err := f.boundary(pos, blend); err != nil || done {
+			return done, 0, err
+		}
+	}
+	buf, err := f.bytesAt(pos, blend)
+	if err != nil {
+		return false, 0, err
+	}
+	n, final := f.v.chunker.Cut(pos, buf)
+	if !final && f.growing && last && pos+int64(len(buf)) == end && pos > rg.lo {
+		f.tail = pos
+		return true, 0, nil
+	}
+	c := cut{off: pos, len: n, block: -1}
+	if !chunk.IsZero(buf[:n]) {
+		c.block = len(f.blocks)
+		f.blocks = append(f.blocks, buf[:n:n])
+	}
+	rg.cuts = append(rg.cuts, c)
+	return false, n, nil
+}
+
+// regionStart returns where cutting starts for an edit at off: at the start of
+// the block that holds off, or of the one before when that was cut short
+// because its data ended there.
+func (f *folder) regionStart(off int64) (int64, error) {
+	f.n.mu.Lock()
+	defer f.n.mu.Unlock()
+	e, ok, err := f.v.extentAt(f.n, off)
+	if err != nil {
+		return 0, err
+	}
+	if ok && e.Off < off {
+		return f.notBefore(e.Off, off), nil
+	}
+	if off == 0 {
+		return 0, nil
+	}
+	prev, ok2, err := f.v.extentAt(f.n, off-1)
+	if err != nil || !ok2 || prev.End() != off {
+		return off, err
+	}
+	if int(prev.Len) < f.v.chunker.Min() || !ok && int(prev.Len) < f.v.chunker.Max() {
+		return f.notBefore(prev.Off, off), nil
+	}
+	return off, nil
+}
+
+// notBefore keeps a region from starting inside the one before it.
+func (f *folder) notBefore(start, off int64) int64 {
+	if k := len(f.regions); k > 0 {
+		return min(off, max(start, f.regions[k-1].hi))
+	}
+	return start
+}
+
+// boundary reports whether a region may end at pos, which no run covers from
+// here on: an old extent starts there, or none covers it.
+func (f *folder) boundary(pos int64, blend bool) (bool, error) {
+	if !blend {
+		return true, nil
+	}
+	f.n.mu.Lock()
+	defer f.n.mu.Unlock()
+	e, ok, err := f.v.extentAt(f.n, pos)
+	return !ok || e.Off == pos, err
+}
+
+// bytesAt returns the file's bytes from pos on: as many as the longest block
+// has, or fewer where data ends. They stay valid until free.
+func (f *folder) bytesAt(pos int64, blend bool) ([]byte, error) {
+	want := f.v.chunker.Max()
+	if p := f.inRun(pos); len(p) >= want {
+		return p[:want], nil
+	}
+	have := f.winOff + int64(len(f.window)) - pos
+	if f.window == nil || pos < f.winOff || have < 0 || pos-f.winOff+int64(want) > int64(cap(f.window)) {
+		f.slide(pos, have, want)
+	}
+	for {
+		at := f.winOff + int64(len(f.window))
+		need := pos + int64(want) - at
+		if need <= 0 {
+			break
+		}
+		p, err := f.piece(at, blend)
+		if err != nil {
+			return nil, err
+		}
+		if len(p) == 0 {
+			break
+		}
+		f.window = append(f.window, p[:min(int64(len(p)), need)]...)
+	}
+	p := f.window[pos-f.winOff:]
+	return p[:min(len(p), want)], nil
+}
+
+// slide starts a new window at pos with what the old one holds from there on.
+func (f *folder) slide(pos, have int64, want int) {
+	b := windows.Get().(*[]byte)
+	if cap(*b) < want {
+		*b = make([]byte, 0, max(windowSize, want))
+	}
+	f.windows = append(f.windows, b)
+	fresh := (*b)[:0]
+	if f.window != nil && pos >= f.winOff && have > 0 {
+		fresh = append(fresh, f.window[pos-f.winOff:]...)
+	}
+	f.window, f.winOff = fresh, pos
+}
+
+var windows = sync.Pool{New: func() any { b := make([]byte, 0, windowSize); return &b }}
+
+func (f *folder) inRun(pos int64) []byte {
+	i := f.runs.after(pos)
+	if i < len(f.runs) && f.runs[i].off <= pos {
+		return f.runs[i].data[pos-f.runs[i].off:]
+	}
+	return nil
+}
+
+// piece returns some of the file's bytes at pos, or none where data ends.
+func (f *folder) piece(pos int64, blend bool) ([]byte, error) {
+	if p := f.inRun(pos); p != nil {
+		return p, nil
+	}
+	if !blend {
+		return nil, nil
+	}
+	f.n.mu.Lock()
+	e, ok, err := f.v.extentAt(f.n, pos)
+	f.n.mu.Unlock()
+	if err != nil || !ok {
+		return nil, err
+	}
+	p, err := f.v.extentBytes(context.Background(), e)
+	if err != nil {
+		return nil, err
+	}
+	end := e.End()
+	if i := sort.Search(len(f.runs), func(i int) bool { return f.runs[i].off > pos }); i < len(f.runs) {
+		end = min(end, f.runs[i].off)
+	}
+	return p[pos-e.Off : end-e.Off], nil
+}
+
+// extentBytes returns the bytes that an extent stands for.
+func (v *Volume) extentBytes(ctx context.Context, e meta.Extent) ([]byte, error) {
+	p, err := v.store.Get(ctx, store.ID(e.ID))
+	if err != nil {
+		return nil, err
+	}
+	if uint64(e.Skip)+uint64(e.Len) > uint64(len(p)) {
+		return nil, fmt.Errorf("extent at %d wants bytes %d..%d of block %s of %d bytes: %w",
+			e.Off, e.Skip, uint64(e.Skip)+uint64(e.Len), store.ID(e.ID).Short(), len(p), store.ErrCorrupt)
+	}
+	return p[e.Skip : e.Skip+e.Len], nil
+}
+
+func (f *folder) put() ([]meta.BlockID, error) {
+	ids, err := f.v.store.PutAll(f.blocks)
+	out := make([]meta.BlockID, len(ids))
+	for i, id := range ids {
+		out[i] = meta.BlockID(id)
+	}
+	return out, err
+}
+
+// install points the file's extents at the new blocks. n.mu is held.
+func (f *folder) install(ids []meta.BlockID) error {
+	for _, rg := range f.regions {
+		fresh := make([]meta.Extent, 0, len(rg.cuts))
+		for _, c := range rg.cuts {
+			if c.block >= 0 {
+				fresh = append(fresh, meta.Extent{Off: c.off, Len: uint32(c.len), ID: ids[c.block]})
+			}
+		}
+		if err := f.v.replaceExtents(f.n, rg.lo, rg.hi, fresh); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *folder) free() {
+	for _, b := range f.windows {
+		*b = (*b)[:0]
+		windows.Put(b)
+	}
+}

@@ -1,0 +1,377 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// A WriteMode says what a write means besides its bytes.
+type WriteMode struct {
+	Cached   bool // the kernel's page cache writes back: it keeps the times itself
+	KillPriv bool // the writer may not keep suid and sgid bits
+}
+
+// Write copies data into the file at off. It refuses with store.ErrFull while
+// bytes can still be refused, so that storing them later succeeds.
+func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) error {
+	if off < 0 || off > math.MaxInt64-int64(len(data)) {
+		return syscall.EFBIG
+	}
+	if err := v.store.Admit(int64(len(data))); err != nil {
+		return err
+	}
+	v.reserve()
+	n, err := v.get(ino)
+	if err != nil {
+		return err
+	}
+	defer n.release()
+	return v.store.Update(func() error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.gone {
+			return syscall.ENOENT
+		}
+		if !n.isReg() {
+			return syscall.EINVAL
+		}
+		if err := v.killPriv(n, mode.KillPriv); err != nil {
+			return err
+		}
+		before := n.runs.capacity()
+		n.runs.write(off, data)
+		v.account(n.runs.capacity() - before)
+		n.written = v.opts.Now()
+		if end := off + int64(len(data)); end > n.attr.Size {
+			v.logical.Add(end - n.attr.Size)
+			n.attr.Size = end
+		}
+		if !mode.Cached {
+			n.attr.Mtime = v.now()
+			n.attr.Ctime = n.attr.Mtime
+		}
+		v.changed(n)
+		if i := n.runs.after(off); i < len(n.runs) && len(n.runs[i].data) == maxRun {
+			v.wake(v.flushNow)
+		}
+		return nil
+	})
+}
+
+// zeroes is what holes read as.
+var zeroes [1 << 20]byte
+
+// Read returns up to size bytes of the file from off on, as slices to be sent
+// in order; they are shared and must not be changed. No bytes: off is at or
+// past the end.
+func (v *Volume) Read(ctx context.Context, ino meta.Ino, off int64, size int) ([][]byte, error) {
+	n, err := v.get(ino)
+	if err != nil {
+		return nil, err
+	}
+	defer n.release()
+	for try := 0; ; try++ {
+		vec, err := v.readOnce(ctx, n, off, size)
+		// A block may be swept or moved between our look at the extents and
+		// our read; then the extents have changed.
+		if errors.Is(err, store.ErrNotFound) && try < 3 {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read inode %d at %d: %w", n.ino, off, err)
+		}
+		return vec, nil
+	}
+}
+
+// A stretch is a part of a read: bytes [lo, hi) of it come from an extent, or
+// are zeroes.
+type stretch struct {
+	lo, hi int
+	ext    meta.Extent
+	hole   bool
+	bytes  []byte
+}
+
+func (v *Volume) readOnce(ctx context.Context, n *node, off int64, size int) ([][]byte, error) {
+	n.mu.Lock()
+	if n.isDir() {
+		n.mu.Unlock()
+		return nil, syscall.EISDIR
+	}
+	v.touchAtime(n)
+	if off >= n.attr.Size || size <= 0 {
+		n.mu.Unlock()
+		return nil, nil
+	}
+	size = int(min(int64(size), n.attr.Size-off))
+	var dirty []byte
+	var covered [][2]int
+	if end := off + int64(size); n.flushing.intersects(off, end) || n.runs.intersects(off, end) {
+		dirty = make([]byte, size)
+		note := func(lo, hi int) { covered = append(covered, [2]int{lo, hi}) }
+		n.flushing.overlay(off, dirty, note)
+		n.runs.overlay(off, dirty, note)
+	}
+	list, err := v.stretches(n, off, size)
+	n.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	if dirty != nil {
+		return v.readDirty(ctx, list, dirty, covered)
+	}
+	if err := v.fetch(ctx, list, nil); err != nil {
+		return nil, err
+	}
+	vec := make([][]byte, 0, len(list))
+	for _, s := range list {
+		if !s.hole {
+			vec = append(vec, s.bytes)
+			continue
+		}
+		for left := s.hi - s.lo; left > 0; left -= len(zeroes) {
+			vec = append(vec, zeroes[:min(left, len(zeroes))])
+		}
+	}
+	return vec, nil
+}
+
+// stretches lists what [off, off+size) consists of, below the dirty runs.
+func (v *Volume) stretches(n *node, off int64, size int) ([]stretch, error) {
+	var list []stretch
+	at := 0
+	err := v.eachExtent(n, off, off+int64(size), func(e meta.Extent) bool {
+		lo, hi := int(max(e.Off-off, 0)), int(min(e.End()-off, int64(size)))
+		if lo > at {
+			list = append(list, stretch{lo: at, hi: lo, hole: true})
+		}
+		cut := uint32(off + int64(lo) - e.Off)
+		e.Off, e.Skip, e.Len = off+int64(lo), e.Skip+cut, uint32(hi-lo)
+		list = append(list, stretch{lo: lo, hi: hi, ext: e})
+		at = hi
+		return true
+	})
+	if at < size {
+		list = append(list, stretch{lo: at, hi: size, hole: true})
+	}
+	return list, err
+}
+
+// readDirty fills in what the dirty runs do not cover.
+func (v *Volume) readDirty(ctx context.Context, list []stretch, dst []byte, covered [][2]int) ([][]byte, error) {
+	hidden := func(s stretch) bool {
+		for _, c := range covered {
+			if c[0] <= s.lo && s.hi <= c[1] {
+				return true
+			}
+		}
+		return s.hole
+	}
+	if err := v.fetch(ctx, list, hidden); err != nil {
+		return nil, err
+	}
+	out := make([]byte, len(dst))
+	for _, s := range list {
+		copy(out[s.lo:s.hi], s.bytes)
+	}
+	for _, c := range covered {
+		copy(out[c[0]:c[1]], dst[c[0]:c[1]])
+	}
+	return [][]byte{out}, nil
+}
+
+// fetch gets the blocks of the stretches that skip does not exclude, on as
+// many cores as there are.
+func (v *Volume) fetch(ctx context.Context, list []stretch, skip func(stretch) bool) error {
+	var wanted []*stretch
+	for i := range list {
+		if s := &list[i]; !s.hole && (skip == nil || !skip(*s)) {
+			wanted = append(wanted, s)
+		}
+	}
+	workers := min(runtime.GOMAXPROCS(0), len(wanted))
+	errs := make([]error, workers)
+	var next atomic.Int64
+	work := func(w int) {
+		for {
+			i := int(next.Add(1)) - 1
+			if i >= len(wanted) {
+				return
+			}
+			var err error
+			if wanted[i].bytes, err = v.extentBytes(ctx, wanted[i].ext); err != nil {
+				errs[w] = err
+				return
+			}
+		}
+	}
+	var wg sync.WaitGroup
+	for w := 1; w < workers; w++ {
+		wg.Go(func() { work(w) })
+	}
+	if workers > 0 {
+		work(0)
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// touchAtime does what the relatime mount option does. n.mu is held.
+func (v *Volume) touchAtime(n *node) {
+	if v.opts.NoAtime {
+		return
+	}
+	now, a := v.now(), n.attr.Atime
+	if a.Before(n.attr.Mtime) || a.Before(n.attr.Ctime) || a == n.attr.Mtime || a == n.attr.Ctime || now.Sec-a.Sec >= 24*3600 {
+		n.attr.Atime = now
+		v.changed(n)
+	}
+}
+
+// resize sets the file's size; what is cut off is gone, what is added is a
+// hole. n.mu is held, inside Update.
+func (v *Volume) resize(n *node, size int64) error {
+	n.quiesce()
+	if size < n.attr.Size {
+		if err := v.punch(n, size, n.attr.Size); err != nil {
+			return err
+		}
+	}
+	v.logical.Add(size - n.attr.Size)
+	n.attr.Size = size
+	v.changed(n)
+	return nil
+}
+
+// punch makes [lo, hi) a hole. n.mu is held, no flusher is busy, inside Update.
+func (v *Volume) punch(n *node, lo, hi int64) error {
+	if err := v.replaceExtents(n, lo, hi, nil); err != nil {
+		return err
+	}
+	before := n.runs.capacity()
+	n.runs.punch(lo, hi)
+	v.account(n.runs.capacity() - before)
+	v.settleStaged(n, lo, hi)
+	return nil
+}
+
+// Fallocate does what fallocate(2) says for the modes 0, KEEP_SIZE, PUNCH_HOLE
+// and ZERO_RANGE; EOPNOTSUPP for others. Nothing is set aside: a block's cost
+// depends on what will be written.
+func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
+	const known = unix.FALLOC_FL_KEEP_SIZE | unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_ZERO_RANGE
+	if mode&^known != 0 {
+		return syscall.EOPNOTSUPP
+	}
+	if off < 0 || length <= 0 {
+		return syscall.EINVAL
+	}
+	if off > math.MaxInt64-length {
+		return syscall.EFBIG
+	}
+	hole := mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0
+	if !hole {
+		if err := v.store.Admit(length); err != nil {
+			return err
+		}
+	}
+	n, err := v.get(ino)
+	if err != nil {
+		return err
+	}
+	defer n.release()
+	return v.store.Update(func() error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if !n.isReg() {
+			return syscall.ENODEV
+		}
+		n.quiesce()
+		if err := v.killPriv(n, false); err != nil {
+			return err
+		}
+		if hole {
+			if err := v.punch(n, off, min(off+length, max(n.attr.Size, off))); err != nil {
+				return err
+			}
+		}
+		if mode&unix.FALLOC_FL_KEEP_SIZE == 0 && off+length > n.attr.Size {
+			v.logical.Add(off + length - n.attr.Size)
+			n.attr.Size = off + length
+		}
+		n.attr.Mtime = v.now()
+		n.attr.Ctime = n.attr.Mtime
+		v.changed(n)
+		return nil
+	})
+}
+
+// Seek finds the next data or hole at or after off, as lseek(2) does with
+// SEEK_DATA and SEEK_HOLE. ENXIO: off is past the end, or only a hole follows.
+func (v *Volume) Seek(ino meta.Ino, off int64, whence uint32) (int64, error) {
+	n, err := v.get(ino)
+	if err != nil {
+		return 0, err
+	}
+	defer n.release()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if off < 0 || off >= n.attr.Size {
+		return 0, syscall.ENXIO
+	}
+	for {
+		end, next, err := v.dataAt(n, off)
+		if err != nil {
+			return 0, err
+		}
+		switch {
+		case whence == unix.SEEK_DATA && end > off:
+			return off, nil
+		case whence == unix.SEEK_DATA && next >= n.attr.Size:
+			return 0, syscall.ENXIO
+		case whence == unix.SEEK_DATA:
+			return next, nil
+		case whence != unix.SEEK_HOLE:
+			return 0, syscall.EINVAL
+		case end == off:
+			return off, nil
+		case end >= n.attr.Size:
+			return n.attr.Size, nil
+		}
+		off = end
+	}
+}
+
+// dataAt returns the end of the data that covers off (off itself when there is
+// none) and the start of the next data at or after off.
+func (v *Volume) dataAt(n *node, off int64) (end, next int64, err error) {
+	end, next = off, math.MaxInt64
+	for _, rs := range []runs{n.runs, n.flushing} {
+		if i := rs.after(off); i < len(rs) {
+			next = min(next, rs[i].off)
+			if rs[i].off <= off {
+				end = max(end, rs[i].end())
+			}
+		}
+	}
+	err = v.eachExtent(n, off, n.attr.Size, func(e meta.Extent) bool {
+		next = min(next, max(e.Off, off))
+		if e.Off <= off {
+			end = max(end, e.End())
+		}
+		return false
+	})
+	return end, next, err
+}

@@ -1,0 +1,216 @@
+package volume
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+)
+
+// A node is an inode in memory. Its fields but ino and users are guarded by mu.
+type node struct {
+	ino   meta.Ino
+	users atomic.Int32 // callers that hold the node; it stays in the table meanwhile
+
+	mu   sync.Mutex
+	idle sync.Cond // busy became false
+	attr meta.Inode
+
+	attrChanged bool
+	listed      bool // in Volume.dirty
+	gone        bool // reaped; its number leads nowhere
+
+	runs     runs
+	flushing runs // taken by the flusher, older than runs
+	busy     bool
+	ext      extents
+	staged   map[uint64]int // slots with a staged row -> bytes in it
+	written  time.Time      // last write, for folding what is quiet
+
+	dir *directory // names in memory, of a directory; nil: not loaded
+}
+
+func (n *node) init() { n.idle.L = &n.mu }
+
+func (n *node) isDir() bool { return n.attr.Mode&syscall.S_IFMT == syscall.S_IFDIR }
+func (n *node) isReg() bool { return n.attr.Mode&syscall.S_IFMT == syscall.S_IFREG }
+
+// quiesce waits until no flusher owns the node's extents. mu is held.
+func (n *node) quiesce() {
+	for n.busy {
+		n.idle.Wait()
+	}
+}
+
+func (n *node) release() { n.users.Add(-1) }
+
+// changed marks the node for the next commit. n.mu is held, inside Update.
+func (v *Volume) changed(n *node) {
+	n.attrChanged = true
+	v.list(n)
+}
+
+func (v *Volume) list(n *node) {
+	if n.listed {
+		return
+	}
+	n.listed = true
+	v.dirty.Lock()
+	v.dirty.nodes[n.ino] = n
+	v.dirty.Unlock()
+}
+
+// get returns the node of an inode; the caller calls release when done with
+// it. ENOENT: there is no such inode.
+func (v *Volume) get(ino meta.Ino) (*node, error) {
+	for {
+		v.cache.Lock()
+		if n, ok := v.cache.nodes[ino]; ok {
+			n.users.Add(1)
+			v.cache.Unlock()
+			return n, nil
+		}
+		evictions := v.cache.evictions
+		v.cache.Unlock()
+		attr, err := v.readInode(ino)
+		if err != nil {
+			return nil, err
+		}
+		n := &node{ino: ino, attr: attr}
+		n.init()
+		if n, ok := v.insert(n, evictions); ok {
+			return n, nil
+		}
+	}
+}
+
+func (v *Volume) readInode(ino meta.Ino) (meta.Inode, error) {
+	b, err := v.db.Get(meta.InodeKey(ino))
+	if isNotFound(err) {
+		return meta.Inode{}, syscall.ENOENT
+	}
+	if err != nil {
+		return meta.Inode{}, err
+	}
+	attr, err := meta.DecodeInode(b)
+	if err != nil {
+		err = fmt.Errorf("inode %d: %w", ino, err)
+	}
+	return attr, err
+}
+
+// insert puts n into the table unless somebody was quicker, and returns the
+// one in the table. It declines when nodes were evicted since n was read: one
+// of them may have been a newer n.
+func (v *Volume) insert(n *node, evictions uint64) (*node, bool) {
+	v.cache.Lock()
+	defer v.cache.Unlock()
+	if old, ok := v.cache.nodes[n.ino]; ok {
+		old.users.Add(1)
+		return old, true
+	}
+	if evictions != v.cache.evictions {
+		return nil, false
+	}
+	n.users.Add(1)
+	v.cache.nodes[n.ino] = n
+	if len(v.cache.nodes) > v.opts.Nodes {
+		v.evict()
+	}
+	return n, true
+}
+
+// evict drops a share of the nodes that nobody uses and that hold nothing the
+// database lacks. v.cache is held. Go's map order makes the choice random.
+func (v *Volume) evict() {
+	v.cache.evictions++
+	tries, dropped := 4096, 0
+	for ino, n := range v.cache.nodes {
+		if tries--; tries < 0 || dropped >= 1024 {
+			return
+		}
+		// A user holds the table's lock when it starts; so nobody can start now.
+		if n.users.Load() != 0 || !n.mu.TryLock() {
+			continue
+		}
+		if !n.listed && !n.busy && len(n.runs) == 0 && len(n.staged) == 0 && ino != meta.Root {
+			delete(v.cache.nodes, ino)
+			dropped++
+		}
+		n.mu.Unlock()
+	}
+}
+
+// forgetNode takes a reaped node out of the table.
+func (v *Volume) forgetNode(n *node) {
+	v.cache.Lock()
+	defer v.cache.Unlock()
+	delete(v.cache.nodes, n.ino)
+}
+
+// alloc returns an unused number, for an inode or a directory position.
+func (v *Volume) alloc() uint64 { return v.next.Add(1) - 1 }
+
+// save writes the node's rows into the pending commit and takes it off the
+// list. n.mu is held, inside Update or Cut.
+func (v *Volume) save(n *node) {
+	if n.attrChanged && !n.gone {
+		v.db.Set(meta.InodeKey(n.ino), meta.AppendInode(make([]byte, 0, 80), &n.attr))
+		v.savePages(n)
+	}
+	n.attrChanged = false
+	if n.listed {
+		n.listed = false
+		v.dirty.Lock()
+		delete(v.dirty.nodes, n.ino)
+		v.dirty.Unlock()
+	}
+}
+
+// Known tells the volume that the kernel learned of an inode, once for every
+// reply that names it.
+func (v *Volume) Known(ino meta.Ino) {
+	v.known.Lock()
+	v.known.lookups[ino]++
+	v.known.Unlock()
+}
+
+// Forget takes back count calls of Known. An inode that has no name and that
+// nobody knows is removed soon.
+func (v *Volume) Forget(ino meta.Ino, count uint64) {
+	v.known.Lock()
+	defer v.known.Unlock()
+	if left := v.known.lookups[ino]; left > count {
+		v.known.lookups[ino] = left - count
+		return
+	}
+	delete(v.known.lookups, ino)
+	if _, ok := v.known.orphans[ino]; ok {
+		v.known.reap = append(v.known.reap, ino)
+		v.wake(v.reapNow)
+	}
+}
+
+// orphan is called when an inode lost its last name. n.mu is held, inside
+// Update. (I7)
+func (v *Volume) orphan(n *node) {
+	v.db.Set(meta.OrphanKey(n.ino), []byte{})
+	v.known.Lock()
+	defer v.known.Unlock()
+	v.known.orphans[n.ino] = struct{}{}
+	if v.known.lookups[n.ino] == 0 {
+		v.known.reap = append(v.known.reap, n.ino)
+		v.wake(v.reapNow)
+	}
+}
+
+// adopt undoes orphan: a nameless inode got a name.
+func (v *Volume) adopt(n *node) {
+	v.db.Delete(meta.OrphanKey(n.ino))
+	v.known.Lock()
+	delete(v.known.orphans, n.ino)
+	v.known.Unlock()
+}

@@ -1,0 +1,150 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+)
+
+// Staged bytes are dirty runs that a commit wrote into the database as they
+// are, because they are much smaller than a block: a database's page and its
+// fsync. They stay in node.runs, so readers see no difference, and are folded
+// into blocks when the runs have grown or have been left alone for a while.
+const (
+	maxStagedNode = 1 << 20  // bytes of one file
+	maxStaged     = 16 << 20 // bytes of all files
+)
+
+// stageable reports whether the node's runs are better staged than folded.
+func (v *Volume) stageable(n *node) bool {
+	size := n.runs.length()
+	if n.attr.Alloc == 0 || size > maxStagedNode || v.staged.Load()+size > maxStaged || v.overdue(n) {
+		return false
+	}
+	for _, r := range n.runs {
+		if len(r.data) >= v.chunker.Avg() {
+			return false
+		}
+	}
+	return true
+}
+
+// stage writes the slots that changed since the last time. n.mu is held,
+// inside Update or Cut.
+func (v *Volume) stage(n *node) {
+	for _, r := range n.runs {
+		if r.lo >= r.hi {
+			continue
+		}
+		first, last := (r.off+int64(r.lo))/meta.SlotSize, (r.off+int64(r.hi)-1)/meta.SlotSize
+		r.lo, r.hi = 0, 0
+		for slot := first; slot <= last; slot++ {
+			v.stageSlot(n, uint64(slot))
+		}
+	}
+	v.dirty.Lock()
+	v.dirty.staged[n.ino] = n
+	v.dirty.Unlock()
+}
+
+func (v *Volume) stageSlot(n *node, slot uint64) {
+	lo := int64(slot) * meta.SlotSize
+	hi := lo + meta.SlotSize
+	var patches []meta.Patch
+	size := 0
+	for _, r := range n.runs[n.runs.after(lo):] {
+		if r.off >= hi {
+			break
+		}
+		from, to := max(r.off, lo), min(r.end(), hi)
+		patches = append(patches, meta.Patch{Start: int(from - lo), Bytes: r.data[from-r.off : to-r.off]})
+		size += int(to - from)
+	}
+	v.db.Set(meta.StagedKey(n.ino, slot), meta.AppendPatches(make([]byte, 0, size+8*len(patches)), patches))
+	if n.staged == nil {
+		n.staged = make(map[uint64]int)
+	}
+	v.staged.Add(int64(size - n.staged[slot]))
+	n.staged[slot] = size
+}
+
+// unstage removes a slot's row. n.mu is held, inside Update or Cut.
+func (v *Volume) unstage(n *node, slot uint64) {
+	v.db.Delete(meta.StagedKey(n.ino, slot))
+	v.staged.Add(-int64(n.staged[slot]))
+	delete(n.staged, slot)
+	if len(n.staged) == 0 {
+		v.dirty.Lock()
+		delete(v.dirty.staged, n.ino)
+		v.dirty.Unlock()
+	}
+}
+
+// settleStaged brings the staged rows in [lo, hi) in line with the runs, after
+// bytes left the runs there: a slot that no run touches goes, any other is
+// written again. n.mu is held, inside Update or Cut.
+func (v *Volume) settleStaged(n *node, lo, hi int64) {
+	for slot := range n.staged {
+		from := int64(slot) * meta.SlotSize
+		to := from + meta.SlotSize
+		if to <= lo || from >= hi {
+			continue
+		}
+		if n.runs.intersects(from, to) {
+			v.stageSlot(n, slot)
+		} else {
+			v.unstage(n, slot)
+		}
+	}
+}
+
+// loadStaged brings the staged bytes of the last mount back into the runs.
+func (v *Volume) loadStaged() error {
+	return v.db.ScanPrefix(meta.StagedPrefix(), func(key, value []byte) error {
+		ino, slot, err := meta.KeyNumbers(key)
+		if err != nil {
+			return err
+		}
+		n, err := v.get(ino)
+		if errors.Is(err, syscall.ENOENT) {
+			v.log.Error("staged bytes of an inode that does not exist", "inode", uint64(ino))
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		defer n.release()
+		patches, err := meta.DecodePatches(value)
+		if err != nil {
+			return fmt.Errorf("inode %d, slot %d: %w", ino, slot, err)
+		}
+		v.restoreSlot(n, slot, patches)
+		return nil
+	})
+}
+
+func (v *Volume) restoreSlot(n *node, slot uint64, patches []meta.Patch) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	before := n.runs.capacity()
+	size := 0
+	for _, p := range patches {
+		n.runs.write(int64(slot)*meta.SlotSize+int64(p.Start), p.Bytes)
+		size += len(p.Bytes)
+	}
+	for _, r := range n.runs {
+		r.lo, r.hi = 0, 0
+	}
+	if n.staged == nil {
+		n.staged = make(map[uint64]int)
+	}
+	n.staged[slot] = size
+	n.written = v.opts.Now()
+	v.staged.Add(int64(size))
+	v.account(n.runs.capacity() - before)
+	v.dirty.Lock()
+	v.dirty.staged[n.ino] = n
+	v.dirty.Unlock()
+}

@@ -1,0 +1,288 @@
+// Package volume is a POSIX filesystem without a kernel: inodes, directories,
+// dirty buffers, and the order in which they reach the store. Methods return a
+// syscall.Errno where POSIX names one, and the store's errors otherwise.
+//
+// Lock order (an inner lock is taken while holding the outer ones):
+//
+//	store's gate         store.Update; not held while waiting for room in the dirty buffers
+//	  Volume.tree        changes of names: create, link, unlink, rename
+//	    node.mu          one node's attributes, runs, extents, names; two only in ascending order of ino
+//	      Volume.cache   the table of nodes
+//	      Volume.dirty   the set of nodes to be written
+//	      Volume.known   the kernel's lookup counts and the orphans
+//	      the store's inner locks
+//
+// node.mu is released while blocks are hashed, stored or read; node.busy says
+// meanwhile that the runs in node.flushing belong to a flusher.
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/store/db"
+)
+
+// Options are the settings of one opening of a volume; zero values mean the
+// defaults given.
+type Options struct {
+	DirtyBytes int64            // memory for written bytes that are not yet stored; 64 MiB
+	Nodes      int              // inodes kept in memory; 65,536
+	Now        func() time.Time // the clock; the one that the kernel stamps files with
+	NoAtime    bool             // reads leave the access time alone
+	Logger     *slog.Logger
+}
+
+// A Volume is the live filesystem of a store. All methods are safe for
+// concurrent use.
+type Volume struct {
+	store   *store.Store
+	db      *db.DB
+	chunker *chunk.Chunker
+	opts    Options
+	log     *slog.Logger
+	span    int64 // bytes of a file that one page of extents covers
+
+	tree  sync.Mutex
+	cache struct {
+		sync.Mutex
+		nodes     map[meta.Ino]*node
+		evictions uint64
+	}
+	dirty struct {
+		sync.Mutex
+		nodes  map[meta.Ino]*node
+		staged map[meta.Ino]*node // nodes with staged slots
+	}
+	known struct {
+		sync.Mutex
+		lookups map[meta.Ino]uint64
+		orphans map[meta.Ino]struct{}
+		reap    []meta.Ino
+	}
+	next    atomic.Uint64 // the next unused inode number
+	saved   meta.Counters // counters as last written; guarded by the gate
+	inodes  atomic.Int64
+	logical atomic.Int64
+
+	room struct { // memory of the dirty buffers
+		sync.Mutex
+		cond *sync.Cond
+		used int64
+	}
+	staged atomic.Int64 // bytes in staged slots
+
+	flushNow chan struct{}
+	reapNow  chan struct{}
+	stop     chan struct{}
+	stopped  sync.WaitGroup
+}
+
+// Open opens the volume of a store, makes its root directory when there is
+// none, and takes up what a crash left: staged bytes and orphans.
+func Open(st *store.Store, o Options) (*Volume, error) {
+	if o.DirtyBytes == 0 {
+		o.DirtyBytes = 64 << 20
+	}
+	if o.Nodes == 0 {
+		o.Nodes = 65536
+	}
+	if o.Now == nil {
+		o.Now = kernelTime
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	ck := st.Chunker()
+	v := &Volume{
+		store: st, db: st.DB(), chunker: ck, opts: o, log: o.Logger,
+		span:     pageSpan(ck.Avg(), ck.Max()),
+		flushNow: make(chan struct{}, 1),
+		reapNow:  make(chan struct{}, 1),
+		stop:     make(chan struct{}),
+	}
+	v.cache.nodes = make(map[meta.Ino]*node)
+	v.dirty.nodes = make(map[meta.Ino]*node)
+	v.dirty.staged = make(map[meta.Ino]*node)
+	v.known.lookups = make(map[meta.Ino]uint64)
+	v.known.orphans = make(map[meta.Ino]struct{})
+	v.room.cond = sync.NewCond(&v.room)
+	if err := v.load(); err != nil {
+		return nil, fmt.Errorf("open volume: %w", err)
+	}
+	st.Join(v)
+	v.stopped.Add(2)
+	go v.flusher()
+	go v.reaper()
+	v.wake(v.reapNow)
+	return v, nil
+}
+
+func (v *Volume) load() error {
+	b, err := v.db.Get(meta.CounterKey())
+	switch {
+	case isNotFound(err):
+		return v.format()
+	case err != nil:
+		return err
+	}
+	if v.saved, err = meta.DecodeCounters(b); err != nil {
+		return err
+	}
+	v.next.Store(v.saved.Next)
+	v.inodes.Store(v.saved.Inodes)
+	v.logical.Store(v.saved.Logical)
+	err = v.db.ScanPrefix(meta.OrphanPrefix(), func(key, _ []byte) error {
+		ino, err := meta.KeyIno(key)
+		v.known.orphans[ino] = struct{}{}
+		v.known.reap = append(v.known.reap, ino)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return v.loadStaged()
+}
+
+// firstIno leaves room below for the root and for directory positions of . and ..
+const firstIno = 16
+
+func (v *Volume) format() error {
+	v.next.Store(firstIno)
+	now := v.now()
+	root := &node{ino: meta.Root, attr: meta.Inode{
+		Mode: syscall.S_IFDIR | 0o755, Nlink: 2, Parent: meta.Root,
+		Atime: now, Mtime: now, Ctime: now, Btime: now,
+	}}
+	root.init()
+	root.ext.absent = true
+	root.dir = newDirectory()
+	return v.store.Update(func() error {
+		v.cache.nodes[root.ino] = root
+		v.inodes.Store(1)
+		root.mu.Lock()
+		defer root.mu.Unlock()
+		v.changed(root)
+		return nil
+	})
+}
+
+// Close flushes everything, commits and leaves the store open.
+func (v *Volume) Close() error {
+	close(v.stop)
+	v.stopped.Wait()
+	err := v.store.Commit()
+	v.store.Join(nil)
+	return err
+}
+
+// Sync makes all that was written before the call durable (I8).
+func (v *Volume) Sync() error { return v.store.Commit() }
+
+// kernelTime reads the clock that the kernel takes a cached file's times from.
+// It lags the exact one by up to a tick; with the exact one a file could be
+// modified before it was made.
+func kernelTime() time.Time {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_REALTIME_COARSE, &ts); err != nil {
+		return time.Now()
+	}
+	return time.Unix(ts.Unix())
+}
+
+// Now reads the volume's clock.
+func (v *Volume) Now() meta.Time { return v.now() }
+
+func (v *Volume) now() meta.Time {
+	t := v.opts.Now()
+	return meta.Time{Sec: t.Unix(), Nsec: uint32(t.Nanosecond())}
+}
+
+func (v *Volume) wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func isNotFound(err error) bool { return errors.Is(err, db.ErrNotFound) }
+
+// reserve waits until the dirty buffers have room. The caller holds no lock.
+func (v *Volume) reserve() {
+	v.room.Lock()
+	defer v.room.Unlock()
+	for v.room.used > v.opts.DirtyBytes {
+		v.wake(v.flushNow)
+		v.room.cond.Wait()
+	}
+}
+
+// account adds delta bytes to the memory in use.
+func (v *Volume) account(delta int64) {
+	if delta == 0 {
+		return
+	}
+	v.room.Lock()
+	defer v.room.Unlock()
+	v.room.used += delta
+	if delta < 0 {
+		v.room.cond.Broadcast()
+	}
+	if v.room.used > v.opts.DirtyBytes/4 {
+		v.wake(v.flushNow)
+	}
+}
+
+// DirtyBytes returns the memory that written bytes hold.
+func (v *Volume) DirtyBytes() int64 {
+	v.room.Lock()
+	defer v.room.Unlock()
+	return v.room.used
+}
+
+// Stats tells what the volume holds.
+type Stats struct {
+	Inodes       int64 `json:"inodes"`
+	LogicalBytes int64 `json:"logical_bytes"` // sizes of all regular files
+	StagedBytes  int64 `json:"staged_bytes"`
+	DirtyBytes   int64 `json:"dirty_bytes"`
+	CachedNodes  int   `json:"cached_inodes"`
+	KnownNodes   int   `json:"inodes_known_to_kernel"`
+	Orphans      int   `json:"unlinked_open_inodes"`
+}
+
+// Stats returns the volume's figures at this moment.
+func (v *Volume) Stats() Stats {
+	v.cache.Lock()
+	cached := len(v.cache.nodes)
+	v.cache.Unlock()
+	v.known.Lock()
+	known, orphans := len(v.known.lookups), len(v.known.orphans)
+	v.known.Unlock()
+	return Stats{
+		Inodes: v.inodes.Load(), LogicalBytes: v.logical.Load(), StagedBytes: v.staged.Load(),
+		DirtyBytes: v.DirtyBytes(), CachedNodes: cached, KnownNodes: known, Orphans: orphans,
+	}
+}
+
+// Space tells how much room the store's disk has.
+type Space struct {
+	Total, Free int64 // bytes
+	Inodes      int64
+}
+
+// Space returns what statfs(2) reports. Free is what may still be written.
+func (v *Volume) Space() (Space, error) {
+	total, free, err := v.store.Space()
+	return Space{total, free, v.inodes.Load()}, err
+}

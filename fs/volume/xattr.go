@@ -1,0 +1,198 @@
+package volume
+
+import (
+	"slices"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+)
+
+// The kernel's own limits.
+const (
+	maxXattrName  = 255
+	maxXattrValue = 64 << 10
+	maxXattrList  = 64 << 10
+)
+
+// GetXattr returns the value of an extended attribute. ENODATA: there is none
+// of that name.
+func (v *Volume) GetXattr(ino meta.Ino, name string) ([]byte, error) {
+	n, err := v.get(ino)
+	if err != nil {
+		return nil, err
+	}
+	defer n.release()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return v.xattr(n, name)
+}
+
+func (v *Volume) xattr(n *node, name string) ([]byte, error) {
+	if n.attr.Xattrs == 0 {
+		return nil, syscall.ENODATA
+	}
+	b, err := v.db.Get(meta.XattrKey(n.ino, name))
+	if isNotFound(err) {
+		return nil, syscall.ENODATA
+	}
+	return b, err
+}
+
+// ListXattrs returns the names of all extended attributes, sorted.
+func (v *Volume) ListXattrs(ino meta.Ino) ([]string, error) {
+	n, err := v.get(ino)
+	if err != nil {
+		return nil, err
+	}
+	defer n.release()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return v.xattrNames(n)
+}
+
+func (v *Volume) xattrNames(n *node) ([]string, error) {
+	if n.attr.Xattrs == 0 {
+		return nil, nil
+	}
+	var names []string
+	err := v.db.ScanPrefix(meta.XattrPrefix(n.ino), func(key, _ []byte) error {
+		name, err := meta.KeyTail(key)
+		names = append(names, name)
+		return err
+	})
+	return names, err
+}
+
+// SetXattr sets an extended attribute. flags is 0, XATTR_CREATE (EEXIST when
+// there is one) or XATTR_REPLACE (ENODATA when there is none). Setting an
+// access ACL changes the mode as acl(5) says; dropSGID then clears the sgid
+// bit, because the caller is not in the file's group.
+func (v *Volume) SetXattr(ino meta.Ino, name string, value []byte, flags uint32, dropSGID bool) error {
+	switch {
+	case name == "" || len(name) > maxXattrName:
+		return syscall.ERANGE
+	case len(value) > maxXattrValue:
+		return syscall.E2BIG
+	case flags&^(unix.XATTR_CREATE|unix.XATTR_REPLACE) != 0:
+		return syscall.EINVAL
+	}
+	if err := v.store.Admit(int64(len(value))); err != nil {
+		return err
+	}
+	n, err := v.get(ino)
+	if err != nil {
+		return err
+	}
+	defer n.release()
+	return v.store.Update(func() error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		_, err := v.xattr(n, name)
+		switch {
+		case err != nil && err != syscall.ENODATA:
+			return err
+		case err == nil && flags&unix.XATTR_CREATE != 0:
+			return syscall.EEXIST
+		case err != nil && flags&unix.XATTR_REPLACE != 0:
+			return syscall.ENODATA
+		}
+		return v.putXattr(n, name, value, dropSGID)
+	})
+}
+
+func (v *Volume) putXattr(n *node, name string, value []byte, dropSGID bool) error {
+	if name == aclAccess {
+		keep, err := v.setAccessACL(n, value, dropSGID)
+		if err != nil || !keep {
+			return err
+		}
+	}
+	if name == aclDefault {
+		if !n.isDir() {
+			return syscall.EACCES
+		}
+		if acl, err := parseACL(value); err != nil || len(acl) == 0 {
+			if err != nil {
+				return err
+			}
+			return v.dropXattr(n, name)
+		}
+	}
+	if err := v.roomForXattr(n, name); err != nil {
+		return err
+	}
+	v.storeXattr(n, name, value)
+	n.attr.Ctime = v.now()
+	return nil
+}
+
+// roomForXattr keeps the list of names within what listxattr can return.
+func (v *Volume) roomForXattr(n *node, name string) error {
+	names, err := v.xattrNames(n)
+	if err != nil || slices.Contains(names, name) {
+		return err
+	}
+	size := len(name) + 1
+	for _, other := range names {
+		size += len(other) + 1
+	}
+	if size > maxXattrList {
+		return syscall.ENOSPC
+	}
+	return nil
+}
+
+func (v *Volume) storeXattr(n *node, name string, value []byte) {
+	key := meta.XattrKey(n.ino, name)
+	if n.attr.Xattrs == 0 {
+		n.attr.Xattrs = 1
+	} else if _, err := v.db.Get(key); err != nil {
+		n.attr.Xattrs++
+	}
+	v.db.Set(key, append(make([]byte, 0, len(value)), value...))
+	v.changed(n)
+}
+
+// RemoveXattr removes an extended attribute. ENODATA: there is none of that
+// name.
+func (v *Volume) RemoveXattr(ino meta.Ino, name string) error {
+	n, err := v.get(ino)
+	if err != nil {
+		return err
+	}
+	defer n.release()
+	return v.store.Update(func() error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if _, err := v.xattr(n, name); err != nil {
+			return err
+		}
+		n.attr.Ctime = v.now()
+		return v.dropXattr(n, name)
+	})
+}
+
+// dropXattr removes an attribute if there is one. n.mu is held, inside Update.
+func (v *Volume) dropXattr(n *node, name string) error {
+	_, err := v.xattr(n, name)
+	if err == syscall.ENODATA {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	v.db.Delete(meta.XattrKey(n.ino, name))
+	n.attr.Xattrs--
+	v.changed(n)
+	return nil
+}
+
+func (v *Volume) dropXattrs(n *node) error {
+	names, err := v.xattrNames(n)
+	for _, name := range names {
+		v.db.Delete(meta.XattrKey(n.ino, name))
+	}
+	return err
+}
