@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/gofrs/flock"
@@ -235,4 +236,14 @@ func (s *Store) background(ctx context.Context) {
 			last = time.Now()
 		}
 	}
+}
+
+// Space returns the size of the disk under the store and how much of it may
+// still be written, in bytes.
+func (s *Store) Space() (total, free int64, err error) {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(s.dir, &st); err != nil {
+		return 0, 0, fmt.Errorf("statfs %s: %w", s.dir, err)
+	}
+	return int64(st.Blocks) * st.Bsize, s.db.Free(), nil
 }
