@@ -410,3 +410,85 @@ func TestScanSurvivesDamagedFooter(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A killed process leaves in the page cache what it appended. The next one
+// finds it, and its Sync covers it.
+func TestSyncCoversWhatAKilledProcessWrote(t *testing.T) {
+	d, m := faultdisk.New(), &model{}
+	killed, err := Open(faultOptions(d))
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := content(1, 1000)
+	if err := m.append(killed, record(segment.Data, segment.S2, plain), plain); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(faultOptions(d))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.sync(s); err != nil {
+		t.Fatal(err)
+	}
+	for seed := range uint64(8) {
+		reopenAndCheck(t, d.Crash(rand.New(rand.NewPCG(seed, 1))), m)
+	}
+	if err := errors.Join(s.Close(), killed.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Cut an open segment anywhere: Open keeps the whole records, drops the rest,
+// and goes on behind them.
+func TestTornTailAtEveryByte(t *testing.T) {
+	d, m := faultdisk.New(), &model{}
+	s, err := Open(faultOptions(d))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		plain := content(uint64(i), 150)
+		if err := m.append(s, record(segment.Data, segment.Raw, plain), plain); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := m.sync(s); err != nil {
+		t.Fatal(err)
+	}
+	name := "/hot/" + segment.Name(m.stored[0].loc.Segment, segment.Open)
+	for size := int64(0); size <= int64(m.stored[2].loc.Offset+m.stored[2].loc.Length); size++ {
+		image := d.Crash(rand.New(rand.NewPCG(0, 0)))
+		f, err := image.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Truncate(size); err != nil {
+			t.Fatal(err)
+		}
+		whole, end := model{}, int64(segment.FileHeaderSize)
+		for _, st := range m.stored {
+			if e := int64(st.loc.Offset) + int64(st.loc.Length); e <= size {
+				whole.stored, end = append(whole.stored, st), e
+			}
+		}
+		s, err := Open(faultOptions(image))
+		if err != nil {
+			t.Fatalf("%d bytes: %v", size, err)
+		}
+		if got, _ := f.Size(); size >= segment.FileHeaderSize && got != end {
+			t.Fatalf("%d bytes: %d left, want %d", size, got, end)
+		}
+		whole.check(t, s, len(whole.stored))
+		loc := mustAppend(t, s, record(segment.Data, segment.Raw, []byte("next")))
+		if len(whole.stored) > 0 && int64(loc.Offset) != end {
+			t.Fatalf("%d bytes: appended at %d, want %d", size, loc.Offset, end)
+		}
+		requireGet(t, s, []byte("next"), loc)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

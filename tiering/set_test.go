@@ -369,6 +369,26 @@ func BenchmarkAppend(b *testing.B) {
 	}
 }
 
+// What an append and a sync of 4 KiB cost without us.
+func BenchmarkBareWriteSync(b *testing.B) {
+	f, err := disk.OS().Create(filepath.Join(b.TempDir(), "bare"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	p := content(1, 4096)
+	off := int64(0)
+	for b.Loop() {
+		if _, err := f.WriteAt(p, off); err != nil {
+			b.Fatal(err)
+		}
+		if err := f.Datasync(); err != nil {
+			b.Fatal(err)
+		}
+		off += 4096
+	}
+}
+
 func BenchmarkAppendSync(b *testing.B) {
 	s := open(b, Options{})
 	r := record(segment.Data, segment.Raw, content(1, 4096))
@@ -424,4 +444,52 @@ func BenchmarkGetMiss(b *testing.B) {
 			}
 		})
 	}
+}
+
+func TestPrefetchBringsBlocksToRAM(t *testing.T) {
+	s := open(t, Options{CacheBytes: 8 << 20})
+	plain := content(3, 10_000)
+	r := record(segment.Data, segment.S2, plain)
+	loc := mustAppend(t, s, r)
+	s.Prefetch([32]byte{9}, loc) // a wrong location is only a miss later
+	s.Prefetch(r.ID, loc)
+	for range 5000 {
+		if s.Stats().RAM.Prefetched == 1 {
+			if got, ok := s.Cached(r.ID); !ok || !bytes.Equal(got, plain) {
+				t.Errorf("in RAM: %t", ok)
+			}
+			requireGet(t, s, plain, loc)
+			if st := s.Stats(); st.RAM.Misses != 0 || st.Hot.Reads > 2 {
+				t.Errorf("%+v", st)
+			}
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Error("not prefetched")
+}
+
+func TestCacheKeepsToItsLimit(t *testing.T) {
+	s := open(t, Options{CacheBytes: 1 << 20})
+	for i := range 200 {
+		plain := content(uint64(i), 32<<10)
+		requireGet(t, s, plain, mustAppend(t, s, record(segment.Data, segment.Raw, plain)))
+	}
+	s.cache.otter.CleanUp()
+	st := s.Stats().RAM
+	if st.Bytes > st.Limit || st.Entries == 0 || st.Entries > 32 || st.Misses != 200 {
+		t.Errorf("%+v", st)
+	}
+}
+
+func TestWaitersHeedTheirContext(t *testing.T) {
+	s := open(t, Options{})
+	id := [32]byte{1}
+	s.flights.calls[id] = &flight{}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := s.Get(ctx, id, Location{}); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	delete(s.flights.calls, id)
 }
