@@ -24,6 +24,7 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second interrupt ends the program at once
 	if err := newCommand().ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "crashtest:", err)
 		os.Exit(1)
@@ -101,8 +102,8 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer func() {
 		err = errors.Join(err, log.Close())
-		if err == nil {
-			err = os.Remove(logName)
+		if err == nil || ctx.Err() != nil {
+			err = errors.Join(err, os.Remove(logName))
 		}
 	}()
 	fmt.Fprintf(out, "seed %d, %d rounds on %s\n", o.seed, o.rounds, place.Name)
