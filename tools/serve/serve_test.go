@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -182,5 +183,64 @@ func TestCommandsPlace(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(p.Dir, "made")); err != nil {
 		t.Error(err)
+	}
+}
+
+// quarxScript answers as the quarxfs commands that the tools rely on.
+const quarxScript = `#!/bin/sh
+set -e
+case $1 in
+init) mkdir -p $2/back ;;
+mount)
+	LOOPBACK -q -directmount $3 $2/back </dev/null & echo $! >$2/pid
+	for i in 1 2 3 4 5 6 7 8 9 10; do grep -q " $3 " /proc/self/mountinfo && exit 0; sleep 0.1; done; exit 1 ;;
+umount) umount $2 ;;
+stats) test "$3" = --json; echo "{\"daemon\":{\"pid\":$(cat $2/pid)},\"fuse\":{\"requests\":{\"READ\":7}},\"more\":1}" ;;
+*) exit 2 ;;
+esac
+`
+
+func TestQuarXFSPlace(t *testing.T) {
+	script := filepath.Join(t.TempDir(), "quarxfs")
+	if err := os.WriteFile(script, []byte(strings.ReplaceAll(quarxScript, "LOOPBACK", loopbackBin(t))), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	p, err := NewQuarXFS(t.Context(), "quarxfs", t.TempDir(), QuarXFS{Bin: script})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := p.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := p.Mount(t.Context()); err != nil {
+		t.Skip("cannot mount here:", err)
+	}
+	messages, err := p.Server.(Counter).Messages(t.Context())
+	if err != nil || messages["READ"] != 7 {
+		t.Errorf("%v, %v", messages, err)
+	}
+	if pid, err := p.PID(t.Context()); err != nil || !alive(pid) {
+		t.Errorf("daemon %d is not alive (%v)", pid, err)
+	}
+	file := filepath.Join(p.Dir, "f")
+	if err := os.WriteFile(file, []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Mount(t.Context()); err != nil {
+		t.Fatal("after a kill:", err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error("after a kill:", err)
+	}
+	if err := p.Reset(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(file); !os.IsNotExist(err) {
+		t.Errorf("after Reset: %v", err)
 	}
 }
