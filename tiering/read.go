@@ -121,6 +121,7 @@ type flights struct {
 }
 
 type flight struct {
+	loc   Location
 	done  chan struct{} // made by the first that waits; guarded by flights.mu
 	plain []byte
 	err   error
@@ -140,12 +141,16 @@ func (f *flights) do(ctx context.Context, s *Set, id [32]byte, loc Location) ([]
 		f.mu.Unlock()
 		select {
 		case <-done:
+			if call.err != nil && call.loc != loc {
+				// A block that has moved: that one's failure says nothing of ours.
+				return f.do(ctx, s, id, loc)
+			}
 			return call.plain, call.err
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
-	call := &flight{err: errPanicked}
+	call := &flight{loc: loc, err: errPanicked}
 	f.calls[id] = call
 	f.mu.Unlock()
 	defer f.land(id, call)

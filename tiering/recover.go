@@ -168,9 +168,7 @@ func (t *tier) resume() error {
 			w.retired = true
 			continue
 		}
-		if err := w.handle.file.Preallocate(t.size); err != nil {
-			t.log.Debug("no space reserved for segment", "segment", w.number, "err", err)
-		}
+		t.reserveSpace(w.handle.file, w.number, w.end)
 	}
 	return nil
 }

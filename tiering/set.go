@@ -245,7 +245,8 @@ func (s *Set) Cached(id [32]byte) ([]byte, bool) {
 }
 
 // Insert puts a block that is at hand into RAM, so that reading it back needs
-// no disk. The Set takes the slice over: it must not change any more.
+// no disk. The Set takes the slice over: it must not change any more. All of its
+// capacity counts as cached.
 func (s *Set) Insert(id [32]byte, plain []byte) { s.cache.set(id, plain) }
 
 // Prefetch reads a block into RAM in the background, if it is not there and the

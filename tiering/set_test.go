@@ -405,14 +405,18 @@ func BenchmarkSyncAfter256MiB(b *testing.B) {
 	s := open(b, Options{})
 	r := record(segment.Data, segment.Raw, content(1, 64<<10))
 	b.SetBytes(256 << 20)
+	var waited time.Duration
 	for b.Loop() {
 		for range 4096 {
 			mustAppend(b, s, r)
 		}
+		start := time.Now()
 		if err := s.Sync(); err != nil {
 			b.Fatal(err)
 		}
+		waited += time.Since(start)
 	}
+	b.ReportMetric(float64(waited.Milliseconds())/float64(b.N), "ms-in-sync")
 }
 
 func BenchmarkGetHit(b *testing.B) {
@@ -479,6 +483,26 @@ func TestCacheKeepsToItsLimit(t *testing.T) {
 	st := s.Stats().RAM
 	if st.Bytes > st.Limit || st.Entries == 0 || st.Entries > 32 || st.Misses != 200 {
 		t.Errorf("%+v", st)
+	}
+}
+
+// A reader that joins another's read of the same block from elsewhere does not
+// share its failure.
+func TestStaleLocationFailsAlone(t *testing.T) {
+	s := open(t, Options{})
+	plain := content(1, 1000)
+	r := record(segment.Data, segment.Raw, plain)
+	loc := mustAppend(t, s, r)
+	stale := &flight{loc: Location{Segment: 77}, err: ErrNotFound, done: make(chan struct{})}
+	s.flights.calls[r.ID] = stale
+	got := make(chan error)
+	go func() {
+		_, err := s.Get(context.Background(), r.ID, loc)
+		got <- err
+	}()
+	s.flights.land(r.ID, stale)
+	if err := <-got; err != nil {
+		t.Error(err)
 	}
 }
 

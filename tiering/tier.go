@@ -15,7 +15,11 @@ const (
 	maxSegmentSize = 2 << 30
 	// writeBackStep is how much is appended before the kernel is told to start
 	// writing it, so that little is left to do when Sync is called.
-	writeBackStep = 8 << 20
+	writeBackStep = 4 << 20
+	// reserveAhead is how much space is reserved behind the last such step, so
+	// that appends find their blocks allocated, and a full disk shows before
+	// bytes are accepted and not when they are synced.
+	reserveAhead = 2 * writeBackStep
 )
 
 // A tier is one directory of segments.

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"slices"
 
+	"github.com/quarxtor/quarxfs/tiering/disk"
 	"github.com/quarxtor/quarxfs/tiering/segment"
 )
 
@@ -55,6 +56,7 @@ func (t *tier) pickAhead() func() {
 		if err := w.handle.file.WriteBack(from, to-from); err != nil {
 			t.log.Debug("early write-back failed", "segment", w.number, "err", err)
 		}
+		t.reserveSpace(w.handle.file, w.number, to)
 		w.handle.release() // the writer's own reference closes it
 	}
 }
@@ -91,9 +93,7 @@ func (t *tier) create(number uint64) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err = f.Preallocate(t.size); err != nil {
-		t.log.Debug("no space reserved for segment", "segment", number, "err", err)
-	}
+	t.reserveSpace(f, number, 0)
 	if _, err = f.WriteAt(header.Append(nil), 0); err == nil {
 		err = f.Datasync()
 	}
@@ -108,6 +108,14 @@ func (t *tier) create(number uint64) (*writer, error) {
 		return nil, err
 	}
 	return t.newWriter(newHandle(f, header), segment.FileHeaderSize), nil
+}
+
+// reserveSpace reserves the space that a segment is about to need. Without it
+// appends still work.
+func (t *tier) reserveSpace(f disk.File, number uint64, end int64) {
+	if err := f.Preallocate(min(end+reserveAhead, t.size)); err != nil {
+		t.log.Debug("no space reserved for segment", "segment", number, "err", err)
+	}
 }
 
 // newWriter enters an open segment of which end bytes are whole. It takes the
