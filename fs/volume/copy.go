@@ -114,7 +114,7 @@ func (v *Volume) drain(a, b *node) error {
 	a.quiesce()
 	var err error
 	for err == nil && len(a.runs) > 0 {
-		err = v.fold(a, false)
+		err = v.fold(a, all)
 	}
 	a.mu.Unlock()
 	if a != b {

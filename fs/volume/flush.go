@@ -15,8 +15,17 @@ const (
 	foldQuiet = 10 * time.Second // staged bytes this old are folded into blocks
 )
 
-// flusher stores full runs, and everything when the dirty buffers fill up,
-// while writers go on.
+// A flushMode says how much a flush takes.
+type flushMode int
+
+const (
+	fullRuns flushMode = iota // runs that are full, and of these not what could still grow
+	relieve                   // all runs, but of long ones not what could still grow
+	all                       // all runs and rows: a commit follows
+)
+
+// flusher stores full runs, and nearly everything when the dirty buffers fill
+// up, while writers go on.
 func (v *Volume) flusher() {
 	defer v.stopped.Done()
 	for {
@@ -28,7 +37,7 @@ func (v *Volume) flusher() {
 		if v.short() {
 			v.foldStaged()
 		}
-		if err := v.flushAll(v.DirtyBytes() <= v.opts.DirtyBytes/4); err != nil {
+		if err := v.flushAll(v.flusherMode()); err != nil {
 			v.log.Error("storing written data failed; it stays in memory and will be tried again", "err", err)
 			time.Sleep(100 * time.Millisecond)
 		}
@@ -36,15 +45,21 @@ func (v *Volume) flusher() {
 	}
 }
 
+func (v *Volume) flusherMode() flushMode {
+	if v.DirtyBytes() > v.opts.DirtyBytes/4 {
+		return relieve
+	}
+	return fullRuns
+}
+
 // Flush implements store.Participant.
 func (v *Volume) Flush() error {
 	v.foldStaged()
-	return v.flushAll(false)
+	return v.flushAll(all)
 }
 
-// flushAll saves every dirty node, on as many cores as there are. With
-// fullOnly it stores just the runs that are full.
-func (v *Volume) flushAll(fullOnly bool) error {
+// flushAll flushes every dirty node, on as many cores as there are.
+func (v *Volume) flushAll(mode flushMode) error {
 	v.dirty.Lock()
 	list := make([]*node, 0, len(v.dirty.nodes))
 	for _, n := range v.dirty.nodes {
@@ -62,7 +77,7 @@ func (v *Volume) flushAll(fullOnly bool) error {
 				if i >= len(list) {
 					return
 				}
-				if err := v.flushNode(list[i], fullOnly); err != nil {
+				if err := v.flushNode(list[i], mode); err != nil {
 					errs[w] = err
 				}
 			}
@@ -73,12 +88,12 @@ func (v *Volume) flushAll(fullOnly bool) error {
 }
 
 // flushNode brings one node down in steps, letting commits cut in between.
-func (v *Volume) flushNode(n *node, fullOnly bool) error {
+func (v *Volume) flushNode(n *node, mode flushMode) error {
 	limit := n.pending()
 	for {
 		var more bool
 		err := v.store.Update(func() (err error) {
-			more, err = v.flushStep(n, fullOnly)
+			more, err = v.flushStep(n, mode)
 			return err
 		})
 		limit -= foldStep
@@ -105,7 +120,7 @@ func (v *Volume) Cut() error {
 	for _, n := range list {
 		for more := true; more; {
 			var err error
-			if more, err = v.flushStep(n, false); err != nil {
+			if more, err = v.flushStep(n, all); err != nil {
 				return err
 			}
 		}
@@ -120,31 +135,34 @@ func (v *Volume) Cut() error {
 
 // flushStep stages or stores some of the node's runs and, when none is left,
 // saves its rows. The caller is inside Update or Cut.
-func (v *Volume) flushStep(n *node, fullOnly bool) (more bool, err error) {
+func (v *Volume) flushStep(n *node, mode flushMode) (more bool, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.quiesce()
-	if n.gone {
+	switch {
+	case n.gone:
 		return false, nil
-	}
-	if fullOnly {
+	case len(n.runs) == 0:
+	case mode == fullRuns:
 		if !n.hasFullRun() {
 			return false, nil
 		}
-		err := v.fold(n, true)
-		return n.hasFullRun(), err
-	}
-	if len(n.runs) > 0 && v.stageable(n) {
+		before := n.runs.length()
+		err := v.fold(n, mode)
+		return n.hasFullRun() && n.runs.length() < before, err
+	case v.stageable(n):
 		v.stage(n)
-	} else if len(n.runs) > 0 {
-		if err := v.fold(n, false); err != nil {
+	case mode == relieve && n.runs.length() > int64(v.chunker.Max()):
+		return false, v.fold(n, mode)
+	default:
+		if err := v.fold(n, all); err != nil {
 			return false, err
 		}
 		if len(n.runs) > 0 {
 			return true, nil
 		}
 	}
-	if n.listed {
+	if n.listed && mode != fullRuns {
 		v.save(n)
 	}
 	return false, nil
@@ -159,18 +177,21 @@ func (n *node) hasFullRun() bool {
 	return false
 }
 
-// fold cuts runs into blocks, stores these and points extents at them. With
-// fullOnly it takes full runs and leaves a tail that could still grow. n.mu is
-// held, and released while blocks are stored; the caller is inside Update or
+// fold cuts runs into blocks, stores these and points extents at them. In
+// a mode other than all it leaves a tail that could still grow. n.mu is held, and released while blocks are stored; the caller is inside Update or
 // Cut, so no commit sees half a fold.
-func (v *Volume) fold(n *node, fullOnly bool) error {
+func (v *Volume) fold(n *node, mode flushMode) error {
+	taken, err := v.take(n, mode)
+	if err != nil || len(taken) == 0 {
+		return err
+	}
 	n.busy = true
-	n.flushing = n.take(fullOnly)
-	f := &folder{v: v, n: n, runs: n.flushing, growing: fullOnly}
+	n.flushing = taken
+	f := &folder{v: v, n: n, runs: n.flushing, growing: mode != all}
 	n.mu.Unlock()
 
 	release := v.store.Hold()
-	err := f.cutAll()
+	err = f.cutAll()
 	var ids []meta.BlockID
 	if err == nil {
 		ids, err = f.put()
@@ -181,7 +202,6 @@ func (v *Volume) fold(n *node, fullOnly bool) error {
 	}
 	release()
 
-	taken := n.flushing
 	n.flushing = nil
 	n.busy = false
 	n.idle.Broadcast()
@@ -205,25 +225,43 @@ func (v *Volume) fold(n *node, fullOnly bool) error {
 	return err
 }
 
-// take removes some runs from the node, in order.
-func (n *node) take(fullOnly bool) runs {
+// take removes up to foldStep bytes of runs from the node, in order. Outside of
+// commits it leaves runs that are not full, when only full ones are wanted, and
+// runs that start after a gap: requests overtake each other, and what fills the
+// gap decides where blocks are cut.
+func (v *Volume) take(n *node, mode flushMode) (runs, error) {
 	var taken, left runs
 	var size int64
-	for _, r := range n.runs {
-		if size >= foldStep || fullOnly && len(r.data) < maxRun {
-			// A short run right before a full one belongs to the same blocks.
+	for i, r := range n.runs {
+		want := size < foldStep && (mode != fullRuns || len(r.data) == maxRun)
+		if want && mode != all && !v.short() {
+			follows, err := v.follows(n, taken, r.off)
+			if err != nil {
+				return nil, err
+			}
+			want = follows
+		}
+		if !want && mode == fullRuns && size < foldStep && i+1 < len(n.runs) && r.end() == n.runs[i+1].off {
+			want = len(n.runs[i+1].data) == maxRun // the tail that the last fold left
+		}
+		if !want {
 			left = append(left, r)
 			continue
-		}
-		if fullOnly && len(left) > 0 && left[len(left)-1].end() == r.off {
-			taken = append(taken, left[len(left)-1])
-			left = left[:len(left)-1]
 		}
 		taken = append(taken, r)
 		size += int64(len(r.data))
 	}
 	n.runs = left
-	return taken
+	return taken, nil
+}
+
+// follows reports whether there is data right before off, or nothing can be.
+func (v *Volume) follows(n *node, taken runs, off int64) (bool, error) {
+	if off == 0 || len(taken) > 0 && taken[len(taken)-1].end() == off {
+		return true, nil
+	}
+	_, ok, err := v.extentAt(n, off-1)
+	return ok, err
 }
 
 // foldStaged puts nodes with staged bytes on the list when the bytes have been
