@@ -5,7 +5,6 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/volume"
 )
 
@@ -29,7 +28,7 @@ func (f *filesystem) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxO
 	if err != nil {
 		return f.status("statx", err)
 	}
-	t := func(t meta.Time) fuse.SxTime { return fuse.SxTime{Sec: uint64(t.Sec), Nsec: t.Nsec} }
+	t := func(t volume.Time) fuse.SxTime { return fuse.SxTime{Sec: uint64(t.Sec), Nsec: t.Nsec} }
 	out.Statx = fuse.Statx{
 		Mask: statxMask, Blksize: 4096, Nlink: a.Nlink, Uid: a.UID, Gid: a.GID, Mode: uint16(a.Mode),
 		Ino: uint64(a.Ino), Size: uint64(a.Size), Blocks: uint64(a.Blocks),
@@ -71,7 +70,7 @@ func (f *filesystem) change(in *fuse.SetAttrIn) volume.Change {
 		size := int64(in.Size)
 		c.Size = &size
 	}
-	stamp := func(bit, now uint32, sec uint64, nsec uint32) *meta.Time {
+	stamp := func(bit, now uint32, sec uint64, nsec uint32) *volume.Time {
 		if !has(bit) {
 			return nil
 		}
@@ -79,7 +78,7 @@ func (f *filesystem) change(in *fuse.SetAttrIn) volume.Change {
 			t := f.vol.Now()
 			return &t
 		}
-		return &meta.Time{Sec: int64(sec), Nsec: nsec}
+		return &volume.Time{Sec: int64(sec), Nsec: nsec}
 	}
 	c.Atime = stamp(fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec)
 	c.Mtime = stamp(fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec)

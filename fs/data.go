@@ -5,7 +5,6 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/volume"
 )
 
@@ -77,7 +76,7 @@ const maxCopy = 1<<32 - 4096
 
 func (f *filesystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
 	defer f.meter.time(opCopyFileRange)()
-	n, err := f.vol.CopyRange(ino(&in.InHeader), int64(in.OffIn), meta.Ino(in.NodeIdOut), int64(in.OffOut), int64(min(in.Len, maxCopy)))
+	n, err := f.vol.CopyRange(ino(&in.InHeader), int64(in.OffIn), volume.Ino(in.NodeIdOut), int64(in.OffOut), int64(min(in.Len, maxCopy)))
 	return uint32(n), f.status("copy_file_range", err)
 }
 

@@ -6,7 +6,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/fs/volume"
 )
 
 // errnos says what the kernel is told for errors that are no errno themselves.
@@ -15,9 +15,9 @@ var errnos = []struct {
 	errno syscall.Errno
 	log   bool // it is worth a line in the log
 }{
-	{store.ErrFull, syscall.ENOSPC, false},
-	{store.ErrCorrupt, syscall.EIO, true},
-	{store.ErrNotFound, syscall.EIO, true},
+	{volume.ErrFull, syscall.ENOSPC, false},
+	{volume.ErrCorrupt, syscall.EIO, true},
+	{volume.ErrMissing, syscall.EIO, true},
 }
 
 // status turns an error into the kernel's errno. An error without a row in the

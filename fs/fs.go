@@ -15,7 +15,6 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/volume"
 )
 
@@ -66,4 +65,4 @@ func fillAttr(a volume.Attr, out *fuse.Attr) {
 	}
 }
 
-func ino(h *fuse.InHeader) meta.Ino { return meta.Ino(h.NodeId) }
+func ino(h *fuse.InHeader) volume.Ino { return volume.Ino(h.NodeId) }

@@ -7,7 +7,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
-	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/fs/volume"
 )
 
 type opCode int
@@ -89,13 +89,13 @@ func (m *Meter) time(op opCode) func() {
 
 // Stats tells how many requests of each kind came and how long they took.
 type Stats struct {
-	Requests  map[string]uint64        `json:"requests"`
-	Latencies map[string]store.Latency `json:"latencies"`
+	Requests  map[string]uint64         `json:"requests"`
+	Latencies map[string]volume.Latency `json:"latencies"`
 }
 
 // Stats returns the counts since the mount.
 func (m *Meter) Stats() Stats {
-	s := Stats{Requests: make(map[string]uint64), Latencies: make(map[string]store.Latency)}
+	s := Stats{Requests: make(map[string]uint64), Latencies: make(map[string]volume.Latency)}
 	for i := range m.ops {
 		o := &m.ops[i]
 		if n := o.n.Load(); n > 0 {
@@ -103,7 +103,7 @@ func (m *Meter) Stats() Stats {
 		}
 		o.mu.Lock()
 		if o.h != nil {
-			s.Latencies[opNames[i]] = store.Summarize(o.h)
+			s.Latencies[opNames[i]] = volume.Summarize(o.h)
 		}
 		o.mu.Unlock()
 	}

@@ -5,7 +5,6 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/volume"
 )
 
@@ -27,7 +26,7 @@ func (f *filesystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 
 func (f *filesystem) Forget(node, count uint64) {
 	f.meter.count(opForget)
-	f.vol.Forget(meta.Ino(node), count)
+	f.vol.Forget(volume.Ino(node), count)
 }
 
 func (f *filesystem) create(op opCode, h *fuse.InHeader, name string, c volume.New, out *fuse.EntryOut) fuse.Status {
@@ -84,12 +83,12 @@ func (f *filesystem) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fus
 
 func (f *filesystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
 	defer f.meter.time(opRename)()
-	return f.status("rename", f.vol.Rename(ino(&in.InHeader), oldName, meta.Ino(in.Newdir), newName, in.Flags))
+	return f.status("rename", f.vol.Rename(ino(&in.InHeader), oldName, volume.Ino(in.Newdir), newName, in.Flags))
 }
 
 func (f *filesystem) Link(_ <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
 	defer f.meter.time(opLink)()
-	a, err := f.vol.Link(meta.Ino(in.Oldnodeid), ino(&in.InHeader), name)
+	a, err := f.vol.Link(volume.Ino(in.Oldnodeid), ino(&in.InHeader), name)
 	if err != nil {
 		return f.status("link", err)
 	}
@@ -148,7 +147,7 @@ func (f *filesystem) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.Statf
 	*out = fuse.StatfsOut{
 		Blocks: uint64(s.Total) / unit, Bfree: free, Bavail: free,
 		Files: uint64(s.Inodes) + free, Ffree: free,
-		Bsize: unit, Frsize: unit, NameLen: meta.MaxName,
+		Bsize: unit, Frsize: unit, NameLen: volume.MaxName,
 	}
 	return fuse.OK
 }

@@ -106,3 +106,9 @@ func decodeSegmentRow(b []byte) (segmentRow, error) {
 
 // ID names a block; see chunk.ID.
 type ID = chunk.ID
+
+// A Chunker cuts streams into blocks; see chunk.Chunker.
+type Chunker = chunk.Chunker
+
+// IsZero reports whether plain is all zeroes, which no block stores.
+func IsZero(plain []byte) bool { return chunk.IsZero(plain) }

@@ -244,7 +244,7 @@ func (v *Volume) dirBatch(n *node, after uint64) (batch []Entry, parent meta.Ino
 			return err
 		}
 		if batch = append(batch, Entry{e, pos}); len(batch) == dirBatchSize {
-			return errStop
+			return meta.ErrStop
 		}
 		return nil
 	})

@@ -5,7 +5,6 @@ import (
 	"sort"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
-	"github.com/quarxtor/quarxfs/store/db"
 )
 
 // maxPages bounds the pages of one file that stay in memory: at 64 KiB a block
@@ -248,5 +247,3 @@ func (v *Volume) dropPages(n *node, most int) (done bool, err error) {
 	}
 	return true, nil
 }
-
-var errStop = db.ErrStop

@@ -9,7 +9,6 @@ import (
 
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/store"
-	"github.com/quarxtor/quarxfs/store/chunk"
 )
 
 // windowSize is the buffer in which bytes from several runs and old blocks are
@@ -115,7 +114,7 @@ func (f *folder) cutOne(rg *region, pos, end int64, last, blend bool) (done bool
 		return true, 0, nil
 	}
 	c := cut{off: pos, len: n, block: -1}
-	if !chunk.IsZero(buf[:n]) {
+	if !store.IsZero(buf[:n]) {
 		c.block = len(f.blocks)
 		f.blocks = append(f.blocks, buf[:n:n])
 	}

@@ -17,7 +17,6 @@
 package volume
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -29,8 +28,6 @@ import (
 
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/store"
-	"github.com/quarxtor/quarxfs/store/chunk"
-	"github.com/quarxtor/quarxfs/store/db"
 )
 
 // Options are the settings of one opening of a volume; zero values mean the
@@ -47,8 +44,8 @@ type Options struct {
 // concurrent use.
 type Volume struct {
 	store   *store.Store
-	db      *db.DB
-	chunker *chunk.Chunker
+	db      *meta.DB
+	chunker *store.Chunker
 	opts    Options
 	log     *slog.Logger
 	span    int64 // bytes of a file that one page of extents covers
@@ -214,8 +211,6 @@ func (v *Volume) wake(c chan struct{}) {
 	default:
 	}
 }
-
-func isNotFound(err error) bool { return errors.Is(err, db.ErrNotFound) }
 
 // reserve waits until the dirty buffers have room. The caller holds no lock.
 func (v *Volume) reserve() {

@@ -1,0 +1,13 @@
+package meta
+
+import "github.com/quarxtor/quarxfs/store/db"
+
+// A DB holds the records: the store's database.
+type DB = db.DB
+
+// What DB's methods return and take, for those who know the database only
+// through this package.
+var (
+	ErrNotFound = db.ErrNotFound
+	ErrStop     = db.ErrStop
+)

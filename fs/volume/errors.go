@@ -1,0 +1,35 @@
+package volume
+
+import (
+	"errors"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// The errors of methods that are no syscall.Errno, to be told apart with
+// errors.Is.
+var (
+	ErrFull    = store.ErrFull     // too little room on the disk
+	ErrCorrupt = store.ErrCorrupt  // stored bytes do not match their ID
+	ErrMissing = store.ErrNotFound // a block that a file refers to is not in the store
+)
+
+func isNotFound(err error) bool { return errors.Is(err, meta.ErrNotFound) }
+
+// Names of the layers below that appear in this package's methods.
+type (
+	Ino  = meta.Ino
+	Time = meta.Time
+)
+
+// Latency summarizes how long something took; Summarize makes one.
+type Latency = store.Latency
+
+// Summarize reads a histogram of microseconds.
+func Summarize(h *hdrhistogram.Histogram) Latency { return store.Summarize(h) }
+
+// MaxName is the longest name of a directory entry, in bytes.
+const MaxName = meta.MaxName
