@@ -2,13 +2,12 @@ package tiering
 
 import (
 	"cmp"
+	"errors"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
-
-	"errors"
-	"io/fs"
 
 	"github.com/quarxtor/quarxfs/tiering/disk"
 	"github.com/quarxtor/quarxfs/tiering/segment"
