@@ -1,0 +1,98 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/remote"
+)
+
+const controlName = "control.sock"
+
+// errNoDaemon: no process listens on the store's control socket.
+var errNoDaemon = errors.New("no daemon")
+
+// throughFD calls fn with a short name of a path in dir: socket addresses take
+// 107 bytes, and stores may lie deeper.
+func throughFD(dir, name string, fn func(short string) error) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return fn(fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), name))
+}
+
+// listenControl replaces the store's control socket; the caller holds the
+// store's lock, so one that is there is a dead daemon's.
+func listenControl(dir string) (net.Listener, error) {
+	if err := removeControl(dir); err != nil {
+		return nil, err
+	}
+	var l *net.UnixListener
+	err := throughFD(dir, controlName, func(short string) (err error) {
+		l, err = net.ListenUnix("unix", &net.UnixAddr{Name: short, Net: "unix"})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", filepath.Join(dir, controlName), err)
+	}
+	l.SetUnlinkOnClose(false)
+	return l, os.Chmod(filepath.Join(dir, controlName), 0o600)
+}
+
+func removeControl(dir string) error {
+	err := os.Remove(filepath.Join(dir, controlName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// dialControl connects to the store's daemon. errNoDaemon: there is none.
+func dialControl(ctx context.Context, dir string) (net.Conn, error) {
+	var c net.Conn
+	err := throughFD(dir, controlName, func(short string) (err error) {
+		var d net.Dialer
+		c, err = d.DialContext(ctx, "unix", short)
+		return err
+	})
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, errNoDaemon
+	}
+	return c, err
+}
+
+// daemonProcess returns a pidfd of the store's daemon, which stays that
+// process's even when its number is given to another.
+func daemonProcess(ctx context.Context, dir string) (pid, pidfd int, err error) {
+	c, err := dialControl(ctx, dir)
+	if err != nil {
+		return 0, -1, err
+	}
+	defer c.Close()
+	raw, err := c.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0, -1, err
+	}
+	var cred *unix.Ucred
+	cerr := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err = errors.Join(cerr, err); err != nil {
+		return 0, -1, err
+	}
+	pidfd, err = unix.PidfdOpen(int(cred.Pid), 0)
+	return int(cred.Pid), pidfd, err
+}
+
+func controlClient(dir string) *remote.Client {
+	return remote.NewClient("http://daemon", func(ctx context.Context) (net.Conn, error) { return dialControl(ctx, dir) })
+}

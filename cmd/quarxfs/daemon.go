@@ -1,0 +1,241 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/fs"
+	"github.com/quarxtor/quarxfs/fs/volume"
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+const (
+	flushTime   = 30 * time.Second // for the kernel to hand over what it has not yet written
+	unmountTime = 10 * time.Second
+	closeTime   = 60 * time.Second // for the last commit
+)
+
+// A daemon is a mounted store and its control socket.
+type daemon struct {
+	opts   *mountOptions
+	log    *slog.Logger
+	store  *store.Store
+	volume *volume.Volume
+	mount  *fs.Mount
+	http   *http.Server
+}
+
+// serve opens the store, mounts it and returns when it has been unmounted or
+// ctx has ended, with all committed.
+func (o *mountOptions) serve(ctx context.Context, stderr io.Writer) (err error) {
+	d := &daemon{opts: o}
+	if err := d.open(stderr); err != nil {
+		return errors.Join(err, d.close())
+	}
+	if err := d.start(); err != nil {
+		return errors.Join(err, d.close())
+	}
+	d.log.Info("mounted", "store", o.store, "mountpoint", o.mountpoint, "pid", os.Getpid(), "version", version())
+	if err := o.ready(); err != nil {
+		d.log.Warn("the parent has not waited", "err", err)
+	}
+	gone := make(chan struct{})
+	go func() { d.mount.Wait(); close(gone) }()
+	select {
+	case <-gone:
+	case <-ctx.Done():
+		d.log.Info("told to leave")
+		d.leave(gone)
+	}
+	err = d.close()
+	if err != nil {
+		d.log.Error("left with errors", "err", err)
+	} else {
+		d.log.Info("left")
+	}
+	return err
+}
+
+// open opens the store and the volume, with the log and the limits set first.
+func (d *daemon) open(stderr io.Writer) (err error) {
+	o := d.opts
+	raiseFileLimit()
+	b := newBudget(int64(o.memory), cgroupLimit("/"))
+	b.apply()
+	level := slog.LevelInfo
+	if o.debug {
+		level = slog.LevelDebug
+	}
+	out := newLog(stderr, logMost)
+	d.log = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level}))
+	d.store, err = store.Open(o.store, store.Options{CacheBytes: b.cache, CommitInterval: o.commitInterval, Logger: d.log})
+	if err != nil {
+		return err
+	}
+	// From here on the store is ours, and so is its log.
+	if o.readyFD >= 0 {
+		if err := d.detach(out); err != nil {
+			return err
+		}
+	}
+	d.volume, err = volume.Open(d.store, volume.Options{DirtyBytes: b.dirty, NoAtime: o.noAtime, Logger: d.log})
+	return err
+}
+
+// detach lets go of the terminal, its directory and the parent's pipe, but for
+// the ready line.
+func (d *daemon) detach(out *logFile) error {
+	unix.CloseOnExec(d.opts.readyFD)
+	if err := os.Chdir("/"); err != nil {
+		return err
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	for fd := range 2 {
+		if err := unix.Dup3(int(null.Fd()), fd, 0); err != nil {
+			return err
+		}
+	}
+	return out.moveTo(d.opts.logPath())
+}
+
+// start mounts and answers on the control socket.
+func (d *daemon) start() (err error) {
+	o := d.opts
+	started := time.Now()
+	d.mount, err = fs.NewMount(d.volume, o.mountpoint, fs.MountOptions{
+		Source: o.store, AllowOther: o.allowOther, Options: o.options, ReadAhead: o.readAhead, Debug: o.debug, Logger: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	// A child that kept /dev/fuse open would keep a dead daemon's mount hanging.
+	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		d.log.Warn("files are left to child processes", "err", err)
+	}
+	l, err := listenControl(o.store)
+	if err != nil {
+		return errors.Join(err, d.mount.Unmount())
+	}
+	node := remote.NewLocal(d.store, remote.Surroundings{
+		Started:    started,
+		Mountpoint: o.mountpoint,
+		Volume:     func() any { return d.volume.Stats() },
+		FUSE:       func() remote.FUSE { return remote.FUSE(d.mount.Stats()) },
+	})
+	d.http = &http.Server{
+		Handler:           remote.ControlHandler(node, d.log),
+		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
+		ReadHeaderTimeout: 10 * time.Second,
+		BaseContext:       func(net.Listener) context.Context { return context.Background() },
+	}
+	go func() { _ = d.http.Serve(l) }()
+	return nil
+}
+
+// leave unmounts, open files or not. A child asks the kernel for what it has
+// not yet written; this process could wait for itself.
+func (d *daemon) leave(gone <-chan struct{}) {
+	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+	defer cancel()
+	if err := flushMount(ctx, d.opts.mountpoint); err != nil {
+		d.log.Error("the kernel did not hand over all that was written", "err", err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- d.mount.Unmount() }()
+	select {
+	case err := <-done:
+		if err != nil {
+			d.log.Error("unmount failed", "err", err)
+		}
+	case <-gone:
+	case <-time.After(unmountTime):
+		d.log.Error("unmount takes too long; leaving all the same")
+	}
+}
+
+// close commits and closes what is open, in reverse order, and gives up after
+// a while: a daemon that hangs on a broken disk helps nobody.
+func (d *daemon) close() error {
+	done := make(chan error, 1)
+	go func() { done <- d.closeAll() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(closeTime):
+		return fmt.Errorf("the last commit takes longer than %v: given up", closeTime)
+	}
+}
+
+func (d *daemon) closeAll() error {
+	var errs []error
+	if d.http != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = d.http.Shutdown(ctx) // a client that goes on loses its connection at exit
+		errs = append(errs, removeControl(d.opts.store))
+	}
+	if d.volume != nil {
+		errs = append(errs, d.volume.Close())
+	}
+	if d.store != nil {
+		errs = append(errs, d.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func raiseFileLimit() {
+	var lim unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) == nil {
+		lim.Cur = lim.Max
+		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &lim) // the old limit does, with fewer segments open
+	}
+}
+
+const flushHelper = "flush-helper"
+
+// flushMount has another process call syncfs(2) on the mount.
+func flushMount(ctx context.Context, dir string) error {
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, exe, flushHelper, dir)
+	cmd.Args[0] = os.Args[0]
+	cmd.WaitDelay = time.Second
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("syncfs %s: %w: %s", dir, err, out)
+	}
+	return nil
+}
+
+func newFlushHelper() *cobra.Command {
+	return &cobra.Command{
+		Use:    flushHelper + " MOUNTPOINT",
+		Hidden: true,
+		Args:   usageArgs(cobra.ExactArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			f, err := os.Open(args[0])
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			return unix.Syncfs(int(f.Fd()))
+		},
+	}
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/quarxtor/quarxfs/fs"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// The errors of the command line itself.
+var (
+	errUsage      = errors.New("wrong use")
+	errNoStore    = errors.New("no store is named")
+	errNotMounted = errors.New("not a QuarXFS mount")
+	errBusy       = errors.New("mount is in use")
+	errNoAnswer   = errors.New("the daemon does not answer")
+)
+
+const (
+	exitOK    = 0
+	exitOther = 1
+)
+
+// exits turns errors into exit codes; the first row that fits counts.
+var exits = []struct {
+	code    int
+	meaning string
+	errs    []error
+}{
+	{2, "wrong use: flags, arguments or settings", []error{errUsage, errNoStore, store.ErrConfig}},
+	{3, "there is no QuarXFS store", []error{store.ErrNotStore}},
+	{4, "the store is in use by another process", []error{store.ErrLocked}},
+	{5, "the store was made by a newer QuarXFS", []error{store.ErrNewer}},
+	{6, "the store is damaged: its superblock, index or a block", []error{store.ErrDamaged, store.ErrCorrupt}},
+	{7, "no such object, block or path", []error{store.ErrNotFound}},
+	{8, "an ID prefix fits more than one", []error{store.ErrAmbiguous}},
+	{9, "the mountpoint is missing, not empty, busy or not mounted", []error{fs.ErrMountpoint, errNotMounted, errBusy}},
+	{10, "FUSE is not available: /dev/fuse or fusermount3 is missing", []error{fs.ErrNoFUSE, fs.ErrNoFusermount}},
+	{11, "the disk is full", []error{store.ErrFull}},
+	{12, "init: the directory is not empty or a store already", []error{store.ErrExists, store.ErrNotEmpty}},
+	{13, "the daemon does not answer", []error{errNoAnswer}},
+	{130, "interrupted", []error{context.Canceled}},
+}
+
+// A coded is an error that another process has already turned into an exit
+// code and a line.
+type coded struct {
+	code int
+	text string
+}
+
+func (e coded) Error() string { return e.text }
+
+func exitCode(err error) int {
+	if c, ok := errors.AsType[coded](err); ok {
+		return c.code
+	}
+	for _, row := range exits {
+		for _, e := range row.errs {
+			if errors.Is(err, e) {
+				return row.code
+			}
+		}
+	}
+	return exitOther
+}
+
+func exitHelp() string {
+	var b strings.Builder
+	b.WriteString("Exit codes:\n    0  done\n    1  any other failure\n")
+	for _, row := range exits {
+		fmt.Fprintf(&b, "  %3d  %s\n", row.code, row.meaning)
+	}
+	return strings.TrimRight(b.String(), "\n")
+}
+
+// advice says what to do about an error, where the error does not say it.
+var advice = []struct {
+	err  error
+	text string
+}{
+	{errNoStore, "give STORE, stand inside a mount, or set QUARXFS_STORE"},
+	{store.ErrNotStore, "make one with quarxfs init"},
+	{store.ErrLocked, "unmount it first, or wait for the other command"},
+	{store.ErrNewer, "install a newer QuarXFS to open it"},
+	{store.ErrDamaged, "restore quarxfs.json from a copy"},
+	{store.ErrFull, "free some space on the store's disk"},
+	{store.ErrExists, "mount it, or choose another directory"},
+	{store.ErrNotEmpty, "choose an empty or a new directory"},
+	{store.ErrAmbiguous, "give more digits"},
+}
+
+// oneLine is what the user reads of an error: one line that says what to do.
+func oneLine(err error) string {
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	if _, ok := errors.AsType[coded](err); ok {
+		return text
+	}
+	for _, row := range advice {
+		if errors.Is(err, row.err) {
+			return text + ": " + row.text
+		}
+	}
+	return text
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/chunk"
+)
+
+type initOptions struct {
+	chunker     string
+	blockSize   byteSize
+	compression string
+	segmentSize byteSize
+}
+
+func newInit() *cobra.Command {
+	o := &initOptions{}
+	cmd := &cobra.Command{
+		Use:   "init STORE",
+		Short: "Make a new store",
+		Long: `Makes a new store in the directory STORE, which must be missing or empty. What is
+chosen here stays for the store's life.
+
+  --chunker fastcdc   blocks are cut where the content says so: an insertion in a file
+                      costs a few blocks. --block-size is the average; blocks have a
+                      quarter to four times of it.
+  --chunker fixed     blocks of equal size: for disk images and databases.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
+	}
+	o.addFlags(cmd)
+	return cmd
+}
+
+func (o *initOptions) addFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.chunker, "chunker", "fastcdc", "how files are cut into blocks: fastcdc or fixed")
+	o.blockSize = 64 << 10
+	f.Var(&o.blockSize, "block-size", "average or fixed block size, a power of two from 4KiB to 4MiB")
+	f.StringVar(&o.compression, "compression", "s2", "of new blocks: s2 or none")
+	o.segmentSize = 64 << 20
+	f.Var(&o.segmentSize, "segment-size", "size of the files that hold the blocks, 1MiB to 1GiB")
+}
+
+func (o *initOptions) config() (store.Config, error) {
+	conf := store.DefaultConfig()
+	conf.Compression = o.compression
+	conf.SegmentSize = int64(o.segmentSize)
+	size := int(o.blockSize)
+	switch o.chunker {
+	case "fastcdc":
+		conf.Chunker.Min, conf.Chunker.Avg, conf.Chunker.Max = size/4, size, size*4
+	case "fixed":
+		conf.Chunker = chunk.Config{Name: "fixed", Min: size, Avg: size, Max: size}
+	default:
+		return conf, fmt.Errorf("%w: chunker %q: choose fastcdc or fixed", store.ErrConfig, o.chunker)
+	}
+	return conf, conf.Validate()
+}
+
+func (o *initOptions) run(cmd *cobra.Command, arg string) error {
+	dir, err := filepath.Abs(arg)
+	if err != nil {
+		return err
+	}
+	conf, err := o.config()
+	if err != nil {
+		return err
+	}
+	if err := store.Init(dir, conf); err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "%s: new store, %s blocks of %s, compression %s\n",
+		dir, o.chunker, humanize.IBytes(uint64(o.blockSize)), conf.Compression)
+	return nil
+}

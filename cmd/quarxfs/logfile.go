@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	logName = "quarxfs.log"
+	logMost = 4 << 20 // bytes, and as much again in quarxfs.log.1
+)
+
+// A logFile writes to a terminal or pipe until it is told a file: then that is
+// kept to a bounded size, and standard error follows it, so that a crash leaves
+// its trace there.
+type logFile struct {
+	first io.Writer
+	most  int64
+	mu    struct {
+		sync.Mutex
+		path string
+		f    *os.File
+		size int64
+	}
+}
+
+func newLog(first io.Writer, most int64) *logFile { return &logFile{first: first, most: most} }
+
+// moveTo makes the log go to the file at path from now on.
+func (l *logFile) moveTo(path string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.path = path
+	return l.open()
+}
+
+// open opens the file and points standard error at it. l.mu is held.
+func (l *logFile) open() error {
+	f, err := os.OpenFile(l.mu.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	st, err := f.Stat()
+	if err == nil {
+		err = unix.Dup3(int(f.Fd()), 2, 0)
+	}
+	if err != nil {
+		f.Close()
+		return fmt.Errorf("log to %s: %w", l.mu.path, err)
+	}
+	if l.mu.f != nil {
+		l.mu.f.Close()
+	}
+	l.mu.f, l.mu.size = f, st.Size()
+	return nil
+}
+
+// Write appends a line. A failed rotation is tried again at the next line.
+func (l *logFile) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.f == nil {
+		return l.first.Write(line)
+	}
+	if l.mu.size+int64(len(line)) > l.most && l.mu.size > 0 {
+		if err := os.Rename(l.mu.path, l.mu.path+".1"); err == nil {
+			if err := l.open(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	n, err := l.mu.f.Write(line)
+	l.mu.size += int64(n)
+	return n, err
+}

@@ -1,0 +1,80 @@
+// Command quarxfs makes, mounts and inspects QuarXFS stores. This package is
+// wiring: flags, the way to a store, and printing.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	cmd := newRoot()
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "quarxfs:", oneLine(err))
+		return exitCode(err)
+	}
+	return exitOK
+}
+
+func newRoot() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "quarxfs",
+		Short: "A filesystem that stores each distinct block once",
+		Long: `QuarXFS is a filesystem that stores each distinct block once and checks every
+byte that it gives back.
+
+STORE names a store: its directory, or any path inside its mount. Where it may
+be left out, it is the mount one stands in, else $QUARXFS_STORE.
+
+` + exitHelp(),
+		Example: `  quarxfs init /srv/store
+  quarxfs mount /srv/store /mnt
+  quarxfs stats /mnt
+  quarxfs umount /mnt`,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError(c, err) })
+	cmd.AddGroup(
+		&cobra.Group{ID: "drive", Title: "Stores and mounts:"},
+		&cobra.Group{ID: "look", Title: "What is inside:"},
+		&cobra.Group{ID: "object", Title: "Objects:"},
+	)
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			c.Args = usageArgs(c.Args)
+			cmd.AddCommand(c)
+		}
+	}
+	add("drive", newInit(), newMount(), newUmount())
+	add("look", newStats())
+	cmd.AddCommand(newVersion(), newFlushHelper())
+	return cmd
+}
+
+// usageArgs makes a wrong number of arguments a usage error.
+func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if check == nil {
+			return nil
+		}
+		if err := check(c, args); err != nil {
+			return usageError(c, err)
+		}
+		return nil
+	}
+}
+
+func usageError(c *cobra.Command, err error) error {
+	return fmt.Errorf("%w: %v; usage: %s", errUsage, err, c.UseLine())
+}

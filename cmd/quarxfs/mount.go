@@ -1,0 +1,235 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/fs"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+type mountOptions struct {
+	init           bool
+	foreground     bool
+	allowOther     bool
+	options        []string
+	memory         byteSize
+	commitInterval time.Duration
+	noAtime        bool
+	readAhead      int
+	debug          bool
+	readyFD        int
+
+	store      string
+	mountpoint string
+}
+
+func newMount() *cobra.Command {
+	o := &mountOptions{memory: 256 << 20}
+	cmd := &cobra.Command{
+		Use:   "mount STORE MOUNTPOINT",
+		Short: "Mount a store",
+		Long: `Mounts the store in the directory STORE at the empty directory MOUNTPOINT, and
+returns when the mount answers. A daemon serves it and logs to STORE/quarxfs.log.
+SIGTERM makes the daemon commit and leave, even with files open.
+
+What is not yet committed is lost when the machine or the daemon dies; fsync commits at
+once.`,
+		Example: `  quarxfs mount /srv/store /mnt
+  quarxfs mount --init --memory 1GiB -o noatime,nosuid /srv/store /mnt`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0], args[1]) },
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.init, "init", false, "make the store first if there is none")
+	f.BoolVar(&o.foreground, "foreground", false, "serve in this process and log to standard error")
+	f.BoolVar(&o.allowOther, "allow-other", false, "let other users in, as a mount by root always does")
+	f.StringSliceVarP(&o.options, "options", "o", nil, "`options` as of mount(8): ro, nosuid, nodev, noexec, noatime, allow_other")
+	f.Var(&o.memory, "memory", "memory that the daemon may use for caches, buffers and its database")
+	f.DurationVar(&o.commitInterval, "commit-interval", 5*time.Second, "longest time that a change stays uncommitted")
+	f.BoolVar(&o.noAtime, "noatime", false, "reading leaves access times alone")
+	f.IntVar(&o.readAhead, "read-ahead", 4096, "`KiB` that the kernel reads ahead; only root can raise it over 128")
+	f.BoolVar(&o.debug, "debug", false, "log every request")
+	f.IntVar(&o.readyFD, "ready-fd", -1, "")
+	_ = f.MarkHidden("ready-fd")
+	return cmd
+}
+
+func (o *mountOptions) run(cmd *cobra.Command, arg, mountpoint string) error {
+	if o.readyFD >= 0 {
+		return o.report(o.prepareAndServe(cmd, arg, mountpoint))
+	}
+	if o.foreground {
+		return o.prepareAndServe(cmd, arg, mountpoint)
+	}
+	return o.daemonize(cmd.Context())
+}
+
+func (o *mountOptions) prepareAndServe(cmd *cobra.Command, arg, mountpoint string) error {
+	if err := o.prepare(arg, mountpoint); err != nil {
+		return err
+	}
+	return o.serve(cmd.Context(), cmd.ErrOrStderr())
+}
+
+// prepare checks all that can be checked before the store is touched.
+func (o *mountOptions) prepare(arg, mountpoint string) error {
+	if err := o.splitOptions(); err != nil {
+		return err
+	}
+	if o.commitInterval < 10*time.Millisecond {
+		return fmt.Errorf("%w: commit interval %v: choose 10ms or more", store.ErrConfig, o.commitInterval)
+	}
+	if o.memory < minBudget {
+		return fmt.Errorf("%w: memory %v: choose 64MiB or more", store.ErrConfig, &o.memory)
+	}
+	var err error
+	if o.mountpoint, err = resolve(mountpoint); err != nil {
+		return err
+	}
+	if o.store, err = resolve(arg); err != nil {
+		return err
+	}
+	_, err = store.ReadConfig(o.store)
+	isNew := o.init && errors.Is(err, store.ErrNotStore)
+	if err != nil && !isNew {
+		if errors.Is(err, store.ErrNotStore) || errors.Is(err, errNotDir) {
+			return explainNoStore(arg, err)
+		}
+		return err
+	}
+	if err := fs.CheckMountpoint(o.mountpoint); err != nil {
+		return err
+	}
+	if within(o.store, o.mountpoint) || within(o.mountpoint, o.store) {
+		return fmt.Errorf("%w: %s and the store %s contain each other; choose another directory", fs.ErrMountpoint, o.mountpoint, o.store)
+	}
+	if err := openFUSE(); err != nil {
+		return err
+	}
+	if isNew {
+		return store.Init(o.store, store.DefaultConfig())
+	}
+	return nil
+}
+
+func openFUSE() error {
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: /dev/fuse is missing; load the fuse module, or start the container with --device /dev/fuse", fs.ErrNoFUSE)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %v; make it accessible to this user", fs.ErrNoFUSE, err)
+	}
+	return f.Close()
+}
+
+// splitOptions takes those options of mount(8) that are not the kernel's.
+func (o *mountOptions) splitOptions() error {
+	var kernel []string
+	for _, opt := range o.options {
+		switch opt {
+		case "ro", "suid", "nosuid", "dev", "nodev", "exec", "noexec":
+			kernel = append(kernel, opt)
+		case "allow_other":
+			o.allowOther = true
+		case "noatime":
+			o.noAtime = true
+		case "", "rw", "defaults", "auto", "noauto", "user", "users", "nofail", "_netdev", "relatime", "atime", "async":
+		default:
+			if !strings.HasPrefix(opt, "x-") {
+				return fmt.Errorf("%w: mount option %q is not known", errUsage, opt)
+			}
+		}
+	}
+	o.options = kernel
+	return nil
+}
+
+const (
+	readyLine  = "\x00ready\n"
+	failPrefix = "\x00failed "
+)
+
+// daemonize starts this command again in a session of its own and returns when
+// that one serves the mount, or with its error.
+func (o *mountOptions) daemonize(ctx context.Context) error {
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	args := append([]string{}, os.Args[1:]...)
+	child := exec.Command(exe, append(args, "--foreground", "--ready-fd=3")...)
+	child.Args[0] = os.Args[0]
+	child.Stdout, child.Stderr = w, w // until the log is open
+	child.ExtraFiles = []*os.File{w}
+	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = child.Start()
+	w.Close()
+	if err != nil {
+		return fmt.Errorf("start the daemon: %w", err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = child.Process.Signal(syscall.SIGTERM) })
+	defer stop()
+	said, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	if bytes.HasSuffix(said, []byte(readyLine)) {
+		return child.Process.Release()
+	}
+	werr := child.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	before, told, ok := bytes.Cut(said, []byte(failPrefix))
+	code, text, ok2 := strings.Cut(strings.TrimSpace(string(told)), " ")
+	n, err := strconv.Atoi(code)
+	if !ok || !ok2 || err != nil {
+		return fmt.Errorf("the daemon died: %v: %s", werr, bytes.TrimSpace(before))
+	}
+	return coded{n, text}
+}
+
+// report tells the waiting parent why the daemon did not come up. Once the
+// mount is up the parent has left, and the error goes to the log.
+func (o *mountOptions) report(err error) error {
+	if err == nil || o.readyFD < 0 {
+		return err
+	}
+	w := os.NewFile(uintptr(o.readyFD), "ready")
+	fmt.Fprintf(w, "%s%d %s\n", failPrefix, exitCode(err), oneLine(err))
+	w.Close()
+	os.Exit(exitCode(err)) // main would say it again
+	return nil
+}
+
+// ready tells the waiting parent that the mount answers.
+func (o *mountOptions) ready() error {
+	if o.readyFD < 0 {
+		return nil
+	}
+	w := os.NewFile(uintptr(o.readyFD), "ready")
+	o.readyFD = -1
+	_, err := io.WriteString(w, readyLine)
+	return errors.Join(err, w.Close())
+}
+
+func (o *mountOptions) logPath() string { return filepath.Join(o.store, logName) }

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+const fsType = "fuse.quarxfs"
+
+// A mounted is one line of /proc/self/mountinfo.
+type mounted struct {
+	dir    string
+	fsType string
+	source string // of a QuarXFS mount: the store's directory
+}
+
+func mountTable() ([]mounted, error) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	return parseMountinfo(string(b)), nil
+}
+
+// parseMountinfo reads proc_pid_mountinfo(5): later lines lie on top of
+// earlier ones.
+func parseMountinfo(table string) []mounted {
+	var all []mounted
+	for line := range strings.Lines(table) {
+		left, right, ok := strings.Cut(line, " - ")
+		l, r := strings.Fields(left), strings.Fields(right)
+		if !ok || len(l) < 5 || len(r) < 2 {
+			continue
+		}
+		all = append(all, mounted{dir: unescape(l[4]), fsType: r[0], source: unescape(r[1])})
+	}
+	return all
+}
+
+// unescape undoes the kernel's octal escapes of blanks and backslashes.
+func unescape(s string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}
+
+// mountOf returns the QuarXFS mount that a clean absolute path lies in.
+func mountOf(table []mounted, path string) (mounted, bool) {
+	var best mounted
+	for _, m := range table {
+		if within(path, m.dir) && len(m.dir) >= len(best.dir) {
+			best = m
+		}
+	}
+	return best, best.fsType == fsType
+}
+
+func within(path, dir string) bool {
+	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}
+
+// resolve returns the absolute path without symbolic links; what cannot be
+// asked, such as a dead mount, stays as it is.
+func resolve(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if up, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+		abs = filepath.Join(up, filepath.Base(abs))
+	}
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		abs = real
+	}
+	return abs, nil
+}

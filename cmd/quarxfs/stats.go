@@ -1,0 +1,51 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/remote"
+)
+
+type statsOptions struct{ json bool }
+
+func newStats() *cobra.Command {
+	o := &statsOptions{}
+	cmd := &cobra.Command{
+		Use:   "stats [STORE]",
+		Short: "Show what is inside a store and what it saves",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args, func(n remote.Node) error {
+				s, err := n.Stats(cmd.Context())
+				if err != nil {
+					return err
+				}
+				return o.print(cmd.OutOrStdout(), s)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	return cmd
+}
+
+func (o *statsOptions) print(w io.Writer, s remote.Stats) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(s)
+}
+
+// onStore runs fn on the store that the first argument names, if there is one.
+func onStore(cmd *cobra.Command, args []string, fn func(remote.Node) error) error {
+	arg := ""
+	if len(args) > 0 {
+		arg = args[0]
+	}
+	dir, err := locate(arg)
+	if err != nil {
+		return err
+	}
+	return withNode(cmd.Context(), dir, cmd.ErrOrStderr(), fn)
+}

@@ -1,0 +1,74 @@
+package remote
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+)
+
+// Client is the node of a store that another process holds.
+type Client struct {
+	base string
+	http *http.Client
+}
+
+// NewClient returns a client of the server at base ("http://host:port"). dial
+// may be nil; the control socket needs one.
+func NewClient(base string, dial func(ctx context.Context) (net.Conn, error)) *Client {
+	t := &http.Transport{DisableCompression: true}
+	if dial != nil {
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }
+	}
+	return &Client{base, &http.Client{Transport: t}}
+}
+
+// Close drops the client's idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// do sends a request and returns the body of a good answer.
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode < 300 {
+		return resp, nil
+	}
+	defer resp.Body.Close()
+	var e envelope
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&e); err != nil || e.Error == nil {
+		return nil, fmt.Errorf("%s %s: the server answers %s", method, path, resp.Status)
+	}
+	return nil, e.Error.err()
+}
+
+func (c *Client) call(ctx context.Context, method, path string, body io.Reader, out any) error {
+	resp, err := c.do(ctx, method, path, body)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("%s %s: read the answer: %w", method, path, err)
+	}
+	return nil
+}
+
+// Stats implements Node.
+func (c *Client) Stats(ctx context.Context) (Stats, error) {
+	var s Stats
+	err := c.call(ctx, http.MethodGet, "/v1/stats", nil, &s)
+	return s, err
+}
+
+// Sync implements Node.
+func (c *Client) Sync(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/v1/commit", nil, &struct{}{})
+}

@@ -1,0 +1,69 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// ErrRequest says that a request makes no sense: a filter, range or name that
+// nothing can have.
+var ErrRequest = errors.New("bad request")
+
+// kinds is how errors travel: by name, under an HTTP status. errors.Is gives
+// the same answers on both sides.
+var kinds = []struct {
+	name   string
+	err    error
+	status int
+}{
+	{"bad_request", ErrRequest, http.StatusBadRequest},
+	{"config", store.ErrConfig, http.StatusBadRequest},
+	{"not_found", store.ErrNotFound, http.StatusNotFound},
+	{"ambiguous", store.ErrAmbiguous, http.StatusConflict},
+	{"corrupt", store.ErrCorrupt, http.StatusInternalServerError},
+	{"full", store.ErrFull, http.StatusInsufficientStorage},
+	{"canceled", context.Canceled, 499},
+}
+
+const kindOther = "internal"
+
+// A Failure is an error as it travels.
+type Failure struct {
+	Kind    string `json:"kind"`
+	Message string `json:"message"`
+}
+
+func failureOf(err error) (Failure, int) {
+	for _, k := range kinds {
+		if errors.Is(err, k.err) {
+			return Failure{k.name, err.Error()}, k.status
+		}
+	}
+	return Failure{kindOther, err.Error()}, http.StatusInternalServerError
+}
+
+// remoteError is an error of the other side. Its text is the other side's; its
+// kind answers errors.Is.
+type remoteError struct {
+	kind error // nil: none that is known here
+	text string
+}
+
+func (e *remoteError) Error() string { return e.text }
+func (e *remoteError) Unwrap() error { return e.kind }
+
+func (f Failure) err() error {
+	for _, k := range kinds {
+		if k.name == f.Kind {
+			return &remoteError{k.err, f.Message}
+		}
+	}
+	if f.Message == "" {
+		return fmt.Errorf("the daemon failed without saying why")
+	}
+	return &remoteError{nil, f.Message}
+}

@@ -1,0 +1,69 @@
+package remote
+
+import (
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/pprof"
+)
+
+type server struct {
+	node Node
+	log  *slog.Logger
+}
+
+// Handler serves a node's API under /v1.
+func Handler(n Node, log *slog.Logger) http.Handler {
+	s := &server{n, log}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/stats", s.stats)
+	mux.HandleFunc("POST /v1/commit", s.commit)
+	return mux
+}
+
+// ControlHandler serves, besides the API, what only the owner of the store's
+// directory may see: profiles of the process.
+func ControlHandler(n Node, log *slog.Logger) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", Handler(n, log))
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+func (s *server) stats(w http.ResponseWriter, r *http.Request) {
+	st, err := s.node.Stats(r.Context())
+	s.answer(w, r, st, err)
+}
+
+func (s *server) commit(w http.ResponseWriter, r *http.Request) {
+	s.answer(w, r, struct{}{}, s.node.Sync(r.Context()))
+}
+
+func (s *server) answer(w http.ResponseWriter, r *http.Request, v any, err error) {
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_ = json.NewEncoder(w).Encode(v) // the client has left
+}
+
+// envelope is the body of a failed request, and the last line of a stream that
+// failed.
+type envelope struct {
+	Error *Failure `json:"error"`
+}
+
+func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	f, status := failureOf(err)
+	if status == http.StatusInternalServerError {
+		s.log.Error("API request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_ = json.NewEncoder(w).Encode(envelope{&f})
+}
