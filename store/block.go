@@ -35,24 +35,24 @@ func sum(k segment.Kind, plain []byte) ID {
 	return chunk.SumVertex(vertexContext(k), plain)
 }
 
-// Hold keeps the sweep away from blocks that were Put but are not yet referred
-// to. Call Put and Ref between Hold and the function that it returns.
-func (s *Store) Hold() (release func()) {
-	s.hold.RLock()
-	return s.hold.RUnlock
-}
-
 // Put stores a block unless the store has it, and returns its ID. The caller
 // keeps plain. The block is not referred to yet: the caller holds Hold until it
-// has called Ref. One of three things happens:
+// has called Ref or pinned it. The blocks that a new vertex links to gain a
+// reference each, in the same commit as the vertex itself. (I4) One of these
+// happens:
 //  1. The block was there: no disk I/O is done for it.
 //  2. It is new: it is compressed and appended to the hot tier.
-//  3. The disk fails: the error, and nothing is changed.
+//  3. It is a new vertex and links to what the store does not have:
+//     ErrNotFound, and nothing is changed. (I5)
+//  4. The disk fails: the error, and nothing is changed.
 func (s *Store) Put(kind segment.Kind, plain []byte) (ID, error) {
 	if len(plain) == 0 || len(plain) > segment.MaxRaw {
 		return ID{}, fmt.Errorf("put a block of %d bytes: %w", len(plain), ErrConfig)
 	}
 	id := sum(kind, plain)
+	s.pend.Lock()
+	s.pend.holds.note(id) // before the look-up, or the sweep could come in between
+	s.pend.Unlock()
 	for {
 		_, err := s.db.Get(blockKey(keyBlock, id))
 		if err == nil {
@@ -95,31 +95,59 @@ func (s *Store) append(kind segment.Kind, id ID, plain []byte) error {
 	if _, err := s.db.Get(blockKey(keyBlock, id)); err == nil {
 		return nil
 	}
+	links, err := s.linksOfNew(kind, plain)
+	if err != nil {
+		return fmt.Errorf("store %s vertex %s: %w", kind, id.Short(), err)
+	}
 	codec, payload := segment.Raw, plain
 	buf := compressBuffers.Get().(*[]byte)
 	defer compressBuffers.Put(buf)
 	if s.conf.Compression == "s2" {
-		codec, payload = segment.Compress(segment.S2, *buf, plain)
-		if codec != segment.Raw {
-			*buf = payload[:0]
+		if n := segment.MaxCompressed(len(plain)); cap(*buf) < n {
+			*buf = make([]byte, 0, n)
 		}
+		codec, payload = segment.Compress(segment.S2, *buf, plain)
 	}
 	loc, err := s.tiers.Append(tiering.Record{ID: id, Kind: kind, Codec: codec, RawLen: uint32(len(plain)), Payload: payload})
 	if err != nil {
 		return fmt.Errorf("store block %s: %w", id.Short(), err)
 	}
-	e := Entry{Kind: kind, Loc: loc, Raw: uint32(len(plain)), Entropy: quantizeEntropy(chunk.Entropy(plain))}
+	e := Entry{Kind: kind, Codec: codec, Loc: loc, Raw: uint32(len(plain)), Entropy: quantizeEntropy(chunk.Entropy(plain))}
+	row := e.encode()
 	s.pend.Lock()
 	defer s.pend.Unlock()
 	c := s.pend.changes[id]
 	c.fresh = true
 	s.pend.changes[id] = c
 	s.pend.fresh[loc.Segment]++
-	s.db.Set(blockKey(keyBlock, id), e.encode())
+	for _, child := range links {
+		s.ref(child, 1)
+	}
+	s.db.Set(blockKey(keyBlock, id), row)
 	return nil
 }
 
-var compressBuffers = sync.Pool{New: func() any { b := make([]byte, 0, 64<<10); return &b }}
+// linksOfNew returns what a vertex that is about to be stored links to, all of
+// which the store must have. Data has no links.
+func (s *Store) linksOfNew(kind segment.Kind, plain []byte) ([]ID, error) {
+	if kind == segment.Data {
+		return nil, nil
+	}
+	links, err := Links(plain)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range links {
+		if has, err := s.Has(id); err != nil {
+			return nil, err
+		} else if !has {
+			return nil, fmt.Errorf("it links to block %s: %w", id.Short(), ErrNotFound)
+		}
+	}
+	return links, nil
+}
+
+var compressBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // PutAll puts data blocks, on as many cores as there are, and returns their
 // IDs in order. The first error wins.
@@ -183,14 +211,25 @@ func (s *Store) Get(ctx context.Context, id ID) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	plain, err := s.tiers.Get(ctx, id, e.Loc)
-	if errors.Is(err, tiering.ErrCorrupt) {
-		return nil, fmt.Errorf("block %s: %w: %w", id, ErrCorrupt, err)
-	}
-	if err != nil {
+	for {
+		plain, err := s.tiers.Get(ctx, id, e.Loc)
+		if err == nil {
+			return plain, nil
+		}
+		// The block may have moved, or have been swept and stored again, since
+		// it was looked up.
+		now, lookErr := s.Lookup(id)
+		switch {
+		case lookErr != nil:
+			return nil, lookErr
+		case now.Loc != e.Loc:
+			e = now
+			continue
+		case errors.Is(err, tiering.ErrCorrupt), errors.Is(err, tiering.ErrNotFound):
+			return nil, fmt.Errorf("block %s: %w: %w", id, ErrCorrupt, err)
+		}
 		return nil, fmt.Errorf("block %s: %w", id.Short(), err)
 	}
-	return plain, nil
 }
 
 // Prefetch brings blocks into the RAM tier soon, or not at all when busy.

@@ -31,6 +31,11 @@ func (s *Store) Update(fn func() error) error {
 func (s *Store) Ref(id ID, delta int64) {
 	s.pend.Lock()
 	defer s.pend.Unlock()
+	s.ref(id, delta)
+}
+
+// ref does so; the caller holds pend.
+func (s *Store) ref(id ID, delta int64) {
 	c := s.pend.changes[id]
 	c.delta += delta
 	s.pend.changes[id] = c
@@ -58,45 +63,73 @@ func (s *Store) commit() error {
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
 	start := time.Now()
-	if err := s.cut(); err != nil {
-		return fmt.Errorf("commit: %w", err)
+	err := s.flush()
+	if err == nil {
+		err = s.cutAtGate()
 	}
-	// I1: what rows refer to is durable before the rows are.
-	if err := s.tiers.Sync(); err != nil {
-		return fmt.Errorf("commit: %w", err)
+	if err == nil {
+		err = s.settle()
 	}
-	extra, err := s.resolve()
 	if err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
-	if err := s.db.Write(extra); err != nil {
-		return fmt.Errorf("commit: %w", err)
-	}
-	s.commits.add(time.Since(start))
+	s.commits.Add(time.Since(start))
 	return nil
 }
 
-// cut ends the epoch of pending changes at one instant.
-func (s *Store) cut() error {
-	if s.participant != nil {
-		if err := s.participant.Flush(); err != nil {
-			return err
-		}
+func (s *Store) flush() error {
+	if s.participant == nil {
+		return nil
 	}
+	return s.participant.Flush()
+}
+
+func (s *Store) cutAtGate() error {
 	s.gate.Lock()
 	defer s.gate.Unlock()
+	return s.cut()
+}
+
+// cut ends the epoch of pending changes at one instant. The caller holds
+// commitMu, and gate for writing.
+func (s *Store) cut() error {
 	if s.participant != nil {
 		if err := s.participant.Cut(); err != nil {
 			return err
 		}
 	}
-	s.db.Freeze()
 	s.pend.Lock()
 	defer s.pend.Unlock()
+	s.freeze()
+	return nil
+}
+
+// freeze makes what is pending that of the commit. The caller holds pend, since
+// Put sets a row and notes the change outside of the gate: both must fall on
+// the same side of the cut.
+func (s *Store) freeze() {
+	s.db.Freeze()
 	s.frozen = merge(s.frozen, s.pend.changes)
 	s.pend.changes = make(map[ID]change)
+	s.frozenObjects.Count += s.pend.objects.Count
+	s.frozenObjects.Bytes += s.pend.objects.Bytes
+	s.pend.objects = objects{}
 	clear(s.pend.fresh)
-	return nil
+}
+
+// settle makes durable what was cut.
+func (s *Store) settle() error {
+	// I1: what rows refer to is durable before the rows are.
+	if err := s.tiers.Sync(); err != nil {
+		return err
+	}
+	extra, err := s.resolve()
+	if err != nil {
+		return err
+	}
+	err = s.db.Write(extra)
+	s.unwritten = err != nil
+	return err
 }
 
 // merge adds newer changes to those of a commit that failed.
@@ -122,7 +155,7 @@ func merge(older, newer map[ID]change) map[ID]change {
 func (s *Store) resolve() (*db.Batch, error) {
 	r := resolver{s: s, segments: make(map[uint64]segmentRow), totals: s.totalsNow()}
 	for id, c := range s.frozen {
-		if err := r.settle(id, c); err != nil {
+		if err := r.change(id, c); err != nil {
 			return nil, err
 		}
 	}
@@ -132,11 +165,13 @@ func (s *Store) resolve() (*db.Batch, error) {
 	for n, row := range r.segments {
 		r.batch.Set(segmentKey(n), row.encode())
 	}
+	r.totals.Objects.Count += s.frozenObjects.Count
+	r.totals.Objects.Bytes += s.frozenObjects.Bytes
 	r.batch.Set([]byte{keyTotals}, r.totals.encode())
 	s.totals.Lock()
 	s.totals.Totals = r.totals
 	s.totals.Unlock()
-	s.frozen = nil
+	s.frozen, s.frozenObjects = nil, objects{}
 	return &r.batch, nil
 }
 
@@ -147,7 +182,7 @@ type resolver struct {
 	totals   Totals
 }
 
-func (r *resolver) settle(id ID, c change) error {
+func (r *resolver) change(id ID, c change) error {
 	if c.dead != nil {
 		r.totals.count(*c.dead, -1)
 		if err := r.segment(c.dead.Loc.Segment, 0, -c.dead.Stored()); err != nil {

@@ -17,6 +17,7 @@ var (
 	ErrDamaged   = errors.New("superblock is damaged")
 	ErrLocked    = errors.New("store is in use by another process")
 	ErrConfig    = errors.New("bad setting")
+	ErrRange     = errors.New("offset is behind the end")
 	ErrAmbiguous = errors.New("ID prefix is ambiguous")
 	ErrFull      = db.ErrFull
 )

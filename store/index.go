@@ -15,7 +15,8 @@ const (
 	keyBlock   = 'b' // ID -> Entry
 	keyZero    = 'z' // ID of a block that nothing refers to -> nothing
 	keySegment = 'g' // segment number -> bytes and live bytes
-	keyObject  = 'n' // object name -> ID
+	keyName    = 'n' // object name -> objectRow
+	keyObject  = 'o' // object ID, name -> nothing
 	keyTotals  = 't' // -> totals of the index
 )
 
@@ -23,6 +24,7 @@ const (
 // edges and extents refer to it (I4).
 type Entry struct {
 	Kind    segment.Kind
+	Codec   segment.Codec
 	Loc     tiering.Location
 	Raw     uint32 // plain bytes
 	Refs    uint64
@@ -44,7 +46,7 @@ func blockKey(prefix byte, id ID) []byte {
 
 func (e Entry) encode() []byte {
 	b := make([]byte, 0, 32)
-	b = append(b, byte(e.Kind), e.Loc.Tier, e.Entropy)
+	b = append(b, byte(e.Kind)|byte(e.Codec)<<4, e.Loc.Tier, e.Entropy)
 	b = binary.AppendUvarint(b, e.Loc.Segment)
 	b = binary.AppendUvarint(b, uint64(e.Loc.Offset))
 	b = binary.AppendUvarint(b, uint64(e.Loc.Length))
@@ -57,7 +59,7 @@ func decodeEntry(b []byte) (Entry, error) {
 	if len(b) < 3 {
 		return e, fmt.Errorf("index row of %d bytes: %w", len(b), ErrCorrupt)
 	}
-	e.Kind, e.Loc.Tier, e.Entropy = segment.Kind(b[0]), b[1], b[2]
+	e.Kind, e.Codec, e.Loc.Tier, e.Entropy = segment.Kind(b[0]&15), segment.Codec(b[0]>>4), b[1], b[2]
 	var v [5]uint64
 	b = b[3:]
 	for i := range v {
@@ -66,6 +68,9 @@ func decodeEntry(b []byte) (Entry, error) {
 			return e, fmt.Errorf("index row is cut short: %w", ErrCorrupt)
 		}
 		v[i], b = x, b[n:]
+	}
+	if e.Kind < segment.Data || e.Kind > segment.Snapshot || e.Codec > segment.Zstd {
+		return Entry{}, fmt.Errorf("index row of an unknown kind or codec: %w", ErrCorrupt)
 	}
 	if len(b) != 0 || v[1] > 1<<32-1 || v[2] > 1<<32-1 || v[3] > segment.MaxRaw {
 		return e, fmt.Errorf("index row has impossible fields: %w", ErrCorrupt)
@@ -102,6 +107,14 @@ func decodeSegmentRow(b []byte) (segmentRow, error) {
 		return segmentRow{}, fmt.Errorf("segment row: %w", ErrCorrupt)
 	}
 	return segmentRow{w, l}, nil
+}
+
+func decodeSegmentKeyRow(key, value []byte) (uint64, segmentRow, error) {
+	if len(key) != 9 {
+		return 0, segmentRow{}, fmt.Errorf("segment row with a key of %d bytes: %w", len(key), ErrCorrupt)
+	}
+	row, err := decodeSegmentRow(value)
+	return binary.BigEndian.Uint64(key[1:]), row, err
 }
 
 // ID names a block; see chunk.ID.

@@ -6,10 +6,10 @@
 //
 //	Store.commitMu       one commit or sweep step at a time; held across fsync by design
 //	  Store.gate         read: every Update; write: the instant of a commit's cut
-//	    Store.hold       read: from Put until the block is referred to; write: a sweep step
+//	    Store.names      object rows
 //	      Store.puts     per-ID single flight of Put
-//	      Store.pend     reference changes since the last cut
-//	      db's and tiering's own locks
+//	      Store.pend     reference changes since the last cut, and what the sweep leaves alone
+//	        db's locks
 package store
 
 import (
@@ -30,6 +30,7 @@ import (
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/tiering"
+	"github.com/quarxtor/quarxfs/tiering/disk"
 	"github.com/quarxtor/quarxfs/tiering/segment"
 )
 
@@ -42,11 +43,14 @@ const (
 // Options are the settings of one opening of a store; zero values mean the
 // defaults given.
 type Options struct {
-	CacheBytes     int64         // RAM tier, in bytes of plain blocks; 64 MiB
-	CommitInterval time.Duration // longest time that a change stays uncommitted; 5 s
-	SweepInterval  time.Duration // time between automatic sweeps; 30 s, negative: none
-	MinFree        int64         // free bytes below which writes get ErrFull; 0: 1 % of the disk, at least 64 MiB
-	Logger         *slog.Logger  // nothing is logged when nil
+	CacheBytes     int64            // RAM tier, in bytes of plain blocks; 64 MiB
+	CommitInterval time.Duration    // longest time that a change stays uncommitted; 5 s
+	SweepInterval  time.Duration    // time between automatic sweeps; 30 s, negative: none
+	Ballast        int64            // bytes set aside to get out of a full disk; 128 MiB, negative: none
+	MinFree        int64            // free bytes below which writes get ErrFull; 0: 1 % of the disk, at least 64 MiB
+	Logger         *slog.Logger     // nothing is logged when nil
+	Now            func() time.Time // the clock; time.Now
+	Disk           disk.FS          // the segments' files; nil: those of the operating system
 }
 
 func (o *Options) setDefaults() {
@@ -58,6 +62,12 @@ func (o *Options) setDefaults() {
 	}
 	if o.SweepInterval == 0 {
 		o.SweepInterval = 30 * time.Second
+	}
+	if o.Ballast == 0 {
+		o.Ballast = 128 << 20
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -88,7 +98,7 @@ type Store struct {
 	group       db.Group
 	commitMu    sync.Mutex
 	gate        sync.RWMutex
-	hold        sync.RWMutex
+	names       sync.Mutex
 	participant Participant
 
 	puts struct {
@@ -99,17 +109,22 @@ type Store struct {
 		sync.Mutex
 		changes map[ID]change
 		fresh   map[uint64]int // segment -> blocks appended and not yet committed
+		holds   holds
+		objects objects // what Totals.Objects gains
 	}
-	frozen map[ID]change // guarded by commitMu: changes of a commit that has not been written
-	totals struct {
+	frozen        map[ID]change // guarded by commitMu: changes of a commit that has not been written
+	frozenObjects objects
+	unwritten     bool // guarded by commitMu: rows of a commit could not be written and wait for the next
+	totals        struct {
 		sync.Mutex
 		Totals
 	}
 
+	batches sync.Pool // of Ingest
 	kick    chan struct{}
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
-	commits commitStats
+	commits db.Timer
 	closed  atomic.Bool
 }
 
@@ -148,8 +163,10 @@ func (s *Store) open() (err error) {
 	s.puts.flying = make(map[ID]chan struct{})
 	s.pend.changes = make(map[ID]change)
 	s.pend.fresh = make(map[uint64]int)
+	s.batches.New = s.newBatch
+	s.pend.holds.pins = make(map[ID]int)
 	s.db, err = db.Open(db.Options{
-		Dir: filepath.Join(s.dir, dbDir), MinFree: s.opts.MinFree, Logger: s.log,
+		Dir: filepath.Join(s.dir, dbDir), MinFree: s.opts.MinFree, Ballast: max(0, s.opts.Ballast), Logger: s.log,
 	})
 	if err != nil {
 		return err
@@ -159,12 +176,16 @@ func (s *Store) open() (err error) {
 		SegmentSize: s.conf.SegmentSize,
 		CacheBytes:  s.opts.CacheBytes,
 		Logger:      s.log,
+		FS:          s.opts.Disk,
 		Verify:      func(k segment.Kind, id [32]byte, plain []byte) bool { return sum(k, plain) == id },
 	})
 	if err != nil {
 		return err
 	}
-	return s.loadTotals()
+	if err := s.loadTotals(); err != nil {
+		return err
+	}
+	return s.dropStaleSegmentRows()
 }
 
 // release closes what open opened, in reverse.

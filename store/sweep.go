@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/tiering/segment"
@@ -18,6 +20,10 @@ type Swept struct {
 	Segments     int64 `json:"segments"`
 	SegmentBytes int64 `json:"segment_bytes"` // of the files removed
 }
+
+// sweepUncommitted is how many blocks a sweep takes before it commits, so that
+// one which takes millions needs little memory.
+const sweepUncommitted = 32 << 10
 
 // Sweep removes blocks that nothing refers to, releases what removed vertices
 // link to (top-down, I5), and removes segments in which nothing is left. It
@@ -47,6 +53,7 @@ func (s *Store) Sweep(ctx context.Context) (Swept, error) {
 // sweepRound goes once over all zero blocks and returns how many it took.
 func (s *Store) sweepRound(ctx context.Context, total *Swept) (int64, error) {
 	before := total.Blocks
+	committed := before
 	from := []byte{keyZero}
 	for {
 		if err := ctx.Err(); err != nil {
@@ -62,6 +69,12 @@ func (s *Store) sweepRound(ctx context.Context, total *Swept) (int64, error) {
 		}
 		if err := s.sweepStep(ids, links, total); err != nil {
 			return 0, err
+		}
+		if total.Blocks-committed >= sweepUncommitted {
+			if err := s.Commit(); err != nil {
+				return 0, err
+			}
+			committed = total.Blocks
 		}
 		from = append(blockKey(keyZero, ids[len(ids)-1]), 0)
 	}
@@ -109,29 +122,31 @@ func (s *Store) linksOf(ctx context.Context, ids []ID) (map[ID][]ID, error) {
 	return links, nil
 }
 
+// sweepStep takes those of ids that nothing refers to or holds. Only a commit
+// changes references, so under commitMu the rows can be read ahead of the lock
+// that Put and Ref need.
 func (s *Store) sweepStep(ids []ID, links map[ID][]ID, total *Swept) error {
-	s.commitMu.Lock() // no commit is between its cut and its write
+	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
+	rows := make([]Entry, len(ids))
+	for i, id := range ids {
+		var err error
+		if rows[i], err = s.Lookup(id); err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
 	s.gate.RLock()
 	defer s.gate.RUnlock()
-	s.hold.Lock() // nobody is between Put and Ref
-	defer s.hold.Unlock()
 	s.pend.Lock()
 	defer s.pend.Unlock()
-	for _, id := range ids {
-		if _, touched := s.pend.changes[id]; touched {
+	for i, id := range ids {
+		if s.busy(id) {
 			continue
 		}
-		if _, touched := s.frozen[id]; touched {
+		e := rows[i]
+		if e.Kind == 0 {
+			s.db.Delete(blockKey(keyZero, id)) // a stray row
 			continue
-		}
-		e, err := s.Lookup(id)
-		if errors.Is(err, ErrNotFound) {
-			s.db.Delete(blockKey(keyZero, id))
-			continue
-		}
-		if err != nil {
-			return err
 		}
 		children, isVertex := links[id]
 		if e.Refs != 0 || (e.Kind != segment.Data && !isVertex) {
@@ -141,14 +156,24 @@ func (s *Store) sweepStep(ids []ID, links map[ID][]ID, total *Swept) error {
 		s.db.Delete(blockKey(keyZero, id))
 		s.pend.changes[id] = change{dead: &e}
 		for _, child := range children {
-			c := s.pend.changes[child]
-			c.delta--
-			s.pend.changes[child] = c
+			s.ref(child, -1)
 		}
 		total.Blocks++
 		total.StoredBytes += e.Stored()
 	}
 	return nil
+}
+
+// busy reports whether the block has changes that are not committed, or is
+// held. The caller holds commitMu and pend.
+func (s *Store) busy(id ID) bool {
+	if _, touched := s.pend.changes[id]; touched {
+		return true
+	}
+	if _, touched := s.frozen[id]; touched {
+		return true
+	}
+	return s.pend.holds.has(id)
 }
 
 func (s *Store) removeEmptySegments(total *Swept) error {
@@ -182,16 +207,16 @@ func (s *Store) removeEmptySegments(total *Swept) error {
 // segmentEmpty reports whether no row, committed or pending, points into the
 // sealed segment n. A sealed segment gets no new records, so it stays empty.
 func (s *Store) segmentEmpty(n uint64) (bool, error) {
+	s.awaitPuts()
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
-	if len(s.frozen) > 0 {
+	// What is not written may say empty where the database still refers.
+	if len(s.frozen) > 0 || s.unwritten {
 		return false, nil
 	}
-	s.hold.Lock()
 	s.pend.Lock()
 	fresh := s.pend.fresh[n]
 	s.pend.Unlock()
-	s.hold.Unlock()
 	if fresh > 0 {
 		return false, nil
 	}
@@ -204,4 +229,42 @@ func (s *Store) segmentEmpty(n uint64) (bool, error) {
 	}
 	row, err := decodeSegmentRow(b)
 	return row.Live == 0, err
+}
+
+// awaitPuts waits for the Puts under way: they may have appended to a segment
+// and not yet made the row that says so.
+func (s *Store) awaitPuts() {
+	s.puts.Lock()
+	landings := slices.Collect(maps.Values(s.puts.flying))
+	s.puts.Unlock()
+	for _, landed := range landings {
+		<-landed
+	}
+}
+
+// dropStaleSegmentRows removes the rows of segments that are gone: a crash can
+// come between removing a segment and committing that its row is gone.
+func (s *Store) dropStaleSegmentRows() error {
+	there := make(map[uint64]bool)
+	for _, seg := range s.tiers.Segments() {
+		there[seg.Number] = true
+	}
+	var stale []uint64
+	err := s.db.ScanPrefix([]byte{keySegment}, func(key, value []byte) error {
+		n, row, err := decodeSegmentKeyRow(key, value)
+		switch {
+		case err != nil:
+			return err
+		case there[n]:
+		case row.Live == 0:
+			stale = append(stale, n)
+		default:
+			s.log.Error("a segment is missing", "segment", fmt.Sprintf("%016x", n), "bytes", row.Live)
+		}
+		return nil
+	})
+	for _, n := range stale {
+		s.db.Delete(segmentKey(n))
+	}
+	return err
 }

@@ -1,12 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/bits"
-	"sync"
-	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
@@ -27,6 +26,17 @@ type Totals struct {
 	Sizes      [25]int64 `json:"size_histogram"`
 	Refs       [33]int64 `json:"refcount_histogram"`
 	Entropies  [17]int64 `json:"entropy_histogram"`
+	Objects    objects   `json:"objects"`
+}
+
+type objects struct {
+	Count int64 `json:"count"` // names
+	Bytes int64 `json:"bytes"` // of the objects, each counted for each name
+}
+
+func (o *objects) add(size, sign int64) {
+	o.Count += sign
+	o.Bytes += sign * size
 }
 
 func (t *Totals) count(e Entry, sign int64) {
@@ -68,58 +78,53 @@ func (s *Store) loadTotals() error {
 	if err != nil {
 		return err
 	}
-	if _, err := binary.Decode(b, binary.LittleEndian, &s.totals.Totals); err != nil {
-		return fmt.Errorf("totals row: %w", ErrCorrupt)
+	if s.totals.Totals, err = decodeTotals(b); err != nil {
+		return err
 	}
 	return nil
 }
 
-// commitStats times commits.
-type commitStats struct {
-	mu struct {
-		sync.Mutex
-		h *hdrhistogram.Histogram
+// decodeTotals reads the row. A row of an earlier version may lack fields at
+// the end; they are zero.
+func decodeTotals(b []byte) (Totals, error) {
+	var t Totals
+	b = append(bytes.Clone(b), make([]byte, max(0, binary.Size(t)-len(b)))...)
+	n, err := binary.Decode(b, binary.LittleEndian, &t)
+	if err != nil || n != len(b) {
+		return t, fmt.Errorf("totals row of %d bytes: %w", len(b), ErrCorrupt)
 	}
+	return t, nil
 }
 
-func (c *commitStats) add(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.mu.h == nil {
-		c.mu.h = hdrhistogram.New(1, int64(time.Hour/time.Microsecond), 2)
+// Unique returns the plain bytes of all data blocks, each counted once.
+func (t *Totals) Unique() int64 { return t.Raw[segment.Data] }
+
+// StoredBytes returns what all records take, vertices and unreferenced ones
+// among them.
+func (t *Totals) StoredBytes() int64 {
+	var n int64
+	for _, k := range t.Stored {
+		n += k
 	}
-	_ = c.mu.h.RecordValue(int64(d / time.Microsecond)) // longer than an hour is not recorded
+	return n
+}
+
+// DedupRatio returns how many bytes refer to each byte of data that is kept, 0
+// for none.
+func (t *Totals) DedupRatio() float64 { return ratio(t.Referenced, t.Unique()) }
+
+// CompressionRatio returns plain over stored bytes of data blocks, 0 for none.
+func (t *Totals) CompressionRatio() float64 { return ratio(t.Unique(), t.Stored[segment.Data]) }
+
+func ratio(a, b int64) float64 {
+	if b == 0 {
+		return 0
+	}
+	return float64(a) / float64(b)
 }
 
 // A Latency summarizes how long something took.
-type Latency struct {
-	Count int64   `json:"count"`
-	P50   float64 `json:"p50_ms"`
-	P95   float64 `json:"p95_ms"`
-	P99   float64 `json:"p99_ms"`
-	Max   float64 `json:"max_ms"`
-}
+type Latency = db.Latency
 
 // Summarize reads a histogram of microseconds.
-func Summarize(h *hdrhistogram.Histogram) Latency {
-	if h == nil {
-		return Latency{}
-	}
-	ms := func(us int64) float64 { return float64(us) / 1000 }
-	return Latency{h.TotalCount(), ms(h.ValueAtQuantile(50)), ms(h.ValueAtQuantile(95)), ms(h.ValueAtQuantile(99)), ms(h.Max())}
-}
-
-func (c *commitStats) latency() Latency {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return Summarize(c.mu.h)
-}
-
-// Stats tells what is inside the store.
-type Stats struct {
-	Totals  Totals  `json:"totals"`
-	Commits Latency `json:"commits"`
-	Tiers   any     `json:"tiers"`
-	DB      any     `json:"database"`
-	Disk    int64   `json:"free_disk_bytes"`
-}
+func Summarize(h *hdrhistogram.Histogram) Latency { return db.Summarize(h) }

@@ -23,23 +23,51 @@ func AppendLinks(b []byte, links []ID) []byte {
 	return b
 }
 
-// SplitVertex returns a vertex's links and payload; both alias vertex or copies
-// of it. The error is ErrCorrupt.
+// SplitVertex returns a vertex's links and payload; the payload aliases vertex.
+// The error is ErrCorrupt.
 func SplitVertex(vertex []byte) (links []ID, payload []byte, err error) {
-	n, w := binary.Uvarint(vertex)
-	if w <= 0 || n > uint64(len(vertex)-w)/uint64(len(ID{})) {
+	r := reader{b: vertex}
+	n := r.uvarint(uint64(len(vertex) / len(ID{})))
+	if r.bad || n*uint64(len(ID{})) > uint64(len(r.b)) {
 		return nil, nil, fmt.Errorf("vertex of %d bytes claims more links than it holds: %w", len(vertex), ErrCorrupt)
 	}
-	vertex = vertex[w:]
 	links = make([]ID, n)
 	for i := range links {
-		links[i], vertex = ID(vertex[:len(ID{})]), vertex[len(ID{}):]
+		links[i], r.b = ID(r.b[:len(ID{})]), r.b[len(ID{}):]
 	}
-	return links, vertex, nil
+	return links, r.b, nil
 }
 
 // Links returns the links of an encoded vertex.
 func Links(vertex []byte) ([]ID, error) {
 	links, _, err := SplitVertex(vertex)
 	return links, err
+}
+
+// A reader takes fields off the front of an encoding; the first failure sticks.
+type reader struct {
+	b   []byte
+	bad bool
+}
+
+// uvarint takes a number up to most. A number has one encoding, the shortest:
+// equal vertices must be equal bytes.
+func (r *reader) uvarint(most uint64) uint64 {
+	v, n := binary.Uvarint(r.b)
+	if n <= 0 || v > most || n > 1 && r.b[n-1] == 0 {
+		r.bad = true
+		return 0
+	}
+	r.b = r.b[n:]
+	return v
+}
+
+func (r *reader) byte() byte {
+	if len(r.b) == 0 {
+		r.bad = true
+		return 0
+	}
+	c := r.b[0]
+	r.b = r.b[1:]
+	return c
 }

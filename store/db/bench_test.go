@@ -96,8 +96,8 @@ func BenchmarkCommit4K(b *testing.B) {
 		commit(b, d)
 	}
 	s := d.Stats().CommitLatency
-	b.ReportMetric(float64(s.P50.Microseconds()), "p50-us")
-	b.ReportMetric(float64(s.P99.Microseconds()), "p99-us")
+	b.ReportMetric(s.P50*1000, "p50-us")
+	b.ReportMetric(s.P99*1000, "p99-us")
 }
 
 // BenchmarkCommit10k commits 10,000 rows at a time.

@@ -103,7 +103,6 @@ func Open(opt Options) (*DB, error) {
 	d := &DB{opt: opt, log: opt.Logger}
 	d.mu.active, d.mu.frozen = new(overlay), new(overlay)
 	d.readers.at = make(map[uint64]int)
-	d.meter.init()
 	if err := makeDir(opt.Dir); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", opt.Dir, err)
 	}

@@ -23,33 +23,62 @@ type Stats struct {
 	CommitLatency Latency `json:"commit_latency"`
 }
 
-// Latency is a distribution in brief.
+// A Latency summarizes how long something took, in milliseconds.
 type Latency struct {
-	P50 time.Duration `json:"p50"`
-	P95 time.Duration `json:"p95"`
-	P99 time.Duration `json:"p99"`
-	Max time.Duration `json:"max"`
+	Count int64   `json:"count"`
+	P50   float64 `json:"p50_ms"`
+	P95   float64 `json:"p95_ms"`
+	P99   float64 `json:"p99_ms"`
+	Max   float64 `json:"max_ms"`
+}
+
+// Summarize reads a histogram of microseconds; nil is an empty one.
+func Summarize(h *hdrhistogram.Histogram) Latency {
+	if h == nil {
+		return Latency{}
+	}
+	ms := func(us int64) float64 { return float64(us) / 1000 }
+	return Latency{h.TotalCount(), ms(h.ValueAtQuantile(50)), ms(h.ValueAtQuantile(95)), ms(h.ValueAtQuantile(99)), ms(h.Max())}
+}
+
+// A Timer keeps a histogram of durations from 1 us to 100 s at two digits, in
+// 20 KiB once it is used; longer ones count as 100 s. The zero Timer is empty.
+type Timer struct {
+	mu sync.Mutex
+	h  *hdrhistogram.Histogram
+}
+
+// Add notes a duration.
+func (t *Timer) Add(took time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.h == nil {
+		t.h = hdrhistogram.New(1, (100 * time.Second).Microseconds(), 2)
+	}
+	_ = t.h.RecordValue(min(took.Microseconds(), t.h.HighestTrackableValue()))
+}
+
+// Latency summarizes what was noted.
+func (t *Timer) Latency() Latency {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return Summarize(t.h)
 }
 
 // meter counts commits.
 type meter struct {
+	latency Timer
 	mu      sync.Mutex
 	stats   Stats
-	latency *hdrhistogram.Histogram
-}
-
-// init sets the range of the histogram: 1 us to 100 s at two digits, 20 KiB.
-func (m *meter) init() {
-	m.latency = hdrhistogram.New(1, (100 * time.Second).Microseconds(), 2)
 }
 
 func (m *meter) committed(rows int, bytes int64, took time.Duration) {
+	m.latency.Add(took)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.stats.Commits++
 	m.stats.RowsWritten += uint64(rows)
 	m.stats.BytesWritten += uint64(bytes - int64(rows)*rowOverhead)
-	_ = m.latency.RecordValue(min(took.Microseconds(), m.latency.HighestTrackableValue()))
 }
 
 func (m *meter) failed() {
@@ -61,11 +90,8 @@ func (m *meter) failed() {
 func (m *meter) read() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	at := func(q float64) time.Duration {
-		return time.Duration(m.latency.ValueAtQuantile(q)) * time.Microsecond
-	}
 	s := m.stats
-	s.CommitLatency = Latency{P50: at(50), P95: at(95), P99: at(99), Max: at(100)}
+	s.CommitLatency = m.latency.Latency()
 	return s
 }
 

@@ -1,0 +1,363 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/quarxtor/quarxfs/tiering"
+	"github.com/quarxtor/quarxfs/tiering/segment"
+)
+
+// CheckOptions say how thorough a check is and what the store cannot know.
+type CheckOptions struct {
+	// Data has every record read and hashed (I2), not only those of vertices.
+	Data bool
+	// Holders call ref for every reference that their rows make to a block:
+	// the volume's extents. They may read the database and must not write.
+	Holders []func(ctx context.Context, ref func(ID)) error
+}
+
+// A Problem is a broken invariant.
+type Problem struct {
+	Invariant string `json:"invariant"` // as in docs/design.md, such as I4
+	Subject   string `json:"subject"`
+	Text      string `json:"text"`
+}
+
+func (p Problem) String() string { return p.Invariant + ": " + p.Subject + ": " + p.Text }
+
+// maxProblems is how many problems a Report lists; the rest is counted.
+const maxProblems = 1000
+
+// A Report is what a check found.
+type Report struct {
+	Blocks   int64     `json:"blocks"` // vertices among them
+	Vertices int64     `json:"vertices"`
+	Objects  int64     `json:"objects"`
+	Segments int64     `json:"segments"`
+	Count    int64     `json:"problem_count"`
+	Problems []Problem `json:"problems"`
+}
+
+func (r *Report) add(invariant, subject, format string, args ...any) {
+	if r.Count++; r.Count <= maxProblems {
+		r.Problems = append(r.Problems, Problem{invariant, subject, fmt.Sprintf(format, args...)})
+	}
+}
+
+// checkShard is about how many blocks' references are counted at a time: 48
+// bytes of memory each.
+const checkShard = 4 << 20
+
+// Check commits, and then compares all that the store keeps twice: the index
+// with the segments (I1, I2, I6), reference counts with references (I4, I5), and
+// the rows of sums with what they sum up. Problems are reported and not mended;
+// the error is for a check that could not be finished. Writers wait while it
+// runs.
+func (s *Store) Check(ctx context.Context, o CheckOptions) (Report, error) {
+	c := checker{s: s, o: o, segments: make(map[uint64]int64), bad: make(map[ID]bool)}
+	err := s.standstill(func() error { return c.run(ctx) })
+	if err != nil {
+		err = fmt.Errorf("check: %w", err)
+	}
+	return c.report, err
+}
+
+// standstill runs fn when all is committed and while nothing changes.
+func (s *Store) standstill(fn func() error) error {
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	if err := s.flush(); err != nil {
+		return err
+	}
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	if err := s.cut(); err != nil {
+		return err
+	}
+	s.pend.Lock()
+	defer s.pend.Unlock()
+	s.freeze() // once more: what was Put since the cut
+	if err := s.settle(); err != nil {
+		return err
+	}
+	return fn()
+}
+
+type checker struct {
+	s        *Store
+	o        CheckOptions
+	report   Report
+	totals   Totals
+	segments map[uint64]int64 // live bytes
+	bad      map[ID]bool      // vertices that cannot be read
+}
+
+func (c *checker) run(ctx context.Context) error {
+	steps := []func(context.Context) error{c.index, c.zeroRows, c.objectRows, c.segmentRows, c.records, c.references}
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	if stored := c.s.totalsNow(); stored != c.totals {
+		c.report.add("totals", "index", "the totals row says %+v, the rows add up to %+v", stored, c.totals)
+	}
+	return nil
+}
+
+// scan walks over all rows of one kind.
+func (c *checker) scan(ctx context.Context, prefix byte, fn func(key, value []byte) error) error {
+	return c.s.db.ScanPrefix([]byte{prefix}, func(key, value []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return fn(key, value)
+	})
+}
+
+// index adds the rows up, and sees that a row of an unreferenced block has a
+// zero row.
+func (c *checker) index(ctx context.Context) error {
+	return c.scan(ctx, keyBlock, func(key, value []byte) error {
+		id, e, err := decodeBlockRow(key, value)
+		if err != nil {
+			c.report.add("row", fmt.Sprintf("%x", key), "%v", err)
+			return nil
+		}
+		c.report.Blocks++
+		if e.Kind != segment.Data {
+			c.report.Vertices++
+		}
+		c.totals.count(e, 1)
+		c.segments[e.Loc.Segment] += e.Stored()
+		_, err = c.s.db.Get(blockKey(keyZero, id))
+		if isZero := err == nil; isZero != (e.Refs == 0) {
+			c.report.add("I4", id.String(), "%d references, and a zero row: %v", e.Refs, isZero)
+		}
+		return nil
+	})
+}
+
+func (c *checker) zeroRows(ctx context.Context) error {
+	return c.scan(ctx, keyZero, func(key, _ []byte) error {
+		id, err := idInKey(key)
+		if err == nil {
+			_, err = c.s.Lookup(id)
+		}
+		if err != nil {
+			c.report.add("I4", fmt.Sprintf("%x", key), "zero row: %v", err)
+		}
+		return nil
+	})
+}
+
+func (c *checker) objectRows(ctx context.Context) error {
+	err := c.scan(ctx, keyName, func(key, value []byte) error {
+		o, err := decodeObject(string(key[1:]), value)
+		if err != nil {
+			c.report.add("row", string(key), "%v", err)
+			return nil
+		}
+		c.report.Objects++
+		c.totals.Objects.add(o.Size, 1)
+		if _, err := c.s.db.Get(objectKey(o.ID, o.Name)); err != nil {
+			c.report.add("row", o.Name, "not found by its ID: %v", err)
+		}
+		is, err := c.s.describe(o.ID)
+		if err != nil {
+			c.report.add("I5", o.Name, "%v", err)
+		} else if is.Size != o.Size || is.Data != o.Data {
+			c.report.add("row", o.Name, "says %d bytes, %d of data; the object has %d and %d", o.Size, o.Data, is.Size, is.Data)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return c.scan(ctx, keyObject, func(key, _ []byte) error {
+		id, err := idInKey(key)
+		if err == nil {
+			var o ObjectInfo
+			if o, err = c.s.named(string(key[1+len(id):])); err == nil && o.ID != id {
+				err = errors.New("the name is another object's")
+			}
+		}
+		if err != nil {
+			c.report.add("row", fmt.Sprintf("%x", key), "%v", err)
+		}
+		return nil
+	})
+}
+
+func (c *checker) segmentRows(ctx context.Context) error {
+	err := c.scan(ctx, keySegment, func(key, value []byte) error {
+		n, row, err := decodeSegmentKeyRow(key, value)
+		if err != nil {
+			c.report.add("row", fmt.Sprintf("%x", key), "%v", err)
+			return nil
+		}
+		if row.Live != c.segments[n] || row.Live > row.Written {
+			c.report.add("row", segmentName(n), "says %d of %d bytes are live, the rows add up to %d", row.Live, row.Written, c.segments[n])
+		}
+		delete(c.segments, n)
+		return nil
+	})
+	for n, live := range c.segments {
+		c.report.add("row", segmentName(n), "has %d live bytes and no row", live)
+	}
+	return err
+}
+
+func segmentName(n uint64) string { return fmt.Sprintf("segment %016x", n) }
+
+// records sees that every row points at the record of its block. (I1, I6) The
+// segments are walked in their own order; only if that did not find all is
+// every row looked at.
+func (c *checker) records(ctx context.Context) error {
+	c.report.Segments = int64(len(c.s.tiers.Segments()))
+	var found int64
+	err := c.s.tiers.Scan(func(loc tiering.Location, h segment.Header) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		e, err := c.s.Lookup(h.ID)
+		if err != nil || e.Loc != loc {
+			return nil // no longer, or never, referred to
+		}
+		found++
+		c.record(h.ID, e)
+		return nil
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err == nil && found == c.report.Blocks {
+		return nil
+	}
+	if err != nil {
+		c.report.add("I6", "segments", "%v", err)
+	}
+	return c.scan(ctx, keyBlock, func(key, value []byte) error {
+		id, e, err := decodeBlockRow(key, value)
+		if err == nil {
+			if _, err = c.s.tiers.Stored(e.Loc); err != nil {
+				c.report.add("I1", id.String(), "%v", err)
+			}
+		}
+		return nil
+	})
+}
+
+func (c *checker) record(id ID, e Entry) {
+	if !c.o.Data && e.Kind == segment.Data {
+		return
+	}
+	h, plain, err := c.s.tiers.Read(e.Loc)
+	switch {
+	case err != nil:
+		c.report.add("I2", id.String(), "%v", err)
+	case h.ID != id, h.Kind != e.Kind, h.Codec != e.Codec, h.RawLen != e.Raw:
+		c.report.add("I6", id.String(), "the row says %s %s of %d bytes, the record %s %s %s of %d",
+			e.Codec, e.Kind, e.Raw, ID(h.ID), h.Codec, h.Kind, h.RawLen)
+	case e.Kind == segment.File:
+		if _, err := DecodeFileVertex(plain); err != nil {
+			c.report.add("I2", id.String(), "%v", err)
+		}
+	}
+}
+
+// references counts what refers to each block, for some of the blocks at a time.
+func (c *checker) references(ctx context.Context) error {
+	shards := min(256, int(c.report.Blocks/checkShard)+1)
+	for i := range shards {
+		lo, hi := i*256/shards, (i+1)*256/shards
+		counts := make(map[ID]uint64)
+		ref := func(id ID) {
+			if int(id[0]) >= lo && int(id[0]) < hi {
+				counts[id]++
+			}
+		}
+		if err := c.count(ctx, ref); err != nil {
+			return err
+		}
+		if err := c.compare(ctx, lo, hi, counts); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *checker) count(ctx context.Context, ref func(ID)) error {
+	for _, h := range c.o.Holders {
+		if err := h(ctx, ref); err != nil {
+			return err
+		}
+	}
+	err := c.scan(ctx, keyName, func(key, value []byte) error {
+		if o, err := decodeObject(string(key[1:]), value); err == nil {
+			ref(o.ID)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return c.scan(ctx, keyBlock, func(key, value []byte) error {
+		id, e, err := decodeBlockRow(key, value)
+		if err != nil || e.Kind == segment.Data || c.bad[id] {
+			return nil
+		}
+		_, plain, err := c.s.tiers.Read(e.Loc)
+		if err == nil {
+			var links []ID
+			if links, err = Links(plain); err == nil {
+				for _, child := range links {
+					ref(child)
+				}
+				return nil
+			}
+		}
+		c.bad[id] = true
+		c.report.add("I5", id.String(), "its links cannot be read: %v", err)
+		return nil
+	})
+}
+
+// compare takes the counts of the blocks whose IDs start with a byte in
+// [lo, hi).
+func (c *checker) compare(ctx context.Context, lo, hi int, counts map[ID]uint64) error {
+	to := []byte{keyBlock + 1}
+	if hi < 256 {
+		to = []byte{keyBlock, byte(hi)}
+	}
+	err := c.s.db.Scan([]byte{keyBlock, byte(lo)}, to, func(key, value []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		id, e, err := decodeBlockRow(key, value)
+		if err != nil {
+			return nil
+		}
+		if counts[id] != e.Refs {
+			c.report.add("I4", id.String(), "%s has a count of %d, and %d references", e.Kind, e.Refs, counts[id])
+		}
+		delete(counts, id)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	missing := make([]ID, 0, len(counts))
+	for id := range counts {
+		missing = append(missing, id)
+	}
+	slices.SortFunc(missing, func(a, b ID) int { return bytes.Compare(a[:], b[:]) })
+	for _, id := range missing {
+		c.report.add("I5", id.String(), "missing, and has %d references", counts[id])
+	}
+	return nil
+}

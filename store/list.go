@@ -1,0 +1,151 @@
+package store
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/tiering/segment"
+)
+
+// BlockInfo is what the index says about a block.
+type BlockInfo struct {
+	ID      ID      `json:"id"`
+	Kind    string  `json:"kind"`  // data, file, tree or snapshot
+	Codec   string  `json:"codec"` // raw, s2 or zstd
+	Raw     int64   `json:"raw_bytes"`
+	Stored  int64   `json:"stored_bytes"` // of the record, with its header
+	Refs    uint64  `json:"refs"`
+	Entropy float64 `json:"entropy"` // bits a byte, 0 to 8
+	Tier    string  `json:"tier"`
+	Segment uint64  `json:"segment"`
+	Offset  int64   `json:"offset"`
+}
+
+// A BlockFilter chooses blocks; its zero value chooses all.
+type BlockFilter struct {
+	Kind    segment.Kind // 0: any
+	MinRefs uint64
+	MaxRefs uint64 // 0: any
+	Unused  bool   // only blocks that nothing refers to; MinRefs and MaxRefs are not looked at
+	Prefix  string // hex digits that the ID starts with
+}
+
+func (f *BlockFilter) matches(e Entry) bool {
+	switch {
+	case f.Kind != 0 && e.Kind != f.Kind:
+		return false
+	case f.Unused:
+		return e.Refs == 0
+	}
+	return e.Refs >= f.MinRefs && (f.MaxRefs == 0 || e.Refs <= f.MaxRefs)
+}
+
+// tierName is the name of a Location's tier.
+func tierName(tier uint8) string {
+	if tier == 0 {
+		return "hot"
+	}
+	return fmt.Sprintf("tier %d", tier)
+}
+
+// Blocks calls fn for every block that the filter chooses, in order of ID, as
+// the index was when it was called; references that are not committed yet are
+// not counted. ErrStop of fn ends the walk; any other error of fn does too, and
+// is returned. Errors: ErrConfig for a prefix that is not one.
+func (s *Store) Blocks(ctx context.Context, filter BlockFilter, fn func(BlockInfo) error) error {
+	lo, hi, ok := prefixRange(filter.Prefix)
+	if !ok {
+		return fmt.Errorf("ID prefix %q is not up to %d hex digits: %w", filter.Prefix, 2*len(lo), ErrConfig)
+	}
+	return s.db.Scan(prefixKey(keyBlock, lo), prefixEnd(keyBlock, hi), func(key, value []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		id, e, err := decodeBlockRow(key, value)
+		if err != nil {
+			return err
+		}
+		if !filter.matches(e) {
+			return nil
+		}
+		return fn(BlockInfo{
+			ID: id, Kind: e.Kind.String(), Codec: e.Codec.String(), Raw: int64(e.Raw), Stored: e.Stored(), Refs: e.Refs,
+			Entropy: e.EntropyBits(), Tier: tierName(e.Loc.Tier), Segment: e.Loc.Segment, Offset: int64(e.Loc.Offset),
+		})
+	})
+}
+
+func decodeBlockRow(key, value []byte) (ID, Entry, error) {
+	id, err := idInKey(key)
+	if err != nil {
+		return id, Entry{}, err
+	}
+	e, err := decodeEntry(value)
+	if err != nil {
+		err = fmt.Errorf("block %s: %w", id, err)
+	}
+	return id, e, err
+}
+
+// Stats tells what is inside the store and what it did since it was opened.
+type Stats struct {
+	Totals  Totals     `json:"totals"`  // as of the last commit
+	Commits db.Latency `json:"commits"` // whole ones: flush, segments, database
+	Cache   CacheStats `json:"cache"`
+	Tiers   []Tier     `json:"tiers"`
+	DB      db.Stats   `json:"database"`
+	Disk    Disk       `json:"disk"`
+}
+
+// CacheStats are the RAM tier's. Bytes and Limit are of plain blocks.
+type CacheStats struct {
+	Hits            uint64  `json:"hits"`
+	Misses          uint64  `json:"misses"`
+	HitRatio        float64 `json:"hit_ratio"` // 0 to 1
+	Prefetched      uint64  `json:"prefetched"`
+	PrefetchDropped uint64  `json:"prefetch_dropped"`
+	Entries         int     `json:"entries"`
+	Bytes           int64   `json:"bytes"`
+	Limit           int64   `json:"limit_bytes"`
+}
+
+// Tier is one tier on disk.
+type Tier struct {
+	Name         string `json:"name"`
+	Segments     int    `json:"segments"`
+	Bytes        int64  `json:"bytes"` // of the segments, dead records among them
+	Reads        uint64 `json:"reads"`
+	BytesRead    uint64 `json:"bytes_read"`
+	Writes       uint64 `json:"writes"`
+	BytesWritten uint64 `json:"bytes_written"`
+}
+
+// Disk is the filesystem that the store is on. Free is what may still be
+// written before writes get ErrFull.
+type Disk struct {
+	Total int64 `json:"total_bytes"`
+	Free  int64 `json:"free_bytes"`
+}
+
+// Stats returns the figures of this moment. It is cheap enough to be called
+// every second.
+func (s *Store) Stats() Stats {
+	t := s.tiers.Stats()
+	st := Stats{
+		Totals:  s.totalsNow(),
+		Commits: s.commits.Latency(),
+		Cache: CacheStats{
+			Hits: t.RAM.Hits, Misses: t.RAM.Misses, HitRatio: t.RAM.HitRatio(),
+			Prefetched: t.RAM.Prefetched, PrefetchDropped: t.RAM.PrefetchDropped,
+			Entries: t.RAM.Entries, Bytes: t.RAM.Bytes, Limit: t.RAM.Limit,
+		},
+		Tiers: []Tier{{
+			Name: tierName(0), Segments: t.Hot.Segments, Bytes: t.Hot.Bytes,
+			Reads: t.Hot.Reads, BytesRead: t.Hot.BytesRead, Writes: t.Hot.Writes, BytesWritten: t.Hot.BytesWritten,
+		}},
+		DB: s.db.Stats(),
+	}
+	st.Disk.Total, st.Disk.Free, _ = s.Space() // no figures are better than no stats
+	return st
+}
