@@ -2,6 +2,7 @@ package fs
 
 import (
 	"strings"
+	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
@@ -87,9 +88,16 @@ func (f *filesystem) change(in *fuse.SetAttrIn) volume.Change {
 	return c
 }
 
+const selinuxXattr = "security.selinux"
+
 func (f *filesystem) GetXAttr(_ <-chan struct{}, h *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
 	defer f.meter.time(opGetXattr)()
 	value, err := f.vol.GetXattr(ino(h), name)
+	if err == syscall.ENODATA && name == selinuxXattr {
+		// ls asks for this label of every file until it hears that there are
+		// none; the kernel does not remember the answer.
+		err = syscall.EOPNOTSUPP
+	}
 	if err != nil {
 		return 0, f.status("getxattr", err)
 	}

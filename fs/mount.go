@@ -141,7 +141,7 @@ func (o MountOptions) fuse() *fuse.MountOptions {
 		EnableSymlinkCaching:     true,
 		ExplicitDataCacheControl: true,
 		ExtraCapabilities: fuse.CAP_WRITEBACK_CACHE | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_NO_OPENDIR_SUPPORT |
-			fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT | fuse.CAP_READDIRPLUS_AUTO,
+			fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT,
 		DisabledCapabilities: fuse.CAP_PASSTHROUGH,
 	}
 }

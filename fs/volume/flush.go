@@ -66,6 +66,9 @@ func (v *Volume) flushAll(mode flushMode) error {
 		list = append(list, n)
 	}
 	v.dirty.Unlock()
+	if len(list) == 1 {
+		return v.flushNode(list[0], mode) // an fsync's usual case needs no other goroutine
+	}
 	workers := min(runtime.GOMAXPROCS(0), len(list))
 	errs := make([]error, workers)
 	var next atomic.Int64

@@ -13,8 +13,9 @@ import (
 // fsync. They stay in node.runs, so readers see no difference, and are folded
 // into blocks when the runs have grown or have been left alone for a while.
 const (
-	maxStagedNode = 1 << 20  // bytes of one file
-	maxStaged     = 16 << 20 // bytes of all files
+	maxStagedRun  = 256 << 10 // bytes of one run
+	maxStagedNode = 1 << 20   // bytes of one file
+	maxStaged     = 16 << 20  // bytes of all files
 )
 
 // stageable reports whether the node's runs are better staged than folded.
@@ -24,7 +25,7 @@ func (v *Volume) stageable(n *node) bool {
 		return false
 	}
 	for _, r := range n.runs {
-		if len(r.data) >= v.chunker.Avg() {
+		if len(r.data) >= maxStagedRun {
 			return false
 		}
 	}
