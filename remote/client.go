@@ -34,6 +34,11 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 	if err != nil {
 		return nil, err
 	}
+	return c.send(req)
+}
+
+// send returns a good answer; a bad one becomes an error.
+func (c *Client) send(req *http.Request) (*http.Response, error) {
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, err
@@ -44,7 +49,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 	defer resp.Body.Close()
 	var e envelope
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&e); err != nil || e.Error == nil {
-		return nil, fmt.Errorf("%s %s: the server answers %s", method, path, resp.Status)
+		return nil, fmt.Errorf("%s %s: the server answers %s", req.Method, req.URL.Path, resp.Status)
 	}
 	return nil, e.Error.err()
 }

@@ -22,6 +22,7 @@ var kinds = []struct {
 }{
 	{"bad_request", ErrRequest, http.StatusBadRequest},
 	{"config", store.ErrConfig, http.StatusBadRequest},
+	{"range", store.ErrRange, http.StatusRequestedRangeNotSatisfiable},
 	{"not_found", store.ErrNotFound, http.StatusNotFound},
 	{"ambiguous", store.ErrAmbiguous, http.StatusConflict},
 	{"corrupt", store.ErrCorrupt, http.StatusInternalServerError},

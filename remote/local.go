@@ -2,6 +2,8 @@ package remote
 
 import (
 	"context"
+	"errors"
+	"io"
 	"os"
 	"time"
 
@@ -14,28 +16,73 @@ type Local struct {
 	env   Surroundings
 }
 
+// Surroundings are what only the process around a store knows; what is nil or
+// empty is left out.
+type Surroundings struct {
+	Started    time.Time // of the daemon; zero: this process is none
+	Mountpoint string
+	Volume     func() VolumeStats
+	FUSE       func() FUSE
+	Files      Files
+}
+
 // NewLocal returns the node of an open store. The caller closes the store.
 func NewLocal(st *store.Store, env Surroundings) *Local { return &Local{st, env} }
 
+var (
+	_ Node = (*Local)(nil)
+	_ Node = (*Client)(nil)
+)
+
 // Stats implements Node.
-func (l *Local) Stats(context.Context) (Stats, error) {
-	total, free, err := l.store.Space()
-	s := Stats{
-		Store:      StoreInfo{l.store.Dir(), l.store.Config()},
-		Mountpoint: l.env.Mountpoint,
-		Memory:     memory(),
-		Disk:       Disk{total, free},
+func (l *Local) Stats(ctx context.Context) (Stats, error) {
+	s := summarize(l.store.Stats())
+	if err := l.store.Objects(ctx, func(Object) error { s.Objects++; return nil }); err != nil {
+		return s, err
 	}
+	s.Store = StoreInfo{l.store.Dir(), l.store.Config()}
 	s.Store.Chunker.Key = nil // it is a secret of the store
+	s.Mountpoint = l.env.Mountpoint
+	s.Memory = memory()
 	if l.env.Volume != nil {
 		s.Volume = l.env.Volume()
 	}
 	if l.env.FUSE != nil {
 		s.FUSE = l.env.FUSE()
+	}
+	if !l.env.Started.IsZero() {
 		s.Daemon = Daemon{os.Getpid(), s.Memory.RSS, time.Since(l.env.Started).Seconds()}
 	}
-	return s, err
+	return s, nil
 }
 
 // Sync implements Node.
 func (l *Local) Sync(context.Context) error { return l.store.Commit() }
+
+var errNoFiles = errors.New("this node has no filesystem to list")
+
+// ListFiles implements Files.
+func (l *Local) ListFiles(ctx context.Context, filter FileFilter, fn func(File) error) error {
+	if l.env.Files == nil {
+		return errNoFiles
+	}
+	return l.env.Files.ListFiles(ctx, filter, fn)
+}
+
+// Put implements Node.
+func (l *Local) Put(ctx context.Context, name string, r io.Reader) (Object, error) {
+	return l.store.Ingest(ctx, r, name)
+}
+
+// Get implements Node.
+func (l *Local) Get(ctx context.Context, ref string, off, length int64, w io.Writer) error {
+	return l.store.Fetch(ctx, ref, off, length, w)
+}
+
+// Remove implements Node.
+func (l *Local) Remove(ctx context.Context, ref string) error { return l.store.Delete(ctx, ref) }
+
+// ListObjects implements Node.
+func (l *Local) ListObjects(ctx context.Context, fn func(Object) error) error {
+	return l.store.Objects(ctx, fn)
+}

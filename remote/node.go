@@ -3,7 +3,10 @@
 // over the daemon's control socket.
 package remote
 
-import "context"
+import (
+	"context"
+	"io"
+)
 
 // A Node is a store to talk to: Local, in this process, or Client, in another.
 // All methods are safe for concurrent use. Besides the errors named, any may
@@ -13,4 +16,23 @@ type Node interface {
 	Stats(ctx context.Context) (Stats, error)
 	// Sync makes durable all that was done before the call.
 	Sync(ctx context.Context) error
+
+	// ListBlocks calls fn for the blocks that pass, in the order of their IDs,
+	// until fn fails. ErrRequest: the filter makes no sense.
+	ListBlocks(ctx context.Context, filter BlockFilter, fn func(BlockInfo) error) error
+	Files
+
+	// Put stores what r gives as an object, durably, under a name unless that
+	// is empty. store.ErrFull: the disk is.
+	Put(ctx context.Context, name string, r io.Reader) (Object, error)
+	// Get writes an object's bytes from off on to w: length of them, fewer
+	// where the object ends, all if length is negative. ref is a name, an ID or
+	// what only one ID starts with. store.ErrNotFound, store.ErrAmbiguous; or
+	// store.ErrCorrupt, and then what w got is good but not all.
+	Get(ctx context.Context, ref string, off, length int64, w io.Writer) error
+	// Remove takes an object's reference away. store.ErrNotFound,
+	// store.ErrAmbiguous.
+	Remove(ctx context.Context, ref string) error
+	// ListObjects calls fn for every object until fn fails.
+	ListObjects(ctx context.Context, fn func(Object) error) error
 }

@@ -18,6 +18,13 @@ func Handler(n Node, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/stats", s.stats)
 	mux.HandleFunc("POST /v1/commit", s.commit)
+	mux.HandleFunc("GET /v1/blocks", s.blocks)
+	mux.HandleFunc("GET /v1/files", s.files)
+	mux.HandleFunc("GET /v1/objects", s.objects)
+	mux.HandleFunc("POST /v1/objects", s.put)
+	mux.HandleFunc("PUT /v1/objects/{ref...}", s.put)
+	mux.HandleFunc("GET /v1/objects/{ref...}", s.get)
+	mux.HandleFunc("DELETE /v1/objects/{ref...}", s.remove)
 	return mux
 }
 

@@ -1,25 +1,106 @@
 package remote
 
 import (
+	"math"
 	"os"
 	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// Stats is what `quarxfs stats --json` and /v1/stats tell.
+// Stats is what `quarxfs stats --json` and /v1/stats tell. Blocks, sizes and
+// histograms are as of the last commit.
 type Stats struct {
-	Store      StoreInfo `json:"store"`
-	Daemon     Daemon    `json:"daemon"`
-	Mountpoint string    `json:"mountpoint"` // "" when not mounted
-	Volume     any       `json:"volume"`
-	FUSE       FUSE      `json:"fuse"`
-	Memory     Memory    `json:"memory"`
-	Disk       Disk      `json:"disk"`
+	Store      StoreInfo   `json:"store"`
+	Daemon     Daemon      `json:"daemon"`
+	Mountpoint string      `json:"mountpoint"` // "" when not mounted
+	Volume     VolumeStats `json:"volume"`
+	Objects    int64       `json:"objects"`
+
+	// Logical counts every byte that a file or object refers to, holes not;
+	// Unique each distinct one of these once; Stored what all records take.
+	Logical          int64   `json:"logical_bytes"`
+	Unique           int64   `json:"unique_bytes"`
+	Stored           int64   `json:"stored_bytes"`
+	DedupRatio       float64 `json:"dedup_ratio"`       // Logical / Unique
+	CompressionRatio float64 `json:"compression_ratio"` // of data blocks: plain / stored
+
+	Blocks       map[string]BlockSum `json:"blocks"` // by kind
+	Unreferenced BlockSum            `json:"unreferenced"`
+	BlockSizes   []Bar               `json:"block_size_histogram"`
+	Entropies    []Bar               `json:"entropy_histogram"`
+	Refs         []Bar               `json:"refcount_histogram"`
+
+	Cache   store.CacheStats `json:"cache"`
+	Tiers   []store.Tier     `json:"tiers"`
+	Commits store.Latency    `json:"commits"`
+	DB      any              `json:"database"`
+	FUSE    FUSE             `json:"fuse"`
+	Memory  Memory           `json:"memory"`
+	Disk    store.Disk       `json:"disk"`
+}
+
+// BlockSum adds blocks up.
+type BlockSum struct {
+	Count  int64 `json:"count"`
+	Raw    int64 `json:"raw_bytes"`
+	Stored int64 `json:"stored_bytes"`
+}
+
+// A Bar counts the data blocks whose value is in [From, To).
+type Bar struct {
+	From  float64 `json:"from"`
+	To    float64 `json:"to"`
+	Count int64   `json:"count"`
+}
+
+// VolumeStats are the live filesystem's.
+type VolumeStats struct {
+	Inodes       int64 `json:"inodes"`
+	LogicalBytes int64 `json:"logical_bytes"` // sizes of all regular files
+	StagedBytes  int64 `json:"staged_bytes"`  // kept in the database until they grow to blocks
+	DirtyBytes   int64 `json:"dirty_bytes"`   // memory for what is not yet stored
+	CachedNodes  int   `json:"cached_inodes"`
+	KnownNodes   int   `json:"inodes_known_to_kernel"`
+	Orphans      int   `json:"unlinked_open_inodes"`
+}
+
+// summarize arranges the store's own figures.
+func summarize(st store.Stats) Stats {
+	t := &st.Totals
+	s := Stats{
+		Logical: t.Referenced, Unique: t.Unique(), Stored: t.StoredBytes(),
+		DedupRatio: t.DedupRatio(), CompressionRatio: t.CompressionRatio(),
+		Blocks:       make(map[string]BlockSum),
+		Unreferenced: BlockSum{Count: t.Zero, Stored: t.ZeroStored},
+		BlockSizes:   powers(t.Sizes[:]),
+		Refs:         powers(t.Refs[:]),
+		Cache:        st.Cache, Tiers: st.Tiers, Commits: st.Commits, DB: st.DB, Disk: st.Disk,
+	}
+	for i, kind := range blockKinds {
+		s.Blocks[kind] = BlockSum{t.Blocks[i+1], t.Raw[i+1], t.Stored[i+1]}
+	}
+	for i, n := range t.Entropies {
+		if n != 0 {
+			s.Entropies = append(s.Entropies, Bar{float64(i) / 2, float64(i+1) / 2, n})
+		}
+	}
+	return s
+}
+
+// powers makes bars of a histogram whose bucket i holds [2^(i-1), 2^i), and
+// leaves empty ones out.
+func powers(counts []int64) []Bar {
+	var bars []Bar
+	for i, n := range counts {
+		if n != 0 {
+			bars = append(bars, Bar{math.Floor(math.Ldexp(1, i-1)), math.Ldexp(1, i), n})
+		}
+	}
+	return bars
 }
 
 // StoreInfo is what was fixed when the store was made.
@@ -52,22 +133,6 @@ type Memory struct {
 	Limit      int64  `json:"go_limit_bytes"`
 	Goroutines int    `json:"goroutines"`
 	GCs        uint32 `json:"collections"`
-}
-
-// Disk is the filesystem under the store. Free is what may still be written
-// before writes are refused.
-type Disk struct {
-	Total int64 `json:"total_bytes"`
-	Free  int64 `json:"free_bytes"`
-}
-
-// Surroundings are what only the process around a store knows; what is nil or
-// empty is left out.
-type Surroundings struct {
-	Started    time.Time
-	Mountpoint string
-	Volume     func() any
-	FUSE       func() FUSE
 }
 
 func memory() Memory {

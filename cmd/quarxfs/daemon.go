@@ -135,7 +135,8 @@ func (d *daemon) start() (err error) {
 	node := remote.NewLocal(d.store, remote.Surroundings{
 		Started:    started,
 		Mountpoint: o.mountpoint,
-		Volume:     func() any { return d.volume.Stats() },
+		Volume:     func() remote.VolumeStats { return remote.VolumeStats(d.volume.Stats()) },
+		Files:      volumeFiles{d.volume},
 		FUSE:       func() remote.FUSE { return remote.FUSE(d.mount.Stats()) },
 	})
 	d.http = &http.Server{

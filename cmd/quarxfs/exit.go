@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/quarxtor/quarxfs/fs"
+	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -30,12 +31,12 @@ var exits = []struct {
 	meaning string
 	errs    []error
 }{
-	{2, "wrong use: flags, arguments or settings", []error{errUsage, errNoStore, store.ErrConfig}},
+	{2, "wrong use: flags, arguments or settings", []error{errUsage, errNoStore, store.ErrConfig, remote.ErrRequest}},
 	{3, "there is no QuarXFS store", []error{store.ErrNotStore}},
 	{4, "the store is in use by another process", []error{store.ErrLocked}},
 	{5, "the store was made by a newer QuarXFS", []error{store.ErrNewer}},
 	{6, "the store is damaged: its superblock, index or a block", []error{store.ErrDamaged, store.ErrCorrupt}},
-	{7, "no such object, block or path", []error{store.ErrNotFound}},
+	{7, "no such object, block, path or byte range", []error{store.ErrNotFound, store.ErrRange}},
 	{8, "an ID prefix fits more than one", []error{store.ErrAmbiguous}},
 	{9, "the mountpoint is missing, not empty, busy or not mounted", []error{fs.ErrMountpoint, errNotMounted, errBusy}},
 	{10, "FUSE is not available: /dev/fuse or fusermount3 is missing", []error{fs.ErrNoFUSE, fs.ErrNoFusermount}},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -40,6 +41,8 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
   quarxfs mount /srv/store /mnt
   quarxfs stats /mnt
   quarxfs umount /mnt`,
+		Args:          cobra.ArbitraryArgs,
+		RunE:          runRoot,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
@@ -57,9 +60,22 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 		}
 	}
 	add("drive", newInit(), newMount(), newUmount())
-	add("look", newStats())
+	add("look", newStats(), newListFiles(), newListBlocks())
+	add("object", newPut(), newGet(), newRemove(), newObjects())
 	cmd.AddCommand(newVersion(), newFlushHelper())
 	return cmd
+}
+
+// runRoot runs when no command is named.
+func runRoot(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	hint := "see quarxfs --help"
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = "do you mean " + strings.Join(near, " or ") + "?"
+	}
+	return fmt.Errorf("%w: there is no command %q; %s", errUsage, args[0], hint)
 }
 
 // usageArgs makes a wrong number of arguments a usage error.

@@ -55,5 +55,8 @@ func withStore(dir string, stderr io.Writer, fn func(remote.Node) error) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, vol.Close()) }()
-	return fn(remote.NewLocal(st, remote.Surroundings{Volume: func() any { return vol.Stats() }}))
+	return fn(remote.NewLocal(st, remote.Surroundings{
+		Volume: func() remote.VolumeStats { return remote.VolumeStats(vol.Stats()) },
+		Files:  volumeFiles{vol},
+	}))
 }

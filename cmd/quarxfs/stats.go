@@ -32,6 +32,9 @@ func newStats() *cobra.Command {
 }
 
 func (o *statsOptions) print(w io.Writer, s remote.Stats) error {
+	if !o.json {
+		return showStats(w, s)
+	}
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
 	return enc.Encode(s)

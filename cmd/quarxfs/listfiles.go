@@ -1,0 +1,129 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/remote"
+)
+
+type listFilesOptions struct {
+	json   bool
+	types  []string
+	filter remote.FileFilter
+}
+
+func newListFiles() *cobra.Command {
+	o := &listFilesOptions{}
+	cmd := &cobra.Command{
+		Use:   "list-files [STORE] [PATH]",
+		Short: "List the files of a store, mounted or not",
+		Long: `Lists the files below PATH, a directory in the store, or all. Sizes are in bytes.
+Names with unprintable characters are shown quoted; --json keeps all bytes.`,
+		Example: `  quarxfs list-files /mnt --type file --name '*.go'
+  quarxfs list-files /srv/store src/cmd --json | jq -r .path`,
+		Args: cobra.MaximumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.complete(args); err != nil {
+				return err
+			}
+			return onStore(cmd, args, func(n remote.Node) error { return o.run(cmd, n) })
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.json, "json", false, "print a JSON object a line")
+	f.StringSliceVar(&o.types, "type", nil, "only these `types`: file, dir, symlink, fifo, socket, block, char")
+	f.StringVar(&o.filter.Name, "name", "", "only names that fit the `pattern`, with * ? and [a-z]")
+	f.Int64Var(&o.filter.Limit, "limit", 0, "stop after so many")
+	return cmd
+}
+
+func (o *listFilesOptions) complete(args []string) error {
+	if len(args) > 1 {
+		o.filter.Path = args[1]
+	}
+	for _, s := range o.types {
+		t, err := remote.ParseFileType(s)
+		if err != nil {
+			return err
+		}
+		o.filter.Types = append(o.filter.Types, t)
+	}
+	return o.filter.Check()
+}
+
+func (o *listFilesOptions) run(cmd *cobra.Command, n remote.Node) error {
+	return printLines(cmd.OutOrStdout(), o.json, printFile, func(fn func(remote.File) error) error {
+		return n.ListFiles(cmd.Context(), o.filter, fn)
+	})
+}
+
+func printFile(w io.Writer, f remote.File) error {
+	target := ""
+	if f.Type == remote.Symlink {
+		target = " -> " + printable(f.Target)
+	}
+	_, err := fmt.Fprintf(w, "%s %3d %5d %5d %12d %s %s%s\n", modeOf(f), f.Nlink, f.UID, f.GID, f.Size,
+		f.Mtime.Local().Format("2006-01-02 15:04"), printable(f.Path), target)
+	return err
+}
+
+func modeOf(f remote.File) string {
+	letters := map[remote.FileType]string{
+		remote.Directory: "d", remote.Symlink: "l", remote.FIFO: "p", remote.Socket: "s", remote.Block: "b", remote.Char: "c",
+	}
+	first, ok := letters[f.Type]
+	if !ok {
+		first = "-"
+	}
+	bits := []byte(os.FileMode(f.Mode & 0o777).String()[1:])
+	for _, special := range []struct {
+		bit        uint32
+		at         int
+		with, sans byte
+	}{{0o4000, 2, 's', 'S'}, {0o2000, 5, 's', 'S'}, {0o1000, 8, 't', 'T'}} {
+		if f.Mode&special.bit == 0 {
+			continue
+		}
+		if bits[special.at] == 'x' {
+			bits[special.at] = special.with
+		} else {
+			bits[special.at] = special.sans
+		}
+	}
+	return first + string(bits)
+}
+
+// printable quotes what could spoil a terminal or a line.
+func printable(s string) string {
+	if utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return s
+	}
+	return strconv.Quote(s)
+}
+
+// printLines prints what list calls its function with, as JSON or by show.
+func printLines[T any](w io.Writer, asJSON bool, show func(io.Writer, T) error, list func(func(T) error) error) error {
+	out := bufio.NewWriterSize(w, 64<<10)
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	err := list(func(v T) error {
+		if asJSON {
+			return enc.Encode(v)
+		}
+		return show(out, v)
+	})
+	if ferr := out.Flush(); err == nil {
+		err = ferr
+	}
+	return err
+}

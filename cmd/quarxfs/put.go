@@ -1,0 +1,73 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/remote"
+)
+
+type putOptions struct {
+	name string
+	json bool
+}
+
+func newPut() *cobra.Command {
+	o := &putOptions{}
+	cmd := &cobra.Command{
+		Use:   "put STORE [FILE|-]",
+		Short: "Store a file or standard input as an object",
+		Long: `Stores FILE, or standard input, as an object and prints its ID when it is durable. The
+same bytes have the same ID. A name that is taken is moved to the new object.`,
+		Example: `  quarxfs put /srv/store backup.tar --name backup
+  pg_dump shop | quarxfs put /srv/store --name shop.sql`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			in, err := openInput(cmd, args[1:])
+			if err != nil {
+				return err
+			}
+			defer in.Close()
+			return onStore(cmd, args, func(n remote.Node) error { return o.run(cmd, n, in) })
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.name, "name", "", "a `name` for the object, so that get and rm need no ID")
+	f.BoolVar(&o.json, "json", false, "print JSON")
+	return cmd
+}
+
+func openInput(cmd *cobra.Command, args []string) (io.ReadCloser, error) {
+	if len(args) == 0 || args[0] == "-" {
+		return io.NopCloser(cmd.InOrStdin()), nil
+	}
+	f, err := os.Open(args[0])
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && st.IsDir() {
+		err = fmt.Errorf("%w: %s is a directory; an object is one stream, so give a tar of it", errUsage, args[0])
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (o *putOptions) run(cmd *cobra.Command, n remote.Node, in io.Reader) error {
+	obj, err := n.Put(cmd.Context(), o.name, in)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(obj)
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), obj.ID)
+	return err
+}

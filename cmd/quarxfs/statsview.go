@@ -1,0 +1,169 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+const barWidth = 40
+
+// showStats prints stats for people.
+func showStats(w io.Writer, s remote.Stats) error {
+	var b strings.Builder
+	head(&b, s)
+	sizes(&b, s)
+	blocks(&b, s)
+	bars(&b, "Block sizes", s.BlockSizes, func(x float64) string { return humanize.IBytes(uint64(x)) })
+	bars(&b, "Entropy, bits a byte", s.Entropies, func(x float64) string { return fmt.Sprintf("%.1f", x) })
+	bars(&b, "References to a block", s.Refs, func(x float64) string { return humanize.Comma(int64(x)) })
+	tiers(&b, s)
+	latencies(&b, s)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func head(w io.Writer, s remote.Stats) {
+	fmt.Fprintf(w, "Store       %s\n", s.Store.Dir)
+	fmt.Fprintf(w, "Blocks of   %s (%s), compression %s\n", humanize.IBytes(uint64(s.Store.Chunker.Avg)), s.Store.Chunker.Name, s.Store.Compression)
+	if s.Daemon.PID != 0 {
+		up := time.Duration(s.Daemon.Uptime * float64(time.Second)).Round(time.Second)
+		fmt.Fprintf(w, "Mounted at  %s by process %d for %v\n", s.Mountpoint, s.Daemon.PID, up)
+	} else {
+		fmt.Fprintln(w, "Not mounted")
+	}
+}
+
+func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+
+func sizes(w io.Writer, s remote.Stats) {
+	total := 0.0
+	if s.Stored > 0 {
+		total = float64(s.Logical) / float64(s.Stored)
+	}
+	t := newTable("Space", text.AlignLeft, text.AlignRight, text.AlignRight, text.AlignLeft)
+	t.AppendRow(table.Row{"Logical", size(s.Logical), "", fmt.Sprintf("%s inodes, %s objects", humanize.Comma(s.Volume.Inodes), humanize.Comma(s.Objects))})
+	t.AppendRow(table.Row{"Unique", size(s.Unique), times(s.DedupRatio), "by deduplication"})
+	t.AppendRow(table.Row{"Stored", size(s.Stored), times(total), fmt.Sprintf("in all; blocks compress %s", times(s.CompressionRatio))})
+	t.AppendRow(table.Row{"Reclaimable", size(s.Unreferenced.Stored), "", humanize.Comma(s.Unreferenced.Count) + " blocks"})
+	t.AppendRow(table.Row{"Free", size(s.Disk.Free), "", "of " + size(s.Disk.Total)})
+	finish(w, t)
+}
+
+func times(x float64) string {
+	if x == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.2fx", x)
+}
+
+func blocks(w io.Writer, s remote.Stats) {
+	t := newTable("", text.AlignLeft, text.AlignRight, text.AlignRight, text.AlignRight)
+	t.AppendHeader(table.Row{"Blocks", "Count", "Plain", "Stored"})
+	kinds := slices.SortedFunc(maps.Keys(s.Blocks), func(a, b string) int {
+		return cmp.Or(cmp.Compare(s.Blocks[b].Count, s.Blocks[a].Count), cmp.Compare(a, b))
+	})
+	for _, k := range kinds {
+		if b := s.Blocks[k]; b.Count > 0 {
+			t.AppendRow(table.Row{k, humanize.Comma(b.Count), size(b.Raw), size(b.Stored)})
+		}
+	}
+	if t.Length() > 0 {
+		finish(w, t)
+	}
+}
+
+func bars(w io.Writer, title string, all []remote.Bar, name func(float64) string) {
+	if len(all) == 0 {
+		return
+	}
+	most := int64(1)
+	for _, b := range all {
+		most = max(most, b.Count)
+	}
+	t := newTable(title, text.AlignRight, text.AlignRight, text.AlignLeft)
+	for _, b := range all {
+		label := name(b.From)
+		if b.To > b.From+1 || b.To-b.From < 1 {
+			label += " - " + name(b.To)
+		}
+		width := int((b.Count*barWidth + most - 1) / most)
+		t.AppendRow(table.Row{label, humanize.Comma(b.Count), strings.Repeat("#", width)})
+	}
+	finish(w, t)
+}
+
+func tiers(w io.Writer, s remote.Stats) {
+	t := newTable("Tiers and memory", text.AlignLeft, text.AlignRight, text.AlignLeft)
+	t.AppendRow(table.Row{"RAM", size(s.Cache.Bytes), fmt.Sprintf("of %s, %s blocks, %.1f %% of %s reads hit",
+		size(s.Cache.Limit), humanize.Comma(int64(s.Cache.Entries)), s.Cache.HitRatio*100, humanize.Comma(int64(s.Cache.Hits+s.Cache.Misses)))})
+	for _, tier := range s.Tiers {
+		t.AppendRow(table.Row{tier.Name, size(tier.Bytes), fmt.Sprintf("%s segments, %s read, %s written",
+			humanize.Comma(int64(tier.Segments)), size(int64(tier.BytesRead)), size(int64(tier.BytesWritten)))})
+	}
+	if s.Daemon.PID != 0 {
+		t.AppendRow(table.Row{"Process", size(s.Memory.RSS), fmt.Sprintf("resident, %s at most; Go heap %s", size(s.Memory.PeakRSS), size(int64(s.Memory.Heap)))})
+		t.AppendRow(table.Row{"Unsaved", size(s.Volume.DirtyBytes), "written and not yet stored"})
+	}
+	finish(w, t)
+}
+
+func latencies(w io.Writer, s remote.Stats) {
+	if s.Daemon.PID == 0 {
+		return
+	}
+	t := newTable("", text.AlignLeft, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight)
+	t.AppendHeader(table.Row{"Requests", "Count", "p50 ms", "p95 ms", "p99 ms", "max ms"})
+	row := func(name string, n uint64, l store.Latency) {
+		t.AppendRow(table.Row{name, humanize.Comma(int64(n)), ms(l.P50), ms(l.P95), ms(l.P99), ms(l.Max)})
+	}
+	row("commit", uint64(s.Commits.Count), s.Commits)
+	for _, op := range slices.SortedFunc(maps.Keys(s.FUSE.Requests), func(a, b string) int {
+		return cmp.Or(cmp.Compare(s.FUSE.Requests[b], s.FUSE.Requests[a]), cmp.Compare(a, b))
+	}) {
+		row(op, s.FUSE.Requests[op], s.FUSE.Latencies[op])
+	}
+	finish(w, t)
+}
+
+func ms(x float64) string { return fmt.Sprintf("%.2f", x) }
+
+// newTable makes a table without lines; title is its first line.
+func newTable(title string, aligns ...text.Align) table.Writer {
+	t := table.NewWriter()
+	st := table.StyleDefault
+	st.Options = table.OptionsNoBordersAndSeparators
+	st.Box.PaddingLeft, st.Box.PaddingRight = "", "  "
+	st.Format.Header = text.FormatDefault
+	st.Title.Align = text.AlignLeft
+	t.SetStyle(st)
+	if title != "" {
+		t.SetTitle("%s", title)
+	}
+	columns := make([]table.ColumnConfig, len(aligns))
+	for i, a := range aligns {
+		columns[i] = table.ColumnConfig{Number: i + 1, Align: a, AlignHeader: a}
+	}
+	t.SetColumnConfigs(columns)
+	return t
+}
+
+// finish writes a table with a blank line before it and no blanks at the ends
+// of its lines.
+func finish(w io.Writer, t table.Writer) {
+	fmt.Fprintln(w)
+	for line := range strings.Lines(t.Render() + "\n") {
+		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
+	}
+}

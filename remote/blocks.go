@@ -1,0 +1,97 @@
+package remote
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// A BlockInfo is what the index says about a block.
+type BlockInfo = store.BlockInfo
+
+// blockKinds are the kinds of blocks, in the order of segment.Kind less one.
+var blockKinds = []string{"data", "file", "tree", "snapshot"}
+
+// A BlockFilter says which blocks to list; zero values let all pass.
+type BlockFilter struct {
+	Kinds   []string // any of data, file, tree, snapshot
+	Prefix  string   // hex digits that the ID starts with
+	MinRefs int64
+	MaxRefs int64
+	MinSize int64 // plain bytes
+	Limit   int64 // at most so many
+
+	Unreferenced bool // only those that nothing refers to
+}
+
+// Check reports a filter that makes no sense. ErrRequest.
+func (f BlockFilter) Check() error {
+	for _, k := range f.Kinds {
+		if !slices.Contains(blockKinds, k) {
+			return fmt.Errorf("%w: block kind %q: choose of data, file, tree, snapshot", ErrRequest, k)
+		}
+	}
+	if len(f.Prefix) > 64 || strings.Trim(f.Prefix, "0123456789abcdefABCDEF") != "" {
+		return fmt.Errorf("%w: ID prefix %q: give up to 64 hex digits", ErrRequest, f.Prefix)
+	}
+	if f.MinRefs < 0 || f.MaxRefs < 0 || f.MinSize < 0 || f.Limit < 0 {
+		return fmt.Errorf("%w: a filter's number is negative", ErrRequest)
+	}
+	return nil
+}
+
+// ListBlocks implements Node.
+func (l *Local) ListBlocks(ctx context.Context, f BlockFilter, fn func(BlockInfo) error) error {
+	if err := f.Check(); err != nil {
+		return err
+	}
+	listed := int64(0)
+	chosen := store.BlockFilter{MinRefs: uint64(f.MinRefs), MaxRefs: uint64(f.MaxRefs), Unused: f.Unreferenced, Prefix: f.Prefix}
+	return l.store.Blocks(ctx, chosen, func(b BlockInfo) error {
+		if b.Raw < f.MinSize || len(f.Kinds) > 0 && !slices.Contains(f.Kinds, b.Kind) {
+			return nil
+		}
+		if err := fn(b); err != nil {
+			return err
+		}
+		if listed++; listed == f.Limit {
+			return store.ErrStop
+		}
+		return nil
+	})
+}
+
+func (f BlockFilter) query() url.Values {
+	q := make(url.Values)
+	setText(q, "kind", strings.Join(f.Kinds, ","))
+	setText(q, "prefix", f.Prefix)
+	setNumber(q, "min_refs", f.MinRefs)
+	setNumber(q, "max_refs", f.MaxRefs)
+	setNumber(q, "min_size", f.MinSize)
+	setNumber(q, "limit", f.Limit)
+	if f.Unreferenced {
+		q.Set("unreferenced", "true")
+	}
+	return q
+}
+
+func parseBlockFilter(q url.Values) (f BlockFilter, err error) {
+	if err := onlyKnown(q, "kind", "prefix", "min_refs", "max_refs", "min_size", "limit", "unreferenced"); err != nil {
+		return f, err
+	}
+	if k := q.Get("kind"); k != "" {
+		f.Kinds = strings.Split(k, ",")
+	}
+	f.Prefix = q.Get("prefix")
+	f.Unreferenced = q.Get("unreferenced") == "true"
+	for key, n := range map[string]*int64{"min_refs": &f.MinRefs, "max_refs": &f.MaxRefs, "min_size": &f.MinSize, "limit": &f.Limit} {
+		if *n, err = number(q, key); err != nil {
+			return f, err
+		}
+	}
+	return f, f.Check()
+}

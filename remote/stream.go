@@ -1,0 +1,105 @@
+package remote
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+)
+
+// A stream is JSON values, one a line. The last line of a stream that failed is
+// an envelope, of one that ended well "{}"; so a stream that was cut off is told
+// from a short one.
+
+const (
+	contentStream = "application/jsonl"
+	endOfStream   = "{}"
+	// flushEvery bounds how long a line waits for others.
+	flushEvery = 200 * time.Millisecond
+	maxLine    = 1 << 20
+)
+
+// sendStream writes what list calls its function with. An error before the
+// first value becomes the answer's status.
+func sendStream[T any](s *server, w http.ResponseWriter, r *http.Request, list func(func(T) error) error) {
+	w.Header().Set("Content-Type", contentStream)
+	out := bufio.NewWriterSize(w, 64<<10)
+	enc := json.NewEncoder(out)
+	enc.SetEscapeHTML(false)
+	sent, flushed := 0, time.Now()
+	err := list(func(v T) error {
+		sent++
+		if err := enc.Encode(v); err != nil {
+			return err
+		}
+		if time.Since(flushed) < flushEvery {
+			return nil
+		}
+		flushed = time.Now()
+		if err := out.Flush(); err != nil {
+			return err
+		}
+		return http.NewResponseController(w).Flush()
+	})
+	switch {
+	case err == nil:
+		fmt.Fprintln(out, endOfStream)
+	case sent == 0:
+		s.fail(w, r, err)
+		return
+	default:
+		f, _ := failureOf(err)
+		_ = enc.Encode(envelope{&f})
+	}
+	_ = out.Flush() // the client has left
+}
+
+var errCut = errors.New("the answer was cut off")
+
+// receiveStream calls fn with each value of a stream. An error of fn ends it.
+func receiveStream[T any](ctx context.Context, c *Client, path string, fn func(T) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
+	for lines.Scan() {
+		line := lines.Bytes()
+		if string(line) == endOfStream {
+			return drain(resp.Body)
+		}
+		if bytes.HasPrefix(line, []byte(`{"error":`)) {
+			var e envelope
+			if err := json.Unmarshal(line, &e); err != nil || e.Error == nil {
+				return fmt.Errorf("%s: %w", path, errCut)
+			}
+			return e.Error.err()
+		}
+		var v T
+		if err := json.Unmarshal(line, &v); err != nil {
+			return fmt.Errorf("%s: read the answer: %w", path, err)
+		}
+		if err := fn(v); err != nil {
+			return err
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("%s: %w: %w", path, errCut, err)
+	}
+	return fmt.Errorf("%s: %w", path, errCut)
+}
+
+// drain reads the end of a body, so that its connection can be used again.
+func drain(body io.Reader) error {
+	_, err := io.Copy(io.Discard, io.LimitReader(body, 4096))
+	return err
+}
