@@ -65,7 +65,7 @@ func DecodeExtents(b []byte, base, span int64) ([]Extent, error) {
 			e.Skip = uint32(r.uvarint(max32))
 		}
 		copy(e.ID[:], r.bytes(uint64(len(e.ID))))
-		if r.bad || e.Len == 0 || e.Off < at || e.Off >= base+span || e.End() < e.Off {
+		if r.bad || e.Len == 0 || e.Off < at || e.Off-base >= span || e.End() < e.Off {
 			return nil, fmt.Errorf("page of extents at %d: %w", base, ErrCorrupt)
 		}
 		page = append(page, e)

@@ -28,6 +28,32 @@ const (
 	keyCounter = 'C' // -> Counters
 )
 
+// A Kind says what a row is; it is the first byte of the row's key.
+type Kind byte
+
+const (
+	KindInode    Kind = keyInode
+	KindName     Kind = keyName
+	KindEntry    Kind = keyEntry
+	KindXattr    Kind = keyXattr
+	KindExtents  Kind = keyExtents
+	KindStaged   Kind = keyStaged
+	KindOrphan   Kind = keyOrphan
+	KindCounters Kind = keyCounter
+)
+
+// KindOf returns the kind of the row that a key leads to.
+func KindOf(key []byte) Kind {
+	if len(key) == 0 {
+		return 0
+	}
+	return Kind(key[0])
+}
+
+// Rows bounds the keys of all rows of the namespace; a kind is followed by the
+// ones that are later in the alphabet.
+func Rows() (from, to []byte) { return []byte{'A'}, []byte{'Z' + 1} }
+
 func inoKey(prefix byte, ino Ino, room int) []byte {
 	k := make([]byte, 1, 1+8+room)
 	k[0] = prefix

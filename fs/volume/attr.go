@@ -35,7 +35,7 @@ func (n *node) stat() Attr {
 	case n.isReg():
 		a.Blocks = (n.attr.Alloc + n.runs.length() + n.flushing.length() + 511) / 512
 		// Runs over extents are counted twice until they are stored.
-		a.Blocks = min(a.Blocks, (n.attr.Size+4095)/4096*8)
+		a.Blocks = min(a.Blocks, (n.attr.Size/4096+min(n.attr.Size%4096, 1))*8)
 	case n.attr.Target != "":
 		a.Size = int64(len(n.attr.Target))
 	}

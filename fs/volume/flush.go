@@ -217,13 +217,13 @@ func (v *Volume) fold(n *node, mode flushMode) error {
 		}
 	}
 	v.account(n.runs.capacity() - before - taken.capacity())
+	if err == nil {
+		v.settleStaged(n, taken[0].off, taken[len(taken)-1].end())
+	}
 	for _, r := range taken {
 		freeRun(r)
 	}
 	f.free()
-	if err == nil {
-		v.settleStaged(n, taken[0].off, taken[len(taken)-1].end())
-	}
 	v.list(n)
 	return err
 }

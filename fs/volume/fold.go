@@ -181,7 +181,7 @@ func (f *folder) bytesAt(pos int64, blend bool) ([]byte, error) {
 	}
 	for {
 		at := f.winOff + int64(len(f.window))
-		need := pos + int64(want) - at
+		need := int64(want) - (at - pos)
 		if need <= 0 {
 			break
 		}

@@ -3,6 +3,7 @@ package volume
 import (
 	"errors"
 	"fmt"
+	"math"
 	"syscall"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
@@ -50,9 +51,14 @@ func (v *Volume) stage(n *node) {
 	v.dirty.Unlock()
 }
 
+// slotRange bounds a slot; the last one of the largest file is a byte short.
+func slotRange(slot uint64) (lo, hi int64) {
+	lo = int64(slot) * meta.SlotSize
+	return lo, lo + min(meta.SlotSize, math.MaxInt64-lo)
+}
+
 func (v *Volume) stageSlot(n *node, slot uint64) {
-	lo := int64(slot) * meta.SlotSize
-	hi := lo + meta.SlotSize
+	lo, hi := slotRange(slot)
 	var patches []meta.Patch
 	size := 0
 	for _, r := range n.runs[n.runs.after(lo):] {
@@ -88,8 +94,7 @@ func (v *Volume) unstage(n *node, slot uint64) {
 // written again. n.mu is held, inside Update or Cut.
 func (v *Volume) settleStaged(n *node, lo, hi int64) {
 	for slot := range n.staged {
-		from := int64(slot) * meta.SlotSize
-		to := from + meta.SlotSize
+		from, to := slotRange(slot)
 		if to <= lo || from >= hi {
 			continue
 		}

@@ -1,0 +1,120 @@
+package volume
+
+import (
+	"bytes"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/store/chunk"
+)
+
+// noise returns n random bytes that depend on seed alone.
+func noise(seed uint64, n int) []byte {
+	p := make([]byte, n)
+	rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8), byte(seed >> 16), byte(seed >> 24)}).Read(p)
+	return p
+}
+
+// TestTailInEarlierRun: a cut that is left to grow starts in the last run but
+// one, and both runs' bytes have to stay.
+func TestTailInEarlierRun(t *testing.T) {
+	o := tiny()
+	o.DirtyBytes = 64 << 20
+	r := testRig(t, smallCDC(), o)
+	for extra := 1; extra < 20000; extra += 997 {
+		ino := mustCreate(t, r.v, meta.Root, fmt.Sprint(extra), 0o100644)
+		want := noise(uint64(extra), maxRun+extra)
+		n, err := r.v.get(ino)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = r.st.Update(func() error {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.runs.write(0, want)
+			r.v.account(n.runs.capacity())
+			n.attr.Size = int64(len(want))
+			r.v.logical.Add(n.attr.Size)
+			r.v.changed(n)
+			return r.v.fold(n, relieve)
+		})
+		n.release()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(read(t, r.v, ino, 0, len(want)), want) {
+			t.Fatalf("with %d bytes in the second run the data differs", extra)
+		}
+	}
+}
+
+// TestLastByte: files reach to the largest offset there is.
+func TestLastByte(t *testing.T) {
+	for _, conf := range []chunk.Config{fixed4K(), smallCDC()} {
+		t.Run(conf.Name, func(t *testing.T) {
+			r := testRig(t, conf, tiny())
+			ino := mustCreate(t, r.v, meta.Root, "f", 0o100644)
+			for _, size := range []int{1, 5000, 100, 70000, 3} {
+				off := int64(math.MaxInt64 - size)
+				want := noise(uint64(size), size)
+				mustWrite(t, r.v, ino, off, want)
+				mustSync(t, r.v)
+				if got := read(t, r.v, ino, off, size+10); !bytes.Equal(got, want) {
+					t.Fatalf("%d bytes before the end differ", size)
+				}
+				r.check(t)
+				r.clock.advance(time.Minute)
+				mustSync(t, r.v)
+				r.close(t)
+				r.open(t)
+				if got := read(t, r.v, ino, off, size); !bytes.Equal(got, want) {
+					t.Fatalf("%d bytes before the end differ after a remount", size)
+				}
+			}
+			a, err := r.v.Attr(ino)
+			if err != nil || a.Size != math.MaxInt64 || a.Blocks < 0 || a.Blocks > 200 {
+				t.Errorf("size %d, %d blocks, %v", a.Size, a.Blocks, err)
+			}
+			if err := truncate(r.v, ino, 10); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// TestStagedGoWhenFolded: staged bytes that became blocks must not come back
+// over what was written later.
+func TestStagedGoWhenFolded(t *testing.T) {
+	r := testRig(t, smallCDC(), tiny())
+	ino := mustCreate(t, r.v, meta.Root, "f", 0o100644)
+	want := noise(1, 100_000)
+	mustWrite(t, r.v, ino, 0, want)
+	mustSync(t, r.v)
+	change := func(seed uint64) {
+		p := noise(seed, 2000)
+		copy(want[8192:], p)
+		mustWrite(t, r.v, ino, 8192, p)
+		mustSync(t, r.v)
+	}
+	change(2)
+	if r.v.Stats().StagedBytes != 2000 {
+		t.Fatalf("%d bytes are staged", r.v.Stats().StagedBytes)
+	}
+	r.clock.advance(time.Minute)
+	mustSync(t, r.v)
+	if r.v.Stats().StagedBytes != 0 {
+		t.Fatalf("%d bytes stay staged", r.v.Stats().StagedBytes)
+	}
+	change(3)
+	r.clock.advance(time.Minute)
+	mustSync(t, r.v)
+	r.close(t)
+	r.open(t)
+	if !bytes.Equal(read(t, r.v, ino, 0, len(want)), want) {
+		t.Error("the data differs after a remount")
+	}
+}
