@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -233,6 +234,53 @@ func faultWorkload(t *testing.T, d *faultdisk.Disk, m *model) (appendErr, syncEr
 	m.check(t, s, len(m.stored))
 	s.Close() // may be what fails; the crash image is checked
 	return appendErr, syncErr
+}
+
+// A lost segment fails every Sync until it is forsaken, but does not keep the
+// others from being synced.
+func TestLostSegment(t *testing.T) {
+	d, m := faultdisk.New(), &model{}
+	s, err := Open(faultOptions(d))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	a, b := content(1, 700), content(2, 700)
+	if err := m.append(s, record(segment.Data, segment.Raw, a), a); err != nil {
+		t.Fatal(err)
+	}
+	first := m.stored[0].loc.Segment
+	fail, _ := faultdisk.FailNth(0, syscall.EIO, func(op faultdisk.Op) bool {
+		return op.Name == "datasync" && strings.Contains(op.Path, segment.Name(first, ""))
+	})
+	d.Fail(fail)
+	for range 2 {
+		if err := s.Sync(); !errors.Is(err, syscall.EIO) {
+			t.Fatalf("sync: %v", err)
+		}
+	}
+	if lost := s.Lost(); !slices.Equal(lost, []uint64{first}) {
+		t.Fatalf("lost %x, want %x", lost, first)
+	}
+	if err := m.append(s, record(segment.Data, segment.Raw, b), b); err != nil {
+		t.Fatal(err)
+	}
+	if m.stored[1].loc.Segment == first {
+		t.Error("appended to a lost segment")
+	}
+	m.check(t, s, 2)
+	if err := s.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("sync before the segment is forsaken: %v", err)
+	}
+	s.Forsake(s.Lost())
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	m.stored = m.stored[1:]
+	m.synced = 1
+	for seed := range uint64(4) {
+		reopenAndCheck(t, d.Crash(rand.New(rand.NewPCG(seed, 1))), m)
+	}
 }
 
 // After a failed append the next one uses another segment, and what was in the

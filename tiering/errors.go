@@ -15,6 +15,8 @@ var (
 	ErrOpen = errors.New("segment is still open")
 	// ErrClosed: the Set is closed.
 	ErrClosed = errors.New("tiers are closed")
+
+	errLost = errors.New("an earlier sync of the segment failed")
 )
 
 // A CorruptError says where stored bytes are wrong, and how. It is ErrCorrupt.

@@ -14,7 +14,7 @@ import (
 func openTier(o Options) (*tier, error) {
 	t := &tier{fs: o.FS, dir: o.HotDir, size: o.SegmentSize, log: o.Logger, table: newTable(o.FS, o.HotDir, o.OpenFiles)}
 	t.mu.room.L, t.mu.work.L = &t.mu.Mutex, &t.mu.Mutex
-	t.mu.live = map[uint64]*writer{}
+	t.mu.live, t.mu.lost = map[uint64]*writer{}, map[uint64]error{}
 	if err := t.recover(); err != nil {
 		for _, w := range t.mu.live {
 			w.handle.release()

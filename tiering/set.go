@@ -181,10 +181,22 @@ func (s *Set) Append(r Record) (Location, error) {
 	return loc, nil
 }
 
-// Sync makes durable whatever Append returned before the call. An error is
-// final for the Set: the operating system may have dropped the bytes that it
-// could not write, so no later Sync can vouch for them, and all return it.
+// Sync makes durable whatever Append returned before the call. When a segment
+// cannot be synced it is lost: the operating system may have dropped the bytes
+// that it could not write, so no later Sync can vouch for them. All other
+// segments are synced nevertheless, but this Sync and all later ones return the
+// error, until Forsake.
 func (s *Set) Sync() error { return s.hot.sync() }
+
+// Lost returns the segments that were lost since Open, forsaken ones too.
+// Records in them that an earlier Sync covered are durable. The others can
+// mostly still be read, and must be appended anew to become durable. A record
+// whose Append returned late may be in a segment that is lost already.
+func (s *Set) Lost() []uint64 { return s.hot.lost() }
+
+// Forsake tells that the caller does not rely on what is not durable in these
+// lost segments, so that Sync need not fail because of them any more.
+func (s *Set) Forsake(segments []uint64) { s.hot.forsake(segments) }
 
 // SegmentInfo describes a segment.
 type SegmentInfo struct {

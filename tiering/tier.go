@@ -1,8 +1,11 @@
 package tiering
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/quarxtor/quarxfs/tiering/disk"
@@ -44,9 +47,11 @@ type tier struct {
 		waiting  int    // appenders that wait for next
 		attempts uint64 // to make next, finished ones
 		failure  error  // of the last attempt
-		syncErr  error  // final
-		closing  bool   // no more appends
-		stopping bool   // workers finish what is to be sealed and end
+		// lost are the segments that could not be synced, until the next Open; with
+		// what Sync says of them, or nil once forsaken.
+		lost     map[uint64]error
+		closing  bool // no more appends
+		stopping bool // workers finish what is to be sealed and end
 	}
 }
 
@@ -153,8 +158,9 @@ func (t *tier) retire(w *writer) {
 	t.mu.work.Broadcast()
 }
 
-// sync makes every write that has ended durable. Segments that are sealed
-// meanwhile are synced by that as well: a writer leaves live only then.
+// sync makes every write that has ended durable, but those to lost segments.
+// Segments that are sealed meanwhile are synced by that as well: a writer leaves
+// live only then.
 func (t *tier) sync() error {
 	type job struct {
 		w      *writer
@@ -162,28 +168,30 @@ func (t *tier) sync() error {
 	}
 	var jobs []job
 	t.mu.Lock()
-	err := t.mu.syncErr
 	for _, w := range t.mu.live {
-		if w.synced < w.written {
+		if w.synced < w.written && !w.lost {
 			w.handle.refs.Add(1)
 			jobs = append(jobs, job{w, w.written})
 		}
 	}
 	t.mu.Unlock()
+	var errs []error
 	for _, j := range jobs {
-		if err == nil {
-			err = t.datasync(j.w, j.target)
-		}
-		if releaseErr := j.w.handle.release(); err == nil {
-			err = releaseErr
-		}
+		// A failure is among the lost ones below.
+		_ = t.datasync(j.w, j.target)
+		errs = append(errs, j.w.handle.release())
 	}
-	return err
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, number := range slices.Sorted(maps.Keys(t.mu.lost)) {
+		errs = append(errs, t.mu.lost[number])
+	}
+	return errors.Join(errs...)
 }
 
 // datasync makes the first target writes of a segment durable. A failure is
-// final for the tier, and for the segment: what the disk did not take may be
-// gone, so a footer that lists it must not be written.
+// final for the segment: what the disk did not take may be gone, so a footer
+// that lists it must not be written, and no later success would mean anything.
 //
 // One at a time for each segment, though it is I/O: the kernel tells only one
 // of two callers that bytes were lost, and the other would vouch for them.
@@ -193,28 +201,40 @@ func (t *tier) datasync(w *writer, target uint64) error {
 	t.mu.Lock()
 	lost, done := w.lost, w.synced >= target
 	t.mu.Unlock()
-	if done && !lost {
+	switch {
+	case lost:
+		return errLost
+	case done:
 		return nil
 	}
-	var err error
-	if !lost {
-		err = w.handle.file.Datasync()
-	}
+	err := w.handle.file.Datasync()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err == nil && !lost {
+	if err == nil {
 		w.synced = max(w.synced, target)
 		return nil
 	}
-	if !lost {
-		t.log.Error("sync failed, nothing more can be made durable", "segment", segment.Name(w.number, segment.Open), "err", err)
-		w.lost, w.stuck = true, true
-		t.retire(w)
+	t.log.Error("sync failed, segment lost", "segment", segment.Name(w.number, segment.Open), "err", err)
+	w.lost, w.stuck = true, true
+	t.retire(w)
+	t.mu.lost[w.number] = fmt.Errorf("sync segment %x: %w", w.number, err)
+	return t.mu.lost[w.number]
+}
+
+func (t *tier) lost() []uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return slices.Collect(maps.Keys(t.mu.lost))
+}
+
+func (t *tier) forsake(segments []uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, number := range segments {
+		if _, ok := t.mu.lost[number]; ok {
+			t.mu.lost[number] = nil
+		}
 	}
-	if t.mu.syncErr == nil {
-		t.mu.syncErr = fmt.Errorf("sync segment %x: %w", w.number, err)
-	}
-	return t.mu.syncErr
 }
 
 // remove renames a sealed segment, so that a crash cannot leave half of it
