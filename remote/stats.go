@@ -50,7 +50,8 @@ type BlockSum struct {
 	Stored int64 `json:"stored_bytes"`
 }
 
-// A Bar counts the data blocks whose value is in [From, To).
+// A Bar counts the data blocks whose value is in [From, To); an entropy of 8 is in
+// the last bar.
 type Bar struct {
 	From  float64 `json:"from"`
 	To    float64 `json:"to"`
@@ -83,7 +84,9 @@ func summarize(st store.Stats) Stats {
 	for i, kind := range blockKinds {
 		s.Blocks[kind] = BlockSum{t.Blocks[i+1], t.Raw[i+1], t.Stored[i+1]}
 	}
-	for i, n := range t.Entropies {
+	full := len(t.Entropies) - 1 // 8 bits and no less: the last bar holds them too
+	t.Entropies[full-1] += t.Entropies[full]
+	for i, n := range t.Entropies[:full] {
 		if n != 0 {
 			s.Entropies = append(s.Entropies, Bar{float64(i) / 2, float64(i+1) / 2, n})
 		}

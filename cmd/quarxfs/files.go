@@ -70,7 +70,7 @@ func (l volumeFiles) find(path string) (volume.Attr, error) {
 		switch name {
 		case "", ".":
 		case "..":
-			return a, fmt.Errorf("%w: %q: a path may not contain ..", remote.ErrRequest, path)
+			return a, fmt.Errorf("%w: no .. may be in the path %q", remote.ErrRequest, path)
 		default:
 			a, err = l.vol.Lookup(a.Ino, name)
 		}

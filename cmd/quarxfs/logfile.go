@@ -18,9 +18,10 @@ const (
 // kept to a bounded size, and standard error follows it, so that a crash leaves
 // its trace there.
 type logFile struct {
-	first io.Writer
-	most  int64
-	mu    struct {
+	first  io.Writer
+	most   int64
+	stderr *os.File // what follows the file
+	mu     struct {
 		sync.Mutex
 		path string
 		f    *os.File
@@ -28,7 +29,9 @@ type logFile struct {
 	}
 }
 
-func newLog(first io.Writer, most int64) *logFile { return &logFile{first: first, most: most} }
+func newLog(first io.Writer, most int64) *logFile {
+	return &logFile{first: first, most: most, stderr: os.Stderr}
+}
 
 // moveTo makes the log go to the file at path from now on.
 func (l *logFile) moveTo(path string) error {
@@ -46,7 +49,7 @@ func (l *logFile) open() error {
 	}
 	st, err := f.Stat()
 	if err == nil {
-		err = unix.Dup3(int(f.Fd()), 2, 0)
+		err = unix.Dup3(int(f.Fd()), int(l.stderr.Fd()), 0)
 	}
 	if err != nil {
 		f.Close()

@@ -15,22 +15,29 @@ import (
 // commandWait is how long a command waits for another to let go of a store.
 const commandWait = 3 * time.Second
 
-// withNode runs fn on the store in dir: over the control socket of its daemon,
-// else on the store itself.
-func withNode(ctx context.Context, dir string, stderr io.Writer, fn func(remote.Node) error) error {
+// An access is how a command reaches a store.
+type access struct {
+	dir    string
+	stderr io.Writer
+	tidy   bool // reclaim what nothing refers to; a daemon does so anyway
+}
+
+// run runs fn on the store: over the control socket of its daemon, else on the
+// store itself.
+func (a access) run(ctx context.Context, fn func(remote.Node) error) error {
 	deadline := time.Now().Add(commandWait)
 	for {
-		c, err := dialControl(ctx, dir)
+		c, err := dialControl(ctx, a.dir)
 		if err == nil {
 			c.Close()
-			client := controlClient(dir)
+			client := controlClient(a.dir)
 			defer client.Close()
 			return fn(client)
 		}
 		if !errors.Is(err, errNoDaemon) {
 			return err
 		}
-		err = withStore(dir, stderr, fn)
+		err = a.runHere(ctx, fn)
 		if !errors.Is(err, store.ErrLocked) || time.Now().After(deadline) {
 			return err
 		}
@@ -42,10 +49,10 @@ func withNode(ctx context.Context, dir string, stderr io.Writer, fn func(remote.
 	}
 }
 
-// withStore runs fn on a store that no daemon holds.
-func withStore(dir string, stderr io.Writer, fn func(remote.Node) error) (err error) {
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	st, err := store.Open(dir, store.Options{Logger: log, SweepInterval: -1})
+// runHere runs fn on a store that no daemon holds.
+func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err error) {
+	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	st, err := store.Open(a.dir, store.Options{Logger: log, SweepInterval: -1})
 	if err != nil {
 		return err
 	}
@@ -55,8 +62,13 @@ func withStore(dir string, stderr io.Writer, fn func(remote.Node) error) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, vol.Close()) }()
-	return fn(remote.NewLocal(st, remote.Surroundings{
+	err = fn(remote.NewLocal(st, remote.Surroundings{
 		Volume: func() remote.VolumeStats { return remote.VolumeStats(vol.Stats()) },
 		Files:  volumeFiles{vol},
 	}))
+	if a.tidy {
+		_, serr := st.Sweep(ctx)
+		err = errors.Join(err, serr)
+	}
+	return err
 }

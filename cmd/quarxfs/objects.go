@@ -42,7 +42,7 @@ func newRemove() *cobra.Command {
 that nothing else refers to are reclaimed soon.`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onStore(cmd, args, func(n remote.Node) error { return n.Remove(cmd.Context(), args[1]) })
+			return changeStore(cmd, args, func(n remote.Node) error { return n.Remove(cmd.Context(), args[1]) })
 		},
 	}
 }

@@ -32,7 +32,7 @@ same bytes have the same ID. A name that is taken is moved to the new object.`,
 				return err
 			}
 			defer in.Close()
-			return onStore(cmd, args, func(n remote.Node) error { return o.run(cmd, n, in) })
+			return changeStore(cmd, args, func(n remote.Node) error { return o.run(cmd, n, in) })
 		},
 	}
 	f := cmd.Flags()

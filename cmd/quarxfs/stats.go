@@ -42,13 +42,28 @@ func (o *statsOptions) print(w io.Writer, s remote.Stats) error {
 
 // onStore runs fn on the store that the first argument names, if there is one.
 func onStore(cmd *cobra.Command, args []string, fn func(remote.Node) error) error {
+	a, err := findStore(cmd, args)
+	if err != nil {
+		return err
+	}
+	return a.run(cmd.Context(), fn)
+}
+
+// changeStore is onStore for what may leave blocks behind that nothing refers to.
+func changeStore(cmd *cobra.Command, args []string, fn func(remote.Node) error) error {
+	a, err := findStore(cmd, args)
+	if err != nil {
+		return err
+	}
+	a.tidy = true
+	return a.run(cmd.Context(), fn)
+}
+
+func findStore(cmd *cobra.Command, args []string) (access, error) {
 	arg := ""
 	if len(args) > 0 {
 		arg = args[0]
 	}
 	dir, err := locate(arg)
-	if err != nil {
-		return err
-	}
-	return withNode(cmd.Context(), dir, cmd.ErrOrStderr(), fn)
+	return access{dir: dir, stderr: cmd.ErrOrStderr()}, err
 }

@@ -25,9 +25,9 @@ func showStats(w io.Writer, s remote.Stats) error {
 	head(&b, s)
 	sizes(&b, s)
 	blocks(&b, s)
-	bars(&b, "Block sizes", s.BlockSizes, func(x float64) string { return humanize.IBytes(uint64(x)) })
-	bars(&b, "Entropy, bits a byte", s.Entropies, func(x float64) string { return fmt.Sprintf("%.1f", x) })
-	bars(&b, "References to a block", s.Refs, func(x float64) string { return humanize.Comma(int64(x)) })
+	bars(&b, "Block sizes", s.BlockSizes, func(b remote.Bar) string { return size(int64(b.From)) + " - " + size(int64(b.To)) })
+	bars(&b, "Entropy, bits a byte", s.Entropies, func(b remote.Bar) string { return fmt.Sprintf("%.1f - %.1f", b.From, b.To) })
+	bars(&b, "References to a block", s.Refs, countLabel)
 	tiers(&b, s)
 	latencies(&b, s)
 	_, err := io.WriteString(w, b.String())
@@ -84,7 +84,7 @@ func blocks(w io.Writer, s remote.Stats) {
 	}
 }
 
-func bars(w io.Writer, title string, all []remote.Bar, name func(float64) string) {
+func bars(w io.Writer, title string, all []remote.Bar, label func(remote.Bar) string) {
 	if len(all) == 0 {
 		return
 	}
@@ -94,14 +94,17 @@ func bars(w io.Writer, title string, all []remote.Bar, name func(float64) string
 	}
 	t := newTable(title, text.AlignRight, text.AlignRight, text.AlignLeft)
 	for _, b := range all {
-		label := name(b.From)
-		if b.To > b.From+1 || b.To-b.From < 1 {
-			label += " - " + name(b.To)
-		}
 		width := int((b.Count*barWidth + most - 1) / most)
-		t.AppendRow(table.Row{label, humanize.Comma(b.Count), strings.Repeat("#", width)})
+		t.AppendRow(table.Row{label(b), humanize.Comma(b.Count), strings.Repeat("#", width)})
 	}
 	finish(w, t)
+}
+
+func countLabel(b remote.Bar) string {
+	if b.To-b.From <= 1 {
+		return humanize.Comma(int64(b.From))
+	}
+	return humanize.Comma(int64(b.From)) + " - " + humanize.Comma(int64(b.To)-1)
 }
 
 func tiers(w io.Writer, s remote.Stats) {

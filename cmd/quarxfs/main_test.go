@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/fs"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"quarxfs": main})
+}
+
+// TestScripts runs testdata/script: the program as its users see it. Mounts are
+// touched by child processes only, and cleaned away whatever happens.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("TZ", "UTC")
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each command otherwise
+			env.Defer(func() {
+				if err := cleanUp(env.WorkDir); err != nil {
+					t.Error(err)
+				}
+			})
+			return nil
+		},
+		Condition: func(cond string) (bool, error) {
+			switch cond {
+			case "fuse":
+				return openFUSE() == nil, nil
+			case "root":
+				return os.Geteuid() == 0, nil
+			}
+			return false, errors.New("no such condition")
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":   cmdExits,
+			"killed":  cmdKilled,
+			"tmpfs":   cmdTmpfs,
+			"mounted": cmdMounted,
+		},
+	})
+}
+
+// cleanUp ends the daemons of all mounts below dir and takes the mounts away.
+func cleanUp(dir string) error {
+	table, err := mountTable()
+	if err != nil {
+		return err
+	}
+	slices.Reverse(table)
+	var errs []error
+	for _, m := range table {
+		if !within(m.dir, dir) {
+			continue
+		}
+		if m.fsType == fsType {
+			if _, pidfd, err := daemonProcess(context.Background(), m.source); err == nil {
+				_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
+				unix.Close(pidfd)
+			}
+		}
+		errs = append(errs, unmount(m.dir, unix.MNT_DETACH))
+	}
+	return errors.Join(errs...)
+}
+
+// exits CODE ARGS... runs quarxfs, which must end with that code. What it
+// prints can be looked at as after exec.
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE ARGS...")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	err = ts.Exec("quarxfs", args[1:]...)
+	got := 0
+	var exit interface{ ExitCode() int }
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("quarxfs %v: exit code %d, want %d", args[1:], got, want)
+	}
+}
+
+// killed STORE kills the store's daemon with SIGKILL and waits for its end.
+func cmdKilled(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: killed STORE")
+	}
+	_, pidfd, err := daemonProcess(context.Background(), ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer unix.Close(pidfd)
+	ts.Check(unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0))
+	o := &umountOptions{wait: 10 * time.Second}
+	ts.Check(o.waitFor(context.Background(), pidfd))
+}
+
+// tmpfs DIR SIZE mounts a small disk.
+func cmdTmpfs(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: tmpfs DIR SIZE")
+	}
+	ts.Check(os.MkdirAll(ts.MkAbs(args[0]), 0o755))
+	ts.Check(unix.Mount("tmpfs", ts.MkAbs(args[0]), "tmpfs", 0, "size="+args[1]))
+}
+
+// mounted DIR checks that a QuarXFS is mounted there.
+func cmdMounted(ts *testscript.TestScript, neg bool, args []string) {
+	table, err := mountTable()
+	ts.Check(err)
+	dir, err := filepath.EvalSymlinks(filepath.Dir(ts.MkAbs(args[0])))
+	ts.Check(err)
+	dir = filepath.Join(dir, filepath.Base(args[0]))
+	m, ok := mountOf(table, dir)
+	if (ok && m.dir == dir) == neg {
+		ts.Fatalf("mounted %s: %v", dir, !neg)
+	}
+}
+
+func TestExitCodesAreOnePerLine(t *testing.T) {
+	seen := map[int]bool{exitOK: true, exitOther: true}
+	for _, row := range exits {
+		if seen[row.code] {
+			t.Errorf("exit code %d has two rows", row.code)
+		}
+		seen[row.code] = true
+	}
+	if got := exitCode(errors.Join(errors.New("x"), fs.ErrNoFUSE)); got != 10 {
+		t.Errorf("exit code %d for a missing /dev/fuse", got)
+	}
+}
