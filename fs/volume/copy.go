@@ -61,7 +61,7 @@ func (v *Volume) copyLocked(a *node, srcOff int64, b *node, dstOff, length int64
 	if !a.isReg() || !b.isReg() {
 		return 0, syscall.EINVAL
 	}
-	if srcOff >= a.attr.Size {
+	if srcOff >= a.attr.Size || length == 0 {
 		return 0, nil
 	}
 	length = min(length, a.attr.Size-srcOff)
