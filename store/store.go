@@ -48,7 +48,9 @@ type Options struct {
 	SweepInterval  time.Duration    // time between automatic sweeps; 30 s, negative: none
 	Ballast        int64            // bytes set aside to get out of a full disk; 128 MiB, negative: none
 	MinFree        int64            // free bytes below which writes get ErrFull; 0: 1 % of the disk, at least 64 MiB
+	LockWait       time.Duration    // how long to wait for a store that is in use; 0: not at all
 	Logger         *slog.Logger     // nothing is logged when nil
+	MemTable       int64            // of the database, in bytes; 64 MiB. Up to three times 1.3 of it are in memory
 	Now            func() time.Time // the clock; time.Now
 	Disk           disk.FS          // the segments' files; nil: those of the operating system
 }
@@ -114,7 +116,8 @@ type Store struct {
 	}
 	frozen        map[ID]change // guarded by commitMu: changes of a commit that has not been written
 	frozenObjects objects
-	unwritten     bool // guarded by commitMu: rows of a commit could not be written and wait for the next
+	moved         map[ID]place // guarded by commitMu: where fresh blocks of frozen are instead
+	unwritten     bool         // guarded by commitMu: rows of a commit could not be written and wait for the next
 	totals        struct {
 		sync.Mutex
 		Totals
@@ -125,6 +128,7 @@ type Store struct {
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
 	commits db.Timer
+	failed  atomic.Bool
 	closed  atomic.Bool
 }
 
@@ -142,12 +146,8 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, err
 	}
 	s.lock = flock.New(filepath.Join(dir, lockName), flock.SetPermissions(0o600))
-	got, err := s.lock.TryLock()
-	if err != nil {
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
-	}
-	if !got {
-		return nil, fmt.Errorf("%s: %w", dir, ErrLocked)
+	if err := s.acquire(); err != nil {
+		return nil, err
 	}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), s.release())
@@ -159,6 +159,24 @@ func Open(dir string, o Options) (*Store, error) {
 	return s, nil
 }
 
+// acquire locks the store. A holder that was killed keeps its lock until the
+// kernel has taken it down, so Open can wait a little.
+func (s *Store) acquire() error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.opts.LockWait)
+	defer cancel()
+	got, err := s.lock.TryLock()
+	if err == nil && !got && s.opts.LockWait > 0 {
+		got, err = s.lock.TryLockContext(ctx, 20*time.Millisecond)
+	}
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("lock %s: %w", s.dir, err)
+	}
+	if !got {
+		return fmt.Errorf("%s: %w", s.dir, ErrLocked)
+	}
+	return nil
+}
+
 func (s *Store) open() (err error) {
 	s.puts.flying = make(map[ID]chan struct{})
 	s.pend.changes = make(map[ID]change)
@@ -166,7 +184,7 @@ func (s *Store) open() (err error) {
 	s.batches.New = s.newBatch
 	s.pend.holds.pins = make(map[ID]int)
 	s.db, err = db.Open(db.Options{
-		Dir: filepath.Join(s.dir, dbDir), MinFree: s.opts.MinFree, Ballast: max(0, s.opts.Ballast), Logger: s.log,
+		Dir: filepath.Join(s.dir, dbDir), MinFree: s.opts.MinFree, MemTable: s.opts.MemTable, Ballast: max(0, s.opts.Ballast), Logger: s.log,
 	})
 	if err != nil {
 		return err
@@ -223,8 +241,15 @@ func (s *Store) Chunker() *chunk.Chunker { return s.chunker }
 // Update.
 func (s *Store) DB() *db.DB { return s.db }
 
-// Admit reports ErrFull when n more bytes would leave too little free space.
-func (s *Store) Admit(n int64) error { return s.db.Admit(n) }
+// Admit is asked before n bytes are taken in. It reports ErrFull when they would
+// leave too little free space, and ErrFailed when no commit can succeed any
+// more, so that memory does not fill with what cannot be kept.
+func (s *Store) Admit(n int64) error {
+	if s.failed.Load() {
+		return ErrFailed
+	}
+	return s.db.Admit(n)
+}
 
 // Join makes p take part in every commit from now on; nil ends that.
 func (s *Store) Join(p Participant) {

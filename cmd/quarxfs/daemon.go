@@ -68,6 +68,10 @@ func (o *mountOptions) serve(ctx context.Context, stderr io.Writer) (err error) 
 	return err
 }
 
+// lockWait is how long a command waits for a store that another one holds; a
+// daemon that was just killed needs a moment to let go.
+const lockWait = 2 * time.Second
+
 // open opens the store and the volume, with the log and the limits set first.
 func (d *daemon) open(stderr io.Writer) (err error) {
 	o := d.opts
@@ -80,7 +84,7 @@ func (d *daemon) open(stderr io.Writer) (err error) {
 	}
 	out := newLog(stderr, logMost)
 	d.log = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level}))
-	d.store, err = store.Open(o.store, store.Options{CacheBytes: b.cache, CommitInterval: o.commitInterval, Logger: d.log})
+	d.store, err = store.Open(o.store, store.Options{CacheBytes: b.cache, CommitInterval: o.commitInterval, LockWait: lockWait, Logger: d.log})
 	if err != nil {
 		return err
 	}
