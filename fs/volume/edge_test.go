@@ -118,3 +118,57 @@ func TestStagedGoWhenFolded(t *testing.T) {
 		t.Error("the data differs after a remount")
 	}
 }
+
+// TestReapTruncated: a file that is truncated and removed between two commits
+// leaves no page of extents behind, from memory or from the database.
+func TestReapTruncated(t *testing.T) {
+	for _, size := range []int64{0, 10} {
+		r := testRig(t, fixed4K(), tiny())
+		ino := mustCreate(t, r.v, meta.Root, "f", 0o100644)
+		mustWrite(t, r.v, ino, 0, noise(1, 3*64*4096))
+		mustSync(t, r.v)
+		if err := truncate(r.v, ino, size); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.v.Unlink(meta.Root, "f"); err != nil {
+			t.Fatal(err)
+		}
+		r.check(t)
+	}
+}
+
+// TestReapInSteps: a crash finds a large file half removed.
+func TestReapInSteps(t *testing.T) {
+	r := testRig(t, fixed4K(), tiny())
+	ino := mustCreate(t, r.v, meta.Root, "f", 0o100644)
+	for i := range int64(3 * reapPages) {
+		mustWrite(t, r.v, ino, i*64*4096, []byte("data"))
+	}
+	r.v.Known(ino)
+	mustSync(t, r.v)
+	if err := r.v.Unlink(meta.Root, "f"); err != nil {
+		t.Fatal(err)
+	}
+	n, err := r.v.get(ino)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = r.st.Update(func() error {
+		done, err := r.v.reapStep(n)
+		if done {
+			t.Error("all was removed in one step")
+		}
+		return err
+	})
+	n.release()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.check(t)
+	r.close(t)
+	r.open(t)
+	r.check(t)
+	if got := r.v.Stats().Inodes; got != 1 {
+		t.Errorf("%d inodes are left", got)
+	}
+}

@@ -219,13 +219,17 @@ func (v *Volume) savePages(n *node) {
 	}
 }
 
+func (v *Volume) dropPage(n *node, i uint64) {
+	if !n.ext.absent {
+		v.db.Delete(meta.ExtentsKey(n.ino, i))
+	}
+	delete(n.ext.pages, i)
+}
+
 // dropPages releases up to most pages of a file that is being removed and
 // reports whether none is left.
 func (v *Volume) dropPages(n *node, most int) (done bool, err error) {
-	if n.attr.Size == 0 {
-		return true, nil
-	}
-	list, err := v.pagesBetween(n, 0, uint64((n.attr.Size-1)/v.span))
+	list, err := v.pagesBetween(n, 0, uint64(max(0, n.attr.Size-1)/v.span))
 	if err != nil {
 		return false, err
 	}
@@ -239,11 +243,13 @@ func (v *Volume) dropPages(n *node, most int) (done bool, err error) {
 		}
 		for _, e := range p.exts {
 			v.store.Ref(e.ID, -1)
+			n.attr.Alloc -= int64(e.Len)
 		}
-		if !n.ext.absent {
-			v.db.Delete(meta.ExtentsKey(n.ino, i))
-		}
-		delete(n.ext.pages, i)
+		v.dropPage(n, i)
+	}
+	// A truncation emptied what is left, but its rows may still be there.
+	for i := range n.ext.pages {
+		v.dropPage(n, i)
 	}
 	return true, nil
 }

@@ -500,6 +500,7 @@ func (m *machine) sweep(t *rapid.T) {
 		t.Fatal(err)
 	}
 	m.committed = m.model.clone()
+	m.awaitReaper(t)
 	m.model.compare(t, m.v)
 }
 

@@ -93,6 +93,7 @@ func (v *Volume) reapStep(n *node) (done bool, err error) {
 	v.dropRuns(n)
 	if n.isReg() {
 		if done, err := v.dropPages(n, reapPages); err != nil || !done {
+			v.changed(n)
 			return false, err
 		}
 		v.logical.Add(-n.attr.Size)
@@ -103,8 +104,8 @@ func (v *Volume) reapStep(n *node) (done bool, err error) {
 		}
 	}
 	v.db.Delete(meta.InodeKey(n.ino))
-	v.dropOrphan(n.ino)
 	v.inodes.Add(-1)
+	v.dropOrphan(n.ino)
 	n.gone = true
 	v.save(n) // off the list
 	return true, nil
