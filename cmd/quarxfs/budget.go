@@ -13,12 +13,17 @@ import (
 // A budget shares the memory of a daemon out. docs/operations.md explains the
 // shares.
 type budget struct {
-	total int64 // as asked for, or 3/4 of what the cgroup allows when that is less
-	cache int64 // RAM tier
-	dirty int64 // written bytes that are not yet stored
+	total    int64 // as asked for, or 3/4 of what the cgroup allows when that is less
+	cache    int64 // RAM tier
+	dirty    int64 // written bytes that are not yet stored
+	memTable int64 // of the database, which has two and seldom three
 }
 
-const minBudget = 64 << 20
+const (
+	minBudget   = 64 << 20
+	minMemTable = 8 << 20
+	maxMemTable = 64 << 20 // a larger one only makes opening after a crash slower
+)
 
 func newBudget(asked, cgroup int64) budget {
 	total := asked
@@ -26,7 +31,7 @@ func newBudget(asked, cgroup int64) budget {
 		total = min(total, cgroup/4*3)
 	}
 	total = max(total, minBudget)
-	return budget{total: total, cache: total / 4, dirty: total / 8}
+	return budget{total: total, cache: total / 4, dirty: total / 8, memTable: min(max(total/8, minMemTable), maxMemTable)}
 }
 
 // apply tells the Go runtime. The collector runs earlier than by default, so

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/fs"
+	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
@@ -30,6 +31,7 @@ const (
 // A daemon is a mounted store and its control socket.
 type daemon struct {
 	opts   *mountOptions
+	out    *logFile
 	log    *slog.Logger
 	store  *store.Store
 	volume *volume.Volume
@@ -48,7 +50,7 @@ func (o *mountOptions) serve(ctx context.Context, stderr io.Writer) (err error) 
 		return errors.Join(err, d.close())
 	}
 	d.log.Info("mounted", "store", o.store, "mountpoint", o.mountpoint, "pid", os.Getpid(), "version", version())
-	if err := o.ready(); err != nil {
+	if err := d.ready(); err != nil {
 		d.log.Warn("the parent has not waited", "err", err)
 	}
 	gone := make(chan struct{})
@@ -82,25 +84,38 @@ func (d *daemon) open(stderr io.Writer) (err error) {
 	if o.debug {
 		level = slog.LevelDebug
 	}
-	out := newLog(stderr, logMost)
-	d.log = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: level}))
+	d.out = newLog(stderr, logMost)
+	d.log = slog.New(slog.NewTextHandler(d.out, &slog.HandlerOptions{Level: level}))
 	d.store, err = store.Open(o.store, store.Options{CacheBytes: b.cache, CommitInterval: o.commitInterval, LockWait: lockWait, Logger: d.log})
 	if err != nil {
 		return err
 	}
 	// From here on the store is ours, and so is its log.
 	if o.readyFD >= 0 {
-		if err := d.detach(out); err != nil {
+		if err := d.detach(); err != nil {
 			return err
 		}
 	}
 	d.volume, err = volume.Open(d.store, volume.Options{DirtyBytes: b.dirty, NoAtime: o.noAtime, Logger: d.log})
+	if err != nil {
+		return err
+	}
+	return ownRoot(d.volume)
+}
+
+// ownRoot gives the root of a new volume to the user who mounts it.
+func ownRoot(v *volume.Volume) error {
+	uid, gid := uint32(os.Geteuid()), uint32(os.Getegid())
+	if uid == 0 || v.Stats().Inodes > 1 {
+		return nil
+	}
+	_, err := v.SetAttr(meta.Root, volume.Change{UID: &uid, GID: &gid})
 	return err
 }
 
-// detach lets go of the terminal, its directory and the parent's pipe, but for
-// the ready line.
-func (d *daemon) detach(out *logFile) error {
+// detach lets go of the terminal and the directory. Standard error leads to the
+// parent until the mount is up: fusermount3 complains there.
+func (d *daemon) detach() error {
 	unix.CloseOnExec(d.opts.readyFD)
 	if err := os.Chdir("/"); err != nil {
 		return err
@@ -115,7 +130,7 @@ func (d *daemon) detach(out *logFile) error {
 			return err
 		}
 	}
-	return out.moveTo(d.opts.logPath())
+	return d.out.moveTo(d.opts.logPath())
 }
 
 // start mounts and answers on the control socket.
@@ -151,6 +166,15 @@ func (d *daemon) start() (err error) {
 	}
 	go func() { _ = d.http.Serve(l) }()
 	return nil
+}
+
+// ready tells the waiting parent that the mount answers.
+func (d *daemon) ready() error {
+	if d.opts.readyFD < 0 {
+		return nil
+	}
+	err := d.out.follow(int(os.Stderr.Fd()))
+	return errors.Join(err, d.opts.ready())
 }
 
 // leave unmounts, open files or not. A child asks the kernel for what it has

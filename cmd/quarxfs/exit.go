@@ -94,9 +94,20 @@ var advice = []struct {
 	{store.ErrAmbiguous, "give more digits"},
 }
 
+// joinLines puts lines behind each other.
+func joinLines(s string) string {
+	var parts []string
+	for line := range strings.Lines(s) {
+		if line = strings.TrimSpace(line); line != "" {
+			parts = append(parts, line)
+		}
+	}
+	return strings.Join(parts, "; ")
+}
+
 // oneLine is what the user reads of an error: one line that says what to do.
 func oneLine(err error) string {
-	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	text := joinLines(err.Error())
 	if _, ok := errors.AsType[coded](err); ok {
 		return text
 	}

@@ -15,22 +15,24 @@ const (
 )
 
 // A logFile writes to a terminal or pipe until it is told a file: then that is
-// kept to a bounded size, and standard error follows it, so that a crash leaves
-// its trace there.
+// kept to a bounded size. Standard error can follow it, so that a crash leaves its
+// trace there.
 type logFile struct {
-	first  io.Writer
-	most   int64
-	stderr *os.File // what follows the file
-	mu     struct {
+	first io.Writer
+	most  int64
+	mu    struct {
 		sync.Mutex
-		path string
-		f    *os.File
-		size int64
+		path     string
+		f        *os.File
+		size     int64
+		follower int // file descriptor that is to follow the file; -1: none
 	}
 }
 
 func newLog(first io.Writer, most int64) *logFile {
-	return &logFile{first: first, most: most, stderr: os.Stderr}
+	l := &logFile{first: first, most: most}
+	l.mu.follower = -1
+	return l
 }
 
 // moveTo makes the log go to the file at path from now on.
@@ -41,15 +43,23 @@ func (l *logFile) moveTo(path string) error {
 	return l.open()
 }
 
-// open opens the file and points standard error at it. l.mu is held.
+// follow makes a file descriptor lead to the log, whichever file that is.
+func (l *logFile) follow(fd int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.follower = fd
+	return unix.Dup3(int(l.mu.f.Fd()), fd, 0)
+}
+
+// open opens the file. l.mu is held.
 func (l *logFile) open() error {
 	f, err := os.OpenFile(l.mu.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
 	st, err := f.Stat()
-	if err == nil {
-		err = unix.Dup3(int(f.Fd()), int(l.stderr.Fd()), 0)
+	if err == nil && l.mu.follower >= 0 {
+		err = unix.Dup3(int(f.Fd()), l.mu.follower, 0)
 	}
 	if err != nil {
 		f.Close()

@@ -126,12 +126,16 @@ func (o *mountOptions) prepare(arg, mountpoint string) error {
 }
 
 func openFUSE() error {
-	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	_, err := os.Stat("/dev/fuse")
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w: /dev/fuse is missing; load the fuse module, or start the container with --device /dev/fuse", fs.ErrNoFUSE)
 	}
+	if os.Geteuid() != 0 {
+		return nil // fusermount3 opens it with rights of its own
+	}
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
-		return fmt.Errorf("%w: %v; make it accessible to this user", fs.ErrNoFUSE, err)
+		return fmt.Errorf("%w: %v; give this container or machine the right to use it", fs.ErrNoFUSE, err)
 	}
 	return f.Close()
 }
@@ -205,6 +209,9 @@ func (o *mountOptions) daemonize(ctx context.Context) error {
 	if !ok || !ok2 || err != nil {
 		return fmt.Errorf("the daemon died: %v: %s", werr, bytes.TrimSpace(before))
 	}
+	if len(before) > 0 {
+		text += ": " + joinLines(string(before))
+	}
 	return coded{n, text}
 }
 
@@ -221,11 +228,8 @@ func (o *mountOptions) report(err error) error {
 	return nil
 }
 
-// ready tells the waiting parent that the mount answers.
+// ready ends the parent's wait.
 func (o *mountOptions) ready() error {
-	if o.readyFD < 0 {
-		return nil
-	}
 	w := os.NewFile(uintptr(o.readyFD), "ready")
 	o.readyFD = -1
 	_, err := io.WriteString(w, readyLine)

@@ -109,7 +109,7 @@ func countLabel(b remote.Bar) string {
 
 func tiers(w io.Writer, s remote.Stats) {
 	t := newTable("Tiers and memory", text.AlignLeft, text.AlignRight, text.AlignLeft)
-	t.AppendRow(table.Row{"RAM", size(s.Cache.Bytes), fmt.Sprintf("of %s, %s blocks, %.1f %% of %s reads hit",
+	t.AppendRow(table.Row{"RAM", size(s.Cache.Bytes), fmt.Sprintf("of %s, %s blocks; %.1f %% of %s reads hit",
 		size(s.Cache.Limit), humanize.Comma(int64(s.Cache.Entries)), s.Cache.HitRatio*100, humanize.Comma(int64(s.Cache.Hits+s.Cache.Misses)))})
 	for _, tier := range s.Tiers {
 		t.AppendRow(table.Row{tier.Name, size(tier.Bytes), fmt.Sprintf("%s segments, %s read, %s written",
@@ -127,7 +127,7 @@ func latencies(w io.Writer, s remote.Stats) {
 		return
 	}
 	t := newTable("", text.AlignLeft, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight)
-	t.AppendHeader(table.Row{"Requests", "Count", "p50 ms", "p95 ms", "p99 ms", "max ms"})
+	t.AppendHeader(table.Row{"Requests", "Count", "p50", "p95", "p99", "max"})
 	row := func(name string, n uint64, l store.Latency) {
 		t.AppendRow(table.Row{name, humanize.Comma(int64(n)), ms(l.P50), ms(l.P95), ms(l.P99), ms(l.Max)})
 	}
@@ -140,7 +140,18 @@ func latencies(w io.Writer, s remote.Stats) {
 	finish(w, t)
 }
 
-func ms(x float64) string { return fmt.Sprintf("%.2f", x) }
+// ms shows milliseconds.
+func ms(x float64) string {
+	switch {
+	case x < 0.001:
+		return "<1 us"
+	case x < 1:
+		return fmt.Sprintf("%.0f us", x*1000)
+	case x < 1000:
+		return fmt.Sprintf("%.1f ms", x)
+	}
+	return fmt.Sprintf("%.1f s", x/1000)
+}
 
 // newTable makes a table without lines; title is its first line.
 func newTable(title string, aligns ...text.Align) table.Writer {

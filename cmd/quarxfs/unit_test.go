@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -115,8 +116,11 @@ func TestLogIsBounded(t *testing.T) {
 	}
 	defer saved.Close()
 	dir := t.TempDir()
-	l := &logFile{most: 1000, stderr: saved}
+	l := newLog(io.Discard, 1000)
 	if err := l.moveTo(filepath.Join(dir, "log")); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.follow(int(saved.Fd())); err != nil {
 		t.Fatal(err)
 	}
 	for range 100 {
@@ -134,6 +138,9 @@ func TestLogIsBounded(t *testing.T) {
 	}
 	if diff := cmp.Diff([]int64{990, 990}, sizes); diff != "" {
 		t.Error(diff)
+	}
+	if st, err := saved.Stat(); err != nil || st.Size() != 990 {
+		t.Errorf("what follows the log is not at it: %v, %v", st.Size(), err)
 	}
 }
 
