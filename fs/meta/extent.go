@@ -51,7 +51,7 @@ func AppendExtents(b []byte, base int64, page []Extent) []byte {
 }
 
 // DecodeExtents reads a page of extents; span is the page's length in bytes of
-// the file. The error is ErrCorrupt.
+// the file, and no extent is longer. The error is ErrCorrupt.
 func DecodeExtents(b []byte, base, span int64) ([]Extent, error) {
 	r := reader{b: b}
 	page := make([]Extent, 0, len(b)/34+1)
@@ -65,7 +65,8 @@ func DecodeExtents(b []byte, base, span int64) ([]Extent, error) {
 			e.Skip = uint32(r.uvarint(max32))
 		}
 		copy(e.ID[:], r.bytes(uint64(len(e.ID))))
-		if r.bad || e.Len == 0 || e.Off < at || e.Off-base >= span || e.End() < e.Off {
+		if r.bad || e.Len == 0 || e.Off < at || e.Off-base >= span || e.End() < e.Off ||
+			int64(e.Len) > span || uint64(e.Skip)+uint64(e.Len) > max32 {
 			return nil, fmt.Errorf("page of extents at %d: %w", base, ErrCorrupt)
 		}
 		page = append(page, e)

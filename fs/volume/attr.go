@@ -67,6 +67,9 @@ func (v *Volume) SetAttr(ino meta.Ino, c Change) (Attr, error) {
 	err = v.store.Update(func() error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
+		if n.gone {
+			return syscall.ENOENT
+		}
 		if err := v.setAttr(n, c); err != nil {
 			return err
 		}

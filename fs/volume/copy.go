@@ -55,6 +55,9 @@ func lockBoth(a, b *node) (unlock func()) {
 }
 
 func (v *Volume) copyLocked(a *node, srcOff int64, b *node, dstOff, length int64) (int64, error) {
+	if a.gone || b.gone {
+		return 0, syscall.ENOENT
+	}
 	if a.isDir() || b.isDir() {
 		return 0, syscall.EISDIR
 	}

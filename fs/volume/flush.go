@@ -144,6 +144,7 @@ func (v *Volume) flushStep(n *node, mode flushMode) (more bool, err error) {
 	n.quiesce()
 	switch {
 	case n.gone:
+		v.save(n)
 		return false, nil
 	case len(n.runs) == 0:
 	case mode == fullRuns:

@@ -295,6 +295,9 @@ func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 	return v.store.Update(func() error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
+		if n.gone {
+			return syscall.ENOENT
+		}
 		if !n.isReg() {
 			return syscall.ENODEV
 		}

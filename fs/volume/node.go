@@ -148,6 +148,7 @@ func (v *Volume) evict() {
 func (v *Volume) forgetNode(n *node) {
 	v.cache.Lock()
 	defer v.cache.Unlock()
+	v.cache.evictions++ // whoever has read its record by now must not insert it
 	delete(v.cache.nodes, n.ino)
 }
 

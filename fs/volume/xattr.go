@@ -89,6 +89,9 @@ func (v *Volume) SetXattr(ino meta.Ino, name string, value []byte, flags uint32,
 	return v.store.Update(func() error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
+		if n.gone {
+			return syscall.ENOENT
+		}
 		_, err := v.xattr(n, name)
 		switch {
 		case err != nil && err != syscall.ENODATA:
@@ -166,6 +169,9 @@ func (v *Volume) RemoveXattr(ino meta.Ino, name string) error {
 	return v.store.Update(func() error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
+		if n.gone {
+			return syscall.ENOENT
+		}
 		if _, err := v.xattr(n, name); err != nil {
 			return err
 		}

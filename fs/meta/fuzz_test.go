@@ -1,0 +1,116 @@
+package meta
+
+import (
+	"bytes"
+	"reflect"
+	"testing"
+)
+
+// Each target feeds a decoder bytes that nobody encoded. What it accepts must
+// survive encoding and decoding; what it refuses must be refused with an error.
+
+func FuzzInode(f *testing.F) {
+	f.Add(AppendInode(nil, &Inode{Mode: 0o100644, Size: 1 << 40, Atime: Time{-5, 7}, Target: "x"}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		n, err := DecodeInode(b)
+		if err != nil {
+			return
+		}
+		again, err := DecodeInode(AppendInode(nil, &n))
+		if err != nil || again != n {
+			t.Errorf("%+v became %+v (%v)", n, again, err)
+		}
+	})
+}
+
+func FuzzDirent(f *testing.F) {
+	f.Add(AppendDirent(nil, Dirent{16, 0o100000, "name"}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		d, err := DecodeDirent(b)
+		if err != nil {
+			return
+		}
+		again, err := DecodeDirent(AppendDirent(nil, d))
+		if err != nil || again != d {
+			t.Errorf("%+v became %+v (%v)", d, again, err)
+		}
+	})
+}
+
+func FuzzExtents(f *testing.F) {
+	f.Add(AppendExtents(nil, 0, []Extent{{0, 10, 0, BlockID{1}}, {20, 5, 3, BlockID{2}}}), uint16(0))
+	f.Fuzz(func(t *testing.T, b []byte, page uint16) {
+		const span = 1 << 22
+		base := int64(page) * (1<<63/span - 1) / (1<<16 - 1) * span // from the first page to the last
+		exts, err := DecodeExtents(b, base, span)
+		if err != nil {
+			return
+		}
+		at := base
+		for _, e := range exts {
+			if e.Off < at || e.Len == 0 || e.End() < e.Off || int64(e.Len) > span {
+				t.Fatalf("%+v was accepted after %d", e, at)
+			}
+			at = e.End()
+		}
+		again, err := DecodeExtents(AppendExtents(nil, base, exts), base, span)
+		if err != nil || !reflect.DeepEqual(again, exts) {
+			t.Errorf("%+v became %+v (%v)", exts, again, err)
+		}
+	})
+}
+
+func FuzzPatches(f *testing.F) {
+	f.Add(AppendPatches(nil, []Patch{{0, []byte("a")}, {4000, bytes.Repeat([]byte{1}, 96)}}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		patches, err := DecodePatches(b)
+		if err != nil {
+			return
+		}
+		var slot [SlotSize]byte
+		for _, p := range patches {
+			copy(slot[p.Start:p.Start+len(p.Bytes)], p.Bytes)
+		}
+		again, err := DecodePatches(AppendPatches(nil, patches))
+		if err != nil || !reflect.DeepEqual(again, patches) {
+			t.Errorf("%+v became %+v (%v)", patches, again, err)
+		}
+	})
+}
+
+func FuzzSmall(f *testing.F) {
+	f.Add(Counters{16, 1, -1}.Encode())
+	f.Add(EncodePosition(1 << 40))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if c, err := DecodeCounters(b); err == nil {
+			if again, err := DecodeCounters(c.Encode()); err != nil || again != c {
+				t.Errorf("%+v became %+v (%v)", c, again, err)
+			}
+		}
+		if pos, err := DecodePosition(b); err == nil {
+			if again, err := DecodePosition(EncodePosition(pos)); err != nil || again != pos {
+				t.Errorf("%d became %d (%v)", pos, again, err)
+			}
+		}
+	})
+}
+
+func FuzzKeys(f *testing.F) {
+	f.Add(EntryKey(16, 17))
+	f.Add(XattrKey(16, "user.a"))
+	f.Fuzz(func(t *testing.T, key []byte) {
+		ino, pos, err := KeyNumbers(key)
+		if err == nil && !bytes.Equal(EntryKey(ino, pos)[1:], key[1:]) {
+			t.Errorf("%x gives %d and %d", key, ino, pos)
+		}
+		ino, inoErr := KeyIno(key)
+		tail, err := KeyTail(key)
+		if (err == nil) != (inoErr == nil) {
+			t.Errorf("%x: %v and %v", key, err, inoErr)
+		}
+		if err == nil && !bytes.Equal(XattrKey(ino, tail)[1:], key[1:]) {
+			t.Errorf("%x gives %d and %q", key, ino, tail)
+		}
+		KindOf(key)
+	})
+}
