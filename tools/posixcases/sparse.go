@@ -1,0 +1,221 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func sparseCases() []testCase {
+	return []testCase{
+		{"sparse/seek", seekSynced},
+		{"sparse/seek-unflushed", seekUnflushed},
+		{"sparse/seek-mapped", seekMapped},
+		{"sparse/seek-errors", seekErrors},
+		{"sparse/fallocate", fallocates},
+		{"sparse/fallocate-modes", fallocateModes},
+		{"sparse/huge", hugeFiles},
+		{"sparse/limits", sizeLimits},
+		{"sparse/blocks", blockCounts},
+	}
+}
+
+// regions notes, for each megabyte of a file, whether SEEK_DATA and SEEK_HOLE
+// show data in it.
+func (r *run) regions(label string, fd int, megabytes int) {
+	s := ""
+	for i := range megabytes {
+		lo := int64(i) << 20
+		data, err := unix.Seek(fd, lo, unix.SEEK_DATA)
+		switch {
+		case err == nil && data < lo+1<<20:
+			s += "D"
+		case err == nil || err == unix.ENXIO:
+			s += "."
+		default:
+			s += errno(err)
+		}
+	}
+	end, err := unix.Seek(fd, int64(megabytes)<<20-1, unix.SEEK_HOLE)
+	r.note(label, s, "last hole", end, err)
+}
+
+func seekSynced(r *run) {
+	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
+	must(unix.Ftruncate(fd, 16<<20))
+	for _, mb := range []int64{0, 3, 4, 9, 15} {
+		try(unix.Pwrite(fd, pattern(1<<20, 1), mb<<20))
+	}
+	must(unix.Fsync(fd))
+	r.regions("synced", fd, 16)
+	must(unix.Fallocate(fd, 3, 4<<20, 1<<20))
+	r.regions("punched", fd, 16)
+	must(unix.Ftruncate(fd, 10<<20))
+	must(unix.Ftruncate(fd, 16<<20))
+	r.regions("cut and grown", fd, 16)
+	pos := try(unix.Seek(fd, 0, unix.SEEK_HOLE))
+	r.note("first hole", pos)
+	pos = try(unix.Seek(fd, 1<<20, unix.SEEK_DATA))
+	r.note("second data", pos)
+}
+
+// seekUnflushed asks while the data are only in the page cache: a hole
+// reported over them would make cp lose them.
+func seekUnflushed(r *run) {
+	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
+	try(unix.Pwrite(fd, pattern(100000, 1), 0))
+	pos, err := unix.Seek(fd, 0, unix.SEEK_DATA)
+	r.note("new file", pos, err)
+	pos, err = unix.Seek(fd, 0, unix.SEEK_HOLE)
+	r.note("new file's hole", pos >= 100000, err)
+	try(unix.Pwrite(fd, pattern(100000, 1), 5<<20))
+	pos, err = unix.Seek(fd, 1<<20, unix.SEEK_DATA)
+	r.note("second", pos >= 5<<20-65536 && pos <= 5<<20, err)
+	pos, err = unix.Seek(fd, 5<<20, unix.SEEK_DATA)
+	r.note("second itself", pos, err)
+	must(unix.Fsync(fd))
+	try(unix.Pwrite(fd, []byte("x"), 3<<20))
+	r.regions("written in a hole", fd, 6)
+	must(unix.Ftruncate(fd, 0))
+	try(unix.Pwrite(fd, []byte("x"), 3<<20))
+	r.regions("after truncate", fd, 4)
+	must(unix.Ftruncate(fd, 0))
+	must(unix.Ftruncate(fd, 8<<20))
+	for i := range 8 {
+		try(unix.Pwrite(fd, pattern(1<<20, uint32(i)), int64(i)<<20))
+		r.regions(fmt.Sprint("growing ", i), fd, 8)
+	}
+	r.content("content", "f")
+}
+
+func seekMapped(r *run) {
+	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
+	must(unix.Ftruncate(fd, 8<<20))
+	m := try(unix.Mmap(fd, 0, 8<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))
+	copy(m[5<<20:], pattern(4096, 1))
+	r.regions("mapped", fd, 8)
+	copy(m[2<<20:], pattern(4096, 1))
+	r.regions("mapped again", fd, 8)
+	must(unix.Msync(m, unix.MS_SYNC))
+	r.regions("synced", fd, 8)
+	must(unix.Munmap(m))
+	r.content("content", "f")
+}
+
+func seekErrors(r *run) {
+	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
+	seek := func(label string, off int64, whence int) {
+		p, err := unix.Seek(fd, off, whence)
+		r.note(label, p, err)
+	}
+	seek("data in empty", 0, unix.SEEK_DATA)
+	seek("hole in empty", 0, unix.SEEK_HOLE)
+	must(unix.Ftruncate(fd, 10<<20))
+	seek("data in hole", 0, unix.SEEK_DATA)
+	seek("hole in hole", 5000, unix.SEEK_HOLE)
+	seek("data at end", 10<<20, unix.SEEK_DATA)
+	seek("hole at end", 10<<20, unix.SEEK_HOLE)
+	seek("hole before end", 10<<20-1, unix.SEEK_HOLE)
+	seek("data negative", -1, unix.SEEK_DATA)
+	seek("hole negative", -5, unix.SEEK_HOLE)
+	d, err := unix.Seek(r.open("", unix.O_RDONLY), 0, unix.SEEK_SET)
+	r.note("directory", d, err)
+}
+
+func fallocates(r *run) {
+	modes := map[string]uint32{
+		"plain": 0, "keep": 1, "punch": 3, "zero": 16, "zero keep": 17, "punch without keep": 2, "unknown": 1 << 10, "unshare": 64,
+	}
+	ranges := [][2]int64{{0, 4096}, {1, 1}, {100, 70000}, {65536, 65536}, {199999, 2}, {200000, 100000}, {500000, 10}, {0, 0}, {-1, 10}, {10, -1}}
+	for name, mode := range inOrder(modes) {
+		for _, rg := range ranges {
+			r.file("f", string(pattern(200000, 3)), 0o644)
+			fd := r.open("f", unix.O_RDWR)
+			label := fmt.Sprint(name, rg)
+			r.note(label, unix.Fallocate(fd, mode, rg[0], rg[1]))
+			r.content(label+" content", "f")
+		}
+	}
+	fd := r.open("f", unix.O_RDONLY)
+	r.note("read-only", unix.Fallocate(fd, 0, 0, 10))
+	d := r.open("", unix.O_RDONLY)
+	r.note("directory", unix.Fallocate(d, 0, 0, 10))
+	must(unix.Mkfifo(r.p("p"), 0o600))
+	r.note("fifo", unix.Fallocate(r.open("p", unix.O_RDWR), 0, 0, 10))
+	w := r.open("f", unix.O_RDWR)
+	r.note("beyond the largest offset", unix.Fallocate(w, 0, math.MaxInt64-10, 100))
+	try(unix.Pwrite(w, pattern(50000, 4), 100000)) // unflushed, then punched
+	must(unix.Fallocate(w, 3, 110000, 20000))
+	r.content("punched over dirty", "f")
+	try(unix.Pwrite(w, []byte("again"), 115000))
+	r.content("written again", "f")
+	must(unix.Ftruncate(w, 0))
+	must(unix.Fallocate(w, 0, 0, 1<<20))
+	r.stat("allocated", "f")
+	r.content("reads as zeroes", "f")
+}
+
+func fallocateModes(r *run) {
+	for name, mode := range inOrder(map[string]uint32{"collapse": 8, "insert": 32}) {
+		r.file("f", string(pattern(200000, 3)), 0o644)
+		fd := r.open("f", unix.O_RDWR)
+		r.note(name, unix.Fallocate(fd, mode, 4096, 4096))
+		r.content(name+" content", "f")
+	}
+}
+
+func hugeFiles(r *run) {
+	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
+	const far = 1 << 43 // 8 TiB, which the reference can hold as well
+	try(unix.Pwrite(fd, []byte("far"), far))
+	r.stat("size", "f")
+	b := make([]byte, 10)
+	n, err := unix.Pread(fd, b, far-5)
+	r.note("read", n, err, summary(b[:n]))
+	must(unix.Fsync(fd))
+	pos, err := unix.Seek(fd, 0, unix.SEEK_DATA)
+	r.note("data", pos > far-(1<<20), err)
+	must(unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED))
+	n, err = unix.Pread(fd, b, far-5)
+	r.note("read from storage", n, err, summary(b[:n]))
+	must(unix.Ftruncate(fd, far/2))
+	must(unix.Ftruncate(fd, far+10))
+	n, err = unix.Pread(fd, b, far-5)
+	r.note("read after cut", n, err, summary(b[:n]))
+	r.note("punch all", unix.Fallocate(fd, 3, 0, far+10))
+	r.note("unlink", unix.Unlink(r.p("f")))
+}
+
+func sizeLimits(r *run) {
+	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
+	for _, size := range []int64{1 << 44, 1<<44 - 4096, 1 << 60, math.MaxInt64 - 4096, math.MaxInt64} {
+		r.note(fmt.Sprint("truncate ", size), unix.Ftruncate(fd, size))
+		r.stat(fmt.Sprint("size ", size), "f")
+	}
+	must(unix.Ftruncate(fd, 0))
+	for _, off := range []int64{1 << 44, math.MaxInt64 - 1, math.MaxInt64} {
+		n, err := unix.Pwrite(fd, []byte("xy"), off)
+		r.note(fmt.Sprint("write ", off), n, err)
+	}
+	r.note("remove", os.Remove(r.p("f")))
+}
+
+func blockCounts(r *run) {
+	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
+	blocks := func(label string) {
+		var st unix.Stat_t
+		must(unix.Fstat(fd, &st))
+		r.note(label, st.Blocks > 0, st.Blocks*512 < 1<<20)
+	}
+	blocks("empty")
+	must(unix.Ftruncate(fd, 1<<30))
+	blocks("hole")
+	try(unix.Pwrite(fd, pattern(5000, 1), 1<<20))
+	blocks("written")
+	must(unix.Fsync(fd))
+	blocks("synced")
+	must(unix.Fallocate(fd, 3, 0, 1<<30))
+	blocks("punched")
+}
