@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"slices"
 	"strings"
 	"syscall"
 
@@ -71,21 +72,31 @@ func (f *filesystem) change(in *fuse.SetAttrIn) volume.Change {
 		size := int64(in.Size)
 		c.Size = &size
 	}
-	stamp := func(bit, now uint32, sec uint64, nsec uint32) *volume.Time {
+	// With FATTR_ATIME_NOW and FATTR_MTIME_NOW the kernel sends its own time, so
+	// that both become the same.
+	stamp := func(bit uint32, sec uint64, nsec uint32) *volume.Time {
 		if !has(bit) {
 			return nil
 		}
-		if has(now) {
-			t := f.vol.Now()
-			return &t
-		}
 		return &volume.Time{Sec: int64(sec), Nsec: nsec}
 	}
-	c.Atime = stamp(fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec)
-	c.Mtime = stamp(fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec)
-	c.Ctime = stamp(fuse.FATTR_CTIME, 0, in.Ctime, in.Ctimensec)
-	c.KillPriv = has(fuse.FATTR_KILL_SUIDGID)
+	c.Atime = stamp(fuse.FATTR_ATIME, in.Atime, in.Atimensec)
+	c.Mtime = stamp(fuse.FATTR_MTIME, in.Mtime, in.Mtimensec)
+	c.Ctime = stamp(fuse.FATTR_CTIME, in.Ctime, in.Ctimensec)
+	c.KillPriv = has(fuse.FATTR_KILL_SUIDGID) || asksToKillPriv(in)
 	return c
+}
+
+// asksToKillPriv recognizes a SETATTR that changes nothing. The kernel sends
+// one with a ctime for chown(-1, -1), and one without before fallocate and
+// copy_file_range of a file with suid or sgid bits or capabilities; in that
+// case it leaves to us whether the caller may keep the bits.
+func asksToKillPriv(in *fuse.SetAttrIn) bool {
+	const changes = fuse.FATTR_MODE | fuse.FATTR_UID | fuse.FATTR_GID | fuse.FATTR_SIZE | fuse.FATTR_ATIME | fuse.FATTR_MTIME
+	if in.Valid&changes != 0 {
+		return false
+	}
+	return in.Valid&fuse.FATTR_CTIME != 0 || in.Caller.Uid != 0
 }
 
 const selinuxXattr = "security.selinux"
@@ -112,6 +123,9 @@ func (f *filesystem) ListXAttr(_ <-chan struct{}, h *fuse.InHeader, dest []byte)
 	names, err := f.vol.ListXattrs(ino(h))
 	if err != nil {
 		return 0, f.status("listxattr", err)
+	}
+	if h.Uid != 0 {
+		names = slices.DeleteFunc(names, func(n string) bool { return strings.HasPrefix(n, "trusted.") })
 	}
 	if len(names) == 0 {
 		return 0, fuse.OK

@@ -2,8 +2,10 @@ package fs
 
 import (
 	"context"
+	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/fs/volume"
 )
@@ -30,7 +32,11 @@ func (f *filesystem) Flush(_ <-chan struct{}, _ *fuse.FlushIn) fuse.Status {
 
 func (f *filesystem) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult, fuse.Status) {
 	defer f.meter.time(opRead)()
-	vec, err := f.vol.Read(context.Background(), ino(&in.InHeader), int64(in.Offset), int(in.Size))
+	read := f.vol.Read
+	if in.Flags&syscall.O_NOATIME != 0 {
+		read = f.vol.ReadNoAtime
+	}
+	vec, err := read(context.Background(), ino(&in.InHeader), int64(in.Offset), int(in.Size))
 	if err != nil {
 		return nil, f.status("read", err)
 	}
@@ -66,9 +72,64 @@ func (f *filesystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Sta
 
 func (f *filesystem) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
 	defer f.meter.time(opLseek)()
-	off, err := f.vol.Seek(ino(&in.InHeader), int64(in.Offset), in.Whence)
+	off, err := f.seek(ino(&in.InHeader), int64(in.Offset), in.Whence)
 	out.Offset = uint64(off)
 	return f.status("lseek", err)
+}
+
+// seekTries bounds how long seek follows a writer that keeps adding data.
+const seekTries = 1000
+
+// seek asks the volume, and before it believes in a hole has the kernel write
+// back what it may hold there: the kernel sends LSEEK without doing so, and a
+// hole reported over unwritten data is data that cp and tar lose.
+func (f *filesystem) seek(ino volume.Ino, off int64, whence uint32) (int64, error) {
+	for range seekTries {
+		at, err := f.vol.Seek(ino, off, whence)
+		if err != nil && err != syscall.ENXIO {
+			return at, err
+		}
+		lo, n := holeClaimed(off, at, whence, err)
+		if n < 0 {
+			return at, nil
+		}
+		f.writeBack(ino, lo, n)
+		again, err2 := f.vol.Seek(ino, off, whence)
+		if again == at && err2 == err {
+			return at, err
+		}
+	}
+	if whence == unix.SEEK_DATA {
+		return off, nil // what may be data is data
+	}
+	return f.vol.Seek(ino, off, whence)
+}
+
+// holeClaimed returns where the answer at and err to a seek from off says that
+// a hole is: n bytes from lo, 0 for all that follows, negative for nowhere.
+func holeClaimed(off, at int64, whence uint32, err error) (lo, n int64) {
+	switch {
+	case err != nil:
+		return off, 0
+	case whence == unix.SEEK_DATA && at == off:
+		return 0, -1
+	case whence == unix.SEEK_DATA:
+		return off, at - off
+	}
+	return at, maxRequest
+}
+
+// writeBack makes the kernel write back and drop the pages that it caches of n
+// bytes from off; 0 stands for all that follow. The kernel may hold the inode's
+// lock for the request that is being answered, as it does for LSEEK and
+// SETXATTR: writing pages back does not need it. No lock of ours may be held.
+func (f *filesystem) writeBack(ino volume.Ino, off, n int64) {
+	if f.server == nil {
+		return
+	}
+	if st := f.server.InodeNotify(uint64(ino), off, n); !st.Ok() && st != fuse.ENOENT {
+		f.log.Debug("the kernel did not write pages back", "inode", uint64(ino), "status", st)
+	}
 }
 
 // maxCopy is the most that one reply can count, in whole pages.

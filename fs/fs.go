@@ -32,6 +32,7 @@ type filesystem struct {
 	vol                *volume.Volume
 	log                *slog.Logger
 	meter              *Meter
+	server             *fuse.Server
 	logged             sync.Map // error texts already logged once
 	loggedCount        atomic.Int64
 }
@@ -39,6 +40,9 @@ type filesystem struct {
 func newFilesystem(v *volume.Volume, log *slog.Logger) *filesystem {
 	return &filesystem{RawFileSystem: fuse.NewDefaultRawFileSystem(), vol: v, log: log, meter: newMeter()}
 }
+
+// Init keeps the server, through which the kernel can be told things.
+func (f *filesystem) Init(s *fuse.Server) { f.server = s }
 
 func (f *filesystem) String() string { return "quarxfs" }
 

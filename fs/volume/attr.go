@@ -49,7 +49,7 @@ type Change struct {
 	Size         *int64
 	Atime, Mtime *meta.Time
 	Ctime        *meta.Time // nil: now
-	KillPriv     bool       // a truncating caller may not keep suid and sgid bits
+	KillPriv     bool       // the caller may not keep suid and sgid bits and capabilities
 	DropSGID     bool       // the caller may not set the sgid bit for the file's group
 }
 
@@ -88,13 +88,17 @@ func (v *Volume) setAttr(n *node, c Change) error {
 		case !n.isReg():
 			return syscall.EINVAL
 		}
+		if *c.Size != n.attr.Size {
+			n.attr.Mtime = now
+		}
 		if err := v.resize(n, *c.Size); err != nil {
 			return err
 		}
+	}
+	if (c.Size != nil || c.KillPriv) && !n.isDir() {
 		if err := v.killPriv(n, c.KillPriv); err != nil {
 			return err
 		}
-		n.attr.Mtime = now
 	}
 	if c.UID != nil || c.GID != nil {
 		if err := v.chown(n, c); err != nil {

@@ -46,8 +46,12 @@ func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) err
 		if !n.isReg() {
 			return syscall.EINVAL
 		}
-		if err := v.killPriv(n, mode.KillPriv); err != nil {
-			return err
+		// For a cached write the kernel has removed the capability when the
+		// bytes were written to its cache; this one may be newer.
+		if !mode.Cached || mode.KillPriv {
+			if err := v.killPriv(n, mode.KillPriv); err != nil {
+				return err
+			}
 		}
 		before := n.runs.capacity()
 		n.runs.write(off, data)
@@ -76,11 +80,25 @@ var zeroes [1 << 20]byte
 // in order; they are shared and must not be changed. No bytes: off is at or
 // past the end.
 func (v *Volume) Read(ctx context.Context, ino meta.Ino, off int64, size int) ([][]byte, error) {
+	return v.read(ctx, ino, off, size, !v.opts.NoAtime)
+}
+
+// ReadNoAtime is Read for a file opened with O_NOATIME.
+func (v *Volume) ReadNoAtime(ctx context.Context, ino meta.Ino, off int64, size int) ([][]byte, error) {
+	return v.read(ctx, ino, off, size, false)
+}
+
+func (v *Volume) read(ctx context.Context, ino meta.Ino, off int64, size int, touch bool) ([][]byte, error) {
 	n, err := v.get(ino)
 	if err != nil {
 		return nil, err
 	}
 	defer n.release()
+	if touch {
+		n.mu.Lock()
+		v.touchAtime(n)
+		n.mu.Unlock()
+	}
 	for try := 0; ; try++ {
 		vec, err := v.readOnce(ctx, n, off, size)
 		// A block may be swept or moved between our look at the extents and
@@ -110,7 +128,6 @@ func (v *Volume) readOnce(ctx context.Context, n *node, off int64, size int) ([]
 		n.mu.Unlock()
 		return nil, syscall.EISDIR
 	}
-	v.touchAtime(n)
 	if off >= n.attr.Size || size <= 0 {
 		n.mu.Unlock()
 		return nil, nil

@@ -304,10 +304,12 @@ func (v *Volume) dropName(d, n *node) {
 	}
 }
 
-// Rename moves a name, over another one if that is there. flags is 0,
-// RENAME_NOREPLACE or RENAME_EXCHANGE.
+// Rename moves a name, over another one if that is there. flags is 0 or, of
+// RENAME_NOREPLACE, RENAME_EXCHANGE and RENAME_WHITEOUT, one or the first and
+// the last.
 func (v *Volume) Rename(oldDir meta.Ino, oldName string, newDir meta.Ino, newName string, flags uint32) error {
-	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 || flags == unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE {
+	const known = unix.RENAME_NOREPLACE | unix.RENAME_EXCHANGE | unix.RENAME_WHITEOUT
+	if flags&^known != 0 || flags&unix.RENAME_EXCHANGE != 0 && flags != unix.RENAME_EXCHANGE {
 		return syscall.EINVAL
 	}
 	if err := checkName(newName); err != nil {
@@ -493,6 +495,18 @@ func (r *renaming) move() {
 	}
 	r.moved.attr.Ctime = v.now()
 	v.changed(r.moved)
+	if r.flags&unix.RENAME_WHITEOUT != 0 {
+		r.whiteout()
+	}
+}
+
+// whiteout leaves under the old name the device 0, 0, by which an overlay
+// knows that a lower layer's file is gone.
+func (r *renaming) whiteout() {
+	n := r.v.newNode(r.from, New{Mode: syscall.S_IFCHR, UID: r.from.attr.UID, GID: r.from.attr.GID})
+	n.mu.Lock() // the newest inode: last in the order of locks
+	defer n.mu.Unlock()
+	r.v.publish(r.from, r.oldName, n)
 }
 
 func (r *renaming) exchange() {

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -16,9 +17,29 @@ const (
 	maxXattrList  = 64 << 10
 )
 
+// checkXattrName refuses names outside the namespaces of xattr(7) with
+// EOPNOTSUPP and a namespace by itself with EINVAL.
+func checkXattrName(name string) error {
+	if name == aclAccess || name == aclDefault {
+		return nil
+	}
+	for _, space := range [...]string{"user.", "trusted.", "security."} {
+		if rest, ok := strings.CutPrefix(name, space); ok {
+			if rest == "" {
+				return syscall.EINVAL
+			}
+			return nil
+		}
+	}
+	return syscall.EOPNOTSUPP
+}
+
 // GetXattr returns the value of an extended attribute. ENODATA: there is none
 // of that name.
 func (v *Volume) GetXattr(ino meta.Ino, name string) ([]byte, error) {
+	if err := checkXattrName(name); err != nil {
+		return nil, err
+	}
 	n, err := v.get(ino)
 	if err != nil {
 		return nil, err
@@ -77,6 +98,9 @@ func (v *Volume) SetXattr(ino meta.Ino, name string, value []byte, flags uint32,
 		return syscall.E2BIG
 	case flags&^(unix.XATTR_CREATE|unix.XATTR_REPLACE) != 0:
 		return syscall.EINVAL
+	}
+	if err := checkXattrName(name); err != nil {
+		return err
 	}
 	if err := v.store.Admit(int64(len(value))); err != nil {
 		return err
@@ -159,8 +183,11 @@ func (v *Volume) storeXattr(n *node, name string, value []byte) {
 }
 
 // RemoveXattr removes an extended attribute. ENODATA: there is none of that
-// name.
+// name; for an ACL that is no error.
 func (v *Volume) RemoveXattr(ino meta.Ino, name string) error {
+	if err := checkXattrName(name); err != nil {
+		return err
+	}
 	n, err := v.get(ino)
 	if err != nil {
 		return err
@@ -172,7 +199,11 @@ func (v *Volume) RemoveXattr(ino meta.Ino, name string) error {
 		if n.gone {
 			return syscall.ENOENT
 		}
-		if _, err := v.xattr(n, name); err != nil {
+		_, err := v.xattr(n, name)
+		if err == syscall.ENODATA && (name == aclAccess || name == aclDefault) {
+			return nil
+		}
+		if err != nil {
 			return err
 		}
 		n.attr.Ctime = v.now()
