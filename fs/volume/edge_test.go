@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"syscall"
 	"testing"
 	"time"
 
@@ -170,5 +171,122 @@ func TestReapInSteps(t *testing.T) {
 	r.check(t)
 	if got := r.v.Stats().Inodes; got != 1 {
 		t.Errorf("%d inodes are left", got)
+	}
+}
+
+// TestGone: nothing can be done to an inode that was removed, even by who got
+// hold of it before.
+func TestGone(t *testing.T) {
+	r := testRig(t, fixed4K(), tiny())
+	ino := mustCreate(t, r.v, meta.Root, "f", 0o100644)
+	other := mustCreate(t, r.v, meta.Root, "g", 0o100644)
+	mustWrite(t, r.v, ino, 0, noise(1, 10000))
+	n, err := r.v.get(ino)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.v.Unlink(meta.Root, "f"); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitReaper(t)
+	r.v.cache.Lock()
+	r.v.cache.nodes[ino] = n // as for those who hold it
+	r.v.cache.Unlock()
+	_, copyErr := r.v.CopyRange(other, 0, ino, 0, 10)
+	_, linkErr := r.v.Link(ino, meta.Root, "h")
+	for what, err := range map[string]error{
+		"write":     r.v.Write(ino, 0, []byte("x"), WriteMode{}),
+		"truncate":  truncate(r.v, ino, 5),
+		"fallocate": r.v.Fallocate(ino, 0, 100_000, 0),
+		"set xattr": r.v.SetXattr(ino, "user.a", nil, 0, false),
+		"rm xattr":  r.v.RemoveXattr(ino, "user.a"),
+		"copy":      copyErr,
+		"link":      linkErr,
+	} {
+		if err != syscall.ENOENT {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	n.mu.Lock()
+	r.v.touchAtime(n)
+	r.v.changed(n)
+	n.mu.Unlock()
+	n.release()
+	mustSync(t, r.v)
+	if r.v.dirtyNodes() != 0 {
+		t.Error("the inode stays on the list of what is to be written")
+	}
+	r.v.forgetNode(n)
+}
+
+// TestLargeDirectory grows a directory beyond what is kept in memory, and back.
+func TestLargeDirectory(t *testing.T) {
+	r := testRig(t, fixed4K(), Options{NoAtime: true})
+	const n = maxDirectory + 600
+	for i := range n {
+		mustCreate(t, r.v, meta.Root, fmt.Sprint(i), 0o100644)
+	}
+	list := func(after uint64, most int) (names []string, pos uint64) {
+		err := r.v.ReadDir(meta.Root, after, func(e Entry) bool {
+			if len(names) < most {
+				names, pos = append(names, e.Name), e.Pos
+				return true
+			}
+			return false
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return names, pos
+	}
+	first, pos := list(posDotDot, 5000)
+	// What was listed goes away, what was not stays; the directory fits again.
+	for _, name := range first[:1000] {
+		if err := r.v.Unlink(meta.Root, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rest, _ := list(pos, n)
+	seen := make(map[string]bool)
+	for _, name := range append(first, rest...) {
+		if seen[name] {
+			t.Errorf("%s is listed twice", name)
+		}
+		seen[name] = true
+	}
+	if len(seen) != n {
+		t.Errorf("%d names are listed, want %d", len(seen), n)
+	}
+	if _, err := r.v.Create(meta.Root, fmt.Sprint(n-1), New{Mode: 0o100644}); err != syscall.EEXIST {
+		t.Errorf("a name is given twice: %v", err)
+	}
+	r.check(t)
+}
+
+// TestRelatime: a read stamps the access time when relatime says so.
+func TestRelatime(t *testing.T) {
+	o := tiny()
+	o.NoAtime = false
+	r := testRig(t, fixed4K(), o)
+	ino := mustCreate(t, r.v, meta.Root, "f", 0o100644)
+	mustWrite(t, r.v, ino, 0, []byte("data"))
+	for _, step := range []struct {
+		after time.Duration
+		write bool
+		stamp bool
+	}{
+		{time.Second, false, true}, {time.Second, false, false}, {time.Second, true, true},
+		{time.Hour, false, false}, {23 * time.Hour, false, true}, {time.Second, false, false},
+	} {
+		r.clock.advance(step.after)
+		if step.write {
+			mustWrite(t, r.v, ino, 0, []byte("new"))
+			r.clock.advance(time.Second)
+		}
+		read(t, r.v, ino, 0, 4)
+		a, err := r.v.Attr(ino)
+		if err != nil || (a.Atime == r.clock.time()) != step.stamp {
+			t.Errorf("%+v: access time %v at %v, %v", step, a.Atime, r.clock.time(), err)
+		}
 	}
 }

@@ -3,7 +3,6 @@ package volume
 import (
 	"bytes"
 	"maps"
-	"math/bits"
 	"slices"
 	"syscall"
 
@@ -105,7 +104,9 @@ func (m *model) write(ino meta.Ino, off int64, p []byte, mode WriteMode) syscall
 	if !f.isReg() {
 		return syscall.EINVAL
 	}
-	f.killPriv(mode.KillPriv)
+	if !mode.Cached || mode.KillPriv {
+		f.killPriv(mode.KillPriv)
+	}
 	f.bytes(off + int64(len(p)))
 	copy(f.data[off:], p)
 	if !mode.Cached {
@@ -122,10 +123,13 @@ func (m *model) truncate(ino meta.Ino, size int64, kill bool) syscall.Errno {
 	case !f.isReg():
 		return syscall.EINVAL
 	}
+	if size != int64(len(f.data)) {
+		f.mtime = m.now
+	}
 	f.bytes(size)
 	f.data = f.data[:size:size]
 	f.killPriv(kill)
-	f.modified(m)
+	f.ctime = m.now
 	return 0
 }
 
@@ -362,9 +366,9 @@ func (m *model) below(dir, top meta.Ino) bool {
 	return dir == top
 }
 
-// rename returns the errno of rename(2).
+// rename returns the errno of rename(2), without a whiteout.
 func (m *model) rename(od meta.Ino, on string, nd meta.Ino, nn string, flags uint32) syscall.Errno {
-	if flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0 || bits.OnesCount32(flags) > 1 {
+	if flags > 7 || flags&unix.RENAME_EXCHANGE != 0 && flags != unix.RENAME_EXCHANGE {
 		return syscall.EINVAL
 	}
 	src, e := m.lookup(od, on)
@@ -377,7 +381,7 @@ func (m *model) rename(od meta.Ino, on string, nd meta.Ino, nn string, flags uin
 		return e
 	case e != 0 && flags == unix.RENAME_EXCHANGE:
 		return e
-	case e == 0 && flags == unix.RENAME_NOREPLACE:
+	case e == 0 && flags&unix.RENAME_NOREPLACE != 0:
 		return syscall.EEXIST
 	}
 	f, g := m.nodes[src], m.nodes[dst]

@@ -211,7 +211,7 @@ func (m *machine) remove(t *rapid.T) {
 func (m *machine) rename(t *rapid.T) {
 	od, on := m.usually(t, "from", isDirectory), name(t, "old")
 	nd, nn := m.usually(t, "to", isDirectory), name(t, "new")
-	flags := rapid.SampledFrom([]uint32{0, 0, unix.RENAME_NOREPLACE, unix.RENAME_EXCHANGE, unix.RENAME_EXCHANGE, 3, 4}).Draw(t, "flags")
+	flags := rapid.SampledFrom([]uint32{0, 0, unix.RENAME_NOREPLACE, unix.RENAME_EXCHANGE, unix.RENAME_EXCHANGE, unix.RENAME_WHITEOUT, 3, 8}).Draw(t, "flags")
 	same := od == nd && on == nn
 	src, _ := m.model.lookup(od, on)
 	dst, _ := m.model.lookup(nd, nn)
@@ -222,8 +222,15 @@ func (m *machine) rename(t *rapid.T) {
 		return // several errors fit a directory that is gone
 	}
 	m.expect(t, err, want)
-	if err == nil && flags != unix.RENAME_EXCHANGE && !same && src != dst {
-		m.vanished(od, on)
+	if err != nil || flags == unix.RENAME_EXCHANGE || same || src == dst {
+		return
+	}
+	m.vanished(od, on)
+	if flags == unix.RENAME_WHITEOUT {
+		a, err := m.v.Lookup(od, on)
+		m.expect(t, err, 0)
+		from := m.model.nodes[od]
+		m.model.create(od, on, New{Mode: syscall.S_IFCHR, UID: from.uid, GID: from.gid}, a.Ino)
 	}
 }
 

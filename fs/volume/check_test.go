@@ -1,0 +1,170 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// TestCheckFinds damages one row at a time and wants it named.
+func TestCheckFinds(t *testing.T) {
+	type rows map[string]string // key -> value, "" to delete
+	inode := func(r *rig, ino meta.Ino, change func(*meta.Inode)) rows {
+		a, err := r.v.readInode(ino)
+		if err != nil {
+			panic(err)
+		}
+		change(&a)
+		return rows{string(meta.InodeKey(ino)): string(meta.AppendInode(nil, &a))}
+	}
+	var file, dir meta.Ino
+	page := func(exts ...meta.Extent) rows {
+		return rows{string(meta.ExtentsKey(file, 0)): string(meta.AppendExtents(nil, 0, exts))}
+	}
+	for _, c := range []struct {
+		name, rule, path string
+		damage           func(r *rig, e meta.Extent) rows
+	}{
+		{"links of a file", "I7", "dir/file", func(r *rig, _ meta.Extent) rows {
+			return inode(r, file, func(a *meta.Inode) { a.Nlink = 2 })
+		}},
+		{"links of a directory", "I7", "dir", func(r *rig, _ meta.Extent) rows {
+			return inode(r, dir, func(a *meta.Inode) { a.Nlink = 3 })
+		}},
+		{"parent", "I7", "dir", func(r *rig, _ meta.Extent) rows {
+			return inode(r, dir, func(a *meta.Inode) { a.Parent = dir })
+		}},
+		{"entries", "I7", "dir", func(r *rig, _ meta.Extent) rows {
+			return inode(r, dir, func(a *meta.Inode) { a.Entries = 0 })
+		}},
+		{"type", "I7", "dir/file", func(r *rig, _ meta.Extent) rows {
+			return inode(r, file, func(a *meta.Inode) { a.Mode = 0o010644 })
+		}},
+		{"size", "I3", "dir/file", func(r *rig, _ meta.Extent) rows {
+			return inode(r, file, func(a *meta.Inode) { a.Size = 10 })
+		}},
+		{"allocated", "I3", "dir/file", func(r *rig, _ meta.Extent) rows {
+			return inode(r, file, func(a *meta.Inode) { a.Alloc++ })
+		}},
+		{"attributes", "I7", "dir/file", func(r *rig, _ meta.Extent) rows {
+			return inode(r, file, func(a *meta.Inode) { a.Xattrs++ })
+		}},
+		{"no inode", "I7", "dir/file", func(*rig, meta.Extent) rows { return rows{string(meta.InodeKey(file)): ""} }},
+		{"bad inode", RuleRecord, "dir/file", func(*rig, meta.Extent) rows { return rows{string(meta.InodeKey(file)): "\xff"} }},
+		{"no name", "I7", "dir", func(*rig, meta.Extent) rows { return rows{string(meta.NameKey(dir, "file")): ""} }},
+		{"wrong name", "I7", "dir", func(*rig, meta.Extent) rows { return rows{string(meta.NameKey(dir, "fil")): "\x20"} }},
+		{"orphan with a name", "I7", "dir/file", func(*rig, meta.Extent) rows { return rows{string(meta.OrphanKey(file)): "x"} }},
+		{"counters", "I7", "", func(*rig, meta.Extent) rows {
+			return rows{string(meta.CounterKey()): string(meta.Counters{Next: 17}.Encode())}
+		}},
+		{"too long", "I3", "dir/file", func(_ *rig, e meta.Extent) rows { e.Skip = 1; return page(e) }},
+		{"no block", "I1", "dir/file", func(_ *rig, e meta.Extent) rows { e.ID[0]++; return page(e) }},
+		{"bad page", RuleRecord, "dir/file", func(*rig, meta.Extent) rows { return rows{string(meta.ExtentsKey(file, 0)): "\x02\x00"} }},
+		{"staged beyond the end", "I3", "dir/file", func(*rig, meta.Extent) rows {
+			return rows{string(meta.StagedKey(file, 9)): string(meta.AppendPatches(nil, []meta.Patch{{Start: 0, Bytes: []byte("x")}}))}
+		}},
+		{"staged for nobody", "I7", "", func(*rig, meta.Extent) rows {
+			return rows{string(meta.StagedKey(file+1, 0)): string(meta.AppendPatches(nil, []meta.Patch{{Start: 0, Bytes: []byte("x")}}))}
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, filepath.Join(t.TempDir(), "store"), fixed4K(), tiny())
+			defer r.close(t)
+			dir = mustCreate(t, r.v, meta.Root, "dir", 0o40755)
+			file = mustCreate(t, r.v, dir, "file", 0o100644)
+			mustWrite(t, r.v, file, 0, noise(1, 4096))
+			r.check(t)
+			b, err := r.st.DB().Get(meta.ExtentsKey(file, 0))
+			if err != nil {
+				t.Fatal(err)
+			}
+			exts, err := meta.DecodeExtents(b, 0, r.v.span)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for key, value := range c.damage(r, exts[0]) {
+				if value == "" {
+					r.st.DB().Delete([]byte(key))
+				} else {
+					r.st.DB().Set([]byte(key), []byte(value))
+				}
+			}
+			var found []Finding
+			if err := r.v.Check(context.Background(), nil, func(f Finding) { found = append(found, f) }); err != nil {
+				t.Fatal(err)
+			}
+			named := func(f Finding) bool { return f.Rule == c.rule && f.Path == c.path && f.What != "" }
+			if !slices.ContainsFunc(found, named) {
+				t.Errorf("want %s for %q, found %+v", c.rule, c.path, found)
+			}
+		})
+	}
+}
+
+// damageSegments flips a bit in every byte of every record's second half.
+func damageSegments(t *testing.T, dir string) {
+	t.Helper()
+	err := filepath.WalkDir(filepath.Join(dir, "hot"), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !strings.Contains(path, ".seg") && !strings.Contains(path, ".open") {
+			return err
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		const from, length = 6000, 2000
+		b := make([]byte, length)
+		if _, err := f.ReadAt(b, from); err != nil {
+			return err
+		}
+		for i := range b {
+			b[i] ^= 0x10
+		}
+		_, err = f.WriteAt(b, from)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestUnreadableNeighbour: new data beside a damaged block is stored and read,
+// and what is left of the damaged block gives an error, not bytes.
+func TestUnreadableNeighbour(t *testing.T) {
+	ck := smallCDC()
+	ck.Min, ck.Avg, ck.Max = 16<<10, 64<<10, 256<<10
+	r := newRig(t, filepath.Join(t.TempDir(), "store"), ck, tiny())
+	defer func() { r.close(t) }()
+	ino := mustCreate(t, r.v, meta.Root, "f", 0o100644)
+	mustWrite(t, r.v, ino, 0, noise(1, 12_000))
+	r.close(t)
+	damageSegments(t, r.dir)
+	r.open(t)
+	want := noise(2, 3000)
+	mustWrite(t, r.v, ino, 5000, want)
+	r.clock.advance(time.Minute)
+	mustSync(t, r.v)
+	if err := r.v.flushAll(all); err != nil {
+		t.Fatal(err)
+	}
+	r.check(t)
+	if got := read(t, r.v, ino, 5000, 3000); !bytes.Equal(got, want) {
+		t.Error("the new data differs")
+	}
+	for _, off := range []int64{0, 8000, 11_999} {
+		if vec, err := r.v.Read(context.Background(), ino, off, 1); !errors.Is(err, store.ErrCorrupt) {
+			t.Errorf("byte %d: %v, %v", off, vec, err)
+		}
+	}
+}
