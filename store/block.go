@@ -99,18 +99,9 @@ func (s *Store) append(kind segment.Kind, id ID, plain []byte) error {
 	if err != nil {
 		return fmt.Errorf("store %s vertex %s: %w", kind, id.Short(), err)
 	}
-	codec, payload := segment.Raw, plain
-	buf := compressBuffers.Get().(*[]byte)
-	defer compressBuffers.Put(buf)
-	if s.conf.Compression == "s2" {
-		if n := segment.MaxCompressed(len(plain)); cap(*buf) < n {
-			*buf = make([]byte, 0, n)
-		}
-		codec, payload = segment.Compress(segment.S2, *buf, plain)
-	}
-	loc, err := s.tiers.Append(tiering.Record{ID: id, Kind: kind, Codec: codec, RawLen: uint32(len(plain)), Payload: payload})
+	codec, loc, err := s.appendRecord(kind, id, plain)
 	if err != nil {
-		return fmt.Errorf("store block %s: %w", id.Short(), err)
+		return err
 	}
 	e := Entry{Kind: kind, Codec: codec, Loc: loc, Raw: uint32(len(plain)), Entropy: quantizeEntropy(chunk.Entropy(plain))}
 	row := e.encode()
@@ -125,6 +116,24 @@ func (s *Store) append(kind segment.Kind, id ID, plain []byte) error {
 	}
 	s.db.Set(blockKey(keyBlock, id), row)
 	return nil
+}
+
+// appendRecord compresses a block and appends it to the hot tier.
+func (s *Store) appendRecord(kind segment.Kind, id ID, plain []byte) (segment.Codec, tiering.Location, error) {
+	codec, payload := segment.Raw, plain
+	buf := compressBuffers.Get().(*[]byte)
+	defer compressBuffers.Put(buf)
+	if s.conf.Compression == "s2" {
+		if n := segment.MaxCompressed(len(plain)); cap(*buf) < n {
+			*buf = make([]byte, 0, n)
+		}
+		codec, payload = segment.Compress(segment.S2, *buf, plain)
+	}
+	loc, err := s.tiers.Append(tiering.Record{ID: id, Kind: kind, Codec: codec, RawLen: uint32(len(plain)), Payload: payload})
+	if err != nil {
+		return codec, loc, fmt.Errorf("store block %s: %w", id.Short(), err)
+	}
+	return codec, loc, nil
 }
 
 // linksOfNew returns what a vertex that is about to be stored links to, all of

@@ -120,7 +120,7 @@ func (s *Store) freeze() {
 // settle makes durable what was cut.
 func (s *Store) settle() error {
 	// I1: what rows refer to is durable before the rows are.
-	if err := s.tiers.Sync(); err != nil {
+	if err := s.syncSegments(); err != nil {
 		return err
 	}
 	extra, err := s.resolve()
@@ -129,6 +129,9 @@ func (s *Store) settle() error {
 	}
 	err = s.db.Write(extra)
 	s.unwritten = err != nil
+	if err != nil && !errors.Is(err, ErrFull) {
+		s.failed.Store(true)
+	}
 	return err
 }
 
@@ -171,7 +174,7 @@ func (s *Store) resolve() (*db.Batch, error) {
 	s.totals.Lock()
 	s.totals.Totals = r.totals
 	s.totals.Unlock()
-	s.frozen, s.frozenObjects = nil, objects{}
+	s.frozen, s.moved, s.frozenObjects = nil, nil, objects{}
 	return &r.batch, nil
 }
 
@@ -212,6 +215,9 @@ func (r *resolver) change(id ID, c change) error {
 	}
 	e.Refs = uint64(int64(e.Refs) + c.delta)
 	if c.fresh {
+		if p, ok := r.s.moved[id]; ok {
+			e.Loc, e.Codec = p.loc, p.codec
+		}
 		if err := r.segment(e.Loc.Segment, e.Stored(), e.Stored()); err != nil {
 			return err
 		}

@@ -20,4 +20,5 @@ var (
 	ErrRange     = errors.New("offset is behind the end")
 	ErrAmbiguous = errors.New("ID prefix is ambiguous")
 	ErrFull      = db.ErrFull
+	ErrFailed    = db.ErrFailed // the database's disk failed: only reopening helps
 )

@@ -1,0 +1,318 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/quarxtor/quarxfs/tiering/disk/faultdisk"
+	"github.com/quarxtor/quarxfs/tiering/segment"
+)
+
+// fastDir is a directory in memory where there is one: what is tested here is
+// the order of operations, and the copies that crashes make are many.
+func fastDir(t testing.TB) string {
+	dir, err := os.MkdirTemp("/dev/shm", "quarxfs-test")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// keyHeld is the prefix of the test's own rows: block ID -> references that the
+// test holds, as a volume's extents would.
+const keyHeld = 'T'
+
+// A contents is what a store must hold.
+type contents struct {
+	objects map[string][]byte
+	held    map[ID]uint64
+}
+
+func (c contents) clone() contents {
+	return contents{maps.Clone(c.objects), maps.Clone(c.held)}
+}
+
+// storeModel runs a store beside a model of it.
+type storeModel struct {
+	t         *rapid.T
+	root      string
+	opened    int
+	f         *faultStore
+	now       contents
+	committed contents
+}
+
+var modelNames = []string{"a", "b", "c", ""}
+
+// modelData has what objects are made of: much of it shared, some of it zeroes.
+func modelData(t *rapid.T) []byte {
+	var data []byte
+	for range rapid.IntRange(0, 4).Draw(t, "parts") {
+		n := rapid.SampledFrom([]int{1, 100, 3000, 60_000}).Draw(t, "length")
+		if seed := rapid.IntRange(0, 4).Draw(t, "seed"); seed > 0 {
+			data = append(data, randomBytes(uint64(seed), n)...)
+		} else {
+			data = append(data, make([]byte, n)...)
+		}
+	}
+	return data
+}
+
+func (m *storeModel) ingest(t *rapid.T) {
+	name := rapid.SampledFrom(modelNames).Draw(t, "name")
+	data := modelData(t)
+	o, err := m.f.Ingest(ctx, bytes.NewReader(data), name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.now.objects[o.Name] = data
+	m.committed = m.now.clone()
+}
+
+func (m *storeModel) objectName(t *rapid.T) string {
+	if len(m.now.objects) == 0 {
+		t.Skip("no objects")
+	}
+	names := make([]string, 0, len(m.now.objects))
+	for name := range m.now.objects {
+		names = append(names, name)
+	}
+	return rapid.SampledFrom(sortedStrings(names)).Draw(t, "name")
+}
+
+func (m *storeModel) delete(t *rapid.T) {
+	name := m.objectName(t)
+	if err := m.f.Delete(ctx, name); err != nil {
+		t.Fatal(err)
+	}
+	delete(m.now.objects, name)
+	m.committed = m.now.clone()
+}
+
+func (m *storeModel) fetch(t *rapid.T) {
+	name := m.objectName(t)
+	data := m.now.objects[name]
+	off := rapid.IntRange(0, len(data)).Draw(t, "off")
+	n := rapid.IntRange(0, len(data)-off).Draw(t, "n")
+	var got bytes.Buffer
+	if err := m.f.Fetch(ctx, name, int64(off), int64(n), &got); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Bytes(), data[off:off+n]) {
+		t.Fatalf("%s has other bytes", name)
+	}
+}
+
+// hold and letGo change references in the way of a volume: rows and counts in
+// one Update, durable with the next commit.
+func (m *storeModel) hold(t *rapid.T) {
+	plain := randomBytes(uint64(rapid.IntRange(1, 40).Draw(t, "block")), 500)
+	release := m.f.Hold()
+	defer release()
+	id, err := m.f.Put(segment.Data, plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.change(id, 1)
+}
+
+func (m *storeModel) letGo(t *rapid.T) {
+	if len(m.now.held) == 0 {
+		t.Skip("nothing held")
+	}
+	ids := make([]string, 0, len(m.now.held))
+	for id := range m.now.held {
+		ids = append(ids, string(id[:]))
+	}
+	m.change(ID([]byte(rapid.SampledFrom(sortedStrings(ids)).Draw(t, "block"))), -1)
+}
+
+func (m *storeModel) change(id ID, delta int64) {
+	_ = m.f.Update(func() error {
+		m.now.held[id] += uint64(delta)
+		m.f.Ref(id, delta)
+		if m.now.held[id] == 0 {
+			delete(m.now.held, id)
+			m.f.DB().Delete(blockKey(keyHeld, id))
+			return nil
+		}
+		m.f.DB().Set(blockKey(keyHeld, id), binary.AppendUvarint(nil, m.now.held[id]))
+		return nil
+	})
+}
+
+// put leaves a block that nothing refers to.
+func (m *storeModel) put(t *rapid.T) {
+	if _, err := m.f.Put(segment.Data, randomBytes(uint64(rapid.IntRange(1, 60).Draw(t, "block")), 500)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (m *storeModel) commit(t *rapid.T) {
+	if err := m.f.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	m.committed = m.now.clone()
+}
+
+func (m *storeModel) sweep(t *rapid.T) {
+	if _, err := m.f.Sweep(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m.committed = m.now.clone()
+}
+
+func (m *storeModel) reopen(t *rapid.T) {
+	if err := m.f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	m.committed = m.now.clone()
+	m.f = &faultStore{m.openAt(t, m.f.dir, m.f), m.f.dir, m.f.disk}
+}
+
+func (m *storeModel) openAt(t *rapid.T, dir string, f *faultStore) *Store {
+	s, err := Open(dir, faultOptions(f.disk))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (m *storeModel) crash(t *rapid.T) {
+	m.opened++
+	to := filepath.Join(m.root, fmt.Sprint(m.opened))
+	if err := copyStore(m.f.dir, to); err != nil {
+		t.Fatal(err)
+	}
+	image := &faultStore{nil, to, m.f.disk.Crash(rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 1)))}
+	m.f.Close() // what it commits does not reach the copy
+	os.RemoveAll(m.f.dir)
+	image.Store = m.openAt(t, to, image)
+	m.f = image
+	m.now = m.committed.clone()
+	m.verify(t)
+}
+
+// failSync has the next commit meet a segment that cannot be synced.
+func (m *storeModel) failSync(t *rapid.T) {
+	fired := false
+	m.f.disk.Fail(func(op faultdisk.Op) error {
+		if op.Name != "datasync" || fired {
+			return nil
+		}
+		fired = true
+		return errors.New("injected")
+	})
+	defer m.f.disk.Fail(nil)
+	m.commit(t)
+}
+
+// verify compares all that the store holds with the model, and checks its
+// invariants.
+func (m *storeModel) verify(t *rapid.T) {
+	m.objects(t)
+	report, err := m.f.Check(ctx, CheckOptions{Data: true, Holders: []func(context.Context, func(ID)) error{m.refs}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.committed = m.now.clone() // Check commits
+	for _, p := range report.Problems {
+		t.Errorf("check: %s", p)
+	}
+	held := make(map[ID]uint64)
+	if err := m.refs(ctx, func(id ID) { held[id]++ }); err != nil {
+		t.Fatal(err)
+	}
+	if !maps.Equal(held, m.now.held) {
+		t.Errorf("holds %v, want %v", held, m.now.held)
+	}
+	for id := range m.now.held {
+		if _, err := m.f.Get(ctx, id); err != nil {
+			t.Errorf("a held block: %v", err)
+		}
+	}
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+func (m *storeModel) objects(t *rapid.T) {
+	var got int
+	err := m.f.Objects(ctx, func(o ObjectInfo) error {
+		got++
+		data, ok := m.now.objects[o.Name]
+		if !ok || o.Size != int64(len(data)) {
+			t.Errorf("object %q of %d bytes, want %d", o.Name, o.Size, len(data))
+			return nil
+		}
+		var b bytes.Buffer
+		if err := m.f.Fetch(ctx, o.Name, 0, -1, &b); err != nil || !bytes.Equal(b.Bytes(), data) {
+			t.Errorf("object %q has other bytes: %v", o.Name, err)
+		}
+		return nil
+	})
+	if err != nil || got != len(m.now.objects) {
+		t.Errorf("%d objects, want %d: %v", got, len(m.now.objects), err)
+	}
+}
+
+func (m *storeModel) refs(_ context.Context, ref func(ID)) error {
+	return m.f.DB().ScanPrefix([]byte{keyHeld}, func(key, value []byte) error {
+		n, _ := binary.Uvarint(value)
+		for range n {
+			ref(ID(key[1:]))
+		}
+		return nil
+	})
+}
+
+// TestStoreAgainstModel runs random operations, crashes and faults.
+func TestStoreAgainstModel(t *testing.T) {
+	checks := flag.Lookup("rapid.checks")
+	if checks.Value.String() == checks.DefValue { // 100, of which each opens many stores
+		n := "12"
+		if testing.Short() {
+			n = "4"
+		}
+		if err := checks.Value.Set(n); err != nil {
+			t.Fatal(err)
+		}
+		defer checks.Value.Set(checks.DefValue)
+	}
+	root := fastDir(t)
+	run := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		run++
+		m := &storeModel{t: rt, root: filepath.Join(root, fmt.Sprint(run)), now: contents{make(map[string][]byte), make(map[ID]uint64)}}
+		defer os.RemoveAll(m.root)
+		m.committed = m.now.clone()
+		m.f = initFaultStore(t, filepath.Join(m.root, "0"), smallConfig())
+		defer func() { m.f.Close() }()
+		rt.Repeat(map[string]func(*rapid.T){
+			"ingest": m.ingest, "delete": m.delete, "fetch": m.fetch,
+			"hold": m.hold, "letGo": m.letGo, "put": m.put,
+			"hold more": m.hold, "let more go": m.letGo,
+			"commit": m.commit, "sweep": m.sweep, "reopen": m.reopen, "crash": m.crash, "failSync": m.failSync,
+			"verify": m.verify,
+		})
+		m.verify(rt)
+	})
+}
+
+func sortedStrings(s []string) []string {
+	slices.Sort(s)
+	return s
+}

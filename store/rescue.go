@@ -1,0 +1,96 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/quarxtor/quarxfs/tiering"
+	"github.com/quarxtor/quarxfs/tiering/segment"
+)
+
+// A place is where a rescued block is now.
+type place struct {
+	loc   tiering.Location
+	codec segment.Codec
+}
+
+// rescueRounds is how often a commit tries to bring its blocks onto the disk
+// before it fails and leaves them to the next.
+const rescueRounds = 3
+
+// syncSegments makes the blocks of the frozen changes durable (I1). When a
+// segment cannot be synced, those of its blocks that no commit has covered yet
+// are appended to another one, so that a fault which passes costs nothing. A
+// block that was committed was synced before, and stays where it is.
+func (s *Store) syncSegments() error {
+	for round := 0; ; round++ {
+		err := s.tiers.Sync()
+		rescued, rescueErr := s.rescue()
+		if rescueErr != nil {
+			return errors.Join(err, rescueErr)
+		}
+		if err == nil && rescued == 0 {
+			return nil
+		}
+		if round == rescueRounds {
+			return errors.Join(err, fmt.Errorf("%d blocks could not be made durable", rescued))
+		}
+	}
+}
+
+// rescue appends the frozen changes' new blocks that are in lost segments
+// anew, and returns how many those were.
+func (s *Store) rescue() (int, error) {
+	numbers := s.tiers.Lost()
+	if len(numbers) == 0 {
+		return 0, nil
+	}
+	lost := make(map[uint64]bool, len(numbers))
+	for _, n := range numbers {
+		lost[n] = true
+	}
+	rescued := 0
+	for id, c := range s.frozen {
+		if !c.fresh {
+			continue
+		}
+		e, err := s.Lookup(id)
+		if err != nil {
+			return rescued, err
+		}
+		if p, ok := s.moved[id]; ok {
+			e.Loc = p.loc
+		}
+		if !lost[e.Loc.Segment] {
+			continue
+		}
+		if err := s.move(id, e); err != nil {
+			return rescued, err
+		}
+		rescued++
+	}
+	// The blocks of changes after the cut are looked at by their own commit.
+	s.tiers.Forsake(numbers)
+	if rescued > 0 {
+		s.log.Warn("blocks of segments that could not be synced were written anew", "blocks", rescued)
+	}
+	return rescued, nil
+}
+
+// move appends a block anew. What is read back is checked against its ID.
+func (s *Store) move(id ID, e Entry) error {
+	plain, err := s.tiers.Get(context.Background(), id, e.Loc)
+	if err != nil {
+		return fmt.Errorf("read block %s back: %w", id.Short(), err)
+	}
+	codec, loc, err := s.appendRecord(e.Kind, id, plain)
+	if err != nil {
+		return err
+	}
+	if s.moved == nil {
+		s.moved = make(map[ID]place)
+	}
+	s.moved[id] = place{loc, codec}
+	return nil
+}
