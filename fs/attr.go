@@ -17,7 +17,7 @@ func (f *filesystem) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.At
 		return f.status("getattr", err)
 	}
 	fillAttr(a, &out.Attr)
-	out.SetTimeout(cacheFor)
+	out.SetTimeout(keepAttr(a))
 	return fuse.OK
 }
 
@@ -37,7 +37,7 @@ func (f *filesystem) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxO
 		Atime: t(a.Atime), Btime: t(a.Btime), Ctime: t(a.Ctime), Mtime: t(a.Mtime),
 		RdevMajor: major(a.Rdev), RdevMinor: minor(a.Rdev),
 	}
-	out.SetTimeout(cacheFor)
+	out.SetTimeout(keepAttr(a))
 	return fuse.OK
 }
 
@@ -52,7 +52,7 @@ func (f *filesystem) SetAttr(_ <-chan struct{}, in *fuse.SetAttrIn, out *fuse.At
 		return f.status("setattr", err)
 	}
 	fillAttr(a, &out.Attr)
-	out.SetTimeout(cacheFor)
+	out.SetTimeout(keepAttr(a))
 	return fuse.OK
 }
 

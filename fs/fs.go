@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -46,6 +47,16 @@ func (f *filesystem) Init(s *fuse.Server) { f.server = s }
 
 func (f *filesystem) String() string { return "quarxfs" }
 
+// keepAttr is how long the kernel may keep an inode's attributes. While a file
+// is open the kernel does not ask again how many blocks it has; a file that has
+// none must not look empty all that time to programs that skip holes.
+func keepAttr(a volume.Attr) time.Duration {
+	if a.Blocks == 0 && a.Mode&syscall.S_IFMT == syscall.S_IFREG {
+		return time.Second
+	}
+	return cacheFor
+}
+
 func (f *filesystem) entry(a volume.Attr, out *fuse.EntryOut) {
 	f.vol.Known(a.Ino)
 	fillEntry(a, out)
@@ -55,7 +66,7 @@ func fillEntry(a volume.Attr, out *fuse.EntryOut) {
 	out.NodeId = uint64(a.Ino)
 	out.Generation = generation
 	out.SetEntryTimeout(cacheFor)
-	out.SetAttrTimeout(cacheFor)
+	out.SetAttrTimeout(keepAttr(a))
 	fillAttr(a, &out.Attr)
 }
 
