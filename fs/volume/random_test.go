@@ -231,6 +231,7 @@ func (m *machine) rename(t *rapid.T) {
 		m.expect(t, err, 0)
 		from := m.model.nodes[od]
 		m.model.create(od, on, New{Mode: syscall.S_IFCHR, UID: from.uid, GID: from.gid}, a.Ino)
+		m.model.nodes[a.Ino].access = nil // a whiteout inherits no ACL
 	}
 }
 
