@@ -21,7 +21,8 @@ type Stats struct {
 	Objects    int64       `json:"objects"`
 
 	// Logical counts every byte that a file or object refers to, holes not;
-	// Unique each distinct one of these once; Stored what all records take.
+	// Unique each distinct one of these once; Stored what all records take but
+	// those that nothing refers to and the sweep will reclaim.
 	Logical          int64   `json:"logical_bytes"`
 	Unique           int64   `json:"unique_bytes"`
 	Stored           int64   `json:"stored_bytes"`
@@ -73,7 +74,7 @@ type VolumeStats struct {
 func summarize(st store.Stats) Stats {
 	t := &st.Totals
 	s := Stats{
-		Logical: t.Referenced, Unique: t.Unique(), Stored: t.StoredBytes(),
+		Logical: t.Referenced, Unique: t.Unique(), Stored: t.StoredBytes() - t.ZeroStored,
 		DedupRatio: t.DedupRatio(), CompressionRatio: t.CompressionRatio(),
 		Blocks:       make(map[string]BlockSum),
 		Unreferenced: BlockSum{Count: t.Zero, Stored: t.ZeroStored},
