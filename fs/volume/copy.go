@@ -55,7 +55,7 @@ func lockBoth(a, b *node) (unlock func()) {
 }
 
 func (v *Volume) copyLocked(a *node, srcOff int64, b *node, dstOff, length int64) (int64, error) {
-	if a.gone || b.gone {
+	if a.reaping || b.reaping {
 		return 0, syscall.ENOENT
 	}
 	if a.isDir() || b.isDir() {

@@ -2,6 +2,8 @@ package volume
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -164,6 +166,12 @@ func TestReapInSteps(t *testing.T) {
 	n.release()
 	if err != nil {
 		t.Fatal(err)
+	}
+	if vec, err := r.v.Read(context.Background(), ino, 0, 10); !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("half a file is read as %q, %v", vec, err)
+	}
+	if _, err := r.v.Link(ino, meta.Root, "g"); err != syscall.ENOENT {
+		t.Errorf("half a file is linked: %v", err)
 	}
 	r.check(t)
 	r.close(t)

@@ -128,6 +128,10 @@ func (v *Volume) readOnce(ctx context.Context, n *node, off int64, size int) ([]
 		n.mu.Unlock()
 		return nil, syscall.EISDIR
 	}
+	if n.reaping { // holes now where data was
+		n.mu.Unlock()
+		return nil, syscall.ENOENT
+	}
 	if off >= n.attr.Size || size <= 0 {
 		n.mu.Unlock()
 		return nil, nil

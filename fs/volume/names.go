@@ -215,7 +215,7 @@ func (v *Volume) addName(n, d *node, name string) error {
 	switch {
 	case n.isDir():
 		return syscall.EPERM
-	case n.gone:
+	case n.reaping:
 		return syscall.ENOENT
 	case n.attr.Nlink >= maxLinks:
 		return syscall.EMLINK

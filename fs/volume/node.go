@@ -21,6 +21,7 @@ type node struct {
 
 	attrChanged bool
 	listed      bool // in Volume.dirty
+	reaping     bool // its bytes are being removed; gone follows
 	gone        bool // reaped; its number leads nowhere
 
 	runs     runs

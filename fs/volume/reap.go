@@ -90,6 +90,7 @@ func (v *Volume) reapStep(n *node) (done bool, err error) {
 	if n.attr.Nlink != 0 {
 		return true, nil // linked again
 	}
+	n.reaping = true
 	v.dropRuns(n)
 	if n.isReg() {
 		if done, err := v.dropPages(n, reapPages); err != nil || !done {
