@@ -86,7 +86,7 @@ func (t *tier) recoverOpen(number uint64, size int64) error {
 		// A footer may have reached the disk without all that it lists.
 		_, listed, footerErr := segment.ReadFooter(f, size)
 		if footerErr == nil && slices.Equal(listed, entries) {
-			return t.finishSeal(h, size)
+			return t.finishSeal(h, entries, uint32(res.End))
 		}
 		t.log.Info("torn tail cut off", "segment", segment.Name(number, segment.Open), "bytes", size-res.End)
 		err = f.Truncate(res.End)
@@ -122,10 +122,19 @@ func (t *tier) recoverHeaderless(number uint64, size int64, f disk.File, cause e
 }
 
 // finishSeal does what was left of sealing: the footer reads, but may not be
-// durable.
-func (t *tier) finishSeal(h *handle, size int64) error {
+// durable. It is written once more, because after a sync that failed the kernel
+// takes pages for clean that the disk does not have.
+func (t *tier) finishSeal(h *handle, entries []segment.Entry, end uint32) error {
 	number := h.header.Number
-	err := h.file.Datasync()
+	footer := segment.AppendFooter(nil, h.header, entries, end)
+	size := int64(end) + int64(len(footer))
+	_, err := h.file.WriteAt(footer, int64(end))
+	if err == nil {
+		err = h.file.Truncate(size)
+	}
+	if err == nil {
+		err = h.file.Datasync()
+	}
 	if err == nil {
 		err = t.fs.Rename(t.table.path(number, segment.Open), t.table.path(number, segment.Sealed))
 	}
