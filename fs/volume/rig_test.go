@@ -253,11 +253,21 @@ func errnoOf(err error) syscall.Errno {
 }
 
 // copyStore copies a store's directory as it is at this moment, holes included.
+// It starts again when a segment is sealed, and so renamed, meanwhile.
 func copyStore(from, to string) error {
-	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // a temporary file that went away
+	for {
+		err := copyTree(from, to)
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
 		}
+		if err := os.RemoveAll(to); err != nil {
+			return err
+		}
+	}
+}
+
+func copyTree(from, to string) error {
+	return filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -277,9 +287,6 @@ func copyStore(from, to string) error {
 
 func copySparse(from, to string) error {
 	in, err := os.Open(from)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
