@@ -4,6 +4,7 @@
 //
 // Lock order (an inner lock is taken while holding the outer ones):
 //
+//	Store.upkeep         from copying records to noting it; held over I/O, so that no copy's segment is removed
 //	Store.commitMu       one commit or sweep step at a time; held across fsync by design
 //	  Store.gate         read: every Update; write: the instant of a commit's cut
 //	    Store.names      object rows
@@ -46,11 +47,11 @@ type Options struct {
 	CacheBytes     int64            // RAM tier, in bytes of plain blocks; 64 MiB
 	CommitInterval time.Duration    // longest time that a change stays uncommitted; 5 s
 	SweepInterval  time.Duration    // time between automatic sweeps; 30 s, negative: none
-	Ballast        int64            // bytes set aside to get out of a full disk; 128 MiB, negative: none
-	MinFree        int64            // free bytes below which writes get ErrFull; 0: 1 % of the disk, at least 64 MiB
+	Ballast        int64            // bytes set aside to get out of a full disk; twice MemTable, negative: none
+	MinFree        int64            // free bytes below which writes get ErrFull; 1 % of the disk, at most 1 GiB, at least twice MemTable
 	LockWait       time.Duration    // how long to wait for a store that is in use; 0: not at all
 	Logger         *slog.Logger     // nothing is logged when nil
-	MemTable       int64            // of the database, in bytes; 64 MiB. Up to three times 1.3 of it are in memory
+	MemTable       int64            // of the database, in bytes; 64 MiB, on a small disk 1/32 of it. Up to three times 1.3 of it are in memory
 	Now            func() time.Time // the clock; time.Now
 	Disk           disk.FS          // the segments' files; nil: those of the operating system
 }
@@ -64,9 +65,6 @@ func (o *Options) setDefaults() {
 	}
 	if o.SweepInterval == 0 {
 		o.SweepInterval = 30 * time.Second
-	}
-	if o.Ballast == 0 {
-		o.Ballast = 128 << 20
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -102,6 +100,7 @@ type Store struct {
 	gate        sync.RWMutex
 	names       sync.Mutex
 	participant Participant
+	upkeep      sync.Mutex
 
 	puts struct {
 		sync.Mutex
@@ -154,8 +153,9 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
-	s.stopped.Add(1)
+	s.stopped.Add(2)
 	go s.background(ctx)
+	go s.tend(ctx)
 	return s, nil
 }
 
@@ -183,6 +183,9 @@ func (s *Store) open() (err error) {
 	s.pend.fresh = make(map[uint64]int)
 	s.batches.New = s.newBatch
 	s.pend.holds.pins = make(map[ID]int)
+	if err := s.fitDisk(); err != nil {
+		return err
+	}
 	s.db, err = db.Open(db.Options{
 		Dir: filepath.Join(s.dir, dbDir), MinFree: s.opts.MinFree, MemTable: s.opts.MemTable, Ballast: max(0, s.opts.Ballast), Logger: s.log,
 	})
@@ -204,6 +207,31 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	return s.dropStaleSegmentRows()
+}
+
+// fitDisk sets those sizes that were left open by the size of the disk: the
+// database's write buffer, and the reserve and the ballast that go with it, must
+// leave most of a small disk to data.
+func (s *Store) fitDisk() error {
+	const (
+		leastMemTable = 8 << 20
+		mostMemTable  = 64 << 20
+	)
+	total, err := diskSize(s.dir)
+	if err != nil {
+		return err
+	}
+	if s.opts.MemTable == 0 {
+		s.opts.MemTable = mostMemTable
+	}
+	s.opts.MemTable = max(leastMemTable, min(s.opts.MemTable, total/32))
+	if s.opts.Ballast == 0 {
+		s.opts.Ballast = 2 * s.opts.MemTable
+	}
+	if s.opts.MinFree == 0 {
+		s.opts.MinFree = min(total/100, 1<<30)
+	}
+	return nil
 }
 
 // release closes what open opened, in reverse.
@@ -258,12 +286,11 @@ func (s *Store) Join(p Participant) {
 	s.participant = p
 }
 
-// background commits at every interval or kick, and sweeps now and then.
+// background commits at every interval or kick.
 func (s *Store) background(ctx context.Context) {
 	defer s.stopped.Done()
 	tick := time.NewTicker(s.opts.CommitInterval)
 	defer tick.Stop()
-	last := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -273,13 +300,6 @@ func (s *Store) background(ctx context.Context) {
 		}
 		if err := s.Commit(); err != nil {
 			s.log.Error("background commit failed; it will be tried again", "err", err)
-			continue
-		}
-		if s.opts.SweepInterval > 0 && time.Since(last) >= s.opts.SweepInterval {
-			if _, err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
-				s.log.Error("sweep failed", "err", err)
-			}
-			last = time.Now()
 		}
 	}
 }
@@ -287,9 +307,14 @@ func (s *Store) background(ctx context.Context) {
 // Space returns the size of the disk under the store and how much of it may
 // still be written, in bytes.
 func (s *Store) Space() (total, free int64, err error) {
+	total, err = diskSize(s.dir)
+	return total, s.db.Free(), err
+}
+
+func diskSize(dir string) (int64, error) {
 	var st syscall.Statfs_t
-	if err := syscall.Statfs(s.dir, &st); err != nil {
-		return 0, 0, fmt.Errorf("statfs %s: %w", s.dir, err)
+	if err := syscall.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("statfs %s: %w", dir, err)
 	}
-	return int64(st.Blocks) * st.Bsize, s.db.Free(), nil
+	return int64(st.Blocks) * st.Bsize, nil
 }

@@ -28,7 +28,8 @@ func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) err
 	if off < 0 || off > math.MaxInt64-int64(len(data)) {
 		return syscall.EFBIG
 	}
-	if err := v.store.Admit(int64(len(data))); err != nil {
+	// What is in the dirty buffers is still to be stored.
+	if err := v.store.Admit(int64(len(data)) + v.DirtyBytes()); err != nil {
 		return err
 	}
 	v.reserve()
