@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -223,50 +224,51 @@ func (m *storeModel) failSync(t *rapid.T) {
 // verify compares all that the store holds with the model, and checks its
 // invariants.
 func (m *storeModel) verify(t *rapid.T) {
-	m.objects(t)
+	wrong := m.wrongObjects()
 	report, err := m.f.Check(ctx, CheckOptions{Data: true, Holders: []func(context.Context, func(ID)) error{m.refs}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	m.committed = m.now.clone() // Check commits
 	for _, p := range report.Problems {
-		t.Errorf("check: %s", p)
+		wrong = append(wrong, "check: "+p.String())
 	}
 	held := make(map[ID]uint64)
 	if err := m.refs(ctx, func(id ID) { held[id]++ }); err != nil {
 		t.Fatal(err)
 	}
 	if !maps.Equal(held, m.now.held) {
-		t.Errorf("holds %v, want %v", held, m.now.held)
+		wrong = append(wrong, fmt.Sprintf("holds %v, want %v", held, m.now.held))
 	}
 	for id := range m.now.held {
 		if _, err := m.f.Get(ctx, id); err != nil {
-			t.Errorf("a held block: %v", err)
+			wrong = append(wrong, fmt.Sprintf("a held block: %v", err))
 		}
 	}
-	if t.Failed() {
-		t.FailNow()
+	if len(wrong) > 0 {
+		t.Fatal(strings.Join(wrong, "; "))
 	}
 }
 
-func (m *storeModel) objects(t *rapid.T) {
+func (m *storeModel) wrongObjects() (wrong []string) {
 	var got int
 	err := m.f.Objects(ctx, func(o ObjectInfo) error {
 		got++
 		data, ok := m.now.objects[o.Name]
 		if !ok || o.Size != int64(len(data)) {
-			t.Errorf("object %q of %d bytes, want %d", o.Name, o.Size, len(data))
+			wrong = append(wrong, fmt.Sprintf("object %q of %d bytes, want %d", o.Name, o.Size, len(data)))
 			return nil
 		}
 		var b bytes.Buffer
 		if err := m.f.Fetch(ctx, o.Name, 0, -1, &b); err != nil || !bytes.Equal(b.Bytes(), data) {
-			t.Errorf("object %q has other bytes: %v", o.Name, err)
+			wrong = append(wrong, fmt.Sprintf("object %q has other bytes: %v", o.Name, err))
 		}
 		return nil
 	})
 	if err != nil || got != len(m.now.objects) {
-		t.Errorf("%d objects, want %d: %v", got, len(m.now.objects), err)
+		wrong = append(wrong, fmt.Sprintf("%d objects, want %d: %v", got, len(m.now.objects), err))
 	}
+	return wrong
 }
 
 func (m *storeModel) refs(_ context.Context, ref func(ID)) error {

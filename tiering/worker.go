@@ -69,7 +69,7 @@ func (t *tier) makeNext() {
 	t.mu.number++
 	number := t.mu.number
 	t.mu.Unlock()
-	w, err := t.create(number)
+	h, err := t.create(number)
 	if err != nil {
 		t.log.Error("cannot make a segment", "segment", segment.Name(number, segment.Open), "err", err)
 	}
@@ -78,13 +78,14 @@ func (t *tier) makeNext() {
 	t.mu.attempts++
 	t.mu.failure = err
 	if err == nil {
-		t.mu.next = w
-		t.mu.live[number] = w
+		// Under mu: an open segment that is listed must be found among the live.
+		t.mu.next = t.newWriter(h, segment.FileHeaderSize)
+		t.mu.live[number] = t.mu.next
 	}
 	t.mu.room.Broadcast()
 }
 
-func (t *tier) create(number uint64) (*writer, error) {
+func (t *tier) create(number uint64) (*handle, error) {
 	var salt [8]byte
 	rand.Read(salt[:]) // crypto/rand.Read never fails
 	header := segment.FileHeader{Number: number, Salt: binary.LittleEndian.Uint64(salt[:])}
@@ -107,7 +108,7 @@ func (t *tier) create(number uint64) (*writer, error) {
 		}
 		return nil, err
 	}
-	return t.newWriter(newHandle(f, header), segment.FileHeaderSize), nil
+	return newHandle(f, header), nil
 }
 
 // reserveSpace reserves the space that a segment is about to need. Without it
