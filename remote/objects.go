@@ -42,8 +42,20 @@ func (c *Client) Put(ctx context.Context, name string, r io.Reader) (Object, err
 
 func (s *server) put(w http.ResponseWriter, r *http.Request) {
 	// On a failure the rest of the body is not wanted.
-	o, err := s.node.Put(r.Context(), r.PathValue("ref"), r.Body)
+	o, err := s.node.Put(r.Context(), r.PathValue("ref"), uploaded{r.Body})
 	s.answer(w, r, o, err)
+}
+
+// uploaded is a request's body. One that was cut off must not be taken for a short
+// one, as io.ReadFull and those who call it do.
+type uploaded struct{ r io.Reader }
+
+func (b uploaded) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if err == io.ErrUnexpectedEOF {
+		err = errBodyCut
+	}
+	return n, err
 }
 
 // Get implements Node.

@@ -59,7 +59,10 @@ func sendStream[T any](s *server, w http.ResponseWriter, r *http.Request, list f
 	_ = out.Flush() // the client has left
 }
 
-var errCut = errors.New("the answer was cut off")
+var (
+	errCut     = errors.New("the answer was cut off")
+	errBodyCut = errors.New("the request's body was cut off")
+)
 
 // receiveStream calls fn with each value of a stream. An error of fn ends it.
 func receiveStream[T any](ctx context.Context, c *Client, path string, fn func(T) error) error {
