@@ -13,8 +13,9 @@ import (
 // reference costs no look-up, and rows need no lock.
 type change struct {
 	delta int64
-	fresh bool   // Put stored it
-	dead  *Entry // the sweep took it; its last row
+	fresh bool        // Put stored it
+	dead  *Entry      // the sweep took it; its last row
+	move  *relocation // a copy of its record is to be used instead
 }
 
 // Update runs fn as one indivisible change: a commit holds either all rows and
@@ -148,6 +149,9 @@ func merge(older, newer map[ID]change) map[ID]change {
 			o = change{delta: n.delta, dead: n.dead}
 		}
 		o.fresh = o.fresh || n.fresh
+		if n.move != nil {
+			o.move = n.move
+		}
 		older[id] = o
 	}
 	return older
@@ -195,7 +199,7 @@ func (r *resolver) change(id ID, c change) error {
 			return nil
 		}
 	}
-	if c.delta == 0 && !c.fresh {
+	if c.delta == 0 && !c.fresh && c.move == nil {
 		return nil
 	}
 	e, err := r.s.Lookup(id)
@@ -223,6 +227,9 @@ func (r *resolver) change(id ID, c change) error {
 		}
 	} else {
 		r.totals.count(old, -1)
+		if err := r.relocate(&e, c.move); err != nil {
+			return err
+		}
 	}
 	r.totals.count(e, 1)
 	r.batch.Set(blockKey(keyBlock, id), e.encode())

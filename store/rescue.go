@@ -52,6 +52,11 @@ func (s *Store) rescue() (int, error) {
 	}
 	rescued := 0
 	for id, c := range s.frozen {
+		if c.move != nil && lost[c.move.to.loc.Segment] {
+			// The block stays where it is.
+			c.move = nil
+			s.frozen[id] = c
+		}
 		if !c.fresh {
 			continue
 		}

@@ -207,6 +207,8 @@ func (s *Store) removeEmptySegments(total *Swept) error {
 // segmentEmpty reports whether no row, committed or pending, points into the
 // sealed segment n. A sealed segment gets no new records, so it stays empty.
 func (s *Store) segmentEmpty(n uint64) (bool, error) {
+	s.upkeep.Lock()
+	defer s.upkeep.Unlock()
 	s.awaitPuts()
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()

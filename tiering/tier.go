@@ -72,6 +72,7 @@ type writer struct {
 	retired  bool            // takes no more records; to be sealed when inflight is 0
 	stuck    bool            // being sealed, or that failed: left to the next Open
 	lost     bool            // a Datasync failed
+	failed   error           // why it could not be sealed
 }
 
 // append writes one record. The offset is reserved under the lock, the bytes

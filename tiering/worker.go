@@ -144,6 +144,9 @@ func (t *tier) pickSeal() func() {
 func (t *tier) seal(w *writer, entries []segment.Entry) {
 	if err := t.trySeal(w, entries); err != nil {
 		t.log.Error("cannot seal segment", "segment", segment.Name(w.number, segment.Open), "err", err)
+		t.mu.Lock()
+		w.failed = err
+		t.mu.Unlock()
 		return
 	}
 	t.mu.Lock()

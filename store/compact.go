@@ -1,0 +1,419 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/tiering"
+)
+
+// CompactOptions say what a compaction does; zero values mean the defaults
+// given.
+type CompactOptions struct {
+	// MinLive is the share of a segment's file that must be in use for the
+	// segment to be left alone, above 0 and up to 0.95; 0.5.
+	MinLive float64
+	// Rate limits the bytes copied a second; none.
+	Rate int64
+	// All has the segment that is being written looked at as well, and the
+	// database give back what its deleted rows take.
+	All bool
+	// Progress, if set, is called now and then.
+	Progress func(Compacted)
+}
+
+// maxMinLive leaves room for a segment's own header and footer: one that is full
+// of live records must not be copied again and again.
+const maxMinLive = 0.95
+
+// A Compacted says what a compaction did, or has done so far.
+type Compacted struct {
+	Blocks       int64 `json:"blocks"`         // copied
+	Copied       int64 `json:"copied_bytes"`   // of their records
+	Segments     int64 `json:"segments"`       // removed
+	SegmentBytes int64 `json:"segment_bytes"`  // of the files removed
+	Todo         int64 `json:"todo_bytes"`     // of records still to be copied
+	Unreadable   int64 `json:"unreadable"`     // blocks that cannot be copied, and keep their segments
+	Database     int64 `json:"database_bytes"` // that the database gave back
+}
+
+// A relocation says that a copy of a block's record is to be used from now on,
+// unless the block has gone elsewhere meanwhile.
+type relocation struct {
+	from tiering.Location
+	to   place
+}
+
+// compactBatch is how many bytes are copied before their blocks are noted as
+// moved; compactCommit how many before these moves are committed and the
+// segments that became empty removed.
+const (
+	compactBatch  = 4 << 20
+	compactCommit = 32 << 20
+)
+
+// Compact empties segments of which little is in use: their live records are
+// copied, as they are, to the end of the hot tier, and the segments removed when
+// the copies are durable and committed (I1, I6). A crash at any point leaves
+// every block at one place or the other. Writers go on meanwhile. Blocks that
+// nothing refers to are the Sweep's; call that before. Errors: ErrConfig; ErrFull
+// when there is no room for copies; those of the disk.
+func (s *Store) Compact(ctx context.Context, o CompactOptions) (Compacted, error) {
+	if o.MinLive == 0 {
+		o.MinLive = 0.5
+	}
+	if o.MinLive < 0 || o.MinLive > maxMinLive || o.Rate < 0 {
+		return Compacted{}, fmt.Errorf("compact below a live share of %v at %d bytes a second: %w", o.MinLive, o.Rate, ErrConfig)
+	}
+	c := compactor{s: s, o: o, pace: newPacer(o.Rate)}
+	err := c.run(ctx)
+	if err != nil {
+		err = fmt.Errorf("compact: %w", err)
+	}
+	return c.sum, err
+}
+
+type compactor struct {
+	s           *Store
+	o           CompactOptions
+	pace        *pacer
+	sum         Compacted
+	uncommitted int64
+}
+
+func (c *compactor) run(ctx context.Context) error {
+	if err := c.s.Commit(); err != nil {
+		return err
+	}
+	if c.o.All {
+		if err := c.sealActive(ctx); err != nil {
+			return err
+		}
+	}
+	sparse, err := c.sparse()
+	if err != nil {
+		return err
+	}
+	for _, seg := range sparse {
+		c.sum.Todo += seg.live
+	}
+	for _, seg := range sparse {
+		left := c.sum.Todo - seg.live
+		if err := c.empty(ctx, seg.number); err != nil {
+			return err
+		}
+		c.sum.Todo = left
+	}
+	if err := c.settle(); err != nil {
+		return err
+	}
+	if !c.o.All {
+		return nil
+	}
+	c.sum.Database, err = c.s.db.Compact()
+	return err
+}
+
+// sealActive makes the segment that is being written one that can be emptied,
+// if it should be.
+func (c *compactor) sealActive(ctx context.Context) error {
+	number, ok := c.s.tiers.Active()
+	if !ok {
+		return nil
+	}
+	for _, seg := range c.s.tiers.Segments() {
+		if seg.Number != number {
+			continue
+		}
+		live, err := c.s.liveBytes(number)
+		if err != nil {
+			return err
+		}
+		if float64(live) >= c.o.MinLive*float64(seg.Bytes) {
+			return nil
+		}
+		return c.s.tiers.Seal(ctx, number)
+	}
+	return nil
+}
+
+type sparseSegment struct {
+	number uint64
+	live   int64
+}
+
+// sparse returns the segments to be emptied, the emptiest first: they give back
+// most for what is copied.
+func (c *compactor) sparse() ([]sparseSegment, error) {
+	var list []sparseSegment
+	for _, seg := range c.s.tiers.Segments() {
+		if !seg.Sealed {
+			continue
+		}
+		live, err := c.s.liveBytes(seg.Number)
+		if err != nil {
+			return nil, err
+		}
+		if live > 0 && float64(live) < c.o.MinLive*float64(seg.Bytes) {
+			list = append(list, sparseSegment{seg.Number, live})
+		}
+	}
+	slices.SortFunc(list, func(a, b sparseSegment) int { return cmp.Compare(a.live, b.live) })
+	return list, nil
+}
+
+// liveBytes returns how much of a segment the index points at, as of the last
+// commit.
+func (s *Store) liveBytes(number uint64) (int64, error) {
+	b, err := s.db.Get(segmentKey(number))
+	if errors.Is(err, db.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	row, err := decodeSegmentRow(b)
+	return row.Live, err
+}
+
+// empty copies what is live in a segment.
+func (c *compactor) empty(ctx context.Context, number uint64) error {
+	records, err := c.s.tiers.Records(number)
+	if errors.Is(err, tiering.ErrNotFound) {
+		return nil // the sweep was faster
+	}
+	if err != nil && !errors.Is(err, tiering.ErrCorrupt) {
+		return err
+	}
+	for len(records) > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		var batch []tiering.Placed
+		batch, records, err = c.batch(records)
+		if err != nil {
+			return err
+		}
+		n, err := c.copy(batch)
+		if err != nil {
+			return err
+		}
+		if c.uncommitted += n; c.uncommitted >= compactCommit {
+			if err := c.settle(); err != nil {
+				return err
+			}
+		}
+		c.sum.Todo = max(0, c.sum.Todo-n)
+		if c.o.Progress != nil {
+			c.o.Progress(c.sum)
+		}
+		if err := c.pace.wait(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// batch takes the next live records off a segment's list.
+func (c *compactor) batch(records []tiering.Placed) (batch, rest []tiering.Placed, err error) {
+	size := int64(0)
+	for i, r := range records {
+		e, err := c.s.Lookup(r.ID)
+		if errors.Is(err, ErrNotFound) || err == nil && e.Loc != r.Location {
+			continue
+		}
+		if err != nil {
+			return nil, nil, err
+		}
+		batch = append(batch, r)
+		if size += e.Stored(); size >= compactBatch {
+			return batch, records[i+1:], nil
+		}
+	}
+	return batch, nil, nil
+}
+
+// copy appends the records anew and notes their blocks as moved.
+func (c *compactor) copy(batch []tiering.Placed) (copied int64, err error) {
+	s := c.s
+	for _, r := range batch {
+		copied += int64(r.Location.Length)
+	}
+	if err := s.roomToCopy(copied); err != nil {
+		return 0, err
+	}
+	// A segment with copies that are not yet noted would seem empty.
+	s.upkeep.Lock()
+	defer s.upkeep.Unlock()
+	moves := make([]move, 0, len(batch))
+	for _, r := range batch {
+		rec, err := s.tiers.Stored(r.Location)
+		if errors.Is(err, tiering.ErrCorrupt) || err == nil && rec.ID != r.ID {
+			c.sum.Unreadable++
+			s.log.Debug("a block that cannot be read keeps its segment", "block", ID(r.ID), "err", err)
+			continue
+		}
+		if err != nil {
+			return copied, err
+		}
+		loc, err := s.tiers.Append(rec)
+		if err != nil {
+			return copied, err
+		}
+		moves = append(moves, move{r.ID, relocation{r.Location, place{loc, rec.Codec}}})
+	}
+	noted, err := s.relocate(moves)
+	c.sum.Blocks += noted
+	c.sum.Copied += copied
+	return copied, err
+}
+
+// roomToCopy lets copies use some of the room that is kept from users, since
+// they are made to gain more. The rest is for commits.
+func (s *Store) roomToCopy(n int64) error {
+	err := s.db.Admit(n)
+	if !errors.Is(err, ErrFull) {
+		return err
+	}
+	var st syscall.Statfs_t
+	if serr := syscall.Statfs(s.dir, &st); serr != nil {
+		return serr
+	}
+	memTable := max(s.opts.MemTable, 64<<20)
+	if int64(st.Bavail)*st.Frsize-n < memTable+memTable/2 {
+		return err
+	}
+	return nil
+}
+
+// settle commits the moves and removes the segments that they emptied.
+func (c *compactor) settle() error {
+	c.uncommitted = 0
+	var swept Swept
+	err := c.s.removeEmptySegments(&swept)
+	c.sum.Segments += swept.Segments
+	c.sum.SegmentBytes += swept.SegmentBytes
+	return err
+}
+
+// A move is the relocation of one block.
+type move struct {
+	id ID
+	relocation
+}
+
+// relocate notes moves for the next commit. A block that has changed otherwise,
+// has been swept or has moved by now stays as it is; its copy is waste.
+func (s *Store) relocate(moves []move) (noted int64, err error) {
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	here := make([]bool, len(moves))
+	for i, m := range moves {
+		e, err := s.Lookup(m.id)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return 0, err
+		}
+		here[i] = err == nil && e.Loc == m.from
+	}
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	s.pend.Lock()
+	defer s.pend.Unlock()
+	for i, m := range moves {
+		c, f := s.pend.changes[m.id], s.frozen[m.id]
+		if !here[i] || !c.settled() || !f.settled() {
+			continue
+		}
+		c.move = &moves[i].relocation
+		s.pend.changes[m.id] = c
+		s.pend.fresh[m.to.loc.Segment]++
+		noted++
+	}
+	return noted, nil
+}
+
+// settled reports whether the block is where its row says and will stay there.
+func (c change) settled() bool { return !c.fresh && c.dead == nil && c.move == nil }
+
+// relocate changes a row's location, if it is the one that was copied.
+func (r *resolver) relocate(e *Entry, m *relocation) error {
+	if m == nil || e.Loc != m.from {
+		return nil
+	}
+	if err := r.segment(e.Loc.Segment, 0, -e.Stored()); err != nil {
+		return err
+	}
+	e.Loc, e.Codec = m.to.loc, m.to.codec
+	return r.segment(e.Loc.Segment, e.Stored(), e.Stored())
+}
+
+// tend sweeps and compacts now and then, beside the commits.
+func (s *Store) tend(ctx context.Context) {
+	defer s.stopped.Done()
+	if s.opts.SweepInterval <= 0 {
+		return
+	}
+	tick := time.NewTicker(s.opts.SweepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		_, err := s.Sweep(ctx)
+		if err == nil {
+			var c Compacted
+			c, err = s.Compact(ctx, CompactOptions{Rate: tendRate})
+			if c.Segments > 0 {
+				s.log.LogAttrs(ctx, slog.LevelDebug, "compacted", slog.Int64("segments", c.Segments), slog.Int64("copied", c.Copied))
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			s.log.Error("sweep failed", "err", err)
+		}
+	}
+}
+
+// tendRate is how fast a compaction that nobody asked for copies, in bytes a
+// second.
+const tendRate = 16 << 20
+
+// A pacer keeps work to so many bytes a second.
+type pacer struct {
+	rate  int64
+	start time.Time
+	done  int64
+}
+
+// newPacer returns a pacer; with a rate of 0 it never waits.
+func newPacer(rate int64) *pacer { return &pacer{rate: rate, start: time.Now()} }
+
+// wait counts n bytes that were done, and returns when that is no more than the
+// rate allows. The error is the context's.
+func (p *pacer) wait(ctx context.Context, n int64) error {
+	if p.rate <= 0 {
+		return ctx.Err()
+	}
+	p.done += n
+	due := p.start.Add(time.Duration(float64(p.done) / float64(p.rate) * float64(time.Second)))
+	pause := time.Until(due)
+	if pause <= 0 {
+		return ctx.Err()
+	}
+	t := time.NewTimer(pause)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}

@@ -1,0 +1,91 @@
+package db
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// flushKey is a row that is written only to be dropped again.
+var flushKey = []byte{0xff, 0xff, 'f'}
+
+// Compact gives back what deleted and replaced rows take on the disk, and
+// returns how many bytes that is. Commits wait; readers go on, but for the moment
+// in which the memtable is written out. Errors: ErrFull, ErrFailed, those of the
+// disk.
+func (d *DB) Compact() (int64, error) {
+	if err := d.use(); err != nil {
+		return 0, err
+	}
+	defer d.users.Done()
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	if d.failed != nil {
+		return 0, fmt.Errorf("%w: %w", ErrFailed, d.failed)
+	}
+	before, err := d.diskBytes()
+	if err != nil {
+		return 0, err
+	}
+	// Tables are written anew before the old ones go.
+	if err := d.room(before + 2*d.opt.MemTable); err != nil {
+		return 0, err
+	}
+	if err := d.flushMemTable(); err != nil {
+		return 0, fmt.Errorf("compact database: %w", err)
+	}
+	if err := d.kv.Flatten(1); err != nil {
+		d.log.Debug("database not compacted to the end", "err", err)
+	}
+	after, err := d.diskBytes()
+	return max(0, before-after), err
+}
+
+// flushMemTable has Badger turn its memtable into a table. That is the first
+// thing that DropPrefix does, and the only way to ask for it.
+func (d *DB) flushMemTable() error {
+	w := d.newWriter()
+	if err := w.put(flushKey, []byte{}); err != nil {
+		w.discard()
+		return err
+	}
+	err := w.sync()
+	if err == nil {
+		d.mu.Lock()
+		d.mu.ts = w.ts
+		d.mu.Unlock()
+		d.kv.SetDiscardTs(d.readers.oldest(w.ts))
+		err = d.kv.DropPrefix(flushKey)
+	}
+	if err == nil {
+		err = d.wal.follow(0) // the log has a successor now
+	}
+	if err == nil {
+		err = d.wal.sync()
+	}
+	if err != nil {
+		d.failed = err
+	}
+	return err
+}
+
+// diskBytes returns what the database's files take, without the ballast.
+func (d *DB) diskBytes() (int64, error) {
+	var sum int64
+	names, err := filepath.Glob(filepath.Join(d.opt.Dir, "*"))
+	for _, name := range names {
+		var st unix.Stat_t
+		switch serr := unix.Lstat(name, &st); {
+		case filepath.Base(name) == ballastName, errors.Is(serr, fs.ErrNotExist):
+		case serr != nil:
+			return 0, &os.PathError{Op: "stat", Path: name, Err: serr}
+		default:
+			sum += st.Blocks * 512
+		}
+	}
+	return sum, err
+}

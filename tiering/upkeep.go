@@ -1,0 +1,75 @@
+package tiering
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/quarxtor/quarxfs/tiering/segment"
+)
+
+// A Placed is a record as a segment lists it: where it is, and its header.
+type Placed struct {
+	Location
+	segment.Header
+}
+
+// Records returns the records of one segment in order of offset. Where the
+// segment's list of them is damaged, it returns those that are whole, and an error
+// besides. ErrNotFound: there is no such segment.
+func (s *Set) Records(number uint64) ([]Placed, error) {
+	entries, err := s.hot.entries(number)
+	list := make([]Placed, len(entries))
+	for i, e := range entries {
+		list[i] = Placed{Location{Tier: Hot, Segment: number, Offset: e.Offset, Length: e.Length()}, e.Header}
+	}
+	if err != nil {
+		err = fmt.Errorf("records of segment %x: %w", number, err)
+	}
+	return list, err
+}
+
+// Active returns the segment that is appended to, if there is one with records.
+func (s *Set) Active() (number uint64, ok bool) {
+	t := s.hot
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	w := t.mu.active
+	if w == nil || w.end == segment.FileHeaderSize {
+		return 0, false
+	}
+	return w.number, true
+}
+
+// Seal seals a segment before it is full, and returns when it is sealed; later
+// appends go elsewhere. If it cannot be sealed now, the next Open does it.
+func (s *Set) Seal(ctx context.Context, number uint64) error {
+	t := s.hot
+	t.mu.Lock()
+	if w := t.mu.live[number]; w != nil && w.end > segment.FileHeaderSize {
+		t.retire(w)
+	}
+	t.mu.Unlock()
+	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		t.mu.Lock()
+		w := t.mu.live[number]
+		var err error
+		if w != nil {
+			if err = w.failed; w.lost {
+				err = errLost
+			}
+		}
+		t.mu.Unlock()
+		switch {
+		case w == nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("seal segment %x: %w", number, err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
