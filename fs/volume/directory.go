@@ -173,7 +173,8 @@ type Entry struct {
 
 // ReadDir calls fn for the entries of a directory after position after, in the
 // order in which they were made, until fn returns false. Positions stay valid
-// while the directory changes. fn must not call the volume's methods for the
+// while the directory changes. Names made after the listing began are left out,
+// so that renaming or adding files while listing comes to an end. fn must not call the volume's methods for the
 // same directory, except through Peek.
 func (v *Volume) ReadDir(ino meta.Ino, after uint64, fn func(Entry) bool) error {
 	n, err := v.get(ino)
@@ -221,8 +222,14 @@ func (v *Volume) dirBatch(n *node, after uint64) (batch []Entry, parent meta.Ino
 	if err := v.loadDirectory(n); err != nil {
 		return nil, 0, err
 	}
+	if after <= posDotDot || n.listEnd == 0 {
+		n.listEnd = v.next.Load()
+	}
 	if n.dir != nil {
 		for _, p := range n.dir.order[n.dir.from(after+1):] {
+			if p.pos >= n.listEnd {
+				break
+			}
 			if p.name == "" {
 				continue
 			}
@@ -238,6 +245,9 @@ func (v *Volume) dirBatch(n *node, after uint64) (batch []Entry, parent meta.Ino
 		_, pos, err := meta.KeyNumbers(key)
 		if err != nil {
 			return err
+		}
+		if pos >= n.listEnd {
+			return meta.ErrStop
 		}
 		e, err := meta.DecodeDirent(value)
 		if err != nil {

@@ -31,7 +31,8 @@ type node struct {
 	staged   map[uint64]int // slots with a staged row -> bytes in it
 	written  time.Time      // last write, for folding what is quiet
 
-	dir *directory // names in memory, of a directory; nil: not loaded
+	dir     *directory // names in memory, of a directory; nil: not loaded
+	listEnd uint64     // positions from here on are newer than the last listing's start; 0: not listed yet
 }
 
 func (n *node) init() { n.idle.L = &n.mu }
