@@ -29,7 +29,7 @@ var (
 type MountOptions struct {
 	Source     string   // shown by df: the store's directory
 	AllowOther bool     // users other than the mounting one may enter; always so for root
-	Options    []string // further mount options: ro, nosuid, nodev, noexec, noatime, ...
+	Options    []string // further mount options: ro, nosuid, nodev, noexec, ...
 	ReadAhead  int      // KiB that the kernel reads ahead; 0: 4096. Only root can raise it over 128.
 	Debug      bool     // log every request
 	Logger     *slog.Logger

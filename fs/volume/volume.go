@@ -19,6 +19,7 @@ package volume
 import (
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -154,11 +155,13 @@ func (v *Volume) load() error {
 // firstIno leaves room below for the root and for directory positions of . and ..
 const firstIno = 16
 
+// format makes the root directory; it belongs to whoever makes the volume.
 func (v *Volume) format() error {
 	v.next.Store(firstIno)
 	now := v.now()
 	root := &node{ino: meta.Root, attr: meta.Inode{
 		Mode: syscall.S_IFDIR | 0o755, Nlink: 2, Parent: meta.Root,
+		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
 		Atime: now, Mtime: now, Ctime: now, Btime: now,
 	}}
 	root.init()
