@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/fs"
-	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
@@ -86,7 +85,9 @@ func (d *daemon) open(stderr io.Writer) (err error) {
 	}
 	d.out = newLog(stderr, logMost)
 	d.log = slog.New(slog.NewTextHandler(d.out, &slog.HandlerOptions{Level: level}))
-	d.store, err = store.Open(o.store, store.Options{CacheBytes: b.cache, CommitInterval: o.commitInterval, LockWait: lockWait, Logger: d.log})
+	d.store, err = store.Open(o.store, store.Options{
+		CacheBytes: b.cache, MemTable: b.memTable, CommitInterval: o.commitInterval, LockWait: lockWait, Logger: d.log,
+	})
 	if err != nil {
 		return err
 	}
@@ -97,19 +98,6 @@ func (d *daemon) open(stderr io.Writer) (err error) {
 		}
 	}
 	d.volume, err = volume.Open(d.store, volume.Options{DirtyBytes: b.dirty, NoAtime: o.noAtime, Logger: d.log})
-	if err != nil {
-		return err
-	}
-	return ownRoot(d.volume)
-}
-
-// ownRoot gives the root of a new volume to the user who mounts it.
-func ownRoot(v *volume.Volume) error {
-	uid, gid := uint32(os.Geteuid()), uint32(os.Getegid())
-	if uid == 0 || v.Stats().Inodes > 1 {
-		return nil
-	}
-	_, err := v.SetAttr(meta.Root, volume.Change{UID: &uid, GID: &gid})
 	return err
 }
 
