@@ -55,6 +55,9 @@ func (s *Store) Put(kind segment.Kind, plain []byte) (ID, error) {
 	s.pend.Unlock()
 	for {
 		_, err := s.db.Get(blockKey(keyBlock, id))
+		if err == nil && s.bad.has(id) {
+			err = s.heal(kind, id, plain)
+		}
 		if err == nil {
 			return id, nil
 		}
@@ -235,6 +238,7 @@ func (s *Store) Get(ctx context.Context, id ID) ([]byte, error) {
 			e = now
 			continue
 		case errors.Is(err, tiering.ErrCorrupt), errors.Is(err, tiering.ErrNotFound):
+			s.markBad(id, err)
 			return nil, fmt.Errorf("block %s: %w: %w", id, ErrCorrupt, err)
 		}
 		return nil, fmt.Errorf("block %s: %w", id.Short(), err)

@@ -166,6 +166,7 @@ func (s *Store) resolve() (*db.Batch, error) {
 			return nil, err
 		}
 	}
+	s.bad.rows(&r.batch)
 	if len(s.frozen) == 0 {
 		return &r.batch, nil
 	}
@@ -192,6 +193,7 @@ type resolver struct {
 func (r *resolver) change(id ID, c change) error {
 	if c.dead != nil {
 		r.totals.count(*c.dead, -1)
+		r.s.bad.clear(id)
 		if err := r.segment(c.dead.Loc.Segment, 0, -c.dead.Stored()); err != nil {
 			return err
 		}
@@ -227,7 +229,7 @@ func (r *resolver) change(id ID, c change) error {
 		}
 	} else {
 		r.totals.count(old, -1)
-		if err := r.relocate(&e, c.move); err != nil {
+		if err := r.relocate(id, &e, c.move); err != nil {
 			return err
 		}
 	}

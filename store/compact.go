@@ -47,8 +47,9 @@ type Compacted struct {
 // A relocation says that a copy of a block's record is to be used from now on,
 // unless the block has gone elsewhere meanwhile.
 type relocation struct {
-	from tiering.Location
-	to   place
+	from  tiering.Location
+	to    place
+	heals bool // the record at from is bad
 }
 
 // compactBatch is how many bytes are copied before their blocks are noted as
@@ -267,7 +268,7 @@ func (c *compactor) copy(batch []tiering.Placed) (copied int64, err error) {
 		if err != nil {
 			return copied, err
 		}
-		moves = append(moves, move{r.ID, relocation{r.Location, place{loc, rec.Codec}}})
+		moves = append(moves, move{r.ID, relocation{from: r.Location, to: place{loc, rec.Codec}}})
 	}
 	noted, err := s.relocate(moves)
 	c.sum.Blocks += noted
@@ -343,7 +344,7 @@ func (s *Store) relocate(moves []move) (noted int64, err error) {
 func (c change) settled() bool { return !c.fresh && c.dead == nil && c.move == nil }
 
 // relocate changes a row's location, if it is the one that was copied.
-func (r *resolver) relocate(e *Entry, m *relocation) error {
+func (r *resolver) relocate(id ID, e *Entry, m *relocation) error {
 	if m == nil || e.Loc != m.from {
 		return nil
 	}
@@ -351,6 +352,9 @@ func (r *resolver) relocate(e *Entry, m *relocation) error {
 		return err
 	}
 	e.Loc, e.Codec = m.to.loc, m.to.codec
+	if m.heals {
+		r.s.bad.clear(id)
+	}
 	return r.segment(e.Loc.Segment, e.Stored(), e.Stored())
 }
 

@@ -18,6 +18,8 @@ const (
 	keyName    = 'n' // object name -> objectRow
 	keyObject  = 'o' // object ID, name -> nothing
 	keyTotals  = 't' // -> totals of the index
+	keyBad     = 'x' // ID of a block that cannot be read -> when and why
+	keyScrub   = 'u' // -> scrubCursor
 )
 
 // An Entry is a block's row in the index: where it is, what it is, and how many

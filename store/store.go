@@ -10,6 +10,7 @@
 //	    Store.names      object rows
 //	      Store.puts     per-ID single flight of Put
 //	      Store.pend     reference changes since the last cut, and what the sweep leaves alone
+//	        Store.bad    marks of bad blocks
 //	        db's locks
 package store
 
@@ -101,6 +102,8 @@ type Store struct {
 	names       sync.Mutex
 	participant Participant
 	upkeep      sync.Mutex
+	scrubbing   sync.Mutex
+	bad         badBlocks
 
 	puts struct {
 		sync.Mutex
@@ -204,6 +207,9 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	if err := s.loadTotals(); err != nil {
+		return err
+	}
+	if err := s.loadBad(); err != nil {
 		return err
 	}
 	return s.dropStaleSegmentRows()

@@ -178,11 +178,27 @@ func (t *table) openFile(number uint64) (*handle, error) {
 		return nil, err
 	}
 	header, err := readFileHeader(f, number)
+	if errors.Is(err, ErrCorrupt) {
+		if again, ok := headerInFooter(f, number); ok {
+			header, err = again, nil
+		}
+	}
 	if err != nil {
 		f.Close() // nothing was written
 		return nil, err
 	}
 	return newHandle(f, header), nil
+}
+
+// headerInFooter finds what a sealed segment's damaged header said: one bad byte
+// there should not cost all its records.
+func headerInFooter(f disk.File, number uint64) (segment.FileHeader, bool) {
+	size, err := f.Size()
+	if err != nil {
+		return segment.FileHeader{}, false
+	}
+	header, _, err := segment.ReadFooter(f, size)
+	return header, err == nil && header.Number == number
 }
 
 func readFileHeader(f disk.File, number uint64) (segment.FileHeader, error) {

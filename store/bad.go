@@ -1,0 +1,155 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/tiering/segment"
+)
+
+// A BadBlock is a block whose record could not be read or does not hold its
+// bytes. Its row stays, so that its references are not lost; when the same bytes
+// are Put again they are stored anew and the mark goes.
+type BadBlock struct {
+	ID     ID        `json:"id"`
+	Found  time.Time `json:"found"`
+	Reason string    `json:"reason"`
+}
+
+// badBlocks are the marks. Memory has them all, the database as of the last
+// commit.
+type badBlocks struct {
+	sync.Mutex
+	count   atomic.Int64 // of blocks, so that Put need not lock for nothing
+	blocks  map[ID]BadBlock
+	changed map[ID]struct{} // whose rows the next commit writes
+}
+
+// maxReason bounds what a mark says of its cause, in bytes.
+const maxReason = 500
+
+func (b *badBlocks) set(id ID, found time.Time, reason string) (isNew bool) {
+	b.Lock()
+	defer b.Unlock()
+	if _, ok := b.blocks[id]; ok {
+		return false
+	}
+	b.blocks[id] = BadBlock{id, found, reason[:min(len(reason), maxReason)]}
+	b.changed[id] = struct{}{}
+	b.count.Add(1)
+	return true
+}
+
+func (b *badBlocks) clear(id ID) {
+	if b.count.Load() == 0 {
+		return
+	}
+	b.Lock()
+	defer b.Unlock()
+	if _, ok := b.blocks[id]; ok {
+		delete(b.blocks, id)
+		b.changed[id] = struct{}{}
+		b.count.Add(-1)
+	}
+}
+
+func (b *badBlocks) has(id ID) bool {
+	if b.count.Load() == 0 {
+		return false
+	}
+	b.Lock()
+	defer b.Unlock()
+	_, ok := b.blocks[id]
+	return ok
+}
+
+// rows adds the rows of marks that changed to a commit.
+func (b *badBlocks) rows(batch *db.Batch) {
+	b.Lock()
+	defer b.Unlock()
+	for id := range b.changed {
+		if m, ok := b.blocks[id]; ok {
+			batch.Set(blockKey(keyBad, id), append(binary.AppendVarint(nil, m.Found.UnixMilli()), m.Reason...))
+		} else {
+			batch.Delete(blockKey(keyBad, id))
+		}
+	}
+	clear(b.changed)
+}
+
+func (s *Store) loadBad() error {
+	s.bad.blocks, s.bad.changed = make(map[ID]BadBlock), make(map[ID]struct{})
+	return s.db.ScanPrefix([]byte{keyBad}, func(key, value []byte) error {
+		id, err := idInKey(key)
+		if err != nil {
+			return err
+		}
+		ms, n := binary.Varint(value)
+		if n <= 0 {
+			return fmt.Errorf("mark of bad block %s: %w", id, ErrCorrupt)
+		}
+		s.bad.blocks[id] = BadBlock{id, time.UnixMilli(ms), string(value[n:])}
+		s.bad.count.Add(1)
+		return nil
+	})
+}
+
+// BadBlocks returns the blocks that are marked as bad, in order of ID.
+func (s *Store) BadBlocks() []BadBlock {
+	s.bad.Lock()
+	defer s.bad.Unlock()
+	list := make([]BadBlock, 0, len(s.bad.blocks))
+	for _, m := range s.bad.blocks {
+		list = append(list, m)
+	}
+	slices.SortFunc(list, func(a, b BadBlock) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	return list
+}
+
+// markBad notes that a block cannot be read.
+func (s *Store) markBad(id ID, cause error) {
+	if s.bad.set(id, s.opts.Now(), cause.Error()) {
+		s.log.Error("bad block", "block", id, "err", cause)
+	}
+}
+
+// heal stores the bytes of a bad block anew. It needs no look at what a commit
+// under way does to the block: if that moves it, the copy here is waste.
+func (s *Store) heal(kind segment.Kind, id ID, plain []byte) error {
+	landed, mine := s.takeOff(id)
+	if !mine {
+		<-landed
+		return nil
+	}
+	defer s.land(id, landed)
+	e, err := s.Lookup(id)
+	if errors.Is(err, ErrNotFound) {
+		return db.ErrNotFound // the caller stores it as a new block
+	}
+	if err != nil {
+		return err
+	}
+	codec, loc, err := s.appendRecord(kind, id, plain)
+	if err != nil {
+		return err
+	}
+	s.tiers.Insert(id, bytes.Clone(plain))
+	s.pend.Lock()
+	defer s.pend.Unlock()
+	c := s.pend.changes[id]
+	if !c.settled() {
+		return nil
+	}
+	c.move = &relocation{from: e.Loc, to: place{loc, codec}, heals: true}
+	s.pend.changes[id] = c
+	s.pend.fresh[loc.Segment]++
+	s.log.Info("a bad block was written anew", "block", id)
+	return nil
+}
