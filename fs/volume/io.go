@@ -54,9 +54,7 @@ func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) err
 				return err
 			}
 		}
-		before := n.runs.capacity()
-		n.runs.write(off, data)
-		v.account(n.runs.capacity() - before)
+		v.account(n.runs.write(off, data))
 		n.written = v.opts.Now()
 		if end := off + int64(len(data)); end > n.attr.Size {
 			v.logical.Add(end - n.attr.Size)

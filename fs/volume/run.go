@@ -56,23 +56,26 @@ func (rs runs) length() int64 {
 	return n
 }
 
-// write copies p into the runs at off, over what was there.
-func (rs *runs) write(off int64, p []byte) {
+// write copies p into the runs at off, over what was there, and returns how
+// much more memory the runs hold.
+func (rs *runs) write(off int64, p []byte) (grown int64) {
 	for len(p) > 0 {
-		n := rs.writeSome(off, p)
+		n, more := rs.writeSome(off, p)
 		off += int64(n)
 		p = p[n:]
+		grown += more
 	}
+	return grown
 }
 
-func (rs *runs) writeSome(off int64, p []byte) int {
+func (rs *runs) writeSome(off int64, p []byte) (n int, grown int64) {
 	i := rs.after(off)
 	if i < len(*rs) && (*rs)[i].off <= off {
 		r := (*rs)[i]
 		at := int(off - r.off)
 		n := copy(r.data[at:], p)
 		r.touch(at, at+n)
-		return n
+		return n, 0
 	}
 	room := len(p)
 	if i < len(*rs) {
@@ -82,14 +85,15 @@ func (rs *runs) writeSome(off int64, p []byte) int {
 		r := (*rs)[i-1]
 		at := len(r.data)
 		n := min(room, maxRun-at)
+		before := cap(r.data)
 		r.data = append(growRun(r.data, at+n), p[:n]...)
 		r.touch(at, at+n)
-		return n
+		return n, int64(cap(r.data) - before)
 	}
-	n := min(room, maxRun)
+	n = min(room, maxRun)
 	r := &run{off: off, data: append(growRun(nil, n), p[:n]...), hi: n}
 	*rs = slices.Insert(*rs, i, r)
-	return n
+	return n, int64(cap(r.data))
 }
 
 // under puts p at off where the runs hold nothing; what they hold is newer.
