@@ -150,7 +150,11 @@ func TestEveryFaultOnce(t *testing.T) {
 	conf := DefaultConfig()
 	conf.Chunker = chunk.Config{Name: chunk.Fixed, Avg: 64 << 10} // few operations
 	conf.SegmentSize = 1 << 20
-	for n := 0; ; n++ {
+	step := 1
+	if testing.Short() {
+		step = 7
+	}
+	for n := 0; ; n += step {
 		dir := fastDir(t)
 		f := initFaultStore(t, filepath.Join(dir, "a"), conf)
 		fail, fired := faultdisk.FailNth(n, syscall.EIO, changing)
