@@ -26,6 +26,7 @@ var kinds = []struct {
 	{"not_found", store.ErrNotFound, http.StatusNotFound},
 	{"ambiguous", store.ErrAmbiguous, http.StatusConflict},
 	{"corrupt", store.ErrCorrupt, http.StatusInternalServerError},
+	{"locked", store.ErrLocked, http.StatusConflict},
 	{"full", store.ErrFull, http.StatusInsufficientStorage},
 	{"canceled", context.Canceled, 499},
 }

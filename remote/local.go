@@ -24,6 +24,7 @@ type Surroundings struct {
 	Volume     func() VolumeStats
 	FUSE       func() FUSE
 	Files      Files
+	Namespace  Namespace
 }
 
 // NewLocal returns the node of an open store. The caller closes the store.

@@ -35,4 +35,6 @@ type Node interface {
 	Remove(ctx context.Context, ref string) error
 	// ListObjects calls fn for every object until fn fails.
 	ListObjects(ctx context.Context, fn func(Object) error) error
+
+	Upkeep
 }

@@ -33,6 +33,7 @@ func Handler(n Node, log *slog.Logger) http.Handler {
 func ControlHandler(n Node, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", Handler(n, log))
+	upkeepRoutes(mux, n, log)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

@@ -66,9 +66,13 @@ var (
 
 // receiveStream calls fn with each value of a stream. An error of fn ends it.
 func receiveStream[T any](ctx context.Context, c *Client, path string, fn func(T) error) error {
+	return receiveMethod(ctx, c, http.MethodGet, path, fn)
+}
+
+func receiveMethod[T any](ctx context.Context, c *Client, method, path string, fn func(T) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	resp, err := c.do(ctx, http.MethodGet, path, nil)
+	resp, err := c.do(ctx, method, path, nil)
 	if err != nil {
 		return err
 	}

@@ -43,6 +43,7 @@ var exits = []struct {
 	{11, "the disk is full", []error{store.ErrFull}},
 	{12, "init: the directory is not empty or a store already", []error{store.ErrExists, store.ErrNotEmpty}},
 	{13, "the daemon does not answer", []error{errNoAnswer}},
+	{14, "scrub or fsck found damage", []error{errDamage}},
 	{130, "interrupted", []error{context.Canceled}},
 }
 

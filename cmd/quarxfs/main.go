@@ -51,6 +51,7 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 		&cobra.Group{ID: "drive", Title: "Stores and mounts:"},
 		&cobra.Group{ID: "look", Title: "What is inside:"},
 		&cobra.Group{ID: "object", Title: "Objects:"},
+		&cobra.Group{ID: "upkeep", Title: "Upkeep:"},
 	)
 	add := func(group string, cmds ...*cobra.Command) {
 		for _, c := range cmds {
@@ -62,6 +63,7 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 	add("drive", newInit(), newMount(), newUmount())
 	add("look", newStats(), newListFiles(), newListBlocks())
 	add("object", newPut(), newGet(), newRemove(), newObjects())
+	add("upkeep", newGC(), newScrub(), newFsck())
 	cmd.AddCommand(newVersion(), newFlushHelper())
 	return cmd
 }

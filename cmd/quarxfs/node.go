@@ -63,8 +63,9 @@ func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err er
 	}
 	defer func() { err = errors.Join(err, vol.Close()) }()
 	err = fn(remote.NewLocal(st, remote.Surroundings{
-		Volume: func() remote.VolumeStats { return remote.VolumeStats(vol.Stats()) },
-		Files:  volumeFiles{vol},
+		Volume:    func() remote.VolumeStats { return remote.VolumeStats(vol.Stats()) },
+		Files:     volumeFiles{vol},
+		Namespace: volumeFiles{vol},
 	}))
 	if a.tidy {
 		_, serr := st.Sweep(ctx)

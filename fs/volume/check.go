@@ -32,6 +32,12 @@ func (v *Volume) Check(ctx context.Context, ref func(store.ID), report func(Find
 	if err := v.store.Commit(); err != nil {
 		return fmt.Errorf("check: %w", err)
 	}
+	return v.Inspect(ctx, ref, report)
+}
+
+// Inspect is Check without the commit: it looks at rows only, and so works on a
+// store at a standstill.
+func (v *Volume) Inspect(ctx context.Context, ref func(store.ID), report func(Finding)) error {
 	c := &checker{v: v, ref: ref, report: report, inodes: make(map[meta.Ino]*tally)}
 	from, to := meta.Rows()
 	err := v.db.Scan(from, to, func(key, value []byte) error {

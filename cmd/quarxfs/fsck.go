@@ -1,0 +1,123 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/remote"
+)
+
+type fsckOptions struct {
+	fast   bool
+	json   bool
+	repair bool
+}
+
+func newFsck() *cobra.Command {
+	o := &fsckOptions{}
+	cmd := &cobra.Command{
+		Use:   "fsck [STORE]",
+		Short: "Check a store, and repair it",
+		Long: `Compares all that the store keeps twice: the index with the segments, reference counts
+with references, names with inodes, sums with what they sum up; and then reads every
+block, as scrub does. On a mounted store, whoever writes waits for the first part.
+
+--repair needs the store unmounted. It never removes the last copy of anything: what has
+lost its name or its place goes to lost+found.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.fast, "fast", false, "do not read the blocks")
+	f.BoolVar(&o.json, "json", false, "print JSON")
+	f.BoolVar(&o.repair, "repair", false, "repair what can be repaired")
+	return cmd
+}
+
+// A fsckReport is what fsck prints as JSON.
+type fsckReport struct {
+	Repairs []string     `json:"repairs,omitempty"`
+	Check   remote.Fsck  `json:"check"`
+	Scrub   *scrubReport `json:"scrub,omitempty"`
+}
+
+func (o *fsckOptions) run(cmd *cobra.Command, args []string) error {
+	var r fsckReport
+	if o.repair {
+		var err error
+		if r.Repairs, err = repairStore(cmd, args); err != nil {
+			return err
+		}
+	}
+	err := onStore(cmd, args, func(n remote.Node) (err error) {
+		if r.Check, err = n.Fsck(cmd.Context()); err != nil || o.fast {
+			return err
+		}
+		s, err := scrub(cmd, n, remote.ScrubOptions{Restart: true}, o.json)
+		r.Scrub = &s
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	out := cmd.OutOrStdout()
+	if o.json {
+		err = json.NewEncoder(out).Encode(r)
+	} else {
+		err = r.print(out)
+	}
+	if err == nil && r.count() > 0 {
+		err = fmt.Errorf("%w: %s findings", errDamage, humanize.Comma(r.count()))
+	}
+	return err
+}
+
+func (r *fsckReport) count() int64 {
+	n := r.Check.Count
+	if r.Scrub != nil {
+		n += int64(len(r.Scrub.Damaged) + len(r.Scrub.Segments))
+	}
+	return n
+}
+
+func (r *fsckReport) print(w io.Writer) error {
+	for _, s := range r.Repairs {
+		fmt.Fprintf(w, "repaired: %s\n", s)
+	}
+	c := &r.Check
+	_, err := fmt.Fprintf(w, "%s blocks, %s vertices among them, %s objects, %s segments: %s findings\n", humanize.Comma(c.Blocks),
+		humanize.Comma(c.Vertices), humanize.Comma(c.Objects), humanize.Comma(c.Segments), humanize.Comma(c.Count))
+	for _, f := range c.Findings {
+		fmt.Fprintf(w, "%s: %s: %s%s\n", f.Rule, f.Subject, f.Text, hits(f))
+	}
+	if n := c.Count - int64(len(c.Findings)); n > 0 {
+		fmt.Fprintf(w, "and %s more\n", humanize.Comma(n))
+	}
+	if r.Scrub != nil && err == nil {
+		err = r.Scrub.print(w)
+	}
+	return err
+}
+
+func hits(f remote.Finding) string {
+	var names []string
+	for _, p := range f.Paths {
+		names = append(names, printable(p))
+	}
+	for _, o := range f.Objects {
+		names = append(names, "object "+printable(o))
+	}
+	if len(names) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(names, ", ") + ")"
+}
+
+func repairStore(cmd *cobra.Command, args []string) ([]string, error) {
+	return nil, fmt.Errorf("%w: --repair", errUsage)
+}

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/remote"
+)
+
+type gcOptions struct {
+	rate    byteSize
+	minLive float64
+	json    bool
+}
+
+func newGC() *cobra.Command {
+	o := &gcOptions{}
+	cmd := &cobra.Command{
+		Use:   "gc [STORE]",
+		Short: "Give back the space of what nothing refers to",
+		Long: `Removes blocks that nothing refers to, empties segments of which little is in use by
+moving the rest, and has the database give back what its deleted rows take. The store
+may be mounted and in use. A mounted store does the first two by itself, at leisure.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args, func(n remote.Node) error { return o.run(cmd, n) })
+		},
+	}
+	f := cmd.Flags()
+	f.Var(&o.rate, "rate", "most bytes moved a second, such as 20MiB; 0: no limit")
+	f.Float64Var(&o.minLive, "min-live", 0.5, "empty segments of which less than this `share` is in use, up to 0.95")
+	f.BoolVar(&o.json, "json", false, "print JSON")
+	return cmd
+}
+
+func (o *gcOptions) run(cmd *cobra.Command, n remote.Node) error {
+	line := newProgress(cmd.ErrOrStderr(), o.json)
+	var last remote.GC
+	err := n.GC(cmd.Context(), remote.GCOptions{MinLive: o.minLive, Rate: int64(o.rate)}, func(g remote.GC) error {
+		last = g
+		line.show("moved %s, %s to go", size(g.Compacted.Copied), size(g.Compacted.Todo))
+		return nil
+	})
+	line.clear()
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(last)
+	}
+	out := cmd.OutOrStdout()
+	fmt.Fprintf(out, "%s freed: %s blocks removed, %s moved, %s segments removed, %s given back by the database\n",
+		size(max(0, last.Freed())), humanize.Comma(last.Swept.Blocks), humanize.Comma(last.Compacted.Blocks),
+		humanize.Comma(last.Swept.Segments+last.Compacted.Segments), size(last.Compacted.Database))
+	if last.Compacted.Unreadable > 0 {
+		fmt.Fprintf(out, "%s bad blocks keep their segments; see quarxfs scrub\n", humanize.Comma(last.Compacted.Unreadable))
+	}
+	return nil
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// errDamage: a scrub or a check found what is wrong with the store.
+var errDamage = errors.New("damage was found")
+
+type scrubOptions struct {
+	rate    byteSize
+	restart bool
+	json    bool
+}
+
+func newScrub() *cobra.Command {
+	o := &scrubOptions{}
+	cmd := &cobra.Command{
+		Use:   "scrub [STORE]",
+		Short: "Read and check every block",
+		Long: `Reads every block from the disk and checks it. The store may be mounted and in use. A
+scrub that was interrupted is gone on with by the next. Bad blocks are marked and named
+with the files and objects that they are in; when the same bytes are written again,
+wherever in the store, they heal.`,
+		Example: `  quarxfs scrub /mnt --rate 50MiB
+  quarxfs scrub /srv/store --json | jq -r '.damaged[].files[].path'`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args, func(n remote.Node) error { return o.run(cmd, n) })
+		},
+	}
+	f := cmd.Flags()
+	f.Var(&o.rate, "rate", "most bytes read a second, such as 50MiB; 0: no limit")
+	f.BoolVar(&o.restart, "restart", false, "start from the beginning, even if the last scrub was interrupted")
+	f.BoolVar(&o.json, "json", false, "print JSON")
+	return cmd
+}
+
+// A scrubReport is what a scrub found.
+type scrubReport struct {
+	store.Scrubbed
+	Damaged []remote.BadBlock `json:"damaged"`
+}
+
+func (o *scrubOptions) run(cmd *cobra.Command, n remote.Node) error {
+	r, err := scrub(cmd, n, remote.ScrubOptions{Rate: int64(o.rate), Restart: o.restart}, o.json)
+	if err != nil {
+		return err
+	}
+	out := cmd.OutOrStdout()
+	if o.json {
+		err = json.NewEncoder(out).Encode(r)
+	} else {
+		err = r.print(out)
+	}
+	if err == nil && (len(r.Damaged) > 0 || len(r.Segments) > 0) {
+		err = fmt.Errorf("%w: %s bad blocks, %s damaged segments", errDamage, humanize.Comma(int64(len(r.Damaged))), humanize.Comma(int64(len(r.Segments))))
+	}
+	return err
+}
+
+// scrub runs a scrub and shows how far it is.
+func scrub(cmd *cobra.Command, n remote.Node, o remote.ScrubOptions, quiet bool) (scrubReport, error) {
+	line := newProgress(cmd.ErrOrStderr(), quiet)
+	defer line.clear()
+	r := scrubReport{Damaged: []remote.BadBlock{}}
+	begun, from := time.Now(), int64(-1)
+	err := n.Scrub(cmd.Context(), o, func(s remote.Scrub) error {
+		r.Scrubbed = s.Scrubbed
+		if s.Damaged != nil {
+			r.merge(*s.Damaged)
+		}
+		if from < 0 {
+			from = s.Bytes
+		}
+		speed := float64(s.Bytes-from) / max(0.001, time.Since(begun).Seconds())
+		line.show("%.1f %% of %s, %s/s, %s bad", percent(s.Bytes, s.Total), size(s.Total), size(int64(speed)), humanize.Comma(s.Bad))
+		return nil
+	})
+	return r, err
+}
+
+func (r *scrubReport) merge(b remote.BadBlock) {
+	if n := len(r.Damaged); n > 0 && r.Damaged[n-1].ID == b.ID {
+		last := &r.Damaged[n-1]
+		last.Files = append(last.Files, b.Files...)
+		last.Objects = append(last.Objects, b.Objects...)
+		return
+	}
+	r.Damaged = append(r.Damaged, b)
+}
+
+func (r scrubReport) print(w io.Writer) error {
+	resumed := ""
+	if r.Resumed {
+		resumed = " (gone on with)"
+	}
+	_, err := fmt.Fprintf(w, "%s blocks, %s read%s: %s bad, %s healed\n",
+		humanize.Comma(r.Blocks), size(r.Bytes), resumed, humanize.Comma(int64(len(r.Damaged))), humanize.Comma(r.Healed))
+	for _, s := range r.Segments {
+		fmt.Fprintln(w, s)
+	}
+	for _, b := range r.Damaged {
+		fmt.Fprintf(w, "bad block %s: %s\n", b.ID, b.Reason)
+		for _, f := range b.Files {
+			fmt.Fprintf(w, "  %s: bytes %d to %d\n", pathOf(f), f.Offset, f.Offset+f.Bytes)
+		}
+		for _, name := range b.Objects {
+			fmt.Fprintf(w, "  object %s\n", printable(name))
+		}
+	}
+	return err
+}
+
+func pathOf(u remote.Use) string {
+	if u.Path == "" {
+		return fmt.Sprintf("inode %d", u.Ino)
+	}
+	return printable(u.Path)
+}

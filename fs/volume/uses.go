@@ -1,0 +1,108 @@
+package volume
+
+import (
+	"context"
+	"syscall"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// A Use is a stretch of a file that is in a block.
+type Use struct {
+	Ino   meta.Ino
+	Path  string // one of the file's paths, without a leading slash; "" when no name leads to it
+	Off   int64  // of the stretch in the file
+	Len   int64
+	Block store.ID
+}
+
+// Uses calls fn for every stretch of a file whose block is chosen, as of the last
+// commit. It reads rows only, takes no lock, and works on a store at a
+// standstill. Rows that cannot be decoded are passed over: they are Check's.
+func (v *Volume) Uses(ctx context.Context, chosen func(store.ID) bool, fn func(Use) error) error {
+	var uses []Use
+	files := make(map[meta.Ino]bool)
+	err := v.db.ScanPrefix(meta.Prefix(meta.KindExtents), func(key, value []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		ino, i, err := meta.KeyNumbers(key)
+		if err != nil {
+			return nil
+		}
+		page, err := meta.DecodeExtents(value, int64(i)*v.span, v.span)
+		if err != nil {
+			return nil
+		}
+		for _, e := range page {
+			if chosen(store.ID(e.ID)) {
+				uses = append(uses, Use{Ino: ino, Off: e.Off, Len: int64(e.Len), Block: store.ID(e.ID)})
+				files[ino] = true
+			}
+		}
+		return nil
+	})
+	if err != nil || len(uses) == 0 {
+		return err
+	}
+	paths, err := v.pathsOf(ctx, files)
+	if err != nil {
+		return err
+	}
+	for _, u := range uses {
+		u.Path = paths.of(u.Ino)
+		if err := fn(u); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A location is where a name is.
+type location struct {
+	dir  meta.Ino
+	name string
+}
+
+// paths lead from inodes to a name of each.
+type paths map[meta.Ino]location
+
+// pathsOf finds a name of each of the inodes, and those of all directories.
+func (v *Volume) pathsOf(ctx context.Context, inodes map[meta.Ino]bool) (paths, error) {
+	found := make(paths)
+	err := v.db.ScanPrefix(meta.Prefix(meta.KindEntry), func(key, value []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		dir, _, err := meta.KeyNumbers(key)
+		if err != nil {
+			return nil
+		}
+		e, err := meta.DecodeDirent(value)
+		if err == nil && (e.Type == syscall.S_IFDIR || inodes[e.Ino]) {
+			found[e.Ino] = location{dir, e.Name}
+		}
+		return nil
+	})
+	return found, err
+}
+
+// of returns a path from the root, or "" when none leads to the inode.
+func (p paths) of(ino meta.Ino) string {
+	path := ""
+	for range syscall.PathMax { // a damaged tree may have loops
+		if ino == meta.Root {
+			return path
+		}
+		l, ok := p[ino]
+		if !ok {
+			return ""
+		}
+		if path != "" {
+			path = "/" + path
+		}
+		path, ino = l.name+path, l.dir
+	}
+	return ""
+}
