@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/db"
-	"github.com/quarxtor/quarxfs/tiering/segment"
+	"github.com/quarxtor/quarxfs/tiering"
 )
 
 // A BadBlock is a block whose record could not be read or does not hold its
@@ -122,7 +122,7 @@ func (s *Store) markBad(id ID, cause error) {
 
 // heal stores the bytes of a bad block anew. It needs no look at what a commit
 // under way does to the block: if that moves it, the copy here is waste.
-func (s *Store) heal(kind segment.Kind, id ID, plain []byte) error {
+func (s *Store) heal(kind tiering.Kind, id ID, plain []byte) error {
 	landed, mine := s.takeOff(id)
 	if !mine {
 		<-landed

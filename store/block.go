@@ -11,25 +11,24 @@ import (
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/tiering"
-	"github.com/quarxtor/quarxfs/tiering/segment"
 )
 
 // vertexContext gives each kind of vertex its own ID space (BLAKE3 derive-key
 // contexts), so that no user's bytes can be taken for one.
-func vertexContext(k segment.Kind) string {
+func vertexContext(k tiering.Kind) string {
 	switch k {
-	case segment.File:
+	case tiering.File:
 		return "quarxfs 2026-11-23 file vertex v1"
-	case segment.Tree:
+	case tiering.Tree:
 		return "quarxfs 2026-11-23 tree vertex v1"
-	case segment.Snapshot:
+	case tiering.Snapshot:
 		return "quarxfs 2026-11-23 snapshot vertex v1"
 	}
 	return ""
 }
 
-func sum(k segment.Kind, plain []byte) ID {
-	if k == segment.Data {
+func sum(k tiering.Kind, plain []byte) ID {
+	if k == tiering.Data {
 		return chunk.Sum(plain)
 	}
 	return chunk.SumVertex(vertexContext(k), plain)
@@ -45,8 +44,8 @@ func sum(k segment.Kind, plain []byte) ID {
 //  3. It is a new vertex and links to what the store does not have:
 //     ErrNotFound, and nothing is changed. (I5)
 //  4. The disk fails: the error, and nothing is changed.
-func (s *Store) Put(kind segment.Kind, plain []byte) (ID, error) {
-	if len(plain) == 0 || len(plain) > segment.MaxRaw {
+func (s *Store) Put(kind tiering.Kind, plain []byte) (ID, error) {
+	if len(plain) == 0 || len(plain) > tiering.MaxRaw {
 		return ID{}, fmt.Errorf("put a block of %d bytes: %w", len(plain), ErrConfig)
 	}
 	id := sum(kind, plain)
@@ -93,7 +92,7 @@ func (s *Store) land(id ID, landed chan struct{}) {
 	close(landed)
 }
 
-func (s *Store) append(kind segment.Kind, id ID, plain []byte) error {
+func (s *Store) append(kind tiering.Kind, id ID, plain []byte) error {
 	// Whoever flew before us may have landed between our look-up and take-off.
 	if _, err := s.db.Get(blockKey(keyBlock, id)); err == nil {
 		return nil
@@ -122,15 +121,15 @@ func (s *Store) append(kind segment.Kind, id ID, plain []byte) error {
 }
 
 // appendRecord compresses a block and appends it to the hot tier.
-func (s *Store) appendRecord(kind segment.Kind, id ID, plain []byte) (segment.Codec, tiering.Location, error) {
-	codec, payload := segment.Raw, plain
+func (s *Store) appendRecord(kind tiering.Kind, id ID, plain []byte) (tiering.Codec, tiering.Location, error) {
+	codec, payload := tiering.Raw, plain
 	buf := compressBuffers.Get().(*[]byte)
 	defer compressBuffers.Put(buf)
 	if s.conf.Compression == "s2" {
-		if n := segment.MaxCompressed(len(plain)); cap(*buf) < n {
+		if n := tiering.MaxCompressed(len(plain)); cap(*buf) < n {
 			*buf = make([]byte, 0, n)
 		}
-		codec, payload = segment.Compress(segment.S2, *buf, plain)
+		codec, payload = tiering.Compress(tiering.S2, *buf, plain)
 	}
 	loc, err := s.tiers.Append(tiering.Record{ID: id, Kind: kind, Codec: codec, RawLen: uint32(len(plain)), Payload: payload})
 	if err != nil {
@@ -141,8 +140,8 @@ func (s *Store) appendRecord(kind segment.Kind, id ID, plain []byte) (segment.Co
 
 // linksOfNew returns what a vertex that is about to be stored links to, all of
 // which the store must have. Data has no links.
-func (s *Store) linksOfNew(kind segment.Kind, plain []byte) ([]ID, error) {
-	if kind == segment.Data {
+func (s *Store) linksOfNew(kind tiering.Kind, plain []byte) ([]ID, error) {
+	if kind == tiering.Data {
 		return nil, nil
 	}
 	links, err := Links(plain)
@@ -174,7 +173,7 @@ func (s *Store) PutAll(blocks [][]byte) ([]ID, error) {
 			if i >= len(blocks) || errs[w] != nil {
 				return
 			}
-			ids[i], errs[w] = s.Put(segment.Data, blocks[i])
+			ids[i], errs[w] = s.Put(tiering.Data, blocks[i])
 		}
 	}
 	var wg sync.WaitGroup

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/quarxtor/quarxfs/tiering"
-	"github.com/quarxtor/quarxfs/tiering/segment"
 )
 
 // CheckOptions say how thorough a check is and what the store cannot know.
@@ -129,7 +128,7 @@ func (c *checker) index(ctx context.Context) error {
 			return nil
 		}
 		c.report.Blocks++
-		if e.Kind != segment.Data {
+		if e.Kind != tiering.Data {
 			c.report.Vertices++
 		}
 		c.totals.count(e, 1)
@@ -220,7 +219,7 @@ func segmentName(n uint64) string { return fmt.Sprintf("segment %016x", n) }
 func (c *checker) records(ctx context.Context) error {
 	c.report.Segments = int64(len(c.s.tiers.Segments()))
 	var found int64
-	err := c.s.tiers.Scan(func(loc tiering.Location, h segment.Header) error {
+	err := c.s.tiers.Scan(func(loc tiering.Location, h tiering.Header) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -253,7 +252,7 @@ func (c *checker) records(ctx context.Context) error {
 }
 
 func (c *checker) record(id ID, e Entry) {
-	if !c.o.Data && e.Kind == segment.Data {
+	if !c.o.Data && e.Kind == tiering.Data {
 		return
 	}
 	h, plain, err := c.s.tiers.Read(e.Loc)
@@ -263,7 +262,7 @@ func (c *checker) record(id ID, e Entry) {
 	case h.ID != id, h.Kind != e.Kind, h.Codec != e.Codec, h.RawLen != e.Raw:
 		c.report.add("I6", id.String(), "the row says %s %s of %d bytes, the record %s %s %s of %d",
 			e.Codec, e.Kind, e.Raw, ID(h.ID), h.Codec, h.Kind, h.RawLen)
-	case e.Kind == segment.File:
+	case e.Kind == tiering.File:
 		if _, err := DecodeFileVertex(plain); err != nil {
 			c.report.add("I2", id.String(), "%v", err)
 		}
@@ -308,7 +307,7 @@ func (c *checker) count(ctx context.Context, ref func(ID)) error {
 	}
 	return c.scan(ctx, keyBlock, func(key, value []byte) error {
 		id, e, err := decodeBlockRow(key, value)
-		if err != nil || e.Kind == segment.Data || c.bad[id] {
+		if err != nil || e.Kind == tiering.Data || c.bad[id] {
 			return nil
 		}
 		_, plain, err := c.s.tiers.Read(e.Loc)

@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/quarxtor/quarxfs/tiering/segment"
+	"github.com/quarxtor/quarxfs/tiering"
 )
 
 // A Part is a stretch of a file.
@@ -111,7 +111,7 @@ func (r *reader) part(height int) (p Part, why string) {
 	x := r.uvarint(math.MaxUint64)
 	p.Len, p.Hole = int64(x>>2), x&partHole != 0
 	if x&partSkip != 0 {
-		if p.Skip = uint32(r.uvarint(segment.MaxRaw)); p.Skip == 0 {
+		if p.Skip = uint32(r.uvarint(tiering.MaxRaw)); p.Skip == 0 {
 			r.bad = true
 		}
 	}
@@ -122,7 +122,7 @@ func (r *reader) part(height int) (p Part, why string) {
 		return p, "an empty part"
 	case height > 0 && (p.Hole || p.Skip != 0), p.Hole && p.Skip != 0:
 		return p, "a part that cannot be"
-	case height == 0 && !p.Hole && p.Len+int64(p.Skip) > segment.MaxRaw:
+	case height == 0 && !p.Hole && p.Len+int64(p.Skip) > tiering.MaxRaw:
 		return p, "a part longer than any block"
 	}
 	return p, ""
@@ -237,7 +237,7 @@ func (b *FileBuilder) end(height int) error {
 	l := &b.levels[height]
 	release := b.s.Hold()
 	defer release()
-	id, err := b.s.Put(segment.File, l.Encode())
+	id, err := b.s.Put(tiering.File, l.Encode())
 	if err != nil {
 		return err
 	}
@@ -275,7 +275,7 @@ func (b *FileBuilder) Finish() (FileRoot, error) {
 	}
 	release := b.s.Hold()
 	defer release()
-	id, err := b.s.Put(segment.File, l.Encode())
+	id, err := b.s.Put(tiering.File, l.Encode())
 	if err != nil {
 		return FileRoot{}, err
 	}

@@ -6,7 +6,6 @@ import (
 
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/tiering"
-	"github.com/quarxtor/quarxfs/tiering/segment"
 )
 
 // The first byte of a key says what the row is. fs/meta owns the upper-case
@@ -25,8 +24,8 @@ const (
 // An Entry is a block's row in the index: where it is, what it is, and how many
 // edges and extents refer to it (I4).
 type Entry struct {
-	Kind    segment.Kind
-	Codec   segment.Codec
+	Kind    tiering.Kind
+	Codec   tiering.Codec
 	Loc     tiering.Location
 	Raw     uint32 // plain bytes
 	Refs    uint64
@@ -61,7 +60,7 @@ func decodeEntry(b []byte) (Entry, error) {
 	if len(b) < 3 {
 		return e, fmt.Errorf("index row of %d bytes: %w", len(b), ErrCorrupt)
 	}
-	e.Kind, e.Codec, e.Loc.Tier, e.Entropy = segment.Kind(b[0]&15), segment.Codec(b[0]>>4), b[1], b[2]
+	e.Kind, e.Codec, e.Loc.Tier, e.Entropy = tiering.Kind(b[0]&15), tiering.Codec(b[0]>>4), b[1], b[2]
 	var v [5]uint64
 	b = b[3:]
 	for i := range v {
@@ -71,10 +70,10 @@ func decodeEntry(b []byte) (Entry, error) {
 		}
 		v[i], b = x, b[n:]
 	}
-	if e.Kind < segment.Data || e.Kind > segment.Snapshot || e.Codec > segment.Zstd {
+	if e.Kind < tiering.Data || e.Kind > tiering.Snapshot || e.Codec > tiering.Zstd {
 		return Entry{}, fmt.Errorf("index row of an unknown kind or codec: %w", ErrCorrupt)
 	}
-	if len(b) != 0 || v[1] > 1<<32-1 || v[2] > 1<<32-1 || v[3] > segment.MaxRaw {
+	if len(b) != 0 || v[1] > 1<<32-1 || v[2] > 1<<32-1 || v[3] > tiering.MaxRaw {
 		return e, fmt.Errorf("index row has impossible fields: %w", ErrCorrupt)
 	}
 	e.Loc.Segment, e.Loc.Offset, e.Loc.Length = v[0], uint32(v[1]), uint32(v[2])

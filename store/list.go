@@ -5,7 +5,7 @@ import (
 	"fmt"
 
 	"github.com/quarxtor/quarxfs/store/db"
-	"github.com/quarxtor/quarxfs/tiering/segment"
+	"github.com/quarxtor/quarxfs/tiering"
 )
 
 // BlockInfo is what the index says about a block.
@@ -24,7 +24,7 @@ type BlockInfo struct {
 
 // A BlockFilter chooses blocks; its zero value chooses all.
 type BlockFilter struct {
-	Kind    segment.Kind // 0: any
+	Kind    tiering.Kind // 0: any
 	MinRefs uint64
 	MaxRefs uint64 // 0: any
 	Unused  bool   // only blocks that nothing refers to; MinRefs and MaxRefs are not looked at

@@ -14,7 +14,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/db"
-	"github.com/quarxtor/quarxfs/tiering/segment"
+	"github.com/quarxtor/quarxfs/tiering"
 )
 
 // MaxObjectName is the longest name of an object, in bytes.
@@ -258,9 +258,9 @@ func (s *Store) describe(id ID) (ObjectInfo, error) {
 	}
 	o := ObjectInfo{Name: id.String(), ID: id}
 	switch e.Kind {
-	case segment.Data:
+	case tiering.Data:
 		o.Size, o.Data = int64(e.Raw), int64(e.Raw)
-	case segment.File:
+	case tiering.File:
 		v, err := s.fileVertex(context.Background(), id)
 		if err != nil {
 			return ObjectInfo{}, err

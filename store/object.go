@@ -8,7 +8,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/db"
-	"github.com/quarxtor/quarxfs/tiering/segment"
+	"github.com/quarxtor/quarxfs/tiering"
 )
 
 // An object is bytes with an ID and perhaps a name: a file vertex, or the data
@@ -73,7 +73,7 @@ func (s *Store) WriteFile(ctx context.Context, root FileRoot, off, length int64,
 		return err
 	}
 	f := fileReader{s: s, ctx: ctx, w: w}
-	if e.Kind == segment.Data {
+	if e.Kind == tiering.Data {
 		return f.block(Part{ID: root.ID, Len: root.Size}, off, length)
 	}
 	v, err := s.fileVertex(ctx, root.ID)
@@ -91,7 +91,7 @@ func (s *Store) fileVertex(ctx context.Context, id ID) (FileVertex, error) {
 	if err != nil {
 		return FileVertex{}, err
 	}
-	if e.Kind != segment.File {
+	if e.Kind != tiering.File {
 		return FileVertex{}, fmt.Errorf("%s is a %s, not a file vertex: %w", id.Short(), e.Kind, ErrCorrupt)
 	}
 	b, err := s.Get(ctx, id)

@@ -6,13 +6,12 @@ import (
 	"fmt"
 
 	"github.com/quarxtor/quarxfs/tiering"
-	"github.com/quarxtor/quarxfs/tiering/segment"
 )
 
 // A place is where a rescued block is now.
 type place struct {
 	loc   tiering.Location
-	codec segment.Codec
+	codec tiering.Codec
 }
 
 // rescueRounds is how often a commit tries to bring its blocks onto the disk

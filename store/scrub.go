@@ -9,7 +9,6 @@ import (
 
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/tiering"
-	"github.com/quarxtor/quarxfs/tiering/segment"
 )
 
 // ScrubOptions say how a scrub goes about.
@@ -245,7 +244,7 @@ func (s *Store) verify(id ID, e Entry) error {
 	return err
 }
 
-func (c *scrubber) healFromRAM(kind segment.Kind, id ID) bool {
+func (c *scrubber) healFromRAM(kind tiering.Kind, id ID) bool {
 	plain, ok := c.s.tiers.Cached(id)
 	if !ok {
 		return false
@@ -319,7 +318,7 @@ func (h *holding) walk(id ID, found *[]ID) error {
 		return nil
 	}
 	e, err := h.s.Lookup(id)
-	if err != nil || e.Kind == segment.Data {
+	if err != nil || e.Kind == tiering.Data {
 		return nil // what is missing is chosen or not, and has nothing below
 	}
 	plain, err := h.s.Get(h.ctx, id)

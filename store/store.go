@@ -33,7 +33,6 @@ import (
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/tiering"
 	"github.com/quarxtor/quarxfs/tiering/disk"
-	"github.com/quarxtor/quarxfs/tiering/segment"
 )
 
 const (
@@ -201,7 +200,7 @@ func (s *Store) open() (err error) {
 		CacheBytes:  s.opts.CacheBytes,
 		Logger:      s.log,
 		FS:          s.opts.Disk,
-		Verify:      func(k segment.Kind, id [32]byte, plain []byte) bool { return sum(k, plain) == id },
+		Verify:      func(k tiering.Kind, id [32]byte, plain []byte) bool { return sum(k, plain) == id },
 	})
 	if err != nil {
 		return err

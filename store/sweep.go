@@ -8,7 +8,7 @@ import (
 	"slices"
 
 	"github.com/quarxtor/quarxfs/store/db"
-	"github.com/quarxtor/quarxfs/tiering/segment"
+	"github.com/quarxtor/quarxfs/tiering"
 )
 
 const sweepBatch = 512
@@ -107,7 +107,7 @@ func (s *Store) linksOf(ctx context.Context, ids []ID) (map[ID][]ID, error) {
 		if err != nil {
 			return nil, err
 		}
-		if e.Kind == segment.Data {
+		if e.Kind == tiering.Data {
 			continue
 		}
 		plain, err := s.Get(ctx, id)
@@ -149,7 +149,7 @@ func (s *Store) sweepStep(ids []ID, links map[ID][]ID, total *Swept) error {
 			continue
 		}
 		children, isVertex := links[id]
-		if e.Refs != 0 || (e.Kind != segment.Data && !isVertex) {
+		if e.Refs != 0 || (e.Kind != tiering.Data && !isVertex) {
 			continue
 		}
 		s.db.Delete(blockKey(keyBlock, id))

@@ -10,14 +10,14 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/quarxtor/quarxfs/store/db"
-	"github.com/quarxtor/quarxfs/tiering/segment"
+	"github.com/quarxtor/quarxfs/tiering"
 )
 
 // Totals are sums over the index, kept up to date by every commit. Histogram
 // buckets: Sizes and Refs by power of two (bucket i holds [2^(i-1), 2^i)),
 // Entropies by half a bit a byte.
 type Totals struct {
-	Blocks     [5]int64  `json:"blocks"` // by segment.Kind
+	Blocks     [5]int64  `json:"blocks"` // by tiering.Kind
 	Raw        [5]int64  `json:"raw_bytes"`
 	Stored     [5]int64  `json:"stored_bytes"`
 	Zero       int64     `json:"unreferenced_blocks"`
@@ -48,7 +48,7 @@ func (t *Totals) count(e Entry, sign int64) {
 		t.Zero += sign
 		t.ZeroStored += sign * e.Stored()
 	}
-	if e.Kind == segment.Data {
+	if e.Kind == tiering.Data {
 		t.Referenced += sign * int64(e.Raw) * int64(e.Refs)
 		t.Sizes[min(bits.Len32(e.Raw), len(t.Sizes)-1)] += sign
 		t.Refs[min(bits.Len64(e.Refs), len(t.Refs)-1)] += sign
@@ -97,7 +97,7 @@ func decodeTotals(b []byte) (Totals, error) {
 }
 
 // Unique returns the plain bytes of all data blocks, each counted once.
-func (t *Totals) Unique() int64 { return t.Raw[segment.Data] }
+func (t *Totals) Unique() int64 { return t.Raw[tiering.Data] }
 
 // StoredBytes returns what all records take, vertices and unreferenced ones
 // among them.
@@ -114,7 +114,7 @@ func (t *Totals) StoredBytes() int64 {
 func (t *Totals) DedupRatio() float64 { return ratio(t.Referenced, t.Unique()) }
 
 // CompressionRatio returns plain over stored bytes of data blocks, 0 for none.
-func (t *Totals) CompressionRatio() float64 { return ratio(t.Unique(), t.Stored[segment.Data]) }
+func (t *Totals) CompressionRatio() float64 { return ratio(t.Unique(), t.Stored[tiering.Data]) }
 
 func ratio(a, b int64) float64 {
 	if b == 0 {
