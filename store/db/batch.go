@@ -6,8 +6,7 @@ import (
 )
 
 // Bounds of a row, in bytes. Values over valueThreshold would go to Badger's
-// value log, whose sync errors Badger only logs. With these, the largest chunk
-// of a journal stays below it.
+// value log, whose sync errors Badger only logs.
 const (
 	MaxKey   = 32 << 10
 	MaxValue = 512 << 10

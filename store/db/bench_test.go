@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -85,7 +86,7 @@ func BenchmarkScan100(b *testing.B) {
 
 func BenchmarkCommit4K(b *testing.B) {
 	opt := testOptions(b.TempDir())
-	opt.MemTable = 64 << 20
+	opt.MemTable, opt.logFile = 0, 0
 	d := openTest(b, opt)
 	var n uint64
 	for b.Loop() {
@@ -95,15 +96,13 @@ func BenchmarkCommit4K(b *testing.B) {
 		n++
 		commit(b, d)
 	}
-	s := d.Stats().CommitLatency
-	b.ReportMetric(s.P50*1000, "p50-us")
-	b.ReportMetric(s.P99*1000, "p99-us")
+	report(b, d.Stats().CommitLatency)
 }
 
 // BenchmarkCommit10k commits 10,000 rows at a time.
 func BenchmarkCommit10k(b *testing.B) {
 	opt := testOptions(b.TempDir())
-	opt.MemTable = 64 << 20
+	opt.MemTable, opt.logFile = 0, 0
 	d := openTest(b, opt)
 	var n uint64
 	for b.Loop() {
@@ -113,6 +112,7 @@ func BenchmarkCommit10k(b *testing.B) {
 		}
 		commit(b, d)
 	}
+	report(b, d.Stats().CommitLatency)
 }
 
 // BenchmarkAppend4K is what BenchmarkCommit4K is measured against.
@@ -124,7 +124,9 @@ func BenchmarkAppend4K(b *testing.B) {
 	defer f.Close()
 	buf := make([]byte, 4096)
 	var off int64
+	var took Timer
 	for b.Loop() {
+		begun := time.Now()
 		binary.BigEndian.PutUint64(buf, uint64(off))
 		if _, err := f.WriteAt(buf, off); err != nil {
 			b.Fatal(err)
@@ -133,5 +135,53 @@ func BenchmarkAppend4K(b *testing.B) {
 			b.Fatal(err)
 		}
 		off += int64(len(buf))
+		took.Add(time.Since(begun))
 	}
+	report(b, took.Latency())
+}
+
+func report(b *testing.B, l Latency) {
+	b.ReportMetric(l.P50*1000, "p50-us")
+	b.ReportMetric(l.P99*1000, "p99-us")
+}
+
+// BenchmarkGetWhileCommitting reads stored rows while 2,000 others are committed
+// at a time, without a pause.
+func BenchmarkGetWhileCommitting(b *testing.B) {
+	d := benchStored(b)
+	stop, done := make(chan struct{}), make(chan struct{})
+	var rows int
+	go func() {
+		defer close(done)
+		for n := uint64(0); ; {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			for range 2000 {
+				d.Set(benchKey(2*benchRows+n%benchRows), make([]byte, 100))
+				n++
+			}
+			rows += 2000
+			d.Freeze()
+			if err := d.Write(nil); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	}()
+	var took Timer
+	begun := time.Now()
+	for b.Loop() {
+		at := time.Now()
+		if _, err := d.Get(benchKey(rand.Uint64N(benchRows))); err != nil {
+			b.Fatal(err)
+		}
+		took.Add(time.Since(at))
+	}
+	close(stop)
+	<-done
+	report(b, took.Latency())
+	b.ReportMetric(float64(rows)/time.Since(begun).Seconds(), "rows/s")
 }

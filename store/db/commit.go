@@ -28,13 +28,17 @@ func (d *DB) Freeze() {
 }
 
 // Write commits the frozen overlay and extra, which wins over it, in one atomic
-// and durable step. One of three things happens:
+// and durable step, whatever its size. One of four things happens:
 //  1. All of it is durable, and nil is returned. With nothing to write this
 //     costs nothing.
-//  2. There is no room: ErrFull. Nothing is written; the rows, extra's too,
-//     stay readable and belong to the next Freeze and Write.
-//  3. The disk failed: its error, and ErrFailed from every later Write. The rows
-//     stay readable. After reopening either all of them are there or none.
+//  2. There is no room: ErrFull.
+//  3. The disk failed: its error. The next Write begins afresh elsewhere.
+//  4. An earlier commit, though durable, could not be carried into Badger:
+//     ErrFailed, from every Write until the database is opened again.
+//
+// After all but the first nothing counts as written, and the rows, extra's too,
+// stay readable and belong to the next Freeze and Write. When the database is
+// opened again without one, either all of them are there or none.
 //
 // Write owns the slices in extra, as Apply does; extra may be nil.
 func (d *DB) Write(extra *Batch) error {
@@ -50,7 +54,6 @@ func (d *DB) Write(extra *Batch) error {
 		return fmt.Errorf("commit %d rows (%d bytes): %w", rows.Len(), bytes, err)
 	}
 	d.meter.committed(rows.Len(), bytes, time.Since(begun))
-	d.wal.prepare(bytes)
 	d.restoreBallast()
 	return nil
 }
@@ -67,43 +70,81 @@ func (d *DB) take(extra *Batch) (*rowMap, int64, error) {
 	if d.mu.closed {
 		return nil, 0, ErrClosed
 	}
-	if d.failed != nil {
-		return nil, 0, fmt.Errorf("%w: %w", ErrFailed, d.failed)
-	}
 	return d.mu.frozen.snapshot(), d.mu.frozen.bytes, nil
 }
 
 func (d *DB) commit(rows *rowMap, bytes int64) error {
-	oversize := rows.Len() > d.maxRows || bytes > d.maxBytes
-	if err := d.roomToCommit(bytes, oversize); err != nil {
+	if err := d.applier.failure(); err != nil {
 		return err
 	}
-	if err := d.wal.reserve(bytes); err != nil {
+	if err := d.roomToCommit(bytes); err != nil {
 		return err
 	}
-	w := d.newWriter()
-	var err error
-	if oversize {
-		err = w.journaled(rows)
-	} else {
-		err = w.apply(rows)
+	if d.layers() >= maxLayers {
+		if err := d.applier.wait(func() bool { return d.layers() < maxLayers }); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		// Which pages of the log reached the disk is unknown, and the kernel
-		// reports a failed write-back once: a retry would seem to succeed.
-		d.failed = err
+	if err := d.roomInLog(recordRoom(bytes)); err != nil {
 		return err
 	}
-	d.mu.Lock()
-	d.mu.frozen = new(overlay)
-	d.mu.ts = w.ts
-	d.mu.Unlock()
-	d.kv.SetDiscardTs(d.readers.oldest(w.ts))
+	if err := d.clog.append(rows, bytes); err != nil {
+		d.applier.wake()
+		return err
+	}
+	d.committed(d.clog.seq - 1)
 	return nil
 }
 
-// writer splits a sequence of rows into Badger transactions. Nothing is durable
-// before sync.
+// roomInLog sees to it that there is a current file, with room for a record of
+// so many bytes unless no file has that.
+func (d *DB) roomInLog(size int64) error {
+	if d.clog.fits(size) || (d.clog.cur != nil && d.clog.oversize(size)) {
+		return nil
+	}
+	d.clog.seal()
+	d.applier.wake()
+	if d.clog.begin() {
+		return nil
+	}
+	if err := d.applier.wait(d.clog.free); err != nil {
+		return err
+	}
+	d.clog.begin()
+	return nil
+}
+
+func (d *DB) layers() int {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return len(d.mu.logged)
+}
+
+// committed moves the frozen overlay, which is durable now, to the logged ones.
+func (d *DB) committed(seq uint64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	o := d.mu.frozen
+	d.mu.frozen = new(overlay)
+	n := len(d.mu.logged)
+	if n > 1 || (n == 1 && !d.mu.applying) {
+		if newest := d.mu.logged[n-1]; o.rows.Len() <= mergeRows {
+			newest.merge(o)
+			o = newest
+			n--
+		}
+	}
+	if n == len(d.mu.logged) {
+		o.first = seq
+		d.mu.logged = append(d.mu.logged, o)
+	}
+	if n > 0 || o.bytes >= applyBytes || o.rows.Len() >= applyRows {
+		d.applier.wake()
+	}
+}
+
+// writer writes rows to Badger, in as many transactions as they need. It is
+// used by one goroutine: that of Open, then the applier's.
 type writer struct {
 	d     *DB
 	txn   *badger.Txn
@@ -115,8 +156,6 @@ type writer struct {
 }
 
 const entrySlab = 64
-
-func (d *DB) newWriter() *writer { return &writer{d: d, ts: d.mu.ts} }
 
 // put adds a change, committing what is gathered if it would become too large;
 // a nil value deletes.
@@ -144,9 +183,14 @@ func (w *writer) put(key, value []byte) error {
 	return w.txn.SetEntry(e)
 }
 
+// commit ends the transaction. It is in memory then, and in Badger's log, but
+// not durable. With ErrFull it is dropped.
 func (w *writer) commit() error {
 	if w.txn == nil {
 		return nil
+	}
+	if err := w.d.wal.reserve(w.bytes); err != nil {
+		return err
 	}
 	txn, bytes := w.txn, w.bytes
 	w.txn, w.rows, w.bytes = nil, 0, 0
@@ -154,26 +198,11 @@ func (w *writer) commit() error {
 	if err := txn.CommitAt(w.ts, nil); err != nil {
 		return err
 	}
-	defer w.d.step()
+	defer w.d.step(stepApplied)
 	return w.d.wal.follow(bytes)
 }
 
-// sync commits what is gathered and makes everything durable.
-func (w *writer) sync() error {
-	if err := w.commit(); err != nil {
-		return err
-	}
-	defer w.d.step()
-	return w.d.wal.sync()
-}
-
-func (d *DB) step() {
-	if d.committed != nil {
-		d.committed()
-	}
-}
-
-// apply writes all rows and syncs; it is atomic if they fit in one transaction.
+// apply writes all rows.
 func (w *writer) apply(rows *rowMap) error {
 	var err error
 	rows.Scan(func(key string, value []byte) bool {
@@ -181,15 +210,35 @@ func (w *writer) apply(rows *rowMap) error {
 		return err == nil
 	})
 	if err != nil {
-		w.discard()
 		return err
 	}
-	return w.sync()
+	return w.commit()
+}
+
+// settle ends the transaction and makes all of them durable.
+func (w *writer) settle() error {
+	if err := w.commit(); err != nil {
+		return err
+	}
+	return w.d.wal.checkpoint()
 }
 
 func (w *writer) discard() {
 	if w.txn != nil {
 		w.txn.Discard()
-		w.txn = nil
+		w.txn, w.rows, w.bytes = nil, 0, 0
+	}
+}
+
+// What Options.step is told.
+const (
+	stepApplied  = "applied" // a Badger transaction
+	stepSynced   = "synced"  // all of them
+	stepReleased = "released"
+)
+
+func (d *DB) step(what string) {
+	if d.opt.step != nil {
+		d.opt.step(what)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -17,7 +18,7 @@ import (
 func TestFullThenRoom(t *testing.T) {
 	opt := testOptions(t.TempDir())
 	d := openTest(t, opt)
-	d.gate.statfs = func(string) (int64, error) { return 0, nil }
+	setFree(d, func(string) (int64, error) { return 0, nil })
 	d.Set([]byte("a"), []byte("1"))
 	d.Set([]byte("b"), []byte("1"))
 	d.Freeze()
@@ -31,7 +32,7 @@ func TestFullThenRoom(t *testing.T) {
 	if got := dump(t, d, nil, nil); got != want {
 		t.Fatalf("while full: %q", got)
 	}
-	d.gate.statfs = freeBytes
+	setFree(d, freeBytes)
 	commit(t, d)
 	if s := d.Stats(); s.Commits != 1 || s.FailedCommits != 1 || s.PendingRows != 0 {
 		t.Fatalf("%+v", s)
@@ -41,90 +42,6 @@ func TestFullThenRoom(t *testing.T) {
 	}
 	if got := dump(t, openTest(t, opt), nil, nil); got != want {
 		t.Fatalf("after reopening: %q", got)
-	}
-}
-
-// TestDiskFailure: after an error of the disk no commit is acknowledged again.
-func TestDiskFailure(t *testing.T) {
-	d := openTest(t, testOptions(t.TempDir()))
-	d.Set([]byte("a"), []byte("1"))
-	good := d.wal.file
-	r, w, err := os.Pipe() // cannot be synced
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	d.wal.backed = 1 << 40
-	d.wal.file = w
-	d.Freeze()
-	if err := d.Write(nil); err == nil || errors.Is(err, ErrFailed) {
-		t.Fatal(err)
-	}
-	d.wal.file = good
-	w.Close()
-	d.Freeze()
-	if err := d.Write(nil); !errors.Is(err, ErrFailed) {
-		t.Fatal(err)
-	}
-	if got := dump(t, d, nil, nil); got != "a=1 " {
-		t.Fatal(got)
-	}
-}
-
-// TestLogFollowed: what Write acknowledged is in the file that was synced, also
-// after Badger has begun new ones.
-func TestLogFollowed(t *testing.T) {
-	d := openTest(t, testOptions(t.TempDir()))
-	first := d.wal.seq
-	for n := range 40 {
-		value := bytes.Repeat([]byte{byte(n)}, 400<<10)
-		d.Set(fmt.Appendf(nil, "key%04d", n), value)
-		commit(t, d)
-		if d.wal.dirty {
-			t.Fatal("not synced")
-		}
-		data, err := os.ReadFile(d.wal.file.Name())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Contains(data, value) {
-			t.Fatalf("commit %d is not in %s", n, d.wal.file.Name())
-		}
-	}
-	if d.wal.seq < first+1 {
-		t.Fatal("no new log was begun")
-	}
-}
-
-// TestPrepared: zeroes are written ahead of small commits and never over them.
-func TestPrepared(t *testing.T) {
-	opt := testOptions(t.TempDir())
-	d := openTest(t, opt)
-	for n := range 600 {
-		size := 4000
-		if n%50 == 0 {
-			size = 300_000 // jumps over the prepared part
-		}
-		d.Set(fmt.Appendf(nil, "key%04d", n), bytes.Repeat([]byte{byte(n)}, size))
-		commit(t, d)
-	}
-	if d.wal.zeroed == 0 {
-		t.Fatal("nothing was prepared")
-	}
-	// A copy shows what is in the log, not what Badger remembers.
-	synced := readDir(t, opt.Dir)
-	opt.Dir = t.TempDir()
-	for name, data := range synced {
-		if err := os.WriteFile(filepath.Join(opt.Dir, name), data, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	d = openTest(t, opt)
-	for n := range 600 {
-		v, err := d.Get(fmt.Appendf(nil, "key%04d", n))
-		if err != nil || v[len(v)-1] != byte(n) {
-			t.Fatalf("row %d: %v", n, err)
-		}
 	}
 }
 
@@ -157,9 +74,6 @@ func TestOversize(t *testing.T) {
 		if v, err := d.Get([]byte("largest")); err != nil || len(v) != MaxValue {
 			t.Fatal(len(v), err)
 		}
-		if err := d.eachChunk(func(k, _ []byte) error { return fmt.Errorf("left over: %x", k) }); err != nil {
-			t.Fatal(err)
-		}
 	}
 	check()
 	if err := d.Close(); err != nil {
@@ -191,6 +105,7 @@ func TestLimit(t *testing.T) {
 		d.Set(binary.BigEndian.AppendUint32(nil, uint32(n)), nil)
 	}
 	commit(t, d)
+	drain(t, d)
 	for n := 0; ; n++ {
 		size := min(MaxValue, limit-1000)
 		if _, b := d.Pending(); b+size+100 > limit {
@@ -202,11 +117,16 @@ func TestLimit(t *testing.T) {
 	if _, b := d.Pending(); b != limit {
 		t.Fatal(b, limit)
 	}
-	steps := 0
-	d.committed = func() { steps++ }
 	commit(t, d)
-	if steps != 2 {
-		t.Fatalf("%d steps for a commit within the limit", steps)
+	var steps atomic.Int32
+	d.opt.step = func(what string) {
+		if what == stepApplied {
+			steps.Add(1)
+		}
+	}
+	drain(t, d)
+	if n := steps.Load(); n != 1 {
+		t.Fatalf("%d transactions for a commit within the limit", n)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,8 +25,8 @@ func (d *DB) Compact() (int64, error) {
 	defer d.users.Done()
 	d.writing.Lock()
 	defer d.writing.Unlock()
-	if d.failed != nil {
-		return 0, fmt.Errorf("%w: %w", ErrFailed, d.failed)
+	if err := d.drain(); err != nil {
+		return 0, err
 	}
 	before, err := d.diskBytes()
 	if err != nil {
@@ -45,42 +46,55 @@ func (d *DB) Compact() (int64, error) {
 	return max(0, before-after), err
 }
 
+// drain has all commits carried into Badger and all log files released. Until
+// the caller, who holds writing, lets it go, the applier then has nothing to do
+// and leaves its writer alone.
+func (d *DB) drain() error {
+	d.clog.seal()
+	return d.applier.wait(func() bool { return d.clog.sealed() == nil })
+}
+
 // flushMemTable has Badger turn its memtable into a table. That is the first
-// thing that DropPrefix does, and the only way to ask for it.
+// thing that DropPrefix does, and the only way to ask for it. The log must be
+// drained.
 func (d *DB) flushMemTable() error {
-	w := d.newWriter()
-	if err := w.put(flushKey, []byte{}); err != nil {
-		w.discard()
-		return err
-	}
-	err := w.sync()
+	w := &d.writer
+	err := w.put(flushKey, []byte{})
 	if err == nil {
-		d.mu.Lock()
-		d.mu.ts = w.ts
-		d.mu.Unlock()
-		d.kv.SetDiscardTs(d.readers.oldest(w.ts))
-		err = d.kv.DropPrefix(flushKey)
+		err = w.commit()
 	}
+	if err != nil {
+		w.discard()
+		if errors.Is(err, ErrFull) {
+			return err
+		}
+		return d.applier.fail(err)
+	}
+	d.mu.Lock()
+	d.mu.ts = w.ts
+	d.mu.Unlock()
+	d.kv.SetDiscardTs(d.readers.oldest(w.ts))
+	err = d.kv.DropPrefix(flushKey)
 	if err == nil {
 		err = d.wal.follow(0) // the log has a successor now
 	}
 	if err == nil {
-		err = d.wal.sync()
+		err = d.wal.checkpoint()
 	}
 	if err != nil {
-		d.failed = err
+		return d.applier.fail(err)
 	}
-	return err
+	return nil
 }
 
-// diskBytes returns what the database's files take, without the ballast.
+// diskBytes returns what Badger's files take.
 func (d *DB) diskBytes() (int64, error) {
 	var sum int64
 	names, err := filepath.Glob(filepath.Join(d.opt.Dir, "*"))
 	for _, name := range names {
 		var st unix.Stat_t
 		switch serr := unix.Lstat(name, &st); {
-		case filepath.Base(name) == ballastName, errors.Is(serr, fs.ErrNotExist):
+		case filepath.Base(name) == ballastName, isLog(name), errors.Is(serr, fs.ErrNotExist):
 		case serr != nil:
 			return 0, &os.PathError{Op: "stat", Path: name, Err: serr}
 		default:
@@ -89,3 +103,5 @@ func (d *DB) diskBytes() (int64, error) {
 	}
 	return sum, err
 }
+
+func isLog(name string) bool { return strings.HasPrefix(filepath.Base(name), logPrefix) }

@@ -22,22 +22,22 @@ var (
 	// ErrFull says that the filesystem is too full for what was asked. Nothing
 	// was written; the same call succeeds once there is room.
 	ErrFull = errors.New("filesystem is full")
-	// ErrCorrupt says that a journal does not hold what its marker promises, or
-	// that a stored row does not match its checksum.
+	// ErrCorrupt says that the log does not hold what it must, or that a stored
+	// row does not match its checksum.
 	ErrCorrupt = errors.New("database is corrupt")
 	// ErrClosed is returned by every call after Close.
 	ErrClosed = errors.New("database is closed")
-	// ErrFailed is returned by Write after a commit failed in the disk: what
-	// the disk then holds is unknown until the database is opened again.
-	ErrFailed = errors.New("an earlier commit failed; reopen the database")
+	// ErrFailed is returned by Write after commits could not be carried from the
+	// log into Badger. None is lost: opening the database again repeats it.
+	ErrFailed = errors.New("applying an earlier commit failed; reopen the database")
 
 	errAborted = errors.New("the shared run panicked")
 )
 
 const (
 	defaultMemTable = 64 << 20
-	// minMemTable lets the largest journal chunk fit in one transaction, which
-	// is 15 % of a memtable.
+	// minMemTable lets a value of valueThreshold fit in one transaction, which is
+	// 15 % of a memtable.
 	minMemTable = 8 << 20
 	// latest makes Badger return the newest version of a row.
 	latest = math.MaxUint64
@@ -50,7 +50,8 @@ type Options struct {
 	// MemTable is the size of Badger's memtables, 64 MiB if zero and at least
 	// 8 MiB. There are up to three, each taking 1.3 times its size in memory.
 	MemTable int64
-	// MinFree is what Admit leaves free on the filesystem; at least two memtables.
+	// MinFree is what Admit leaves free on the filesystem; at least two
+	// memtables and a half.
 	MinFree int64
 	// Ballast is the size of a file that only takes room, to be given up when
 	// the filesystem is too full to open the database or to commit; two
@@ -58,6 +59,10 @@ type Options struct {
 	Ballast int64
 	// Logger is slog.Default if nil.
 	Logger *slog.Logger
+
+	logs    logDir            // nil: Dir
+	logFile int64             // size of a log file, if not 0
+	step    func(what string) // if set, called after each transaction, checkpoint and release
 }
 
 // DB is an open database. Its methods may be called concurrently, except that
@@ -70,33 +75,35 @@ type DB struct {
 	gate    *gate
 	ballast *ballast
 
-	// writing serializes commits and guards the fields below it.
+	// writing serializes commits and guards restoreAt and the end of the log.
 	writing   sync.Mutex
-	wal       *wal
-	failed    error
-	maxRows   int
-	maxBytes  int64
+	clog      *commitLog
 	restoreAt time.Time
+
+	applier  *applier
+	wal      *wal   // the applier's
+	writer   writer // the applier's
+	maxRows  int
+	maxBytes int64
 
 	mu struct {
 		sync.RWMutex
-		active *overlay
-		frozen *overlay // never nil; empty when nothing waits for Write
-		ts     uint64   // of the last commit in Badger
-		closed bool
+		active   *overlay
+		frozen   *overlay   // never nil; empty when nothing waits for Write
+		logged   []*overlay // in the log, but not in Badger; the oldest first
+		applying bool       // Badger may have part of logged[0]
+		ts       uint64     // of the last layer in Badger
+		closed   bool
 	}
 	// users counts the calls that read Badger's mapped files, which Close unmaps.
 	// It grows only under mu, while mu.closed is false.
 	users   sync.WaitGroup
 	readers readers
 	meter   meter
-
-	// committed, if set, is called after each Badger transaction and each sync.
-	committed func()
 }
 
-// Open opens the database in opt.Dir, or makes one, and finishes or undoes a
-// commit that a crash interrupted. A filesystem too full to open it safely,
+// Open opens the database in opt.Dir, or makes one, and repeats the commits
+// that a crash kept from being carried into Badger. A filesystem too full to open it safely,
 // even without the ballast, gives ErrFull.
 func Open(opt Options) (*DB, error) {
 	opt = opt.withDefaults()
@@ -126,22 +133,77 @@ func (d *DB) open() error {
 		return err
 	}
 	d.kv = kv
-	d.mu.ts = kv.MaxVersion()
-	kv.SetDiscardTs(d.mu.ts)
+	d.writer = writer{d: d, ts: kv.MaxVersion()}
 	d.maxRows = int(kv.MaxBatchCount()) - 2
 	d.maxBytes = kv.MaxBatchSize() - 1024
-	if d.wal, err = openWAL(d.opt.Dir); err == nil {
-		err = d.recoverJournal()
+	if err := d.recover(); err != nil {
+		return errors.Join(err, d.wal.close(), d.clog.close(), kv.Close())
 	}
-	if err != nil {
-		return errors.Join(err, d.wal.close(), kv.Close())
-	}
+	d.mu.ts = d.writer.ts
+	kv.SetDiscardTs(d.mu.ts)
+	d.applier = newApplier()
+	go d.runApplier()
 	d.restoreBallast()
 	return nil
 }
 
-// Close waits for the calls under way and closes the database. Changes that no
-// Write has committed are dropped. It must not be called from within a Scan.
+// recover brings Badger up to the last commit.
+func (d *DB) recover() (err error) {
+	if d.wal, err = openWAL(d.opt.Dir); err != nil {
+		return err
+	}
+	if err := d.recoverJournal(); err != nil {
+		return err
+	}
+	d.clog, err = openLog(d.opt.logs, d.opt.logFile)
+	if errors.Is(err, ErrFull) && d.ballast.drop() {
+		d.clog, err = openLog(d.opt.logs, d.opt.logFile)
+	}
+	if err != nil {
+		return err
+	}
+	return d.replay()
+}
+
+// replay applies what the log has, all of it, since which part of it Badger had
+// made durable is unknown.
+func (d *DB) replay() error {
+	records, err := d.clog.recover()
+	if err != nil {
+		return err
+	}
+	var bytes int64
+	for _, r := range records {
+		bytes += int64(r.size)
+	}
+	if len(records) > 0 {
+		d.log.Info("repeating commits from the log", "commits", len(records), "bytes", bytes)
+		if err := d.room(d.roomToApply(bytes)); err != nil {
+			return err
+		}
+	}
+	defer d.writer.discard()
+	for _, r := range records {
+		payload, err := r.payload()
+		if err == nil {
+			err = eachChange(payload, d.writer.put)
+		}
+		if err != nil {
+			return fmt.Errorf("repeat commit %d: %w", r.seq, err)
+		}
+	}
+	if len(records) > 0 {
+		if err := d.writer.settle(); err != nil {
+			return err
+		}
+		d.step(stepSynced)
+	}
+	return d.clog.reset()
+}
+
+// Close waits for the calls under way, carries all commits into Badger, and
+// closes the database. Changes that no Write has committed are dropped. It must
+// not be called from within a Scan.
 func (d *DB) Close() error {
 	d.writing.Lock()
 	defer d.writing.Unlock()
@@ -157,12 +219,29 @@ func (d *DB) Close() error {
 	if dropped > 0 {
 		d.log.Warn("database closed with changes not committed", "rows", dropped)
 	}
+	applied := d.applier.wait(func() bool { return d.layers() == 0 })
+	close(d.applier.stop)
+	<-d.applier.done
+	if applied == nil {
+		applied = d.applier.failure()
+	}
 	// Badger flushes its memtable as it closes, through a mapping that kills
 	// the process if the disk is full.
 	if free := d.gate.refresh(); free < d.opt.MemTable {
 		d.ballast.drop()
 	}
-	return errors.Join(d.wal.close(), d.kv.Close())
+	err := errors.Join(d.wal.close(), d.kv.Close())
+	switch {
+	case err == nil && applied == nil:
+		// Badger has made tables of everything.
+		d.clog.seal()
+		err = d.clog.reset()
+	case errors.Is(applied, ErrFull):
+		d.log.Warn("no room to apply the last commits; the log keeps them", "error", applied)
+	default:
+		err = errors.Join(applied, err)
+	}
+	return errors.Join(err, d.clog.close())
 }
 
 func (o Options) withDefaults() Options {
@@ -173,17 +252,23 @@ func (o Options) withDefaults() Options {
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
+	if o.logFile == 0 {
+		o.logFile = min(maxLogFile, o.MemTable/2)
+	}
+	if o.logs == nil {
+		o.logs = osDir(o.Dir)
+	}
 	return o
 }
 
 // reserve is kept free by Admit: room for the commits that follow a refusal,
-// deletions among them, and for Badger's flushes and compactions.
-func (o Options) reserve() int64 { return max(o.MinFree, 2*o.MemTable) }
+// deletions among them, for a log that they make grow, and for Badger's flushes
+// and compactions. The log files themselves have their blocks.
+func (o Options) reserve() int64 { return max(o.MinFree, 2*o.MemTable+o.logFile) }
 
 // badger's options: everything in the LSM tree, uncompressed because rows are
 // mostly hashes, and read through the page cache, so that Badger needs no block
-// cache of its own. SyncWrites is off because it syncs the unused value log
-// too, at the price of a second disk flush for each commit: wal does it.
+// cache cache of its own. SyncWrites is off: commits are durable in our log first.
 func (o Options) badger() badger.Options {
 	return badger.DefaultOptions(o.Dir).
 		WithLogger(badgerLog{o.Logger}).
@@ -226,6 +311,9 @@ func (d *DB) Get(key []byte) ([]byte, error) {
 	value, ok := d.mu.active.get(key)
 	if !ok {
 		value, ok = d.mu.frozen.get(key)
+	}
+	for i := len(d.mu.logged) - 1; i >= 0 && !ok; i-- {
+		value, ok = d.mu.logged[i].get(key)
 	}
 	closed := d.mu.closed
 	if !ok && !closed {
@@ -313,6 +401,5 @@ func (d *DB) Pending() (rows int, bytes int64) {
 	return d.mu.active.rows.Len(), d.mu.active.bytes
 }
 
-// Limit returns what one Badger transaction takes. Write takes more, at the
-// price of writing it twice.
+// Limit returns what one Badger transaction takes. Write takes more.
 func (d *DB) Limit() (rows int, bytes int64) { return d.maxRows, d.maxBytes }

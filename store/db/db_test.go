@@ -17,7 +17,7 @@ func TestMain(m *testing.M) {
 		os.Exit(child(dir))
 	}
 	// Opening a database takes milliseconds; ask for more with -rapid.checks.
-	if err := flag.Set("rapid.checks", "25"); err != nil {
+	if err := flag.Set("rapid.checks", "60"); err != nil {
 		panic(err)
 	}
 	// Badger leaves these two behind when it fails to open (TestDamage).
@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 }
 
 func testOptions(dir string) Options {
-	return Options{Dir: dir, MemTable: minMemTable, Logger: slog.New(slog.DiscardHandler)}
+	return Options{Dir: dir, MemTable: minMemTable, logFile: 1 << 20, Logger: slog.New(slog.DiscardHandler)}
 }
 
 func openTest(t testing.TB, opt Options) *DB {
@@ -103,4 +103,43 @@ func TestLayers(t *testing.T) {
 	if got, want := dump(t, d, nil, nil), "b=extra bb=3 c= "; got != want {
 		t.Fatalf("after reopening %q, want %q", got, want)
 	}
+}
+
+// drain waits until Badger has all commits.
+func drain(t testing.TB, d *DB) {
+	t.Helper()
+	d.writing.Lock()
+	defer d.writing.Unlock()
+	if err := d.drain(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// setFree replaces what tells the free space.
+func setFree(d *DB, statfs func(string) (int64, error)) {
+	d.gate.mu.Lock()
+	defer d.gate.mu.Unlock()
+	d.gate.statfs = statfs
+}
+
+// crash ends d as a kill would, with nothing carried into Badger on the way.
+func crash(d *DB) error {
+	d.mu.Lock()
+	d.mu.closed = true
+	d.mu.Unlock()
+	close(d.applier.stop)
+	<-d.applier.done
+	return errors.Join(d.wal.close(), d.kv.Close(), d.clog.close())
+}
+
+// fastDir is a directory in memory, if there is one, for tests in which what
+// reaches the disk does not matter: syncs take nothing there.
+func fastDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "quarxfs-db")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }

@@ -1,15 +1,18 @@
 // Package db keeps the rows of a store: an ordered map of byte strings in
-// Badger, with the changes since the last commit held in memory above it.
+// Badger, with a log of our own in front that makes commits durable.
 //
-// A row is changed in the active overlay, frozen by a commit, written:
+// A row is changed in the active overlay, frozen by a commit, written to the
+// log, and carried into Badger in the background:
 //
-//	Set, Delete, Apply -> active --[Freeze]--> frozen --[Write]--> Badger
-//	                                  ^            |
-//	                                  +--[failed]--+
+//	Set, Delete, Apply -> active --[Freeze]--> frozen --[Write]--> logged --[applier]--> Badger
+//	                                  ^           |
+//	                                  +--[failed]-+
 //
-// Readers look at the three in that order, so they always see the newest
-// change, durable or not. Write makes a frozen overlay durable as a whole or
-// not at all, whatever its size.
+// Readers look at them in that order, so they always see the newest change,
+// durable or not. Write makes a frozen overlay durable as a whole or not at
+// all, whatever its size: it is one record of the log (commitLog). What Badger
+// holds durably matters only when a log file is released; after a crash Open
+// repeats every commit since.
 //
 // Badger runs in managed mode: the package hands out the timestamps. An
 // ordinary Badger transaction waits, when it begins, for all commits under way,
@@ -17,8 +20,10 @@
 //
 // Locks, outermost first:
 //
-//	DB.writing      one Freeze or Write at a time; held over I/O, which is its purpose
-//	    DB.mu       the overlays and the timestamp that goes with them; never over I/O
-//	        DB.readers, DB.meter
+//	DB.writing          one Freeze or Write at a time; held over I/O, which is its purpose
+//	    applier.mu      the rounds of the applier
+//	        DB.mu       the overlays and the timestamp that goes with them; never over I/O
+//	            DB.readers, DB.meter
+//	        commitLog.mu    the states of the log files; never over I/O
 //	Group.mu, gate.mu, ballast.mu stand alone
 package db

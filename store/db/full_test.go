@@ -147,7 +147,7 @@ func reopenFull(dir string) error {
 		return fmt.Errorf("filling the disk: %w", err)
 	}
 	// As after a kill: the log stays, and must be made a table at the next Open.
-	if err := errors.Join(d.wal.close(), d.kv.Close()); err != nil {
+	if err := crash(d); err != nil {
 		return err
 	}
 	d, err = Open(fullOptions(dir))

@@ -93,16 +93,32 @@ func (d *DB) roomToOpen() error {
 	return d.room(logs + d.opt.MemTable/2)
 }
 
-// roomToCommit asks for the log's bytes and the table made of them, twice that
-// for a journal, and the memtable that Badger may have to flush to make way.
-func (d *DB) roomToCommit(bytes int64, oversize bool) error {
-	need := 2*bytes + d.opt.MemTable
-	if oversize {
-		need += 2 * bytes
+// roomToCommit asks for what the commit will need in Badger, together with the
+// ones that wait already, and in the log if that has to grow.
+func (d *DB) roomToCommit(bytes int64) error {
+	need := d.roomToApply(bytes + d.unapplied())
+	if room := recordRoom(bytes); d.clog.oversize(room) {
+		need += room
 	}
 	return d.room(need)
 }
 
+// roomToApply is what so many bytes of rows need in Badger: its log, the table
+// made of that, and the memtable that may have to be flushed to make way.
+func (d *DB) roomToApply(bytes int64) int64 { return 2*bytes + d.opt.MemTable }
+
+func (d *DB) unapplied() int64 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	var sum int64
+	for _, o := range d.mu.logged {
+		sum += o.bytes
+	}
+	return sum
+}
+
+// room drops the ballast if less than need is free, and gives ErrFull if that
+// is not enough.
 func (d *DB) room(need int64) error {
 	free := d.gate.refresh()
 	if free >= need {

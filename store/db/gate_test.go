@@ -42,12 +42,12 @@ func TestGate(t *testing.T) {
 
 func TestGateFree(t *testing.T) {
 	d := openTest(t, testOptions(t.TempDir()))
-	d.gate.statfs = func(string) (int64, error) { return 1, nil }
+	setFree(d, func(string) (int64, error) { return 1, nil })
 	if d.Free() != 0 {
 		t.Fatal("negative")
 	}
-	d.gate.statfs = func(string) (int64, error) { return 1 << 40, nil }
-	if got := d.Free(); got != 1<<40-2*minMemTable {
+	setFree(d, func(string) (int64, error) { return 1 << 40, nil })
+	if got := d.Free(); got != 1<<40-2*minMemTable-1<<20 {
 		t.Fatal(got)
 	}
 	if err := d.Admit(1 << 30); err != nil {
@@ -71,17 +71,17 @@ func TestBallast(t *testing.T) {
 	}
 	held(3 << 20)
 	// Too full for a commit until the ballast is gone.
-	d.gate.statfs = func(string) (int64, error) {
+	setFree(d, func(string) (int64, error) {
 		if d.ballast.missing() {
 			return 2 * minMemTable, nil
 		}
 		return 1 << 20, nil
-	}
+	})
 	d.Set([]byte("a"), nil)
 	commit(t, d)
 	held(0)
 	// There is room again, and after a while it is noticed.
-	d.gate.statfs = freeBytes
+	setFree(d, freeBytes)
 	d.restoreAt = time.Time{}
 	d.Set([]byte("a"), nil)
 	commit(t, d)

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -32,7 +33,7 @@ func (e edits) over(rows map[string]string) map[string]string {
 type model struct {
 	opt     Options
 	d       *DB
-	full    bool
+	full    atomic.Bool
 	active  edits
 	frozen  edits
 	durable map[string]string
@@ -47,14 +48,14 @@ func (m *model) open(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Few rows a transaction, so that the journal is used as often as not.
+	// Few rows a transaction, so that most layers need several.
 	d.maxRows = 6
-	d.gate.statfs = func(path string) (int64, error) {
-		if m.full {
+	setFree(d, func(path string) (int64, error) {
+		if m.full.Load() {
 			return 0, nil
 		}
 		return freeBytes(path)
-	}
+	})
 	m.d = d
 }
 
@@ -96,7 +97,13 @@ func (m *model) actions() map[string]func(*rapid.T) {
 			m.same(t, p, end)
 		},
 		"freeze": func(*rapid.T) { m.freeze() },
+		"layer":  func(t *rapid.T) { m.layer(t) },
 		"write":  m.write,
+		"compact": func(t *rapid.T) {
+			if _, err := m.d.Compact(); err != nil {
+				t.Fatal(err)
+			}
+		},
 		"reopen": func(t *rapid.T) {
 			if err := m.d.Close(); err != nil {
 				t.Fatal(err)
@@ -106,6 +113,22 @@ func (m *model) actions() map[string]func(*rapid.T) {
 			m.same(t, "", "\xff\xff")
 		},
 	}
+}
+
+// layer keeps the next commit from being merged into the layer before it, or
+// carries all of them into Badger.
+func (m *model) layer(t *rapid.T) {
+	if rapid.Bool().Draw(t, "checkpoint") {
+		m.d.writing.Lock()
+		defer m.d.writing.Unlock()
+		if err := m.d.drain(); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	m.d.mu.Lock()
+	defer m.d.mu.Unlock()
+	m.d.mu.applying = len(m.d.mu.logged) > 0
 }
 
 func (m *model) freeze() {
@@ -120,9 +143,10 @@ func (m *model) write(t *rapid.T) {
 		m.freeze()
 	}
 	extra := drawBatch(t, m.frozen)
-	m.full = rapid.IntRange(0, 2).Draw(t, "full") == 0
+	full := rapid.IntRange(0, 2).Draw(t, "full") == 0
+	m.full.Store(full)
 	err := m.d.Write(extra)
-	if m.full && len(m.frozen) > 0 {
+	if full && len(m.frozen) > 0 {
 		if !errors.Is(err, ErrFull) {
 			t.Fatalf("write to a full disk: %v", err)
 		}
@@ -132,7 +156,7 @@ func (m *model) write(t *rapid.T) {
 		m.durable = m.frozen.over(m.durable)
 		m.frozen = edits{}
 	}
-	m.full = false
+	m.full.Store(false)
 }
 
 func drawBatch(t *rapid.T, into edits) *Batch {
@@ -172,7 +196,7 @@ func (m *model) same(t *rapid.T, from, to string) {
 }
 
 func TestModel(t *testing.T) {
-	root := t.TempDir()
+	root := fastDir(t)
 	var n int
 	rapid.Check(t, func(t *rapid.T) {
 		n++

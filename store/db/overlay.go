@@ -11,6 +11,7 @@ import (
 type overlay struct {
 	rows  btree.Map[string, []byte]
 	bytes int64
+	first uint64 // sequence of the oldest commit in it, once it is in the log
 	// snap is a copy that readers iterate over without a lock; nil once rows has changed.
 	snap *btree.Map[string, []byte]
 }

@@ -83,10 +83,10 @@ func prefixEnd(prefix []byte) []byte {
 
 // view is the database at one instant.
 type view struct {
-	d              *DB
-	active, frozen *btree.Map[string, []byte]
-	txn            *badger.Txn
-	ts             uint64
+	d      *DB
+	layers []*rowMap // newest first
+	txn    *badger.Txn
+	ts     uint64
 }
 
 func (d *DB) view() (*view, error) {
@@ -95,16 +95,22 @@ func (d *DB) view() (*view, error) {
 	if d.mu.closed {
 		return nil, ErrClosed
 	}
-	v := &view{
-		d:      d,
-		active: d.mu.active.snapshot(),
-		frozen: d.mu.frozen.snapshot(),
-		ts:     d.mu.ts,
+	v := &view{d: d, layers: make([]*rowMap, 0, 2+maxLayers), ts: d.mu.ts}
+	v.add(d.mu.active)
+	v.add(d.mu.frozen)
+	for i := len(d.mu.logged) - 1; i >= 0; i-- {
+		v.add(d.mu.logged[i])
 	}
 	d.users.Add(1)
 	d.readers.enter(v.ts)
 	v.txn = d.kv.NewTransactionAt(v.ts, false)
 	return v, nil
+}
+
+func (v *view) add(o *overlay) {
+	if o.rows.Len() > 0 {
+		v.layers = append(v.layers, o.snapshot())
+	}
 }
 
 func (v *view) close() {
@@ -118,7 +124,7 @@ func (v *view) scan(from, to []byte, fn func(key, value []byte) error) error {
 	it := v.txn.NewIterator(opt)
 	defer it.Close()
 	it.Seek(from)
-	over := newMerged(v.active, v.frozen, string(from), string(to))
+	over := newMerged(v.layers, string(from), string(to))
 	for {
 		var item *badger.Item
 		if it.Valid() && bytes.Compare(it.Item().Key(), to) < 0 {
@@ -167,11 +173,10 @@ func commonPrefix(a, b []byte) []byte {
 	return a[:n]
 }
 
-// merged walks two overlays as one; where both have a key the newer wins.
+// merged walks overlays as one; of those that have a key the newest wins.
 type merged struct {
-	newer, older     btree.MapIter[string, []byte]
-	newerOK, olderOK bool
-	to               string
+	layers []layerIter // newest first, without those that have ended
+	to     string
 
 	// The current row, while valid; a nil value is a deletion.
 	key   string
@@ -179,35 +184,40 @@ type merged struct {
 	valid bool
 }
 
-func newMerged(newer, older *btree.Map[string, []byte], from, to string) *merged {
-	m := &merged{newer: newer.Iter(), older: older.Iter(), to: to}
-	m.newerOK, m.olderOK = m.newer.Seek(from), m.older.Seek(from)
+type layerIter = btree.MapIter[string, []byte]
+
+func newMerged(layers []*rowMap, from, to string) *merged {
+	m := &merged{layers: make([]layerIter, 0, len(layers)), to: to}
+	for _, l := range layers {
+		if it := l.Iter(); it.Seek(from) {
+			m.layers = append(m.layers, it)
+		}
+	}
 	m.settle()
 	return m
 }
 
-// settle makes the least key of the two the current row.
+// settle makes the least key of all the current row.
 func (m *merged) settle() {
-	switch {
-	case m.newerOK && (!m.olderOK || m.newer.Key() <= m.older.Key()):
-		m.key, m.value = m.newer.Key(), m.newer.Value()
-	case m.olderOK:
-		m.key, m.value = m.older.Key(), m.older.Value()
-	default:
-		m.valid = false
-		return
+	m.valid = false
+	for i := range m.layers {
+		it := &m.layers[i]
+		if key := it.Key(); !m.valid || key < m.key {
+			m.key, m.value, m.valid = key, it.Value(), true
+		}
 	}
-	m.valid = m.key < m.to
+	m.valid = m.valid && m.key < m.to
 }
 
 func (m *merged) next() {
-	key := m.key
-	if m.newerOK && m.newer.Key() == key {
-		m.newerOK = m.newer.Next()
+	left := m.layers[:0]
+	for i := range m.layers {
+		it := &m.layers[i]
+		if it.Key() != m.key || it.Next() {
+			left = append(left, *it)
+		}
 	}
-	if m.olderOK && m.older.Key() == key {
-		m.olderOK = m.older.Next()
-	}
+	m.layers = left
 	m.settle()
 }
 

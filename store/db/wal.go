@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -19,33 +18,31 @@ const (
 	vlogExt = ".vlog"
 )
 
-// wal makes Badger's commits durable. Badger logs each memtable in a mapped
-// file of its own, numbered upwards; a commit is in the newest as a whole. The
-// package is the only writer, so after a commit returns the newest file is the
-// one that holds it. Badger's own sync misses the directory entry of a new
-// file, and costs one more flush for the value log.
+// wal follows the files in which Badger logs its memtables, one file for each,
+// numbered upwards; a transaction is in the newest as a whole. The package is
+// the only writer, so after a transaction the newest file is the one that holds
+// it. A checkpoint makes these files durable: Badger's own sync misses rotated
+// ones and the directory entry of a new one.
 //
-// A log is sparse at first. That a commit needs room on the disk is found out
-// by [reserve], not by the kernel killing the process, and blocks that hold
-// zeroes already [prepare] save a small commit the filesystem's own journal.
+// Badger writes to them through sparse mappings. That a transaction needs room
+// on the disk is found out by [reserve], not by the kernel killing the process.
 type wal struct {
 	dir   string
 	seq   int
 	file  *os.File
-	dirty bool // file has commits that are not synced
+	dirty bool // file has transactions that are not synced
 
 	// Offsets in file. Badger has written less than used; below backed nothing
-	// needs a new block; below zeroed blocks need no change but their content.
-	used   int64
-	backed int64
-	zeroed int64
+	// needs a new block; below started the kernel was told to begin writing.
+	used    int64
+	backed  int64
+	started int64
 }
 
 const (
-	// logStep is how much of a log is prepared at a time.
+	// logStep is how much of a log is allocated at a time, and how much of it
+	// is gathered before the kernel is told to write it.
 	logStep = 1 << 20
-	// smallCommit is the largest for which preparing pays: zeroes double what is written.
-	smallCommit = 64 << 10
 	// commitOverhead covers the entry that ends a transaction in the log.
 	commitOverhead = 128
 )
@@ -76,7 +73,7 @@ func (w *wal) open(seq int) (*os.File, error) {
 	return os.OpenFile(filepath.Join(w.dir, fmt.Sprintf("%05d%s", seq, memExt)), os.O_RDWR, 0)
 }
 
-// reserve makes sure that the newest log has blocks for a commit of so many
+// reserve makes sure that the newest log has blocks for a transaction of so many
 // bytes. ErrFull means that nothing was changed. A filesystem that cannot tell
 // is taken at the gate's word.
 func (w *wal) reserve(bytes int64) error {
@@ -100,9 +97,8 @@ func (w *wal) reserve(bytes int64) error {
 	return nil
 }
 
-// follow must be called after each commit, with its size. If Badger has begun
-// a new log, what was in the one before is synced first, so that no commit is
-// durable before an earlier one.
+// follow must be called after each transaction, with its size. If Badger has
+// begun a new log, the one before is synced first.
 func (w *wal) follow(bytes int64) error {
 	for {
 		next, err := w.open(w.seq + 1)
@@ -118,6 +114,12 @@ func (w *wal) follow(bytes int64) error {
 	}
 	w.dirty = true
 	w.used += bytes + commitOverhead
+	if n := w.used - w.started; n >= logStep {
+		// So that a checkpoint finds little left to write. The error, if any,
+		// is the checkpoint's to report.
+		_ = unix.SyncFileRange(int(w.file.Fd()), w.started, n, unix.SYNC_FILE_RANGE_WRITE)
+		w.started = w.used
+	}
 	return nil
 }
 
@@ -128,67 +130,34 @@ func (w *wal) turn(next *os.File) error {
 	}
 	w.file = next
 	w.seq++
-	w.used, w.backed, w.zeroed = 0, 0, 0
-	if err != nil {
-		return err
-	}
-	return syncDir(w.dir)
+	w.used, w.backed, w.started = 0, 0, 0
+	return err
 }
 
-// sync makes all commits so far durable.
-func (w *wal) sync() error {
-	if !w.dirty {
-		return nil
-	}
+// checkpoint makes durable all transactions so far, the tables that Badger made
+// of some, and the names of both.
+func (w *wal) checkpoint() error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(w.file.Fd()), &st); err != nil {
 		return err
 	}
-	if st.Nlink == 0 {
-		// Badger removes a log only when a newer one takes the commits.
+	if w.dirty && st.Nlink == 0 {
+		// Badger removes a log only when a newer one takes the transactions.
 		return fmt.Errorf("log %s is gone and %d is not there", w.file.Name(), w.seq+1)
 	}
-	return w.flush()
+	if err := w.flush(); err != nil {
+		return err
+	}
+	return syncDir(w.dir)
 }
 
 func (w *wal) flush() error {
 	if !w.dirty {
 		return nil
 	}
-	if err := unix.Fdatasync(int(w.file.Fd())); err != nil {
-		return &fs.PathError{Op: "fdatasync", Path: w.file.Name(), Err: err}
-	}
-	w.dirty = false
-	return nil
-}
-
-// prepare writes zeroes ahead of small commits. It must be called after sync,
-// with no commit under way: then all that Badger has written has blocks, and
-// everything from the first hole on is untouched, so it cannot be overwritten
-// whatever used says. Failure costs only speed.
-func (w *wal) prepare(bytes int64) {
-	if bytes > smallCommit || w.dirty || w.used+4*smallCommit < w.zeroed {
-		return
-	}
-	fd := int(w.file.Fd())
-	size, err := w.file.Seek(0, io.SeekEnd)
-	if err != nil {
-		return
-	}
-	hole, err := unix.Seek(fd, 0, unix.SEEK_HOLE)
-	if err != nil || hole >= size {
-		w.zeroed = math.MaxInt64
-		return
-	}
-	end := min(max(hole, w.used)+logStep, size)
-	w.zeroed = end
-	zeroes := make([]byte, end-hole)
-	if _, err := unix.Pwrite(fd, zeroes, hole); err != nil {
-		return
-	}
-	w.backed = max(w.backed, end)
-	// Not fdatasync, which would take the report of an error from the next sync.
-	_ = unix.SyncFileRange(fd, hole, end-hole, unix.SYNC_FILE_RANGE_WRITE)
+	err := unix.Fdatasync(int(w.file.Fd()))
+	w.dirty = err != nil
+	return pathError("fdatasync", w.file.Name(), err)
 }
 
 func (w *wal) close() error {

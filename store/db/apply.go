@@ -1,0 +1,200 @@
+package db
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// The applier carries commits from the log into Badger, in the background and
+// many at a time; until then readers find them in the logged overlays. When a
+// log file is full it syncs Badger and releases the file.
+//
+// Only one goroutine runs it, in rounds. A commit starts a round when enough
+// has gathered, or waits for one when it needs what only a round can give.
+type applier struct {
+	kick chan struct{} // capacity 1: a round is wanted
+	stop chan struct{}
+	done chan struct{}
+
+	mu      sync.Mutex
+	changed sync.Cond
+	begun   uint64 // rounds
+	ended   uint64
+	err     error // of the last round that ended
+	failed  error // final: Badger's state is unknown
+}
+
+const (
+	// A layer of so many bytes or rows is worth a Badger transaction.
+	applyBytes = 1 << 20
+	applyRows  = 8192
+	// mergeRows is the most that a commit adds to the layer before it, which
+	// keeps readers out meanwhile; a larger one is a layer of its own.
+	mergeRows = 256
+	// maxLayers bounds what readers have to search and what memory is taken.
+	maxLayers = 3
+)
+
+func newApplier() *applier {
+	a := &applier{kick: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	a.changed.L = &a.mu
+	return a
+}
+
+func (d *DB) runApplier() {
+	a := d.applier
+	defer close(a.done)
+	for {
+		select {
+		case <-a.kick:
+		case <-a.stop:
+			return
+		}
+		a.mu.Lock()
+		a.begun++
+		err := a.failed
+		a.mu.Unlock()
+		if err == nil {
+			err = d.applyDue()
+		}
+		a.mu.Lock()
+		a.ended = a.begun
+		a.err = err
+		a.changed.Broadcast()
+		a.mu.Unlock()
+	}
+}
+
+func (a *applier) wake() {
+	select {
+	case a.kick <- struct{}{}:
+	default:
+	}
+}
+
+// fail is for errors after which what Badger would keep is unknown. The log
+// still has all of it.
+func (a *applier) fail(err error) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.failed = err
+	return err
+}
+
+func (a *applier) failure() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.failed != nil {
+		return fmt.Errorf("%w: %w", ErrFailed, a.failed)
+	}
+	return nil
+}
+
+// wait runs rounds until ready, or returns the error of one that began after
+// the call and did not make it so.
+func (a *applier) wait(ready func() bool) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for !ready() {
+		if a.failed != nil {
+			return fmt.Errorf("%w: %w", ErrFailed, a.failed)
+		}
+		target := a.begun + 1
+		a.wake()
+		for a.ended < target && !ready() {
+			a.changed.Wait()
+		}
+		if a.failed == nil && a.ended >= target && a.err != nil && !ready() {
+			return a.err
+		}
+	}
+	return nil
+}
+
+func (a *applier) progress() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.changed.Broadcast()
+}
+
+// applyDue is a round.
+func (d *DB) applyDue() error {
+	for {
+		file := d.clog.sealed()
+		layer := d.due(file)
+		switch {
+		case layer != nil:
+			if err := d.applyLayer(layer); err != nil {
+				return err
+			}
+		case file != nil:
+			if err := d.checkpoint(file); err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+		d.applier.progress()
+	}
+}
+
+// due returns the oldest layer if it is to be applied now: because file waits
+// for it, or because of its size or that of the ones after it.
+func (d *DB) due(file *logFile) *overlay {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.mu.logged) == 0 {
+		return nil
+	}
+	o := d.mu.logged[0]
+	if !d.mu.closed && len(d.mu.logged) == 1 && o.bytes < applyBytes && o.rows.Len() < applyRows &&
+		(file == nil || o.first >= file.next) {
+		return nil
+	}
+	d.mu.applying = true
+	return o
+}
+
+// applyLayer writes the layer to Badger, which need not be atomic because the
+// log replays it. On error it stays, and with ErrFull may be tried again.
+func (d *DB) applyLayer(o *overlay) error {
+	d.mu.Lock()
+	rows, bytes := o.snapshot(), o.bytes
+	d.mu.Unlock()
+	w := &d.writer
+	err := d.room(d.roomToApply(bytes))
+	if err == nil {
+		err = w.apply(rows)
+	}
+	if err != nil {
+		w.discard()
+		if !errors.Is(err, ErrFull) {
+			d.log.Error("cannot apply commits; the log keeps them", "error", err)
+			return d.applier.fail(err)
+		}
+		return err
+	}
+	d.mu.Lock()
+	d.mu.logged[0] = nil
+	d.mu.logged = d.mu.logged[1:]
+	d.mu.applying = false
+	d.mu.ts = w.ts
+	d.mu.Unlock()
+	d.kv.SetDiscardTs(d.readers.oldest(w.ts))
+	return nil
+}
+
+// checkpoint releases a file whose commits Badger has.
+func (d *DB) checkpoint(file *logFile) error {
+	if err := d.wal.checkpoint(); err != nil {
+		d.log.Error("cannot sync applied commits; the log keeps them", "error", err)
+		return d.applier.fail(err)
+	}
+	d.step(stepSynced)
+	if err := d.clog.release(file); err != nil {
+		return fmt.Errorf("release %s: %w", file.name, asFull(err))
+	}
+	d.step(stepReleased)
+	return nil
+}

@@ -1,0 +1,414 @@
+package db
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"sync"
+)
+
+// commitLog makes commits durable: each is one record, written and synced into
+// blocks that hold zeroes or records no longer needed, which costs a disk about
+// half of what appending to a growing file does. Two files take turns:
+//
+//	free -> current [begin] -> sealed [seal] -> free [release]
+//
+// A sealed file is released once Badger holds its records durably, the oldest
+// first, so that what is replayed after a crash is always an unbroken run up to
+// the last commit.
+//
+// A record that could not be written or synced seals its file, since what the
+// disk holds there is unknown; the next one goes to the other file, under the
+// same sequence number, which makes the failed one void.
+type commitLog struct {
+	dir     logDir
+	id      logID
+	nominal int64 // size of a file that no oversize commit has grown
+
+	// Of the one who appends.
+	cur *logFile // nil: begin must find a free one first
+	off int64    // where the next record goes
+	gen uint64   // the latest begun
+	seq uint64   // of the next record
+	buf []byte
+
+	mu    sync.Mutex // guards the states, not the files
+	files [2]*logFile
+}
+
+type fileState uint8
+
+const (
+	stateFree fileState = iota
+	stateCurrent
+	stateSealed
+)
+
+type logFile struct {
+	index uint32
+	name  string
+	dev   logDevice
+	size  int64
+	freed uint64 // as in the header
+	slot  int    // that holds it
+
+	state       fileState
+	gen         uint64
+	first, next uint64 // sequences of its records: first <= seq < next
+}
+
+const (
+	logPrefix  = "LOG."
+	maxLogFile = 32 << 20
+	// chunkSize is how much of a record is gathered for one write.
+	chunkSize = 1 << 20
+)
+
+func logName(index uint32) string { return fmt.Sprintf("%s%d", logPrefix, index) }
+
+// openLog opens the files, or makes them. recover must come next.
+func openLog(dir logDir, nominal int64) (*commitLog, error) {
+	l := &commitLog{dir: dir, nominal: nominal, seq: 1}
+	if err := l.openFiles(); err != nil {
+		return nil, errors.Join(err, l.close())
+	}
+	return l, nil
+}
+
+func (l *commitLog) openFiles() error {
+	var missing []*logFile
+	for i := range l.files {
+		f := &logFile{index: uint32(i), name: logName(uint32(i))}
+		l.files[i] = f
+		dev, err := l.dir.open(f.name)
+		if errors.Is(err, fs.ErrNotExist) {
+			missing = append(missing, f)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		f.dev = dev
+		if err := l.readSlots(f); err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
+		}
+	}
+	if len(missing) == 0 && l.files[0].freed == 0 && l.files[1].freed == 0 {
+		// The name of the second may not be durable yet.
+		return l.dir.sync()
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return l.make(missing)
+}
+
+// readSlots takes the header slot with the higher generation.
+func (l *commitLog) readSlots(f *logFile) error {
+	var err error
+	if f.size, err = f.dev.size(); err != nil {
+		return err
+	}
+	found := false
+	for i := range 2 {
+		var b [slotSize]byte
+		if f.size < logStart {
+			break
+		}
+		if _, err := f.dev.ReadAt(b[:], int64(i)*blockSize); err != nil {
+			return err
+		}
+		s, ok := parseSlot(b[:])
+		if !ok || s.index != f.index || (l.id != logID{} && s.id != l.id) {
+			continue
+		}
+		if !found || s.freed > f.freed {
+			f.slot, f.freed = i, s.freed
+		}
+		found, l.id = true, s.id
+	}
+	if !found {
+		return fmt.Errorf("%w: no header at offset 0 or %d", ErrCorrupt, blockSize)
+	}
+	return nil
+}
+
+// make creates both files, or the second if a crash came between. A file that
+// went missing later is damage: acknowledged commits may have gone with it.
+func (l *commitLog) make(missing []*logFile) error {
+	if len(missing) == 1 {
+		f := l.files[1-missing[0].index]
+		c, err := l.scan(f)
+		if err != nil {
+			return err
+		}
+		if f.freed > 0 || c.highest > 0 {
+			return fmt.Errorf("%w: %s is missing", ErrCorrupt, missing[0].name)
+		}
+	} else if _, err := rand.Read(l.id[:]); err != nil {
+		return err
+	}
+	for _, f := range missing {
+		if err := l.create(f); err != nil {
+			if f.dev != nil {
+				_ = f.dev.truncate(0)
+			}
+			return fmt.Errorf("create %s: %w", f.name, asFull(err))
+		}
+	}
+	return l.dir.sync()
+}
+
+// create writes the whole file before it has its name. Zeroes are written, not
+// only allocated, so that no commit has to mark blocks as used.
+func (l *commitLog) create(f *logFile) error {
+	dev, err := l.dir.create(f.name + ".tmp")
+	if err != nil {
+		return err
+	}
+	f.dev, f.size = dev, l.nominal
+	if err := dev.allocate(f.size); err != nil {
+		return err
+	}
+	zeroes := make([]byte, min(chunkSize, l.nominal))
+	for off := int64(0); off < f.size; off += int64(len(zeroes)) {
+		if _, err := dev.WriteAt(zeroes[:min(int64(len(zeroes)), f.size-off)], off); err != nil {
+			return err
+		}
+	}
+	for range 2 {
+		if err := l.mark(f, 0); err != nil {
+			return err
+		}
+	}
+	return l.dir.rename(f.name+".tmp", f.name)
+}
+
+// mark writes to the slot not in use that generations up to freed are dead.
+func (l *commitLog) mark(f *logFile, freed uint64) error {
+	to := 1 - f.slot
+	s := slot{index: f.index, id: l.id, freed: freed}
+	if _, err := f.dev.WriteAt(s.encode(), int64(to)*blockSize); err != nil {
+		return err
+	}
+	if err := f.dev.sync(); err != nil {
+		return err
+	}
+	f.slot, f.freed = to, freed
+	return nil
+}
+
+// fits tells whether a record of so many bytes can be appended as things are.
+func (l *commitLog) fits(size int64) bool {
+	return l.cur != nil && l.off+size <= l.cur.size
+}
+
+// oversize tells whether no file takes a record of so many bytes without growing.
+func (l *commitLog) oversize(size int64) bool { return size > l.nominal-logStart }
+
+// begin makes a free file the current one, if there is one.
+func (l *commitLog) begin() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, f := range l.files {
+		if f.state == stateFree {
+			l.gen++
+			f.state, f.gen, f.first, f.next = stateCurrent, l.gen, l.seq, l.seq
+			l.cur, l.off = f, logStart
+			return true
+		}
+	}
+	return false
+}
+
+// seal ends the current file, if there is one.
+func (l *commitLog) seal() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.cur != nil {
+		l.cur.state = stateSealed
+		l.cur = nil
+	}
+}
+
+// sealed returns the sealed file that must be released next, or nil.
+func (l *commitLog) sealed() *logFile {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var oldest *logFile
+	for _, f := range l.files {
+		if f.state == stateSealed && (oldest == nil || f.gen < oldest.gen) {
+			oldest = f
+		}
+	}
+	return oldest
+}
+
+// free tells whether begin would succeed.
+func (l *commitLog) free() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.files[0].state == stateFree || l.files[1].state == stateFree
+}
+
+// base is the least sequence that a replay needs.
+func (l *commitLog) base() uint64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	base := l.seq
+	for _, f := range l.files {
+		if f.state != stateFree {
+			base = min(base, f.first)
+		}
+	}
+	return base
+}
+
+// release frees a sealed file; all its records must be durable elsewhere and
+// no older file may be sealed. It may be tried again after an error.
+func (l *commitLog) release(f *logFile) error {
+	if err := l.mark(f, f.gen); err != nil {
+		return err
+	}
+	if f.size > l.nominal {
+		if err := f.dev.truncate(l.nominal); err != nil {
+			return err
+		}
+		f.size = l.nominal
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f.state = stateFree
+	return nil
+}
+
+// append makes the rows durable as one record. There must be a current file;
+// it grows if the record does not fit. bytes is at least the size of the
+// payload. With ErrFull from growing, nothing has happened; after any other
+// error the file is sealed.
+func (l *commitLog) append(rows *rowMap, bytes int64) error {
+	if err := l.grow(l.off + recordRoom(bytes)); err != nil {
+		return err
+	}
+	w := recordWriter{dev: l.cur.dev, off: l.off, buf: append(l.buf[:0], make([]byte, recordHead)...)}
+	rows.Scan(func(key string, value []byte) bool {
+		w.add(asBytes(key), value)
+		return w.err == nil
+	})
+	r := record{gen: l.gen, seq: l.seq, base: l.base()}
+	err := w.finish(&r, place{l.id, l.cur.index, l.off})
+	l.buf = w.buf
+	if err == nil {
+		err = l.cur.dev.sync()
+	}
+	if err != nil {
+		l.seal()
+		return asFull(err)
+	}
+	l.off += r.blocks()
+	l.seq++
+	l.mu.Lock()
+	l.cur.next = l.seq
+	l.mu.Unlock()
+	return nil
+}
+
+// recordRoom bounds what a record takes of a file.
+func recordRoom(bytes int64) int64 { return record{size: uint64(bytes)}.blocks() }
+
+func (l *commitLog) grow(end int64) error {
+	if end <= l.cur.size {
+		return nil
+	}
+	if err := l.cur.dev.allocate(end); err != nil {
+		return errors.Join(asFull(err), l.cur.dev.truncate(l.cur.size))
+	}
+	l.cur.size = end
+	return nil
+}
+
+func (l *commitLog) close() error {
+	if l == nil {
+		return nil
+	}
+	var errs []error
+	for _, f := range l.files {
+		if f != nil && f.dev != nil {
+			errs = append(errs, f.dev.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// recordWriter writes a record in pieces of chunkSize, the first block last
+// because the header has the checksum of all. Most records are one piece.
+type recordWriter struct {
+	dev   logDevice
+	off   int64 // where buf goes
+	buf   []byte
+	first []byte // the record's first block, once more than one piece is written
+	size  uint64 // of the payload written out
+	crc   uint32
+	err   error
+}
+
+func (w *recordWriter) add(key, value []byte) {
+	w.buf = appendChange(w.buf, key, value)
+	if len(w.buf) >= chunkSize+blockSize && w.err == nil {
+		w.err = w.flush()
+	}
+}
+
+// flush writes the whole blocks and keeps the rest.
+func (w *recordWriter) flush() error {
+	n := len(w.buf) / blockSize * blockSize
+	out := w.buf[:n]
+	if w.first == nil {
+		w.count(out[recordHead:])
+		w.first = append([]byte(nil), out[:blockSize]...)
+		out = out[blockSize:]
+		w.off += blockSize
+	} else {
+		w.count(out)
+	}
+	if _, err := w.dev.WriteAt(out, w.off); err != nil {
+		return err
+	}
+	w.off += int64(len(out))
+	w.buf = w.buf[:copy(w.buf, w.buf[n:])]
+	return nil
+}
+
+func (w *recordWriter) count(payload []byte) {
+	w.size += uint64(len(payload))
+	w.crc = crc32.Update(w.crc, castagnoli(), payload)
+}
+
+// finish completes r with the payload's size and checksum.
+func (w *recordWriter) finish(r *record, at place) error {
+	if w.err != nil {
+		return w.err
+	}
+	payload := w.buf
+	if w.first == nil {
+		payload = w.buf[recordHead:]
+	}
+	w.count(payload)
+	r.size, r.crc = w.size, w.crc
+	if rest := len(w.buf) % blockSize; rest != 0 {
+		w.buf = append(w.buf, make([]byte, blockSize-rest)...)
+	}
+	if w.first == nil {
+		r.encode(w.buf, at)
+		_, err := w.dev.WriteAt(w.buf, w.off)
+		return err
+	}
+	if _, err := w.dev.WriteAt(w.buf, w.off); err != nil {
+		return err
+	}
+	r.encode(w.first, at)
+	_, err := w.dev.WriteAt(w.first, at.off)
+	return err
+}
