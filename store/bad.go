@@ -88,12 +88,10 @@ func (s *Store) loadBad() error {
 	s.bad.blocks, s.bad.changed = make(map[ID]BadBlock), make(map[ID]struct{})
 	return s.db.ScanPrefix([]byte{keyBad}, func(key, value []byte) error {
 		id, err := idInKey(key)
-		if err != nil {
-			return err
-		}
 		ms, n := binary.Varint(value)
-		if n <= 0 {
-			return fmt.Errorf("mark of bad block %s: %w", id, ErrCorrupt)
+		if err != nil || n <= 0 {
+			s.log.Error("the mark of a bad block is damaged", "row", fmt.Sprintf("%x", key))
+			return nil
 		}
 		s.bad.blocks[id] = BadBlock{id, time.UnixMilli(ms), string(value[n:])}
 		s.bad.count.Add(1)

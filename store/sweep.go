@@ -184,31 +184,39 @@ func (s *Store) removeEmptySegments(total *Swept) error {
 		if !seg.Sealed {
 			continue
 		}
-		empty, err := s.segmentEmpty(seg.Number)
+		removed, err := s.removeIfEmpty(seg.Number)
 		if err != nil {
 			return err
 		}
-		if !empty {
-			continue
+		if removed {
+			total.Segments++
+			total.SegmentBytes += seg.Bytes
 		}
-		if err := s.tiers.Remove(seg.Number); err != nil {
-			return err
-		}
-		err = s.Update(func() error { s.db.Delete(segmentKey(seg.Number)); return nil })
-		if err != nil {
-			return err
-		}
-		total.Segments++
-		total.SegmentBytes += seg.Bytes
 	}
 	return nil
 }
 
-// segmentEmpty reports whether no row, committed or pending, points into the
-// sealed segment n. A sealed segment gets no new records, so it stays empty.
-func (s *Store) segmentEmpty(n uint64) (bool, error) {
+// removeIfEmpty removes the sealed segment n when nothing in it is used, unless
+// another sweep has done so.
+func (s *Store) removeIfEmpty(n uint64) (removed bool, err error) {
 	s.upkeep.Lock()
 	defer s.upkeep.Unlock()
+	if empty, err := s.segmentEmpty(n); err != nil || !empty {
+		return false, err
+	}
+	if err := s.tiers.Remove(n); err != nil {
+		if errors.Is(err, tiering.ErrNotFound) {
+			return false, nil
+		}
+		return false, err
+	}
+	return true, s.Update(func() error { s.db.Delete(segmentKey(n)); return nil })
+}
+
+// segmentEmpty reports whether no row, committed or pending, points into the
+// sealed segment n. A sealed segment gets no new records, so it stays empty.
+// s.upkeep is held.
+func (s *Store) segmentEmpty(n uint64) (bool, error) {
 	s.awaitPuts()
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
@@ -256,7 +264,7 @@ func (s *Store) dropStaleSegmentRows() error {
 		n, row, err := decodeSegmentKeyRow(key, value)
 		switch {
 		case err != nil:
-			return err
+			s.log.Error("a row is damaged; see fsck", "err", err)
 		case there[n]:
 		case row.Live == 0:
 			stale = append(stale, n)

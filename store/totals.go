@@ -79,7 +79,7 @@ func (s *Store) loadTotals() error {
 		return err
 	}
 	if s.totals.Totals, err = decodeTotals(b); err != nil {
-		return err
+		s.log.Error("figures are wrong until fsck --repair", "err", err)
 	}
 	return nil
 }

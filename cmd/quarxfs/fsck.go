@@ -1,15 +1,20 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
 )
 
 type fsckOptions struct {
@@ -118,6 +123,22 @@ func hits(f remote.Finding) string {
 	return " (" + strings.Join(names, ", ") + ")"
 }
 
-func repairStore(cmd *cobra.Command, args []string) ([]string, error) {
-	return nil, fmt.Errorf("%w: --repair", errUsage)
+// repairStore repairs a store that nobody has open.
+func repairStore(cmd *cobra.Command, args []string) (done []string, err error) {
+	a, err := findStore(cmd, args)
+	if err != nil {
+		return nil, err
+	}
+	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	st, err := store.Open(a.dir, store.Options{Logger: log, SweepInterval: -1})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, st.Close()) }()
+	if done, err = volume.Repair(cmd.Context(), st); err != nil {
+		return done, err
+	}
+	holder := func(ctx context.Context, ref func(store.ID)) error { return volume.References(ctx, st, ref) }
+	more, err := st.Repair(cmd.Context(), store.CheckOptions{Holders: []func(context.Context, func(store.ID)) error{holder}})
+	return append(done, more...), err
 }

@@ -1,0 +1,379 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/tiering"
+)
+
+// LostPrefix starts the names of the objects under which a repair keeps what
+// nothing refers to any more and nobody dropped.
+const LostPrefix = "lost+found/"
+
+// Repair makes the rows of the index agree with the segments and with what
+// refers to blocks: rows that are missing or wrong are made anew from the segments,
+// references counted, sums added up. A block whose references got lost is kept
+// under a name that starts with LostPrefix; nothing is removed. What cannot be
+// repaired, Check goes on to report. It returns what it did, one line each. It takes
+// some 150 bytes of memory for each block, and nobody can write meanwhile.
+func (s *Store) Repair(ctx context.Context, o CheckOptions) ([]string, error) {
+	r := repairer{s: s, o: o}
+	err := s.standstill(func() error { return r.run(ctx) })
+	if err == nil {
+		err = s.Commit()
+	}
+	if err != nil {
+		err = fmt.Errorf("repair: %w", err)
+	}
+	return r.done, err
+}
+
+type repairer struct {
+	s      *Store
+	o      CheckOptions
+	done   []string
+	rows   map[ID]Entry
+	counts map[ID]uint64
+	names  map[string]ObjectInfo
+}
+
+func (r *repairer) did(format string, args ...any) { r.done = append(r.done, fmt.Sprintf(format, args...)) }
+
+func (r *repairer) run(ctx context.Context) error {
+	r.rows, r.names = make(map[ID]Entry), make(map[string]ObjectInfo)
+	steps := []func(context.Context) error{r.loadRows, r.restoreRows, r.loadNames, r.restoreMissing, r.keepLost, r.fixRows, r.fixZeroRows, r.fixNames, r.fixSums}
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *repairer) scan(ctx context.Context, prefix byte, fn func(key, value []byte) error) error {
+	return r.s.db.ScanPrefix([]byte{prefix}, func(key, value []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return fn(key, value)
+	})
+}
+
+func (r *repairer) loadRows(ctx context.Context) error {
+	return r.scan(ctx, keyBlock, func(key, value []byte) error {
+		id, e, err := decodeBlockRow(key, value)
+		switch {
+		case err != nil && len(key) == 1+len(id):
+			r.did("block %s: its row was damaged", id)
+			r.rows[id] = Entry{} // no location is right
+		case err != nil:
+			r.s.db.Delete(bytes.Clone(key))
+			r.did("row %x was removed: %v", key, err)
+		default:
+			r.rows[id] = e
+		}
+		return nil
+	})
+}
+
+// restoreRows finds a record for every row that has none.
+func (r *repairer) restoreRows(ctx context.Context) error {
+	wrong := make(map[ID]bool, len(r.rows))
+	for id := range r.rows {
+		wrong[id] = true
+	}
+	err := r.eachRecord(ctx, func(loc tiering.Location, h tiering.Header) {
+		if e := r.rows[h.ID]; e.Kind == h.Kind && e.Codec == h.Codec && e.Raw == h.RawLen && e.Loc == loc {
+			delete(wrong, h.ID)
+		}
+	})
+	if err != nil || len(wrong) == 0 {
+		return err
+	}
+	if err := r.adopt(ctx, func(id ID) bool { return wrong[id] }); err != nil {
+		return err
+	}
+	for id := range wrong {
+		if r.rows[id].Kind == 0 {
+			delete(r.rows, id)
+			r.s.db.Delete(blockKey(keyBlock, id))
+		}
+	}
+	return nil
+}
+
+// eachRecord calls fn for the records of all segments. Damaged ones are the
+// check's to report.
+func (r *repairer) eachRecord(ctx context.Context, fn func(loc tiering.Location, h tiering.Header)) error {
+	err := r.s.tiers.Scan(func(loc tiering.Location, h tiering.Header) error {
+		fn(loc, h)
+		return ctx.Err()
+	})
+	if errors.Is(err, tiering.ErrCorrupt) {
+		return nil
+	}
+	return err
+}
+
+// adopt makes rows of the wanted blocks' records, if these are sound.
+func (r *repairer) adopt(ctx context.Context, wanted func(ID) bool) error {
+	adopted := make(map[ID]bool)
+	return r.eachRecord(ctx, func(loc tiering.Location, h tiering.Header) {
+		id := ID(h.ID)
+		if adopted[id] || !wanted(id) {
+			return
+		}
+		e, err := r.s.entryOf(loc)
+		if err != nil {
+			return
+		}
+		e.Refs = r.rows[id].Refs
+		r.rows[id], adopted[id] = e, true
+		r.did("block %s: found at %s, offset %d", id, segmentName(loc.Segment), loc.Offset)
+	})
+}
+
+// entryOf makes the row of a record, without references.
+func (s *Store) entryOf(loc tiering.Location) (Entry, error) {
+	h, plain, err := s.tiers.Read(loc)
+	if err != nil {
+		return Entry{}, err
+	}
+	return Entry{Kind: h.Kind, Codec: h.Codec, Loc: loc, Raw: h.RawLen, Entropy: quantizeEntropy(chunk.Entropy(plain))}, nil
+}
+
+// loadNames reads the objects' rows; one that is damaged is found by the row
+// that leads from the ID to the name.
+func (r *repairer) loadNames(ctx context.Context) error {
+	damaged := make(map[string]bool)
+	err := r.scan(ctx, keyName, func(key, value []byte) error {
+		name := string(key[1:])
+		o, err := decodeObject(name, value)
+		if err != nil {
+			damaged[name] = true
+			return nil
+		}
+		r.names[name] = o
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = r.scan(ctx, keyObject, func(key, _ []byte) error {
+		id, err := idInKey(key)
+		if err != nil {
+			return nil
+		}
+		if name := string(key[1+len(id):]); damaged[name] {
+			if _, ok := r.rows[id]; ok {
+				r.names[name] = ObjectInfo{Name: name, ID: id, Created: r.s.opts.Now()}
+				delete(damaged, name)
+				r.did("object %q: its row was made anew", name)
+			}
+		}
+		return nil
+	})
+	for name := range damaged {
+		r.s.db.Delete(nameKey(name))
+		r.did("object %q: its row was damaged, and nothing says which object it named", name)
+	}
+	return err
+}
+
+// restoreMissing counts references, and looks for records of blocks that have
+// references and no row. Those that are vertices have references in turn.
+func (r *repairer) restoreMissing(ctx context.Context) error {
+	for {
+		if err := r.count(ctx); err != nil {
+			return err
+		}
+		before := len(r.rows)
+		missing := func(id ID) bool {
+			_, ok := r.rows[id]
+			return !ok && r.counts[id] > 0
+		}
+		lost := 0
+		for id := range r.counts {
+			if missing(id) {
+				lost++
+			}
+		}
+		if lost == 0 {
+			return nil
+		}
+		if err := r.adopt(ctx, missing); err != nil {
+			return err
+		}
+		if len(r.rows) == before {
+			return nil
+		}
+	}
+}
+
+func (r *repairer) count(ctx context.Context) error {
+	r.counts = make(map[ID]uint64)
+	ref := func(id ID) { r.counts[id]++ }
+	for _, h := range r.o.Holders {
+		if err := h(ctx, ref); err != nil {
+			return err
+		}
+	}
+	for _, o := range r.names {
+		ref(o.ID)
+	}
+	for _, e := range r.rows {
+		if e.Kind == tiering.Data {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if _, plain, err := r.s.tiers.Read(e.Loc); err == nil {
+			links, _ := Links(plain)
+			for _, child := range links {
+				ref(child)
+			}
+		}
+	}
+	return nil
+}
+
+// keepLost names what had references and has none: nobody dropped them, or the
+// count would say so.
+func (r *repairer) keepLost(context.Context) error {
+	for id, e := range r.rows {
+		if r.counts[id] > 0 || e.Refs == 0 || e.Kind != tiering.Data && e.Kind != tiering.File {
+			continue
+		}
+		name := LostPrefix + id.String()
+		r.names[name] = ObjectInfo{Name: name, ID: id, Created: r.s.opts.Now()}
+		r.counts[id] = 1
+		r.did("block %s: nothing refers to it any more; it is now object %q", id, name)
+	}
+	return nil
+}
+
+func (r *repairer) fixRows(context.Context) error {
+	for id, e := range r.rows {
+		if e.Refs != r.counts[id] {
+			r.did("block %s: %d references, and not %d", id, r.counts[id], e.Refs)
+			e.Refs = r.counts[id]
+			r.rows[id] = e
+		}
+		old, err := r.s.db.Get(blockKey(keyBlock, id))
+		if err != nil && !errors.Is(err, db.ErrNotFound) {
+			return err
+		}
+		if row := e.encode(); !bytes.Equal(row, old) {
+			r.s.db.Set(blockKey(keyBlock, id), row)
+		}
+	}
+	return nil
+}
+
+func (r *repairer) fixZeroRows(ctx context.Context) error {
+	there := make(map[ID]bool)
+	err := r.scan(ctx, keyZero, func(key, _ []byte) error {
+		id, err := idInKey(key)
+		if e, ok := r.rows[id]; err != nil || !ok || e.Refs > 0 || len(key) != 1+len(id) {
+			r.s.db.Delete(bytes.Clone(key))
+			r.did("row %x was stray", key)
+			return nil
+		}
+		there[id] = true
+		return nil
+	})
+	for id, e := range r.rows {
+		if e.Refs == 0 && !there[id] {
+			r.s.db.Set(blockKey(keyZero, id), []byte{})
+			r.did("block %s: nothing refers to it, and no row said so", id)
+		}
+	}
+	return err
+}
+
+// fixNames writes the rows of objects, in both directions.
+func (r *repairer) fixNames(ctx context.Context) error {
+	for name, o := range r.names {
+		if is, err := r.s.describe(o.ID); err == nil && (is.Size != o.Size || is.Data != o.Data) {
+			o.Size, o.Data = is.Size, is.Data
+			r.names[name] = o
+			r.did("object %q: it has %d bytes, %d of them data", name, o.Size, o.Data)
+		}
+		for _, row := range [][2][]byte{{nameKey(name), o.encode()}, {objectKey(o.ID, name), {}}} {
+			old, err := r.s.db.Get(row[0])
+			if err != nil && !errors.Is(err, db.ErrNotFound) {
+				return err
+			}
+			if err != nil || !bytes.Equal(old, row[1]) {
+				r.s.db.Set(row[0], row[1])
+			}
+		}
+	}
+	return r.scan(ctx, keyObject, func(key, _ []byte) error {
+		id, err := idInKey(key)
+		if err == nil {
+			if o, ok := r.names[string(key[1+len(id):])]; ok && o.ID == id {
+				return nil
+			}
+		}
+		r.s.db.Delete(bytes.Clone(key))
+		r.did("row %x was stray", key)
+		return nil
+	})
+}
+
+// fixSums adds up the segments' rows and the totals.
+func (r *repairer) fixSums(ctx context.Context) error {
+	live := make(map[uint64]int64)
+	var t Totals
+	for _, e := range r.rows {
+		live[e.Loc.Segment] += e.Stored()
+		t.count(e, 1)
+	}
+	for _, o := range r.names {
+		t.Objects.add(o.Size, 1)
+	}
+	err := r.scan(ctx, keySegment, func(key, value []byte) error {
+		n, row, err := decodeSegmentKeyRow(key, value)
+		if err == nil && row.Live == live[n] && row.Live <= row.Written {
+			delete(live, n)
+			return nil
+		}
+		if len(key) != 9 {
+			r.s.db.Delete(bytes.Clone(key))
+			r.did("row %x was removed: %v", key, err)
+			return nil
+		}
+		row.Live = live[n]
+		row.Written = max(row.Written, row.Live)
+		r.s.db.Set(bytes.Clone(key), row.encode())
+		r.did("%s: %d bytes are in use", segmentName(n), row.Live)
+		delete(live, n)
+		return nil
+	})
+	for n, bytes := range live {
+		r.s.db.Set(segmentKey(n), segmentRow{bytes, bytes}.encode())
+		r.did("%s: %d bytes are in use, and no row said so", segmentName(n), bytes)
+	}
+	if r.s.totalsNow() != t {
+		r.did("the totals were added up anew")
+	}
+	r.s.totals.Lock()
+	r.s.totals.Totals = t
+	r.s.totals.Unlock()
+	r.s.db.Set([]byte{keyTotals}, t.encode())
+	for _, b := range r.s.BadBlocks() {
+		if _, ok := r.rows[b.ID]; !ok {
+			r.s.bad.clear(b.ID)
+		}
+	}
+	slices.Sort(r.done)
+	return err
+}
