@@ -47,7 +47,7 @@ type Options struct {
 	CacheBytes     int64            // RAM tier, in bytes of plain blocks; 64 MiB
 	CommitInterval time.Duration    // longest time that a change stays uncommitted; 5 s
 	SweepInterval  time.Duration    // time between automatic sweeps; 30 s, negative: none
-	Ballast        int64            // bytes set aside to get out of a full disk; twice MemTable, negative: none
+	Ballast        int64            // bytes set aside, when the disk fills up, to get out of a full one; 16 MiB, on a small disk 1/16 of it, negative: none
 	MinFree        int64            // free bytes below which writes get ErrFull; 1 % of the disk, at most 1 GiB, at least twice MemTable
 	LockWait       time.Duration    // how long to wait for a store that is in use; 0: not at all
 	Logger         *slog.Logger     // nothing is logged when nil
@@ -189,7 +189,7 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	s.db, err = db.Open(db.Options{
-		Dir: filepath.Join(s.dir, dbDir), MinFree: s.opts.MinFree, MemTable: s.opts.MemTable, Ballast: max(0, s.opts.Ballast), Logger: s.log,
+		Dir: filepath.Join(s.dir, dbDir), MinFree: s.opts.MinFree, MemTable: s.opts.MemTable, Ballast: max(0, s.opts.Ballast), BallastBelow: ballastBelow, Logger: s.log,
 	})
 	if err != nil {
 		return err
@@ -214,6 +214,10 @@ func (s *Store) open() (err error) {
 	return s.dropStaleSegmentRows()
 }
 
+// ballastBelow is the free space under which the ballast is made; while there is
+// more it would only be in the way.
+const ballastBelow = 4 << 30
+
 // fitDisk sets those sizes that were left open by the size of the disk: the
 // database's write buffer, and the reserve and the ballast that go with it, must
 // leave most of a small disk to data.
@@ -221,6 +225,7 @@ func (s *Store) fitDisk() error {
 	const (
 		leastMemTable = 8 << 20
 		mostMemTable  = 64 << 20
+		ballast       = 16 << 20
 	)
 	total, err := diskSize(s.dir)
 	if err != nil {
@@ -231,7 +236,7 @@ func (s *Store) fitDisk() error {
 	}
 	s.opts.MemTable = max(leastMemTable, min(s.opts.MemTable, total/32))
 	if s.opts.Ballast == 0 {
-		s.opts.Ballast = 2 * s.opts.MemTable
+		s.opts.Ballast = min(ballast, total/16)
 	}
 	if s.opts.MinFree == 0 {
 		s.opts.MinFree = min(total/100, 1<<30)

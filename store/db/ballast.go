@@ -90,14 +90,17 @@ func (b *ballast) allocate() error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// restoreBallast makes the ballast again once there is room for it beyond what
-// Admit keeps free, so that it never causes a refusal itself.
+// restoreBallast makes the ballast, or makes it again, once there is room for it
+// beyond what Admit keeps free, so that it never causes a refusal itself, and
+// not so much that it would only be a waste.
 func (d *DB) restoreBallast() {
 	if !d.ballast.missing() || time.Now().Before(d.restoreAt) {
 		return
 	}
 	d.restoreAt = time.Now().Add(ballastRetry)
-	if d.gate.refresh() >= d.opt.reserve()+2*d.opt.Ballast {
+	free := d.gate.refresh()
+	plenty := d.opt.BallastBelow > 0 && free >= d.opt.BallastBelow
+	if free >= d.opt.reserve()+2*d.opt.Ballast && !plenty {
 		d.ballast.restore()
 	}
 }

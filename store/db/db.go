@@ -57,6 +57,9 @@ type Options struct {
 	// the filesystem is too full to open the database or to commit; two
 	// memtables are enough. Zero: none.
 	Ballast int64
+	// BallastBelow is the free space, in bytes, from which on no ballast is
+	// made; 0 for always.
+	BallastBelow int64
 	// Logger is slog.Default if nil.
 	Logger *slog.Logger
 

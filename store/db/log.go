@@ -61,7 +61,7 @@ type logFile struct {
 
 const (
 	logPrefix  = "LOG."
-	maxLogFile = 32 << 20
+	maxLogFile = 2 << 20 // some five hundred small commits; a larger one grows the file for a while
 	// chunkSize is how much of a record is gathered for one write.
 	chunkSize = 1 << 20
 )
