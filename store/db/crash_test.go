@@ -206,6 +206,7 @@ type powerCut struct {
 	rng          *rand.Rand
 	dir          string
 	m            *memDir
+	d            *DB // nil while it is opened
 	acked, begun int
 	synced       map[string][]byte // Badger's files at the last checkpoint
 	cuts         []cut
@@ -231,6 +232,9 @@ func (p *powerCut) step(what string) {
 	p.m.mu.Lock()
 	defer p.m.mu.Unlock()
 	if what == stepSynced {
+		if p.d != nil && p.d.wal.dirty {
+			p.t.Error("Badger's log was not synced")
+		}
 		p.synced = readDir(p.t, p.dir)
 	}
 	p.note()
@@ -253,6 +257,7 @@ func TestPowerCut(t *testing.T) {
 	d := openTest(t, opt)
 	d.maxRows = crashKeys / 3
 	p.synced = readDir(t, p.dir)
+	p.d = d
 	p.m.watch(func(string) error {
 		p.note()
 		return nil
