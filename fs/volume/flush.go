@@ -206,6 +206,7 @@ func (v *Volume) fold(n *node, mode flushMode) error {
 	}
 	release()
 
+	n.growing = err == nil && f.tail >= 0
 	n.flushing = nil
 	n.busy = false
 	n.idle.Broadcast()

@@ -27,6 +27,7 @@ type node struct {
 	runs     runs
 	flushing runs // taken by the flusher, older than runs
 	busy     bool
+	growing  bool // the last fold left the tail of a stream in runs
 	ext      extents
 	staged   map[uint64]int // slots with a staged row -> bytes in it
 	written  time.Time      // last write, for folding what is quiet

@@ -22,7 +22,7 @@ const (
 // stageable reports whether the node's runs are better staged than folded.
 func (v *Volume) stageable(n *node) bool {
 	size := n.runs.length()
-	if n.attr.Alloc == 0 || size > maxStagedNode || v.staged.Load()+size > maxStaged || v.overdue(n) {
+	if n.growing || n.attr.Alloc == 0 || size > maxStagedNode || v.staged.Load()+size > maxStaged || v.overdue(n) {
 		return false
 	}
 	for _, r := range n.runs {
