@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/tiering"
 )
@@ -118,6 +119,14 @@ func (s *Store) markBad(id ID, cause error) {
 	}
 }
 
+// A ghost is the row of a block that is lost and still referred to: it keeps
+// the count of references until the same bytes are Put again. What kind of block
+// it was is not known, so what it links to is not counted.
+func ghost() Entry { return Entry{Kind: tiering.Data} }
+
+// isGhost: segments are numbered from 1.
+func (e Entry) isGhost() bool { return e.Loc.Segment == 0 }
+
 // heal stores the bytes of a bad block anew. It needs no look at what a commit
 // under way does to the block: if that moves it, the copy here is waste.
 func (s *Store) heal(kind tiering.Kind, id ID, plain []byte) error {
@@ -134,6 +143,12 @@ func (s *Store) heal(kind tiering.Kind, id ID, plain []byte) error {
 	if err != nil {
 		return err
 	}
+	var links []ID
+	if e.isGhost() {
+		if links, err = s.linksOfNew(kind, plain); err != nil {
+			return err
+		}
+	}
 	codec, loc, err := s.appendRecord(kind, id, plain)
 	if err != nil {
 		return err
@@ -146,6 +161,13 @@ func (s *Store) heal(kind tiering.Kind, id ID, plain []byte) error {
 		return nil
 	}
 	c.move = &relocation{from: e.Loc, to: place{loc, codec}, heals: true}
+	if e.isGhost() {
+		row := Entry{Kind: kind, Raw: uint32(len(plain)), Entropy: quantizeEntropy(chunk.Entropy(plain))}
+		c.move.ghost = &row
+		for _, child := range links {
+			s.ref(child, 1)
+		}
+	}
 	s.pend.changes[id] = c
 	s.pend.fresh[loc.Segment]++
 	s.log.Info("a bad block was written anew", "block", id)

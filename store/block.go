@@ -23,6 +23,8 @@ func vertexContext(k tiering.Kind) string {
 		return "quarxfs 2026-11-23 tree vertex v1"
 	case tiering.Snapshot:
 		return "quarxfs 2026-11-23 snapshot vertex v1"
+	case tiering.Named:
+		return "quarxfs 2026-11-23 name vertex v1"
 	}
 	return ""
 }

@@ -132,7 +132,9 @@ func (c *checker) index(ctx context.Context) error {
 			c.report.Vertices++
 		}
 		c.totals.count(e, 1)
-		c.segments[e.Loc.Segment] += e.Stored()
+		if !e.isGhost() {
+			c.segments[e.Loc.Segment] += e.Stored()
+		}
 		_, err = c.s.db.Get(blockKey(keyZero, id))
 		if isZero := err == nil; isZero != (e.Refs == 0) {
 			c.report.add("I4", id.String(), "%d references, and a zero row: %v", e.Refs, isZero)
@@ -298,7 +300,7 @@ func (c *checker) count(ctx context.Context, ref func(ID)) error {
 	}
 	err := c.scan(ctx, keyName, func(key, value []byte) error {
 		if o, err := decodeObject(string(key[1:]), value); err == nil {
-			ref(o.ID)
+			ref(o.vertexID())
 		}
 		return nil
 	})

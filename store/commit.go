@@ -245,6 +245,9 @@ func (r *resolver) change(id ID, c change) error {
 }
 
 func (r *resolver) segment(n uint64, written, live int64) error {
+	if n == 0 { // of a ghost
+		return nil
+	}
 	row, ok := r.segments[n]
 	if !ok {
 		b, err := r.s.db.Get(segmentKey(n))

@@ -49,7 +49,8 @@ type Compacted struct {
 type relocation struct {
 	from  tiering.Location
 	to    place
-	heals bool // the record at from is bad
+	heals bool   // the record at from is bad
+	ghost *Entry // what the block is, if its row was a ghost
 }
 
 // compactBatch is how many bytes are copied before their blocks are noted as
@@ -352,6 +353,9 @@ func (r *resolver) relocate(id ID, e *Entry, m *relocation) error {
 		return err
 	}
 	e.Loc, e.Codec = m.to.loc, m.to.codec
+	if m.ghost != nil {
+		e.Kind, e.Raw, e.Entropy = m.ghost.Kind, m.ghost.Raw, m.ghost.Entropy
+	}
 	if m.heals {
 		r.s.bad.clear(id)
 	}

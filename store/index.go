@@ -70,7 +70,7 @@ func decodeEntry(b []byte) (Entry, error) {
 		}
 		v[i], b = x, b[n:]
 	}
-	if e.Kind < tiering.Data || e.Kind > tiering.Snapshot || e.Codec > tiering.Zstd {
+	if e.Kind < tiering.Data || e.Kind > tiering.Named || e.Codec > tiering.Zstd {
 		return Entry{}, fmt.Errorf("index row of an unknown kind or codec: %w", ErrCorrupt)
 	}
 	if len(b) != 0 || v[1] > 1<<32-1 || v[2] > 1<<32-1 || v[3] > tiering.MaxRaw {

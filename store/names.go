@@ -85,6 +85,11 @@ func validName(name string) error {
 // setName makes a name refer to o and releases what it referred to before. The
 // caller has o.ID pinned.
 func (s *Store) setName(o ObjectInfo) error {
+	release := s.Hold()
+	defer release()
+	if _, err := s.Put(tiering.Named, o.vertex()); err != nil {
+		return err
+	}
 	return s.Update(func() error {
 		s.names.Lock()
 		defer s.names.Unlock()
@@ -106,7 +111,7 @@ func (s *Store) setName(o ObjectInfo) error {
 func (s *Store) refObject(o ObjectInfo, sign int64) {
 	s.pend.Lock()
 	defer s.pend.Unlock()
-	s.ref(o.ID, sign)
+	s.ref(o.vertexID(), sign)
 	s.pend.objects.add(o.Size, sign)
 }
 

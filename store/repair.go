@@ -43,11 +43,13 @@ type repairer struct {
 	names  map[string]ObjectInfo
 }
 
-func (r *repairer) did(format string, args ...any) { r.done = append(r.done, fmt.Sprintf(format, args...)) }
+func (r *repairer) did(format string, args ...any) {
+	r.done = append(r.done, fmt.Sprintf(format, args...))
+}
 
 func (r *repairer) run(ctx context.Context) error {
 	r.rows, r.names = make(map[ID]Entry), make(map[string]ObjectInfo)
-	steps := []func(context.Context) error{r.loadRows, r.restoreRows, r.loadNames, r.restoreMissing, r.keepLost, r.fixRows, r.fixZeroRows, r.fixNames, r.fixSums}
+	steps := []func(context.Context) error{r.loadRows, r.restoreRows, r.loadNames, r.restoreMissing, r.makeNames, r.addGhosts, r.keepLost, r.fixRows, r.fixZeroRows, r.fixNames, r.fixSums}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
@@ -145,7 +147,12 @@ func (s *Store) entryOf(loc tiering.Location) (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	return Entry{Kind: h.Kind, Codec: h.Codec, Loc: loc, Raw: h.RawLen, Entropy: quantizeEntropy(chunk.Entropy(plain))}, nil
+	return rowOf(loc, h, plain), nil
+}
+
+// rowOf makes the row of a record, without references.
+func rowOf(loc tiering.Location, h tiering.Header, plain []byte) Entry {
+	return Entry{Kind: h.Kind, Codec: h.Codec, Loc: loc, Raw: h.RawLen, Entropy: quantizeEntropy(chunk.Entropy(plain))}
 }
 
 // loadNames reads the objects' rows; one that is damaged is found by the row
@@ -179,6 +186,12 @@ func (r *repairer) loadNames(ctx context.Context) error {
 		}
 		return nil
 	})
+	for name, o := range r.names {
+		if r.describe(&o) {
+			r.did("object %q: it has %d bytes, %d of them data", name, o.Size, o.Data)
+			r.names[name] = o
+		}
+	}
 	for name := range damaged {
 		r.s.db.Delete(nameKey(name))
 		r.did("object %q: its row was damaged, and nothing says which object it named", name)
@@ -225,7 +238,7 @@ func (r *repairer) count(ctx context.Context) error {
 		}
 	}
 	for _, o := range r.names {
-		ref(o.ID)
+		ref(o.vertexID())
 	}
 	for _, e := range r.rows {
 		if e.Kind == tiering.Data {
@@ -244,6 +257,76 @@ func (r *repairer) count(ctx context.Context) error {
 	return nil
 }
 
+// makeNames makes the vertices of names that have none, and has them counted.
+func (r *repairer) makeNames(ctx context.Context) error {
+	for _, o := range r.names {
+		if err := r.putName(o); err != nil {
+			return err
+		}
+	}
+	return r.count(ctx)
+}
+
+// name gives a block that nothing refers to a name.
+func (r *repairer) name(name string, id ID) error {
+	o := ObjectInfo{Name: name, ID: id, Created: r.s.opts.Now()}
+	r.describe(&o)
+	r.names[name] = o
+	r.counts[id]++
+	r.counts[o.vertexID()] = 1
+	return r.putName(o)
+}
+
+// putName stores the vertex of a name, if it is not there. The commit makes it
+// durable before the rows.
+func (r *repairer) putName(o ObjectInfo) error {
+	id := o.vertexID()
+	if _, ok := r.rows[id]; ok {
+		return nil
+	}
+	plain := o.vertex()
+	codec, loc, err := r.s.appendRecord(tiering.Named, id, plain)
+	if err != nil {
+		return err
+	}
+	r.rows[id] = Entry{Kind: tiering.Named, Codec: codec, Loc: loc, Raw: uint32(len(plain)), Refs: 1, Entropy: quantizeEntropy(chunk.Entropy(plain))}
+	return nil
+}
+
+// describe sets an object's sizes from the object itself, if it can be read.
+func (r *repairer) describe(o *ObjectInfo) (changed bool) {
+	e := r.rows[o.ID]
+	size, data := o.Size, o.Data
+	switch e.Kind {
+	case tiering.Data:
+		size, data = int64(e.Raw), int64(e.Raw)
+	case tiering.File:
+		_, plain, err := r.s.tiers.Read(e.Loc)
+		if err != nil {
+			return false
+		}
+		if v, err := DecodeFileVertex(plain); err == nil {
+			size, data = v.Size, v.Data
+		}
+	}
+	changed = size != o.Size || data != o.Data
+	o.Size, o.Data = size, data
+	return changed
+}
+
+// addGhosts makes rows for blocks that are lost, so that their references are
+// counted.
+func (r *repairer) addGhosts(context.Context) error {
+	for id := range r.counts {
+		if _, ok := r.rows[id]; !ok {
+			r.rows[id] = ghost()
+			r.s.bad.set(id, r.s.opts.Now(), "no segment has it")
+			r.did("block %s is lost; it has %d references", id, r.counts[id])
+		}
+	}
+	return nil
+}
+
 // keepLost names what had references and has none: nobody dropped them, or the
 // count would say so.
 func (r *repairer) keepLost(context.Context) error {
@@ -252,8 +335,9 @@ func (r *repairer) keepLost(context.Context) error {
 			continue
 		}
 		name := LostPrefix + id.String()
-		r.names[name] = ObjectInfo{Name: name, ID: id, Created: r.s.opts.Now()}
-		r.counts[id] = 1
+		if err := r.name(name, id); err != nil {
+			return err
+		}
 		r.did("block %s: nothing refers to it any more; it is now object %q", id, name)
 	}
 	return nil
@@ -301,11 +385,6 @@ func (r *repairer) fixZeroRows(ctx context.Context) error {
 // fixNames writes the rows of objects, in both directions.
 func (r *repairer) fixNames(ctx context.Context) error {
 	for name, o := range r.names {
-		if is, err := r.s.describe(o.ID); err == nil && (is.Size != o.Size || is.Data != o.Data) {
-			o.Size, o.Data = is.Size, is.Data
-			r.names[name] = o
-			r.did("object %q: it has %d bytes, %d of them data", name, o.Size, o.Data)
-		}
 		for _, row := range [][2][]byte{{nameKey(name), o.encode()}, {objectKey(o.ID, name), {}}} {
 			old, err := r.s.db.Get(row[0])
 			if err != nil && !errors.Is(err, db.ErrNotFound) {
@@ -334,7 +413,9 @@ func (r *repairer) fixSums(ctx context.Context) error {
 	live := make(map[uint64]int64)
 	var t Totals
 	for _, e := range r.rows {
-		live[e.Loc.Segment] += e.Stored()
+		if !e.isGhost() {
+			live[e.Loc.Segment] += e.Stored()
+		}
 		t.count(e, 1)
 	}
 	for _, o := range r.names {

@@ -161,7 +161,7 @@ func TestScrubOfDamagedHeadersAndFooters(t *testing.T) {
 		}
 	}
 	r, err := s.Scrub(ctx, ScrubOptions{})
-	if err != nil || r.Bad != 0 || len(r.Segments) != len(sealed) || r.Blocks != blocks[segment.Data]+blocks[segment.File] {
+	if err != nil || r.Bad != 0 || len(r.Segments) != len(sealed) || r.Blocks != blocks[segment.Data]+blocks[segment.File]+1 {
 		t.Errorf("scrub: %+v, %v", r, err)
 	}
 	requireObjects(t, s, map[string][]byte{"a": data})

@@ -87,6 +87,7 @@ type Participant interface {
 // A Store is an open store. All methods are safe for concurrent use.
 type Store struct {
 	dir     string
+	dbDir   string // of the database, in dir
 	conf    Config
 	opts    Options
 	log     *slog.Logger
@@ -142,7 +143,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, conf: conf, opts: o, log: o.Logger, kick: make(chan struct{}, 1)}
+	s := &Store{dir: dir, dbDir: dbDir, conf: conf, opts: o, log: o.Logger, kick: make(chan struct{}, 1)}
 	if s.chunker, err = chunk.New(conf.Chunker); err != nil {
 		return nil, err
 	}
@@ -150,7 +151,14 @@ func Open(dir string, o Options) (*Store, error) {
 	if err := s.acquire(); err != nil {
 		return nil, err
 	}
-	if err := s.open(); err != nil {
+	lost, err := needsRebuild(dir)
+	if lost {
+		err = fmt.Errorf("%w: its database is missing; quarxfs rebuild makes a new one", ErrDamaged)
+	}
+	if err == nil {
+		err = s.open()
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), s.release())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -189,7 +197,7 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	s.db, err = db.Open(db.Options{
-		Dir: filepath.Join(s.dir, dbDir), MinFree: s.opts.MinFree, MemTable: s.opts.MemTable, Ballast: max(0, s.opts.Ballast), BallastBelow: ballastBelow, Logger: s.log,
+		Dir: filepath.Join(s.dir, s.dbDir), MinFree: s.opts.MinFree, MemTable: s.opts.MemTable, Ballast: max(0, s.opts.Ballast), BallastBelow: ballastBelow, Logger: s.log,
 	})
 	if err != nil {
 		return err
@@ -244,8 +252,11 @@ func (s *Store) fitDisk() error {
 	return nil
 }
 
-// release closes what open opened, in reverse.
-func (s *Store) release() error {
+// release undoes open and acquire.
+func (s *Store) release() error { return errors.Join(s.shut(), s.lock.Unlock()) }
+
+// shut closes what open opened, in reverse.
+func (s *Store) shut() error {
 	var errs []error
 	if s.tiers != nil {
 		errs = append(errs, s.tiers.Close())
@@ -253,7 +264,7 @@ func (s *Store) release() error {
 	if s.db != nil {
 		errs = append(errs, s.db.Close())
 	}
-	return errors.Join(append(errs, s.lock.Unlock())...)
+	return errors.Join(errs...)
 }
 
 // Close commits what is pending and unlocks the store.

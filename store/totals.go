@@ -17,7 +17,7 @@ import (
 // buckets: Sizes and Refs by power of two (bucket i holds [2^(i-1), 2^i)),
 // Entropies by half a bit a byte.
 type Totals struct {
-	Blocks     [5]int64  `json:"blocks"` // by tiering.Kind
+	Blocks     [5]int64  `json:"blocks"` // by tiering.Kind; of names at 0
 	Raw        [5]int64  `json:"raw_bytes"`
 	Stored     [5]int64  `json:"stored_bytes"`
 	Zero       int64     `json:"unreferenced_blocks"`
@@ -40,7 +40,7 @@ func (o *objects) add(size, sign int64) {
 }
 
 func (t *Totals) count(e Entry, sign int64) {
-	k := min(int(e.Kind), len(t.Blocks)-1)
+	k := int(e.Kind) % len(t.Blocks) // names are at 0, which no other kind has
 	t.Blocks[k] += sign
 	t.Raw[k] += sign * int64(e.Raw)
 	t.Stored[k] += sign * e.Stored()

@@ -16,6 +16,7 @@ const (
 	File     = segment.File
 	Tree     = segment.Tree
 	Snapshot = segment.Snapshot
+	Named    = segment.Named
 )
 
 // The codecs of payloads.

@@ -121,7 +121,8 @@ func (t *tier) reserve(n int64) (*writer, uint32, error) {
 			t.mu.work.Broadcast()
 			continue
 		}
-		if t.mu.attempts > start && t.mu.failure != nil {
+		// The first that ends may have begun before, when the disk still failed.
+		if t.mu.attempts > start+1 && t.mu.failure != nil {
 			return nil, 0, t.mu.failure
 		}
 		t.mu.waiting++

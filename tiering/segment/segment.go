@@ -55,6 +55,7 @@ const (
 	File     Kind = 2
 	Tree     Kind = 3
 	Snapshot Kind = 4
+	Named    Kind = 5 // the name of an object
 )
 
 func (k Kind) String() string {
@@ -67,11 +68,13 @@ func (k Kind) String() string {
 		return "tree"
 	case Snapshot:
 		return "snapshot"
+	case Named:
+		return "name"
 	}
 	return "kind " + strconv.Itoa(int(k))
 }
 
-func (k Kind) valid() bool { return k >= Data && k <= Snapshot }
+func (k Kind) valid() bool { return k >= Data && k <= Named }
 
 // A State is what the suffix of a segment's name says.
 type State string

@@ -124,7 +124,7 @@ func second[T any](_ T, err error) error { return err }
 
 func TestHeaderFieldsInRange(t *testing.T) {
 	for _, h := range []Header{
-		{}, {Kind: 5}, {Kind: Data, Codec: 3}, {Kind: Data, RawLen: MaxRaw + 1, StoredLen: MaxRaw + 1},
+		{}, {Kind: 6}, {Kind: Data, Codec: 3}, {Kind: Data, RawLen: MaxRaw + 1, StoredLen: MaxRaw + 1},
 		{Kind: Data, RawLen: 5, StoredLen: 4}, {Kind: Data, Codec: Zstd, RawLen: 5, StoredLen: 6},
 	} {
 		if _, err := ParseHeader(h.Append(nil, testFile, 32), testFile, 32); !errors.Is(err, ErrFormat) {

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/store"
+)
+
+type rebuildOptions struct {
+	dropLoose bool
+	json      bool
+}
+
+func newRebuild() *cobra.Command {
+	o := &rebuildOptions{}
+	cmd := &cobra.Command{
+		Use:   "rebuild STORE",
+		Short: "Make the database of a store anew from its segments",
+		Long: `Makes the database anew from the segments, for when it is lost or damaged beyond
+fsck --repair. The store must not be mounted. Objects come back under their names. The
+live filesystem is in the database only and does not; its blocks become objects under
+their IDs, unless --drop-loose is given. The old database is kept beside the new one.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.dropLoose, "drop-loose", false, "let go of blocks that belong to no named object")
+	f.BoolVar(&o.json, "json", false, "print JSON")
+	return cmd
+}
+
+func (o *rebuildOptions) run(cmd *cobra.Command, args []string) error {
+	a, err := findStore(cmd, args)
+	if err != nil {
+		return err
+	}
+	line := newProgress(cmd.ErrOrStderr(), o.json)
+	r, err := store.Rebuild(cmd.Context(), a.dir, store.RebuildOptions{
+		DropLoose: o.dropLoose,
+		Logger:    slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Progress: func(r store.Rebuilt) {
+			line.show("%.1f %% of %s, %s blocks", percent(r.Bytes, r.Total), size(r.Total), humanize.Comma(r.Records))
+		},
+	})
+	line.clear()
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(r)
+	}
+	return printRebuilt(cmd.OutOrStdout(), r)
+}
+
+func printRebuilt(w io.Writer, r store.Rebuilt) error {
+	_, err := fmt.Fprintf(w, "%s blocks in %s segments, %s objects with names, %s blocks that belong to none\n",
+		humanize.Comma(r.Blocks), humanize.Comma(int64(r.Segments)), humanize.Comma(r.Objects), humanize.Comma(r.Loose))
+	if r.Bad > 0 || r.Missing > 0 {
+		fmt.Fprintf(w, "%s bad records, %s blocks are lost: see quarxfs fsck\n", humanize.Comma(r.Bad), humanize.Comma(r.Missing))
+	}
+	if r.Damage != "" {
+		fmt.Fprintln(w, joinLines(r.Damage))
+	}
+	if r.Old != "" {
+		fmt.Fprintf(w, "the old database is %s\n", r.Old)
+	}
+	return err
+}

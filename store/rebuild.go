@@ -1,0 +1,275 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/gofrs/flock"
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/tiering"
+)
+
+// RebuildOptions say how a database is made anew.
+type RebuildOptions struct {
+	// DropLoose leaves blocks that belong to no named object to the sweep. By
+	// default each gets a name, its ID: what was the live filesystem's can still
+	// be looked at.
+	DropLoose bool
+	Logger    *slog.Logger
+	Progress  func(Rebuilt) // if set, called now and then
+}
+
+// A Rebuilt says what a rebuild found.
+type Rebuilt struct {
+	Segments  int    `json:"segments"`
+	Records   int64  `json:"records"`
+	Bytes     int64  `json:"bytes"`       // of records, read so far
+	Total     int64  `json:"total_bytes"` // of segments
+	Blocks    int64  `json:"blocks"`      // distinct sound ones
+	Bad       int64  `json:"bad_records"`
+	Objects   int64  `json:"objects"` // with the names that they had
+	Loose     int64  `json:"loose"`   // blocks that belong to no named object
+	Missing   int64  `json:"missing"` // blocks that vertices link to, and that no segment has
+	Old       string `json:"old_database,omitempty"`
+	Damage    string `json:"damage,omitempty"` // what of the segments cannot be read
+	Unclaimed int64  `json:"unclaimed"`        // tree and snapshot vertices that nothing refers to
+}
+
+const rebuildDir = "db.rebuild"
+
+// Rebuild makes a store's database from its segments alone (I9): the index, the
+// reference counts, and the objects with their names. The store must not be
+// open. The old database is kept beside the new one under the name in Old, and
+// takes its place until the new one is whole and durable. A name that was taken over
+// or removed, and whose record is still there, may come back; of several
+// objects with a name the latest has it. Errors: those of Open, and of the disk.
+func Rebuild(ctx context.Context, dir string, o RebuildOptions) (done Rebuilt, err error) {
+	conf, err := ReadConfig(dir)
+	if err != nil {
+		return done, err
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Store{dir: dir, dbDir: rebuildDir, conf: conf, opts: Options{Logger: o.Logger, Ballast: -1}, log: o.Logger}
+	s.opts.setDefaults()
+	s.lock = flock.New(filepath.Join(dir, lockName), flock.SetPermissions(0o600))
+	if err := s.acquire(); err != nil {
+		return done, err
+	}
+	fresh := filepath.Join(dir, rebuildDir)
+	if err := os.RemoveAll(fresh); err != nil {
+		return done, errors.Join(err, s.lock.Unlock())
+	}
+	b := rebuilder{repairer: repairer{s: s, rows: make(map[ID]Entry), counts: make(map[ID]uint64), names: make(map[string]ObjectInfo)}, o: o}
+	if err = s.open(); err == nil {
+		err = b.run(ctx)
+	}
+	// The lock stays until the new database is in its place.
+	if err = errors.Join(err, s.shut()); err == nil {
+		b.found.Old, err = s.exchange(fresh)
+	}
+	err = errors.Join(err, s.lock.Unlock())
+	if err != nil {
+		err = fmt.Errorf("rebuild %s: %w", dir, err)
+	}
+	return b.found, err
+}
+
+type rebuilder struct {
+	repairer
+	o     RebuildOptions
+	found Rebuilt
+	links map[ID][]ID
+	shown time.Time
+}
+
+func (b *rebuilder) run(ctx context.Context) error {
+	b.links = make(map[ID][]ID)
+	for _, seg := range b.s.tiers.Segments() {
+		b.found.Segments++
+		b.found.Total += seg.Bytes
+	}
+	if err := b.records(ctx); err != nil {
+		return err
+	}
+	b.found.Blocks = int64(len(b.rows))
+	b.found.Objects = int64(len(b.names))
+	for _, links := range b.links {
+		for _, child := range links {
+			b.counts[child]++
+		}
+	}
+	for _, o := range b.names {
+		b.counts[o.vertexID()]++
+	}
+	if err := b.loose(); err != nil {
+		return err
+	}
+	before := len(b.rows)
+	if err := b.addGhosts(ctx); err != nil {
+		return err
+	}
+	b.found.Missing = int64(len(b.rows) - before)
+	for id, n := range b.counts {
+		e := b.rows[id]
+		e.Refs = n
+		b.rows[id] = e
+	}
+	for _, step := range []func(context.Context) error{b.fixRows, b.fixZeroRows, b.fixNames, b.fixSums} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	if err := b.s.tiers.Sync(); err != nil { // I1
+		return err
+	}
+	b.s.db.Freeze()
+	var batch db.Batch
+	b.s.bad.rows(&batch)
+	return b.s.db.Write(&batch)
+}
+
+// records makes a row for the first sound record of every block.
+func (b *rebuilder) records(ctx context.Context) error {
+	err := b.s.tiers.Scan(func(loc tiering.Location, h tiering.Header) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		b.found.Records++
+		b.found.Bytes += int64(loc.Length)
+		b.show()
+		if _, ok := b.rows[h.ID]; ok {
+			return nil
+		}
+		return b.record(loc)
+	})
+	if errors.Is(err, tiering.ErrCorrupt) {
+		b.found.Damage = err.Error()
+		err = nil
+	}
+	return err
+}
+
+func (b *rebuilder) record(loc tiering.Location) error {
+	h, plain, err := b.s.tiers.Read(loc)
+	if errors.Is(err, tiering.ErrCorrupt) {
+		b.found.Bad++
+		b.s.log.Warn("a record is left out", "segment", segmentName(loc.Segment), "offset", loc.Offset, "err", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	id := ID(h.ID)
+	if h.Kind != tiering.Data {
+		links, err := Links(plain)
+		if err != nil {
+			b.found.Bad++
+			return nil
+		}
+		b.links[id] = links
+	}
+	b.rows[id] = rowOf(loc, h, plain)
+	if h.Kind == tiering.Named {
+		b.named(plain)
+	}
+	return nil
+}
+
+// named lets the latest object have a name.
+func (b *rebuilder) named(plain []byte) {
+	o, err := decodeNameVertex(plain)
+	if err != nil {
+		return
+	}
+	old, ok := b.names[o.Name]
+	if !ok || o.Created.After(old.Created) || o.Created.Equal(old.Created) && o.ID.String() > old.ID.String() {
+		b.names[o.Name] = o
+	}
+}
+
+// loose names the blocks that nothing refers to. Kinds that come with a
+// namespace of their own need a holder here before their names can come back.
+func (b *rebuilder) loose() error {
+	var loose []ID
+	for id, e := range b.rows {
+		if b.counts[id] > 0 {
+			continue
+		}
+		switch e.Kind {
+		case tiering.Data, tiering.File:
+			loose = append(loose, id)
+		case tiering.Named: // one that was taken over
+		default:
+			b.found.Unclaimed++
+		}
+	}
+	b.found.Loose = int64(len(loose))
+	if b.o.DropLoose {
+		return nil
+	}
+	for _, id := range loose {
+		if err := b.name(id.String(), id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *rebuilder) show() {
+	if b.o.Progress == nil || time.Since(b.shown) < 200*time.Millisecond {
+		return
+	}
+	b.shown = time.Now()
+	b.o.Progress(b.found)
+}
+
+// exchange puts the new database in the place of the old one at one instant, and
+// keeps the old one.
+func (s *Store) exchange(fresh string) (old string, err error) {
+	place := filepath.Join(s.dir, dbDir)
+	if _, err := os.Stat(place); errors.Is(err, os.ErrNotExist) {
+		if err := os.Rename(fresh, place); err != nil {
+			return "", err
+		}
+		return "", syncDir(s.dir)
+	}
+	kept := filepath.Join(s.dir, dbDir+".old-"+s.opts.Now().UTC().Format("20060102-150405"))
+	if err := unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, place, unix.RENAME_EXCHANGE); err != nil {
+		return "", fmt.Errorf("exchange %s and %s: %w", fresh, place, err)
+	}
+	if err := syncDir(s.dir); err != nil {
+		return "", err
+	}
+	if err := os.Rename(fresh, kept); err != nil {
+		return fresh, err
+	}
+	return kept, syncDir(s.dir)
+}
+
+// needsRebuild reports whether a store has segments and no database: a new one
+// would take all its blocks for garbage.
+func needsRebuild(dir string) (bool, error) {
+	if _, err := os.Stat(filepath.Join(dir, dbDir, "MANIFEST")); !errors.Is(err, os.ErrNotExist) {
+		return false, err
+	}
+	sealed, err := filepath.Glob(filepath.Join(dir, hotDir, "*.seg"))
+	if err != nil || len(sealed) > 0 {
+		return len(sealed) > 0, err
+	}
+	open, err := filepath.Glob(filepath.Join(dir, hotDir, "*.open"))
+	for _, name := range open {
+		if fi, serr := os.Stat(name); serr == nil && fi.Size() > 32 {
+			return true, nil
+		}
+	}
+	return false, err
+}
