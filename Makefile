@@ -18,7 +18,7 @@ MICRO ?= .
 COUNT ?= 6
 OLD ?=
 
-.PHONY: build test race race-short lint tools bench bench-micro crashtest install clean
+.PHONY: build test race race-short lint tools show bench bench-micro crashtest install clean
 
 build:
 	@mkdir -p bin
@@ -53,6 +53,10 @@ bench-micro:
 	@mkdir -p bin
 	go test -run '^$$' -bench '$(MICRO)' -benchmem -count $(COUNT) ./... | tee bin/micro.txt
 	go run $(BENCHSTAT) $(OLD) bin/micro.txt
+
+# What the README promises, on a real mount with real tools; a few minutes.
+show: build
+	tools/show/show.sh bin/quarxfs $(BENCH_DIR)
 
 crashtest: build tools
 	bin/crashtest --work $(BENCH_DIR) $(CRASH_FLAGS)
