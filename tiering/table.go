@@ -197,8 +197,8 @@ func headerInFooter(f disk.File, number uint64) (segment.FileHeader, bool) {
 	if err != nil {
 		return segment.FileHeader{}, false
 	}
-	header, _, err := segment.ReadFooter(f, size)
-	return header, err == nil && header.Number == number
+	header, _, _ := segment.ReadFooter(f, size) // the trailer has it, whatever the list of records is like
+	return header, header.Number == number
 }
 
 func readFileHeader(f disk.File, number uint64) (segment.FileHeader, error) {
