@@ -26,7 +26,13 @@ func (w *saver) prepare() error {
 func (w *saver) counts() (int, int) { return len(w.h.Saves), w.fsyncs }
 
 func (w *saver) evidence() any {
-	return map[string]any{"saves": len(w.h.Saves), "acknowledged": w.h.Synced}
+	return map[string]any{"saves": len(w.h.Saves), "acknowledged": w.h.Synced, "times": w.h.Times}
+}
+
+func (w *saver) at(cut history.Cut) worker {
+	c := *w
+	c.h = cut.Saver(w.h)
+	return &c
 }
 
 func (w *saver) judge(round int) error {
@@ -51,7 +57,7 @@ func (w *saver) work(ctx context.Context) error {
 		if err := w.saveTemporary(content); err != nil {
 			return err
 		}
-		w.h.Saves = append(w.h.Saves, content)
+		w.h.Saves, w.h.Times = append(w.h.Saves, content), append(w.h.Times, history.Span{Start: clock()})
 		if err := os.Rename(w.path("config.tmp"), w.path("config")); err != nil {
 			return err
 		}
@@ -60,6 +66,7 @@ func (w *saver) work(ctx context.Context) error {
 				return err
 			}
 			w.h.Synced = len(w.h.Saves)
+			w.h.Times[w.h.Synced-1].End = clock()
 			if err := w.acknowledged(ack{Op: w.h.Synced, Path: "config", Len: len(content), Sum: strconv.FormatUint(history.Sum(content), 16)}); err != nil {
 				return err
 			}
@@ -106,7 +113,13 @@ func (w *database) prepare() error {
 func (w *database) counts() (int, int) { return len(w.h.Txns), w.fsyncs }
 
 func (w *database) evidence() any {
-	return map[string]any{"transactions": w.h.Txns, "acknowledged": w.h.Committed}
+	return map[string]any{"transactions": w.h.Txns, "acknowledged": w.h.Committed, "times": w.h.Times}
+}
+
+func (w *database) at(cut history.Cut) worker {
+	c := *w
+	c.h = cut.Journaled(w.h)
+	return &c
 }
 
 // judge also recovers, as the program that opens a database does.
@@ -151,7 +164,7 @@ func (w *database) work(ctx context.Context) error {
 }
 
 func (w *database) transaction(f *os.File, t history.Txn) error {
-	w.h.Txns = append(w.h.Txns, t)
+	w.h.Txns, w.h.Times = append(w.h.Txns, t), append(w.h.Times, history.Span{Start: clock()})
 	if err := writeSynced(w.path("db-journal"), history.MakeJournal(w.db, t)); err != nil {
 		return err
 	}
@@ -172,6 +185,7 @@ func (w *database) transaction(f *os.File, t history.Txn) error {
 		return err
 	}
 	w.h.Committed = len(w.h.Txns)
+	w.h.Times[w.h.Committed-1].End = clock()
 	if err := w.acknowledged(ack{Op: w.h.Committed, Path: "db", Len: len(w.db), Sum: strconv.FormatUint(history.Sum(w.db), 16)}); err != nil {
 		return err
 	}

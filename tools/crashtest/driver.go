@@ -32,6 +32,8 @@ type driver struct {
 	out     io.Writer
 	totals  struct{ ops, fsyncs int }
 	mounts  []time.Duration // how long each mount after a crash took
+	power   *powerCut       // nil: rounds end by a signal
+	store   string          // for check
 }
 
 // hangTime is how long calls may wait after the daemon has died.
@@ -62,19 +64,30 @@ func (d *driver) run(ctx context.Context) error {
 		if err := d.judge(round); err != nil {
 			return fmt.Errorf("round %d: %w", round, err)
 		}
-		if err := d.crash(ctx, round); err != nil {
+		crash := d.crash
+		if d.power != nil {
+			crash = d.powerCut
+		}
+		if err := crash(ctx, round); err != nil {
 			return fmt.Errorf("round %d: %w", round, err)
 		}
-		start := time.Now()
-		if err := d.place.Mount(ctx); err != nil {
-			return fmt.Errorf("after round %d: the mount refuses: %w", round, err)
+		if err := d.mountAfterCrash(ctx); err != nil {
+			return fmt.Errorf("after round %d: %w", round, err)
 		}
-		d.mounts = append(d.mounts, time.Since(start))
 	}
 	if err := d.judge(d.rounds + 1); err != nil {
 		return fmt.Errorf("after round %d: %w", d.rounds, err)
 	}
 	return d.afterCleanStop(ctx)
+}
+
+func (d *driver) mountAfterCrash(ctx context.Context) error {
+	start := time.Now()
+	if err := d.place.Mount(ctx); err != nil {
+		return fmt.Errorf("the mount refuses: %w", err)
+	}
+	d.mounts = append(d.mounts, time.Since(start))
+	return nil
 }
 
 // afterCleanStop judges once more after an orderly unmount, when nothing may
@@ -123,18 +136,14 @@ func (d *driver) crash(ctx context.Context, round int) error {
 	if err != nil {
 		return err
 	}
-	lasted := d.moment()
+	lasted := d.moment(d.longest)
 	workCtx, stop := context.WithCancel(ctx)
 	defer stop()
 	var killed atomic.Bool
 	ended := d.start(workCtx, &killed)
-	select {
-	case <-time.After(lasted):
-	case err := <-ended.early:
+	if err := ended.pause(ctx, lasted); err != nil {
 		stop()
-		return errors.Join(fmt.Errorf("before the crash: %w", err), ended.wait())
-	case <-ctx.Done():
-		return errors.Join(ctx.Err(), ended.wait())
+		return errors.Join(err, ended.wait())
 	}
 	how := d.signal(&killed, pid)
 	stop()
@@ -147,23 +156,28 @@ func (d *driver) crash(ctx context.Context, round int) error {
 	if err := ended.wait(); err != nil {
 		return err
 	}
-	ops, fsyncs := 0, 0
+	ops, fsyncs := d.count()
+	fmt.Fprintf(d.out, "round %d: %s after %d ms, %d operations, %d fsyncs acknowledged\n", round, how.what, lasted.Milliseconds(), ops, fsyncs)
+	return d.runCheck(ctx)
+}
+
+// count adds the round's operations to the totals.
+func (d *driver) count() (ops, fsyncs int) {
 	for _, w := range d.workers {
 		o, f := w.counts()
 		ops, fsyncs = ops+o, fsyncs+f
 	}
 	d.totals.ops, d.totals.fsyncs = d.totals.ops+ops, d.totals.fsyncs+fsyncs
-	fmt.Fprintf(d.out, "round %d: %s after %d ms, %d operations, %d fsyncs acknowledged\n", round, how.what, lasted.Milliseconds(), ops, fsyncs)
-	return d.runCheck(ctx)
+	return ops, fsyncs
 }
 
 // moment is a random time, the short ones as likely as the long ones.
-func (d *driver) moment() time.Duration {
+func (d *driver) moment(longest time.Duration) time.Duration {
 	t := 20 * time.Millisecond
-	for t < d.longest && d.rng.IntN(3) > 0 {
+	for t < longest && d.rng.IntN(3) > 0 {
 		t *= 2
 	}
-	return min(d.longest, t/2+time.Duration(d.rng.Int64N(int64(t))))
+	return min(longest, t/2+time.Duration(d.rng.Int64N(int64(t))))
 }
 
 type ending struct {
@@ -210,6 +224,18 @@ func (d *driver) start(ctx context.Context, killed *atomic.Bool) *running {
 	return r
 }
 
+// pause fails where a worker did before the crash.
+func (r *running) pause(ctx context.Context, t time.Duration) error {
+	select {
+	case <-time.After(t):
+		return nil
+	case err := <-r.early:
+		return fmt.Errorf("before the crash: %w", err)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // wait fails where a call hangs although its daemon is gone, or where there was
 // an error that the crash does not explain.
 func (r *running) wait() error {
@@ -234,7 +260,7 @@ func (d *driver) runCheck(ctx context.Context) error {
 		return nil
 	}
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), "sh", "-c", d.check)
-	cmd.Env = append(os.Environ(), "STORE="+filepath.Join(filepath.Dir(d.place.Dir), "store"))
+	cmd.Env = append(os.Environ(), "STORE="+d.store)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", d.check, err, out)
 	}

@@ -54,6 +54,12 @@ func (w *fileWorker) counts() (int, int) { return len(w.ops), w.fsyncs }
 
 func (w *fileWorker) evidence() any { return map[string]any{"base": sizes(w.base), "ops": w.ops} }
 
+func (w *fileWorker) at(cut history.Cut) worker {
+	c := *w
+	c.ops, c.open = cut.Ops(w.ops), map[string]*os.File{}
+	return &c
+}
+
 func sizes(s history.State) map[string]string {
 	m := map[string]string{}
 	for name, content := range s {

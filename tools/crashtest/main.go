@@ -39,6 +39,10 @@ type options struct {
 	seed                  uint64
 	longest               time.Duration
 	check                 string
+	powercut              bool
+	images                int
+	diskSize              int64
+	diskOptions           string
 }
 
 func newCommand() *cobra.Command {
@@ -59,6 +63,13 @@ func newCommand() *cobra.Command {
 Each acknowledged fsync is logged, with the content's checksum, outside of the
 filesystem. After a failure the store, the log and the histories are kept.
 
+With --powercut the store lies on an ext4 on a loop device of its own, and a round ends
+otherwise: at random moments of the workers' time the device's content is copied in an
+instant (FICLONE), without what the kernel had not yet written to it. Then the daemon is
+killed, and each of the copies takes the disk's place, is mounted, and judged by what had
+been acknowledged when its copying began; the next round goes on from the last. It needs
+root, mkfs.xfs and a kernel with XFS, on which the device's image lies.
+
 A seed fixes what the workers choose to do, and for how long they do it; how far they come
 in that time is the machine's, so a replay is alike but not the same.
 
@@ -78,6 +89,10 @@ Exit status: 0 the contract was kept, 1 it was not, or the test could not run.`,
 	f.Uint64Var(&o.seed, "seed", 0, "seed of the run; 0 takes a new one")
 	f.DurationVar(&o.longest, "longest", 3*time.Second, "longest time before a crash")
 	f.StringVar(&o.check, "check", "", "shell `command` to run after each crash, before the mount, with $STORE")
+	f.BoolVar(&o.powercut, "powercut", false, "cut the power instead of killing the daemon")
+	f.IntVar(&o.images, "images", 5, "with --powercut: images of the disk per round")
+	f.Int64Var(&o.diskSize, "disk-size", 1024, "with --powercut: size of the disk in `MiB`")
+	f.StringVar(&o.diskOptions, "disk-options", "noauto_da_alloc", "with --powercut: mount `options` of the disk's ext4")
 	return cmd
 }
 
@@ -88,7 +103,16 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	if o.seed == 0 {
 		o.seed = uint64(time.Now().UnixNano())
 	}
-	place, err := o.place(ctx)
+	var cut *powerCut
+	if o.powercut {
+		disk, err := o.disk()
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, disk.close()) }()
+		cut = &powerCut{disk: disk, images: o.images}
+	}
+	place, err := o.place(ctx, cut)
 	if place != nil {
 		defer func() { err = errors.Join(err, place.Close(ctx)) }()
 	}
@@ -109,7 +133,11 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	fmt.Fprintf(out, "seed %d, %d rounds on %s\n", o.seed, o.rounds, place.Name)
 	d := &driver{
 		place: place, workers: newWorkers(place.Dir, o.seed, newAckLog(log)), rng: rand.New(rand.NewPCG(o.seed, 0)),
-		rounds: o.rounds, longest: o.longest, term: o.server == "quarxfs", check: o.check, out: out,
+		rounds: o.rounds, longest: o.longest, term: o.server == "quarxfs", check: o.check, out: out, power: cut,
+		store: filepath.Join(filepath.Dir(place.Dir), "store"),
+	}
+	if cut != nil {
+		d.store = cut.disk.store()
 	}
 	switch err := d.run(ctx); {
 	case ctx.Err() != nil:
@@ -118,23 +146,43 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 		return errors.Join(err, o.keep(d, out, logName))
 	}
 	slices.Sort(d.mounts)
-	fmt.Fprintf(out, "kept: %d crashes, %d operations, %d fsyncs acknowledged, nothing lost; mounts after a crash took %v (median) to %v\n",
-		d.rounds, d.totals.ops, d.totals.fsyncs, d.mounts[len(d.mounts)/2].Round(time.Millisecond), d.mounts[len(d.mounts)-1].Round(time.Millisecond))
+	crashes := fmt.Sprintf("%d crashes", d.rounds)
+	if cut != nil {
+		crashes = fmt.Sprintf("%d power cuts (copying the disk took up to %v)", cut.judged, cut.longest.Round(time.Microsecond))
+	}
+	fmt.Fprintf(out, "kept: %s, %d operations, %d fsyncs acknowledged, nothing lost; mounts after a crash took %v (median) to %v\n",
+		crashes, d.totals.ops, d.totals.fsyncs, d.mounts[len(d.mounts)/2].Round(time.Millisecond), d.mounts[len(d.mounts)-1].Round(time.Millisecond))
 	return nil
 }
 
 // keep leaves everything for an inquest and says how to try again.
 func (o *options) keep(d *driver, out io.Writer, logName string) error {
 	root := d.place.Keep()
+	if d.power != nil && d.power.image != "" {
+		if err := d.power.disk.keep(d.power.image, root); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintf(out, "store and histories kept in %s, log in %s; again: --seed %d --rounds %d --longest %v\n", root, logName, o.seed, o.rounds, o.longest)
 	return d.keepEvidence(root)
 }
 
-func (o *options) place(ctx context.Context) (*serve.Place, error) {
+func (o *options) disk() (*disk, error) {
+	if o.server != "quarxfs" || o.images < 1 || o.diskSize < 64 {
+		return nil, errors.New("--powercut is for --server quarxfs, one image or more per round, and a disk of 64 MiB or more")
+	}
+	return newDisk(o.work, o.diskSize<<20, o.diskOptions)
+}
+
+func (o *options) place(ctx context.Context, cut *powerCut) (*serve.Place, error) {
+	store := ""
+	if cut != nil {
+		store = cut.disk.store()
+	}
 	switch o.server {
 	case "quarxfs":
 		return serve.NewQuarXFS(ctx, "quarxfs", o.work, serve.QuarXFS{
-			Bin: o.quarxBin, InitFlags: strings.Fields(o.initFlags), MountFlags: strings.Fields(o.mountFlags),
+			Bin: o.quarxBin, InitFlags: strings.Fields(o.initFlags), MountFlags: strings.Fields(o.mountFlags), Store: store,
 		})
 	case "loopback":
 		return serve.NewLoopback("loopback", o.work, o.loopbackBin)

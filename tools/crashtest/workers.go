@@ -32,6 +32,9 @@ type worker interface {
 	judge(round int) error
 	// counts are the operations and the acknowledged fsyncs of the history.
 	counts() (ops, fsyncs int)
+	// at is a worker of the same directory whose history is that of an image
+	// taken while this one worked.
+	at(history.Cut) worker
 	// evidence is the history, for the one who looks into a failure.
 	evidence() any
 }

@@ -124,6 +124,7 @@ type QuarXFS struct {
 	Bin        string
 	InitFlags  []string
 	MountFlags []string
+	Store      string // on a disk of the caller's; "" is one in the place
 }
 
 // NewQuarXFS is a new store in dir, not yet mounted.
@@ -132,7 +133,10 @@ func NewQuarXFS(ctx context.Context, name, dir string, q QuarXFS) (*Place, error
 	if err != nil {
 		return nil, err
 	}
-	s := &quarxfs{QuarXFS: q, store: filepath.Join(p.root, "store")}
+	s := &quarxfs{QuarXFS: q, store: q.Store}
+	if s.store == "" {
+		s.store = filepath.Join(p.root, "store")
+	}
 	p.Server = s
 	return p, s.Reset(ctx)
 }

@@ -9,7 +9,8 @@ type Match struct{ First, Last int }
 // Ordered judges a worker whose every call reaches the daemon before it
 // returns (O_DIRECT writes and changes of names). A crash leaves it the state
 // after some prefix of its ops, no shorter than what fsyncs promised. Of a write
-// that the crash hit, any number of pages may be there.
+// that the crash hit, any number of pages may be there; the prefix then ends
+// with it.
 func Ordered(base State, ops []Op, seen State) (Match, error) {
 	promised := durable(ops)
 	now := base.Clone()
@@ -30,7 +31,7 @@ func Ordered(base State, ops []Op, seen State) (Match, error) {
 	note(promised)
 	for k, op := range ops[promised:] {
 		if op.End == 0 && op.Kind == Write && partly(now, op, seen) {
-			return Match{len(ops), len(ops)}, nil
+			return Match{promised + k + 1, promised + k + 1}, nil
 		}
 		now.Apply(op)
 		wrong.update(now, op)

@@ -25,8 +25,10 @@ const (
 	FsyncDir Kind = "fsyncdir" // the directory Path; "" is the worker's own
 )
 
-// An Op is one system call of a worker, in the order that it made them. Only
-// the last can be without an End: the crash hit it, and it may have happened.
+// An Op is one system call of a worker, in the order that it made them. The
+// last ones can be without an End: the crash hit them, and any first of them may
+// have happened. There is one at most after a kill, and there are several after
+// a Cut.
 type Op struct {
 	Kind Kind   `json:"kind"`
 	Path string `json:"path"`

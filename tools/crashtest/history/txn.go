@@ -13,6 +13,7 @@ type Saver struct {
 	Base   []byte   // what is there before the first save
 	Saves  [][]byte // content of each save begun, the last perhaps not finished
 	Synced int      // so many saves were acknowledged by an fsync of the directory
+	Times  []Span   // of each of Saves, for a Cut
 }
 
 // Judge fails unless the file holds exactly one of the contents that may be
@@ -45,8 +46,9 @@ type Txn struct {
 // database, and removing the journal commits.
 type Journaled struct {
 	Base      []byte
-	Txns      []Txn // begun
-	Committed int   // acknowledged
+	Txns      []Txn  // begun
+	Committed int    // acknowledged
+	Times     []Span // of each of Txns, for a Cut
 }
 
 // Judge recovers the database as the next program to open it would, and
