@@ -178,7 +178,7 @@ func TestCompactSurvivesCrashesAndFaults(t *testing.T) {
 	fault := errors.New("injected")
 	rng := rand.New(rand.NewPCG(1, 2))
 	total := -1
-	for n := 0; total < 0 || n < total; n += 1 + n/4 {
+	for n := 0; total < 0 || n < total; n += 1 + n/2 {
 		f := base.crash(t, rng, filepath.Join(fastDir(t), "copy"))
 		requireObjects(t, f.Store, left)
 		start := f.disk.Ops()

@@ -169,6 +169,25 @@ func (m *storeModel) commit(t *rapid.T) {
 	m.committed = m.now.clone()
 }
 
+func (m *storeModel) compact(t *rapid.T) {
+	if n, ok := m.f.tiers.Active(); ok && rapid.Bool().Draw(t, "seal") {
+		if err := m.f.tiers.Seal(ctx, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m.sweep(t)
+	if _, err := m.f.Compact(ctx, CompactOptions{MinLive: maxMinLive}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (m *storeModel) scrub(t *rapid.T) {
+	if r, err := m.f.Scrub(ctx, ScrubOptions{}); err != nil || r.Bad > 0 || len(r.Segments) > 0 {
+		t.Fatalf("scrub: %+v, %v", r, err)
+	}
+	m.committed = m.now.clone()
+}
+
 func (m *storeModel) sweep(t *rapid.T) {
 	if _, err := m.f.Sweep(ctx); err != nil {
 		t.Fatal(err)
@@ -307,7 +326,7 @@ func TestStoreAgainstModel(t *testing.T) {
 			"ingest": m.ingest, "delete": m.delete, "fetch": m.fetch,
 			"hold": m.hold, "letGo": m.letGo, "put": m.put,
 			"hold more": m.hold, "let more go": m.letGo,
-			"commit": m.commit, "sweep": m.sweep, "reopen": m.reopen, "crash": m.crash, "failSync": m.failSync,
+			"commit": m.commit, "sweep": m.sweep, "compact": m.compact, "scrub": m.scrub, "reopen": m.reopen, "crash": m.crash, "failSync": m.failSync,
 			"verify": m.verify,
 		})
 		m.verify(rt)
