@@ -159,6 +159,7 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 func (o *options) keep(d *driver, out io.Writer, logName string) error {
 	root := d.place.Keep()
 	if d.power != nil && d.power.image != "" {
+		fmt.Fprintln(out, "disk.img there is the disk as the power cut left it")
 		if err := d.power.disk.keep(d.power.image, root); err != nil {
 			return err
 		}

@@ -98,3 +98,17 @@ func TestPartOfAWriteInTheMiddleOfACut(t *testing.T) {
 		t.Errorf("%+v, %v", m, err)
 	}
 }
+
+// A write whose first page was there before it, from another with the same tag,
+// is not known to be there.
+func TestPartOfAWriteThatChangesNothing(t *testing.T) {
+	list := unfinished(ops(
+		Op{Kind: Create, Path: "a"},
+		write("a", 0, 2*PageSize, 1),
+		write("a", PageSize, 2*PageSize, 1),
+	))
+	m, err := Ordered(State{}, list, after(list[:2]...))
+	if err != nil || m != (Match{2, 3}) {
+		t.Errorf("%+v, %v", m, err)
+	}
+}

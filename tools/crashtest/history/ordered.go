@@ -3,7 +3,7 @@ package history
 import "fmt"
 
 // A Match says which prefixes of a history a directory may be the result of:
-// all lengths from First to Last that give the same state.
+// First is the length of the shortest that gives its state, Last of the longest.
 type Match struct{ First, Last int }
 
 // Ordered judges a worker whose every call reaches the daemon before it
@@ -20,22 +20,22 @@ func Ordered(base State, ops []Op, seen State) (Match, error) {
 	sums := sumsOf(seen)
 	wrong := newMismatch(now, sums)
 	found := Match{-1, -1}
-	note := func(k int) {
-		if wrong.count == 0 {
+	note := func(k int, same bool) {
+		if same {
 			if found.First < 0 {
 				found.First = k
 			}
 			found.Last = k
 		}
 	}
-	note(promised)
+	note(promised, wrong.count == 0)
 	for k, op := range ops[promised:] {
-		if op.End == 0 && op.Kind == Write && partly(now, op, seen) {
-			return Match{promised + k + 1, promised + k + 1}, nil
-		}
+		// Not the end of the search: the pages may have held the write's bytes
+		// before it, so that nothing of it is there.
+		part := op.End == 0 && op.Kind == Write && partly(now, op, seen)
 		now.Apply(op)
 		wrong.update(now, op)
-		note(promised + k + 1)
+		note(promised+k+1, part || wrong.count == 0)
 	}
 	if found.First < 0 {
 		return found, noPrefix(base, ops, promised, seen)
