@@ -29,6 +29,7 @@ type driver struct {
 	longest time.Duration // of a round's work
 	term    bool          // the daemon leaves on SIGTERM though files are open
 	check   string        // shell command on the unmounted filesystem; may be ""
+	during  string        // shell command again and again on the mounted one; may be ""
 	out     io.Writer
 	totals  struct{ ops, fsyncs int }
 	mounts  []time.Duration // how long each mount after a crash took
@@ -211,7 +212,16 @@ type running struct {
 }
 
 func (d *driver) start(ctx context.Context, killed *atomic.Bool) *running {
-	r := &running{early: make(chan error, len(d.workers))}
+	r := &running{early: make(chan error, len(d.workers)+1)}
+	if d.during != "" {
+		r.all.Go(func() {
+			for err := error(nil); err == nil && ctx.Err() == nil; {
+				if err = d.shell(ctx, d.during); err != nil && !killed.Load() {
+					r.early <- err
+				}
+			}
+		})
+	}
 	for _, w := range d.workers {
 		r.all.Go(func() {
 			err := w.work(ctx)
@@ -259,10 +269,15 @@ func (d *driver) runCheck(ctx context.Context) error {
 	if d.check == "" {
 		return nil
 	}
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), "sh", "-c", d.check)
-	cmd.Env = append(os.Environ(), "STORE="+d.store)
+	return d.shell(context.WithoutCancel(ctx), d.check)
+}
+
+func (d *driver) shell(ctx context.Context, line string) error {
+	cmd := exec.CommandContext(ctx, "sh", "-c", line)
+	cmd.Env = append(os.Environ(), "STORE="+d.store, "MNT="+d.place.Dir)
+	cmd.WaitDelay = time.Second // a child of the shell may keep the pipe
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", d.check, err, out)
+		return fmt.Errorf("%s: %w\n%s", line, err, out)
 	}
 	return nil
 }

@@ -38,7 +38,7 @@ type options struct {
 	rounds                int
 	seed                  uint64
 	longest               time.Duration
-	check                 string
+	check, during         string
 	powercut              bool
 	images                int
 	diskSize              int64
@@ -89,6 +89,7 @@ Exit status: 0 the contract was kept, 1 it was not, or the test could not run.`,
 	f.Uint64Var(&o.seed, "seed", 0, "seed of the run; 0 takes a new one")
 	f.DurationVar(&o.longest, "longest", 3*time.Second, "longest time before a crash")
 	f.StringVar(&o.check, "check", "", "shell `command` to run after each crash, before the mount, with $STORE")
+	f.StringVar(&o.during, "during", "", "shell `command` to run again and again while the workers work, with $STORE and $MNT")
 	f.BoolVar(&o.powercut, "powercut", false, "cut the power instead of killing the daemon")
 	f.IntVar(&o.images, "images", 5, "with --powercut: images of the disk per round")
 	f.Int64Var(&o.diskSize, "disk-size", 1024, "with --powercut: size of the disk in `MiB`")
@@ -133,7 +134,7 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	fmt.Fprintf(out, "seed %d, %d rounds on %s\n", o.seed, o.rounds, place.Name)
 	d := &driver{
 		place: place, workers: newWorkers(place.Dir, o.seed, newAckLog(log)), rng: rand.New(rand.NewPCG(o.seed, 0)),
-		rounds: o.rounds, longest: o.longest, term: o.server == "quarxfs", check: o.check, out: out, power: cut,
+		rounds: o.rounds, longest: o.longest, term: o.server == "quarxfs", check: o.check, during: o.during, out: out, power: cut,
 		store: filepath.Join(filepath.Dir(place.Dir), "store"),
 	}
 	if cut != nil {
