@@ -368,7 +368,8 @@ func (s *Store) tend(ctx context.Context) {
 	if s.opts.SweepInterval <= 0 {
 		return
 	}
-	tick := time.NewTicker(s.opts.SweepInterval)
+	// What the last opening left is taken soon: this one may be short as well.
+	tick := time.NewTimer(min(s.opts.SweepInterval, firstSweep))
 	defer tick.Stop()
 	for {
 		select {
@@ -376,6 +377,7 @@ func (s *Store) tend(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
+		tick.Reset(s.opts.SweepInterval)
 		_, err := s.Sweep(ctx)
 		if err == nil {
 			var c Compacted
@@ -389,6 +391,9 @@ func (s *Store) tend(ctx context.Context) {
 		}
 	}
 }
+
+// firstSweep is how long after opening the first sweep comes.
+const firstSweep = 5 * time.Second
 
 // tendRate is how fast a compaction that nobody asked for copies, in bytes a
 // second.

@@ -97,6 +97,8 @@ type Store struct {
 	tiers   *tiering.Set
 
 	group       db.Group
+	reclaim     db.Group  // sweeps on a full disk
+	swept       time.Time // when one of these last found nothing; used inside reclaim
 	commitMu    sync.Mutex
 	gate        sync.RWMutex
 	names       sync.Mutex
@@ -290,14 +292,52 @@ func (s *Store) Chunker() *chunk.Chunker { return s.chunker }
 // Update.
 func (s *Store) DB() *db.DB { return s.db }
 
-// Admit is asked before n bytes are taken in. It reports ErrFull when they would
+// Admit is asked before n bytes are taken in, outside of Update. It sweeps when
+// that can make room. It reports ErrFull when they would
 // leave too little free space, and ErrFailed when no commit can succeed any
 // more, so that memory does not fill with what cannot be kept.
 func (s *Store) Admit(n int64) error {
 	if s.failed.Load() {
 		return ErrFailed
 	}
-	return s.db.Admit(n)
+	err := s.db.Admit(n)
+	if errors.Is(err, ErrFull) && s.opts.SweepInterval > 0 {
+		s.makeRoom()
+		err = s.db.Admit(n)
+	}
+	return err
+}
+
+// roomRetry is how long a full disk is left alone after a sweep that found
+// nothing.
+const roomRetry = 200 * time.Millisecond
+
+// makeRoom sweeps at once, since the disk is full. Callers that come meanwhile
+// share the next sweep, or go without when one has just found nothing.
+func (s *Store) makeRoom() {
+	err := s.reclaim.Do(func() error {
+		if s.opts.Now().Sub(s.swept) < roomRetry {
+			return nil
+		}
+		before := s.db.Free()
+		defer func() {
+			if s.db.Free() < before+1<<20 {
+				s.swept = s.opts.Now()
+			}
+		}()
+		// What was deleted a moment ago counts only once it is committed.
+		if err := s.Commit(); err != nil {
+			return err
+		}
+		if _, err := s.Sweep(context.Background()); err != nil {
+			return err
+		}
+		_, err := s.Compact(context.Background(), CompactOptions{All: true})
+		return err
+	})
+	if err != nil {
+		s.log.Error("sweep on a full disk failed", "err", err)
+	}
 }
 
 // Join makes p take part in every commit from now on; nil ends that.
