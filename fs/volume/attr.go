@@ -58,18 +58,8 @@ func (v *Volume) SetAttr(ino meta.Ino, c Change) (Attr, error) {
 	if c.Size != nil && *c.Size < 0 {
 		return Attr{}, syscall.EINVAL
 	}
-	n, err := v.get(ino)
-	if err != nil {
-		return Attr{}, err
-	}
-	defer n.release()
 	var a Attr
-	err = v.store.Update(func() error {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		if n.gone {
-			return syscall.ENOENT
-		}
+	err := v.edit(ino, func(n *node) error {
 		if err := v.setAttr(n, c); err != nil {
 			return err
 		}

@@ -33,17 +33,7 @@ func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) err
 		return err
 	}
 	v.reserve()
-	n, err := v.get(ino)
-	if err != nil {
-		return err
-	}
-	defer n.release()
-	return v.store.Update(func() error {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		if n.gone {
-			return syscall.ENOENT
-		}
+	return v.edit(ino, func(n *node) error {
 		if !n.isReg() {
 			return syscall.EINVAL
 		}
@@ -307,17 +297,7 @@ func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 			return err
 		}
 	}
-	n, err := v.get(ino)
-	if err != nil {
-		return err
-	}
-	defer n.release()
-	return v.store.Update(func() error {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		if n.gone {
-			return syscall.ENOENT
-		}
+	return v.edit(ino, func(n *node) error {
 		if !n.isReg() {
 			return syscall.ENODEV
 		}

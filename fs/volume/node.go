@@ -48,6 +48,24 @@ func (n *node) quiesce() {
 	}
 }
 
+// edit runs fn on an inode, locked, as one indivisible change. ENOENT: the
+// inode is not there, or not any more.
+func (v *Volume) edit(ino meta.Ino, fn func(n *node) error) error {
+	n, err := v.get(ino)
+	if err != nil {
+		return err
+	}
+	defer n.release()
+	return v.store.Update(func() error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.gone {
+			return syscall.ENOENT
+		}
+		return fn(n)
+	})
+}
+
 func (n *node) release() { n.users.Add(-1) }
 
 // changed marks the node for the next commit. n.mu is held, inside Update.

@@ -105,17 +105,7 @@ func (v *Volume) SetXattr(ino meta.Ino, name string, value []byte, flags uint32,
 	if err := v.store.Admit(int64(len(value))); err != nil {
 		return err
 	}
-	n, err := v.get(ino)
-	if err != nil {
-		return err
-	}
-	defer n.release()
-	return v.store.Update(func() error {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		if n.gone {
-			return syscall.ENOENT
-		}
+	return v.edit(ino, func(n *node) error {
 		_, err := v.xattr(n, name)
 		switch {
 		case err != nil && err != syscall.ENODATA:
@@ -188,17 +178,7 @@ func (v *Volume) RemoveXattr(ino meta.Ino, name string) error {
 	if err := checkXattrName(name); err != nil {
 		return err
 	}
-	n, err := v.get(ino)
-	if err != nil {
-		return err
-	}
-	defer n.release()
-	return v.store.Update(func() error {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		if n.gone {
-			return syscall.ENOENT
-		}
+	return v.edit(ino, func(n *node) error {
 		_, err := v.xattr(n, name)
 		if err == syscall.ENODATA && (name == aclAccess || name == aclDefault) {
 			return nil
