@@ -11,6 +11,7 @@ import (
 
 func FuzzInode(f *testing.F) {
 	f.Add(AppendInode(nil, &Inode{Mode: 0o100644, Size: 1 << 40, Atime: Time{-5, 7}, Target: "x"}))
+	f.Add(AppendInode(nil, &Inode{Mode: 0o40755, Pos: 7, Shared: true, Stub: BlockID{1}, Owned: 3}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n, err := DecodeInode(b)
 		if err != nil {
@@ -112,5 +113,33 @@ func FuzzKeys(f *testing.F) {
 			t.Errorf("%x gives %d and %q", key, ino, tail)
 		}
 		KindOf(key)
+	})
+}
+
+func FuzzTracking(f *testing.F) {
+	f.Add(TouchedKey(300, 16), []byte{1})
+	f.Add(GoneKey(300, 16, "name"), Branch{ID: BlockID{1}, Sums: Sums{Files: 300}}.Encode())
+	f.Add(TrackKey(), Tracking{Epoch: 300, Base: 200, Links: BlockID{4}}.Encode())
+	f.Fuzz(func(t *testing.T, key, value []byte) {
+		if epoch, ino, flags, err := DecodeTouched(key, value); err == nil {
+			if again := TouchedKey(epoch, ino); !bytes.Equal(again[1:], key[1:]) || value[0] != flags {
+				t.Errorf("%x became %x", key, again)
+			}
+		}
+		if epoch, dir, name, err := DecodeGone(key); err == nil {
+			if again := GoneKey(epoch, dir, name); !bytes.Equal(again[1:], key[1:]) {
+				t.Errorf("%x became %x", key, again)
+			}
+		}
+		if b, err := DecodeBranch(value); err == nil {
+			if again, err := DecodeBranch(b.Encode()); err != nil || again != b {
+				t.Errorf("%+v became %+v (%v)", b, again, err)
+			}
+		}
+		if w, err := DecodeTracking(value); err == nil {
+			if again, err := DecodeTracking(w.Encode()); err != nil || again != w {
+				t.Errorf("%+v became %+v (%v)", w, again, err)
+			}
+		}
 	})
 }

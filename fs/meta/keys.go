@@ -26,6 +26,10 @@ const (
 	keyStaged  = 'S' // ino, slot number -> bytes not yet cut into blocks
 	keyOrphan  = 'O' // ino of an inode without a name -> nothing
 	keyCounter = 'C' // -> Counters
+	keyTouched = 'K' // epoch, ino -> flags: it was there before the epoch and changed in it
+	keyGone    = 'R' // epoch, directory, name -> nothing: the name led elsewhere before the epoch
+	keyTree    = 'T' // directory -> Branch: its tree in the last snapshot
+	keyTrack   = 'W' // -> Tracking
 )
 
 // A Kind says what a row is; it is the first byte of the row's key.
@@ -40,6 +44,10 @@ const (
 	KindStaged   Kind = keyStaged
 	KindOrphan   Kind = keyOrphan
 	KindCounters Kind = keyCounter
+	KindTouched  Kind = keyTouched
+	KindGone     Kind = keyGone
+	KindTree     Kind = keyTree
+	KindTrack    Kind = keyTrack
 )
 
 // KindOf returns the kind of the row that a key leads to.

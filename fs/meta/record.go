@@ -33,16 +33,42 @@ type Inode struct {
 	Size     int64 // bytes; of a directory: see Entries
 	Alloc    int64 // bytes covered by extents, not by holes
 	Entries  int64 // of a directory: names in it
-	Parent   Ino   // of a directory: where its .. leads
+	Parent   Ino   // of a directory: where its .. leads; of another file with one name: that name's directory
 	Xattrs   uint32
 	Atime    Time
 	Mtime    Time
 	Ctime    Time
 	Btime    Time
 	Target   string // of a symbolic link
+
+	// Pos is the position in Parent of the only name; 0 when it is not known, as
+	// in records of version 1.
+	Pos uint64
+	// Shared is set for good when a file gets a second name: Parent and Pos mean
+	// nothing then, and snapshots keep the file in their link table.
+	Shared bool
+	// Stub, if not zero, is the vertex or block, counted as a reference, that
+	// still has the names of a directory, or a file's bytes from page Owned on.
+	Stub  BlockID
+	Owned uint64
 }
 
-const inodeVersion = 1
+// IsStub reports whether some of what the inode holds is still in a vertex.
+func (n *Inode) IsStub() bool { return n.Stub != BlockID{} }
+
+// The type bits of a mode, and those of a directory, as in stat(2).
+const (
+	typeMask = 0o170000
+	typeDir  = 0o040000
+)
+
+const (
+	inodeVersion = 2
+
+	inodeShared = 1 << 0
+	inodeStub   = 1 << 1
+	inodeFlags  = 1<<2 - 1
+)
 
 // AppendInode appends the record of an inode to b.
 func AppendInode(b []byte, n *Inode) []byte {
@@ -56,6 +82,19 @@ func AppendInode(b []byte, n *Inode) []byte {
 	for _, t := range [...]Time{n.Atime, n.Mtime, n.Ctime, n.Btime} {
 		b = binary.AppendVarint(b, t.Sec)
 		b = binary.AppendUvarint(b, uint64(t.Nsec))
+	}
+	flags := uint64(0)
+	if n.Shared {
+		flags |= inodeShared
+	}
+	if n.IsStub() {
+		flags |= inodeStub
+	}
+	b = binary.AppendUvarint(b, flags)
+	b = binary.AppendUvarint(b, n.Pos)
+	if n.IsStub() {
+		b = append(b, n.Stub[:]...)
+		b = binary.AppendUvarint(b, n.Owned)
 	}
 	return append(b, n.Target...)
 }
@@ -104,7 +143,7 @@ const (
 // DecodeInode reads an inode's record. The error is ErrCorrupt.
 func DecodeInode(b []byte) (Inode, error) {
 	var n Inode
-	if len(b) == 0 || b[0] != inodeVersion {
+	if len(b) == 0 || b[0] == 0 || b[0] > inodeVersion {
 		return n, fmt.Errorf("inode record of an unknown version: %w", ErrCorrupt)
 	}
 	r := reader{b: b[1:]}
@@ -122,11 +161,29 @@ func DecodeInode(b []byte) (Inode, error) {
 		t.Sec = r.varint()
 		t.Nsec = uint32(r.uvarint(999_999_999))
 	}
+	if b[0] >= 2 {
+		n.readPlace(&r)
+	} else {
+		n.Shared = n.Nlink > 1 && n.Mode&typeMask != typeDir
+	}
 	if r.bad || len(r.b) > MaxTarget {
 		return n, fmt.Errorf("inode record is cut short or too long: %w", ErrCorrupt)
 	}
 	n.Target = string(r.b)
 	return n, nil
+}
+
+// readPlace reads what version 2 added.
+func (n *Inode) readPlace(r *reader) {
+	flags := r.uvarint(inodeFlags)
+	n.Shared = flags&inodeShared != 0
+	n.Pos = r.uvarint(max63)
+	if flags&inodeStub == 0 {
+		return
+	}
+	copy(n.Stub[:], r.bytes(uint64(len(n.Stub))))
+	n.Owned = r.uvarint(max63)
+	r.bad = r.bad || !n.IsStub()
 }
 
 // A Dirent is one name in a directory.

@@ -2,6 +2,7 @@ package meta
 
 import (
 	"bytes"
+	"encoding/hex"
 	"math"
 	"math/rand/v2"
 	"reflect"
@@ -30,7 +31,7 @@ func TestExtremes(t *testing.T) {
 			Mode: math.MaxUint32, UID: math.MaxUint32, GID: math.MaxUint32, Nlink: math.MaxUint32, Rdev: math.MaxUint32,
 			Size: math.MaxInt64, Alloc: math.MaxInt64, Entries: math.MaxInt64, Parent: math.MaxInt64, Xattrs: math.MaxUint32,
 			Atime: Time{math.MinInt64, 999_999_999}, Mtime: Time{math.MaxInt64, 0}, Ctime: Time{-1, 1}, Btime: Time{0, 5},
-			Target: strings.Repeat("t", MaxTarget),
+			Target: strings.Repeat("t", MaxTarget), Pos: math.MaxInt64, Shared: true, Stub: BlockID{31: 1}, Owned: math.MaxInt64,
 		},
 	} {
 		if again, err := DecodeInode(AppendInode(nil, &n)); err != nil || again != n {
@@ -96,6 +97,66 @@ func TestValidName(t *testing.T) {
 	} {
 		if got := ValidName(name) == nil; got != want {
 			t.Errorf("%q valid: %t", name, got)
+		}
+	}
+}
+
+// TestInodeGolden pins the bytes of records, and that those of version 1 are read.
+func TestInodeGolden(t *testing.T) {
+	now := Time{1_700_000_000, 123_456_789}
+	n := Inode{
+		Mode: 0o100644, UID: 1000, GID: 1000, Nlink: 1, Size: 65536, Alloc: 65536, Parent: 200, Pos: 300,
+		Atime: now, Mtime: now, Ctime: now, Btime: now,
+	}
+	const stamp = "80c49fd50c" + "959aef3a"
+	const numbers = "a48302" + "e807" + "e807" + "01" + "00" + "808004" + "808004" + "00"
+	want := "02" + numbers + "c801" + "00" + stamp + stamp + stamp + stamp + "00" + "ac02"
+	b := AppendInode(nil, &n)
+	if got := hex.EncodeToString(b); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	t.Logf("%d bytes", len(b))
+	old, err := hex.DecodeString("01" + numbers + "00" + "00" + stamp + stamp + stamp + stamp)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Parent, n.Pos = 0, 0
+	if got, err := DecodeInode(old); err != nil || got != n {
+		t.Errorf("version 1: %+v (%v)", got, err)
+	}
+	old[8] = 2 // links
+	if got, err := DecodeInode(old); err != nil || !got.Shared || got.Nlink != 2 {
+		t.Errorf("version 1 with two links: %+v (%v)", got, err)
+	}
+}
+
+func TestTrackingRecords(t *testing.T) {
+	b := Branch{ID: BlockID{1, 2}, Sums: Sums{1, 2, 3, 1 << 40, 5, 6, 7}}
+	if got, err := DecodeBranch(b.Encode()); err != nil || got != b {
+		t.Errorf("%+v became %+v (%v)", b, got, err)
+	}
+	w := Tracking{Epoch: 300, Base: 200, Snapshot: BlockID{3}, Links: BlockID{4}, Rows: 5, Bytes: 6, Files: 7}
+	if got, err := DecodeTracking(w.Encode()); err != nil || got != w {
+		t.Errorf("%+v became %+v (%v)", w, got, err)
+	}
+	if epoch, dir, name, err := DecodeGone(GoneKey(300, 16, "a")); epoch != 300 || dir != 16 || name != "a" || err != nil {
+		t.Errorf("gone: %d %d %q (%v)", epoch, dir, name, err)
+	}
+	if epoch, ino, flags, err := DecodeTouched(TouchedKey(300, 16), []byte{2}); epoch != 300 || ino != 16 || flags != 2 || err != nil {
+		t.Errorf("touched: %d %d %d (%v)", epoch, ino, flags, err)
+	}
+	for _, key := range [][]byte{TouchedKey(300, 16), GoneKey(300, 16, "a")} {
+		for _, in := range []struct {
+			first, end uint64
+			want       bool
+		}{{0, 300, false}, {300, 301, true}, {200, 400, true}, {301, 1 << 40, false}} {
+			from, to := TouchedRange(in.first, in.end)
+			if KindOf(key) == KindGone {
+				from, to = GoneRange(in.first, in.end)
+			}
+			if got := bytes.Compare(from, key) <= 0 && bytes.Compare(key, to) < 0; got != in.want {
+				t.Errorf("%x in [%d, %d): %v", key, in.first, in.end, got)
+			}
 		}
 	}
 }

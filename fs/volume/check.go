@@ -77,6 +77,7 @@ type tally struct {
 	parent  meta.Ino // directory of the last such entry
 	name    string   // and the name there
 	typ     uint32   // and the type there
+	pos     uint64   // and where that is in the directory
 	entries int64    // of a directory: entries in it
 	names   int64    // rows that lead from a name to an entry
 	subdirs uint32
@@ -124,10 +125,13 @@ func (c *checker) path(ino meta.Ino) string {
 
 func (c *checker) row(key, value []byte) error {
 	kind := meta.KindOf(key)
-	if kind == meta.KindCounters {
+	switch kind {
+	case meta.KindCounters:
 		counts, err := meta.DecodeCounters(value)
 		c.counts = counts
 		return c.decoded(0, err)
+	case meta.KindTouched, meta.KindGone, meta.KindTree, meta.KindTrack:
+		return c.decoded(0, tracked(kind, key, value))
 	}
 	ino, err := meta.KeyIno(key)
 	if err != nil {
@@ -154,6 +158,23 @@ func (c *checker) row(key, value []byte) error {
 		c.at(ino).xattrs++
 	}
 	return c.decoded(ino, err)
+}
+
+// tracked decodes a row that says what changed since the last snapshot.
+func tracked(kind meta.Kind, key, value []byte) (err error) {
+	switch kind {
+	case meta.KindTouched:
+		_, _, _, err = meta.DecodeTouched(key, value)
+	case meta.KindGone:
+		_, _, _, err = meta.DecodeGone(key)
+	case meta.KindTree:
+		if _, err = meta.KeyIno(key); err == nil {
+			_, err = meta.DecodeBranch(value)
+		}
+	case meta.KindTrack:
+		_, err = meta.DecodeTracking(value)
+	}
+	return err
 }
 
 // decoded makes a finding of a row that cannot be decoded; another error ends
@@ -186,7 +207,7 @@ func (c *checker) entry(dir meta.Ino, key, value []byte) error {
 			c.found("I7", e.Ino, "the directory has more than one name; another one is %q in inode %d", e.Name, dir)
 		}
 	}
-	t.parent, t.name, t.typ = dir, e.Name, e.Type
+	t.parent, t.name, t.typ, t.pos = dir, e.Name, e.Type, pos
 	return nil
 }
 
@@ -364,6 +385,12 @@ func (c *checker) inode(ino meta.Ino, t *tally) {
 		if t.entries > 0 || t.names > 0 {
 			c.found("I7", ino, "it is no directory and has entries")
 		}
+		if t.links > 1 && !t.attr.Shared {
+			c.found("I7", ino, "it has %d names and its record says that it never had two", t.links)
+		}
+	}
+	if t.links == 1 && !t.attr.Shared && t.attr.Pos != 0 && (t.attr.Pos != t.pos || t.attr.Parent != t.parent) {
+		c.found("I7", ino, "its name is at %d in inode %d, and its record says at %d in inode %d", t.pos, t.parent, t.attr.Pos, t.attr.Parent)
 	}
 	if typ != syscall.S_IFREG && (t.alloc > 0 || t.staged > 0 || t.attr.Alloc != 0) {
 		c.found("I3", ino, "it is no regular file and has data")

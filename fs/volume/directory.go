@@ -124,8 +124,9 @@ func (v *Volume) find(n *node, name string) (place, error) {
 	return place{pos, e.Ino, e.Type}, err
 }
 
-// link adds a name to a directory. n.mu is held, inside Update.
-func (v *Volume) link(n *node, name string, ino meta.Ino, typ uint32) {
+// link adds a name to a directory and returns its position. n.mu is held, inside
+// Update.
+func (v *Volume) link(n *node, name string, ino meta.Ino, typ uint32) uint64 {
 	p := place{pos: v.alloc(), ino: ino, typ: typ}
 	v.db.Set(meta.NameKey(n.ino, name), meta.EncodePosition(p.pos))
 	v.db.Set(meta.EntryKey(n.ino, p.pos), meta.AppendDirent(make([]byte, 0, 12+len(name)), meta.Dirent{Ino: ino, Type: typ, Name: name}))
@@ -137,10 +138,12 @@ func (v *Volume) link(n *node, name string, ino meta.Ino, typ uint32) {
 		}
 	}
 	v.touchDir(n)
+	return p.pos
 }
 
 // unlink takes a name out of a directory. n.mu is held, inside Update.
 func (v *Volume) unlink(n *node, name string, p place) {
+	v.noteName(n, name, p.pos)
 	v.db.Delete(meta.NameKey(n.ino, name))
 	v.db.Delete(meta.EntryKey(n.ino, p.pos))
 	n.attr.Entries--
@@ -152,6 +155,7 @@ func (v *Volume) unlink(n *node, name string, p place) {
 
 // repoint makes an existing name lead to another inode.
 func (v *Volume) repoint(n *node, name string, p place, ino meta.Ino, typ uint32) {
+	v.noteName(n, name, p.pos)
 	v.db.Set(meta.EntryKey(n.ino, p.pos), meta.AppendDirent(nil, meta.Dirent{Ino: ino, Type: typ, Name: name}))
 	if n.dir != nil {
 		n.dir.names[name] = place{p.pos, ino, typ}

@@ -246,7 +246,7 @@ func (v *Volume) touchAtime(n *node) {
 	now, a := v.now(), n.attr.Atime
 	if a.Before(n.attr.Mtime) || a.Before(n.attr.Ctime) || a == n.attr.Mtime || a == n.attr.Ctime || now.Sec-a.Sec >= 24*3600 {
 		n.attr.Atime = now
-		v.changed(n)
+		v.unsaved(n)
 	}
 }
 

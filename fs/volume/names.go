@@ -160,7 +160,7 @@ func (v *Volume) publish(d *node, name string, n *node) {
 		v.Known(n.ino)
 		v.orphan(n)
 	} else {
-		v.link(d, name, n.ino, n.attr.Mode&syscall.S_IFMT)
+		n.moveTo(d, v.link(d, name, n.ino, n.attr.Mode&syscall.S_IFMT))
 		if n.isDir() {
 			d.attr.Nlink++
 		}
@@ -223,7 +223,12 @@ func (v *Volume) addName(n, d *node, name string) error {
 	if err := v.vacant(d, name); err != nil {
 		return err
 	}
-	v.link(d, name, n.ino, n.attr.Mode&syscall.S_IFMT)
+	if n.attr.Nlink > 0 {
+		if err := v.share(n); err != nil {
+			return err
+		}
+	}
+	n.moveTo(d, v.link(d, name, n.ino, n.attr.Mode&syscall.S_IFMT))
 	if n.attr.Nlink == 0 {
 		v.adopt(n)
 	}
@@ -485,13 +490,13 @@ func (r *renaming) move() {
 	if r.over != nil {
 		v.repoint(r.to, r.newName, r.dst, r.moved.ino, typ)
 		v.dropName(r.to, r.over)
+		r.moved.moveTo(r.to, r.dst.pos)
 	} else {
-		v.link(r.to, r.newName, r.moved.ino, typ)
+		r.moved.moveTo(r.to, v.link(r.to, r.newName, r.moved.ino, typ))
 	}
 	if r.moved.isDir() {
 		r.from.attr.Nlink--
 		r.to.attr.Nlink++
-		r.moved.attr.Parent = r.to.ino
 	}
 	r.moved.attr.Ctime = v.now()
 	v.changed(r.moved)
@@ -513,11 +518,14 @@ func (r *renaming) exchange() {
 	v := r.v
 	v.repoint(r.from, r.oldName, r.src, r.over.ino, r.over.attr.Mode&syscall.S_IFMT)
 	v.repoint(r.to, r.newName, r.dst, r.moved.ino, r.moved.attr.Mode&syscall.S_IFMT)
-	for _, s := range []struct{ n, from, to *node }{{r.moved, r.from, r.to}, {r.over, r.to, r.from}} {
+	for _, s := range []struct {
+		n, from, to *node
+		pos         uint64
+	}{{r.moved, r.from, r.to, r.dst.pos}, {r.over, r.to, r.from, r.src.pos}} {
+		s.n.moveTo(s.to, s.pos)
 		if s.n.isDir() {
 			s.from.attr.Nlink--
 			s.to.attr.Nlink++
-			s.n.attr.Parent = s.to.ino
 		}
 		s.n.attr.Ctime = v.now()
 		v.changed(s.n)

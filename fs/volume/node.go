@@ -19,6 +19,7 @@ type node struct {
 	idle sync.Cond // busy became false
 	attr meta.Inode
 
+	noted       uint64 // the epoch in which a change was last noted for the next snapshot
 	attrChanged bool
 	listed      bool // in Volume.dirty
 	reaping     bool // its bytes are being removed; gone follows
@@ -68,8 +69,15 @@ func (v *Volume) edit(ino meta.Ino, fn func(n *node) error) error {
 
 func (n *node) release() { n.users.Add(-1) }
 
-// changed marks the node for the next commit. n.mu is held, inside Update.
+// changed marks the node for the next commit and the next snapshot. n.mu is
+// held, inside Update.
 func (v *Volume) changed(n *node) {
+	v.note(n)
+	v.unsaved(n)
+}
+
+// unsaved marks the node for the next commit only.
+func (v *Volume) unsaved(n *node) {
 	n.attrChanged = true
 	v.list(n)
 }

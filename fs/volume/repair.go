@@ -67,6 +67,9 @@ type repairer struct {
 	now    time.Time
 	done   []string
 	lost   meta.Ino // lost+found
+
+	tracking    [][]byte // keys of the rows that say what changed since the last snapshot
+	badTracking bool
 }
 
 func (r *repairer) did(format string, args ...any) {
@@ -109,7 +112,9 @@ func (r *repairer) run(ctx context.Context) error {
 	r.reach()
 	r.attach()
 	r.fixCounts()
+	r.fixPlaces()
 	r.save()
+	r.dropTracking()
 	return nil
 }
 
@@ -126,11 +131,16 @@ func (r *repairer) aside(key, value []byte, why error) {
 
 func (r *repairer) row(key, value []byte) error {
 	kind := meta.KindOf(key)
-	if kind == meta.KindCounters {
+	switch kind {
+	case meta.KindCounters:
 		var err error
 		if r.counts, err = meta.DecodeCounters(value); err != nil {
 			r.did("the volume's counters were damaged")
 		}
+		return nil
+	case meta.KindTouched, meta.KindGone, meta.KindTree, meta.KindTrack:
+		r.tracking = append(r.tracking, bytes.Clone(key))
+		r.badTracking = r.badTracking || tracked(kind, key, value) != nil
 		return nil
 	}
 	ino, err := meta.KeyIno(key)
@@ -534,6 +544,36 @@ func (r *repairer) fixCounts() {
 			r.did("inode %d: it was on the list of orphans and has a name", ino)
 		}
 	}
+}
+
+// fixPlaces makes each record say where the inode's only name is.
+func (r *repairer) fixPlaces() {
+	for _, dir := range r.sorted() {
+		for _, e := range r.inodes[dir].entries {
+			f := r.inodes[e.Ino]
+			a := f.attr
+			if f.parents > 1 && !a.Shared && !f.isDir() {
+				a.Shared, a.Parent, a.Pos, f.changed = true, 0, 0, true
+				r.did("inode %d: it has %d names", e.Ino, f.parents)
+			}
+			if !a.Shared && a.Pos != 0 && (a.Pos != e.pos || a.Parent != dir) {
+				a.Parent, a.Pos, f.changed = dir, e.pos, true
+				r.did("inode %d: its name is at %d in inode %d", e.Ino, e.pos, dir)
+			}
+		}
+	}
+}
+
+// dropTracking forgets what changed since the last snapshot when something was
+// repaired, or else the next one could miss it. That one looks at everything.
+func (r *repairer) dropTracking() {
+	if len(r.tracking) == 0 || len(r.done) == 0 && !r.badTracking {
+		return
+	}
+	for _, key := range r.tracking {
+		r.db.Delete(key)
+	}
+	r.did("the next snapshot looks at all files")
 }
 
 // leftovers drops the rows of an inode that has neither a record nor data.

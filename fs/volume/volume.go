@@ -70,6 +70,7 @@ type Volume struct {
 	}
 	next    atomic.Uint64 // the next unused inode number
 	saved   meta.Counters // counters as last written; guarded by the gate
+	track   meta.Tracking // what snapshots build on; guarded by the gate
 	inodes  atomic.Int64
 	logical atomic.Int64
 
@@ -147,6 +148,9 @@ func (v *Volume) load() error {
 		return err
 	})
 	if err != nil {
+		return err
+	}
+	if err := v.loadTracking(); err != nil {
 		return err
 	}
 	return v.loadStaged()

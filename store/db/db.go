@@ -351,6 +351,10 @@ func (d *DB) use() error {
 func (d *DB) stored(key []byte) ([]byte, error) {
 	txn := d.kv.NewTransactionAt(latest, false)
 	defer txn.Discard()
+	return stored(txn, key)
+}
+
+func stored(txn *badger.Txn, key []byte) ([]byte, error) {
 	item, err := txn.Get(key)
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return nil, ErrNotFound

@@ -46,22 +46,12 @@ func (r *readers) oldest(now uint64) uint64 {
 // anyone else, are not seen. The slices are valid during the call only and must
 // not be modified. An error of fn ends the scan and is returned, except ErrStop.
 func (d *DB) Scan(from, to []byte, fn func(key, value []byte) error) error {
-	if to == nil || bytes.Compare(to, reservedPrefix) > 0 {
-		to = reservedPrefix
-	}
-	if bytes.Compare(from, to) >= 0 {
-		return nil
-	}
-	v, err := d.view()
+	v, err := d.View()
 	if err != nil {
 		return err
 	}
-	defer v.close()
-	err = v.scan(from, to, fn)
-	if errors.Is(err, ErrStop) {
-		return nil
-	}
-	return err
+	defer v.Close()
+	return v.Scan(from, to, fn)
 }
 
 // ScanPrefix scans the rows whose keys begin with prefix.
@@ -81,21 +71,25 @@ func prefixEnd(prefix []byte) []byte {
 	return nil
 }
 
-// view is the database at one instant.
-type view struct {
+// A View is the database at one instant. Its methods may be called concurrently.
+// While it is open, Badger keeps every row that it shows, and Close of the
+// database waits; so it is to be closed, and soon.
+type View struct {
 	d      *DB
 	layers []*rowMap // newest first
 	txn    *badger.Txn
 	ts     uint64
 }
 
-func (d *DB) view() (*view, error) {
+// View returns the database as it is now, with the changes that are not yet
+// committed. It costs the same whatever the database holds.
+func (d *DB) View() (*View, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.mu.closed {
 		return nil, ErrClosed
 	}
-	v := &view{d: d, layers: make([]*rowMap, 0, 2+maxLayers), ts: d.mu.ts}
+	v := &View{d: d, layers: make([]*rowMap, 0, 2+maxLayers), ts: d.mu.ts}
 	v.add(d.mu.active)
 	v.add(d.mu.frozen)
 	for i := len(d.mu.logged) - 1; i >= 0; i-- {
@@ -107,19 +101,54 @@ func (d *DB) view() (*view, error) {
 	return v, nil
 }
 
-func (v *view) add(o *overlay) {
+func (v *View) add(o *overlay) {
 	if o.rows.Len() > 0 {
 		v.layers = append(v.layers, o.snapshot())
 	}
 }
 
-func (v *view) close() {
+// Close ends the view. It is to be called once.
+func (v *View) Close() {
 	v.txn.Discard()
 	v.d.readers.leave(v.ts)
 	v.d.users.Done()
 }
 
-func (v *view) scan(from, to []byte, fn func(key, value []byte) error) error {
+// Get returns the value that key had, which the caller must not modify, or
+// ErrNotFound.
+func (v *View) Get(key []byte) ([]byte, error) {
+	for _, l := range v.layers {
+		if value, ok := l.Get(asString(key)); ok {
+			if value == nil {
+				return nil, ErrNotFound
+			}
+			return value, nil
+		}
+	}
+	return stored(v.txn, key)
+}
+
+// Scan is DB.Scan of the view's instant.
+func (v *View) Scan(from, to []byte, fn func(key, value []byte) error) error {
+	if to == nil || bytes.Compare(to, reservedPrefix) > 0 {
+		to = reservedPrefix
+	}
+	if bytes.Compare(from, to) >= 0 {
+		return nil
+	}
+	err := v.scan(from, to, fn)
+	if errors.Is(err, ErrStop) {
+		return nil
+	}
+	return err
+}
+
+// ScanPrefix scans the rows whose keys begin with prefix.
+func (v *View) ScanPrefix(prefix []byte, fn func(key, value []byte) error) error {
+	return v.Scan(prefix, prefixEnd(prefix), fn)
+}
+
+func (v *View) scan(from, to []byte, fn func(key, value []byte) error) error {
 	opt := badger.IteratorOptions{Prefix: commonPrefix(from, to)}
 	it := v.txn.NewIterator(opt)
 	defer it.Close()

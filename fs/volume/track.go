@@ -1,0 +1,118 @@
+package volume
+
+import (
+	"fmt"
+	"syscall"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+)
+
+// Changes since the last snapshot are rows, written in the Update that makes
+// the change (docs/design.md). What is newer than the epoch needs none: its
+// number says so, and its directory is touched. Volume.track is guarded by the
+// gate: it changes at a commit's cut and when a snapshot is done.
+
+// note marks that an inode changed. n.mu is held, inside Update.
+func (v *Volume) note(n *node) {
+	epoch := v.track.Epoch
+	if epoch == 0 || n.noted == epoch || uint64(n.ino) >= epoch {
+		return
+	}
+	flags := byte(0)
+	if n.attr.Shared {
+		flags |= meta.TouchedShared
+	}
+	if n.isDir() {
+		flags |= meta.TouchedDir
+	}
+	if n.attr.Nlink == 0 && flags == 0 {
+		return // its name is marked as gone
+	}
+	n.noted = epoch
+	v.db.Set(meta.TouchedKey(epoch, n.ino), []byte{flags})
+}
+
+// noteName marks that a name at a position of d leads elsewhere from now on, or
+// nowhere. Inside Update.
+func (v *Volume) noteName(d *node, name string, pos uint64) {
+	if epoch := v.track.Epoch; epoch != 0 && pos < epoch {
+		v.db.Set(meta.GoneKey(epoch, d.ino, name), []byte{})
+	}
+}
+
+// moveTo notes where the only name of n is. n.mu is held, inside Update; the
+// caller calls changed.
+func (n *node) moveTo(d *node, pos uint64) {
+	if n.isDir() {
+		n.attr.Parent = d.ino
+	}
+	if !n.attr.Shared {
+		n.attr.Parent, n.attr.Pos = d.ino, pos
+	}
+}
+
+// share makes n, which has a name, ready for another one. The snapshots' entry
+// of its only name changes with that: it leads to the link table from now on.
+// n.mu is held, inside Update.
+func (v *Volume) share(n *node) error {
+	if n.attr.Shared || n.isDir() {
+		return nil
+	}
+	if epoch := v.track.Epoch; epoch != 0 && n.attr.Pos < epoch {
+		if err := v.noteOnlyName(n); err != nil {
+			return err
+		}
+	}
+	n.attr.Shared, n.attr.Parent, n.attr.Pos = true, 0, 0
+	return nil
+}
+
+func (v *Volume) noteOnlyName(n *node) error {
+	dir, pos := n.attr.Parent, n.attr.Pos
+	if pos == 0 {
+		var err error
+		if dir, pos, err = v.locate(n.ino); err != nil {
+			return err
+		}
+	}
+	b, err := v.db.Get(meta.EntryKey(dir, pos))
+	if err != nil {
+		return fmt.Errorf("the name of inode %d: %w", n.ino, err)
+	}
+	e, err := meta.DecodeDirent(b)
+	if err != nil {
+		return err
+	}
+	v.db.Set(meta.GoneKey(v.track.Epoch, dir, e.Name), []byte{})
+	return nil
+}
+
+// locate finds a name of an inode among all, for records of version 1, which do
+// not say where theirs is.
+func (v *Volume) locate(ino meta.Ino) (dir meta.Ino, pos uint64, err error) {
+	err = v.db.ScanPrefix(meta.Prefix(meta.KindEntry), func(key, value []byte) error {
+		e, err := meta.DecodeDirent(value)
+		if err != nil || e.Ino != ino {
+			return nil
+		}
+		if dir, pos, err = meta.KeyNumbers(key); err != nil {
+			return err
+		}
+		return meta.ErrStop
+	})
+	if err == nil && pos == 0 {
+		err = fmt.Errorf("inode %d has no name: %w", ino, syscall.ENOENT)
+	}
+	return dir, pos, err
+}
+
+func (v *Volume) loadTracking() error {
+	b, err := v.db.Get(meta.TrackKey())
+	if isNotFound(err) {
+		return nil
+	}
+	if err == nil {
+		v.track, err = meta.DecodeTracking(b)
+	}
+	return err
+}
