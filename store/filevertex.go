@@ -76,12 +76,12 @@ func DecodeFileVertex(b []byte) (FileVertex, error) {
 	bad := func(why string) (FileVertex, error) {
 		return FileVertex{}, fmt.Errorf("file vertex: %s: %w", why, ErrCorrupt)
 	}
-	r := reader{b: payload}
-	if r.byte() != fileVertexVersion {
+	r := Fields{b: payload}
+	if r.Byte() != fileVertexVersion {
 		return bad("unknown version")
 	}
-	v := FileVertex{Height: int(r.byte())}
-	v.Size, v.Data = int64(r.uvarint(math.MaxInt64)), int64(r.uvarint(math.MaxInt64))
+	v := FileVertex{Height: int(r.Byte())}
+	v.Size, v.Data = int64(r.Uvarint(math.MaxInt64)), int64(r.Uvarint(math.MaxInt64))
 	v.Parts = make([]Part, 0, min(len(r.b), 2*len(links)+1))
 	for len(r.b) > 0 && !r.bad {
 		p, why := r.part(v.Height)
@@ -107,11 +107,11 @@ func DecodeFileVertex(b []byte) (FileVertex, error) {
 	return v, nil
 }
 
-func (r *reader) part(height int) (p Part, why string) {
-	x := r.uvarint(math.MaxUint64)
+func (r *Fields) part(height int) (p Part, why string) {
+	x := r.Uvarint(math.MaxUint64)
 	p.Len, p.Hole = int64(x>>2), x&partHole != 0
 	if x&partSkip != 0 {
-		if p.Skip = uint32(r.uvarint(tiering.MaxRaw)); p.Skip == 0 {
+		if p.Skip = uint32(r.Uvarint(tiering.MaxRaw)); p.Skip == 0 {
 			r.bad = true
 		}
 	}

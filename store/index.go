@@ -126,3 +126,18 @@ type Chunker = chunk.Chunker
 
 // IsZero reports whether plain is all zeroes, which no block stores.
 func IsZero(plain []byte) bool { return chunk.IsZero(plain) }
+
+// A Kind says what a block is; see segment.Kind.
+type Kind = tiering.Kind
+
+// The kinds of blocks.
+const (
+	KindData     = tiering.Data
+	KindFile     = tiering.File
+	KindTree     = tiering.Tree
+	KindSnapshot = tiering.Snapshot
+	KindName     = tiering.Named
+)
+
+// MaxBlock is the most plain bytes that a block can have.
+const MaxBlock = tiering.MaxRaw

@@ -53,8 +53,8 @@ func decodeObject(name string, b []byte) (ObjectInfo, error) {
 		return o, bad
 	}
 	o.Created = time.UnixMilli(ms)
-	r := reader{b: b[n:]}
-	o.Size, o.Data = int64(r.uvarint(math.MaxInt64)), int64(r.uvarint(math.MaxInt64))
+	r := Fields{b: b[n:]}
+	o.Size, o.Data = int64(r.Uvarint(math.MaxInt64)), int64(r.Uvarint(math.MaxInt64))
 	if r.bad || len(r.b) != 0 || o.Data > o.Size {
 		return o, bad
 	}

@@ -39,8 +39,8 @@ func decodeNameVertex(b []byte) (ObjectInfo, error) {
 		return ObjectInfo{}, err
 	}
 	bad := fmt.Errorf("name vertex: %w", ErrCorrupt)
-	r := reader{b: payload}
-	if len(links) != 1 || r.byte() != nameVertexVersion {
+	r := Fields{b: payload}
+	if len(links) != 1 || r.Byte() != nameVertexVersion {
 		return ObjectInfo{}, bad
 	}
 	o := ObjectInfo{ID: links[0]}
@@ -50,7 +50,7 @@ func decodeNameVertex(b []byte) (ObjectInfo, error) {
 	}
 	o.Created = time.UnixMilli(ms)
 	r.b = r.b[n:]
-	o.Size, o.Data = int64(r.uvarint(math.MaxInt64)), int64(r.uvarint(math.MaxInt64))
+	o.Size, o.Data = int64(r.Uvarint(math.MaxInt64)), int64(r.Uvarint(math.MaxInt64))
 	if o.Name = string(r.b); r.bad || o.Data > o.Size || o.Name == "" || len(o.Name) > MaxObjectName {
 		return ObjectInfo{}, bad
 	}

@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 )
 
 // A vertex is an encoded node of the hash-graph. It starts with its links, so
@@ -26,8 +27,8 @@ func AppendLinks(b []byte, links []ID) []byte {
 // SplitVertex returns a vertex's links and payload; the payload aliases vertex.
 // The error is ErrCorrupt.
 func SplitVertex(vertex []byte) (links []ID, payload []byte, err error) {
-	r := reader{b: vertex}
-	n := r.uvarint(uint64(len(vertex) / len(ID{})))
+	r := Fields{b: vertex}
+	n := r.Uvarint(uint64(len(vertex) / len(ID{})))
 	if r.bad || n*uint64(len(ID{})) > uint64(len(r.b)) {
 		return nil, nil, fmt.Errorf("vertex of %d bytes claims more links than it holds: %w", len(vertex), ErrCorrupt)
 	}
@@ -44,17 +45,21 @@ func Links(vertex []byte) ([]ID, error) {
 	return links, err
 }
 
-// A reader takes fields off the front of an encoding; the first failure sticks.
-type reader struct {
+// Fields takes fields off the front of a vertex's payload; the first failure
+// sticks, and all that is taken after it is zero.
+type Fields struct {
 	b   []byte
 	bad bool
 }
 
-// uvarint takes a number up to most. A number has one encoding, the shortest:
+// NewFields starts at the front of payload.
+func NewFields(payload []byte) *Fields { return &Fields{b: payload} }
+
+// Uvarint takes a number up to most. A number has one encoding, the shortest:
 // equal vertices must be equal bytes.
-func (r *reader) uvarint(most uint64) uint64 {
+func (r *Fields) Uvarint(most uint64) uint64 {
 	v, n := binary.Uvarint(r.b)
-	if n <= 0 || v > most || n > 1 && r.b[n-1] == 0 {
+	if r.bad || n <= 0 || v > most || n > 1 && r.b[n-1] == 0 {
 		r.bad = true
 		return 0
 	}
@@ -62,12 +67,37 @@ func (r *reader) uvarint(most uint64) uint64 {
 	return v
 }
 
-func (r *reader) byte() byte {
-	if len(r.b) == 0 {
-		r.bad = true
-		return 0
+// Varint takes a signed number, zigzag-encoded in its shortest form.
+func (r *Fields) Varint() int64 {
+	u := r.Uvarint(math.MaxUint64)
+	v := int64(u >> 1)
+	if u&1 != 0 {
+		v = ^v
 	}
-	c := r.b[0]
-	r.b = r.b[1:]
-	return c
+	return v
 }
+
+// Byte takes one byte.
+func (r *Fields) Byte() byte {
+	if b := r.Bytes(1); b != nil {
+		return b[0]
+	}
+	return 0
+}
+
+// Bytes takes n bytes, which alias the payload.
+func (r *Fields) Bytes(n uint64) []byte {
+	if r.bad || n > uint64(len(r.b)) {
+		r.bad = true
+		return nil
+	}
+	b := r.b[:n]
+	r.b = r.b[n:]
+	return b
+}
+
+// Left returns how many bytes have not been taken.
+func (r *Fields) Left() int { return len(r.b) }
+
+// Bad reports whether a field was not what it had to be.
+func (r *Fields) Bad() bool { return r.bad }

@@ -1,0 +1,122 @@
+package graph
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// A Policy says which snapshots stay. Each number keeps the newest snapshot of
+// so many of the last hours, days, weeks, months or years that have one, Last
+// the newest of all; negative numbers mean all. A snapshot that any rule keeps
+// stays.
+type Policy struct {
+	Last    int      `json:"last,omitempty"`
+	Hourly  int      `json:"hourly,omitempty"`
+	Daily   int      `json:"daily,omitempty"`
+	Weekly  int      `json:"weekly,omitempty"` // weeks of ISO 8601, from Monday
+	Monthly int      `json:"monthly,omitempty"`
+	Yearly  int      `json:"yearly,omitempty"`
+	Tags    []string `json:"tags,omitempty"` // all snapshots with any of these
+}
+
+// Empty reports whether the policy has no rule. It would keep nothing; callers
+// refuse it.
+func (p Policy) Empty() bool {
+	return p.Last == 0 && p.Hourly == 0 && p.Daily == 0 && p.Weekly == 0 && p.Monthly == 0 && p.Yearly == 0 && len(p.Tags) == 0
+}
+
+// A Candidate is a snapshot that a policy judges.
+type Candidate struct {
+	Name    string
+	Created time.Time // in the time zone whose hours and days count
+	Tags    []string
+	Held    bool // it stays whatever the policy says
+}
+
+// A Verdict says whether a snapshot stays, and why.
+type Verdict struct {
+	Candidate
+	Keep    bool     `json:"keep"`
+	Reasons []string `json:"reasons"` // rules that keep it, such as "daily"
+}
+
+// A rule keeps the newest snapshot of each of n periods; period names the one
+// that a time is in.
+type rule struct {
+	name   string
+	n      int
+	period func(t time.Time, i int) string
+	last   string
+}
+
+func (p Policy) rules() []rule {
+	layout := func(l string) func(time.Time, int) string {
+		return func(t time.Time, _ int) string { return t.Format(l) }
+	}
+	return []rule{
+		{name: "last", n: p.Last, period: func(_ time.Time, i int) string { return fmt.Sprint(i) }},
+		{name: "hourly", n: p.Hourly, period: layout("2006-01-02 15 -0700")},
+		{name: "daily", n: p.Daily, period: layout("2006-01-02")},
+		{name: "weekly", n: p.Weekly, period: func(t time.Time, _ int) string {
+			year, week := t.ISOWeek()
+			return fmt.Sprint(year, " ", week)
+		}},
+		{name: "monthly", n: p.Monthly, period: layout("2006-01")},
+		{name: "yearly", n: p.Yearly, period: layout("2006")},
+	}
+}
+
+// Retain judges snapshots by a policy and returns a verdict for each, the
+// newest first; equal times are ordered by name. A rule that has room left when
+// it comes to the oldest snapshot keeps that too, so that a long history does
+// not start anew every year. It is a pure function of its arguments, and judges
+// what it has kept as it did before.
+func Retain(p Policy, snapshots []Candidate) []Verdict {
+	verdicts := make([]Verdict, len(snapshots))
+	for i, s := range snapshots {
+		verdicts[i].Candidate = s
+	}
+	slices.SortStableFunc(verdicts, func(a, b Verdict) int {
+		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(b.Name, a.Name))
+	})
+	rules := p.rules()
+	for i := range verdicts {
+		v := &verdicts[i]
+		for k := range rules {
+			if why := rules[k].keeps(v.Created, i, i == len(verdicts)-1); why != "" {
+				v.Reasons = append(v.Reasons, why)
+			}
+		}
+		for _, tag := range p.Tags {
+			if slices.Contains(v.Tags, tag) {
+				v.Reasons = append(v.Reasons, "tag "+tag)
+			}
+		}
+		if v.Held {
+			v.Reasons = append(v.Reasons, "hold")
+		}
+		v.Keep = len(v.Reasons) > 0
+	}
+	return verdicts
+}
+
+func (r *rule) keeps(t time.Time, i int, oldest bool) (why string) {
+	if r.n == 0 {
+		return ""
+	}
+	period, name := r.period(t, i), r.name
+	switch {
+	case period != r.last:
+		r.last = period
+	case oldest:
+		name = "oldest, " + name
+	default:
+		return ""
+	}
+	if r.n > 0 {
+		r.n--
+	}
+	return name
+}
