@@ -9,6 +9,8 @@ import (
 	"github.com/quarxtor/quarxfs/fs"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/store/simulate"
 )
 
 // The errors of the command line itself.
@@ -31,7 +33,7 @@ var exits = []struct {
 	meaning string
 	errs    []error
 }{
-	{2, "wrong use: flags, arguments or settings", []error{errUsage, errNoStore, store.ErrConfig, remote.ErrRequest}},
+	{2, "wrong use: flags, arguments or settings", []error{errUsage, errNoStore, store.ErrConfig, remote.ErrRequest, simulate.ErrOptions, chunk.ErrConfig}},
 	{3, "there is no QuarXFS store", []error{store.ErrNotStore}},
 	{4, "the store is in use by another process", []error{store.ErrLocked}},
 	{5, "the store was made by a newer QuarXFS", []error{store.ErrNewer}},
@@ -44,6 +46,7 @@ var exits = []struct {
 	{12, "init: the directory is not empty or a store already", []error{store.ErrExists, store.ErrNotEmpty}},
 	{13, "the daemon does not answer", []error{errNoAnswer}},
 	{14, "scrub or fsck found damage", []error{errDamage}},
+	{15, "simulate: not all could be read", []error{errLeftOut}},
 	{130, "interrupted", []error{context.Canceled}},
 }
 

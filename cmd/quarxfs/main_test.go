@@ -49,6 +49,7 @@ func TestScripts(t *testing.T) {
 			"killed":  cmdKilled,
 			"tmpfs":   cmdTmpfs,
 			"mounted": cmdMounted,
+			"agree":   cmdAgree,
 		},
 	})
 }
