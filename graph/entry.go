@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -32,6 +33,7 @@ type Entry struct {
 	Data     int64  // of these, those not in holes
 	Entries  int64  // of a directory: names in it
 	Subdirs  int64  // of these, directories
+	Below    Sums   // of a directory
 	Atime    Time
 	Mtime    Time
 	Ctime    Time
@@ -46,6 +48,44 @@ type Entry struct {
 	// Link leads to the content: of a directory its tree, of a regular file of
 	// one byte or more its file vertex or only block. Others have none.
 	Link Link
+}
+
+// Sums are over all that is below a directory. A file with several names counts
+// in Linked only, once for each name.
+type Sums struct {
+	Files  int64 `json:"files"` // regular files
+	Dirs   int64 `json:"directories"`
+	Others int64 `json:"others"`        // symbolic links, devices, sockets, FIFOs
+	Bytes  int64 `json:"logical_bytes"` // of regular files
+	Data   int64 `json:"data_bytes"`    // of these, those not in holes
+	Linked int64 `json:"links"`         // names of files with several names
+}
+
+func (s *Sums) fields() []*int64 {
+	return []*int64{&s.Files, &s.Dirs, &s.Others, &s.Bytes, &s.Data, &s.Linked}
+}
+
+// Add adds o, sign times.
+func (s *Sums) Add(o Sums, sign int64) {
+	to := s.fields()
+	for i, n := range o.fields() {
+		*to[i] += sign * *n
+	}
+}
+
+// Sum returns what an entry adds to the sums of its directory.
+func (e *Entry) Sum() Sums {
+	switch {
+	case e.Ident != 0:
+		return Sums{Linked: 1}
+	case e.IsDir():
+		s := e.Below
+		s.Dirs++
+		return s
+	case e.IsFile():
+		return Sums{Files: 1, Bytes: e.Size, Data: e.Data}
+	}
+	return Sums{Others: 1}
 }
 
 // A Link is an edge to what has the bytes; its zero value is none.
@@ -123,6 +163,8 @@ func (e *Entry) check() (why string) {
 		return "impossible sizes"
 	case e.Entries < 0 || e.Subdirs < 0 || e.Subdirs > e.Entries:
 		return "impossible numbers of entries"
+	case slices.ContainsFunc(e.Below.fields(), func(n *int64) bool { return *n < 0 }):
+		return "negative sums"
 	case typ == syscall.S_IFLNK && (e.Target == "" || len(e.Target) > MaxTarget || strings.Contains(e.Target, "\x00")):
 		return "a symbolic link without a possible target"
 	case len(e.Xattrs) > 0 && e.XattrLink.Kind != 0:
@@ -159,7 +201,7 @@ func (e *Entry) strays() (why string) {
 	switch {
 	case typ != syscall.S_IFREG && (e.Size != 0 || e.Data != 0):
 		return "a size of what is no file"
-	case typ != syscall.S_IFDIR && (e.Entries != 0 || e.Subdirs != 0):
+	case typ != syscall.S_IFDIR && (e.Entries != 0 || e.Subdirs != 0 || e.Below != Sums{}):
 		return "entries in what is no directory"
 	case !device && e.Rdev != 0:
 		return "a device number of what is no device"
@@ -205,6 +247,9 @@ func (e *Entry) appendBody(b []byte) []byte {
 	case syscall.S_IFDIR:
 		b = binary.AppendUvarint(b, uint64(e.Entries))
 		b = binary.AppendUvarint(b, uint64(e.Subdirs))
+		for _, n := range e.Below.fields() {
+			b = binary.AppendUvarint(b, uint64(*n))
+		}
 	case syscall.S_IFCHR, syscall.S_IFBLK:
 		b = binary.AppendUvarint(b, uint64(e.Rdev))
 	case syscall.S_IFLNK:
@@ -239,6 +284,9 @@ func (e *Entry) readBody(r *store.Fields, links []ID) (left []ID, why string) {
 		e.Size, e.Data = int64(r.Uvarint(math.MaxInt64)), int64(r.Uvarint(math.MaxInt64))
 	case syscall.S_IFDIR:
 		e.Entries, e.Subdirs = int64(r.Uvarint(math.MaxInt64)), int64(r.Uvarint(math.MaxInt64))
+		for _, n := range e.Below.fields() {
+			*n = int64(r.Uvarint(math.MaxInt64))
+		}
 	case syscall.S_IFCHR, syscall.S_IFBLK:
 		e.Rdev = uint32(r.Uvarint(math.MaxUint32))
 	case syscall.S_IFLNK:
@@ -303,7 +351,7 @@ func (e *Entry) Equal(f *Entry) bool {
 	}
 	return e.Name == f.Name && e.Mode == f.Mode && e.Ident == f.Ident && e.Nlink == f.Nlink && e.UID == f.UID &&
 		e.GID == f.GID && e.Rdev == f.Rdev && e.Size == f.Size && e.Data == f.Data && e.Entries == f.Entries &&
-		e.Subdirs == f.Subdirs && e.Atime == f.Atime && e.Mtime == f.Mtime && e.Ctime == f.Ctime &&
+		e.Subdirs == f.Subdirs && e.Below == f.Below && e.Atime == f.Atime && e.Mtime == f.Mtime && e.Ctime == f.Ctime &&
 		e.Btime == f.Btime && e.Target == f.Target && e.XattrLink == f.XattrLink && e.Link == f.Link
 }
 

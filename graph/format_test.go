@@ -26,7 +26,7 @@ func goldenDir() (*node, string) {
 		{key: "also", entries: 1, entry: &Entry{Name: "also", Mode: syscall.S_IFREG, Ident: 300}},
 		{key: "link", entries: 1, entry: &Entry{Name: "link", Mode: syscall.S_IFLNK | 0o777, Target: "README"}},
 		{key: "src", entries: 1, entry: &Entry{
-			Name: "src", Mode: syscall.S_IFDIR | 0o755, Entries: 3, Subdirs: 1,
+			Name: "src", Mode: syscall.S_IFDIR | 0o755, Entries: 3, Subdirs: 1, Below: Sums{2, 1, 0, 300, 200, 1},
 			XattrLink: Link{num(3), store.KindData}, Link: Link{num(2), store.KindTree},
 		}},
 	}}
@@ -37,7 +37,7 @@ func goldenDir() (*node, string) {
 		"01 06" + hex.EncodeToString([]byte("user.a")) + "03 313233" +
 		"04" + hex.EncodeToString([]byte("also")) + "20 808002 ac02" +
 		"04" + hex.EncodeToString([]byte("link")) + "00 ffc302 00 00" + times + "06" + hex.EncodeToString([]byte("README")) +
-		"03" + hex.EncodeToString([]byte("src")) + "19 ed8301 00 00" + times + "03 01"
+		"03" + hex.EncodeToString([]byte("src")) + "19 ed8301 00 00" + times + "03 01" + "02 01 00 ac02 c801 01"
 	return n, strings.ReplaceAll(want, " ", "")
 }
 
@@ -52,7 +52,7 @@ func goldenInner() (*node, string) {
 
 func goldenSnapshot() (Snapshot, string) {
 	s := Snapshot{
-		Root:    Entry{Mode: syscall.S_IFDIR | 0o755, Entries: 4, Subdirs: 1, Link: Link{num(1), store.KindTree}},
+		Root:    Entry{Mode: syscall.S_IFDIR | 0o755, Entries: 4, Subdirs: 1, Below: Sums{1, 1, 3, 300, 200, 1}, Link: Link{num(1), store.KindTree}},
 		Table:   num(2),
 		Parents: []ID{num(9)},
 		Created: Time{1_764_000_000, 0},
@@ -66,7 +66,7 @@ func goldenSnapshot() (Snapshot, string) {
 		},
 	}
 	want := "02" + num(1).String() + num(2).String() + "01 01" +
-		"01 ed8301 00 00" + "00 00 00 00 00 00 00 00" + "04 01" +
+		"01 ed8301 00 00" + "00 00 00 00 00 00 00 00" + "04 01" + "01 01 03 ac02 c801 01" +
 		"01" + num(9).String() + "8084a4920d 00" + "01 76" + "04 686f7374" + "05 6669727374" +
 		"02 01 61 01 62" + "01 02 03 ac02 c801 9003 64 32 28 1e bf3e"
 	return s, strings.ReplaceAll(want, " ", "")
@@ -109,7 +109,7 @@ func TestWorkedSizes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, x := range map[string][2]int{
-		"directory": {len(dir.encode()), 205}, "inner": {len(inner.encode()), 88}, "snapshot": {len(snap), 155},
+		"directory": {len(dir.encode()), 213}, "inner": {len(inner.encode()), 88}, "snapshot": {len(snap), 163},
 		"empty": {len((&node{}).encode()), 4},
 	} {
 		if x[0] != x[1] {

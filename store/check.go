@@ -33,12 +33,13 @@ const maxProblems = 1000
 
 // A Report is what a check found.
 type Report struct {
-	Blocks   int64     `json:"blocks"` // vertices among them
-	Vertices int64     `json:"vertices"`
-	Objects  int64     `json:"objects"`
-	Segments int64     `json:"segments"`
-	Count    int64     `json:"problem_count"`
-	Problems []Problem `json:"problems"`
+	Blocks    int64     `json:"blocks"` // vertices among them
+	Vertices  int64     `json:"vertices"`
+	Objects   int64     `json:"objects"`
+	Snapshots int64     `json:"snapshots"`
+	Segments  int64     `json:"segments"`
+	Count     int64     `json:"problem_count"`
+	Problems  []Problem `json:"problems"`
 }
 
 func (r *Report) add(invariant, subject, format string, args ...any) {
@@ -96,13 +97,15 @@ type checker struct {
 }
 
 func (c *checker) run(ctx context.Context) error {
-	steps := []func(context.Context) error{c.index, c.zeroRows, c.objectRows, c.segmentRows, c.records, c.references}
+	steps := []func(context.Context) error{c.index, c.zeroRows, c.objectRows, c.snapshotRows, c.segmentRows, c.records, c.references}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
 		}
 	}
-	if stored := c.s.totalsNow(); stored != c.totals {
+	stored := c.s.totalsNow()
+	c.totals.Appended = stored.Appended // nothing else says it
+	if stored != c.totals {
 		c.report.add("totals", "index", "the totals row says %+v, the rows add up to %+v", stored, c.totals)
 	}
 	return nil
@@ -189,6 +192,24 @@ func (c *checker) objectRows(ctx context.Context) error {
 		}
 		if err != nil {
 			c.report.add("row", fmt.Sprintf("%x", key), "%v", err)
+		}
+		return nil
+	})
+}
+
+// snapshotRows sees that every snapshot's name leads to one.
+func (c *checker) snapshotRows(ctx context.Context) error {
+	return c.scan(ctx, keySnapshot, func(key, value []byte) error {
+		r, err := decodeSnapshotRef(string(key[1:]), value)
+		if err != nil {
+			c.report.add("row", fmt.Sprintf("%x", key), "%v", err)
+			return nil
+		}
+		c.report.Snapshots++
+		if e, err := c.s.Lookup(r.ID); err != nil {
+			c.report.add("I5", "snapshot "+r.Name, "%v", err)
+		} else if e.Kind != tiering.Snapshot {
+			c.report.add("I5", "snapshot "+r.Name, "it leads to a %s", e.Kind)
 		}
 		return nil
 	})
@@ -301,6 +322,15 @@ func (c *checker) count(ctx context.Context, ref func(ID)) error {
 	err := c.scan(ctx, keyName, func(key, value []byte) error {
 		if o, err := decodeObject(string(key[1:]), value); err == nil {
 			ref(o.vertexID())
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = c.scan(ctx, keySnapshot, func(key, value []byte) error {
+		if r, err := decodeSnapshotRef(string(key[1:]), value); err == nil {
+			ref(r.vertexID())
 		}
 		return nil
 	})

@@ -227,6 +227,7 @@ func (r *resolver) change(id ID, c change) error {
 		if err := r.segment(e.Loc.Segment, e.Stored(), e.Stored()); err != nil {
 			return err
 		}
+		r.totals.Appended.add(e)
 	} else {
 		r.totals.count(old, -1)
 		if err := r.relocate(id, &e, c.move); err != nil {

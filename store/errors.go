@@ -12,6 +12,8 @@ var (
 	ErrCorrupt   = errors.New("stored bytes do not match their ID")
 	ErrNotStore  = errors.New("not a QuarXFS store")
 	ErrExists    = errors.New("already a QuarXFS store")
+	ErrNameTaken = errors.New("the name is taken")
+	ErrHeld      = errors.New("the snapshot is held")
 	ErrNotEmpty  = errors.New("directory is not empty")
 	ErrNewer     = errors.New("store was made by a newer QuarXFS")
 	ErrDamaged   = errors.New("superblock is damaged")

@@ -137,12 +137,16 @@ func FuzzRows(f *testing.F) {
 	})
 }
 
-// A totals row of before there were objects is still read.
+// A totals row of before there were objects, or a sum of all that came, is still read.
 func TestShorterTotals(t *testing.T) {
-	full := Totals{Zero: 4, Objects: objects{2, 3}}
-	got, err := decodeTotals(full.encode()[:len(full.encode())-16])
-	if err != nil || got != (Totals{Zero: 4}) {
-		t.Errorf("decoded %+v, %v", got, err)
+	full := Totals{Zero: 4, Objects: objects{2, 3}, Appended: Appended{5, 6, 7, 8}}
+	for cut, want := range map[int]Totals{
+		0: full, 32: {Zero: 4, Objects: objects{2, 3}}, 48: {Zero: 4},
+	} {
+		got, err := decodeTotals(full.encode()[:len(full.encode())-cut])
+		if err != nil || got != want {
+			t.Errorf("without %d bytes: decoded %+v, %v", cut, got, err)
+		}
 	}
 }
 

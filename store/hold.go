@@ -69,6 +69,20 @@ func (s *Store) Hold() (release func()) {
 	}
 }
 
+// KeepAll has the sweep stand still until the function that it returns is called
+// once: for whoever builds on what was referred to at one instant, and may not be
+// any more. Meanwhile nothing that is deleted gives space back.
+func (s *Store) KeepAll() (release func()) {
+	s.pend.Lock()
+	defer s.pend.Unlock()
+	s.pend.keepers++
+	return func() {
+		s.pend.Lock()
+		defer s.pend.Unlock()
+		s.pend.keepers--
+	}
+}
+
 // A Pin keeps chosen blocks from the sweep, for as long as it takes. It lives
 // in memory only: after a crash the sweep takes what nothing refers to. A Pin
 // is for one goroutine at a time.

@@ -11,14 +11,15 @@ import (
 // The first byte of a key says what the row is. fs/meta owns the upper-case
 // letters. docs/format/database.md lists all of them.
 const (
-	keyBlock   = 'b' // ID -> Entry
-	keyZero    = 'z' // ID of a block that nothing refers to -> nothing
-	keySegment = 'g' // segment number -> bytes and live bytes
-	keyName    = 'n' // object name -> objectRow
-	keyObject  = 'o' // object ID, name -> nothing
-	keyTotals  = 't' // -> totals of the index
-	keyBad     = 'x' // ID of a block that cannot be read -> when and why
-	keyScrub   = 'u' // -> scrubCursor
+	keyBlock    = 'b' // ID -> Entry
+	keyZero     = 'z' // ID of a block that nothing refers to -> nothing
+	keySegment  = 'g' // segment number -> bytes and live bytes
+	keyName     = 'n' // object name -> objectRow
+	keyObject   = 'o' // object ID, name -> nothing
+	keySnapshot = 's' // name of a snapshot -> SnapshotRef
+	keyTotals   = 't' // -> totals of the index
+	keyBad      = 'x' // ID of a block that cannot be read -> when and why
+	keyScrub    = 'u' // -> scrubCursor
 )
 
 // An Entry is a block's row in the index: where it is, what it is, and how many

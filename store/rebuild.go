@@ -35,6 +35,7 @@ type Rebuilt struct {
 	Blocks    int64  `json:"blocks"`      // distinct sound ones
 	Bad       int64  `json:"bad_records"`
 	Objects   int64  `json:"objects"` // with the names that they had
+	Snapshots int64  `json:"snapshots"`
 	Loose     int64  `json:"loose"`   // blocks that belong to no named object
 	Missing   int64  `json:"missing"` // blocks that vertices link to, and that no segment has
 	Old       string `json:"old_database,omitempty"`
@@ -68,7 +69,7 @@ func Rebuild(ctx context.Context, dir string, o RebuildOptions) (done Rebuilt, e
 	if err := os.RemoveAll(fresh); err != nil {
 		return done, errors.Join(err, s.lock.Unlock())
 	}
-	b := rebuilder{repairer: repairer{s: s, rows: make(map[ID]Entry), counts: make(map[ID]uint64), names: make(map[string]ObjectInfo)}, o: o}
+	b := rebuilder{repairer: repairer{s: s, rows: make(map[ID]Entry), counts: make(map[ID]uint64), names: make(map[string]ObjectInfo), snaps: make(map[string]SnapshotRef)}, o: o}
 	if err = s.open(); err == nil {
 		err = b.run(ctx)
 	}
@@ -102,6 +103,7 @@ func (b *rebuilder) run(ctx context.Context) error {
 	}
 	b.found.Blocks = int64(len(b.rows))
 	b.found.Objects = int64(len(b.names))
+	b.found.Snapshots = int64(len(b.snaps))
 	for _, links := range b.links {
 		for _, child := range links {
 			b.counts[child]++
@@ -109,6 +111,9 @@ func (b *rebuilder) run(ctx context.Context) error {
 	}
 	for _, o := range b.names {
 		b.counts[o.vertexID()]++
+	}
+	for _, n := range b.snaps {
+		b.counts[n.vertexID()]++
 	}
 	if err := b.loose(); err != nil {
 		return err
@@ -123,7 +128,7 @@ func (b *rebuilder) run(ctx context.Context) error {
 		e.Refs = n
 		b.rows[id] = e
 	}
-	for _, step := range []func(context.Context) error{b.fixRows, b.fixZeroRows, b.fixNames, b.fixSums} {
+	for _, step := range []func(context.Context) error{b.fixRows, b.fixZeroRows, b.fixNames, b.fixSnapshots, b.fixSums} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -184,8 +189,15 @@ func (b *rebuilder) record(loc tiering.Location) error {
 	return nil
 }
 
-// named lets the latest object have a name.
+// named lets the latest object or snapshot have a name.
 func (b *rebuilder) named(plain []byte) {
+	if r, err := decodeSnapshotName(plain); err == nil {
+		old, ok := b.snaps[r.Name]
+		if !ok || r.Set.After(old.Set) || r.Set.Equal(old.Set) && r.ID.String() > old.ID.String() {
+			b.snaps[r.Name] = r
+		}
+		return
+	}
 	o, err := decodeNameVertex(plain)
 	if err != nil {
 		return

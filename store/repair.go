@@ -41,6 +41,7 @@ type repairer struct {
 	rows   map[ID]Entry
 	counts map[ID]uint64
 	names  map[string]ObjectInfo
+	snaps  map[string]SnapshotRef
 }
 
 func (r *repairer) did(format string, args ...any) {
@@ -48,8 +49,8 @@ func (r *repairer) did(format string, args ...any) {
 }
 
 func (r *repairer) run(ctx context.Context) error {
-	r.rows, r.names = make(map[ID]Entry), make(map[string]ObjectInfo)
-	steps := []func(context.Context) error{r.loadRows, r.restoreRows, r.loadNames, r.restoreMissing, r.makeNames, r.addGhosts, r.keepLost, r.fixRows, r.fixZeroRows, r.fixNames, r.fixSums}
+	r.rows, r.names, r.snaps = make(map[ID]Entry), make(map[string]ObjectInfo), make(map[string]SnapshotRef)
+	steps := []func(context.Context) error{r.loadRows, r.restoreRows, r.loadNames, r.loadSnapshots, r.restoreMissing, r.makeNames, r.addGhosts, r.keepLost, r.fixRows, r.fixZeroRows, r.fixNames, r.fixSnapshots, r.fixSums}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
@@ -240,6 +241,9 @@ func (r *repairer) count(ctx context.Context) error {
 	for _, o := range r.names {
 		ref(o.vertexID())
 	}
+	for _, n := range r.snaps {
+		ref(n.vertexID())
+	}
 	for _, e := range r.rows {
 		if e.Kind == tiering.Data {
 			continue
@@ -260,7 +264,12 @@ func (r *repairer) count(ctx context.Context) error {
 // makeNames makes the vertices of names that have none, and has them counted.
 func (r *repairer) makeNames(ctx context.Context) error {
 	for _, o := range r.names {
-		if err := r.putName(o); err != nil {
+		if err := r.putName(o.vertex()); err != nil {
+			return err
+		}
+	}
+	for _, n := range r.snaps {
+		if err := r.putName(n.vertex()); err != nil {
 			return err
 		}
 	}
@@ -274,17 +283,16 @@ func (r *repairer) name(name string, id ID) error {
 	r.names[name] = o
 	r.counts[id]++
 	r.counts[o.vertexID()] = 1
-	return r.putName(o)
+	return r.putName(o.vertex())
 }
 
 // putName stores the vertex of a name, if it is not there. The commit makes it
 // durable before the rows.
-func (r *repairer) putName(o ObjectInfo) error {
-	id := o.vertexID()
+func (r *repairer) putName(plain []byte) error {
+	id := sum(tiering.Named, plain)
 	if _, ok := r.rows[id]; ok {
 		return nil
 	}
-	plain := o.vertex()
 	codec, loc, err := r.s.appendRecord(tiering.Named, id, plain)
 	if err != nil {
 		return err
@@ -443,6 +451,7 @@ func (r *repairer) fixSums(ctx context.Context) error {
 		r.s.db.Set(segmentKey(n), segmentRow{bytes, bytes}.encode())
 		r.did("%s: %d bytes are in use, and no row said so", segmentName(n), bytes)
 	}
+	t.Appended = r.s.totalsNow().Appended // nothing else says it
 	if r.s.totalsNow() != t {
 		r.did("the totals were added up anew")
 	}

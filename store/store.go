@@ -116,6 +116,7 @@ type Store struct {
 		changes map[ID]change
 		fresh   map[uint64]int // segment -> blocks appended and not yet committed
 		holds   holds
+		keepers int     // callers of KeepAll
 		objects objects // what Totals.Objects gains
 	}
 	frozen        map[ID]change // guarded by commitMu: changes of a commit that has not been written

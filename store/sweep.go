@@ -139,6 +139,9 @@ func (s *Store) sweepStep(ids []ID, links map[ID][]ID, total *Swept) error {
 	defer s.gate.RUnlock()
 	s.pend.Lock()
 	defer s.pend.Unlock()
+	if s.pend.keepers > 0 {
+		return nil
+	}
 	for i, id := range ids {
 		if s.busy(id) {
 			continue

@@ -27,6 +27,39 @@ type Totals struct {
 	Refs       [33]int64 `json:"refcount_histogram"`
 	Entropies  [17]int64 `json:"entropy_histogram"`
 	Objects    objects   `json:"objects"`
+	Appended   Appended  `json:"appended"`
+}
+
+// Appended is what was stored since the store was made: data blocks that were
+// new when they came, whether or not they are still there.
+type Appended struct {
+	Blocks  int64 `json:"blocks"`
+	Raw     int64 `json:"raw_bytes"`
+	Stored  int64 `json:"stored_bytes"`
+	Entropy int64 `json:"entropy"` // sum of plain bytes times entropy, in 1/255 of 8 bits a byte
+}
+
+func (a *Appended) add(e Entry) {
+	if e.Kind != tiering.Data {
+		return
+	}
+	a.Blocks++
+	a.Raw += int64(e.Raw)
+	a.Stored += e.Stored()
+	a.Entropy += int64(e.Raw) * int64(e.Entropy)
+}
+
+// Since returns what was stored after an earlier value.
+func (a Appended) Since(earlier Appended) Appended {
+	return Appended{a.Blocks - earlier.Blocks, a.Raw - earlier.Raw, a.Stored - earlier.Stored, a.Entropy - earlier.Entropy}
+}
+
+// EntropyMilli is the mean entropy, in 1/1000 bit a byte.
+func (a Appended) EntropyMilli() int64 {
+	if a.Raw <= 0 {
+		return 0
+	}
+	return min(8000, int64(float64(a.Entropy)/float64(a.Raw)*8000/255+0.5))
 }
 
 type objects struct {

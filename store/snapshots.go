@@ -1,0 +1,281 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/tiering"
+)
+
+// MaxSnapshotName is the longest name of a snapshot, in bytes.
+const MaxSnapshotName = 255
+
+// A SnapshotRef is a name that keeps a snapshot. What a snapshot is, package
+// graph knows; the store keeps names and what they lead to.
+type SnapshotRef struct {
+	Name string    `json:"name"`
+	ID   ID        `json:"id"`
+	Set  time.Time `json:"-"` // when the name was last set
+	Held bool      `json:"held,omitempty"`
+}
+
+// A snapshot's name has a row and, so that it survives the loss of the database
+// (I9), a name vertex of version 2. The row refers to the vertex, which can be made from it, and
+// the vertex to the snapshot. The vertex's payload is
+//
+//	+---------+-------+----------+------+
+//	| version | flags | set (ms) | name |
+//	+---------+-------+----------+------+
+const (
+	snapshotNameVersion = 2
+	snapshotHeld        = 1
+)
+
+func (r SnapshotRef) flags() byte {
+	if r.Held {
+		return snapshotHeld
+	}
+	return 0
+}
+
+func (r SnapshotRef) vertex() []byte {
+	b := AppendLinks(make([]byte, 0, 64+len(r.Name)), []ID{r.ID})
+	b = append(b, snapshotNameVersion, r.flags())
+	b = binary.AppendVarint(b, r.Set.UnixMilli())
+	return append(b, r.Name...)
+}
+
+func (r SnapshotRef) vertexID() ID { return sum(tiering.Named, r.vertex()) }
+
+// decodeSnapshotName is the reverse of vertex. The error is ErrCorrupt.
+func decodeSnapshotName(b []byte) (SnapshotRef, error) {
+	links, payload, err := SplitVertex(b)
+	if err != nil {
+		return SnapshotRef{}, err
+	}
+	if len(links) != 1 || len(payload) < 3 || payload[0] != snapshotNameVersion {
+		return SnapshotRef{}, fmt.Errorf("name vertex: %w", ErrCorrupt)
+	}
+	r := SnapshotRef{ID: links[0]}
+	rest, err := r.readFlags(payload[1:])
+	if err == nil && ValidSnapshotName(string(rest)) != nil {
+		err = ErrCorrupt
+	}
+	if err != nil {
+		return r, fmt.Errorf("name vertex of a snapshot: %w", err)
+	}
+	r.Name = string(rest)
+	return r, nil
+}
+
+func (r *SnapshotRef) readFlags(b []byte) (rest []byte, err error) {
+	if len(b) < 2 || b[0]&^snapshotHeld != 0 {
+		return nil, ErrCorrupt
+	}
+	r.Held = b[0]&snapshotHeld != 0
+	ms, n := binary.Varint(b[1:])
+	if n <= 0 || n > 1 && b[n] == 0 {
+		return nil, ErrCorrupt
+	}
+	r.Set = time.UnixMilli(ms)
+	return b[1+n:], nil
+}
+
+// encode makes the row of a snapshot's name: ID, flags, when it was set.
+func (r SnapshotRef) encode() []byte {
+	b := append(make([]byte, 0, len(r.ID)+8), r.ID[:]...)
+	b = append(b, r.flags())
+	return binary.AppendVarint(b, r.Set.UnixMilli())
+}
+
+func decodeSnapshotRef(name string, b []byte) (SnapshotRef, error) {
+	r := SnapshotRef{Name: name}
+	if len(b) < len(r.ID) {
+		return r, fmt.Errorf("row of snapshot %q: %w", name, ErrCorrupt)
+	}
+	copy(r.ID[:], b)
+	rest, err := r.readFlags(b[len(r.ID):])
+	if err != nil || len(rest) != 0 {
+		return r, fmt.Errorf("row of snapshot %q: %w", name, ErrCorrupt)
+	}
+	return r, nil
+}
+
+func snapshotKey(name string) []byte { return append([]byte{keySnapshot}, name...) }
+
+// ValidSnapshotName reports why a snapshot cannot have a name: it has to do as
+// the name of a file, and to stand before a colon and a path. ErrConfig.
+func ValidSnapshotName(name string) error {
+	switch {
+	case name == "" || name == "." || name == "..":
+		return fmt.Errorf("snapshot name %q: %w", name, ErrConfig)
+	case len(name) > MaxSnapshotName:
+		return fmt.Errorf("a snapshot name of %d bytes, the most is %d: %w", len(name), MaxSnapshotName, ErrConfig)
+	case !utf8.ValidString(name) || strings.ContainsAny(name, "/:") || strings.ContainsFunc(name, unicode.IsControl):
+		return fmt.Errorf("snapshot name %q has a slash, a colon or control characters, or is not UTF-8: %w", name, ErrConfig)
+	}
+	return nil
+}
+
+// Snapshot returns the snapshot that has exactly this name, or ErrNotFound.
+func (s *Store) Snapshot(name string) (SnapshotRef, error) {
+	b, err := s.db.Get(snapshotKey(name))
+	if name == "" || errors.Is(err, db.ErrNotFound) {
+		return SnapshotRef{}, fmt.Errorf("snapshot %q: %w", name, ErrNotFound)
+	}
+	if err != nil {
+		return SnapshotRef{}, err
+	}
+	return decodeSnapshotRef(name, b)
+}
+
+// Snapshots calls fn for every snapshot's name, in order of names, as all were
+// when it was called. An error of fn ends it and is returned, except ErrStop.
+func (s *Store) Snapshots(ctx context.Context, fn func(SnapshotRef) error) error {
+	return s.db.ScanPrefix([]byte{keySnapshot}, func(key, value []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		r, err := decodeSnapshotRef(string(key[1:]), value)
+		if err != nil {
+			return err
+		}
+		return fn(r)
+	})
+}
+
+// NameSnapshot gives a snapshot a name, which keeps it. Call it inside Update,
+// with the vertex held or pinned. Errors: ErrNameTaken, ErrConfig for a name that no
+// snapshot can have, those of Put.
+func (s *Store) NameSnapshot(name string, id ID) error {
+	if err := ValidSnapshotName(name); err != nil {
+		return err
+	}
+	s.names.Lock()
+	defer s.names.Unlock()
+	if _, err := s.Snapshot(name); !errors.Is(err, ErrNotFound) {
+		return orTaken(err, name)
+	}
+	return s.changeSnapshot(SnapshotRef{}, SnapshotRef{Name: name, ID: id, Set: s.opts.Now()})
+}
+
+func orTaken(err error, name string) error {
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("snapshot %q: %w", name, ErrNameTaken)
+}
+
+// changeSnapshot puts new, if it has a name, in the place of old, if that has.
+// The caller holds names and is inside Update.
+func (s *Store) changeSnapshot(old, new SnapshotRef) error {
+	if new.Name != "" {
+		release := s.Hold()
+		defer release()
+		id, err := s.Put(tiering.Named, new.vertex())
+		if err != nil {
+			return err
+		}
+		s.Ref(id, 1)
+	}
+	if old.Name != "" {
+		s.Ref(old.vertexID(), -1)
+		s.db.Delete(snapshotKey(old.Name))
+	}
+	if new.Name != "" {
+		s.db.Set(snapshotKey(new.Name), new.encode())
+	}
+	return nil
+}
+
+// editSnapshot changes a name as edit says and makes that durable.
+func (s *Store) editSnapshot(name string, edit func(r SnapshotRef) (SnapshotRef, error)) error {
+	err := s.Update(func() error {
+		s.names.Lock()
+		defer s.names.Unlock()
+		old, err := s.Snapshot(name)
+		if err != nil {
+			return err
+		}
+		fresh, err := edit(old)
+		if err != nil || fresh == old {
+			return err
+		}
+		return s.changeSnapshot(old, fresh)
+	})
+	if err != nil {
+		return err
+	}
+	return s.Commit()
+}
+
+// RemoveSnapshot drops a snapshot's name, durably. The sweep reclaims what
+// nothing else refers to. Errors: ErrNotFound, ErrHeld.
+func (s *Store) RemoveSnapshot(name string) error {
+	return s.editSnapshot(name, func(r SnapshotRef) (SnapshotRef, error) {
+		if r.Held {
+			return r, fmt.Errorf("snapshot %q: %w", name, ErrHeld)
+		}
+		return SnapshotRef{}, nil
+	})
+}
+
+// RenameSnapshot gives a snapshot another name, durably. Errors: ErrNotFound,
+// ErrNameTaken, ErrConfig.
+func (s *Store) RenameSnapshot(name, to string) error {
+	if err := ValidSnapshotName(to); err != nil {
+		return err
+	}
+	return s.editSnapshot(name, func(r SnapshotRef) (SnapshotRef, error) {
+		if name == to {
+			return r, nil
+		}
+		if _, err := s.Snapshot(to); !errors.Is(err, ErrNotFound) {
+			return r, orTaken(err, to)
+		}
+		r.Name, r.Set = to, s.opts.Now()
+		return r, nil
+	})
+}
+
+// HoldSnapshot keeps a snapshot from being removed, or lets go of it. Error:
+// ErrNotFound.
+func (s *Store) HoldSnapshot(name string, held bool) error {
+	return s.editSnapshot(name, func(r SnapshotRef) (SnapshotRef, error) {
+		if r.Held != held {
+			r.Held, r.Set = held, s.opts.Now()
+		}
+		return r, nil
+	})
+}
+
+// loadSnapshots reads the rows of snapshots' names; what is damaged is removed.
+func (r *repairer) loadSnapshots(ctx context.Context) error {
+	return r.scan(ctx, keySnapshot, func(key, value []byte) error {
+		name := string(key[1:])
+		ref, err := decodeSnapshotRef(name, value)
+		if err != nil || ValidSnapshotName(name) != nil {
+			r.s.db.Delete(bytes.Clone(key))
+			r.did("snapshot %q: its row was damaged, and nothing says which snapshot it named", name)
+			return nil
+		}
+		r.snaps[name] = ref
+		return nil
+	})
+}
+
+// fixSnapshots writes the rows of snapshots' names.
+func (r *repairer) fixSnapshots(context.Context) error {
+	for name, ref := range r.snaps {
+		r.s.db.Set(snapshotKey(name), ref.encode())
+	}
+	return nil
+}
