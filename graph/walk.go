@@ -32,7 +32,7 @@ type Edge struct {
 	Role   Role   `json:"role"`
 	Name   string `json:"name,omitempty"`   // of an entry
 	Offset int64  `json:"offset,omitempty"` // of contained bytes, in the part of the file that From is
-	Bytes  int64  `json:"bytes,omitempty"`  // of the file
+	Bytes  int64  `json:"bytes,omitempty"`  // of the file, or of all files below a directory
 	Skip   int64  `json:"skip,omitempty"`   // where they start in the block
 }
 
@@ -122,7 +122,7 @@ func (f Form) Label(key string) string {
 func entryEdges(e *Entry, role Role, name string) []Edge {
 	var edges []Edge
 	if e.Link.Kind != 0 {
-		edges = append(edges, Edge{To: e.Link.ID, Role: role, Name: name, Bytes: e.Size})
+		edges = append(edges, Edge{To: e.Link.ID, Role: role, Name: name, Bytes: e.Size + e.Below.Bytes})
 	}
 	if e.XattrLink.Kind != 0 {
 		edges = append(edges, Edge{To: e.XattrLink.ID, Role: Xattrs, Name: name})

@@ -24,6 +24,7 @@ type Surroundings struct {
 	Volume     func() VolumeStats
 	FUSE       func() FUSE
 	Files      Files
+	Live       Live
 	Namespace  Namespace
 }
 

@@ -36,5 +36,15 @@ type Node interface {
 	// ListObjects calls fn for every object until fn fails.
 	ListObjects(ctx context.Context, fn func(Object) error) error
 
+	Graph
 	Upkeep
+}
+
+// A Graph is a node's hash-graph.
+type Graph interface {
+	// Export calls fn for the nodes of a part of the graph, nearest to its roots
+	// first, then for the edges between them, and last with a Cut if there is
+	// more, until fn fails. ErrRequest; store.ErrNotFound, store.ErrAmbiguous: of
+	// the request's Root.
+	Export(ctx context.Context, r ExportRequest, fn func(ExportItem) error) error
 }

@@ -144,6 +144,7 @@ func (d *daemon) start() (err error) {
 		Mountpoint: o.mountpoint,
 		Volume:     func() remote.VolumeStats { return remote.VolumeStats(d.volume.Stats()) },
 		Files:      volumeFiles{d.volume},
+		Live:       volumeFiles{d.volume},
 		Namespace:  volumeFiles{d.volume},
 		FUSE:       func() remote.FUSE { return remote.FUSE(d.mount.Stats()) },
 	})

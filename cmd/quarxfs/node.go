@@ -65,6 +65,7 @@ func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err er
 	err = fn(remote.NewLocal(st, remote.Surroundings{
 		Volume:    func() remote.VolumeStats { return remote.VolumeStats(vol.Stats()) },
 		Files:     volumeFiles{vol},
+		Live:      volumeFiles{vol},
 		Namespace: volumeFiles{vol},
 	}))
 	if a.tidy {
