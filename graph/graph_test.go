@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"sort"
 	"syscall"
-	"testing"
 
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -94,6 +93,12 @@ func fileEntry(name string, block uint64) *Entry {
 	}
 }
 
+// A tester is testing.T or rapid.T.
+type tester interface {
+	Helper()
+	Fatal(args ...any)
+}
+
 // A dirModel is what a tree should hold.
 type dirModel map[string]*Entry
 
@@ -106,7 +111,7 @@ func (d dirModel) names() []string {
 	return names
 }
 
-func (d dirModel) build(t testing.TB, sink Sink, form Form) TreeRoot {
+func (d dirModel) build(t tester, sink Sink, form Form) TreeRoot {
 	t.Helper()
 	b := NewTreeBuilder(sink, form)
 	for _, name := range d.names() {

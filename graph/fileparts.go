@@ -1,0 +1,233 @@
+package graph
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// A Stretch is bytes of a file: of a block from Skip on, or a hole.
+type Stretch struct {
+	store.Part
+	Off int64 // in the file
+}
+
+// End is the offset of the byte after the stretch.
+func (s *Stretch) End() int64 { return s.Off + s.Len }
+
+// FileStretches calls fn for the stretches of a file's content, in order; they
+// tile it. An error of fn ends it and is returned, except store.ErrStop.
+func FileStretches(ctx context.Context, src Source, content Link, size int64, fn func(Stretch) error) error {
+	c := newFileCursor(src, content, size)
+	for !c.done() {
+		if c.height() > 0 {
+			if err := c.open(ctx); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := fn(c.part()); err != nil {
+			return unlessStop(err)
+		}
+		c.skip(0)
+	}
+	return nil
+}
+
+// A Range is bytes of a file from Off on.
+type Range struct {
+	Off int64 `json:"offset"`
+	Len int64 `json:"bytes"`
+}
+
+// DiffFiles returns the ranges of a file's content that are not the same bytes
+// at the same offset in its content before, as far as their blocks tell: a block
+// that was cut anew counts as changed. Vertices with equal IDs at the same offset
+// are not read. What the file has lost at its end is in no range.
+func DiffFiles(ctx context.Context, src Source, before Link, sizeBefore int64, after Link, sizeAfter int64) ([]Range, error) {
+	a, b := newFileCursor(src, before, sizeBefore), newFileCursor(src, after, sizeAfter)
+	var ranges []Range
+	changed := func(off, n int64) {
+		if k := len(ranges) - 1; k >= 0 && ranges[k].Off+ranges[k].Len == off {
+			ranges[k].Len += n
+		} else {
+			ranges = append(ranges, Range{off, n})
+		}
+	}
+	for !b.done() {
+		if a.done() {
+			changed(b.at, sizeAfter-b.at)
+			break
+		}
+		if h, ok := commonVertex(a, b); ok {
+			a.skip(h)
+			b.skip(h)
+			continue
+		}
+		higher := a
+		if b.height() > a.height() {
+			higher = b
+		}
+		if higher.height() > 0 {
+			if err := higher.open(ctx); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		x, y := a.part(), b.part()
+		n := min(x.Len, y.Len)
+		if x.Hole != y.Hole || !x.Hole && (x.ID != y.ID || x.Skip != y.Skip) {
+			changed(b.at, n)
+		}
+		a.take(n)
+		b.take(n)
+	}
+	return ranges, nil
+}
+
+// commonVertex returns the height of the highest vertex that both cursors are
+// at the start of, at the same offset.
+func commonVertex(a, b *fileCursor) (height int, ok bool) {
+	if a.at != b.at {
+		return 0, false
+	}
+	for h := unread; h >= 1; h-- {
+		if x, ok := a.starts(h); ok {
+			if y, ok := b.starts(h); ok && x == y {
+				return h, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// A fileCursor stands before a part of a file. The height of a part is 0 for a
+// block or hole, and h+1 for a vertex of height h.
+type fileCursor struct {
+	src   Source
+	top   store.Part // all of the file
+	vert  bool       // top is a vertex that has not been read
+	stack []fileFrame
+	at    int64 // in the file
+	in    int64 // bytes taken of the part
+}
+
+type fileFrame struct {
+	store.FileVertex
+	id ID
+	i  int // of the part
+}
+
+// unread is the height of a root that has not been read: above all.
+const unread = maxHeight + 2
+
+func newFileCursor(src Source, content Link, size int64) *fileCursor {
+	return &fileCursor{src: src, top: store.Part{ID: content.ID, Len: size}, vert: content.Kind == store.KindFile}
+}
+
+func (c *fileCursor) done() bool { return c.at >= c.top.Len }
+
+// height returns that of the part that the cursor is before.
+func (c *fileCursor) height() int {
+	switch {
+	case c.done():
+		return 0
+	case len(c.stack) > 0:
+		return c.stack[len(c.stack)-1].Height
+	case c.vert:
+		return unread
+	}
+	return 0
+}
+
+// whole returns the part that the cursor is before or in.
+func (c *fileCursor) whole() store.Part {
+	if len(c.stack) == 0 {
+		return c.top
+	}
+	f := &c.stack[len(c.stack)-1]
+	return f.Parts[f.i]
+}
+
+// part returns what is left of the block or hole.
+func (c *fileCursor) part() Stretch {
+	p := c.whole()
+	p.Len -= c.in
+	if !p.Hole {
+		p.Skip += uint32(c.in)
+	}
+	return Stretch{p, c.at}
+}
+
+// starts returns the vertex, as a part of a height, at the start of which the
+// cursor is, if it is known to be one.
+func (c *fileCursor) starts(height int) (ID, bool) {
+	if c.in != 0 || c.done() {
+		return ID{}, false
+	}
+	if len(c.stack) == 0 {
+		return c.top.ID, c.vert && height == unread
+	}
+	for k := len(c.stack) - 1; k >= 0; k-- {
+		f := &c.stack[k]
+		if f.Height == height {
+			return f.Parts[f.i].ID, true
+		}
+		if f.i != 0 {
+			break
+		}
+		if k == 0 && f.Height+1 == height {
+			return f.id, true
+		}
+	}
+	return ID{}, false
+}
+
+// open reads the vertex that the cursor is before.
+func (c *fileCursor) open(ctx context.Context) error {
+	p := c.whole()
+	b, err := c.src.Get(ctx, p.ID)
+	if err != nil {
+		return fmt.Errorf("file vertex %s: %w", p.ID.Short(), err)
+	}
+	v, err := store.DecodeFileVertex(b)
+	if err != nil {
+		return fmt.Errorf("%s: %w", p.ID, err)
+	}
+	if v.Size != p.Len || len(c.stack) > 0 && v.Height != c.height()-1 {
+		return fmt.Errorf("%s: %w", p.ID, corrupt("file vertex", "it is not what its parent says"))
+	}
+	c.vert = false
+	c.stack = append(c.stack, fileFrame{FileVertex: v, id: p.ID})
+	return nil
+}
+
+// take goes n bytes on in the block or hole, at most to its end.
+func (c *fileCursor) take(n int64) {
+	c.in += n
+	c.at += n
+	if c.in == c.whole().Len {
+		c.next()
+	}
+}
+
+// skip goes behind the part of a height that the cursor is at the start of.
+func (c *fileCursor) skip(height int) {
+	for len(c.stack) > 0 && c.stack[len(c.stack)-1].Height < height {
+		c.stack = c.stack[:len(c.stack)-1]
+	}
+	c.at += c.whole().Len - c.in
+	c.next()
+}
+
+func (c *fileCursor) next() {
+	c.in = 0
+	for k := len(c.stack) - 1; k >= 0; k-- {
+		f := &c.stack[k]
+		if f.i++; f.i < len(f.Parts) {
+			return
+		}
+		c.stack = c.stack[:k]
+	}
+}
