@@ -12,7 +12,6 @@ import (
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/graph/export"
 	"github.com/quarxtor/quarxfs/store"
-	"github.com/quarxtor/quarxfs/store/chunk"
 )
 
 // An ExportRequest says which part of the graph is wanted.
@@ -164,7 +163,8 @@ func (l *Local) exportRoot(ctx context.Context, ref string) (export.Root, error)
 		}
 		return objectRoot(o), nil
 	}
-	if id, perr := chunk.ParseID(ref); perr == nil { // a tree is no object
+	var id store.ID
+	if id.UnmarshalText([]byte(ref)) == nil { // a tree is no object
 		if has, herr := l.store.Has(id); herr != nil || has {
 			return export.Root{ID: id}, herr
 		}
