@@ -318,7 +318,9 @@ func TestDiffFiles(t *testing.T) {
 		for range rapid.IntRange(0, 4).Draw(rt, "edits") {
 			at := rnd.IntN(len(b))
 			fresh := store.Part{ID: fake(1 + rnd.Uint64N(1000)), Len: 1 + rnd.Int64N(20)}
-			switch rnd.IntN(4) {
+			switch rnd.IntN(5) {
+			case 4: // longer: what follows is at another offset
+				b[at].Len++
 			case 0:
 				fresh.Len = b[at].Len
 				b[at] = fresh

@@ -87,11 +87,8 @@ func DiffFiles(ctx context.Context, src Source, before Link, sizeBefore int64, a
 }
 
 // commonVertex returns the height of the highest vertex that both cursors are
-// at the start of, at the same offset.
+// at the start of. Both are at the same offset all the time.
 func commonVertex(a, b *fileCursor) (height int, ok bool) {
-	if a.at != b.at {
-		return 0, false
-	}
 	for h := unread; h >= 1; h-- {
 		if x, ok := a.starts(h); ok {
 			if y, ok := b.starts(h); ok && x == y {
