@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -96,6 +97,7 @@ func NewMount(v *volume.Volume, dir string, o MountOptions) (*Mount, error) {
 	if m.server, err = fuse.NewServer(m.fs, dir, o.fuse()); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
+	freeProcessors()
 	go m.server.Serve()
 	if err := m.server.WaitMount(); err != nil {
 		return nil, errors.Join(fmt.Errorf("mount %s: %w", dir, err), m.server.Unmount())
@@ -104,6 +106,17 @@ func NewMount(v *volume.Volume, dir string, o MountOptions) (*Mount, error) {
 		o.Logger.Info("the kernel's read-ahead stays at its default", "err", err)
 	}
 	return m, nil
+}
+
+// freeProcessors adds processors to Go's scheduler for the threads that block in
+// a read of /dev/fuse. Such a thread keeps its processor until the runtime's
+// monitor takes it away, so with as many processors as cores an idle mount
+// would have none left, and every request would begin by waiting for one: it
+// took 31 us instead of 21. The server has settled by now how many read: one
+// more than there were processors. What shall use the cores counts cores.
+func freeProcessors() {
+	n := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(n + max(n, 2) + 1)
 }
 
 func checkFUSE() error {

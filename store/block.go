@@ -166,7 +166,7 @@ var compressBuffers = sync.Pool{New: func() any { return new([]byte) }}
 // IDs in order. The first error wins.
 func (s *Store) PutAll(blocks [][]byte) ([]ID, error) {
 	ids := make([]ID, len(blocks))
-	workers := min(runtime.GOMAXPROCS(0), len(blocks))
+	workers := min(runtime.NumCPU(), len(blocks))
 	var next atomic.Int64
 	errs := make([]error, workers)
 	work := func(w int) {

@@ -69,7 +69,7 @@ func (v *Volume) flushAll(mode flushMode) error {
 	if len(list) == 1 {
 		return v.flushNode(list[0], mode) // an fsync's usual case needs no other goroutine
 	}
-	workers := min(runtime.GOMAXPROCS(0), len(list))
+	workers := min(runtime.NumCPU(), len(list))
 	errs := make([]error, workers)
 	var next atomic.Int64
 	var wg sync.WaitGroup

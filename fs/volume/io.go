@@ -211,7 +211,7 @@ func (v *Volume) fetch(ctx context.Context, list []stretch, skip func(stretch) b
 			wanted = append(wanted, s)
 		}
 	}
-	workers := min(runtime.GOMAXPROCS(0), len(wanted))
+	workers := min(runtime.NumCPU(), len(wanted))
 	errs := make([]error, workers)
 	var next atomic.Int64
 	work := func(w int) {

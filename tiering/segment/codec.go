@@ -119,7 +119,7 @@ func Decompress(c Codec, dst, stored []byte, rawLen int) ([]byte, error) {
 var (
 	zstdEncoder = sync.OnceValue(func() *zstd.Encoder {
 		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault),
-			zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true), zstd.WithEncoderConcurrency(runtime.GOMAXPROCS(0)))
+			zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true), zstd.WithEncoderConcurrency(runtime.NumCPU()))
 		if err != nil {
 			panic(err) // the options are constants
 		}
@@ -127,7 +127,7 @@ var (
 	})
 	zstdDecoder = sync.OnceValue(func() *zstd.Decoder {
 		d, err := zstd.NewReader(nil, zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderMaxMemory(MaxRaw),
-			zstd.WithDecoderConcurrency(runtime.GOMAXPROCS(0)))
+			zstd.WithDecoderConcurrency(runtime.NumCPU()))
 		if err != nil {
 			panic(err) // the options are constants
 		}
