@@ -11,7 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -81,6 +80,11 @@ func isMountpoint(dir string) (bool, error) {
 
 // NewMount mounts the volume at dir and serves it; it returns when the mount
 // answers. It sets the process's umask to 0.
+//
+// Nothing here may send the mount a request, as go-fuse's WaitMount does: a daemon
+// that is killed while it waits for itself cannot leave, since the request ends
+// only when the daemon has left, and keeps the store. The kernel has been
+// greeted when NewServer returns, and requests from then on wait for Serve.
 func NewMount(v *volume.Volume, dir string, o MountOptions) (*Mount, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -99,9 +103,6 @@ func NewMount(v *volume.Volume, dir string, o MountOptions) (*Mount, error) {
 	}
 	freeProcessors()
 	go m.server.Serve()
-	if err := m.server.WaitMount(); err != nil {
-		return nil, errors.Join(fmt.Errorf("mount %s: %w", dir, err), m.server.Unmount())
-	}
 	if err := raiseReadAhead(dir, o.ReadAhead); err != nil {
 		o.Logger.Info("the kernel's read-ahead stays at its default", "err", err)
 	}
@@ -165,25 +166,12 @@ func raiseReadAhead(dir string, kib int) error {
 	if kib == 0 {
 		kib = 4096
 	}
-	var st unix.Stat_t
-	if err := statDetached(dir, &st); err != nil {
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, dir, unix.AT_STATX_DONT_SYNC, 0, &st); err != nil { // needs no request
 		return err
 	}
-	path := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
+	path := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", st.Dev_major, st.Dev_minor)
 	return os.WriteFile(path, []byte(strconv.Itoa(kib)), 0)
-}
-
-// statDetached stats a mountpoint of this process. The request comes back to
-// this very process; the server answers it on another thread.
-func statDetached(dir string, st *unix.Stat_t) error {
-	done := make(chan error, 1)
-	go func() { done <- unix.Stat(dir, st) }()
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(5 * time.Second):
-		return syscall.ETIMEDOUT
-	}
 }
 
 // Wait returns when the filesystem has been unmounted and no request is left.

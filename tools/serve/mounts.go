@@ -1,12 +1,14 @@
 package serve
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -65,9 +67,17 @@ func parseMountinfo(table string) []string {
 
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 
+// busyTime is how long a mount may be busy: go-fuse's servers open a file in
+// their own mount just after they have mounted it.
+const busyTime = 5 * time.Second
+
 // unmount asks for an orderly unmount; as a user through fusermount3.
-func unmount(dir string) error {
-	err := unix.Unmount(dir, 0)
+func unmount(ctx context.Context, dir string) error {
+	var err error
+	poll(ctx, busyTime, func() bool {
+		err = unix.Unmount(dir, 0)
+		return !errors.Is(err, unix.EBUSY)
+	})
 	if errors.Is(err, unix.EPERM) {
 		return fusermount("-u", dir)
 	}
@@ -75,6 +85,15 @@ func unmount(dir string) error {
 		return fmt.Errorf("umount %s: %w", dir, err)
 	}
 	return nil
+}
+
+// abort ends the requests that a daemon that was killed has not answered. They
+// may be its own: then it cannot leave before they end, and they not before it
+// leaves.
+func abort(dir string) {
+	if on, err := Mounted(dir); err == nil && on {
+		_ = unix.Unmount(dir, unix.MNT_FORCE|unix.MNT_DETACH)
+	}
 }
 
 // Detach takes whatever is mounted at dir out of the tree, busy, dead or alive.

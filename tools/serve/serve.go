@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -93,7 +94,7 @@ func (p *Place) Reset(ctx context.Context) error {
 // not tell its process ID is left to notice that its mount is gone.
 func (p *Place) Kill(ctx context.Context) error {
 	if pid, err := p.PID(ctx); err == nil && pid > 0 {
-		if err := KillProcess(pid); err != nil {
+		if err := killServer(pid, p.Dir); err != nil {
 			return err
 		}
 	}
@@ -147,25 +148,50 @@ func newPlace(name, kind, dir string) (*Place, error) {
 	return p, os.Mkdir(p.Dir, 0o755)
 }
 
-// KillProcess sends SIGKILL and waits until the process has left or is a
-// zombie, which holds no files.
+// KillProcess sends SIGKILL and waits until the process has left or all its
+// threads are zombies, which hold no files.
 func KillProcess(pid int) error {
+	if err := sendKill(pid); err != nil {
+		return err
+	}
+	return awaitKilled(pid)
+}
+
+// killServer is KillProcess for the daemon behind a mount.
+func killServer(pid int, mountpoint string) error {
+	if err := sendKill(pid); err != nil {
+		return err
+	}
+	abort(mountpoint)
+	return awaitKilled(pid)
+}
+
+func sendKill(pid int) error {
 	if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("kill %d: %w", pid, err)
 	}
+	return nil
+}
+
+func awaitKilled(pid int) error {
 	if !WaitGone(pid, 10*time.Second) {
 		return fmt.Errorf("process %d is still there 10 s after SIGKILL", pid)
 	}
 	return nil
 }
 
+// alive looks at all threads: while one of them waits in the kernel, the process
+// seems a zombie and still holds its files.
 func alive(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 	if err != nil {
 		return false
 	}
-	fields := StatFields(string(stat))
-	return len(fields) > 0 && fields[0] != "Z" && fields[0] != "X"
+	return slices.ContainsFunc(tasks, func(path string) bool {
+		stat, err := os.ReadFile(path)
+		fields := StatFields(string(stat))
+		return err == nil && len(fields) > 0 && fields[0] != "Z" && fields[0] != "X"
+	})
 }
 
 // poll asks done every few milliseconds and tells whether it came true in time.

@@ -193,8 +193,8 @@ case $1 in
 init) mkdir -p $2/back ;;
 mount)
 	LOOPBACK -q -directmount $3 $2/back </dev/null & echo $! >$2/pid
-	for i in 1 2 3 4 5 6 7 8 9 10; do grep -q " $3 " /proc/self/mountinfo && exit 0; sleep 0.1; done; exit 1 ;;
-umount) umount $2 ;;
+	while kill -0 $!; do grep -q " $3 " /proc/self/mountinfo && exit 0; sleep 0.1; done; exit 1 ;;
+umount) for i in 1 2 3 4 5 6 7 8 9; do umount $2 && exit 0; sleep 0.1; done; umount $2 ;; # busy for a moment
 stats) test "$3" = --json; echo "{\"daemon\":{\"pid\":$(cat $2/pid)},\"fuse\":{\"requests\":{\"READ\":7}},\"more\":1}" ;;
 *) exit 2 ;;
 esac

@@ -87,7 +87,8 @@ func (s *loopback) Start(ctx context.Context, mountpoint string) error {
 	})
 	if !up || s.gone() {
 		said, _ := os.ReadFile(log.Name())
-		return errors.Join(fmt.Errorf("loopback did not mount: %s", tail(string(said))), KillProcess(cmd.Process.Pid))
+		err := fmt.Errorf("loopback did not mount: %s", tail(string(said)))
+		return errors.Join(err, killServer(cmd.Process.Pid, mountpoint))
 	}
 	return nil
 }
@@ -102,7 +103,7 @@ func (s *loopback) gone() bool {
 }
 
 func (s *loopback) Stop(ctx context.Context, mountpoint string) error {
-	if err := unmount(mountpoint); err != nil {
+	if err := unmount(ctx, mountpoint); err != nil {
 		return err
 	}
 	select {
@@ -249,7 +250,7 @@ func (s *commands) Start(ctx context.Context, mountpoint string) error {
 
 func (s *commands) Stop(ctx context.Context, mountpoint string) error {
 	if s.Umount == "" {
-		return unmount(mountpoint)
+		return unmount(ctx, mountpoint)
 	}
 	_, err := s.sh(ctx, s.Umount)
 	return err
