@@ -1,0 +1,431 @@
+package graph
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"path"
+	"slices"
+
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// An Occurrence is a place where the bytes of a block are.
+type Occurrence struct {
+	Path      string   `json:"path"`                // of a file, from the root, without a leading slash; of an object its name
+	Object    bool     `json:"object,omitempty"`    // it is an object
+	Xattrs    bool     `json:"xattrs,omitempty"`    // the bytes are of the file's extended attributes
+	Offset    int64    `json:"offset"`              // in the file
+	Bytes     int64    `json:"bytes"`               // of the file
+	Skip      int64    `json:"skip"`                // where they start in the block
+	Live      bool     `json:"live"`                // it is so in the live filesystem
+	Snapshots []string `json:"snapshots,omitempty"` // and in these
+	Inode     uint64   `json:"inode,omitempty"`     // of a live file without a name
+}
+
+// LivePaths returns all paths of files of the live filesystem, at the instant of
+// the matrix. A file without a name is not in it.
+type LivePaths func(inodes map[uint64]bool) (map[uint64][]string, error)
+
+// maxOccurrences bounds what Why looks at.
+const maxOccurrences = 1_000_000
+
+// Why finds every place where the bytes of a block or file vertex are: in files
+// of the live filesystem and of snapshots, and in objects. Of a tree vertex it
+// finds the directories that it is, or is a part of. They are in order of paths.
+// ErrTooMany: there are more than a million.
+func (m *Matrix) Why(ctx context.Context, src Source, col int, live LivePaths) ([]Occurrence, error) {
+	w := &why{m: m, ctx: ctx, src: src}
+	w.places, w.links, w.found = make(map[int][]place), make(map[string]map[uint64][]string), make(map[spot]*sides)
+	if err := w.start(col); err != nil {
+		return nil, err
+	}
+	if err := w.liveFiles(live); err != nil {
+		return nil, err
+	}
+	return w.result(), nil
+}
+
+func (w *why) start(col int) error {
+	b := w.m.Block(col)
+	switch b.Kind {
+	case store.KindData:
+		return w.content(col, occurrence{len: b.Raw, start: true})
+	case store.KindFile:
+		plain, err := w.src.Get(w.ctx, b.ID)
+		if err != nil {
+			return err
+		}
+		v, err := store.DecodeFileVertex(plain)
+		if err != nil {
+			return fmt.Errorf("%s: %w", b.ID, err)
+		}
+		return w.content(col, occurrence{len: v.Size, start: true})
+	case store.KindTree:
+		places, err := w.placesOf(col)
+		if err != nil {
+			return err
+		}
+		for _, p := range places {
+			if err := w.inPlace(p, "", occurrence{}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// A why climbs from a block to all that holds it.
+type why struct {
+	m      *Matrix
+	ctx    context.Context
+	src    Source
+	places map[int][]place                // of trees
+	links  map[string]map[uint64][]string // of a snapshot, paths of files with several names
+	found  map[spot]*sides
+	inodes []liveUse
+}
+
+// A place is where a tree is: below a path of a snapshot, or of a directory of
+// the live filesystem that still is a stub; or it is a snapshot's link table.
+type place struct {
+	snapshot string
+	inode    uint64
+	table    bool
+	path     string
+}
+
+// An occurrence is a range of what is being climbed from.
+type occurrence struct {
+	off, len, skip int64
+	start          bool // nothing has been climbed yet
+	xattrs         bool
+}
+
+type liveUse struct {
+	inode uint64
+	below string
+	occurrence
+}
+
+type sides struct {
+	live      bool
+	snapshots map[string]bool
+}
+
+// A spot is a range of a file or object.
+type spot struct {
+	path   string
+	object bool
+	inode  uint64 // of a file without a name
+	occurrence
+}
+
+// note notes a spot, in a snapshot or, without a name of one, live.
+func (w *why) note(at spot, snapshot string) error {
+	s, ok := w.found[at]
+	if !ok {
+		s = &sides{snapshots: make(map[string]bool)}
+		w.found[at] = s
+	}
+	if snapshot != "" {
+		s.snapshots[snapshot] = true
+	} else {
+		s.live = true
+	}
+	return w.bound()
+}
+
+// edges returns the edges of a vertex that lead to a block.
+func (w *why) edges(row int, to ID) ([]Edge, error) {
+	r := w.m.Row(row)
+	col, _ := w.m.Column(r.ID)
+	plain, err := w.src.Get(w.ctx, r.ID)
+	if err != nil {
+		return nil, fmt.Errorf("vertex %s: %w", r.ID.Short(), err)
+	}
+	all, err := Edges(r.ID, w.m.Block(col).Kind, plain)
+	return slices.DeleteFunc(all, func(e Edge) bool { return e.To != to }), err
+}
+
+// each calls fn for all rows that refer to a column.
+func (w *why) each(col int, fn func(row int) error) error {
+	if err := w.ctx.Err(); err != nil {
+		return err
+	}
+	var err error
+	w.m.EachInColumn(col, func(row int) bool {
+		err = fn(row)
+		return err == nil
+	})
+	return err
+}
+
+// content climbs from a block or file vertex.
+func (w *why) content(col int, o occurrence) error {
+	return w.each(col, func(row int) error {
+		switch r := w.m.Row(row); r.Kind {
+		case FileRow:
+			w.inFile(row, col, r.Ino, o)
+			return nil
+		case NameRow:
+			if r.Name.Snapshot {
+				return nil
+			}
+			return w.note(spot{path: r.Name.Name, object: true, occurrence: o}, "")
+		}
+		edges, err := w.edges(row, w.m.Block(col).ID)
+		if err != nil {
+			return err
+		}
+		up, _ := w.m.Column(w.m.Row(row).ID)
+		for _, e := range edges {
+			if err := w.through(up, e, o); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// through climbs along one edge, to a vertex.
+func (w *why) through(up int, e Edge, o occurrence) error {
+	if o.start && e.Role == Contains {
+		return w.content(up, occurrence{off: e.Offset, len: e.Bytes, skip: e.Skip})
+	}
+	o.start = false
+	switch e.Role {
+	case Contains:
+		o.off += e.Offset
+		return w.content(up, o)
+	case Names:
+		return w.content(up, o)
+	case Content, Xattrs:
+		o.xattrs = e.Role == Xattrs
+		places, err := w.placesOf(up)
+		if err != nil {
+			return err
+		}
+		for _, p := range places {
+			if err := w.inPlace(p, e.Name, o); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// inFile notes the uses of a file of the live filesystem.
+func (w *why) inFile(row, col int, inode uint64, o occurrence) {
+	w.m.EachInRow(row, func(u Use) bool {
+		switch {
+		case u.Col != col:
+		case u.Len > 0:
+			w.inodes = append(w.inodes, liveUse{inode, "", occurrence{off: u.Off, len: u.Len, skip: int64(u.Skip)}})
+		default:
+			o.start = false
+			w.stub(inode, u.Off, o)
+		}
+		return true
+	})
+}
+
+// stub notes what is left of an occurrence in a file of which all before from has
+// been changed.
+func (w *why) stub(inode uint64, from int64, o occurrence) {
+	if cut := from - o.off; cut > 0 {
+		if cut >= o.len {
+			return
+		}
+		o.off, o.len, o.skip = o.off+cut, o.len-cut, o.skip+cut
+	}
+	w.inodes = append(w.inodes, liveUse{inode, "", o})
+}
+
+// placesOf climbs from a tree.
+func (w *why) placesOf(col int) ([]place, error) {
+	if list, ok := w.places[col]; ok {
+		return list, nil
+	}
+	var list []place
+	err := w.each(col, func(row int) error {
+		r := w.m.Row(row)
+		switch r.Kind {
+		case FileRow:
+			list = append(list, place{inode: r.Ino})
+			return nil
+		case NameRow:
+			return nil
+		}
+		edges, err := w.edges(row, w.m.Block(col).ID)
+		if err != nil {
+			return err
+		}
+		up, _ := w.m.Column(r.ID)
+		for _, e := range edges {
+			if list, err = w.placesThrough(list, up, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	w.places[col] = list
+	return list, err
+}
+
+func (w *why) placesThrough(list []place, up int, e Edge) ([]place, error) {
+	if e.Role == RootOf || e.Role == TableOf {
+		for _, name := range w.snapshotNames(up) {
+			list = append(list, place{snapshot: name, table: e.Role == TableOf})
+		}
+		return list, nil
+	}
+	above, err := w.placesOf(up)
+	if err != nil {
+		return list, err
+	}
+	for _, p := range above {
+		if e.Role == Content {
+			p.path = path.Join(p.path, e.Name)
+		}
+		list = append(list, p)
+	}
+	if len(list) > maxOccurrences {
+		return list, ErrTooMany
+	}
+	return list, nil
+}
+
+// snapshotNames returns the names of a snapshot vertex.
+func (w *why) snapshotNames(col int) (names []string) {
+	w.m.EachInColumn(col, func(row int) bool {
+		if r := w.m.Row(row); r.Kind == VertexRow { // a name vertex
+			at, _ := w.m.Column(r.ID)
+			w.m.EachInColumn(at, func(row int) bool {
+				if n := w.m.Row(row); n.Kind == NameRow && n.Name.Snapshot {
+					names = append(names, n.Name.Name)
+				}
+				return true
+			})
+		}
+		return true
+	})
+	return names
+}
+
+// inPlace notes an entry of a tree.
+func (w *why) inPlace(p place, name string, o occurrence) error {
+	switch {
+	case p.table && name == "": // a part of the table
+		return nil
+	case p.table:
+		paths, err := w.linkPaths(p.snapshot)
+		if err != nil {
+			return err
+		}
+		var ident uint64
+		if _, err := fmt.Sscanf(name, "#%d", &ident); err != nil {
+			return fmt.Errorf("row %q of a link table: %w", name, store.ErrCorrupt)
+		}
+		for _, at := range paths[ident] {
+			if err := w.note(spot{path: at, occurrence: o}, p.snapshot); err != nil {
+				return err
+			}
+		}
+		return nil
+	case p.inode != 0:
+		w.inodes = append(w.inodes, liveUse{p.inode, path.Join(p.path, name), o})
+		return w.bound()
+	}
+	return w.note(spot{path: path.Join(p.path, name), occurrence: o}, p.snapshot)
+}
+
+// linkPaths returns the paths of all files with several names in a snapshot.
+func (w *why) linkPaths(name string) (map[uint64][]string, error) {
+	if paths, ok := w.links[name]; ok {
+		return paths, nil
+	}
+	s, err := w.snapshot(name)
+	if err != nil {
+		return nil, err
+	}
+	paths := make(map[uint64][]string)
+	err = WalkTree(w.ctx, w.src, &s.Root, "", func(p string, e *Entry) error {
+		if e.Ident != 0 {
+			paths[e.Ident] = append(paths[e.Ident], p)
+		}
+		return nil
+	})
+	w.links[name] = paths
+	return paths, err
+}
+
+func (w *why) snapshot(name string) (*Snapshot, error) {
+	for _, n := range w.m.names {
+		if n.Snapshot && n.Name == name {
+			plain, err := w.src.Get(w.ctx, n.ID)
+			if err != nil {
+				return nil, fmt.Errorf("snapshot %q: %w", name, err)
+			}
+			s, err := DecodeSnapshot(plain)
+			return &s, err
+		}
+	}
+	return nil, fmt.Errorf("snapshot %q: %w", name, store.ErrNotFound)
+}
+
+// liveFiles gives the files of the live filesystem their paths.
+func (w *why) liveFiles(live LivePaths) error {
+	if len(w.inodes) == 0 {
+		return nil
+	}
+	wanted := make(map[uint64]bool)
+	for _, u := range w.inodes {
+		wanted[u.inode] = true
+	}
+	paths, err := live(wanted)
+	if err != nil {
+		return err
+	}
+	for _, u := range w.inodes {
+		names := paths[u.inode]
+		for _, p := range names {
+			if err := w.note(spot{path: path.Join(p, u.below), occurrence: u.occurrence}, ""); err != nil {
+				return err
+			}
+		}
+		if len(names) == 0 {
+			if err := w.note(spot{path: u.below, inode: u.inode, occurrence: u.occurrence}, ""); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (w *why) bound() error {
+	if len(w.found)+len(w.inodes) > maxOccurrences {
+		return ErrTooMany
+	}
+	return nil
+}
+
+func (w *why) result() []Occurrence {
+	list := make([]Occurrence, 0, len(w.found))
+	for at, s := range w.found {
+		o := Occurrence{
+			Path: at.path, Object: at.object, Xattrs: at.xattrs, Offset: at.off, Bytes: at.len, Skip: at.skip, Inode: at.inode,
+			Live: s.live && !at.object,
+		}
+		for name := range s.snapshots {
+			o.Snapshots = append(o.Snapshots, name)
+		}
+		slices.Sort(o.Snapshots)
+		list = append(list, o)
+	}
+	slices.SortFunc(list, func(a, b Occurrence) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Skip, b.Skip),
+			cmp.Compare(fmt.Sprint(a.Object, a.Xattrs), fmt.Sprint(b.Object, b.Xattrs)), cmp.Compare(a.Inode, b.Inode))
+	})
+	return list
+}
