@@ -119,7 +119,7 @@ func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 		if e.Name == "." || e.Name == ".." {
 			return out.AddDirLookupEntry(dirEntry(e)) != nil
 		}
-		a, err := f.vol.Peek(e.Ino)
+		a, err := f.vol.PeekEntry(e)
 		if err == syscall.ENOENT {
 			return true // removed since the names were read
 		}

@@ -5,6 +5,9 @@ import "github.com/quarxtor/quarxfs/store/db"
 // A DB holds the records: the store's database.
 type DB = db.DB
 
+// A View is the records at one instant.
+type View = db.View
+
 // What DB's methods return and take, for those who know the database only
 // through this package.
 var (

@@ -118,7 +118,7 @@ func FuzzKeys(f *testing.F) {
 
 func FuzzTracking(f *testing.F) {
 	f.Add(TouchedKey(300, 16), []byte{1})
-	f.Add(GoneKey(300, 16, "name"), Branch{ID: BlockID{1}, Sums: Sums{Files: 300}}.Encode())
+	f.Add(GoneKey(300, 16, "name"), Branch{ID: BlockID{1}, Below: Sums{Files: 300}}.Encode())
 	f.Add(TrackKey(), Tracking{Epoch: 300, Base: 200, Links: BlockID{4}}.Encode())
 	f.Fuzz(func(t *testing.T, key, value []byte) {
 		if epoch, ino, flags, err := DecodeTouched(key, value); err == nil {

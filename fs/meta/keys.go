@@ -79,6 +79,11 @@ func NameKey(dir Ino, name string) []byte {
 	return append(inoKey(keyName, dir, len(name)), name...)
 }
 
+// NameRange bounds the names of dir.
+func NameRange(dir Ino) (from, to []byte) {
+	return inoKey(keyName, dir, 0), inoKey(keyName, dir+1, 0)
+}
+
 // EntryKey is the key of a directory's entry at a position. Positions are in
 // the order in which entries were made, never change and are never reused, so
 // they serve as readdir's cookies.

@@ -131,11 +131,11 @@ func TestInodeGolden(t *testing.T) {
 }
 
 func TestTrackingRecords(t *testing.T) {
-	b := Branch{ID: BlockID{1, 2}, Sums: Sums{1, 2, 3, 1 << 40, 5, 6, 7}}
+	b := Branch{ID: BlockID{1, 2}, Below: Sums{1, 2, 3, 1 << 40, 5, 6}, Entries: 7, Subdirs: 8}
 	if got, err := DecodeBranch(b.Encode()); err != nil || got != b {
 		t.Errorf("%+v became %+v (%v)", b, got, err)
 	}
-	w := Tracking{Epoch: 300, Base: 200, Snapshot: BlockID{3}, Links: BlockID{4}, Rows: 5, Bytes: 6, Files: 7}
+	w := Tracking{Epoch: 300, Base: 200, Snapshot: BlockID{3}, Links: BlockID{4}, Table: Sums{Files: 5, Bytes: 6}, Appended: [4]int64{7, 8, 9, 10}}
 	if got, err := DecodeTracking(w.Encode()); err != nil || got != w {
 		t.Errorf("%+v became %+v (%v)", w, got, err)
 	}

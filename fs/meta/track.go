@@ -62,43 +62,39 @@ func TreeKey(dir Ino) []byte { return inoKey(keyTree, dir, 0) }
 // A Branch is a directory's tree in the last snapshot, with sums over all that
 // is below. It is no reference: the vertex may be gone.
 type Branch struct {
-	ID BlockID
-	Sums
-}
-
-// Sums are over what is below a directory. What has several names is not in
-// them but for the number of names.
-type Sums struct {
-	Files   int64 // regular files
-	Dirs    int64 // directories
-	Others  int64 // anything else
-	Bytes   int64 // of regular files
-	Linked  int64 // names of files with several names
+	ID      BlockID
+	Below   Sums
 	Entries int64 // names in the directory itself
 	Subdirs int64 // of these, directories
 }
 
-// Add adds what is below of o, sign times; Entries and Subdirs are the
-// directory's own.
-func (s *Sums) Add(o Sums, sign int64) {
-	s.Files += sign * o.Files
-	s.Dirs += sign * o.Dirs
-	s.Others += sign * o.Others
-	s.Bytes += sign * o.Bytes
-	s.Linked += sign * o.Linked
+// Sums are those of package graph.
+type Sums struct {
+	Files, Dirs, Others, Bytes, Data, Linked int64
 }
 
 func (s *Sums) fields() []*int64 {
-	return []*int64{&s.Files, &s.Dirs, &s.Others, &s.Bytes, &s.Linked, &s.Entries, &s.Subdirs}
+	return []*int64{&s.Files, &s.Dirs, &s.Others, &s.Bytes, &s.Data, &s.Linked}
+}
+
+func (s *Sums) append(b []byte) []byte {
+	for _, f := range s.fields() {
+		b = binary.AppendUvarint(b, uint64(*f))
+	}
+	return b
+}
+
+func (s *Sums) read(r *reader) {
+	for _, f := range s.fields() {
+		*f = int64(r.uvarint(max63))
+	}
 }
 
 // Encode makes the row of a branch: the ID and the sums.
 func (b Branch) Encode() []byte {
-	out := append(make([]byte, 0, len(b.ID)+20), b.ID[:]...)
-	for _, f := range b.fields() {
-		out = binary.AppendUvarint(out, uint64(*f))
-	}
-	return out
+	out := b.Below.append(append(make([]byte, 0, len(b.ID)+20), b.ID[:]...))
+	out = binary.AppendUvarint(out, uint64(b.Entries))
+	return binary.AppendUvarint(out, uint64(b.Subdirs))
 }
 
 // DecodeBranch reads the row of a branch. The error is ErrCorrupt.
@@ -106,9 +102,8 @@ func DecodeBranch(b []byte) (Branch, error) {
 	r := reader{b: b}
 	var out Branch
 	copy(out.ID[:], r.bytes(uint64(len(out.ID))))
-	for _, f := range out.fields() {
-		*f = int64(r.uvarint(max63))
-	}
+	out.Below.read(&r)
+	out.Entries, out.Subdirs = int64(r.uvarint(max63)), int64(r.uvarint(max63))
 	if r.bad || len(r.b) != 0 {
 		return out, fmt.Errorf("tree of a directory: %w", ErrCorrupt)
 	}
@@ -118,15 +113,15 @@ func DecodeBranch(b []byte) (Branch, error) {
 // TrackKey is the key of the state of tracking.
 func TrackKey() []byte { return []byte{keyTrack} }
 
-// Tracking says since when changes are kept. Its zero value: they are not.
+// Tracking says since when changes are kept, and what the last snapshot was. Its
+// zero value: they are not.
 type Tracking struct {
-	Epoch    uint64  // that changes are noted in now
-	Base     uint64  // the first one that no snapshot has taken up; 0: there is no snapshot to build on
-	Snapshot BlockID // the last one, made at the start of Base
-	Links    BlockID // its link table; zero: it has none
-	Rows     int64   // in that table
-	Bytes    int64   // of the regular files in it
-	Files    int64   // regular files in it
+	Epoch    uint64   // that changes are noted in now
+	Base     uint64   // the first one that no snapshot has taken up; 0: there is no snapshot to build on
+	Snapshot BlockID  // the last one, made at the start of Base
+	Links    BlockID  // its link table; zero: it has none
+	Table    Sums     // over what is in that table
+	Appended [4]int64 // what the store said then of all that it ever stored: blocks, plain bytes, stored bytes, entropy
 }
 
 // Encode makes the row.
@@ -135,9 +130,11 @@ func (t Tracking) Encode() []byte {
 	b = binary.AppendUvarint(b, t.Base)
 	b = append(b, t.Snapshot[:]...)
 	b = append(b, t.Links[:]...)
-	b = binary.AppendUvarint(b, uint64(t.Rows))
-	b = binary.AppendUvarint(b, uint64(t.Bytes))
-	return binary.AppendUvarint(b, uint64(t.Files))
+	b = t.Table.append(b)
+	for _, n := range t.Appended {
+		b = binary.AppendUvarint(b, uint64(n))
+	}
+	return b
 }
 
 // DecodeTracking reads the row. The error is ErrCorrupt.
@@ -146,7 +143,10 @@ func DecodeTracking(b []byte) (Tracking, error) {
 	t := Tracking{Epoch: r.uvarint(max63), Base: r.uvarint(max63)}
 	copy(t.Snapshot[:], r.bytes(uint64(len(t.Snapshot))))
 	copy(t.Links[:], r.bytes(uint64(len(t.Links))))
-	t.Rows, t.Bytes, t.Files = int64(r.uvarint(max63)), int64(r.uvarint(max63)), int64(r.uvarint(max63))
+	t.Table.read(&r)
+	for i := range t.Appended {
+		t.Appended[i] = int64(r.uvarint(max63))
+	}
 	if r.bad || len(r.b) != 0 || t.Base > t.Epoch {
 		return t, fmt.Errorf("state of tracking: %w", ErrCorrupt)
 	}

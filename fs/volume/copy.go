@@ -30,6 +30,9 @@ func (v *Volume) CopyRange(src meta.Ino, srcOff int64, dst meta.Ino, dstOff, len
 		return 0, err
 	}
 	defer b.release()
+	if b.frozen {
+		return 0, syscall.EROFS
+	}
 	var done int64
 	err = v.store.Update(func() (err error) {
 		unlock := lockBoth(a, b)

@@ -172,7 +172,8 @@ func (v *Volume) touchDir(n *node) {
 // An Entry is one name that ReadDir lists. Pos resumes the listing after it.
 type Entry struct {
 	meta.Dirent
-	Pos uint64
+	Pos  uint64
+	Attr *Attr // if it is at hand
 }
 
 // ReadDir calls fn for the entries of a directory after position after, in the
@@ -186,14 +187,20 @@ func (v *Volume) ReadDir(ino meta.Ino, after uint64, fn func(Entry) bool) error 
 		return err
 	}
 	defer n.release()
+	if n.frozen {
+		if !n.isDir() {
+			return syscall.ENOTDIR
+		}
+		return v.readVirtualDir(n, after, fn)
+	}
 	batch, parent, err := v.dirBatch(n, after)
 	if err != nil {
 		return err
 	}
-	if after < posDot && !fn(Entry{meta.Dirent{Ino: ino, Type: syscall.S_IFDIR, Name: "."}, posDot}) {
+	if after < posDot && !fn(Entry{Dirent: meta.Dirent{Ino: ino, Type: syscall.S_IFDIR, Name: "."}, Pos: posDot}) {
 		return nil
 	}
-	if after < posDotDot && !fn(Entry{meta.Dirent{Ino: parent, Type: syscall.S_IFDIR, Name: ".."}, posDotDot}) {
+	if after < posDotDot && !fn(Entry{Dirent: meta.Dirent{Ino: parent, Type: syscall.S_IFDIR, Name: ".."}, Pos: posDotDot}) {
 		return nil
 	}
 	for len(batch) > 0 {
@@ -238,7 +245,7 @@ func (v *Volume) dirBatch(n *node, after uint64) (batch []Entry, parent meta.Ino
 				continue
 			}
 			e := n.dir.names[p.name]
-			if batch = append(batch, Entry{meta.Dirent{Ino: e.ino, Type: e.typ, Name: p.name}, p.pos}); len(batch) == dirBatchSize {
+			if batch = append(batch, Entry{Dirent: meta.Dirent{Ino: e.ino, Type: e.typ, Name: p.name}, Pos: p.pos}); len(batch) == dirBatchSize {
 				break
 			}
 		}
@@ -257,7 +264,7 @@ func (v *Volume) dirBatch(n *node, after uint64) (batch []Entry, parent meta.Ino
 		if err != nil {
 			return err
 		}
-		if batch = append(batch, Entry{e, pos}); len(batch) == dirBatchSize {
+		if batch = append(batch, Entry{Dirent: e, Pos: pos}); len(batch) == dirBatchSize {
 			return meta.ErrStop
 		}
 		return nil
@@ -275,9 +282,11 @@ func (v *Volume) Peek(ino meta.Ino) (Attr, error) {
 	}
 	v.cache.Unlock()
 	if !ok {
-		attr, err := v.readInode(ino)
-		tmp := node{ino: ino, attr: attr}
-		return tmp.stat(), err
+		tmp, err := v.readNode(ino)
+		if err != nil {
+			return Attr{}, err
+		}
+		return tmp.stat(), nil
 	}
 	defer n.release()
 	n.mu.Lock()
@@ -286,6 +295,14 @@ func (v *Volume) Peek(ino meta.Ino) (Attr, error) {
 		return Attr{}, syscall.ENOENT
 	}
 	return n.stat(), nil
+}
+
+// PeekEntry is Peek for what ReadDir lists.
+func (v *Volume) PeekEntry(e Entry) (Attr, error) {
+	if e.Attr != nil {
+		return *e.Attr, nil
+	}
+	return v.Peek(e.Ino)
 }
 
 // Walk calls fn for every file below a directory, with its path from there,
@@ -300,7 +317,7 @@ func (v *Volume) Walk(dir meta.Ino, prefix string, fn func(path string, a Attr) 
 		return err
 	}
 	for _, e := range entries {
-		a, err := v.Peek(e.Ino)
+		a, err := v.PeekEntry(e)
 		if errors.Is(err, syscall.ENOENT) {
 			continue
 		}

@@ -104,26 +104,39 @@ func (v *Volume) eachExtent(n *node, lo, hi int64, fn func(meta.Extent) bool) er
 	if lo >= hi {
 		return nil
 	}
-	list, err := v.pagesBetween(n, uint64(max(0, lo-v.span)/v.span), uint64((hi-1)/v.span))
-	if err != nil {
+	first, last := uint64(max(0, lo-v.span)/v.span), uint64((hi-1)/v.span)
+	if !n.attr.IsStub() {
+		_, err := v.eachRowExtent(n, first, last, lo, hi, fn)
 		return err
+	}
+	if owned := n.attr.Owned; first < owned {
+		if more, err := v.eachRowExtent(n, first, min(last, owned-1), lo, hi, fn); err != nil || !more {
+			return err
+		}
+	}
+	return v.eachStubExtent(n, lo, hi, fn)
+}
+
+// eachRowExtent is eachExtent for the pages from first to last. It reports
+// whether fn wants more.
+func (v *Volume) eachRowExtent(n *node, first, last uint64, lo, hi int64, fn func(meta.Extent) bool) (more bool, err error) {
+	list, err := v.pagesBetween(n, first, last)
+	if err != nil {
+		return false, err
 	}
 	for _, i := range list {
 		p, err := v.page(n, i)
 		if err != nil {
-			return err
+			return false, err
 		}
 		k := sort.Search(len(p.exts), func(k int) bool { return p.exts[k].End() > lo })
 		for _, e := range p.exts[k:] {
-			if e.Off >= hi {
-				return nil
-			}
-			if !fn(e) {
-				return nil
+			if e.Off >= hi || !fn(e) {
+				return false, nil
 			}
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // extentAt returns the extent that covers off.

@@ -54,6 +54,10 @@ func (v *Volume) flusherMode() flushMode {
 
 // Flush implements store.Participant.
 func (v *Volume) Flush() error {
+	if c := v.cutting.Load(); c != nil {
+		c.flushed = true
+		v.listStaged()
+	}
 	v.foldStaged()
 	return v.flushAll(all)
 }
@@ -114,6 +118,22 @@ func (n *node) pending() int64 {
 
 // Cut implements store.Participant: it saves what Flush left.
 func (v *Volume) Cut() error {
+	c := v.cutting.Load()
+	if c != nil {
+		if !c.flushed {
+			c = nil // it came when the flush was over
+		} else {
+			v.listStaged()
+		}
+	}
+	if err := v.saveAll(); err != nil || c == nil || !v.cutting.CompareAndSwap(c, nil) {
+		return err
+	}
+	return v.cutHere(c)
+}
+
+// saveAll leaves nothing unsaved.
+func (v *Volume) saveAll() error {
 	v.dirty.Lock()
 	list := make([]*node, 0, len(v.dirty.nodes))
 	for _, n := range v.dirty.nodes {
@@ -128,10 +148,10 @@ func (v *Volume) Cut() error {
 			}
 		}
 	}
-	c := meta.Counters{Next: v.next.Load(), Inodes: v.inodes.Load(), Logical: v.logical.Load()}
-	if c != v.saved {
-		v.db.Set(meta.CounterKey(), c.Encode())
-		v.saved = c
+	counts := meta.Counters{Next: v.next.Load(), Inodes: v.inodes.Load(), Logical: v.logical.Load()}
+	if counts != v.saved {
+		v.db.Set(meta.CounterKey(), counts.Encode())
+		v.saved = counts
 	}
 	return nil
 }

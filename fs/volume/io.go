@@ -240,7 +240,7 @@ func (v *Volume) fetch(ctx context.Context, list []stretch, skip func(stretch) b
 
 // touchAtime does what the relatime mount option does. n.mu is held.
 func (v *Volume) touchAtime(n *node) {
-	if v.opts.NoAtime {
+	if v.opts.NoAtime || n.frozen {
 		return
 	}
 	now, a := v.now(), n.attr.Atime

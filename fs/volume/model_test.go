@@ -436,6 +436,44 @@ func (m *model) compare(t tb, v *Volume) {
 	}
 }
 
+// compareTree fails the test for every difference between what is below a directory and
+// the model's tree.
+func (m *model) compareTree(t tb, v *Volume, top, parent meta.Ino) {
+	t.Helper()
+	inos := map[meta.Ino]meta.Ino{meta.Root: top}
+	m.match(t, v, m.nodes[meta.Root], top, inos)
+	for ino, there := range inos {
+		f := *m.nodes[ino]
+		f.ino, f.parent = there, parent
+		if ino != meta.Root {
+			f.parent = inos[m.nodes[ino].parent]
+		}
+		f.names = make(map[string]meta.Ino, len(f.names))
+		for name, child := range m.nodes[ino].names {
+			f.names[name] = inos[child]
+		}
+		f.compare(t, v)
+	}
+}
+
+// match finds the inodes that the model's names lead to.
+func (m *model) match(t tb, v *Volume, d *file, dir meta.Ino, inos map[meta.Ino]meta.Ino) {
+	t.Helper()
+	for name, ino := range d.names {
+		a, err := v.Lookup(dir, name)
+		if err != nil {
+			t.Fatalf("%q in directory %d: %v", name, dir, err)
+		}
+		if old, ok := inos[ino]; ok && old != a.Ino {
+			t.Errorf("%q in directory %d is inode %d, and another name of it %d", name, dir, a.Ino, old)
+		}
+		inos[ino] = a.Ino
+		if f := m.nodes[ino]; f.isDir() {
+			m.match(t, v, f, a.Ino, inos)
+		}
+	}
+}
+
 func (f *file) compare(t tb, v *Volume) {
 	t.Helper()
 	a, err := v.Attr(f.ino)

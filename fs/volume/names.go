@@ -18,8 +18,18 @@ func (v *Volume) Lookup(dir meta.Ino, name string) (Attr, error) {
 		return Attr{}, err
 	}
 	defer d.release()
+	if d.frozen {
+		ino, err := v.lookupVirtual(d, name)
+		if err != nil {
+			return Attr{}, err
+		}
+		return v.Attr(ino)
+	}
 	d.mu.Lock()
 	p, err := v.find(d, name)
+	if err == syscall.ENOENT && d.ino == meta.Root && name == SnapshotsName {
+		p, err = place{ino: SnapshotsDir}, nil
+	}
 	if name == ".." && d.isDir() {
 		p, err = place{ino: d.attr.Parent}, nil
 	}
@@ -83,6 +93,9 @@ func (v *Volume) make(dir meta.Ino, name string, c New) (Attr, error) {
 		return Attr{}, err
 	}
 	defer d.release()
+	if d.frozen {
+		return Attr{}, syscall.EROFS
+	}
 	var a Attr
 	err = v.store.Update(func() error {
 		v.tree.Lock()
@@ -119,6 +132,9 @@ func (v *Volume) vacant(d *node, name string) error {
 	}
 	if name == "" {
 		return nil
+	}
+	if d.ino == meta.Root && name == SnapshotsName {
+		return syscall.EEXIST
 	}
 	_, err := v.find(d, name)
 	switch err {
@@ -193,6 +209,12 @@ func (v *Volume) Link(ino, dir meta.Ino, name string) (Attr, error) {
 		return Attr{}, err
 	}
 	defer d.release()
+	if d.frozen {
+		return Attr{}, syscall.EROFS
+	}
+	if n.frozen {
+		return Attr{}, syscall.EXDEV
+	}
 	var a Attr
 	err = v.store.Update(func() error {
 		v.tree.Lock()
@@ -254,6 +276,9 @@ func (v *Volume) remove(dir meta.Ino, name string, wantDir bool) error {
 		return err
 	}
 	defer d.release()
+	if d.frozen {
+		return syscall.EROFS
+	}
 	err = v.store.Update(func() error {
 		v.tree.Lock()
 		defer v.tree.Unlock()
@@ -360,6 +385,12 @@ func (r *renaming) open(oldDir, newDir meta.Ino) (err error) {
 	}
 	if r.to, err = r.node(newDir); err != nil {
 		return err
+	}
+	if r.from.frozen || r.to.frozen {
+		return syscall.EROFS
+	}
+	if r.to.ino == meta.Root && r.newName == SnapshotsName {
+		return syscall.EBUSY
 	}
 	if r.src, err = r.find(r.from, r.oldName); err != nil {
 		return err

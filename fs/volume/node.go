@@ -8,12 +8,15 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/graph"
 )
 
-// A node is an inode in memory. Its fields but ino and users are guarded by mu.
+// A node is an inode in memory. Its fields but the first four are guarded by mu.
 type node struct {
-	ino   meta.Ino
-	users atomic.Int32 // callers that hold the node; it stays in the table meanwhile
+	ino    meta.Ino
+	users  atomic.Int32 // callers that hold the node; it stays in the table meanwhile
+	frozen bool         // it is in a snapshot, or the directory of these: it is not to be changed
+	view   *snapView    // the snapshot
 
 	mu   sync.Mutex
 	idle sync.Cond // busy became false
@@ -32,6 +35,10 @@ type node struct {
 	ext      extents
 	staged   map[uint64]int // slots with a staged row -> bytes in it
 	written  time.Time      // last write, for folding what is quiet
+
+	tree      *graph.Tree   // of a directory whose names are in a tree, once it was looked into
+	xattrs    []graph.Xattr // of a frozen node
+	xattrLink graph.Link    // or where they are
 
 	dir     *directory // names in memory, of a directory; nil: not loaded
 	listEnd uint64     // positions from here on are newer than the last listing's start; 0: not listed yet
@@ -57,6 +64,9 @@ func (v *Volume) edit(ino meta.Ino, fn func(n *node) error) error {
 		return err
 	}
 	defer n.release()
+	if n.frozen {
+		return syscall.EROFS
+	}
 	return v.store.Update(func() error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -104,16 +114,27 @@ func (v *Volume) get(ino meta.Ino) (*node, error) {
 		}
 		evictions := v.cache.evictions
 		v.cache.Unlock()
-		attr, err := v.readInode(ino)
+		n, err := v.readNode(ino)
 		if err != nil {
 			return nil, err
 		}
-		n := &node{ino: ino, attr: attr}
-		n.init()
 		if n, ok := v.insert(n, evictions); ok {
 			return n, nil
 		}
 	}
+}
+
+func (v *Volume) readNode(ino meta.Ino) (*node, error) {
+	if isVirtual(ino) {
+		return v.readVirtual(ino)
+	}
+	attr, err := v.readInode(ino)
+	if err != nil {
+		return nil, err
+	}
+	n := &node{ino: ino, attr: attr}
+	n.init()
+	return n, nil
 }
 
 func (v *Volume) readInode(ino meta.Ino) (meta.Inode, error) {
@@ -203,6 +224,10 @@ func (v *Volume) save(n *node) {
 // Known tells the volume that the kernel learned of an inode, once for every
 // reply that names it.
 func (v *Volume) Known(ino meta.Ino) {
+	if isVirtual(ino) {
+		v.views.known(ino, 1)
+		return
+	}
 	v.known.Lock()
 	v.known.lookups[ino]++
 	v.known.Unlock()
@@ -211,6 +236,10 @@ func (v *Volume) Known(ino meta.Ino) {
 // Forget takes back count calls of Known. An inode that has no name and that
 // nobody knows is removed soon.
 func (v *Volume) Forget(ino meta.Ino, count uint64) {
+	if isVirtual(ino) {
+		v.views.known(ino, -int64(count))
+		return
+	}
 	v.known.Lock()
 	defer v.known.Unlock()
 	if left := v.known.lookups[ino]; left > count {

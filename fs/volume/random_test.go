@@ -14,6 +14,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/chunk"
 )
 
@@ -39,6 +41,7 @@ type machine struct {
 	*rig
 	model     *model
 	committed *model
+	snaps     map[string]*model // snapshots, as the volume was then
 	past      [][]byte // data written before, to be written again
 	cursors   []*cursor
 	crashes   int
@@ -59,6 +62,7 @@ func newMachine(t *rapid.T, dir string) *machine {
 	o.Nodes = rapid.SampledFrom([]int{1, 8, 1000}).Draw(t, "nodes")
 	m := &machine{rig: newRig(t, dir, ck, o)}
 	m.model = newModel(m.clock.time())
+	m.snaps = make(map[string]*model)
 	m.commit(t)
 	return m
 }
@@ -101,6 +105,11 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"known":     m.know,
 		"forget":    m.forget,
 		"list":      m.list,
+		"snapshot":  m.snapshot,
+		"snapshot2": m.snapshot,
+		"unsnap":    m.unsnap,
+		"resnap":    m.renameSnapshot,
+		"past":      m.seePast,
 		"sync":      func(t *rapid.T) { m.commit(t) },
 		"sync2":     func(t *rapid.T) { m.commit(t) },
 		"flush":     m.flush,
@@ -493,6 +502,146 @@ func (m *machine) vanished(dir meta.Ino, name string) {
 	}
 }
 
+func snapshotName(t *rapid.T, label string) string {
+	return rapid.SampledFrom([]string{"s1", "s2", "s3", "s4"}).Draw(t, label)
+}
+
+func (m *machine) snapshot(t *rapid.T) {
+	name := snapshotName(t, "name")
+	_, err := m.v.CreateSnapshot(context.Background(), SnapshotOptions{Name: name})
+	if m.snaps[name] != nil {
+		if !errors.Is(err, store.ErrNameTaken) {
+			t.Fatalf("a second snapshot %q: %v", name, err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.committed = m.model.clone()
+	m.snaps[name] = m.model.clone()
+	m.snaps[name].compareSnapshot(t, m.v, name)
+}
+
+func (m *machine) unsnap(t *rapid.T) {
+	name := snapshotName(t, "name")
+	err := m.v.RemoveSnapshot(name)
+	if got := !errors.Is(err, store.ErrNotFound); got != (m.snaps[name] != nil) || got && err != nil {
+		t.Fatalf("remove snapshot %q: %v", name, err)
+	}
+	if err != nil {
+		return
+	}
+	delete(m.snaps, name)
+	m.committed = m.model.clone()
+	if _, err := m.v.Snapshot(context.Background(), name); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("the removed snapshot: %v", err)
+	}
+}
+
+func (m *machine) renameSnapshot(t *rapid.T) {
+	name, to := snapshotName(t, "name"), snapshotName(t, "to")
+	err := m.v.RenameSnapshot(name, to)
+	s := m.snaps[name]
+	switch {
+	case s == nil:
+		if !errors.Is(err, store.ErrNotFound) {
+			t.Fatalf("rename a snapshot that is not there: %v", err)
+		}
+		return
+	case name != to && m.snaps[to] != nil:
+		if !errors.Is(err, store.ErrNameTaken) {
+			t.Fatalf("rename a snapshot over another one: %v", err)
+		}
+		return
+	case err != nil:
+		t.Fatal(err)
+	}
+	delete(m.snaps, name)
+	m.snaps[to] = s
+	m.committed = m.model.clone()
+}
+
+// seePast looks at a snapshot, and tries to change it.
+func (m *machine) seePast(t *rapid.T) {
+	name := snapshotName(t, "name")
+	s := m.snaps[name]
+	if s == nil {
+		t.Skip("there is none")
+	}
+	top := s.compareSnapshot(t, m.v, name)
+	_, err := m.v.Create(top, "new", New{Mode: syscall.S_IFREG})
+	m.expect(t, err, syscall.EROFS)
+	mode := uint32(0)
+	_, err = m.v.SetAttr(top, Change{Mode: &mode})
+	m.expect(t, err, syscall.EROFS)
+	m.expect(t, m.v.SetXattr(top, "user.a", nil, 0, false), syscall.EROFS)
+	m.expect(t, m.v.Rename(top, "a", top, "b", 0), syscall.EROFS)
+	m.expect(t, m.v.Unlink(top, "a"), syscall.EROFS)
+}
+
+func (m *machine) compareSnapshots(t *rapid.T, v *Volume) {
+	list, err := v.Snapshots(context.Background())
+	if err != nil || len(list) != len(m.snaps) {
+		t.Fatalf("%d snapshots (%v), want %d", len(list), err, len(m.snaps))
+	}
+	for name, s := range m.snaps {
+		s.compareSnapshot(t, v, name)
+	}
+	v.views.forgetIdle()
+	if n := len(v.views.nodes); n != 0 {
+		t.Errorf("%d inodes of snapshots are known to nobody and stay", n)
+	}
+}
+
+// compareSnapshot compares a snapshot with the model and returns its root.
+func (m *model) compareSnapshot(t tb, v *Volume, name string) meta.Ino {
+	t.Helper()
+	dir, err := v.Lookup(meta.Root, SnapshotsName)
+	if err != nil {
+		t.Fatalf("%s: %v", SnapshotsName, err)
+	}
+	top, err := v.Lookup(dir.Ino, name)
+	if err != nil {
+		t.Fatalf("snapshot %q: %v", name, err)
+	}
+	m.compareTree(t, v, top.Ino, SnapshotsDir)
+	s, err := v.Snapshot(context.Background(), name)
+	if err != nil {
+		t.Fatalf("snapshot %q: %v", name, err)
+	}
+	if got, want := s.Totals, m.totals(); got.Files != want.Files || got.Dirs != want.Dirs || got.Others != want.Others || got.Logical != want.Logical {
+		t.Errorf("snapshot %q: totals %+v, want %+v", name, got, want)
+	}
+	return top.Ino
+}
+
+// totals counts what the root leads to.
+func (m *model) totals() (sum graph.Totals) {
+	seen := make(map[meta.Ino]bool)
+	var walk func(f *file)
+	walk = func(f *file) {
+		if seen[f.ino] {
+			return
+		}
+		seen[f.ino] = true
+		switch {
+		case f.isDir():
+			sum.Dirs++
+		case f.isReg():
+			sum.Files++
+			sum.Logical += int64(len(f.data))
+		default:
+			sum.Others++
+		}
+		for _, ino := range f.names {
+			walk(m.nodes[ino])
+		}
+	}
+	walk(m.nodes[meta.Root])
+	return sum
+}
+
 func (m *machine) flush(t *rapid.T) {
 	mode := rapid.SampledFrom([]flushMode{fullRuns, relieve, all}).Draw(t, "mode")
 	if err := m.v.flushAll(mode); err != nil {
@@ -501,17 +650,23 @@ func (m *machine) flush(t *rapid.T) {
 }
 
 func (m *machine) sweep(t *rapid.T) {
+	m.awaitReaper(t)
+	m.v.views.forgetIdle()
+	mustSync(t, m.v) // what the sweep's own commits free is left to the next one
 	if _, err := m.st.Sweep(context.Background()); err != nil {
 		t.Fatal(err)
 	}
 	m.committed = m.model.clone()
-	m.awaitReaper(t)
+	if n := m.st.Stats().Totals.Zero; n != 0 {
+		t.Errorf("the sweep left %d blocks that nothing refers to", n)
+	}
 	m.model.compare(t, m.v)
 }
 
 func (m *machine) verify(t *rapid.T) {
 	m.awaitReaper(t)
 	m.model.compare(t, m.v)
+	m.compareSnapshots(t, m.v)
 	m.check(t)
 	m.committed = m.model.clone() // Check commits
 }
@@ -542,4 +697,5 @@ func (m *machine) crash(t *rapid.T) {
 	m.committed.compare(t, c.v)
 	c.check(t)
 	m.committed.compare(t, c.v)
+	m.compareSnapshots(t, c.v)
 }

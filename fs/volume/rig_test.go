@@ -142,31 +142,23 @@ func (r *rig) awaitReaper(t tb) {
 	}
 }
 
-// check fails the test for everything that Check finds, and for reference
-// counts that are not those of the extents (I4: nothing but the volume refers
-// to blocks here).
+// check fails the test for everything that the checks of the volume and of the
+// store find, among it reference counts that are not those of what refers.
 func (r *rig) check(t tb) {
 	t.Helper()
 	r.awaitReaper(t)
-	refs := make(map[store.ID]uint64)
+	ctx := context.Background()
 	report := func(f Finding) { t.Errorf("check: %s inode %d %q: %s", f.Rule, f.Ino, f.Path, f.What) }
-	if err := r.v.Check(context.Background(), func(id store.ID) { refs[id]++ }, report); err != nil {
+	if err := r.v.Check(ctx, nil, report); err != nil {
 		t.Fatalf("%v", err)
 	}
-	err := r.st.DB().ScanPrefix([]byte{'b'}, func(key, _ []byte) error {
-		id := store.ID(key[1:])
-		e, err := r.st.Lookup(id)
-		if err == nil && e.Refs != refs[id] {
-			t.Errorf("check: I4 block %s counts %d references and has %d", id.Short(), e.Refs, refs[id])
-		}
-		delete(refs, id)
-		return err
-	})
+	holder := func(ctx context.Context, ref func(store.ID)) error { return r.v.Inspect(ctx, ref, nil) }
+	found, err := r.st.Check(ctx, store.CheckOptions{Holders: []func(context.Context, func(store.ID)) error{holder}})
 	if err != nil {
-		t.Fatalf("scan index: %v", err)
+		t.Fatalf("%v", err)
 	}
-	for id := range refs {
-		t.Errorf("check: I1 block %s is not in the index", id.Short())
+	for _, p := range found.Problems {
+		t.Errorf("check: %s", p)
 	}
 	if n := r.v.dirtyNodes(); n != 0 {
 		t.Errorf("check: %d nodes are still to be written after a commit", n)

@@ -21,6 +21,9 @@ const (
 
 // stageable reports whether the node's runs are better staged than folded.
 func (v *Volume) stageable(n *node) bool {
+	if v.cutting.Load() != nil {
+		return false // a snapshot has no staged bytes
+	}
 	size := n.runs.length()
 	if n.growing || n.attr.Alloc == 0 || size > maxStagedNode || v.staged.Load()+size > maxStaged || v.overdue(n) {
 		return false

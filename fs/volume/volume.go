@@ -4,19 +4,22 @@
 //
 // Lock order (an inner lock is taken while holding the outer ones):
 //
-//	store's gate         store.Update; not held while waiting for room in the dirty buffers
-//	  Volume.tree        changes of names: create, link, unlink, rename
-//	    node.mu          one node's attributes, runs, extents, names; two only in ascending order of ino
-//	      Volume.cache   the table of nodes
-//	      Volume.dirty   the set of nodes to be written
-//	      Volume.known   the kernel's lookup counts and the orphans
-//	      the store's inner locks
+//	Volume.snapping        one snapshot, clone or rollback at a time
+//	  store's gate         store.Update; not held while waiting for room in the dirty buffers
+//	    Volume.tree        changes of names: create, link, unlink, rename
+//	      node.mu          one node's attributes, runs, extents, names; two only in ascending order of ino
+//	        Volume.cache   the table of nodes
+//	        Volume.dirty   the set of nodes to be written
+//	        Volume.known   the kernel's lookup counts and the orphans
+//	        Volume.views   what the kernel knows of snapshots
+//	        the store's inner locks
 //
 // node.mu is released while blocks are hashed, stored or read; node.busy says
 // meanwhile that the runs in node.flushing belong to a flusher.
 package volume
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -70,7 +73,7 @@ type Volume struct {
 	}
 	next    atomic.Uint64 // the next unused inode number
 	saved   meta.Counters // counters as last written; guarded by the gate
-	track   meta.Tracking // what snapshots build on; guarded by the gate
+	track   meta.Tracking // what snapshots build on; guarded by the gate and, where it changes, by snapping
 	inodes  atomic.Int64
 	logical atomic.Int64
 
@@ -80,6 +83,13 @@ type Volume struct {
 		used int64
 	}
 	staged atomic.Int64 // bytes in staged slots
+
+	notify   atomic.Pointer[func([]Stale)]
+	views    views                   // what is seen of snapshots
+	snapping sync.Mutex              // one snapshot at a time
+	cutting  atomic.Pointer[instant] // the one that the next commit takes
+	closing  context.Context         // ends when Close begins
+	close    context.CancelFunc
 
 	flushNow chan struct{}
 	reapNow  chan struct{}
@@ -110,7 +120,9 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 		reapNow:  make(chan struct{}, 1),
 		stop:     make(chan struct{}),
 	}
+	v.closing, v.close = context.WithCancel(context.Background())
 	v.cache.nodes = make(map[meta.Ino]*node)
+	v.views.nodes, v.views.snaps = make(map[meta.Ino]*virtual), make(map[store.ID]*snapView)
 	v.dirty.nodes = make(map[meta.Ino]*node)
 	v.dirty.staged = make(map[meta.Ino]*node)
 	v.known.lookups = make(map[meta.Ino]uint64)
@@ -183,6 +195,9 @@ func (v *Volume) format() error {
 
 // Close flushes everything, commits and leaves the store open.
 func (v *Volume) Close() error {
+	v.close()
+	v.snapping.Lock() // a snapshot under way gives up
+	defer v.snapping.Unlock()
 	close(v.stop)
 	v.stopped.Wait()
 	err := v.store.Commit()

@@ -54,6 +54,9 @@ func (v *Volume) xattr(n *node, name string) ([]byte, error) {
 	if n.attr.Xattrs == 0 {
 		return nil, syscall.ENODATA
 	}
+	if n.frozen {
+		return v.virtualXattr(n, name)
+	}
 	b, err := v.db.Get(meta.XattrKey(n.ino, name))
 	if isNotFound(err) {
 		return nil, syscall.ENODATA
@@ -78,6 +81,13 @@ func (v *Volume) xattrNames(n *node) ([]string, error) {
 		return nil, nil
 	}
 	var names []string
+	if n.frozen {
+		set, err := v.virtualXattrs(n)
+		for _, x := range set {
+			names = append(names, x.Name)
+		}
+		return names, err
+	}
 	err := v.db.ScanPrefix(meta.XattrPrefix(n.ino), func(key, _ []byte) error {
 		name, err := meta.KeyTail(key)
 		names = append(names, name)

@@ -1,0 +1,717 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"syscall"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// A snapBuilder makes the vertices of a snapshot from a view of the rows. Of
+// directories that changed since the last snapshot it changes the tree that they
+// had then; those that did not change are not looked at. The sweep stands still
+// meanwhile, so what was there at the instant of the view stays.
+type snapBuilder struct {
+	ctx  context.Context
+	v    *Volume
+	view *meta.View
+	last meta.Tracking // the state that changes are counted from
+	base uint64        // numbers from here on are new; 0: all is
+
+	dirty map[meta.Ino]map[string]struct{} // directories that changed -> names in them that did
+	table map[meta.Ino]bool                // files with several names that changed; false: not there any more
+
+	branches map[meta.Ino]meta.Branch // rows that are not yet written
+	gone     []meta.Ino               // directories that are not there any more
+	written  int64                    // bytes of files that are new or changed
+}
+
+// branchBatch is how many directories' rows are gathered before they are written.
+const branchBatch = 4096
+
+// A built is a snapshot's vertices but for the top.
+type built struct {
+	root  graph.Entry
+	table store.ID
+	inTab meta.Sums // over the table
+}
+
+// build makes everything below the snapshot's own vertex.
+func (b *snapBuilder) build() (out built, err error) {
+	b.dirty = make(map[meta.Ino]map[string]struct{})
+	b.table = make(map[meta.Ino]bool)
+	b.branches = make(map[meta.Ino]meta.Branch)
+	if b.base != 0 && !b.has(b.last.Links) {
+		b.base = 0 // no vertex says any more which files have several names
+	}
+	if b.base != 0 {
+		if err := b.collect(); err != nil {
+			return out, err
+		}
+	}
+	root, err := b.inode(meta.Root)
+	if err != nil {
+		return out, err
+	}
+	branch, err := b.directory(meta.Root, &root)
+	if err != nil {
+		return out, err
+	}
+	if out.root, err = b.entry("", meta.Root, &root, &branch); err != nil {
+		return out, err
+	}
+	if out.table, out.inTab, err = b.links(); err != nil {
+		return out, err
+	}
+	return out, b.saveBranches()
+}
+
+// has reports whether a vertex that may have been swept is there; a zero ID is.
+func (b *snapBuilder) has(id meta.BlockID) bool {
+	if id == (meta.BlockID{}) {
+		return true
+	}
+	has, err := b.v.store.Has(store.ID(id))
+	return err == nil && has
+}
+
+func (b *snapBuilder) inode(ino meta.Ino) (meta.Inode, error) {
+	row, err := b.view.Get(meta.InodeKey(ino))
+	if err != nil {
+		return meta.Inode{}, fmt.Errorf("inode %d: %w", ino, err)
+	}
+	return meta.DecodeInode(row)
+}
+
+// collect finds out which names of which directories changed.
+func (b *snapBuilder) collect() error {
+	var lost map[meta.Ino]bool // changed inodes whose records do not say where their name is
+	from, to := meta.TouchedRange(b.base, b.last.Epoch+1)
+	err := b.view.Scan(from, to, func(key, value []byte) error {
+		_, ino, flags, err := meta.DecodeTouched(key, value)
+		if err != nil {
+			return err
+		}
+		known, err := b.touched(ino, flags)
+		if err == nil && !known {
+			if lost == nil {
+				lost = make(map[meta.Ino]bool)
+			}
+			lost[ino] = true
+		}
+		return orErr(b.ctx.Err(), err)
+	})
+	if err != nil {
+		return err
+	}
+	from, to = meta.GoneRange(b.base, b.last.Epoch+1)
+	err = b.view.Scan(from, to, func(key, _ []byte) error {
+		_, dir, name, err := meta.DecodeGone(key)
+		if err != nil {
+			return err
+		}
+		return b.mark(dir, name)
+	})
+	if err != nil || lost == nil {
+		return err
+	}
+	return b.view.ScanPrefix(meta.Prefix(meta.KindEntry), func(key, value []byte) error {
+		e, err := meta.DecodeDirent(value)
+		if err != nil || !lost[e.Ino] {
+			return err
+		}
+		dir, _, err := meta.KeyNumbers(key)
+		if err != nil {
+			return err
+		}
+		return b.mark(dir, e.Name)
+	})
+}
+
+// touched takes up a changed inode. It reports false when nothing says where
+// the inode's name is.
+func (b *snapBuilder) touched(ino meta.Ino, flags byte) (known bool, err error) {
+	attr, err := b.inode(ino)
+	if err != nil && !isNotFound(err) {
+		return true, err
+	}
+	if err != nil || attr.Nlink == 0 {
+		if flags&meta.TouchedShared != 0 {
+			b.table[ino] = false
+		}
+		if flags&meta.TouchedDir != 0 {
+			b.gone = append(b.gone, ino)
+		}
+		return true, nil
+	}
+	isDir := attr.Mode&syscall.S_IFMT == syscall.S_IFDIR
+	if isDir {
+		b.see(ino)
+	}
+	switch {
+	case ino == meta.Root:
+		return true, nil
+	case attr.Shared && !isDir:
+		b.table[ino] = true
+		return true, nil
+	case attr.Pos == 0:
+		return false, nil
+	}
+	return true, b.markAt(attr.Parent, attr.Pos)
+}
+
+// see notes that a directory changed and reports whether that is news.
+func (b *snapBuilder) see(dir meta.Ino) bool {
+	if _, ok := b.dirty[dir]; ok {
+		return false
+	}
+	b.dirty[dir] = make(map[string]struct{})
+	return true
+}
+
+func (b *snapBuilder) markAt(dir meta.Ino, pos uint64) error {
+	row, err := b.view.Get(meta.EntryKey(dir, pos))
+	if err != nil {
+		return fmt.Errorf("entry %d of directory %d: %w", pos, dir, err)
+	}
+	e, err := meta.DecodeDirent(row)
+	if err != nil {
+		return err
+	}
+	return b.mark(dir, e.Name)
+}
+
+// mark notes that a name changed, and with it the names that lead to it.
+func (b *snapBuilder) mark(dir meta.Ino, name string) error {
+	if uint64(dir) >= b.base {
+		return nil // a new directory is looked at as a whole
+	}
+	attr, err := b.inode(dir)
+	if isNotFound(err) || err == nil && attr.Nlink == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	news := b.see(dir)
+	b.dirty[dir][name] = struct{}{}
+	if !news || dir == meta.Root {
+		return nil
+	}
+	if attr.Pos != 0 {
+		return b.markAt(attr.Parent, attr.Pos)
+	}
+	pos, err := b.positionOf(attr.Parent, dir)
+	if err != nil {
+		return err
+	}
+	return b.markAt(attr.Parent, pos)
+}
+
+// positionOf finds a directory in its parent, for records of version 1.
+func (b *snapBuilder) positionOf(parent, dir meta.Ino) (pos uint64, err error) {
+	from, to := meta.EntryRange(parent, 0)
+	err = b.view.Scan(from, to, func(key, value []byte) error {
+		e, err := meta.DecodeDirent(value)
+		if err != nil || e.Ino != dir {
+			return err
+		}
+		if _, pos, err = meta.KeyNumbers(key); err != nil {
+			return err
+		}
+		return meta.ErrStop
+	})
+	return pos, err
+}
+
+// directory returns the tree of a directory.
+func (b *snapBuilder) directory(dir meta.Ino, attr *meta.Inode) (meta.Branch, error) {
+	branch, known, err := b.branch(dir)
+	if err != nil {
+		return branch, err
+	}
+	if attr.IsStub() {
+		if !known || branch.ID != attr.Stub {
+			branch, err = b.stubBranch(attr)
+		}
+		return branch, err
+	}
+	known = known && b.base != 0 && uint64(dir) < b.base && b.has(branch.ID)
+	names, changed := b.dirty[dir]
+	switch {
+	case !known:
+		branch, err = b.wholeDirectory(dir, attr)
+	case !changed:
+		return branch, nil
+	default:
+		branch, err = b.changedDirectory(dir, branch, names)
+	}
+	if err != nil {
+		return branch, fmt.Errorf("directory %d: %w", dir, err)
+	}
+	if branch.Entries != attr.Entries {
+		return branch, fmt.Errorf("directory %d has %d entries and its tree %d: %w", dir, attr.Entries, branch.Entries, store.ErrCorrupt)
+	}
+	b.branches[dir] = branch
+	if len(b.branches) >= branchBatch {
+		err = b.saveBranches()
+	}
+	return branch, err
+}
+
+// branch returns what the directory was in the last snapshot.
+func (b *snapBuilder) branch(dir meta.Ino) (branch meta.Branch, known bool, err error) {
+	row, err := b.view.Get(meta.TreeKey(dir))
+	if isNotFound(err) {
+		return branch, false, nil
+	}
+	if err == nil {
+		branch, err = meta.DecodeBranch(row)
+	}
+	return branch, err == nil, err
+}
+
+// stubBranch adds up what is below a stub.
+func (b *snapBuilder) stubBranch(attr *meta.Inode) (meta.Branch, error) {
+	branch := meta.Branch{ID: attr.Stub}
+	err := graph.OpenTree(b.v.store, store.ID(attr.Stub), graph.Directory).Each(b.ctx, "", func(e *graph.Entry) error {
+		count(&branch, e, 1)
+		return nil
+	})
+	return branch, err
+}
+
+// count adds an entry to what a directory has, sign times.
+func count(branch *meta.Branch, e *graph.Entry, sign int64) {
+	below := graph.Sums(branch.Below)
+	below.Add(e.Sum(), sign)
+	branch.Below = meta.Sums(below)
+	branch.Entries += sign
+	if e.IsDir() {
+		branch.Subdirs += sign
+	}
+}
+
+// wholeDirectory makes a directory's tree from all its entries.
+func (b *snapBuilder) wholeDirectory(dir meta.Ino, attr *meta.Inode) (branch meta.Branch, err error) {
+	tb := graph.NewTreeBuilder(b.v.store, graph.Directory)
+	err = b.eachName(dir, attr, func(d meta.Dirent) error {
+		e, err := b.child(d)
+		if err != nil {
+			return err
+		}
+		count(&branch, &e, 1)
+		if b.base == 0 || uint64(dir) >= b.base {
+			b.written += e.Size
+		}
+		return tb.Add(&e)
+	})
+	if err != nil {
+		return branch, err
+	}
+	root, err := tb.Finish()
+	branch.ID = meta.BlockID(root.ID)
+	return branch, err
+}
+
+// eachName calls fn for the entries of a directory in order of their names.
+func (b *snapBuilder) eachName(dir meta.Ino, attr *meta.Inode, fn func(meta.Dirent) error) error {
+	if attr.Entries > maxDirectory {
+		from, to := meta.NameRange(dir)
+		return b.view.Scan(from, to, func(key, _ []byte) error {
+			name, err := meta.KeyTail(key)
+			if err != nil {
+				return err
+			}
+			d, ok, err := b.lookup(dir, name)
+			if err != nil || !ok {
+				return orErr(err, store.ErrCorrupt)
+			}
+			return orErr(b.ctx.Err(), fn(d))
+		})
+	}
+	var list []meta.Dirent
+	from, to := meta.EntryRange(dir, 0)
+	err := b.view.Scan(from, to, func(_, value []byte) error {
+		d, err := meta.DecodeDirent(value)
+		list = append(list, d)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(list, func(a, b meta.Dirent) int { return compareStrings(a.Name, b.Name) })
+	for _, d := range list {
+		if err := orErr(b.ctx.Err(), fn(d)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func compareStrings(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// lookup returns the entry that a name leads to.
+func (b *snapBuilder) lookup(dir meta.Ino, name string) (d meta.Dirent, ok bool, err error) {
+	row, err := b.view.Get(meta.NameKey(dir, name))
+	if isNotFound(err) {
+		return d, false, nil
+	}
+	if err != nil {
+		return d, false, err
+	}
+	pos, err := meta.DecodePosition(row)
+	if err != nil {
+		return d, false, err
+	}
+	if row, err = b.view.Get(meta.EntryKey(dir, pos)); err != nil {
+		return d, false, err
+	}
+	d, err = meta.DecodeDirent(row)
+	return d, true, err
+}
+
+// changedDirectory makes a directory's tree from the one that it had.
+func (b *snapBuilder) changedDirectory(dir meta.Ino, branch meta.Branch, names map[string]struct{}) (meta.Branch, error) {
+	from, to := meta.EntryRange(dir, b.base)
+	err := b.view.Scan(from, to, func(_, value []byte) error {
+		d, err := meta.DecodeDirent(value)
+		if err == nil {
+			names[d.Name] = struct{}{}
+		}
+		return err
+	})
+	if err != nil {
+		return branch, err
+	}
+	old := graph.OpenTree(b.v.store, store.ID(branch.ID), graph.Directory)
+	changes := make([]graph.Change, 0, len(names))
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		c, err := b.change(dir, name, old, &branch)
+		if err != nil {
+			return branch, err
+		}
+		changes = append(changes, c)
+	}
+	root, err := old.Apply(b.ctx, b.v.store, changes)
+	branch.ID = meta.BlockID(root.ID)
+	return branch, err
+}
+
+func (b *snapBuilder) change(dir meta.Ino, name string, old *graph.Tree, branch *meta.Branch) (graph.Change, error) {
+	c := graph.Change{Name: name}
+	was, err := old.Lookup(b.ctx, name)
+	existed := err == nil
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return c, err
+	}
+	d, ok, err := b.lookup(dir, name)
+	if err != nil {
+		return c, err
+	}
+	if existed {
+		count(branch, &was, -1)
+	}
+	if !ok {
+		return c, nil
+	}
+	e, err := b.child(d)
+	if err != nil {
+		return c, err
+	}
+	count(branch, &e, 1)
+	if !existed || was.Link != e.Link {
+		b.written += e.Size
+	}
+	c.Entry = &e
+	return c, nil
+}
+
+// child makes the entry of a name.
+func (b *snapBuilder) child(d meta.Dirent) (graph.Entry, error) {
+	attr, err := b.inode(d.Ino)
+	if err != nil {
+		return graph.Entry{}, err
+	}
+	if attr.Mode&syscall.S_IFMT == syscall.S_IFDIR {
+		branch, err := b.directory(d.Ino, &attr)
+		if err != nil {
+			return graph.Entry{}, err
+		}
+		return b.entry(d.Name, d.Ino, &attr, &branch)
+	}
+	if attr.Shared {
+		if b.base == 0 || uint64(d.Ino) >= b.base {
+			b.table[d.Ino] = true
+		}
+		return graph.Entry{Name: d.Name, Mode: attr.Mode & syscall.S_IFMT, Ident: uint64(d.Ino)}, nil
+	}
+	return b.entry(d.Name, d.Ino, &attr, nil)
+}
+
+// entry makes the entry of an inode, with its content.
+func (b *snapBuilder) entry(name string, ino meta.Ino, attr *meta.Inode, branch *meta.Branch) (graph.Entry, error) {
+	e := graph.Entry{
+		Name: name, Mode: attr.Mode, UID: attr.UID, GID: attr.GID,
+		Atime: graph.Time(attr.Atime), Mtime: graph.Time(attr.Mtime), Ctime: graph.Time(attr.Ctime), Btime: graph.Time(attr.Btime),
+	}
+	var err error
+	switch attr.Mode & syscall.S_IFMT {
+	case syscall.S_IFDIR:
+		e.Link = graph.Link{ID: store.ID(branch.ID), Kind: store.KindTree}
+		e.Entries, e.Subdirs, e.Below = branch.Entries, branch.Subdirs, graph.Sums(branch.Below)
+	case syscall.S_IFREG:
+		e.Size = attr.Size
+		e.Link, e.Data, err = b.content(ino, attr)
+	case syscall.S_IFLNK:
+		e.Target = attr.Target
+	case syscall.S_IFCHR, syscall.S_IFBLK:
+		e.Rdev = attr.Rdev
+	}
+	if err == nil && attr.Xattrs > 0 {
+		err = b.xattrs(ino, &e)
+	}
+	if err != nil {
+		err = fmt.Errorf("inode %d: %w", ino, err)
+	}
+	return e, err
+}
+
+func (b *snapBuilder) xattrs(ino meta.Ino, e *graph.Entry) error {
+	err := b.view.ScanPrefix(meta.XattrPrefix(ino), func(key, value []byte) error {
+		name, err := meta.KeyTail(key)
+		e.Xattrs = append(e.Xattrs, graph.Xattr{Name: name, Value: slices.Clone(value)})
+		return err
+	})
+	if err != nil || graph.XattrsSize(e.Xattrs) <= graph.MaxInlineXattrs {
+		return err
+	}
+	e.XattrLink, err = b.v.putBytes(graph.AppendXattrs(nil, e.Xattrs))
+	e.Xattrs = nil
+	return err
+}
+
+// bytesPiece is how long the blocks of what is no file's data are at most.
+const bytesPiece = 1 << 20
+
+// putBytes stores bytes that are no file's. The sweep stands still.
+func (v *Volume) putBytes(p []byte) (graph.Link, error) {
+	fb := v.store.NewFileBuilder()
+	defer fb.Close()
+	for piece := range slices.Chunk(p, bytesPiece) {
+		id, err := v.store.Put(store.KindData, piece)
+		if err != nil {
+			return graph.Link{}, err
+		}
+		if len(piece) == len(p) {
+			return graph.Link{ID: id, Kind: store.KindData}, nil
+		}
+		if err := fb.Add(store.Part{ID: id, Len: int64(len(piece))}); err != nil {
+			return graph.Link{}, err
+		}
+	}
+	root, err := fb.Finish()
+	return graph.Link{ID: root.ID, Kind: store.KindFile}, err
+}
+
+// content returns the link to a file's bytes, and how many of them are in no hole.
+func (b *snapBuilder) content(ino meta.Ino, attr *meta.Inode) (link graph.Link, data int64, err error) {
+	if attr.Size == 0 {
+		return link, 0, nil
+	}
+	if attr.IsStub() && attr.Owned == 0 {
+		link, err = b.v.linkTo(store.ID(attr.Stub))
+		return link, attr.Alloc, err
+	}
+	exts, err := b.extents(ino, attr)
+	if err != nil {
+		return link, 0, err
+	}
+	if len(exts) == 1 && exts[0].Off == 0 && exts[0].Skip == 0 && int64(exts[0].Len) == attr.Size {
+		id := store.ID(exts[0].ID)
+		block, err := b.v.store.Lookup(id)
+		if err != nil {
+			return link, 0, err
+		}
+		if int64(block.Raw) == attr.Size {
+			return graph.Link{ID: id, Kind: store.KindData}, attr.Size, nil
+		}
+	}
+	fb := b.v.store.NewFileBuilder()
+	defer fb.Close()
+	root, err := buildFile(fb, exts, attr.Size)
+	return graph.Link{ID: root.ID, Kind: store.KindFile}, root.Data, err
+}
+
+// buildFile makes the vertices of a file.
+func buildFile(fb *store.FileBuilder, exts []meta.Extent, size int64) (store.FileRoot, error) {
+	at := int64(0)
+	hole := func(to int64) error {
+		if to <= at {
+			return nil
+		}
+		return fb.Add(store.Part{Hole: true, Len: to - at})
+	}
+	for _, e := range exts {
+		if err := hole(e.Off); err != nil {
+			return store.FileRoot{}, err
+		}
+		if err := fb.Add(store.Part{ID: store.ID(e.ID), Len: int64(e.Len), Skip: e.Skip}); err != nil {
+			return store.FileRoot{}, err
+		}
+		at = e.End()
+	}
+	if err := hole(size); err != nil {
+		return store.FileRoot{}, err
+	}
+	return fb.Finish()
+}
+
+// linkTo returns a link to a file's vertex or only block.
+func (v *Volume) linkTo(id store.ID) (graph.Link, error) {
+	e, err := v.store.Lookup(id)
+	return graph.Link{ID: id, Kind: e.Kind}, err
+}
+
+// extents returns all extents of a file.
+func (b *snapBuilder) extents(ino meta.Ino, attr *meta.Inode) (exts []meta.Extent, err error) {
+	page := func(i uint64, row []byte) error {
+		list, err := meta.DecodeExtents(row, int64(i)*b.v.span, b.v.span)
+		exts = append(exts, list...)
+		return err
+	}
+	if attr.Size <= b.v.span {
+		row, err := b.view.Get(meta.ExtentsKey(ino, 0))
+		if isNotFound(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		return exts, page(0, row)
+	}
+	from, to := meta.ExtentsRange(ino, 0, uint64((attr.Size-1)/b.v.span)+1)
+	err = b.view.Scan(from, to, func(key, row []byte) error {
+		_, i, err := meta.KeyNumbers(key)
+		if err != nil {
+			return err
+		}
+		return page(i, row)
+	})
+	if err != nil || !attr.IsStub() {
+		return exts, err
+	}
+	err = b.v.stubExtents(b.ctx, store.ID(attr.Stub), int64(attr.Owned)*b.v.span, attr.Size, func(e meta.Extent) error {
+		exts = append(exts, e)
+		return nil
+	})
+	return exts, err
+}
+
+// links makes the link table.
+func (b *snapBuilder) links() (id store.ID, sums meta.Sums, err error) {
+	idents := slices.Sorted(maps.Keys(b.table))
+	if b.base == 0 || b.last.Links == (meta.BlockID{}) {
+		tb := graph.NewTreeBuilder(b.v.store, graph.LinkTable)
+		rows := 0
+		for _, ino := range idents {
+			if !b.table[ino] {
+				continue
+			}
+			e, err := b.linkRow(ino)
+			if err != nil {
+				return id, sums, err
+			}
+			rows++
+			addRow(&sums, &e, 1)
+			b.written += e.Size
+			if err := tb.Add(&e); err != nil {
+				return id, sums, err
+			}
+		}
+		if rows == 0 {
+			return id, sums, nil
+		}
+		root, err := tb.Finish()
+		return root.ID, sums, err
+	}
+	old := graph.OpenTree(b.v.store, store.ID(b.last.Links), graph.LinkTable)
+	sums = b.last.Table
+	var changes []graph.Change
+	for _, ino := range idents {
+		c := graph.Change{Name: graph.TableKey(uint64(ino))}
+		was, err := old.Lookup(b.ctx, c.Name)
+		switch {
+		case err == nil:
+			addRow(&sums, &was, -1)
+		case !errors.Is(err, store.ErrNotFound):
+			return id, sums, err
+		}
+		if b.table[ino] {
+			e, err := b.linkRow(ino)
+			if err != nil {
+				return id, sums, err
+			}
+			addRow(&sums, &e, 1)
+			if was.Link != e.Link {
+				b.written += e.Size
+			}
+			c.Entry = &e
+		}
+		changes = append(changes, c)
+	}
+	root, err := old.Apply(b.ctx, b.v.store, changes)
+	if err != nil || root.Entries == 0 {
+		return id, sums, err
+	}
+	return root.ID, sums, nil
+}
+
+func addRow(sums *meta.Sums, e *graph.Entry, sign int64) {
+	s := graph.Sums(*sums)
+	s.Add(e.Sum(), sign)
+	*sums = meta.Sums(s)
+}
+
+// linkRow makes a row of the link table.
+func (b *snapBuilder) linkRow(ino meta.Ino) (graph.Entry, error) {
+	attr, err := b.inode(ino)
+	if err != nil {
+		return graph.Entry{}, err
+	}
+	e, err := b.entry(graph.TableKey(uint64(ino)), ino, &attr, nil)
+	e.Nlink = attr.Nlink
+	return e, err
+}
+
+// saveBranches writes the rows of the directories that were looked at. That
+// they are newer than the state of tracking says does no harm: every name that
+// changed since is looked at again.
+func (b *snapBuilder) saveBranches() error {
+	if len(b.branches) == 0 {
+		return nil
+	}
+	err := b.v.store.Update(func() error {
+		for dir, branch := range b.branches {
+			b.v.db.Set(meta.TreeKey(dir), branch.Encode())
+		}
+		return nil
+	})
+	clear(b.branches)
+	b.v.store.Relieve()
+	return err
+}

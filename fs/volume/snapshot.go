@@ -1,0 +1,306 @@
+package volume
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// SnapshotOptions say what a new snapshot is to be called and to say of itself.
+type SnapshotOptions struct {
+	Name    string // empty: made from the time
+	Message string
+	Tags    []string
+	Host    string
+}
+
+// A Snapshot is a named snapshot.
+type Snapshot struct {
+	store.SnapshotRef
+	graph.Snapshot
+}
+
+// CreateSnapshot makes a snapshot of the whole volume as it is at one instant
+// after the call, while everything goes on. What the kernel has not yet handed
+// over is not in it. It returns when the snapshot is durable. Errors:
+// store.ErrNameTaken, store.ErrConfig for names, tags and messages that cannot
+// be, those of the disk; then no snapshot has been made.
+func (v *Volume) CreateSnapshot(ctx context.Context, o SnapshotOptions) (Snapshot, error) {
+	v.snapping.Lock()
+	defer v.snapping.Unlock()
+	var s Snapshot
+	err := v.snapshotName(&o)
+	if err == nil {
+		err = v.withCut(ctx, true, func(ctx context.Context, c *instant) (err error) {
+			s, err = v.snapshotOf(ctx, c, o)
+			return err
+		})
+	}
+	if err != nil {
+		return s, fmt.Errorf("create snapshot: %w", err)
+	}
+	return s, nil
+}
+
+// snapshotName checks or makes a name, so that a long walk is not in vain.
+func (v *Volume) snapshotName(o *SnapshotOptions) error {
+	if o.Name != "" {
+		if err := store.ValidSnapshotName(o.Name); err != nil {
+			return err
+		}
+		if _, err := v.store.Snapshot(o.Name); err == nil {
+			return fmt.Errorf("snapshot %q: %w", o.Name, store.ErrNameTaken)
+		} else if !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+		return nil
+	}
+	stem := v.opts.Now().UTC().Format("2006-01-02_15-04-05")
+	for i := 1; ; i++ {
+		o.Name = stem
+		if i > 1 {
+			o.Name = fmt.Sprintf("%s.%d", stem, i)
+		}
+		if _, err := v.store.Snapshot(o.Name); err != nil {
+			if errors.Is(err, store.ErrNotFound) {
+				err = nil
+			}
+			return err
+		}
+	}
+}
+
+// An instant is the volume at the cut of a commit.
+type instant struct {
+	advance bool // begin a new epoch
+	flushed bool // a flush for it has begun
+	taken   chan struct{}
+	view    *meta.View
+	before  meta.Tracking // the state up to here
+	next    uint64        // numbers from here on are newer
+	when    meta.Time
+}
+
+// withCut commits, and calls fn with the volume as it was at the commit's cut, with
+// all dirty bytes in blocks. The sweep stands still meanwhile. v.snapping is
+// held.
+func (v *Volume) withCut(ctx context.Context, advance bool, fn func(context.Context, *instant) error) error {
+	defer v.store.KeepAll()()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(v.closing, cancel)()
+	c := &instant{advance: advance, taken: make(chan struct{})}
+	v.cutting.Store(c)
+	err := v.store.Commit()
+	if v.cutting.CompareAndSwap(c, nil) {
+		return orErr(err, errNoCut)
+	}
+	<-c.taken
+	if c.view != nil {
+		defer c.view.Close()
+	}
+	if err != nil || c.view == nil {
+		return orErr(err, errNoCut)
+	}
+	return fn(ctx, c)
+}
+
+// errNoCut cannot be: each commit flushes and cuts.
+var errNoCut = errors.New("the commit made no cut")
+
+// cutHere takes the view. All is saved, and nobody changes anything.
+func (v *Volume) cutHere(c *instant) (err error) {
+	defer close(c.taken)
+	c.before, c.next, c.when = v.track, v.next.Load(), v.now()
+	if c.advance {
+		v.track.Epoch = c.next
+		v.db.Set(meta.TrackKey(), v.track.Encode())
+	}
+	c.view, err = v.db.View()
+	return err
+}
+
+// listStaged puts all nodes with staged bytes on the list, so that these become
+// blocks.
+func (v *Volume) listStaged() {
+	v.dirty.Lock()
+	staged := make([]*node, 0, len(v.dirty.staged))
+	for _, n := range v.dirty.staged {
+		staged = append(staged, n)
+	}
+	v.dirty.Unlock()
+	for _, n := range staged {
+		n.mu.Lock()
+		v.list(n)
+		n.mu.Unlock()
+	}
+}
+
+// snapshotOf makes a snapshot of a cut.
+func (v *Volume) snapshotOf(ctx context.Context, c *instant, o SnapshotOptions) (Snapshot, error) {
+	var s Snapshot
+	b := &snapBuilder{ctx: ctx, v: v, view: c.view, last: c.before, base: c.before.Base}
+	out, err := b.build()
+	if err != nil {
+		return s, err
+	}
+	appended := v.store.Stats().Totals.Appended
+	s.Snapshot = v.describe(out, b, c, o, appended)
+	plain, err := s.Encode()
+	if err != nil {
+		return s, err
+	}
+	id, err := v.store.Put(store.KindSnapshot, plain)
+	if err != nil {
+		return s, err
+	}
+	err = v.store.Update(func() error {
+		if err := v.store.NameSnapshot(o.Name, id); err != nil {
+			return err
+		}
+		v.track.Base = c.next
+		v.track.Snapshot, v.track.Links, v.track.Table = meta.BlockID(id), meta.BlockID(out.table), out.inTab
+		v.track.Appended = [4]int64{appended.Blocks, appended.Raw, appended.Stored, appended.Entropy}
+		v.db.Set(meta.TrackKey(), v.track.Encode())
+		for _, dir := range b.gone {
+			v.db.Delete(meta.TreeKey(dir))
+		}
+		return nil
+	})
+	if err == nil {
+		err = v.store.Commit()
+	}
+	if err == nil {
+		s.SnapshotRef, err = v.store.Snapshot(o.Name)
+	}
+	if err != nil {
+		return s, err
+	}
+	if err := v.forgetChanges(ctx, c.view, c.next); err != nil {
+		v.log.Warn("rows of changes that a snapshot has taken up are left to the next one", "err", err)
+	}
+	return s, nil
+}
+
+// describe makes the snapshot's vertex but for its bytes.
+func (v *Volume) describe(out built, b *snapBuilder, c *instant, o SnapshotOptions, appended store.Appended) graph.Snapshot {
+	below := out.root.Below
+	totals := v.store.Stats().Totals
+	fresh := appended.Since(store.Appended{
+		Blocks: c.before.Appended[0], Raw: c.before.Appended[1], Stored: c.before.Appended[2], Entropy: c.before.Appended[3],
+	})
+	s := graph.Snapshot{
+		Root: out.root, Table: out.table, Created: graph.Time(c.when), Volume: v.store.Config().VolumeID,
+		Host: o.Host, Message: o.Message, Tags: slices.Compact(slices.Sorted(slices.Values(o.Tags))),
+		Totals: graph.Totals{
+			Files: below.Files + out.inTab.Files, Dirs: below.Dirs + 1, Others: below.Others + out.inTab.Others,
+			Logical: below.Bytes + out.inTab.Bytes, Data: below.Data + out.inTab.Data,
+			Referenced: totals.Referenced, Unique: totals.Raw[store.KindData],
+			Written: b.written, New: fresh.Raw, NewStored: fresh.Stored, Entropy: fresh.EntropyMilli(),
+		},
+	}
+	if parent := store.ID(c.before.Snapshot); parent != (store.ID{}) {
+		s.Parents = []graph.ID{parent}
+	}
+	return s
+}
+
+// forgetBatch is how many rows of changes are removed at a time.
+const forgetBatch = 4096
+
+// forgetChanges removes the rows of changes before an epoch.
+func (v *Volume) forgetChanges(ctx context.Context, view *meta.View, end uint64) error {
+	var keys [][]byte
+	remove := func() error {
+		err := v.store.Update(func() error {
+			for _, key := range keys {
+				v.db.Delete(key)
+			}
+			return nil
+		})
+		keys = keys[:0]
+		v.store.Relieve()
+		return orErr(ctx.Err(), err)
+	}
+	for _, bounds := range []func(first, end uint64) (from, to []byte){meta.TouchedRange, meta.GoneRange} {
+		from, to := bounds(0, end)
+		err := view.Scan(from, to, func(key, _ []byte) error {
+			if keys = append(keys, bytes.Clone(key)); len(keys) < forgetBatch {
+				return nil
+			}
+			return remove()
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return remove()
+}
+
+// Snapshots returns all snapshots, the oldest first.
+func (v *Volume) Snapshots(ctx context.Context) ([]Snapshot, error) {
+	var list []Snapshot
+	err := v.store.Snapshots(ctx, func(r store.SnapshotRef) error {
+		s, err := v.loadSnapshot(ctx, r)
+		list = append(list, s)
+		return err
+	})
+	slices.SortStableFunc(list, func(a, b Snapshot) int { return a.When().Compare(b.When()) })
+	return list, err
+}
+
+// Snapshot returns a snapshot by its name. store.ErrNotFound: there is none.
+func (v *Volume) Snapshot(ctx context.Context, name string) (Snapshot, error) {
+	r, err := v.store.Snapshot(name)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	return v.loadSnapshot(ctx, r)
+}
+
+// RemoveSnapshot removes a snapshot, durably. The sweep reclaims what nothing else
+// holds. Errors: store.ErrNotFound, store.ErrHeld.
+func (v *Volume) RemoveSnapshot(name string) error {
+	if err := v.store.RemoveSnapshot(name); err != nil {
+		return err
+	}
+	v.views.forgetIdle()
+	v.tellGone(SnapshotsDir, name)
+	return nil
+}
+
+// RenameSnapshot gives a snapshot another name, durably. Errors:
+// store.ErrNotFound, store.ErrNameTaken, store.ErrConfig.
+func (v *Volume) RenameSnapshot(name, to string) error {
+	if err := v.store.RenameSnapshot(name, to); err != nil {
+		return err
+	}
+	v.tellGone(SnapshotsDir, name)
+	return nil
+}
+
+// HoldSnapshot keeps a snapshot from being removed, or lets go of it. Error:
+// store.ErrNotFound.
+func (v *Volume) HoldSnapshot(name string, held bool) error { return v.store.HoldSnapshot(name, held) }
+
+func (v *Volume) loadSnapshot(ctx context.Context, r store.SnapshotRef) (Snapshot, error) {
+	s := Snapshot{SnapshotRef: r}
+	b, err := v.store.Get(ctx, r.ID)
+	if err == nil {
+		s.Snapshot, err = graph.DecodeSnapshot(b)
+	}
+	if err != nil {
+		err = fmt.Errorf("snapshot %q: %w", r.Name, err)
+	}
+	return s, err
+}
+
+// When returns the instant of which the snapshot is.
+func (s *Snapshot) When() time.Time { return time.Unix(s.Created.Sec, int64(s.Created.Nsec)) }

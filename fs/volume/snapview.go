@@ -1,0 +1,434 @@
+package volume
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// Snapshots are seen as directories in .snapshots, which the root directory has
+// and does not list. What is in them are nodes as any, read through vertices, but
+// without rows and not to be changed.
+
+// SnapshotsName is the name in the root directory of the snapshots.
+const SnapshotsName = ".snapshots"
+
+// SnapshotsDir is the inode of that directory.
+const SnapshotsDir meta.Ino = 2
+
+// firstVirtual is the least inode number of what is in snapshots. Numbers are
+// made from the snapshot and the path there, so that they are always the same;
+// no inode with rows ever gets so far.
+const firstVirtual meta.Ino = 1 << 62
+
+func isVirtual(ino meta.Ino) bool { return ino >= firstVirtual || ino == SnapshotsDir }
+
+// A virtual is where an inode number of a snapshot leads.
+type virtual struct {
+	view    *snapView
+	parent  meta.Ino // 0: it is the snapshot's root
+	name    string
+	ident   uint64 // of a file with several names
+	lookups uint64 // by the kernel
+	uses    int    // others whose parent it is
+}
+
+// A snapView is a snapshot that somebody looks at. It stays whole meanwhile,
+// whether or not it is removed.
+type snapView struct {
+	id    store.ID
+	graph graph.Snapshot
+	pin   *store.Pin
+	nodes int // inode numbers that lead into it
+}
+
+// views are the inode numbers of snapshots in use.
+type views struct {
+	sync.Mutex
+	nodes map[meta.Ino]*virtual
+	snaps map[store.ID]*snapView
+	idle  []meta.Ino // told of, and perhaps not known to the kernel; the oldest first
+}
+
+// maxIdle is how many inodes that the kernel does not know stay.
+const maxIdle = 8192
+
+// number returns the inode number of an entry and notes where it leads.
+func (w *views) number(view *snapView, parent meta.Ino, e *graph.Entry) meta.Ino {
+	w.Lock()
+	defer w.Unlock()
+	return w.give(view, parent, e)
+}
+
+// give does so; w is locked.
+func (w *views) give(view *snapView, parent meta.Ino, e *graph.Entry) meta.Ino {
+	want := virtual{view: view, parent: parent, name: e.Name, ident: e.Ident}
+	for ino := virtualIno(view.id, parent, e); ; ino = max(ino+1, firstVirtual) {
+		old, ok := w.nodes[ino]
+		if ok && (old.view.id != view.id || old.ident != want.ident || want.ident == 0 && (old.parent != parent || old.name != e.Name)) {
+			continue // another one with the same hash
+		}
+		if !ok {
+			w.nodes[ino] = &want
+			view.nodes++
+			if p := w.nodes[parent]; p != nil {
+				p.uses++
+			}
+			w.idle = append(w.idle, ino)
+			w.trim()
+		}
+		return ino
+	}
+}
+
+func virtualIno(id store.ID, parent meta.Ino, e *graph.Entry) meta.Ino {
+	b := append(make([]byte, 0, 300), id[:]...)
+	if e.Ident != 0 {
+		b = append(b, 'i')
+		b = binary.BigEndian.AppendUint64(b, e.Ident)
+	} else {
+		b = append(b, 'n')
+		b = binary.BigEndian.AppendUint64(b, uint64(parent))
+		b = append(b, e.Name...)
+	}
+	return meta.Ino(xxhash.Sum64(b)>>2) | firstVirtual
+}
+
+// trim forgets the oldest of those that the kernel did not take.
+func (w *views) trim() {
+	for len(w.idle) > maxIdle {
+		ino := w.idle[0]
+		w.idle = w.idle[1:]
+		w.drop(ino)
+	}
+}
+
+// forgetIdle forgets all that the kernel does not know.
+func (w *views) forgetIdle() {
+	w.Lock()
+	defer w.Unlock()
+	for _, ino := range w.idle {
+		w.drop(ino)
+	}
+	w.idle = nil
+}
+
+// drop forgets an inode number that nobody needs.
+func (w *views) drop(ino meta.Ino) {
+	for {
+		t, ok := w.nodes[ino]
+		if !ok || t.lookups > 0 || t.uses > 0 {
+			return
+		}
+		delete(w.nodes, ino)
+		if t.view.nodes--; t.view.nodes == 0 {
+			delete(w.snaps, t.view.id)
+			t.view.pin.Release()
+		}
+		ino = t.parent
+		if p, ok := w.nodes[ino]; ok {
+			p.uses--
+		}
+	}
+}
+
+func (w *views) known(ino meta.Ino, delta int64) {
+	w.Lock()
+	defer w.Unlock()
+	t, ok := w.nodes[ino]
+	if !ok {
+		return
+	}
+	if delta < 0 {
+		t.lookups -= min(t.lookups, uint64(-delta))
+		w.drop(ino)
+		return
+	}
+	t.lookups += uint64(delta)
+}
+
+func (w *views) find(ino meta.Ino) (virtual, bool) {
+	w.Lock()
+	defer w.Unlock()
+	t, ok := w.nodes[ino]
+	if !ok {
+		return virtual{}, false
+	}
+	return *t, true
+}
+
+// open returns the view of a snapshot and the inode of its root.
+func (v *Volume) openView(s Snapshot) (*snapView, meta.Ino, error) {
+	w := &v.views
+	w.Lock()
+	defer w.Unlock()
+	view, ok := w.snaps[s.ID]
+	if !ok {
+		view = &snapView{id: s.ID, graph: s.Snapshot, pin: v.store.NewPin()}
+		view.pin.Add(s.ID)
+		w.snaps[s.ID] = view
+	}
+	ino := w.give(view, 0, &graph.Entry{})
+	// From here on the sweep leaves it; was it there until here?
+	if has, err := v.store.Has(s.ID); err != nil || !has {
+		w.drop(ino)
+		return nil, 0, orErr(err, syscall.ENOENT)
+	}
+	return view, ino, nil
+}
+
+// readVirtual makes the node of an inode in a snapshot.
+func (v *Volume) readVirtual(ino meta.Ino) (*node, error) {
+	if ino == SnapshotsDir {
+		return v.snapshotsNode()
+	}
+	t, ok := v.views.find(ino)
+	if !ok {
+		return nil, syscall.ESTALE
+	}
+	e, err := v.virtualEntry(&t)
+	if err != nil {
+		return nil, err
+	}
+	parent := t.parent
+	if parent == 0 {
+		parent = SnapshotsDir
+	}
+	return virtualNode(ino, parent, t.view, e), nil
+}
+
+func (v *Volume) virtualEntry(t *virtual) (*graph.Entry, error) {
+	if t.parent == 0 {
+		return &t.view.graph.Root, nil
+	}
+	if t.ident != 0 {
+		return v.linked(t.view, t.ident)
+	}
+	d, err := v.get(t.parent)
+	if err != nil {
+		return nil, err
+	}
+	defer d.release()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e, err := v.treeOf(d).Lookup(context.Background(), t.name)
+	return &e, noEntry(err)
+}
+
+// linked returns what the names of a file with several of them share.
+func (v *Volume) linked(view *snapView, ident uint64) (*graph.Entry, error) {
+	t := graph.OpenTree(v.store, view.graph.Table, graph.LinkTable)
+	e, err := t.Lookup(context.Background(), graph.TableKey(ident))
+	if err != nil {
+		return nil, fmt.Errorf("file %d of snapshot %s: %w", ident, view.id.Short(), err)
+	}
+	return &e, nil
+}
+
+// noEntry makes ENOENT of a name that is not in a tree.
+func noEntry(err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return syscall.ENOENT
+	}
+	return err
+}
+
+// treeOf returns the tree that has a directory's names. d.mu is held.
+func (v *Volume) treeOf(d *node) *graph.Tree {
+	if d.tree == nil || d.tree.Root() != store.ID(d.attr.Stub) {
+		d.tree = graph.OpenTree(v.store, store.ID(d.attr.Stub), graph.Directory)
+	}
+	return d.tree
+}
+
+func virtualNode(ino, parent meta.Ino, view *snapView, e *graph.Entry) *node {
+	n := &node{ino: ino, frozen: true, view: view, attr: inodeOf(e, parent), xattrs: e.Xattrs, xattrLink: e.XattrLink}
+	n.init()
+	n.ext.absent = true
+	return n
+}
+
+// inodeOf returns the record that an entry stands for, as a stub.
+func inodeOf(e *graph.Entry, parent meta.Ino) meta.Inode {
+	a := meta.Inode{
+		Mode: e.Mode, UID: e.UID, GID: e.GID, Nlink: max(1, e.Nlink), Rdev: e.Rdev, Size: e.Size, Alloc: e.Data, Parent: parent,
+		Atime: meta.Time(e.Atime), Mtime: meta.Time(e.Mtime), Ctime: meta.Time(e.Ctime), Btime: meta.Time(e.Btime),
+		Target: e.Target, Xattrs: uint32(len(e.Xattrs)), Stub: meta.BlockID(e.Link.ID),
+	}
+	if e.IsDir() {
+		a.Nlink = uint32(2 + e.Subdirs)
+		a.Entries = e.Entries
+	}
+	if e.XattrLink.Kind != 0 {
+		a.Xattrs = 1
+	}
+	return a
+}
+
+// snapshotsNode makes the node of the directory of snapshots.
+func (v *Volume) snapshotsNode() (*node, error) {
+	root, err := v.Attr(meta.Root)
+	if err != nil {
+		return nil, err
+	}
+	n := &node{ino: SnapshotsDir, frozen: true, attr: meta.Inode{
+		Mode: syscall.S_IFDIR | 0o755, UID: root.UID, GID: root.GID, Nlink: 2, Parent: meta.Root,
+		Atime: root.Btime, Mtime: root.Btime, Ctime: root.Btime, Btime: root.Btime,
+	}}
+	n.init()
+	return n, nil
+}
+
+// lookupVirtual finds a name in a directory that is not to be changed.
+func (v *Volume) lookupVirtual(d *node, name string) (meta.Ino, error) {
+	switch {
+	case !d.isDir():
+		return 0, syscall.ENOTDIR
+	case len(name) > meta.MaxName:
+		return 0, syscall.ENAMETOOLONG
+	case name == "..":
+		return d.attr.Parent, nil
+	case d.ino == SnapshotsDir:
+		s, err := v.Snapshot(context.Background(), name)
+		if err != nil {
+			return 0, noEntry(err)
+		}
+		_, ino, err := v.openView(s)
+		return ino, err
+	}
+	d.mu.Lock()
+	e, err := v.treeOf(d).Lookup(context.Background(), name)
+	d.mu.Unlock()
+	if err != nil {
+		return 0, noEntry(err)
+	}
+	return v.views.number(d.view, d.ino, &e), nil
+}
+
+// readVirtualDir is ReadDir for such a directory. Positions are in the order of
+// names.
+func (v *Volume) readVirtualDir(d *node, after uint64, fn func(Entry) bool) error {
+	for pos, name := range []string{posDot: ".", posDotDot: ".."} {
+		ino := d.ino
+		if name == ".." {
+			ino = d.attr.Parent
+		}
+		if name != "" && after < uint64(pos) && !fn(Entry{Dirent: meta.Dirent{Ino: ino, Type: syscall.S_IFDIR, Name: name}, Pos: uint64(pos)}) {
+			return nil
+		}
+	}
+	pos := max(after, posDotDot)
+	for {
+		batch, err := v.virtualBatch(d, pos-posDotDot)
+		if err != nil || len(batch) == 0 {
+			return err
+		}
+		for i := range batch {
+			pos++
+			batch[i].Pos = pos
+			if !fn(batch[i]) {
+				return nil
+			}
+		}
+	}
+}
+
+// virtualBatch returns some entries from an index on.
+func (v *Volume) virtualBatch(d *node, index uint64) (batch []Entry, err error) {
+	if d.ino == SnapshotsDir {
+		return v.snapshotEntries(index)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	err = v.treeOf(d).EachFrom(context.Background(), int64(index), func(e *graph.Entry) error {
+		full := e
+		if e.Ident != 0 {
+			if full, err = v.linked(d.view, e.Ident); err != nil {
+				return err
+			}
+		}
+		ino := v.views.number(d.view, d.ino, e)
+		n := virtualNode(ino, d.ino, d.view, full)
+		a := n.stat()
+		batch = append(batch, Entry{Dirent: meta.Dirent{Ino: ino, Type: e.Type(), Name: e.Name}, Attr: &a})
+		if len(batch) == dirBatchSize {
+			return store.ErrStop
+		}
+		return nil
+	})
+	return batch, err
+}
+
+func (v *Volume) snapshotEntries(index uint64) (batch []Entry, err error) {
+	err = v.store.Snapshots(context.Background(), func(r store.SnapshotRef) error {
+		if index > 0 {
+			index--
+			return nil
+		}
+		s, err := v.loadSnapshot(context.Background(), r)
+		if err != nil {
+			return err
+		}
+		_, ino, err := v.openView(s)
+		if err != nil {
+			return err
+		}
+		if batch = append(batch, Entry{Dirent: meta.Dirent{Ino: ino, Type: syscall.S_IFDIR, Name: r.Name}}); len(batch) == dirBatchSize {
+			return store.ErrStop
+		}
+		return nil
+	})
+	return batch, err
+}
+
+// virtualXattrs returns the extended attributes of an inode in a snapshot.
+func (v *Volume) virtualXattrs(n *node) ([]graph.Xattr, error) {
+	if n.xattrLink.Kind == 0 || n.xattrs != nil {
+		return n.xattrs, nil
+	}
+	set, err := v.linkedXattrs(n.xattrLink)
+	n.xattrs = set
+	return set, err
+}
+
+// linkedXattrs reads extended attributes that are stored apart.
+func (v *Volume) linkedXattrs(link graph.Link) ([]graph.Xattr, error) {
+	b, err := v.linkedBytes(link)
+	if err != nil {
+		return nil, err
+	}
+	return graph.DecodeXattrs(b)
+}
+
+// linkedBytes is the reverse of putBytes.
+func (v *Volume) linkedBytes(link graph.Link) ([]byte, error) {
+	var out []byte
+	err := v.stubExtents(context.Background(), link.ID, 0, 1<<62, func(e meta.Extent) error {
+		p, err := v.extentBytes(context.Background(), e)
+		out = append(out, p...)
+		return err
+	})
+	return out, err
+}
+
+func (v *Volume) virtualXattr(n *node, name string) ([]byte, error) {
+	set, err := v.virtualXattrs(n)
+	if err != nil {
+		return nil, err
+	}
+	i, ok := slices.BinarySearchFunc(set, name, func(x graph.Xattr, name string) int { return compareStrings(x.Name, name) })
+	if !ok {
+		return nil, syscall.ENODATA
+	}
+	return set[i].Value, nil
+}
