@@ -158,7 +158,7 @@ func TestUnreadableNeighbour(t *testing.T) {
 	if err := r.v.flushAll(all); err != nil {
 		t.Fatal(err)
 	}
-	r.check(t)
+	r.checkVolume(t)
 	if got := read(t, r.v, ino, 5000, 3000); !bytes.Equal(got, want) {
 		t.Error("the new data differs")
 	}

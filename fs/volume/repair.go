@@ -298,7 +298,7 @@ func (r *repairer) fixRecords() {
 			r.did("inode %d: its size was %d, and its bytes end at %d", ino, a.Size, f.end)
 			a.Size, f.changed = f.end, true
 		}
-		if a.Mode&syscall.S_IFMT == syscall.S_IFREG && a.Alloc != f.alloc {
+		if a.Mode&syscall.S_IFMT == syscall.S_IFREG && a.Alloc != f.alloc && !a.IsStub() {
 			r.did("inode %d: %d bytes are allocated, and not %d", ino, f.alloc, a.Alloc)
 			a.Alloc, f.changed = f.alloc, true
 		}
@@ -535,6 +535,9 @@ func (r *repairer) fixCounts() {
 			}
 		}
 		a := f.attr
+		if f.isDir() && a.IsStub() { // it has more in its vertex
+			nlink, entries = max(nlink, a.Nlink), a.Entries
+		}
 		if a.Nlink != nlink || a.Entries != entries {
 			r.did("inode %d: it has %d links and %d entries, and not %d and %d", ino, nlink, entries, a.Nlink, a.Entries)
 			a.Nlink, a.Entries, f.changed = nlink, entries, true
@@ -614,11 +617,20 @@ func (r *repairer) save() {
 	}
 }
 
-// References calls ref for every reference that the extents of a store make,
-// whether or not a Volume is open.
+// References calls ref for every reference that the extents and stubs of a store
+// make, whether or not a Volume is open.
 func References(ctx context.Context, st *store.Store, ref func(store.ID)) error {
 	ck := st.Chunker()
 	span := pageSpan(ck.Avg(), ck.Max())
+	err := st.DB().ScanPrefix(meta.InodePrefix(), func(_, value []byte) error {
+		if attr, err := meta.DecodeInode(value); err == nil && attr.IsStub() {
+			ref(store.ID(attr.Stub))
+		}
+		return ctx.Err()
+	})
+	if err != nil {
+		return err
+	}
 	return st.DB().ScanPrefix(meta.Prefix(meta.KindExtents), func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
