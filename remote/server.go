@@ -21,6 +21,8 @@ func Handler(n Node, log *slog.Logger) http.Handler {
 	mux.HandleFunc("GET /v1/blocks", s.blocks)
 	mux.HandleFunc("GET /v1/files", s.files)
 	mux.HandleFunc("GET /v1/graph/export", s.export)
+	mux.HandleFunc("GET /v1/graph/similar", s.similar)
+	mux.HandleFunc("GET /v1/graph/path", s.connect)
 	mux.HandleFunc("GET /v1/objects", s.objects)
 	mux.HandleFunc("POST /v1/objects", s.put)
 	mux.HandleFunc("PUT /v1/objects/{ref...}", s.put)

@@ -65,3 +65,28 @@ func (l volumeFiles) entries(ctx context.Context, dir meta.Ino, fn func(export.L
 	})
 	return errors.Join(failed, err)
 }
+
+// EachLiveEdge implements remote.Live.
+func (l volumeFiles) EachLiveEdge(ctx context.Context, fn func(from uint64, e export.LiveEdge) error) error {
+	return l.vol.EachEdge(ctx, func(e volume.Edge) error {
+		edge := export.LiveEdge{Role: graph.Contains, Block: e.Block, Offset: e.Off, Bytes: e.Len}
+		if e.To != 0 {
+			edge = export.LiveEdge{Role: graph.Content, Name: e.Name, File: &export.LiveFile{Ino: uint64(e.To), Directory: e.Dir}}
+		}
+		return fn(uint64(e.From), edge)
+	})
+}
+
+// LivePaths implements remote.Live.
+func (l volumeFiles) LivePaths(ctx context.Context, inodes []uint64) (map[uint64]string, error) {
+	wanted := make([]meta.Ino, len(inodes))
+	for i, ino := range inodes {
+		wanted[i] = meta.Ino(ino)
+	}
+	found, err := l.vol.Paths(ctx, wanted)
+	paths := make(map[uint64]string, len(found))
+	for ino, p := range found {
+		paths[uint64(ino)] = p
+	}
+	return paths, err
+}

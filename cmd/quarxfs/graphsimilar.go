@@ -1,0 +1,134 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/graph/export"
+	"github.com/quarxtor/quarxfs/remote"
+)
+
+type graphSimilarOptions struct {
+	top  int
+	json bool
+}
+
+func newGraphSimilar() *cobra.Command {
+	o := &graphSimilarOptions{}
+	cmd := &cobra.Command{
+		Use:   "similar STORE PATH|SNAP|OBJECT",
+		Short: "Find what shares the most blocks with something",
+		Long: `Compares the blocks of a file with those of all files and objects, those of a
+directory with all directories and snapshots, those of a snapshot with all snapshots and
+the live filesystem. The Jaccard index is the share of their blocks that both have: 1
+where all are, 0 where none is. The estimate comes from small samples and decides what is
+looked at closely; the index is exact.`,
+		Example: `  quarxfs graph similar /mnt images/debian-12.qcow2
+  quarxfs graph similar /srv/store monday --top 3`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args, func(n remote.Node) error {
+				s, err := n.Similar(cmd.Context(), args[1], o.top)
+				if err != nil {
+					return err
+				}
+				if o.json {
+					return json.NewEncoder(cmd.OutOrStdout()).Encode(s)
+				}
+				return showSimilar(cmd.OutOrStdout(), s)
+			})
+		},
+	}
+	cmd.Flags().IntVar(&o.top, "top", 10, "show so many")
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	return cmd
+}
+
+func showSimilar(w io.Writer, s remote.Similar) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s: %s, %s\n", kindName(s.Kind), printable(s.Name), plural(s.Blocks, "block", "blocks"), size(s.Bytes))
+	if len(s.Like) == 0 {
+		fmt.Fprintln(&b, "Nothing shares any of them.")
+		_, err := io.WriteString(w, b.String())
+		return err
+	}
+	right := text.AlignRight
+	t := newTable("", right, right, right, right, right, text.AlignLeft, text.AlignLeft)
+	t.AppendHeader(table.Row{"Jaccard", "Estimate", "Shared", "Bytes", "of its", "Kind", "Name"})
+	for _, l := range s.Like {
+		t.AppendRow(table.Row{fmt.Sprintf("%.4f", l.Jaccard), fmt.Sprintf("%.4f", l.Estimate), humanize.Comma(l.Shared),
+			size(l.SharedBytes), size(l.Bytes), kindName(l.Kind), printable(l.Name)})
+	}
+	finish(&b, t)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// kindName is short for people, who see from a path what is live.
+func kindName(k export.Kind) string {
+	return strings.TrimPrefix(string(k), "live-")
+}
+
+func newGraphPath() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "path STORE A B",
+		Short: "Find the shortest connection between two things",
+		Long: `Shows how two files, directories, snapshots, objects or blocks hang together: the
+shortest way along edges of the graph, or against them. Each line is a node, with the
+edge that leads to it: -> down to what the node before is made of, <- up to what the node
+before is a part of.`,
+		Example: `  quarxfs graph path /mnt src/a.go backup/a.go
+  quarxfs graph path /srv/store monday 7db8a54c`,
+		Args: cobra.ExactArgs(3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args, func(n remote.Node) error {
+				steps, err := n.Connect(cmd.Context(), args[1], args[2])
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return json.NewEncoder(cmd.OutOrStdout()).Encode(steps)
+				}
+				return showSteps(cmd.OutOrStdout(), steps)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func showSteps(w io.Writer, steps []remote.Step) error {
+	for _, s := range steps {
+		if _, err := fmt.Fprintf(w, "%-28s %-9s %s\n", crossing(s.Edge), kindName(s.Kind), printable(s.Name)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// crossing describes an edge.
+func crossing(e *remote.Crossed) string {
+	if e == nil {
+		return ""
+	}
+	arrow := "->"
+	if e.Against {
+		arrow = "<-"
+	}
+	switch {
+	case e.Name != "":
+		return fmt.Sprintf("%s %s %s", arrow, e.Role, printable(e.Name))
+	case e.Role == graph.Contains:
+		return fmt.Sprintf("%s %s at %d", arrow, e.Role, e.Offset)
+	}
+	return fmt.Sprintf("%s %s", arrow, e.Role)
+}

@@ -1,0 +1,418 @@
+package remote
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/graph/export"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// Similar is what shares blocks with something.
+type Similar struct {
+	Name   string      `json:"name"`
+	Kind   export.Kind `json:"kind"`
+	Blocks int64       `json:"blocks"` // distinct ones
+	Bytes  int64       `json:"bytes"`
+	Like   []Like      `json:"like"` // most alike first
+}
+
+// Like is something with how like the subject it is.
+type Like struct {
+	Name     string      `json:"name"`
+	Kind     export.Kind `json:"kind"`
+	Estimate float64     `json:"estimate"` // of the Jaccard index, from sketches
+	graph.Likeness
+}
+
+// MaxSimilar is the most that Similar finds.
+const MaxSimilar = 1000
+
+// Similar implements Graph.
+func (l *Local) Similar(ctx context.Context, ref string, top int) (Similar, error) {
+	if top < 1 || top > MaxSimilar || ref == "" {
+		return Similar{}, fmt.Errorf("%w: %q, top %d: name something, and choose a top of 1 to %d", ErrRequest, ref, top, MaxSimilar)
+	}
+	if err := l.store.Commit(); err != nil {
+		return Similar{}, err
+	}
+	root, err := l.exportRoot(ctx, ref)
+	if err != nil {
+		return Similar{}, err
+	}
+	defer l.store.KeepAll()()
+	f := finder{l: l, ctx: ctx, most: 4*top + 16, sketcher: graph.NewSketcher(l.store)}
+	if f.subject, err = f.thing(root); err != nil {
+		return Similar{}, err
+	}
+	set, err := f.blocks(f.subject)
+	if err != nil {
+		return Similar{}, err
+	}
+	for id := range set {
+		f.sketch.Add(id)
+	}
+	s := Similar{Name: f.subject.name, Kind: f.subject.kind, Blocks: int64(len(set)), Bytes: set.Bytes(), Like: []Like{}}
+	if err := f.candidates(); err != nil {
+		return s, err
+	}
+	for _, t := range f.best {
+		other, err := f.blocks(t)
+		if err != nil {
+			return s, err
+		}
+		name, err := f.name(t)
+		if err != nil {
+			return s, err
+		}
+		s.Like = append(s.Like, Like{name, t.kind, t.estimate, set.Compare(other)})
+	}
+	slices.SortStableFunc(s.Like, func(a, b Like) int {
+		return cmp.Or(cmp.Compare(b.Jaccard, a.Jaccard), cmp.Compare(a.Name, b.Name))
+	})
+	s.Like = s.Like[:min(top, len(s.Like))]
+	return s, nil
+}
+
+// A thing is what can be like another: a file or directory of the live
+// filesystem, or a block or vertex.
+type thing struct {
+	kind     export.Kind
+	name     string // "": that of the inode's path
+	file     *export.LiveFile
+	id       graph.ID
+	estimate float64
+}
+
+// same reports whether two things are one.
+func (t thing) same(o thing) bool {
+	if t.file != nil && o.file != nil {
+		return t.file.Ino == o.file.Ino
+	}
+	return t.file == nil && o.file == nil && t.id == o.id && t.name == o.name
+}
+
+// A finder looks for things like its subject.
+type finder struct {
+	l        *Local
+	ctx      context.Context
+	subject  thing
+	sketch   graph.Sketch
+	sketcher *graph.Sketcher
+	best     []thing // by estimate, at most most
+	most     int
+}
+
+// thing says what a root is.
+func (f *finder) thing(r export.Root) (thing, error) {
+	t := thing{name: r.Path, file: r.File, id: r.ID}
+	switch {
+	case r.File != nil && r.File.Directory:
+		t.kind = export.Directory
+		if t.name == "" {
+			t.name = "/"
+		}
+	case r.File != nil:
+		t.kind = export.Inode
+	case r.Name != "":
+		t.kind, t.name = export.Object, r.Name
+	default:
+		e, err := f.l.store.Lookup(r.ID)
+		if err != nil {
+			return t, err
+		}
+		t.kind = export.Kind(e.Kind.String())
+		if t.kind == export.Snapshot {
+			t.name = r.Label
+		}
+		if t.name == "" {
+			t.name = r.ID.String()
+		}
+	}
+	return t, nil
+}
+
+// blocks collects all blocks of a thing.
+func (f *finder) blocks(t thing) (graph.BlockSet, error) {
+	set := make(graph.BlockSet)
+	var err error
+	if t.file != nil {
+		err = f.live(*t.file, set)
+	} else {
+		err = set.AddBelow(f.ctx, f.l.store, t.id)
+	}
+	return set, err
+}
+
+// live collects the blocks below a live file. What has gone meanwhile is left
+// out.
+func (f *finder) live(file export.LiveFile, set graph.BlockSet) error {
+	var below []export.LiveFile
+	err := f.l.env.Live.LiveEdges(f.ctx, file, func(e export.LiveEdge) error {
+		if e.File != nil {
+			below = append(below, *e.File)
+			return nil
+		}
+		if _, ok := set[e.Block]; ok {
+			return nil
+		}
+		return gone(set.AddBelow(f.ctx, f.l.store, e.Block))
+	})
+	if gone(err) != nil {
+		return err
+	}
+	for _, b := range below {
+		if err := f.live(b, set); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gone takes a missing block or file for none.
+func gone(err error) error {
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// candidates fills best with what is of the subject's sort: files and objects, or
+// directories and snapshots. A snapshot is compared with the whole live
+// filesystem, but not with its parts.
+func (f *finder) candidates() error {
+	switch f.subject.kind {
+	case export.Inode, export.Object, export.File, export.Data:
+		if err := f.objects(); err != nil {
+			return err
+		}
+		return f.files()
+	case export.Snapshot, export.Directory, export.Tree:
+		if err := f.snapshots(); err != nil {
+			return err
+		}
+		return f.directories()
+	}
+	return fmt.Errorf("%w: nothing can be like a %s", ErrRequest, f.subject.kind)
+}
+
+// consider takes a thing into the best if it is one of them.
+func (f *finder) consider(t thing, s *graph.Sketch) {
+	t.estimate = f.sketch.Jaccard(s)
+	if t.estimate == 0 || t.same(f.subject) {
+		return
+	}
+	i, _ := slices.BinarySearchFunc(f.best, t.estimate, func(a thing, e float64) int {
+		if a.estimate >= e {
+			return -1
+		}
+		return 1
+	})
+	if i == f.most {
+		return
+	}
+	f.best = slices.Insert(f.best[:min(len(f.best), f.most-1)], i, t)
+}
+
+func (f *finder) objects() error {
+	var all []store.ObjectInfo
+	err := f.l.store.Objects(f.ctx, func(o store.ObjectInfo) error { all = append(all, o); return nil })
+	if err != nil {
+		return err
+	}
+	for _, o := range all {
+		s, err := f.sketcher.Of(f.ctx, o.ID)
+		if err != nil {
+			return fmt.Errorf("object %q: %w", o.Name, err)
+		}
+		f.consider(thing{kind: export.Object, name: o.Name, id: o.ID}, s)
+	}
+	return nil
+}
+
+func (f *finder) snapshots() error {
+	var all []store.SnapshotRef
+	err := f.l.store.Snapshots(f.ctx, func(s store.SnapshotRef) error { all = append(all, s); return nil })
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		s, err := f.sketcher.Of(f.ctx, r.ID)
+		if err != nil {
+			return fmt.Errorf("snapshot %q: %w", r.Name, err)
+		}
+		f.consider(thing{kind: export.Snapshot, name: r.Name, id: r.ID}, s)
+	}
+	return nil
+}
+
+// eachFile calls names for all entries of directories, then fn with the sketch of
+// every live file that has blocks; the sketch is valid during the call.
+func (f *finder) eachFile(names func(dir uint64, e export.LiveEdge), fn func(ino uint64, s *graph.Sketch)) error {
+	if f.l.env.Live == nil {
+		return nil
+	}
+	last, s := uint64(0), new(graph.Sketch)
+	err := f.l.env.Live.EachLiveEdge(f.ctx, func(from uint64, e export.LiveEdge) error {
+		if e.File != nil {
+			names(from, e)
+			return nil
+		}
+		if from != last {
+			if !s.Empty() {
+				fn(last, s)
+			}
+			last, s = from, new(graph.Sketch)
+		}
+		below, err := f.sketcher.Of(f.ctx, e.Block)
+		if err == nil {
+			s.Merge(below)
+		}
+		return gone(err)
+	})
+	if err == nil && !s.Empty() {
+		fn(last, s)
+	}
+	return err
+}
+
+func (f *finder) files() error {
+	return f.eachFile(func(uint64, export.LiveEdge) {}, func(ino uint64, s *graph.Sketch) {
+		f.consider(thing{kind: export.Inode, file: &export.LiveFile{Ino: ino}}, s)
+	})
+}
+
+// directories makes the sketches of all directories from those of the files in
+// them, from the bottom up.
+func (f *finder) directories() error {
+	parent := make(map[uint64]uint64)    // of directories
+	holders := make(map[uint64][]uint64) // of files: a directory for each name
+	sketches := make(map[uint64]*graph.Sketch)
+	err := f.eachFile(func(dir uint64, e export.LiveEdge) {
+		if e.File.Directory {
+			parent[e.File.Ino] = dir
+		} else {
+			holders[e.File.Ino] = append(holders[e.File.Ino], dir)
+		}
+	}, func(ino uint64, s *graph.Sketch) {
+		for _, dir := range holders[ino] {
+			if sketches[dir] == nil {
+				sketches[dir] = new(graph.Sketch)
+			}
+			sketches[dir].Merge(s)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	above := f.above(parent)
+	for _, dir := range bottomUp(parent) {
+		s := sketches[dir]
+		if s == nil {
+			continue
+		}
+		up, below := parent[dir]
+		if !above[dir] && (f.subject.kind != export.Snapshot || !below) {
+			f.consider(thing{kind: export.Directory, file: &export.LiveFile{Ino: dir, Directory: true}}, s)
+		}
+		if below {
+			if sketches[up] == nil {
+				sketches[up] = new(graph.Sketch)
+			}
+			sketches[up].Merge(s)
+		}
+		delete(sketches, dir)
+	}
+	return nil
+}
+
+// above returns the directories that the subject is in: that they share its
+// blocks is no news.
+func (f *finder) above(parent map[uint64]uint64) map[uint64]bool {
+	above := make(map[uint64]bool)
+	if f.subject.file == nil {
+		return above
+	}
+	for dir, ok := parent[f.subject.file.Ino]; ok && !above[dir]; dir, ok = parent[dir] {
+		above[dir] = true
+	}
+	return above
+}
+
+// bottomUp lists directories, each after all that are below it.
+func bottomUp(parent map[uint64]uint64) []uint64 {
+	depth := make(map[uint64]int)
+	for dir := range parent {
+		var way []uint64
+		for {
+			if _, known := depth[dir]; known || len(way) > len(parent) { // a damaged tree may have loops
+				break
+			}
+			way = append(way, dir)
+			up, ok := parent[dir]
+			if !ok {
+				break
+			}
+			dir = up
+		}
+		for i := len(way) - 1; i >= 0; i-- {
+			depth[way[i]] = depth[parent[way[i]]] + 1
+		}
+	}
+	dirs := make([]uint64, 0, len(depth))
+	for dir := range depth {
+		dirs = append(dirs, dir)
+	}
+	slices.SortFunc(dirs, func(a, b uint64) int {
+		return cmp.Or(cmp.Compare(depth[b], depth[a]), cmp.Compare(a, b))
+	})
+	return dirs
+}
+
+// name says what a thing is called.
+func (f *finder) name(t thing) (string, error) {
+	if t.file == nil {
+		return t.name, nil
+	}
+	paths, err := f.l.env.Live.LivePaths(f.ctx, []uint64{t.file.Ino})
+	if err != nil {
+		return "", err
+	}
+	switch p, ok := paths[t.file.Ino]; {
+	case ok && p == "":
+		return "/", nil
+	case ok:
+		return p, nil
+	}
+	return fmt.Sprintf("inode %d", t.file.Ino), nil
+}
+
+// Similar implements Graph.
+func (c *Client) Similar(ctx context.Context, ref string, top int) (Similar, error) {
+	q := make(url.Values)
+	setText(q, "ref", ref)
+	setNumber(q, "top", int64(top))
+	var s Similar
+	err := c.call(ctx, http.MethodGet, withQuery("/v1/graph/similar", q), nil, &s)
+	return s, err
+}
+
+func (s *server) similar(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	top, err := number(q, "top")
+	if err == nil {
+		err = onlyKnown(q, "ref", "top")
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	found, err := s.node.Similar(r.Context(), q.Get("ref"), int(min(top, MaxSimilar+1)))
+	s.answer(w, r, found, err)
+}
