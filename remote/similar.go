@@ -253,38 +253,64 @@ func (f *finder) snapshots() error {
 }
 
 // eachFile calls names for all entries of directories, then fn with the sketch of
-// every live file that has blocks; the sketch is valid during the call.
+// every live file that has blocks, and of the vertex of every directory that is a
+// clone; the sketch is valid during the call.
 func (f *finder) eachFile(names func(dir uint64, e export.LiveEdge), fn func(ino uint64, s *graph.Sketch)) error {
 	if f.l.env.Live == nil {
 		return nil
 	}
+	clones := make(map[uint64]*graph.Sketch)
 	last, s := uint64(0), new(graph.Sketch)
+	finish := func() {
+		if c := clones[last]; c != nil {
+			s.Merge(c)
+			delete(clones, last)
+		}
+		if !s.Empty() {
+			fn(last, s)
+		}
+		s = new(graph.Sketch)
+	}
 	err := f.l.env.Live.EachLiveEdge(f.ctx, func(from uint64, e export.LiveEdge) error {
 		if e.File != nil {
 			names(from, e)
 			return nil
 		}
-		if from != last {
-			if !s.Empty() {
-				fn(last, s)
-			}
-			last, s = from, new(graph.Sketch)
-		}
 		below, err := f.sketcher.Of(f.ctx, e.Block)
-		if err == nil {
-			s.Merge(below)
+		if err != nil {
+			return gone(err)
 		}
-		return gone(err)
+		if e.Role == export.Clone {
+			clones[from] = below
+			return nil
+		}
+		if from != last {
+			finish()
+			last = from
+		}
+		s.Merge(below)
+		return nil
 	})
-	if err == nil && !s.Empty() {
-		fn(last, s)
+	if err != nil {
+		return err
 	}
-	return err
+	finish()
+	for ino, c := range clones {
+		fn(ino, c)
+	}
+	return nil
 }
 
 func (f *finder) files() error {
-	return f.eachFile(func(uint64, export.LiveEdge) {}, func(ino uint64, s *graph.Sketch) {
-		f.consider(thing{kind: export.Inode, file: &export.LiveFile{Ino: ino}}, s)
+	dirs := make(map[uint64]bool)
+	return f.eachFile(func(_ uint64, e export.LiveEdge) {
+		if e.File.Directory {
+			dirs[e.File.Ino] = true
+		}
+	}, func(ino uint64, s *graph.Sketch) {
+		if !dirs[ino] {
+			f.consider(thing{kind: export.Inode, file: &export.LiveFile{Ino: ino}}, s)
+		}
 	})
 }
 
@@ -301,7 +327,11 @@ func (f *finder) directories() error {
 			holders[e.File.Ino] = append(holders[e.File.Ino], dir)
 		}
 	}, func(ino uint64, s *graph.Sketch) {
-		for _, dir := range holders[ino] {
+		in := holders[ino]
+		if len(in) == 0 {
+			in = []uint64{ino} // a directory
+		}
+		for _, dir := range in {
 			if sketches[dir] == nil {
 				sketches[dir] = new(graph.Sketch)
 			}

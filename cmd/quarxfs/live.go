@@ -19,62 +19,44 @@ var _ remote.Live = volumeFiles{}
 // LiveFile implements remote.Live.
 func (l volumeFiles) LiveFile(_ context.Context, path string) (export.LiveFile, error) {
 	a, err := l.find(path)
-	return liveFile(a), err
+	return export.LiveFile{Ino: uint64(a.Ino), Directory: a.Mode&syscall.S_IFMT == syscall.S_IFDIR, Size: a.Size}, err
 }
 
-func liveFile(a volume.Attr) export.LiveFile {
-	return export.LiveFile{Ino: uint64(a.Ino), Directory: a.Mode&syscall.S_IFMT == syscall.S_IFDIR, Size: a.Size}
-}
-
-// LiveEdges implements remote.Live. Entries of what has no data, such as
-// symbolic links, are edges as well.
+// LiveEdges implements remote.Live.
 func (l volumeFiles) LiveEdges(ctx context.Context, f export.LiveFile, fn func(export.LiveEdge) error) error {
-	var err error
-	if f.Directory {
-		err = l.entries(ctx, meta.Ino(f.Ino), fn)
-	} else {
-		err = l.vol.Extents(ctx, meta.Ino(f.Ino), func(off, length int64, block store.ID) error {
-			return fn(export.LiveEdge{Role: graph.Contains, Block: block, Offset: off, Bytes: length})
-		})
-	}
+	err := l.vol.Edges(ctx, meta.Ino(f.Ino), func(e volume.Edge) error {
+		edge := liveEdge(e)
+		if edge.File != nil && !edge.File.Directory {
+			a, err := l.vol.Peek(e.To)
+			if errors.Is(err, syscall.ENOENT) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			edge.File.Size, edge.Bytes = a.Size, a.Size
+		}
+		return fn(edge)
+	})
 	if errors.Is(err, syscall.ENOENT) {
 		return fmt.Errorf("inode %d: %w", f.Ino, store.ErrNotFound)
 	}
 	return err
 }
 
-func (l volumeFiles) entries(ctx context.Context, dir meta.Ino, fn func(export.LiveEdge) error) error {
-	var failed error
-	err := l.vol.ReadDir(dir, 0, func(e volume.Entry) bool {
-		if e.Name == "." || e.Name == ".." {
-			return true
-		}
-		if failed = ctx.Err(); failed != nil {
-			return false
-		}
-		a, err := l.vol.Peek(e.Ino)
-		if errors.Is(err, syscall.ENOENT) {
-			return true
-		}
-		if failed = err; failed != nil {
-			return false
-		}
-		file := liveFile(a)
-		failed = fn(export.LiveEdge{Role: graph.Content, Name: e.Name, File: &file, Bytes: a.Size})
-		return failed == nil
-	})
-	return errors.Join(failed, err)
-}
-
 // EachLiveEdge implements remote.Live.
 func (l volumeFiles) EachLiveEdge(ctx context.Context, fn func(from uint64, e export.LiveEdge) error) error {
-	return l.vol.EachEdge(ctx, func(e volume.Edge) error {
-		edge := export.LiveEdge{Role: graph.Contains, Block: e.Block, Offset: e.Off, Bytes: e.Len}
-		if e.To != 0 {
-			edge = export.LiveEdge{Role: graph.Content, Name: e.Name, File: &export.LiveFile{Ino: uint64(e.To), Directory: e.Dir}}
-		}
-		return fn(uint64(e.From), edge)
-	})
+	return l.vol.EachEdge(ctx, func(e volume.Edge) error { return fn(uint64(e.From), liveEdge(e)) })
+}
+
+func liveEdge(e volume.Edge) export.LiveEdge {
+	switch {
+	case e.To != 0:
+		return export.LiveEdge{Role: graph.Content, Name: e.Name, File: &export.LiveFile{Ino: uint64(e.To), Directory: e.Type == syscall.S_IFDIR}}
+	case e.Stub:
+		return export.LiveEdge{Role: export.Clone, Block: e.Block, Offset: e.Off, Bytes: e.Len}
+	}
+	return export.LiveEdge{Role: graph.Contains, Block: e.Block, Offset: e.Off, Bytes: e.Len}
 }
 
 // LivePaths implements remote.Live.
@@ -83,7 +65,7 @@ func (l volumeFiles) LivePaths(ctx context.Context, inodes []uint64) (map[uint64
 	for i, ino := range inodes {
 		wanted[i] = meta.Ino(ino)
 	}
-	found, err := l.vol.Paths(ctx, wanted)
+	found, err := l.vol.OnePath(ctx, wanted)
 	paths := make(map[uint64]string, len(found))
 	for ino, p := range found {
 		paths[uint64(ino)] = p

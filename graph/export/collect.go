@@ -18,6 +18,10 @@ type LiveFile struct {
 	Size      int64
 }
 
+// Clone is the role of the edge from a live file to the vertex that it was made
+// from and that still has what the live filesystem has not.
+const Clone graph.Role = "clone"
+
 // A LiveEdge leads from a file of the live filesystem to what it is made of.
 type LiveEdge struct {
 	Role   graph.Role

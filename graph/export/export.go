@@ -59,7 +59,7 @@ type Node struct {
 type Edge struct {
 	From   string `json:"from"`
 	To     string `json:"to"`
-	Role   string `json:"role"`            // see graph.Role
+	Role   string `json:"role"`            // see graph.Role and Clone
 	Name   string `json:"name,omitempty"`  // of an entry, fit to be printed
 	Offset int64  `json:"offset"`          // of the first, in From
 	Bytes  int64  `json:"bytes,omitempty"` // of all of them, in the file
