@@ -168,6 +168,24 @@ func (m *Matrix) Column(id ID) (col int, ok bool) {
 	return i, i < hi && m.ids[i] == id
 }
 
+// Resolve returns the column whose ID starts with hex digits, four or more of
+// them. Errors: store.ErrNotFound, store.ErrAmbiguous.
+func (m *Matrix) Resolve(digits string) (col int, err error) {
+	lo, hi, ok := store.PrefixRange(digits)
+	if !ok || len(digits) < 4 {
+		return 0, fmt.Errorf("block %q: %w", digits, store.ErrNotFound)
+	}
+	col = sort.Search(len(m.ids), func(i int) bool { return bytes.Compare(m.ids[i][:], lo[:]) >= 0 })
+	in := func(i int) bool { return i < len(m.ids) && bytes.Compare(m.ids[i][:], hi[:]) <= 0 }
+	switch {
+	case !in(col):
+		return 0, fmt.Errorf("block %q: %w", digits, store.ErrNotFound)
+	case in(col + 1):
+		return 0, fmt.Errorf("%s starts %s, %s and perhaps more: %w", digits, m.ids[col].Short(), m.ids[col+1].Short(), store.ErrAmbiguous)
+	}
+	return col, nil
+}
+
 // edge notes an edge of the row that is being made.
 func (m *Matrix) edge(id ID) (ok bool, err error) {
 	col, ok := m.Column(id)
@@ -408,3 +426,39 @@ func (m *Matrix) VertexRowOf(col int) (r int, ok bool) {
 
 // NameRows returns the rows of names, from first to before end.
 func (m *Matrix) NameRows() (first, end int) { return m.files, m.firstVer }
+
+// Data calls fn for the data blocks that a row leads to, directly or through
+// vertices, each once, with how often the row itself and the vertices of one file
+// refer to it; below directories that is 1. The order is not defined.
+func (m *Matrix) Data(r int, fn func(col int, times int)) {
+	w := dataWalk{m: m, times: make(map[uint32]int), seen: make(map[uint32]bool)}
+	w.row(r)
+	for c, n := range w.times {
+		fn(int(c), n)
+	}
+}
+
+type dataWalk struct {
+	m     *Matrix
+	times map[uint32]int
+	seen  map[uint32]bool // trees and snapshots
+}
+
+func (w *dataWalk) row(r int) {
+	for _, c := range w.m.rowCols(r) {
+		kind := w.m.info[c].kind
+		if kind == store.KindData {
+			w.times[c]++
+			continue
+		}
+		if kind != store.KindFile {
+			if w.seen[c] {
+				continue
+			}
+			w.seen[c] = true
+		}
+		if below, ok := w.m.VertexRowOf(int(c)); ok {
+			w.row(below)
+		}
+	}
+}

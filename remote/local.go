@@ -12,8 +12,9 @@ import (
 
 // Local is the node of a store that this process holds.
 type Local struct {
-	store *store.Store
-	env   Surroundings
+	store  *store.Store
+	env    Surroundings
+	matrix matrixCache
 }
 
 // Surroundings are what only the process around a store knows; what is nil or
@@ -25,11 +26,12 @@ type Surroundings struct {
 	FUSE       func() FUSE
 	Files      Files
 	Live       Live
+	Rows       Rows
 	Namespace  Namespace
 }
 
 // NewLocal returns the node of an open store. The caller closes the store.
-func NewLocal(st *store.Store, env Surroundings) *Local { return &Local{st, env} }
+func NewLocal(st *store.Store, env Surroundings) *Local { return &Local{store: st, env: env} }
 
 var (
 	_ Node = (*Local)(nil)

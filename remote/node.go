@@ -6,6 +6,8 @@ package remote
 import (
 	"context"
 	"io"
+
+	"github.com/quarxtor/quarxfs/graph"
 )
 
 // A Node is a store to talk to: Local, in this process, or Client, in another.
@@ -56,4 +58,19 @@ type Graph interface {
 	// root, over edges in either direction. store.ErrNotFound: one is not there,
 	// or there is none; ErrRequest, store.ErrAmbiguous, store.ErrCorrupt.
 	Connect(ctx context.Context, a, b string) ([]Step, error)
+	// Why tells everything that holds the bytes of a block: its ID or at least
+	// four digits that only its ID starts with. store.ErrNotFound,
+	// store.ErrAmbiguous.
+	Why(ctx context.Context, block string) (Why, error)
+	// Show calls fn for what a snapshot, object, file, directory or block is, and
+	// then for its parts, until fn fails. store.ErrNotFound, store.ErrAmbiguous.
+	Show(ctx context.Context, ref string, fn func(ShowItem) error) error
+	// Matrix calls fn first for the matrix's size, then for its rows with their
+	// blocks, until fn fails.
+	Matrix(ctx context.Context, fn func(MatrixItem) error) error
+	// Usage tells what parts of the store take. ErrRequest; store.ErrNotFound:
+	// there is nothing at the request's Path.
+	Usage(ctx context.Context, r UsageRequest) (Usage, error)
+	// History calls fn for every snapshot, the oldest first, until fn fails.
+	History(ctx context.Context, fn func(graph.HistoryPoint) error) error
 }

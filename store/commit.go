@@ -60,6 +60,9 @@ func (s *Store) Relieve() {
 // during a commit share the next one.
 func (s *Store) Commit() error { return s.group.Do(s.commit) }
 
+// Version is another number after each commit that changed something.
+func (s *Store) Version() uint64 { return s.version.Load() }
+
 func (s *Store) commit() error {
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
@@ -109,6 +112,9 @@ func (s *Store) cut() error {
 // Put sets a row and notes the change outside of the gate: both must fall on
 // the same side of the cut.
 func (s *Store) freeze() {
+	if rows, _ := s.db.Pending(); rows > 0 {
+		s.version.Add(1)
+	}
 	s.db.Freeze()
 	s.frozen = merge(s.frozen, s.pend.changes)
 	s.pend.changes = make(map[ID]change)

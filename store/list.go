@@ -54,7 +54,7 @@ func tierName(tier uint8) string {
 // not counted. ErrStop of fn ends the walk; any other error of fn does too, and
 // is returned. Errors: ErrConfig for a prefix that is not one.
 func (s *Store) Blocks(ctx context.Context, filter BlockFilter, fn func(BlockInfo) error) error {
-	lo, hi, ok := prefixRange(filter.Prefix)
+	lo, hi, ok := PrefixRange(filter.Prefix)
 	if !ok {
 		return fmt.Errorf("ID prefix %q is not up to %d hex digits: %w", filter.Prefix, 2*len(lo), ErrConfig)
 	}
@@ -69,11 +69,16 @@ func (s *Store) Blocks(ctx context.Context, filter BlockFilter, fn func(BlockInf
 		if !filter.matches(e) {
 			return nil
 		}
-		return fn(BlockInfo{
-			ID: id, Kind: e.Kind.String(), Codec: e.Codec.String(), Raw: int64(e.Raw), Stored: e.Stored(), Refs: e.Refs,
-			Entropy: e.EntropyBits(), Tier: tierName(e.Loc.Tier), Segment: e.Loc.Segment, Offset: int64(e.Loc.Offset),
-		})
+		return fn(e.Info(id))
 	})
+}
+
+// Info says what a block's row says.
+func (e Entry) Info(id ID) BlockInfo {
+	return BlockInfo{
+		ID: id, Kind: e.Kind.String(), Codec: e.Codec.String(), Raw: int64(e.Raw), Stored: e.Stored(), Refs: e.Refs,
+		Entropy: e.EntropyBits(), Tier: tierName(e.Loc.Tier), Segment: e.Loc.Segment, Offset: int64(e.Loc.Offset),
+	}
 }
 
 func decodeBlockRow(key, value []byte) (ID, Entry, error) {

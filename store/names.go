@@ -184,7 +184,7 @@ func (s *Store) resolveRef(ref string) (ObjectInfo, error) {
 }
 
 func (s *Store) resolvePrefix(ref string) (ID, error) {
-	lo, hi, ok := prefixRange(ref)
+	lo, hi, ok := PrefixRange(ref)
 	if !ok || len(ref) < minPrefix {
 		return ID{}, fmt.Errorf("object %q: %w", ref, ErrNotFound)
 	}
@@ -215,8 +215,8 @@ func (s *Store) resolvePrefix(ref string) (ID, error) {
 	return ID{}, fmt.Errorf("object %q: %w", ref, ErrNotFound)
 }
 
-// prefixRange returns the first and the last ID that start with hex digits.
-func prefixRange(digits string) (lo, hi ID, ok bool) {
+// PrefixRange returns the first and the last ID that start with hex digits.
+func PrefixRange(digits string) (lo, hi ID, ok bool) {
 	if len(digits) > 2*len(lo) {
 		return lo, hi, false
 	}

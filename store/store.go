@@ -133,6 +133,7 @@ type Store struct {
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
 	commits db.Timer
+	version atomic.Uint64 // of the rows: commits that changed some
 	failed  atomic.Bool
 	closed  atomic.Bool
 }

@@ -145,6 +145,7 @@ func (d *daemon) start() (err error) {
 		Volume:     func() remote.VolumeStats { return remote.VolumeStats(d.volume.Stats()) },
 		Files:      volumeFiles{d.volume},
 		Live:       volumeFiles{d.volume},
+		Rows:       volumeFiles{d.volume},
 		Namespace:  volumeFiles{d.volume},
 		FUSE:       func() remote.FUSE { return remote.FUSE(d.mount.Stats()) },
 	})

@@ -21,7 +21,7 @@ func newGraph() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	for _, c := range []*cobra.Command{newGraphExport(), newGraphSimilar(), newGraphPath()} {
+	for _, c := range []*cobra.Command{newGraphShow(), newGraphWhy(), newGraphMatrix(), newGraphExport(), newGraphSimilar(), newGraphPath()} {
 		c.Args = usageArgs(c.Args)
 		cmd.AddCommand(c)
 	}

@@ -66,6 +66,7 @@ func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err er
 		Volume:    func() remote.VolumeStats { return remote.VolumeStats(vol.Stats()) },
 		Files:     volumeFiles{vol},
 		Live:      volumeFiles{vol},
+		Rows:      volumeFiles{vol},
 		Namespace: volumeFiles{vol},
 	}))
 	if a.tidy {

@@ -6,10 +6,11 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
 )
 
-type statsOptions struct{ json bool }
+type statsOptions struct{ json, history bool }
 
 func newStats() *cobra.Command {
 	o := &statsOptions{}
@@ -19,6 +20,9 @@ func newStats() *cobra.Command {
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error {
+				if o.history {
+					return showHistory(cmd.OutOrStdout(), o.json, func(fn func(graph.HistoryPoint) error) error { return n.History(cmd.Context(), fn) })
+				}
 				s, err := n.Stats(cmd.Context())
 				if err != nil {
 					return err
@@ -28,6 +32,7 @@ func newStats() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&o.history, "history", false, "print what was new in each snapshot, the oldest first; with --json an object a line")
 	return cmd
 }
 

@@ -1,0 +1,49 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+
+	"github.com/quarxtor/quarxfs/graph"
+)
+
+// showHistory prints a line for each snapshot.
+func showHistory(w io.Writer, asJSON bool, list func(fn func(graph.HistoryPoint) error) error) error {
+	if asJSON {
+		return printLines(w, true, nil, list)
+	}
+	t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight)
+	t.AppendHeader(table.Row{"Snapshot", "Made", "Data", "Written", "New", "Stored", "Dedup", "Entropy", ""})
+	var alarms []string
+	err := list(func(p graph.HistoryPoint) error {
+		mark := ""
+		if p.Alarm != "" {
+			mark = "!"
+			alarms = append(alarms, printable(p.Name)+": "+p.Alarm)
+		}
+		entropy := "-"
+		if p.New > 0 {
+			entropy = fmt.Sprintf("%.2f", p.NewEntropy)
+		}
+		t.AppendRow(table.Row{printable(p.Name), p.Created.Local().Format("2006-01-02 15:04"), size(p.Data), size(p.Written), size(p.New),
+			size(p.NewStored), times(p.NewDedup), entropy, mark})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if t.Length() == 0 {
+		_, err := fmt.Fprintln(w, "There are no snapshots.")
+		return err
+	}
+	finish(w, t)
+	for _, a := range alarms {
+		if _, err := fmt.Fprintf(w, "\n! %s\n", a); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,30 @@
+package main
+
+import (
+	"context"
+	"syscall"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+var _ remote.Rows = volumeFiles{}
+
+// References implements remote.Rows.
+func (l volumeFiles) References(ctx context.Context, rows *store.View, fn func(graph.Reference) error) error {
+	return l.vol.References(ctx, rows, fn)
+}
+
+// Names implements remote.Rows.
+func (l volumeFiles) Names(ctx context.Context, rows *store.View, fn func(remote.Name) error) error {
+	return l.vol.Names(ctx, rows, func(dir meta.Ino, e meta.Dirent) error {
+		return fn(remote.Name{Dir: uint64(dir), Ino: uint64(e.Ino), Directory: e.Type == syscall.S_IFDIR, Name: e.Name})
+	})
+}
+
+// AllPaths implements remote.Rows.
+func (l volumeFiles) AllPaths(ctx context.Context, rows *store.View, inodes map[uint64]bool) (map[uint64][]string, error) {
+	return l.vol.AllPaths(ctx, rows, inodes)
+}

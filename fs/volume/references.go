@@ -1,0 +1,121 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"syscall"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// References calls fn for every reference that an inode makes to a block or
+// vertex, at the instant of rows: inodes in order, extents in order of offset,
+// then the vertex of a stub. An error of fn ends it and is returned.
+func (v *Volume) References(ctx context.Context, rows *store.View, fn func(graph.Reference) error) error {
+	var stubs []graph.Reference
+	err := rows.ScanPrefix(meta.InodePrefix(), func(key, value []byte) error {
+		ino, err := meta.KeyIno(key)
+		if err != nil {
+			return err
+		}
+		n, err := meta.DecodeInode(value)
+		if err != nil {
+			return fmt.Errorf("inode %d: %w", ino, err)
+		}
+		if n.IsStub() {
+			stubs = append(stubs, graph.Reference{Ino: uint64(ino), Off: int64(n.Owned) * v.span, ID: store.ID(n.Stub)})
+		}
+		return ctx.Err()
+	})
+	if err != nil {
+		return err
+	}
+	stubsBefore := func(ino uint64) error {
+		for len(stubs) > 0 && stubs[0].Ino < ino {
+			if err := fn(stubs[0]); err != nil {
+				return err
+			}
+			stubs = stubs[1:]
+		}
+		return nil
+	}
+	err = rows.ScanPrefix(meta.Prefix(meta.KindExtents), func(key, value []byte) error {
+		ino, i, err := meta.KeyNumbers(key)
+		if err != nil {
+			return err
+		}
+		page, err := meta.DecodeExtents(value, int64(i)*v.span, v.span)
+		if err != nil {
+			return fmt.Errorf("inode %d: %w", ino, err)
+		}
+		if err := stubsBefore(uint64(ino)); err != nil {
+			return err
+		}
+		for _, e := range page {
+			if err := fn(graph.Reference{Ino: uint64(ino), Off: e.Off, Len: int64(e.Len), Skip: e.Skip, ID: store.ID(e.ID)}); err != nil {
+				return err
+			}
+		}
+		return ctx.Err()
+	})
+	if err != nil {
+		return err
+	}
+	return stubsBefore(1<<64 - 1)
+}
+
+// Names calls fn for every name in a directory, at the instant of rows. An error
+// of fn ends it and is returned.
+func (v *Volume) Names(ctx context.Context, rows *store.View, fn func(dir meta.Ino, e meta.Dirent) error) error {
+	return rows.ScanPrefix(meta.Prefix(meta.KindEntry), func(key, value []byte) error {
+		dir, _, err := meta.KeyNumbers(key)
+		if err != nil {
+			return err
+		}
+		e, err := meta.DecodeDirent(value)
+		if err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return fn(dir, e)
+	})
+}
+
+// AllPaths returns all paths of the chosen inodes, sorted, at the instant of rows.
+// One without a name is not in it.
+func (v *Volume) AllPaths(ctx context.Context, rows *store.View, chosen map[uint64]bool) (map[uint64][]string, error) {
+	dirs := make(paths)
+	names := make(map[meta.Ino][]location)
+	err := v.Names(ctx, rows, func(dir meta.Ino, e meta.Dirent) error {
+		if e.Type == syscall.S_IFDIR {
+			dirs[e.Ino] = location{dir, e.Name}
+		}
+		if chosen[uint64(e.Ino)] {
+			names[e.Ino] = append(names[e.Ino], location{dir, e.Name})
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[uint64][]string, len(names))
+	for ino, at := range names {
+		for _, l := range at {
+			p := dirs.of(l.dir)
+			if p == "" && l.dir != meta.Root {
+				continue // a directory without a name
+			}
+			if p != "" {
+				p += "/"
+			}
+			found[uint64(ino)] = append(found[uint64(ino)], p+l.name)
+		}
+		slices.Sort(found[uint64(ino)])
+	}
+	return found, nil
+}

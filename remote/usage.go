@@ -1,0 +1,319 @@
+package remote
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/graph/export"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// A UsageRequest says what is asked for.
+type UsageRequest struct {
+	Path string // of the live filesystem; empty: all of the store
+	By   string // dir, snapshot or type; empty: dir
+}
+
+// The ways to divide a store.
+const (
+	ByDir      = "dir"
+	BySnapshot = "snapshot"
+	ByType     = "type"
+)
+
+// Usage is what parts of a store take.
+type Usage struct {
+	Path  string      `json:"path"`
+	By    string      `json:"by"`
+	Whole graph.Usage `json:"whole"` // of all at and below Path
+	graph.Account
+}
+
+// Check reports a request that makes no sense. ErrRequest.
+func (r UsageRequest) Check() error {
+	switch r.By {
+	case "", ByDir, ByType:
+		return nil
+	case BySnapshot:
+		if strings.Trim(r.Path, "/") != "" {
+			return fmt.Errorf("%w: by snapshot the whole store is divided, not %q", ErrRequest, r.Path)
+		}
+		return nil
+	}
+	return fmt.Errorf("%w: by %q: choose of dir, snapshot, type", ErrRequest, r.By)
+}
+
+// maxGroups bounds the groups of an account; what is beyond is one group.
+const maxGroups = 5000
+
+const (
+	liveGroup     = "live files"
+	objectsGroup  = "objects"
+	snapshotGroup = "snapshots"
+	hereGroup     = "files here"
+	othersGroup   = "others"
+	noExtension   = "no extension"
+	severalGroup  = "names in several parts"
+	clonesGroup   = "clones" // that nobody has looked into
+)
+
+// Usage implements Graph.
+func (l *Local) Usage(ctx context.Context, r UsageRequest) (Usage, error) {
+	r.Path = strings.Trim(r.Path, "/")
+	if r.By == "" {
+		r.By = ByDir
+	}
+	u := Usage{Path: r.Path, By: r.By}
+	if err := r.Check(); err != nil {
+		return u, err
+	}
+	top := export.LiveFile{Directory: true}
+	if l.env.Live != nil {
+		var err error
+		if top, err = l.env.Live.LiveFile(ctx, r.Path); err != nil {
+			return u, err
+		}
+	} else if r.Path != "" {
+		return u, fmt.Errorf("%q: %w", r.Path, errNoFiles)
+	}
+	err := l.withMatrix(ctx, func(m *graph.Matrix, rows *store.View) error {
+		g := &grouper{m: m, top: top.Ino, request: r, byName: make(map[string]int), files: make(map[uint64]int)}
+		if err := l.groupFiles(ctx, g, rows, top.Directory); err != nil {
+			return err
+		}
+		if r.Path == "" {
+			g.groupNames()
+		}
+		whole := graph.Group{Name: r.Path}
+		for ino, k := range g.files {
+			if k == severalIn {
+				k = g.group(severalGroup)
+			}
+			if k >= 0 {
+				g.groups[k].Files = append(g.groups[k].Files, ino)
+				whole.Files = append(whole.Files, ino)
+			}
+		}
+		account, err := m.Account(ctx, []graph.Group{whole})
+		if err != nil {
+			return err
+		}
+		u.Whole = account.Groups[0]
+		u.Account, err = m.Account(ctx, g.groups)
+		return err
+	})
+	// What nothing was found for, such as "files here" without files, is no part.
+	u.Groups = slices.DeleteFunc(append([]graph.Usage{}, u.Groups...), func(g graph.Usage) bool {
+		return g.Files == 0 && g.Freed == 0 && g.SharedOutside == 0
+	})
+	slices.SortStableFunc(u.Groups, func(a, b graph.Usage) int {
+		return cmp.Or(cmp.Compare(b.Freed, a.Freed), cmp.Compare(b.SharedOutside, a.SharedOutside), cmp.Compare(a.Name, b.Name))
+	})
+	return u, err
+}
+
+// A grouper divides files and names into groups.
+type grouper struct {
+	m       *graph.Matrix
+	top     uint64 // inode of the request's path
+	request UsageRequest
+	groups  []graph.Group
+	byName  map[string]int
+	files   map[uint64]int // group of each inode below top that has data
+	dirs    map[uint64]dirName
+	below   map[uint64]int // group of what is in a directory; outside; top itself
+}
+
+type dirName struct {
+	parent uint64
+	name   string
+}
+
+// Instead of a group: a file with names in several groups, or also outside of
+// the path; a directory outside.
+const (
+	severalIn  = -1
+	severalOut = -2
+	outside    = -3
+)
+
+// group returns the number of a group, made if need be.
+func (g *grouper) group(name string) int {
+	k, ok := g.byName[name]
+	if !ok && len(g.groups) >= maxGroups {
+		name = othersGroup
+		k, ok = g.byName[name]
+	}
+	if !ok {
+		k = len(g.groups)
+		g.byName[name] = k
+		g.groups = append(g.groups, graph.Group{Name: name})
+	}
+	return k
+}
+
+func (l *Local) groupFiles(ctx context.Context, g *grouper, rows *store.View, directory bool) error {
+	if !directory {
+		g.files[g.top] = g.group(g.request.Path)
+		return nil
+	}
+	g.dirs, g.below = make(map[uint64]dirName), make(map[uint64]int)
+	err := l.rows().Names(ctx, rows, func(n Name) error {
+		if n.Directory {
+			g.dirs[n.Ino] = dirName{n.Dir, n.Name}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if _, ok := g.m.FileRowOf(g.top); ok { // a clone that nobody has looked into
+		g.files[g.top] = g.group(hereGroup)
+	}
+	return l.rows().Names(ctx, rows, func(n Name) error {
+		if _, ok := g.m.FileRowOf(n.Ino); ok {
+			g.add(n)
+		}
+		return nil
+	})
+}
+
+// add gives a file, by one of its names, to a group.
+func (g *grouper) add(n Name) {
+	k := g.in(n.Dir, 0)
+	switch {
+	case n.Directory && k != outside && g.request.By == ByDir:
+		k = g.in(n.Ino, 0)
+	case k == outside:
+	case n.Directory && g.request.By == ByType:
+		k = g.group(clonesGroup)
+	case g.request.By == ByType:
+		ext := extension(n.Name)
+		if ext == "" {
+			ext = noExtension
+		}
+		k = g.group(ext)
+	}
+	old, ok := g.files[n.Ino]
+	switch {
+	case k == outside && ok, ok && old == outside && k != outside:
+		k = severalOut
+	case ok && old != k && old != severalOut:
+		k = severalIn
+	case ok:
+		k = old
+	}
+	g.files[n.Ino] = k
+}
+
+// in returns the group of what is in a directory.
+func (g *grouper) in(dir uint64, depth int) int {
+	if k, ok := g.below[dir]; ok {
+		return k
+	}
+	k := outside
+	d, ok := g.dirs[dir]
+	switch {
+	case dir == g.top && g.request.By == BySnapshot:
+		k = g.group(liveGroup)
+	case dir == g.top && g.request.By == ByDir:
+		k = g.group(hereGroup)
+	case dir == g.top:
+		k = severalIn // each file has a group of its own
+	case !ok || depth > maxDepth:
+	case d.parent == g.top && g.request.By == ByDir:
+		k = g.group(d.name + "/")
+	default:
+		k = g.in(d.parent, depth+1)
+	}
+	g.below[dir] = k
+	return k
+}
+
+// maxDepth ends the way up a damaged tree.
+const maxDepth = 5000
+
+// groupNames gives objects and snapshots to groups.
+func (g *grouper) groupNames() {
+	first, end := g.m.NameRows()
+	for r := first; r < end; r++ {
+		n := g.m.Row(r).Name
+		name := objectsGroup
+		switch {
+		case n.Snapshot && g.request.By == BySnapshot:
+			name = "snapshot " + n.Name
+		case n.Snapshot:
+			name = snapshotGroup
+		}
+		k := g.group(name)
+		g.groups[k].Rows = append(g.groups[k].Rows, r)
+	}
+}
+
+// History implements Graph.
+func (l *Local) History(ctx context.Context, fn func(graph.HistoryPoint) error) error {
+	defer l.store.KeepAll()()
+	var points []graph.HistoryPoint
+	err := l.store.Snapshots(ctx, func(r store.SnapshotRef) error {
+		s, err := l.snapshot(ctx, r)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil // removed since
+		}
+		if err != nil {
+			return fmt.Errorf("snapshot %q: %w", r.Name, err)
+		}
+		points = append(points, graph.NewHistoryPoint(r.Name, r.ID, &s))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(points, func(a, b graph.HistoryPoint) int { return a.Created.Compare(b.Created) })
+	graph.Judge(points)
+	for _, p := range points {
+		if err := fn(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Usage implements Graph.
+func (c *Client) Usage(ctx context.Context, r UsageRequest) (Usage, error) {
+	q := make(url.Values)
+	setText(q, "path", r.Path)
+	setText(q, "by", r.By)
+	var u Usage
+	err := c.call(ctx, http.MethodGet, withQuery("/v1/usage", q), nil, &u)
+	return u, err
+}
+
+// History implements Graph.
+func (c *Client) History(ctx context.Context, fn func(graph.HistoryPoint) error) error {
+	return receiveStream(ctx, c, "/v1/history", fn)
+}
+
+func (s *server) usage(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	err := onlyKnown(q, "path", "by")
+	var u Usage
+	if err == nil {
+		u, err = s.node.Usage(r.Context(), UsageRequest{Path: q.Get("path"), By: q.Get("by")})
+	}
+	s.answer(w, r, u, err)
+}
+
+func (s *server) history(w http.ResponseWriter, r *http.Request) {
+	if err := onlyKnown(r.URL.Query()); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	sendStream(s, w, r, func(fn func(graph.HistoryPoint) error) error { return s.node.History(r.Context(), fn) })
+}
