@@ -37,6 +37,9 @@ func (s *Store) Ref(id ID, delta int64) {
 
 // ref does so; the caller holds pend.
 func (s *Store) ref(id ID, delta int64) {
+	if delta < 0 {
+		s.pend.dropped++
+	}
 	c := s.pend.changes[id]
 	c.delta += delta
 	s.pend.changes[id] = c

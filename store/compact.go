@@ -27,6 +27,9 @@ type CompactOptions struct {
 	All bool
 	// Progress, if set, is called now and then.
 	Progress func(Compacted)
+
+	seal   bool        // have the segment that is being written looked at, as All does
+	enough func() bool // if set, ends the compaction after a segment
 }
 
 // maxMinLive leaves room for a segment's own header and footer: one that is full
@@ -94,7 +97,7 @@ func (c *compactor) run(ctx context.Context) error {
 	if err := c.s.Commit(); err != nil {
 		return err
 	}
-	if c.o.All {
+	if c.o.All || c.o.seal {
 		if err := c.sealActive(ctx); err != nil {
 			return err
 		}
@@ -112,6 +115,15 @@ func (c *compactor) run(ctx context.Context) error {
 			return err
 		}
 		c.sum.Todo = left
+		if c.o.enough == nil {
+			continue
+		}
+		if err := c.settle(); err != nil {
+			return err
+		}
+		if c.o.enough() {
+			return nil
+		}
 	}
 	if err := c.settle(); err != nil {
 		return err
@@ -288,8 +300,7 @@ func (s *Store) roomToCopy(n int64) error {
 	if serr := syscall.Statfs(s.dir, &st); serr != nil {
 		return serr
 	}
-	memTable := max(s.opts.MemTable, 64<<20)
-	if int64(st.Bavail)*st.Frsize-n < memTable+memTable/2 {
+	if int64(st.Bavail)*st.Frsize-n < s.opts.MemTable+s.opts.MemTable/2 {
 		return err
 	}
 	return nil

@@ -47,7 +47,7 @@ type Options struct {
 	CacheBytes     int64            // RAM tier, in bytes of plain blocks; 64 MiB
 	CommitInterval time.Duration    // longest time that a change stays uncommitted; 5 s
 	SweepInterval  time.Duration    // time between automatic sweeps; 30 s, negative: none
-	Ballast        int64            // bytes set aside, when the disk fills up, to get out of a full one; 16 MiB, on a small disk 1/16 of it, negative: none
+	Ballast        int64            // bytes set aside, when the disk fills up, to get out of a full one; 16 MiB, on a small disk 1/16 of it, negative: none. Opening has a spare one besides
 	MinFree        int64            // free bytes below which writes get ErrFull; 1 % of the disk, at most 1 GiB, at least twice MemTable
 	LockWait       time.Duration    // how long to wait for a store that is in use; 0: not at all
 	Logger         *slog.Logger     // nothing is logged when nil
@@ -90,6 +90,7 @@ type Store struct {
 	dbDir   string // of the database, in dir
 	conf    Config
 	opts    Options
+	spare   int64 // size of the database's spare ballast
 	log     *slog.Logger
 	lock    *flock.Flock
 	chunker *chunk.Chunker
@@ -99,6 +100,7 @@ type Store struct {
 	group       db.Group
 	reclaim     db.Group  // sweeps on a full disk
 	swept       time.Time // when one of these last found nothing; used inside reclaim
+	roomDropped uint64    // pend.dropped at the last of these; used inside reclaim
 	commitMu    sync.Mutex
 	gate        sync.RWMutex
 	names       sync.Mutex
@@ -116,6 +118,7 @@ type Store struct {
 		changes map[ID]change
 		fresh   map[uint64]int // segment -> blocks appended and not yet committed
 		holds   holds
+		dropped uint64  // counts the references that were taken back
 		keepers int     // callers of KeepAll
 		objects objects // what Totals.Objects gains
 	}
@@ -201,7 +204,8 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	s.db, err = db.Open(db.Options{
-		Dir: filepath.Join(s.dir, s.dbDir), MinFree: s.opts.MinFree, MemTable: s.opts.MemTable, Ballast: max(0, s.opts.Ballast), BallastBelow: ballastBelow, Logger: s.log,
+		Dir: filepath.Join(s.dir, s.dbDir), MinFree: s.opts.MinFree, MemTable: s.opts.MemTable, Logger: s.log,
+		Ballast: max(0, s.opts.Ballast), Spare: s.spare, BallastBelow: ballastBelow,
 	})
 	if err != nil {
 		return err
@@ -238,6 +242,7 @@ func (s *Store) fitDisk() error {
 		leastMemTable = 8 << 20
 		mostMemTable  = 64 << 20
 		ballast       = 16 << 20
+		spareLogs     = 8 << 20
 	)
 	total, err := diskSize(s.dir)
 	if err != nil {
@@ -249,6 +254,9 @@ func (s *Store) fitDisk() error {
 	s.opts.MemTable = max(leastMemTable, min(s.opts.MemTable, total/32))
 	if s.opts.Ballast == 0 {
 		s.opts.Ballast = min(ballast, total/16)
+	}
+	if s.opts.Ballast > 0 {
+		s.spare = min(2*s.opts.MemTable+spareLogs, total/16)
 	}
 	if s.opts.MinFree == 0 {
 		s.opts.MinFree = min(total/100, 1<<30)
@@ -304,23 +312,30 @@ func (s *Store) Admit(n int64) error {
 	}
 	err := s.db.Admit(n)
 	if errors.Is(err, ErrFull) && s.opts.SweepInterval > 0 {
-		s.makeRoom()
+		s.makeRoom(n)
 		err = s.db.Admit(n)
 	}
 	return err
 }
 
 // roomRetry is how long a full disk is left alone after a sweep that found
-// nothing.
+// nothing, unless references are dropped meanwhile.
 const roomRetry = 200 * time.Millisecond
 
-// makeRoom sweeps at once, since the disk is full. Callers that come meanwhile
+// roomAhead is what a sweep on a full disk tries to gain beyond what is asked.
+const roomAhead = 16 << 20
+
+// makeRoom sweeps and compacts at once, since the disk has no room for n bytes. Callers that come meanwhile
 // share the next sweep, or go without when one has just found nothing.
-func (s *Store) makeRoom() {
+func (s *Store) makeRoom(n int64) {
 	err := s.reclaim.Do(func() error {
-		if s.opts.Now().Sub(s.swept) < roomRetry {
+		s.pend.Lock()
+		dropped := s.pend.dropped
+		s.pend.Unlock()
+		if dropped == s.roomDropped && s.opts.Now().Sub(s.swept) < roomRetry {
 			return nil
 		}
+		s.roomDropped = dropped
 		before := s.db.Free()
 		defer func() {
 			if s.db.Free() < before+1<<20 {
@@ -334,12 +349,30 @@ func (s *Store) makeRoom() {
 		if _, err := s.Sweep(context.Background()); err != nil {
 			return err
 		}
-		_, err := s.Compact(context.Background(), CompactOptions{All: true})
-		return err
+		return s.squeeze(n + roomAhead)
 	})
 	if err != nil {
 		s.log.Error("sweep on a full disk failed", "err", err)
 	}
+}
+
+// squeeze compacts until n bytes are free: the segments that give most first, and
+// in the end those that have only a little garbage.
+func (s *Store) squeeze(n int64) error {
+	enough := func() bool { return s.db.Free() >= n }
+	for _, live := range []float64{0.5, 0.8, maxMinLive} {
+		if enough() {
+			return nil
+		}
+		if _, err := s.Compact(context.Background(), CompactOptions{MinLive: live, seal: true, enough: enough}); err != nil {
+			return err
+		}
+	}
+	if enough() {
+		return nil
+	}
+	_, err := s.db.Compact()
+	return err
 }
 
 // Join makes p take part in every commit from now on; nil ends that.

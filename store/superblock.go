@@ -44,6 +44,22 @@ func DefaultConfig() Config {
 	}
 }
 
+// FitSegmentSize returns the segment size for a new store at dir, which need not
+// exist: 64 MiB, and on a small disk 1/64 of it, so that there is room for the
+// copy that it takes to get one out of use.
+func FitSegmentSize(dir string) (int64, error) {
+	total, err := diskSize(dir)
+	for errors.Is(err, os.ErrNotExist) && dir != filepath.Dir(dir) {
+		dir = filepath.Dir(dir)
+		total, err = diskSize(dir)
+	}
+	size := int64(64 << 20)
+	for size > 1<<20 && size > total/64 {
+		size /= 2
+	}
+	return size, err
+}
+
 // Validate reports the first setting that no store can have.
 func (c Config) Validate() error {
 	if _, err := chunk.New(c.Chunker); err != nil {

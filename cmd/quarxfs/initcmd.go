@@ -44,7 +44,7 @@ func (o *initOptions) addFlags(cmd *cobra.Command) {
 	f.Var(&o.blockSize, "block-size", "average or fixed block size, a power of two from 4KiB to 4MiB")
 	f.StringVar(&o.compression, "compression", "s2", "of new blocks: s2 or none")
 	o.segmentSize = 64 << 20
-	f.Var(&o.segmentSize, "segment-size", "size of the files that hold the blocks, 1MiB to 1GiB")
+	f.Var(&o.segmentSize, "segment-size", "size of the files that hold the blocks, 1MiB to 1GiB; less than 64MiB on a small disk unless it is given")
 }
 
 func (o *initOptions) config() (store.Config, error) {
@@ -71,6 +71,11 @@ func (o *initOptions) run(cmd *cobra.Command, arg string) error {
 	conf, err := o.config()
 	if err != nil {
 		return err
+	}
+	if !cmd.Flags().Changed("segment-size") {
+		if conf.SegmentSize, err = store.FitSegmentSize(dir); err != nil {
+			return err
+		}
 	}
 	if err := store.Init(dir, conf); err != nil {
 		return err

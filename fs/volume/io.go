@@ -29,7 +29,7 @@ func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) err
 		return syscall.EFBIG
 	}
 	// What is in the dirty buffers is still to be stored.
-	if err := v.store.Admit(int64(len(data)) + v.DirtyBytes()); err != nil {
+	if err := v.admit(int64(len(data)) + v.DirtyBytes()); err != nil {
 		return err
 	}
 	v.reserve()
@@ -293,7 +293,7 @@ func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 	}
 	hole := mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0
 	if !hole {
-		if err := v.store.Admit(length); err != nil {
+		if err := v.admit(length); err != nil {
 			return err
 		}
 	}

@@ -85,7 +85,7 @@ const metadataCost = 4096
 
 // make makes an inode under a name, or without one where name is empty.
 func (v *Volume) make(dir meta.Ino, name string, c New) (Attr, error) {
-	if err := v.store.Admit(metadataCost); err != nil {
+	if err := v.admit(metadataCost); err != nil {
 		return Attr{}, err
 	}
 	d, err := v.get(dir)
@@ -196,7 +196,7 @@ func (v *Volume) Link(ino, dir meta.Ino, name string) (Attr, error) {
 	if err := checkName(name); err != nil {
 		return Attr{}, err
 	}
-	if err := v.store.Admit(metadataCost); err != nil {
+	if err := v.admit(metadataCost); err != nil {
 		return Attr{}, err
 	}
 	n, err := v.get(ino)

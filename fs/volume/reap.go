@@ -3,8 +3,10 @@ package volume
 import (
 	"errors"
 	"syscall"
+	"time"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/store"
 )
 
 // reapPages is how many pages of extents one step of a removal releases.
@@ -35,6 +37,53 @@ func (v *Volume) reaper() {
 			}
 		}
 	}
+}
+
+// Waiting for the reaper on a full disk: most for reapTime, and when it has
+// nothing to do for forgetTime, since the kernel tells a little later than it
+// unlinks that a file is not in use any more.
+const (
+	reapTime   = 20 * time.Second
+	forgetTime = 30 * time.Millisecond
+)
+
+// admit asks the store whether there is room for n bytes. On a full disk it
+// waits for the files that are being removed. It is called outside of
+// Update, with no lock held.
+func (v *Volume) admit(n int64) error {
+	err := v.store.Admit(n)
+	if errors.Is(err, store.ErrFull) && v.awaitReaped() {
+		err = v.store.Admit(n)
+	}
+	return err
+}
+
+// awaitReaped waits until no inode is left to be removed and reports whether
+// there was one.
+func (v *Volume) awaitReaped() (removed bool) {
+	begun := time.Now()
+	for {
+		left, orphans := v.reapable()
+		switch waited := time.Since(begun); {
+		case left > 0 && waited < reapTime:
+			removed = true
+		case left > 0 || orphans == 0 || removed || waited > forgetTime:
+			return removed
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// reapable counts the inodes without a name, and those of them that nobody uses.
+func (v *Volume) reapable() (left, orphans int) {
+	v.known.Lock()
+	defer v.known.Unlock()
+	for ino := range v.known.orphans {
+		if v.known.lookups[ino] == 0 {
+			left++
+		}
+	}
+	return left, len(v.known.orphans)
 }
 
 func (v *Volume) nextReap() (meta.Ino, bool) {

@@ -112,7 +112,7 @@ func (v *Volume) SetXattr(ino meta.Ino, name string, value []byte, flags uint32,
 	if err := checkXattrName(name); err != nil {
 		return err
 	}
-	if err := v.store.Admit(int64(len(value))); err != nil {
+	if err := v.admit(int64(len(value))); err != nil {
 		return err
 	}
 	return v.edit(ino, func(n *node) error {

@@ -14,6 +14,7 @@ import (
 
 const (
 	ballastName  = "BALLAST"
+	spareName    = "BALLAST.SPARE"
 	ballastRetry = 10 * time.Second
 )
 
@@ -90,18 +91,26 @@ func (b *ballast) allocate() error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// restoreBallast makes the ballast, or makes it again, once there is room for it
-// beyond what Admit keeps free, so that it never causes a refusal itself, and
-// not so much that it would only be a waste.
+// dropBallast gives up the ballast, or the spare if it may be used, and reports
+// whether there was one.
+func (d *DB) dropBallast() bool {
+	return d.ballast.drop() || d.ending.Load() && d.spare.drop()
+}
+
+// restoreBallast makes the spare and the ballast, or makes them again, once there is room for them
+// beyond what Admit keeps free, so that they never cause a refusal themselves, and
+// not so much that they would only be a waste.
 func (d *DB) restoreBallast() {
-	if !d.ballast.missing() || time.Now().Before(d.restoreAt) {
+	if !d.spare.missing() && !d.ballast.missing() || time.Now().Before(d.restoreAt) {
 		return
 	}
 	d.restoreAt = time.Now().Add(ballastRetry)
-	free := d.gate.refresh()
-	plenty := d.opt.BallastBelow > 0 && free >= d.opt.BallastBelow
-	if free >= d.opt.reserve()+2*d.opt.Ballast && !plenty {
-		d.ballast.restore()
+	for _, b := range []*ballast{d.spare, d.ballast} {
+		free := d.gate.refresh()
+		plenty := d.opt.BallastBelow > 0 && free >= d.opt.BallastBelow
+		if b.missing() && free >= d.opt.reserve()+2*b.size && !plenty {
+			b.restore()
+		}
 	}
 }
 

@@ -33,7 +33,7 @@ func (d *DB) Compact() (int64, error) {
 		return 0, err
 	}
 	// Tables are written anew before the old ones go.
-	if err := d.room(before + 2*d.opt.MemTable); err != nil {
+	if err := fits(before+2*d.opt.MemTable, d.gate.refresh()); err != nil {
 		return 0, err
 	}
 	if err := d.flushMemTable(); err != nil {

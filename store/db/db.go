@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -57,7 +58,11 @@ type Options struct {
 	// the filesystem is too full to open the database or to commit; two
 	// memtables are enough. Zero: none.
 	Ballast int64
-	// BallastBelow is the free space, in bytes, from which on no ballast is
+	// Spare is the size of a second such file, which only opening and closing may
+	// give up: the ballast may be gone when other programs fill the filesystem
+	// up. Two memtables and the log files are enough. Zero: none.
+	Spare int64
+	// BallastBelow is the free space, in bytes, from which on neither is
 	// made; 0 for always.
 	BallastBelow int64
 	// Logger is slog.Default if nil.
@@ -77,6 +82,8 @@ type DB struct {
 	kv      *badger.DB
 	gate    *gate
 	ballast *ballast
+	spare   *ballast
+	ending  atomic.Bool // opening or closing: the spare may be used
 
 	// writing serializes commits and guards restoreAt and the end of the log.
 	writing   sync.Mutex
@@ -118,6 +125,7 @@ func Open(opt Options) (*DB, error) {
 	}
 	d.gate = newGate(opt.Dir, opt.reserve())
 	d.ballast = newBallast(filepath.Join(opt.Dir, ballastName), opt.Ballast, opt.Logger)
+	d.spare = newBallast(filepath.Join(opt.Dir, spareName), opt.Spare, opt.Logger)
 	if err := d.open(); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", opt.Dir, err)
 	}
@@ -125,6 +133,8 @@ func Open(opt Options) (*DB, error) {
 }
 
 func (d *DB) open() error {
+	d.ending.Store(true)
+	defer d.ending.Store(false)
 	if err := d.roomToOpen(); err != nil {
 		return err
 	}
@@ -159,7 +169,7 @@ func (d *DB) recover() (err error) {
 		return err
 	}
 	d.clog, err = openLog(d.opt.logs, d.opt.logFile)
-	if errors.Is(err, ErrFull) && d.ballast.drop() {
+	for errors.Is(err, ErrFull) && d.dropBallast() {
 		d.clog, err = openLog(d.opt.logs, d.opt.logFile)
 	}
 	if err != nil {
@@ -216,6 +226,7 @@ func (d *DB) Close() error {
 		return nil
 	}
 	d.mu.closed = true
+	d.ending.Store(true)
 	dropped := d.mu.active.rows.Len() + d.mu.frozen.rows.Len()
 	d.mu.Unlock()
 	d.users.Wait()
@@ -230,9 +241,7 @@ func (d *DB) Close() error {
 	}
 	// Badger flushes its memtable as it closes, through a mapping that kills
 	// the process if the disk is full.
-	if free := d.gate.refresh(); free < d.opt.MemTable {
-		d.ballast.drop()
-	}
+	_ = d.room(d.opt.MemTable)
 	err := errors.Join(d.wal.close(), d.kv.Close())
 	switch {
 	case err == nil && applied == nil:

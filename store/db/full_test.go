@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -162,6 +163,48 @@ func reopenFull(dir string) error {
 	}
 	if err := d.Admit(1); !errors.Is(err, ErrFull) {
 		return fmt.Errorf("admitted on a full disk: %w", err)
+	}
+	if err := d.Close(); err != nil {
+		return err
+	}
+	return reopenSpare(dir)
+}
+
+// reopenSpare opens the database when commits have used up the ballast before
+// the last block was taken, which only the spare makes possible.
+func reopenSpare(dir string) error {
+	if err := os.Remove(others(dir)); err != nil {
+		return err
+	}
+	opt := fullOptions(dir)
+	opt.Spare = 20 << 20
+	d, err := Open(opt)
+	if err != nil {
+		return err
+	}
+	d.ballast.drop()
+	d.restoreAt = time.Now().Add(time.Hour)
+	d.Set([]byte("x"), []byte("z"))
+	d.Freeze()
+	if err := d.Write(nil); err != nil {
+		return err
+	}
+	if err := appendOthers(dir, fullDisk>>20); !errors.Is(err, unix.ENOSPC) {
+		return fmt.Errorf("filling the disk: %w", err)
+	}
+	d.Set([]byte("y"), []byte("y"))
+	d.Freeze()
+	if err := d.Write(nil); !errors.Is(err, ErrFull) || d.spare.missing() {
+		return fmt.Errorf("a commit took the spare: %w", err)
+	}
+	if err := crash(d); err != nil {
+		return err
+	}
+	if d, err = Open(opt); err != nil {
+		return fmt.Errorf("open when full and without a ballast: %w", err)
+	}
+	if v, err := d.Get([]byte("x")); err != nil || string(v) != "z" {
+		return fmt.Errorf("get: %q %w", v, err)
 	}
 	return d.Close()
 }

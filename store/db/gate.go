@@ -121,12 +121,13 @@ func (d *DB) unapplied() int64 {
 // is not enough.
 func (d *DB) room(need int64) error {
 	free := d.gate.refresh()
-	if free >= need {
-		return nil
-	}
-	if d.ballast.drop() {
+	for free < need && d.dropBallast() {
 		free = d.gate.refresh()
 	}
+	return fits(need, free)
+}
+
+func fits(need, free int64) error {
 	if free < need {
 		return fmt.Errorf("%w: %d bytes needed, %d free", ErrFull, need, free)
 	}
