@@ -278,6 +278,13 @@ func (o Options) withDefaults() Options {
 // and compactions. The log files themselves have their blocks.
 func (o Options) reserve() int64 { return max(o.MinFree, 2*o.MemTable+o.logFile) }
 
+// bloomRate makes Badger's filters take 14 bits a key, of which a random absent
+// key passes one in 700: Badger takes the number of hashes that the rate calls
+// for as the number of bits. A dedup check that finds nothing asks every table of level 0
+// and one of each other level; with the usual rate of 0.01, 7 bits, every third check
+// read a block of some table.
+const bloomRate = 0.0001
+
 // badger's options: everything in the LSM tree, uncompressed because rows are
 // mostly hashes, and read through the page cache, so that Badger needs no block
 // cache cache of its own. SyncWrites is off: commits are durable in our log first.
@@ -294,7 +301,7 @@ func (o Options) badger() badger.Options {
 		WithCompression(options.None).
 		WithBlockCacheSize(0).
 		WithIndexCacheSize(0).
-		WithBloomFalsePositive(0.01).
+		WithBloomFalsePositive(bloomRate).
 		WithChecksumVerificationMode(options.OnBlockRead).
 		WithValueThreshold(valueThreshold).
 		WithValueLogFileSize(1 << 20)

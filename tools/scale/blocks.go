@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/tiering"
+)
+
+// A blockRun fills an index. Block i is its number and the seed, so every
+// block that is there can be named without keeping a list.
+type blockRun struct {
+	o    *options
+	dir  string
+	st   *store.Store
+	size int // blocks 0 to size-1 are stored
+	rand uint64
+}
+
+const (
+	fillWorkers = 2
+	fillBatch   = 32768 // blocks between two commits of a fill
+	commitOf    = 1000  // blocks of a commit that is measured
+)
+
+func (b *blockRun) plain(i int) []byte {
+	p := binary.LittleEndian.AppendUint64(make([]byte, 0, 16), uint64(i))
+	return binary.LittleEndian.AppendUint64(p, b.o.seed)
+}
+
+func (o *options) runBlocks(ctx context.Context, dir string, sizes []int, r *report) error {
+	b := &blockRun{o: o, dir: dir, rand: o.seed | 1}
+	for _, size := range sizes {
+		if err := b.reach(ctx, size, r); err != nil {
+			return err
+		}
+		if err := b.measure(subject{r, "blocks", b.size}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reach fills the store up to size and leaves it closed.
+func (b *blockRun) reach(ctx context.Context, size int, r *report) (err error) {
+	if b.st, err = b.o.open(b.dir); err != nil {
+		return err
+	}
+	if b.size == 0 { // with --keep there may be a store
+		b.size = int(b.st.Stats().Totals.Blocks[tiering.Data])
+	}
+	start, from := time.Now(), b.size
+	for b.size < size {
+		if ctx.Err() != nil {
+			_ = b.st.Close()
+			return ctx.Err()
+		}
+		if err := b.fill(min(fillBatch, size-b.size)); err != nil {
+			return err
+		}
+	}
+	r.add(row{"blocks", size, "fill, with commits", time.Since(start).Seconds() * 1e6 / float64(size-from), "us", 0})
+	return subject{r, "blocks", size}.once("close", b.st.Close)
+}
+
+// fill puts, refers to and commits the next n blocks.
+func (b *blockRun) fill(n int) error {
+	errs := make(chan error, fillWorkers)
+	var wg sync.WaitGroup
+	for w := range fillWorkers {
+		wg.Go(func() {
+			for i := w; i < n; i += fillWorkers {
+				if err := b.put(b.size + i); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b.size += n
+	select {
+	case err := <-errs:
+		return err
+	default:
+		return b.st.Commit()
+	}
+}
+
+func (b *blockRun) put(i int) error {
+	return b.st.Update(func() error {
+		defer b.st.Hold()()
+		id, err := b.st.Put(tiering.Data, b.plain(i))
+		if err == nil {
+			b.st.Ref(id, 1)
+		}
+		return err
+	})
+}
+
+// random returns a number below n.
+func (b *blockRun) random(n int) int {
+	b.rand ^= b.rand << 13
+	b.rand ^= b.rand >> 7
+	b.rand ^= b.rand << 17
+	return int(b.rand % uint64(n))
+}
+
+func (b *blockRun) measure(s subject) (err error) {
+	cold := dropCaches()
+	name := map[bool]string{true: "cold", false: "warm"}[cold]
+	if err := s.once("open, "+name, func() (err error) { b.st, err = b.o.open(b.dir); return err }); err != nil {
+		return err
+	}
+	defer func() {
+		if err == nil {
+			err = b.st.Close()
+		}
+	}()
+	s.memory("after open")
+	for _, name := range []string{name, "warm", "warm again"} {
+		if err := b.checks(s, name); err != nil {
+			return err
+		}
+	}
+	if err := b.writes(s); err != nil {
+		return err
+	}
+	s.memory("in use")
+	s.add(row{s.of, s.size, "database on disk, a block", float64(sizeOf(filepath.Join(b.dir, "db"))) / float64(b.size), "B", 0})
+	return nil
+}
+
+// checks asks for blocks that are not there, and puts ones that are.
+func (b *blockRun) checks(s subject, name string) error {
+	err := s.each("miss, "+name, b.o.ops, func(i int) error {
+		has, err := b.st.Has(chunk.Sum(b.plain(1<<40 + b.random(1<<40))))
+		if has {
+			return fmt.Errorf("block %d is there", i)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return s.each("hit (put of a stored block), "+name, b.o.ops, func(int) error {
+		_, err := b.st.Put(tiering.Data, b.plain(b.random(b.size)))
+		return err
+	})
+}
+
+func (b *blockRun) writes(s subject) error {
+	err := s.each("put of a new block", b.o.ops, func(int) error {
+		err := b.put(b.size)
+		b.size++
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := b.st.Commit(); err != nil {
+		return err
+	}
+	return s.each(fmt.Sprintf("%d new blocks and commit", commitOf), max(1, b.o.ops/commitOf), func(int) error { return b.fill(commitOf) })
+}
+
+// sizeOf returns the bytes that the files in dir take.
+func sizeOf(dir string) int64 {
+	var n int64
+	list, _ := os.ReadDir(dir)
+	for _, e := range list {
+		if info, err := e.Info(); err == nil && !e.IsDir() && filepath.Ext(e.Name()) == ".sst" {
+			n += info.Size()
+		}
+	}
+	return n
+}
