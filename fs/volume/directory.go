@@ -8,10 +8,6 @@ import (
 	"github.com/quarxtor/quarxfs/fs/meta"
 )
 
-// maxDirectory is the largest directory, in names, that is kept in memory
-// whole; a larger one is read entry by entry.
-const maxDirectory = 16384
-
 // Positions that readdir gives to the entries that no row holds.
 const (
 	posDot    = 1
@@ -64,31 +60,6 @@ func (d *directory) from(pos uint64) int {
 	return sort.Search(len(d.order), func(i int) bool { return d.order[i].pos >= pos })
 }
 
-// loadDirectory brings a small directory's names into memory. n.mu is held.
-func (v *Volume) loadDirectory(n *node) error {
-	if n.dir != nil || n.attr.Entries > maxDirectory {
-		return nil
-	}
-	d := newDirectory()
-	from, to := meta.EntryRange(n.ino, 0)
-	err := v.db.Scan(from, to, func(key, value []byte) error {
-		_, pos, err := meta.KeyNumbers(key)
-		if err != nil {
-			return err
-		}
-		e, err := meta.DecodeDirent(value)
-		if err != nil {
-			return err
-		}
-		d.add(e.Name, place{pos, e.Ino, e.Type})
-		return nil
-	})
-	if err == nil {
-		n.dir = d
-	}
-	return err
-}
-
 // find returns where a name leads. ENOENT: nowhere. n.mu is held.
 func (v *Volume) find(n *node, name string) (place, error) {
 	if !n.isDir() {
@@ -97,7 +68,7 @@ func (v *Volume) find(n *node, name string) (place, error) {
 	if len(name) > meta.MaxName {
 		return place{}, syscall.ENAMETOOLONG
 	}
-	if err := v.loadDirectory(n); err != nil {
+	if err := v.loadNames(n, false); err != nil {
 		return place{}, err
 	}
 	if n.dir != nil {
@@ -133,9 +104,7 @@ func (v *Volume) link(n *node, name string, ino meta.Ino, typ uint32) uint64 {
 	n.attr.Entries++
 	if n.dir != nil {
 		n.dir.add(name, p)
-		if len(n.dir.names) > maxDirectory {
-			n.dir = nil
-		}
+		v.countNames(n, 1)
 	}
 	v.touchDir(n)
 	return p.pos
@@ -149,6 +118,7 @@ func (v *Volume) unlink(n *node, name string, p place) {
 	n.attr.Entries--
 	if n.dir != nil {
 		n.dir.remove(name)
+		v.countNames(n, -1)
 	}
 	v.touchDir(n)
 }
@@ -230,7 +200,7 @@ func (v *Volume) dirBatch(n *node, after uint64) (batch []Entry, parent meta.Ino
 		return nil, 0, syscall.ENOTDIR
 	}
 	v.touchAtime(n)
-	if err := v.loadDirectory(n); err != nil {
+	if err := v.loadNames(n, true); err != nil {
 		return nil, 0, err
 	}
 	if after <= posDotDot || n.listEnd == 0 {

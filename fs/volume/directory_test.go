@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
@@ -59,5 +60,47 @@ func TestDirectoryPositions(t *testing.T) {
 	}
 	if compactions == 0 {
 		t.Error("the list was never compacted")
+	}
+}
+
+// TestNamesInMemory: directories that together are too large for memory take
+// turns; each is asked by its rows until bringing it in is worth it.
+func TestNamesInMemory(t *testing.T) {
+	const dirs, files = 8, 100
+	r := testRig(t, fixed4K(), Options{NoAtime: true, Names: 300})
+	inos := make([]meta.Ino, dirs)
+	for d := range inos {
+		inos[d] = mustCreate(t, r.v, meta.Root, fmt.Sprint(d), syscall.S_IFDIR|0o755)
+		for i := range files {
+			mustCreate(t, r.v, inos[d], fmt.Sprint(i), 0o100644)
+		}
+		r.checkNames(t)
+	}
+	loaded := func(ino meta.Ino) bool {
+		n, err := r.v.get(ino)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer n.release()
+		return n.dir != nil
+	}
+	for d := range inos {
+		was, now, asked := loaded(inos[d]), false, 0
+		for i := range files {
+			if _, err := r.v.Lookup(inos[d], fmt.Sprint(i)); err != nil {
+				t.Fatalf("file %d of directory %d: %v", i, d, err)
+			}
+			if _, err := r.v.Lookup(inos[d], fmt.Sprint("no", i)); err != syscall.ENOENT {
+				t.Fatalf("an absent file: %v", err)
+			}
+			if now = loaded(inos[d]); now {
+				break
+			}
+			asked += 2
+		}
+		if !now || !was && asked < (files-loadShare*loadShare)/loadShare-2 {
+			t.Errorf("directory %d, in memory before: %v, after: %v, was asked %d times", d, was, now, asked)
+		}
+		r.checkNames(t)
 	}
 }

@@ -229,8 +229,9 @@ func TestGone(t *testing.T) {
 
 // TestLargeDirectory grows a directory beyond what is kept in memory, and back.
 func TestLargeDirectory(t *testing.T) {
-	r := testRig(t, fixed4K(), Options{NoAtime: true})
-	const n = maxDirectory + 600
+	o := Options{NoAtime: true, Names: 16384}
+	r := testRig(t, fixed4K(), o)
+	n := o.Names/2 + 600
 	for i := range n {
 		mustCreate(t, r.v, meta.Root, fmt.Sprint(i), 0o100644)
 	}

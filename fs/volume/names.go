@@ -181,6 +181,9 @@ func (v *Volume) publish(d *node, name string, n *node) {
 			d.attr.Nlink++
 		}
 	}
+	if n.dir != nil {
+		v.keepNames(n, n.dir)
+	}
 	v.changed(n)
 	v.inodes.Add(1)
 	v.cache.Lock()

@@ -41,6 +41,7 @@ type node struct {
 	xattrLink graph.Link    // or where they are
 
 	dir     *directory // names in memory, of a directory; nil: not loaded
+	asked   int        // look-ups since it was dropped
 	listEnd uint64     // positions from here on are newer than the last listing's start; 0: not listed yet
 }
 
@@ -187,6 +188,7 @@ func (v *Volume) evict() {
 			continue
 		}
 		if !n.listed && !n.busy && len(n.runs) == 0 && len(n.staged) == 0 && ino != meta.Root {
+			v.dropNames(n)
 			delete(v.cache.nodes, ino)
 			dropped++
 		}
@@ -229,7 +231,7 @@ func (v *Volume) Known(ino meta.Ino) {
 		return
 	}
 	v.known.Lock()
-	v.known.lookups[ino]++
+	v.known.lookups.set(ino, v.known.lookups.get(ino)+1)
 	v.known.Unlock()
 }
 
@@ -242,11 +244,12 @@ func (v *Volume) Forget(ino meta.Ino, count uint64) {
 	}
 	v.known.Lock()
 	defer v.known.Unlock()
-	if left := v.known.lookups[ino]; left > count {
-		v.known.lookups[ino] = left - count
+	left := v.known.lookups.get(ino)
+	left -= min(left, count)
+	v.known.lookups.set(ino, left)
+	if left > 0 {
 		return
 	}
-	delete(v.known.lookups, ino)
 	if _, ok := v.known.orphans[ino]; ok {
 		v.known.reap = append(v.known.reap, ino)
 		v.wake(v.reapNow)
@@ -260,7 +263,7 @@ func (v *Volume) orphan(n *node) {
 	v.known.Lock()
 	defer v.known.Unlock()
 	v.known.orphans[n.ino] = struct{}{}
-	if v.known.lookups[n.ino] == 0 {
+	if v.known.lookups.get(n.ino) == 0 {
 		v.known.reap = append(v.known.reap, n.ino)
 		v.wake(v.reapNow)
 	}

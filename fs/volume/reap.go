@@ -93,7 +93,7 @@ func (v *Volume) nextReap() (meta.Ino, bool) {
 		ino := v.known.reap[0]
 		v.known.reap = v.known.reap[1:]
 		_, orphan := v.known.orphans[ino]
-		if orphan && v.known.lookups[ino] == 0 {
+		if orphan && v.known.lookups.get(ino) == 0 {
 			return ino, true
 		}
 	}
@@ -157,6 +157,7 @@ func (v *Volume) reapStep(n *node) (done bool, err error) {
 	v.inodes.Add(-1)
 	v.dropOrphan(n.ino)
 	n.gone = true
+	v.dropNames(n)
 	v.save(n) // off the list
 	return true, nil
 }

@@ -70,7 +70,7 @@ func smallCDC() chunk.Config {
 }
 
 // tiny are options that make evictions, flushes and waiting writers common.
-func tiny() Options { return Options{DirtyBytes: 256 << 10, Nodes: 8, NoAtime: true} }
+func tiny() Options { return Options{DirtyBytes: 256 << 10, Nodes: 8, Names: 16, NoAtime: true} }
 
 // newRig makes a store in dir, which must not exist.
 func newRig(t tb, dir string, ck chunk.Config, o Options) *rig {
@@ -128,7 +128,7 @@ func (r *rig) awaitReaper(t tb) {
 		left := 0
 		r.v.known.Lock()
 		for ino := range r.v.known.orphans {
-			if r.v.known.lookups[ino] == 0 {
+			if r.v.known.lookups.get(ino) == 0 {
 				left++
 			}
 		}
@@ -138,6 +138,34 @@ func (r *rig) awaitReaper(t tb) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("%d orphans are not removed", left)
+		}
+	}
+}
+
+// checkNames compares the count of names in memory with those that are there.
+func (r *rig) checkNames(t tb) {
+	t.Helper()
+	v := r.v
+	v.names.Lock()
+	defer v.names.Unlock()
+	sum := 0
+	for n := range v.names.dirs {
+		n.mu.Lock() // nobody else is at work
+		if n.dir == nil {
+			t.Errorf("directory %d counts as in memory and is not", n.ino)
+		} else {
+			sum += len(n.dir.names)
+		}
+		n.mu.Unlock()
+	}
+	if sum != v.names.count || sum > v.opts.Names {
+		t.Errorf("%d names are in memory, %d are counted, and %d may be", sum, v.names.count, v.opts.Names)
+	}
+	v.cache.Lock()
+	defer v.cache.Unlock()
+	for n := range v.names.dirs {
+		if v.cache.nodes[n.ino] != n {
+			t.Errorf("directory %d has names in memory and is not in the table", n.ino)
 		}
 	}
 }
@@ -162,6 +190,7 @@ func (r *rig) check(t tb) {
 func (r *rig) checkVolume(t tb) {
 	t.Helper()
 	r.awaitReaper(t)
+	r.checkNames(t)
 	report := func(f Finding) { t.Errorf("check: %s inode %d %q: %s", f.Rule, f.Ino, f.Path, f.What) }
 	if err := r.v.Check(context.Background(), nil, report); err != nil {
 		t.Fatalf("%v", err)

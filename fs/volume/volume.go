@@ -4,6 +4,7 @@
 //
 // Lock order (an inner lock is taken while holding the outer ones):
 //
+<<<<<<< HEAD
 //	Volume.snapping        one snapshot, clone or rollback at a time
 //	  store's gate         store.Update; not held while waiting for room in the dirty buffers
 //	    Volume.tree        changes of names: create, link, unlink, rename
@@ -13,6 +14,16 @@
 //	        Volume.known   the kernel's lookup counts and the orphans
 //	        Volume.views   what the kernel knows of snapshots
 //	        the store's inner locks
+=======
+//	store's gate         store.Update; not held while waiting for room in the dirty buffers
+//	  Volume.tree        changes of names: create, link, unlink, rename
+//	    node.mu          one node's attributes, runs, extents, names; two only in ascending order of ino
+//	      Volume.cache   the table of nodes
+//	        Volume.names the directories whose names are in memory; others' node.mu is only tried under it
+//	      Volume.dirty   the set of nodes to be written
+//	      Volume.known   the kernel's lookup counts and the orphans
+//	      the store's inner locks
+>>>>>>> 1921972 (Read no more than is needed in a large database's tables)
 //
 // node.mu is released while blocks are hashed, stored or read; node.busy says
 // meanwhile that the runs in node.flushing belong to a flusher.
@@ -39,6 +50,7 @@ import (
 type Options struct {
 	DirtyBytes int64            // memory for written bytes that are not yet stored; 64 MiB
 	Nodes      int              // inodes kept in memory; 65,536
+	Names      int              // names of directories kept in memory; 131,072
 	Now        func() time.Time // the clock; the one that the kernel stamps files with
 	NoAtime    bool             // reads leave the access time alone
 	Logger     *slog.Logger
@@ -60,6 +72,11 @@ type Volume struct {
 		nodes     map[meta.Ino]*node
 		evictions uint64
 	}
+	names struct { // directories whose names are in memory
+		sync.Mutex
+		dirs  map[*node]struct{}
+		count int
+	}
 	dirty struct {
 		sync.Mutex
 		nodes  map[meta.Ino]*node
@@ -67,7 +84,7 @@ type Volume struct {
 	}
 	known struct {
 		sync.Mutex
-		lookups map[meta.Ino]uint64
+		lookups lookups
 		orphans map[meta.Ino]struct{}
 		reap    []meta.Ino
 	}
@@ -106,6 +123,9 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	if o.Nodes == 0 {
 		o.Nodes = 65536
 	}
+	if o.Names == 0 {
+		o.Names = 131072
+	}
 	if o.Now == nil {
 		o.Now = kernelTime
 	}
@@ -122,10 +142,14 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	}
 	v.closing, v.close = context.WithCancel(context.Background())
 	v.cache.nodes = make(map[meta.Ino]*node)
+<<<<<<< HEAD
 	v.views.nodes, v.views.snaps = make(map[meta.Ino]*virtual), make(map[store.ID]*snapView)
+=======
+	v.names.dirs = make(map[*node]struct{})
+>>>>>>> 1921972 (Read no more than is needed in a large database's tables)
 	v.dirty.nodes = make(map[meta.Ino]*node)
 	v.dirty.staged = make(map[meta.Ino]*node)
-	v.known.lookups = make(map[meta.Ino]uint64)
+	v.known.lookups = newLookups()
 	v.known.orphans = make(map[meta.Ino]struct{})
 	v.room.cond = sync.NewCond(&v.room)
 	if err := v.load(); err != nil {
@@ -182,7 +206,7 @@ func (v *Volume) format() error {
 	}}
 	root.init()
 	root.ext.absent = true
-	root.dir = newDirectory()
+	v.keepNames(root, newDirectory())
 	return v.store.Update(func() error {
 		v.cache.nodes[root.ino] = root
 		v.inodes.Store(1)
@@ -284,7 +308,7 @@ func (v *Volume) Stats() Stats {
 	cached := len(v.cache.nodes)
 	v.cache.Unlock()
 	v.known.Lock()
-	known, orphans := len(v.known.lookups), len(v.known.orphans)
+	known, orphans := v.known.lookups.known, len(v.known.orphans)
 	v.known.Unlock()
 	return Stats{
 		Inodes: v.inodes.Load(), LogicalBytes: v.logical.Load(), StagedBytes: v.staged.Load(),

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 )
 
 // The applier carries commits from the log into Badger, in the background and
@@ -196,5 +197,8 @@ func (d *DB) checkpoint(file *logFile) error {
 		return fmt.Errorf("release %s: %w", file.name, asFull(err))
 	}
 	d.step(stepReleased)
+	if time.Since(d.advised) > adviseEvery {
+		d.adviseTables()
+	}
 	return nil
 }

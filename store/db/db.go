@@ -68,9 +68,10 @@ type Options struct {
 	// Logger is slog.Default if nil.
 	Logger *slog.Logger
 
-	logs    logDir            // nil: Dir
-	logFile int64             // size of a log file, if not 0
-	step    func(what string) // if set, called after each transaction, checkpoint and release
+	logs       logDir            // nil: Dir
+	logFile    int64             // size of a log file, if not 0
+	readAround int64             // see the constant of this name, if not 0
+	step       func(what string) // if set, called after each transaction, checkpoint and release
 }
 
 // DB is an open database. Its methods may be called concurrently, except that
@@ -91,8 +92,9 @@ type DB struct {
 	restoreAt time.Time
 
 	applier  *applier
-	wal      *wal   // the applier's
-	writer   writer // the applier's
+	wal      *wal      // the applier's
+	writer   writer    // the applier's
+	advised  time.Time // when adviseTables last ran; the applier's
 	maxRows  int
 	maxBytes int64
 
@@ -141,6 +143,9 @@ func (d *DB) open() error {
 	if err := removeEmptyLogs(d.opt.Dir); err != nil {
 		return err
 	}
+	if names, size := tables(d.opt.Dir); size > d.opt.readAround {
+		warmTables(names)
+	}
 	kv, err := badger.OpenManaged(d.opt.badger())
 	if err != nil {
 		return err
@@ -154,6 +159,7 @@ func (d *DB) open() error {
 	}
 	d.mu.ts = d.writer.ts
 	kv.SetDiscardTs(d.mu.ts)
+	d.adviseTables()
 	d.applier = newApplier()
 	go d.runApplier()
 	d.restoreBallast()
@@ -266,6 +272,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.logFile == 0 {
 		o.logFile = min(maxLogFile, o.MemTable/2)
+	}
+	if o.readAround == 0 {
+		o.readAround = readAround
 	}
 	if o.logs == nil {
 		o.logs = osDir(o.Dir)

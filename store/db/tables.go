@@ -1,0 +1,133 @@
+package db
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Badger maps its tables into memory, and around the place of each page fault
+// the kernel reads as much as the disk's read-ahead says, 128 KiB or, on some
+// disks, 8 MiB. That brings a small database into memory in no time. In a large
+// one a look-up needs two pages, and Open the index at each table's end; so
+// there the kernel is told not to read around.
+
+// readAround is how large all tables together may be, in bytes, for that.
+const readAround = 256 << 20
+
+// adviseEvery is how often new tables are looked for. Those just written are
+// in the page cache anyway.
+const adviseEvery = time.Minute
+
+// warmTables brings the tables' indexes into the page cache before Badger opens
+// them, so that its page faults read nothing around. Errors are Badger's to
+// find: without this it is only slower.
+func warmTables(names []string) {
+	next := make(chan string)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			buf := make([]byte, 64<<10)
+			for name := range next {
+				_ = warmTable(name, buf)
+			}
+		})
+	}
+	for _, name := range names {
+		next <- name
+	}
+	close(next)
+	wg.Wait()
+}
+
+// warmTable reads a table's index.
+func warmTable(name string, buf []byte) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	// The rest of the table shall not come with it.
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM); err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	from, to, err := indexOf(f, info.Size())
+	for at := from; err == nil && at < to; at += int64(len(buf)) {
+		_, err = f.ReadAt(buf[:min(int64(len(buf)), to-at)], at)
+	}
+	return err
+}
+
+// indexOf returns where in a table of so many bytes the index is:
+//
+//	... | index | its length (4 B) | checksum | its length (4 B)
+func indexOf(f io.ReaderAt, size int64) (from, to int64, err error) {
+	from = size
+	for range 2 { // over the checksum, then over the index
+		var b [4]byte
+		to = from - int64(len(b))
+		if to < 0 {
+			return 0, 0, ErrCorrupt
+		}
+		if _, err := f.ReadAt(b[:], to); err != nil {
+			return 0, 0, err
+		}
+		if from = to - int64(binary.BigEndian.Uint32(b[:])); from < 0 {
+			return 0, 0, ErrCorrupt
+		}
+	}
+	return from, to, nil
+}
+
+// tables returns the names and the size of all tables in dir.
+func tables(dir string) (names []string, size int64) {
+	names, _ = filepath.Glob(filepath.Join(dir, "*.sst"))
+	for _, name := range names {
+		if info, err := os.Stat(name); err == nil {
+			size += info.Size()
+		}
+	}
+	return names, size
+}
+
+// adviseTables tells the kernel that the tables, when they are large, are read
+// at random. Badger does not tell where it has mapped them; the kernel does.
+// A mapping that Badger replaces at this moment leaves its addresses to
+// another one, which the advice does no harm.
+func (d *DB) adviseTables() {
+	d.advised = time.Now()
+	if _, size := tables(d.opt.Dir); size <= d.opt.readAround {
+		return
+	}
+	dir, err := filepath.Abs(d.opt.Dir)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	maps, err2 := os.ReadFile("/proc/self/maps")
+	if err != nil || err2 != nil {
+		d.log.Debug("the kernel reads around in tables", "err", err, "maps", err2)
+		return
+	}
+	for line := range bytes.Lines(maps) {
+		name := string(bytes.TrimSpace(line))
+		if !strings.HasSuffix(name, ".sst") || !strings.Contains(name, dir+"/") {
+			continue
+		}
+		var from, to uintptr
+		if _, err := fmt.Sscanf(name, "%x-%x", &from, &to); err == nil {
+			_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_RANDOM)
+		}
+	}
+}
