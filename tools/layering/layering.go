@@ -49,6 +49,7 @@ func Drawing() []Rule {
 		{Layer: "tiering", Imports: []string{"tiering/segment"}, Shuns: surface},
 		{Layer: "tiering/segment", Shuns: surface},
 		{Layer: "tools"},
+		{Layer: "tools/scale", Imports: []string{"fs/volume", "fs/meta", "store"}},
 	}
 }
 

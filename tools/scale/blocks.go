@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/store"
-	"github.com/quarxtor/quarxfs/store/chunk"
-	"github.com/quarxtor/quarxfs/tiering"
 )
 
 // A blockRun fills an index. Block i is its number and the seed, so every
@@ -54,7 +52,9 @@ func (b *blockRun) reach(ctx context.Context, size int, r *report) (err error) {
 		return err
 	}
 	if b.size == 0 { // with --keep there may be a store
-		b.size = int(b.st.Stats().Totals.Blocks[tiering.Data])
+		for _, n := range b.st.Stats().Totals.Blocks {
+			b.size += int(n)
+		}
 	}
 	start, from := time.Now(), b.size
 	for b.size < size {
@@ -97,12 +97,20 @@ func (b *blockRun) fill(n int) error {
 func (b *blockRun) put(i int) error {
 	return b.st.Update(func() error {
 		defer b.st.Hold()()
-		id, err := b.st.Put(tiering.Data, b.plain(i))
+		ids, err := b.st.PutAll([][]byte{b.plain(i)})
 		if err == nil {
-			b.st.Ref(id, 1)
+			b.st.Ref(ids[0], 1)
 		}
 		return err
 	})
+}
+
+// absent returns an ID that no block has.
+func (b *blockRun) absent() (id store.ID) {
+	for i := 0; i < len(id); i += 8 {
+		binary.LittleEndian.PutUint64(id[i:], uint64(b.random(1<<62)))
+	}
+	return id
 }
 
 // random returns a number below n.
@@ -141,7 +149,7 @@ func (b *blockRun) measure(s subject) (err error) {
 // checks asks for blocks that are not there, and puts ones that are.
 func (b *blockRun) checks(s subject, name string) error {
 	err := s.each("miss, "+name, b.o.ops, func(i int) error {
-		has, err := b.st.Has(chunk.Sum(b.plain(1<<40 + b.random(1<<40))))
+		has, err := b.st.Has(b.absent())
 		if has {
 			return fmt.Errorf("block %d is there", i)
 		}
@@ -151,7 +159,7 @@ func (b *blockRun) checks(s subject, name string) error {
 		return err
 	}
 	return s.each("hit (put of a stored block), "+name, b.o.ops, func(int) error {
-		_, err := b.st.Put(tiering.Data, b.plain(b.random(b.size)))
+		_, err := b.st.PutAll([][]byte{b.plain(b.random(b.size))})
 		return err
 	})
 }
