@@ -4,26 +4,16 @@
 //
 // Lock order (an inner lock is taken while holding the outer ones):
 //
-<<<<<<< HEAD
 //	Volume.snapping        one snapshot, clone or rollback at a time
 //	  store's gate         store.Update; not held while waiting for room in the dirty buffers
 //	    Volume.tree        changes of names: create, link, unlink, rename
 //	      node.mu          one node's attributes, runs, extents, names; two only in ascending order of ino
 //	        Volume.cache   the table of nodes
+//	          Volume.names the directories whose names are in memory; others' node.mu is only tried under it
 //	        Volume.dirty   the set of nodes to be written
 //	        Volume.known   the kernel's lookup counts and the orphans
 //	        Volume.views   what the kernel knows of snapshots
 //	        the store's inner locks
-=======
-//	store's gate         store.Update; not held while waiting for room in the dirty buffers
-//	  Volume.tree        changes of names: create, link, unlink, rename
-//	    node.mu          one node's attributes, runs, extents, names; two only in ascending order of ino
-//	      Volume.cache   the table of nodes
-//	        Volume.names the directories whose names are in memory; others' node.mu is only tried under it
-//	      Volume.dirty   the set of nodes to be written
-//	      Volume.known   the kernel's lookup counts and the orphans
-//	      the store's inner locks
->>>>>>> 1921972 (Read no more than is needed in a large database's tables)
 //
 // node.mu is released while blocks are hashed, stored or read; node.busy says
 // meanwhile that the runs in node.flushing belong to a flusher.
@@ -142,11 +132,8 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	}
 	v.closing, v.close = context.WithCancel(context.Background())
 	v.cache.nodes = make(map[meta.Ino]*node)
-<<<<<<< HEAD
 	v.views.nodes, v.views.snaps = make(map[meta.Ino]*virtual), make(map[store.ID]*snapView)
-=======
 	v.names.dirs = make(map[*node]struct{})
->>>>>>> 1921972 (Read no more than is needed in a large database's tables)
 	v.dirty.nodes = make(map[meta.Ino]*node)
 	v.dirty.staged = make(map[meta.Ino]*node)
 	v.known.lookups = newLookups()
