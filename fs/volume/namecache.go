@@ -6,6 +6,10 @@ import "github.com/quarxtor/quarxfs/fs/meta"
 // half as many of one. They can be dropped at any time, since every change of a
 // name is also a row at once. A name takes some 110 bytes.
 
+// maxDirectory is the most names that a directory may have to be held in memory
+// whole.
+func (v *Volume) maxDirectory() int64 { return int64(v.opts.Names / 2) }
+
 // A directory that is not in memory is asked by its rows, two reads a name,
 // until that has come to loadShare of its entries: reading an entry while all
 // are brought into memory costs about loadShare times less. So directories that take turns in
@@ -15,7 +19,7 @@ const loadShare = 8
 // loadNames brings a directory's names into memory, if they fit there and it is
 // worth it; it is when all are wanted. n.mu is held.
 func (v *Volume) loadNames(n *node, all bool) error {
-	if n.dir != nil || n.gone || n.attr.Entries > int64(v.opts.Names/2) {
+	if n.dir != nil || n.gone || n.attr.Entries > v.maxDirectory() {
 		return nil
 	}
 	if n.asked++; !all && int64(n.asked)*loadShare < n.attr.Entries-loadShare*loadShare {
@@ -56,7 +60,7 @@ func (v *Volume) countNames(n *node, delta int) {
 	v.names.Lock()
 	defer v.names.Unlock()
 	v.names.count += delta
-	if len(n.dir.names) > v.opts.Names/2 {
+	if int64(len(n.dir.names)) > v.maxDirectory() {
 		v.forgetNames(n)
 	}
 	if v.names.count <= v.opts.Names {

@@ -42,7 +42,7 @@ type machine struct {
 	model     *model
 	committed *model
 	snaps     map[string]*model // snapshots, as the volume was then
-	past      [][]byte // data written before, to be written again
+	past      [][]byte          // data written before, to be written again
 	cursors   []*cursor
 	crashes   int
 }
