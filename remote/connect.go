@@ -16,7 +16,7 @@ import (
 type Step struct {
 	ID   string      `json:"id"` // of a block or vertex; "inode:N" of a live file
 	Kind export.Kind `json:"kind"`
-	Name string      `json:"name"`           // a path, or the first digits of the ID
+	Name string      `json:"name"`           // a path, the name of a snapshot, or the first digits of the ID
 	Edge *Crossed    `json:"edge,omitempty"` // from the step before; the first has none
 }
 
@@ -129,7 +129,11 @@ func (l *Local) steps(ctx context.Context, way []graph.Point) ([]Step, error) {
 func (l *Local) step(ctx context.Context, p graph.Point, files map[uint64]export.LiveFile) (Step, error) {
 	if p.Ino == 0 {
 		e, err := l.store.Lookup(p.ID)
-		return Step{ID: p.ID.String(), Kind: export.Kind(e.Kind.String()), Name: p.ID.Short()}, err
+		s := Step{ID: p.ID.String(), Kind: export.Kind(e.Kind.String()), Name: p.ID.Short()}
+		if err == nil && s.Kind == export.Snapshot {
+			s.Name, err = l.snapshotName(ctx, p.ID)
+		}
+		return s, err
 	}
 	s := Step{ID: fmt.Sprintf("inode:%d", p.Ino), Kind: export.Inode}
 	paths, err := l.env.Live.LivePaths(ctx, []uint64{p.Ino})
@@ -152,6 +156,19 @@ func (l *Local) step(ctx context.Context, p graph.Point, files map[uint64]export
 		s.Kind = export.Directory
 	}
 	return s, nil
+}
+
+// snapshotName returns a name of a snapshot, or the start of its ID.
+func (l *Local) snapshotName(ctx context.Context, id graph.ID) (string, error) {
+	name := id.Short()
+	err := l.store.Snapshots(ctx, func(s store.SnapshotRef) error {
+		if s.ID == id {
+			name = s.Name
+			return store.ErrStop
+		}
+		return nil
+	})
+	return name, err
 }
 
 // crossed finds the edge between two neighbours, in one direction or the other.

@@ -117,6 +117,8 @@ function drawLabels(seen) {
     if (!must && (isID ? r < 14 : n.importance < 30 && r < 2)) return;
     let text = n.label.length > 34 ? n.label.slice(0, 16) + '…' + n.label.slice(-16) : n.label;
     if (n.into.length > 1 && r > 5) text += ' ×' + n.into.length;
+    const big = n.kind === 'snapshot' || n.kind === 'object';
+    pen.font = (big ? 'bold 14px' : '12px') + ' system-ui, sans-serif';
     const box = [x + r + 3, y - 7, pen.measureText(text).width, 14];
     if (!must && taken.some(t => box[0] < t[0] + t[2] && t[0] < box[0] + box[2] && box[1] < t[1] + t[3] && t[1] < box[1] + box[3])) return;
     taken.push(box);
@@ -126,7 +128,6 @@ function drawLabels(seen) {
     pen.fillStyle = colors.ink;
     pen.fillText(text, box[0], y);
   };
-  pen.font = '12px system-ui, sans-serif';
   pen.textBaseline = 'middle';
   pen.lineJoin = 'round';
   for (const i of [over, chosen, hits[hit]]) if (seen.has(i)) place(i, true);
