@@ -50,8 +50,8 @@ type Graph interface {
 	// the request's Root.
 	Export(ctx context.Context, r ExportRequest, fn func(ExportItem) error) error
 	// Similar finds what shares blocks with ref, which is as an export's root,
-	// most alike first: of a file or object, files and objects; of a directory or
-	// snapshot, directories and snapshots. ErrRequest, store.ErrNotFound,
+	// most alike first: of a file or object, files, those in snapshots among
+	// them, and objects; of a directory or snapshot, directories and snapshots. ErrRequest, store.ErrNotFound,
 	// store.ErrAmbiguous, store.ErrCorrupt.
 	Similar(ctx context.Context, ref string, top int) (Similar, error)
 	// Connect finds a shortest way between two nodes, which are as an export's

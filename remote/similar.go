@@ -183,21 +183,15 @@ func gone(err error) error {
 	return err
 }
 
-// candidates fills best with what is of the subject's sort: files and objects, or
-// directories and snapshots. A snapshot is compared with the whole live
+// candidates fills best with what is of the subject's sort: files, live and in
+// snapshots, and objects; or directories and snapshots. A snapshot is compared with the whole live
 // filesystem, but not with its parts.
 func (f *finder) candidates() error {
 	switch f.subject.kind {
 	case export.Inode, export.Object, export.File, export.Data:
-		if err := f.objects(); err != nil {
-			return err
-		}
-		return f.files()
+		return errors.Join(f.objects(), f.files(), f.oldFiles())
 	case export.Snapshot, export.Directory, export.Tree:
-		if err := f.snapshots(); err != nil {
-			return err
-		}
-		return f.directories()
+		return errors.Join(f.snapshots(), f.directories())
 	}
 	return fmt.Errorf("%w: nothing can be like a %s", ErrRequest, f.subject.kind)
 }
@@ -312,6 +306,53 @@ func (f *finder) files() error {
 			f.consider(thing{kind: export.Inode, file: &export.LiveFile{Ino: ino}}, s)
 		}
 	})
+}
+
+// oldFiles considers the files in snapshots, equal ones once.
+func (f *finder) oldFiles() error {
+	paths := make(map[graph.ID]string) // the first that leads to each
+	var roots []graph.ID
+	err := f.l.store.Snapshots(f.ctx, func(s store.SnapshotRef) error {
+		if _, ok := paths[s.ID]; !ok {
+			roots = append(roots, s.ID)
+			paths[s.ID] = s.Name + ":"
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	w := graph.Walk{Kinds: []store.Kind{store.KindSnapshot, store.KindTree}}
+	return w.From(f.ctx, f.l.store, roots, func(v graph.Vertex) error {
+		for _, e := range v.Edges {
+			if _, met := paths[e.To]; met || e.Role == graph.Xattrs {
+				continue
+			}
+			paths[e.To] = paths[v.ID]
+			if e.Role != graph.Content {
+				continue
+			}
+			paths[e.To] = export.Join(paths[v.ID], e.Name)
+			if err := f.oldFile(e.To, paths[e.To]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// oldFile considers what an entry leads to, if it is a file.
+func (f *finder) oldFile(id graph.ID, path string) error {
+	row, err := f.l.store.Lookup(id)
+	if err != nil || row.Kind == store.KindTree {
+		return err
+	}
+	s, err := f.sketcher.Of(f.ctx, id)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	f.consider(thing{kind: export.Kind(row.Kind.String()), name: path, id: id}, s)
+	return nil
 }
 
 // directories makes the sketches of all directories from those of the files in

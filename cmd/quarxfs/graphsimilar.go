@@ -26,8 +26,8 @@ func newGraphSimilar() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "similar STORE PATH|SNAP|OBJECT",
 		Short: "Find what shares the most blocks with something",
-		Long: `Compares the blocks of a file with those of all files and objects, those of a
-directory with all directories and snapshots, those of a snapshot with all snapshots and
+		Long: `Compares the blocks of a file with those of all files, those in snapshots and objects
+among them, those of a directory with all directories and snapshots, those of a snapshot with all snapshots and
 the live filesystem. The Jaccard index is the share of their blocks that both have: 1
 where all are, 0 where none is. The estimate comes from small samples and decides what is
 looked at closely; the index is exact.`,
@@ -65,7 +65,7 @@ func showSimilar(w io.Writer, s remote.Similar) error {
 	t.AppendHeader(table.Row{"Jaccard", "Estimate", "Shared", "Bytes", "of its", "Kind", "Name"})
 	for _, l := range s.Like {
 		t.AppendRow(table.Row{fmt.Sprintf("%.4f", l.Jaccard), fmt.Sprintf("%.4f", l.Estimate), humanize.Comma(l.Shared),
-			size(l.SharedBytes), size(l.Bytes), kindName(l.Kind), printable(l.Name)})
+			size(l.SharedBytes), size(l.Bytes), likeName(l.Kind), printable(l.Name)})
 	}
 	finish(&b, t)
 	_, err := io.WriteString(w, b.String())
@@ -75,6 +75,14 @@ func showSimilar(w io.Writer, s remote.Similar) error {
 // kindName is short for people, who see from a path what is live.
 func kindName(k export.Kind) string {
 	return strings.TrimPrefix(string(k), "live-")
+}
+
+// likeName calls a file in a snapshot one even when it is a single block.
+func likeName(k export.Kind) string {
+	if k == export.Data {
+		k = export.File
+	}
+	return kindName(k)
 }
 
 func newGraphPath() *cobra.Command {

@@ -163,6 +163,9 @@ func (c *collector) add(p *place, n Node) *place {
 func (c *collector) block(id graph.ID, depth int, path, label string, size int64) *place {
 	key := id.String()
 	if p, ok := c.met[key]; ok {
+		if p.node >= 0 && label != "" && c.g.Nodes[p.node].Label == id.Short() { // a name is better
+			c.g.Nodes[p.node].Label, c.g.Nodes[p.node].Path = label, path
+		}
 		return p
 	}
 	if label == "" {
@@ -212,7 +215,7 @@ func (c *collector) expand(p *place) error {
 	}
 	for _, e := range edges {
 		name := Printable(e.Name)
-		to := c.block(e.To, p.depth+1, join(p.path, name), name, e.Bytes)
+		to := c.block(e.To, p.depth+1, Join(p.path, name), name, e.Bytes)
 		if to == nil {
 			continue // further edges may lead to what is there
 		}
@@ -229,7 +232,7 @@ func (c *collector) expandLive(p *place) error {
 		var to *place
 		name := Printable(e.Name)
 		if e.File != nil {
-			to = c.file(*e.File, p.depth+1, join(p.path, name), name)
+			to = c.file(*e.File, p.depth+1, Join(p.path, name), name)
 		} else {
 			to = c.block(e.Block, p.depth+1, p.path, "", e.Bytes)
 		}
@@ -267,8 +270,8 @@ func (c *collector) edge(from, to *place, role, name string, off, bytes int64) e
 	return nil
 }
 
-// join appends a name to a path.
-func join(path, name string) string {
+// Join appends a name to a path of a Root or of what is below one.
+func Join(path, name string) string {
 	if name == "" || path == "" || strings.HasSuffix(path, ":") {
 		return path + name
 	}

@@ -55,7 +55,7 @@ function draw() {
 function drawEdges() {
   const thin = Math.max(0.6 / view.scale, 0.4);
   for (const shared of [false, true]) {
-    stroke(edges.filter(e => nodes[e.to].into.length > 1 === shared), shared ? graph.shared : colors.line, thin, near ? 0.08 : shared ? 0.25 : 0.6);
+    stroke(edges.filter(e => nodes[e.to].into.length > 1 === shared), shared ? graph.shared : colors.line, thin, near ? 0.15 : shared ? 0.25 : 0.6);
   }
   if (near) stroke(edges.filter(e => e.from === chosen || e.to === chosen || e.from === over || e.to === over), colors.ink, 2 * thin, 0.8);
 }
@@ -84,8 +84,8 @@ function drawNodes() {
     const r = n.radius;
     if (!shown(n) || n.x + r < left || n.x - r > right || n.y + r < top || n.y - r > bottom) return;
     seen.push(i);
-    const dim = found ? !found.has(i) : near && !near.has(i);
-    pen.globalAlpha = dim ? 0.15 : 1;
+    const dim = near ? !near.has(i) : found && !found.has(i);
+    pen.globalAlpha = dim ? 0.25 : 1;
     pen.fillStyle = kindOf[n.kind].color;
     pen.beginPath();
     pen.arc(n.x, n.y, Math.max(r, 1.2 / view.scale), 0, 7);
@@ -133,7 +133,8 @@ function drawLabels(seen) {
   for (const i of [over, chosen, hits[hit]]) if (seen.has(i)) place(i, true);
   for (const i of byImportance) {
     if (taken.length >= 220) break;
-    if (seen.has(i) && !(found && !found.has(i)) && !(near && !near.has(i))) place(i, false);
+    const n = nodes[i], root = n.kind === 'snapshot' || n.kind === 'object';
+    if (seen.has(i) && (root || !(near ? !near.has(i) : found && !found.has(i)))) place(i, false);
   }
 }
 
@@ -193,7 +194,7 @@ function showEdges(title, list, end) {
   for (const e of list.slice(0, most)) {
     const other = nodes[end(e)], li = make('li');
     const up = end(e) === e.from;
-    const name = up ? (other.path || other.label) + (e.name && e.name !== n.label ? ' as ' + e.name : '') : e.name || other.label;
+    const name = up ? (other.path || other.label) + (e.name && e.name !== nodes[chosen].label ? ' as ' + e.name : '') : e.name || other.label;
     let more = e.role === 'contains' || e.role === 'live' ? 'at ' + e.offset.toLocaleString() : '';
     if (e.count > 1) more += ` ×${e.count}`;
     li.append(dot(other.kind), make('span', 'name', name), make('span', 'more', more));
@@ -367,6 +368,6 @@ const wanted = decodeURIComponent(location.hash.slice(1));
 if (wanted) {
   search.value = wanted;
   find();
-  if (hits.length) { hit = 0; choose(hits[0]); center(hits[0]); }
+  if (hits.length) { hit = 0; choose(hits[0]); if (view.scale < 0.4) center(hits[0]); }
 }
 })();

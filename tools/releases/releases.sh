@@ -60,7 +60,7 @@ for v in $versions; do
 	sync; cat $(find "$tree" -type f) >/dev/null # all three find it in the page cache
 
 	s=$(now); rsync -a --delete "$tree/" "$mnt/tree/"; copy=$(took "$s")
-	s=$(now); sync "$mnt/tree"; sync=$(took "$s")
+	s=$(now); sync -f "$mnt"; sync "$mnt/tree"; sync=$(took "$s")
 	s=$(now); "$quarxfs" snapshot create "$mnt" "$v" >/dev/null; snap=$(took "$s")
 	s=$(now); (cd "$tree" && restic backup -q .); restic=$(took "$s")
 	s=$(now); (cd "$tree" && borg create "::$v" .); borg=$(took "$s")
