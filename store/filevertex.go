@@ -171,6 +171,7 @@ func endsNode(links int, last ID) bool {
 // does not take it before something refers to the top.
 type FileBuilder struct {
 	s      *Store
+	dry    bool // store nothing
 	pin    *Pin
 	levels []fileLevel
 }
@@ -193,6 +194,22 @@ type FileRoot struct {
 // NewFileBuilder returns a builder for one file. The caller closes it.
 func (s *Store) NewFileBuilder() *FileBuilder {
 	return &FileBuilder{s: s, pin: s.NewPin(), levels: make([]fileLevel, 1, 4)}
+}
+
+// NewFileHasher returns a builder that stores nothing: Finish tells the ID that
+// the file's vertex would have. The blocks need not be held.
+func (s *Store) NewFileHasher() *FileBuilder {
+	b := s.NewFileBuilder()
+	b.dry = true
+	return b
+}
+
+// put stores a vertex.
+func (b *FileBuilder) put(vertex []byte) (ID, error) {
+	if b.dry {
+		return sum(tiering.File, vertex), nil
+	}
+	return b.s.Put(tiering.File, vertex)
 }
 
 // Add appends a part: a hole, or bytes of a data block. The caller holds Hold
@@ -220,7 +237,7 @@ func (b *FileBuilder) link(height int, p Part, data int64) error {
 		b.levels = append(b.levels, fileLevel{FileVertex: FileVertex{Height: height}})
 	}
 	l := &b.levels[height]
-	b.pin.Add(p.ID)
+	b.keep(p.ID)
 	l.Parts = append(l.Parts, p)
 	l.ids = append(l.ids, p.ID)
 	l.Size += p.Len
@@ -237,7 +254,7 @@ func (b *FileBuilder) end(height int) error {
 	l := &b.levels[height]
 	release := b.s.Hold()
 	defer release()
-	id, err := b.s.Put(tiering.File, l.Encode())
+	id, err := b.put(l.Encode())
 	if err != nil {
 		return err
 	}
@@ -275,13 +292,19 @@ func (b *FileBuilder) Finish() (FileRoot, error) {
 	}
 	release := b.s.Hold()
 	defer release()
-	id, err := b.s.Put(tiering.File, l.Encode())
+	id, err := b.put(l.Encode())
 	if err != nil {
 		return FileRoot{}, err
 	}
-	b.pin.Add(id)
+	b.keep(id)
 	root.ID = id
 	return root, nil
+}
+
+func (b *FileBuilder) keep(id ID) {
+	if !b.dry {
+		b.pin.Add(id)
+	}
 }
 
 // whole reports whether an only part can stand for the file.

@@ -45,6 +45,9 @@ func (v *Volume) GetXattr(ino meta.Ino, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer n.release()
+	if told := figureOf(name); told != nil {
+		return v.figure(n, told)
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return v.xattr(n, name)
@@ -111,6 +114,9 @@ func (v *Volume) SetXattr(ino meta.Ino, name string, value []byte, flags uint32,
 	}
 	if err := checkXattrName(name); err != nil {
 		return err
+	}
+	if figureOf(name) != nil {
+		return syscall.EPERM
 	}
 	if err := v.admit(int64(len(value))); err != nil {
 		return err
