@@ -79,7 +79,7 @@ func (v *Volume) reapable() (left, orphans int) {
 	v.known.Lock()
 	defer v.known.Unlock()
 	for ino := range v.known.orphans {
-		if v.known.lookups[ino] == 0 {
+		if v.known.lookups.get(ino) == 0 {
 			left++
 		}
 	}
