@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/graph/export"
@@ -46,7 +47,12 @@ func (l *Local) Connect(ctx context.Context, a, b string) ([]Step, error) {
 		return nil, err
 	}
 	defer l.store.KeepAll()()
-	n, err := l.network(ctx)
+	rows, err := l.store.View()
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	n, err := l.network(ctx, rows)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +63,7 @@ func (l *Local) Connect(ctx context.Context, a, b string) ([]Step, error) {
 	if way == nil {
 		return nil, fmt.Errorf("a way from %q to %q: %w", a, b, store.ErrNotFound)
 	}
-	return l.steps(ctx, way)
+	return l.steps(ctx, rows, way)
 }
 
 func pointOf(r export.Root) graph.Point {
@@ -68,16 +74,17 @@ func pointOf(r export.Root) graph.Point {
 }
 
 // network takes in all vertices and the live filesystem.
-func (l *Local) network(ctx context.Context) (*graph.Network, error) {
+func (l *Local) network(ctx context.Context, rows *store.View) (*graph.Network, error) {
 	var vertices []store.ID
-	for _, kind := range []store.Kind{store.KindSnapshot, store.KindTree, store.KindFile} {
-		err := l.store.Blocks(ctx, store.BlockFilter{Kind: kind}, func(b store.BlockInfo) error {
-			vertices = append(vertices, b.ID)
-			return nil
-		})
-		if err != nil {
-			return nil, err
+	err := rows.Blocks(ctx, func(id store.ID, e store.Entry) error {
+		switch e.Kind {
+		case store.KindSnapshot, store.KindTree, store.KindFile:
+			vertices = append(vertices, id)
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	n := graph.NewNetwork()
 	for _, id := range vertices {
@@ -93,25 +100,25 @@ func (l *Local) network(ctx context.Context) (*graph.Network, error) {
 			n.Add(graph.Point{ID: id}, graph.Point{ID: to})
 		}
 	}
-	if l.env.Live == nil {
-		return n, nil
+	err = l.rows().References(ctx, rows, func(r graph.Reference) error {
+		n.Add(graph.Point{Ino: r.Ino}, graph.Point{ID: r.ID})
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
-	return n, l.env.Live.EachLiveEdge(ctx, func(from uint64, e export.LiveEdge) error {
-		to := graph.Point{ID: e.Block}
-		if e.File != nil {
-			to = graph.Point{Ino: e.File.Ino}
-		}
-		n.Add(graph.Point{Ino: from}, to)
+	return n, l.rows().Names(ctx, rows, func(e Name) error {
+		n.Add(graph.Point{Ino: e.Dir}, graph.Point{Ino: e.Ino})
 		return nil
 	})
 }
 
 // steps describes a way.
-func (l *Local) steps(ctx context.Context, way []graph.Point) ([]Step, error) {
+func (l *Local) steps(ctx context.Context, rows *store.View, way []graph.Point) ([]Step, error) {
 	var steps []Step
 	files := make(map[uint64]export.LiveFile)
 	for i, p := range way {
-		s, err := l.step(ctx, p, files)
+		s, err := l.step(ctx, rows, p, files)
 		if err != nil {
 			return nil, err
 		}
@@ -126,7 +133,7 @@ func (l *Local) steps(ctx context.Context, way []graph.Point) ([]Step, error) {
 }
 
 // step says what a point is, and notes files.
-func (l *Local) step(ctx context.Context, p graph.Point, files map[uint64]export.LiveFile) (Step, error) {
+func (l *Local) step(ctx context.Context, rows *store.View, p graph.Point, files map[uint64]export.LiveFile) (Step, error) {
 	if p.Ino == 0 {
 		e, err := l.store.Lookup(p.ID)
 		s := Step{ID: p.ID.String(), Kind: export.Kind(e.Kind.String()), Name: p.ID.Short()}
@@ -136,13 +143,9 @@ func (l *Local) step(ctx context.Context, p graph.Point, files map[uint64]export
 		return s, err
 	}
 	s := Step{ID: fmt.Sprintf("inode:%d", p.Ino), Kind: export.Inode}
-	paths, err := l.env.Live.LivePaths(ctx, []uint64{p.Ino})
+	path, err := l.pathOf(ctx, rows, p.Ino)
 	if err != nil {
 		return s, err
-	}
-	path, ok := paths[p.Ino]
-	if !ok {
-		return s, fmt.Errorf("inode %d has no path any more: %w", p.Ino, store.ErrNotFound)
 	}
 	f, err := l.env.Live.LiveFile(ctx, path)
 	if err != nil {
@@ -156,6 +159,18 @@ func (l *Local) step(ctx context.Context, p graph.Point, files map[uint64]export
 		s.Kind = export.Directory
 	}
 	return s, nil
+}
+
+// pathOf returns a path of a live file. store.ErrNotFound: no name leads to it.
+func (l *Local) pathOf(ctx context.Context, rows *store.View, ino uint64) (string, error) {
+	paths, err := l.rows().AllPaths(ctx, rows, map[uint64]bool{ino: true})
+	if err != nil || len(paths[ino]) > 0 {
+		return strings.Join(paths[ino][:min(1, len(paths[ino]))], ""), err
+	}
+	if root, err := l.env.Live.LiveFile(ctx, ""); err != nil || root.Ino == ino {
+		return "", err
+	}
+	return "", fmt.Errorf("a path of inode %d: %w", ino, store.ErrNotFound)
 }
 
 // snapshotName returns a name of a snapshot, or the start of its ID.

@@ -38,12 +38,6 @@ type Live interface {
 	export.Live
 	// LiveFile finds the file at a path. store.ErrNotFound.
 	LiveFile(ctx context.Context, path string) (export.LiveFile, error)
-	// EachLiveEdge calls fn for all entries of directories, then for all clones,
-	// then for all stretches of files, each file's in one go, until fn fails.
-	// Sizes of files are left out.
-	EachLiveEdge(ctx context.Context, fn func(from uint64, e export.LiveEdge) error) error
-	// LivePaths returns a path of each inode that has one, without a leading slash.
-	LivePaths(ctx context.Context, inodes []uint64) (map[uint64]string, error)
 }
 
 // Check reports a request that makes no sense. ErrRequest.

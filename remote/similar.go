@@ -47,7 +47,12 @@ func (l *Local) Similar(ctx context.Context, ref string, top int) (Similar, erro
 		return Similar{}, err
 	}
 	defer l.store.KeepAll()()
-	f := finder{l: l, ctx: ctx, most: 4*top + 16, sketcher: graph.NewSketcher(l.store)}
+	rows, err := l.store.View()
+	if err != nil {
+		return Similar{}, err
+	}
+	defer rows.Close()
+	f := finder{l: l, ctx: ctx, rows: rows, most: 4*top + 16, sketcher: graph.NewSketcher(l.store)}
 	if f.subject, err = f.thing(root); err != nil {
 		return Similar{}, err
 	}
@@ -102,6 +107,7 @@ func (t thing) same(o thing) bool {
 type finder struct {
 	l        *Local
 	ctx      context.Context
+	rows     *store.View
 	subject  thing
 	sketch   graph.Sketch
 	sketcher *graph.Sketcher
@@ -249,57 +255,36 @@ func (f *finder) snapshots() error {
 // eachFile calls names for all entries of directories, then fn with the sketch of
 // every live file that has blocks, and of the vertex of every directory that is a
 // clone; the sketch is valid during the call.
-func (f *finder) eachFile(names func(dir uint64, e export.LiveEdge), fn func(ino uint64, s *graph.Sketch)) error {
-	if f.l.env.Live == nil {
-		return nil
-	}
-	clones := make(map[uint64]*graph.Sketch)
-	last, s := uint64(0), new(graph.Sketch)
-	finish := func() {
-		if c := clones[last]; c != nil {
-			s.Merge(c)
-			delete(clones, last)
-		}
-		if !s.Empty() {
-			fn(last, s)
-		}
-		s = new(graph.Sketch)
-	}
-	err := f.l.env.Live.EachLiveEdge(f.ctx, func(from uint64, e export.LiveEdge) error {
-		if e.File != nil {
-			names(from, e)
-			return nil
-		}
-		below, err := f.sketcher.Of(f.ctx, e.Block)
-		if err != nil {
-			return gone(err)
-		}
-		if e.Role == export.Clone {
-			clones[from] = below
-			return nil
-		}
-		if from != last {
-			finish()
-			last = from
-		}
-		s.Merge(below)
-		return nil
-	})
+func (f *finder) eachFile(names func(Name), fn func(ino uint64, s *graph.Sketch)) error {
+	err := f.l.rows().Names(f.ctx, f.rows, func(n Name) error { names(n); return nil })
 	if err != nil {
 		return err
 	}
-	finish()
-	for ino, c := range clones {
-		fn(ino, c)
+	last, s := uint64(0), new(graph.Sketch)
+	err = f.l.rows().References(f.ctx, f.rows, func(r graph.Reference) error {
+		if r.Ino != last {
+			if !s.Empty() {
+				fn(last, s)
+			}
+			last, s = r.Ino, new(graph.Sketch)
+		}
+		below, err := f.sketcher.Of(f.ctx, r.ID)
+		if err == nil {
+			s.Merge(below)
+		}
+		return gone(err)
+	})
+	if err == nil && !s.Empty() {
+		fn(last, s)
 	}
-	return nil
+	return err
 }
 
 func (f *finder) files() error {
 	dirs := make(map[uint64]bool)
-	return f.eachFile(func(_ uint64, e export.LiveEdge) {
-		if e.File.Directory {
-			dirs[e.File.Ino] = true
+	return f.eachFile(func(n Name) {
+		if n.Directory {
+			dirs[n.Ino] = true
 		}
 	}, func(ino uint64, s *graph.Sketch) {
 		if !dirs[ino] {
@@ -361,11 +346,11 @@ func (f *finder) directories() error {
 	parent := make(map[uint64]uint64)    // of directories
 	holders := make(map[uint64][]uint64) // of files: a directory for each name
 	sketches := make(map[uint64]*graph.Sketch)
-	err := f.eachFile(func(dir uint64, e export.LiveEdge) {
-		if e.File.Directory {
-			parent[e.File.Ino] = dir
+	err := f.eachFile(func(n Name) {
+		if n.Directory {
+			parent[n.Ino] = n.Dir
 		} else {
-			holders[e.File.Ino] = append(holders[e.File.Ino], dir)
+			holders[n.Ino] = append(holders[n.Ino], n.Dir)
 		}
 	}, func(ino uint64, s *graph.Sketch) {
 		in := holders[ino]
@@ -451,17 +436,14 @@ func (f *finder) name(t thing) (string, error) {
 	if t.file == nil {
 		return t.name, nil
 	}
-	paths, err := f.l.env.Live.LivePaths(f.ctx, []uint64{t.file.Ino})
-	if err != nil {
-		return "", err
-	}
-	switch p, ok := paths[t.file.Ino]; {
-	case ok && p == "":
+	path, err := f.l.pathOf(f.ctx, f.rows, t.file.Ino)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return fmt.Sprintf("inode %d", t.file.Ino), nil
+	case err == nil && path == "":
 		return "/", nil
-	case ok:
-		return p, nil
 	}
-	return fmt.Sprintf("inode %d", t.file.Ino), nil
+	return path, err
 }
 
 // Similar implements Graph.

@@ -37,15 +37,24 @@ func (l *liveTree) LiveFile(_ context.Context, path string) (export.LiveFile, er
 }
 
 func (l *liveTree) LiveEdges(ctx context.Context, f export.LiveFile, fn func(export.LiveEdge) error) error {
-	return l.EachLiveEdge(ctx, func(from uint64, e export.LiveEdge) error {
-		if from != f.Ino {
+	err := l.Names(ctx, nil, func(n remote.Name) error {
+		if n.Dir != f.Ino {
 			return nil
 		}
-		return fn(e)
+		return fn(export.LiveEdge{Role: graph.Content, Name: n.Name, File: &export.LiveFile{Ino: n.Ino, Directory: n.Directory}})
+	})
+	if err != nil {
+		return err
+	}
+	return l.References(ctx, nil, func(r graph.Reference) error {
+		if r.Ino != f.Ino {
+			return nil
+		}
+		return fn(export.LiveEdge{Role: graph.Contains, Block: r.ID, Offset: r.Off, Bytes: r.Len})
 	})
 }
 
-func (l *liveTree) EachLiveEdge(_ context.Context, fn func(uint64, export.LiveEdge) error) error {
+func (l *liveTree) Names(_ context.Context, _ *store.View, fn func(remote.Name) error) error {
 	ino := make(map[string]uint64)
 	for i, p := range l.paths {
 		ino[p] = uint64(i + 1)
@@ -53,14 +62,17 @@ func (l *liveTree) EachLiveEdge(_ context.Context, fn func(uint64, export.LiveEd
 	for i, p := range l.paths[1:] {
 		name := strings.TrimSuffix(p, "/")
 		dir := name[:strings.LastIndexByte(name, '/')+1]
-		e := export.LiveEdge{Role: graph.Content, Name: name[len(dir):], File: &export.LiveFile{Ino: uint64(i + 2), Directory: l.isDir(i + 1)}}
-		if err := fn(ino[dir], e); err != nil {
+		if err := fn(remote.Name{Dir: ino[dir], Ino: uint64(i + 2), Directory: l.isDir(i + 1), Name: name[len(dir):]}); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+func (l *liveTree) References(_ context.Context, _ *store.View, fn func(graph.Reference) error) error {
 	for i, p := range l.paths {
 		for n, id := range l.blocks[p] {
-			if err := fn(uint64(i+1), export.LiveEdge{Role: graph.Contains, Block: id, Offset: int64(n) * 10, Bytes: 10}); err != nil {
+			if err := fn(graph.Reference{Ino: uint64(i + 1), Off: int64(n) * 10, Len: 10, ID: id}); err != nil {
 				return err
 			}
 		}
@@ -68,10 +80,12 @@ func (l *liveTree) EachLiveEdge(_ context.Context, fn func(uint64, export.LiveEd
 	return nil
 }
 
-func (l *liveTree) LivePaths(_ context.Context, inodes []uint64) (map[uint64]string, error) {
-	paths := make(map[uint64]string)
-	for _, i := range inodes {
-		paths[i] = strings.TrimSuffix(l.paths[i-1], "/")
+func (l *liveTree) AllPaths(_ context.Context, _ *store.View, inodes map[uint64]bool) (map[uint64][]string, error) {
+	paths := make(map[uint64][]string)
+	for i := range inodes {
+		if i > 1 {
+			paths[i] = []string{strings.TrimSuffix(l.paths[i-1], "/")}
+		}
 	}
 	return paths, nil
 }
@@ -134,7 +148,7 @@ func eachLiveNode(t *testing.T, test func(t *testing.T, n remote.Node, tree *liv
 			}
 		}
 	}
-	local := remote.NewLocal(st, remote.Surroundings{Live: tree})
+	local := remote.NewLocal(st, remote.Surroundings{Live: tree, Rows: tree})
 	t.Run("local", func(t *testing.T) { test(t, local, tree) })
 	t.Run("http", func(t *testing.T) {
 		srv := httptest.NewServer(remote.Handler(local, slog.New(slog.DiscardHandler)))

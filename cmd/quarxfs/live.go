@@ -44,11 +44,6 @@ func (l volumeFiles) LiveEdges(ctx context.Context, f export.LiveFile, fn func(e
 	return err
 }
 
-// EachLiveEdge implements remote.Live.
-func (l volumeFiles) EachLiveEdge(ctx context.Context, fn func(from uint64, e export.LiveEdge) error) error {
-	return l.vol.EachEdge(ctx, func(e volume.Edge) error { return fn(uint64(e.From), liveEdge(e)) })
-}
-
 func liveEdge(e volume.Edge) export.LiveEdge {
 	switch {
 	case e.To != 0:
@@ -57,18 +52,4 @@ func liveEdge(e volume.Edge) export.LiveEdge {
 		return export.LiveEdge{Role: export.Clone, Block: e.Block, Offset: e.Off, Bytes: e.Len}
 	}
 	return export.LiveEdge{Role: graph.Contains, Block: e.Block, Offset: e.Off, Bytes: e.Len}
-}
-
-// LivePaths implements remote.Live.
-func (l volumeFiles) LivePaths(ctx context.Context, inodes []uint64) (map[uint64]string, error) {
-	wanted := make([]meta.Ino, len(inodes))
-	for i, ino := range inodes {
-		wanted[i] = meta.Ino(ino)
-	}
-	found, err := l.vol.OnePath(ctx, wanted)
-	paths := make(map[uint64]string, len(found))
-	for ino, p := range found {
-		paths[uint64(ino)] = p
-	}
-	return paths, err
 }

@@ -53,37 +53,6 @@ func (v *Volume) rangeOf(ino meta.Ino, mode uint32) (from, to []byte, read func(
 	return from, to, v.readExtentEdges
 }
 
-// EachEdge calls fn for all edges as of the last commit, until fn fails: entries
-// by directory, then stubs, then stretches by file. It reads rows only. Rows that cannot be
-// decoded are passed over: they are Check's.
-func (v *Volume) EachEdge(ctx context.Context, fn func(Edge) error) error {
-	scans := []struct {
-		prefix []byte
-		read   func(key, value []byte, fn func(Edge) error) error
-	}{
-		{meta.Prefix(meta.KindEntry), readEntryEdge},
-		{meta.InodePrefix(), v.readStubEdge},
-		{meta.Prefix(meta.KindExtents), v.readExtentEdges},
-	}
-	for _, s := range scans {
-		err := v.db.ScanPrefix(s.prefix, func(key, value []byte) error {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			var failed error
-			err := s.read(key, value, func(e Edge) error { failed = fn(e); return failed })
-			if failed == nil && err != nil {
-				v.log.Warn("a row that cannot be read was passed over", "err", err)
-			}
-			return failed
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func readEntryEdge(key, value []byte, fn func(Edge) error) error {
 	dir, _, err := meta.KeyNumbers(key)
 	if err != nil {
@@ -94,18 +63,6 @@ func readEntryEdge(key, value []byte, fn func(Edge) error) error {
 		return err
 	}
 	return fn(Edge{From: dir, Name: d.Name, To: d.Ino, Type: d.Type})
-}
-
-func (v *Volume) readStubEdge(key, value []byte, fn func(Edge) error) error {
-	ino, err := meta.KeyIno(key)
-	if err != nil {
-		return err
-	}
-	attr, err := meta.DecodeInode(value)
-	if err != nil || !attr.IsStub() {
-		return err
-	}
-	return fn(v.stubEdge(ino, &attr))
 }
 
 func (v *Volume) stubEdge(ino meta.Ino, attr *meta.Inode) Edge {
@@ -128,24 +85,4 @@ func (v *Volume) readExtentEdges(key, value []byte, fn func(Edge) error) error {
 		}
 	}
 	return nil
-}
-
-// OnePath returns a path of each of the inodes that a name leads to, from the
-// root and without a leading slash.
-func (v *Volume) OnePath(ctx context.Context, inodes []meta.Ino) (map[meta.Ino]string, error) {
-	wanted := make(map[meta.Ino]bool, len(inodes))
-	for _, ino := range inodes {
-		wanted[ino] = true
-	}
-	found, err := v.pathsOf(ctx, wanted)
-	if err != nil {
-		return nil, err
-	}
-	all := make(map[meta.Ino]string, len(inodes))
-	for _, ino := range inodes {
-		if p := found.of(ino); p != "" || ino == meta.Root {
-			all[ino] = p
-		}
-	}
-	return all, nil
 }
