@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -49,8 +50,8 @@ func (l *Local) rows() Rows {
 }
 
 // A matrixCache keeps the matrix of the store for as long as nothing changes, at
-// most matrixIdle after its last use, and only one that is not larger than
-// matrixKept.
+// most matrixIdle after its last use, and only one that is no larger than a
+// quarter of the memory that the process may use.
 type matrixCache struct {
 	mu      sync.Mutex // held while a matrix is made: one at a time
 	matrix  *graph.Matrix
@@ -58,10 +59,7 @@ type matrixCache struct {
 	timer   *time.Timer
 }
 
-const (
-	matrixIdle = 2 * time.Minute
-	matrixKept = 256 << 20
-)
+const matrixIdle = 2 * time.Minute
 
 // withMatrix calls fn with the matrix of the store as it is now and with its
 // rows. Meanwhile the sweep stands still.
@@ -101,7 +99,7 @@ func (l *Local) makeMatrix(ctx context.Context) (*store.View, *graph.Matrix, err
 			rows.Close()
 			return nil, nil, err
 		}
-		if m.Bytes() > matrixKept {
+		if m.Bytes() > debug.SetMemoryLimit(-1)/4 {
 			return rows, m, nil
 		}
 		c.matrix, c.version = m, version
