@@ -27,6 +27,7 @@ type Surroundings struct {
 	Files      Files
 	Live       Live
 	Rows       Rows
+	LiveTree   LiveTree
 	Namespace  Namespace
 }
 

@@ -23,6 +23,7 @@ func Handler(n Node, log *slog.Logger) http.Handler {
 	mux.HandleFunc("GET /v1/graph/show", s.show)
 	mux.HandleFunc("GET /v1/graph/matrix", s.matrix)
 	mux.HandleFunc("GET /v1/usage", s.usage)
+	mux.HandleFunc("GET /v1/diff", s.diff)
 	mux.HandleFunc("GET /v1/history", s.history)
 	mux.HandleFunc("GET /v1/files", s.files)
 	mux.HandleFunc("GET /v1/graph/export", s.export)

@@ -146,6 +146,7 @@ func (d *daemon) start() (err error) {
 		Files:      volumeFiles{d.volume},
 		Live:       volumeFiles{d.volume},
 		Rows:       volumeFiles{d.volume},
+		LiveTree:   d.volume,
 		Namespace:  volumeFiles{d.volume},
 		FUSE:       func() remote.FUSE { return remote.FUSE(d.mount.Stats()) },
 	})

@@ -61,7 +61,7 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 		}
 	}
 	add("drive", newInit(), newMount(), newUmount())
-	add("look", newStats(), newListFiles(), newListBlocks(), newDu(), newGraph(), newSimulate())
+	add("look", newSnapshot(), newStats(), newListFiles(), newListBlocks(), newDu(), newGraph(), newSimulate())
 	add("object", newPut(), newGet(), newRemove(), newObjects())
 	add("upkeep", newGC(), newScrub(), newFsck(), newRebuild())
 	cmd.AddCommand(newVersion(), newFlushHelper())

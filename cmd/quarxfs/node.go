@@ -67,6 +67,7 @@ func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err er
 		Files:     volumeFiles{vol},
 		Live:      volumeFiles{vol},
 		Rows:      volumeFiles{vol},
+		LiveTree:  vol,
 		Namespace: volumeFiles{vol},
 	}))
 	if a.tidy {

@@ -1,0 +1,85 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/quarxtor/quarxfs/graph"
+)
+
+// A DiffItem is a difference, or the sums, which come last.
+type DiffItem struct {
+	Difference *graph.Difference `json:"difference,omitempty"`
+	Stat       *graph.DiffStat   `json:"stat,omitempty"`
+}
+
+// LiveTree gives the live filesystem as it is now, as a snapshot. The volume's
+// owner provides it.
+type LiveTree interface {
+	// LiveTree calls fn with it. Its vertices are there until fn returns.
+	LiveTree(ctx context.Context, fn func(*graph.Snapshot) error) error
+}
+
+var errNoLiveTree = errors.New("this node has no live filesystem")
+
+// Diff implements Graph.
+func (l *Local) Diff(ctx context.Context, a, b string, fn func(DiffItem) error) error {
+	defer l.store.KeepAll()()
+	before, err := l.named(ctx, a)
+	if err != nil {
+		return err
+	}
+	run := func(after *graph.Snapshot) error {
+		stat, err := graph.Diff(ctx, l.store, before, after, func(d *graph.Difference) error {
+			return fn(DiffItem{Difference: d})
+		})
+		if err != nil {
+			return err
+		}
+		return fn(DiffItem{Stat: &stat})
+	}
+	if b != "" {
+		after, err := l.named(ctx, b)
+		if err != nil {
+			return err
+		}
+		return run(after)
+	}
+	if l.env.LiveTree == nil {
+		return errNoLiveTree
+	}
+	return l.env.LiveTree.LiveTree(ctx, run)
+}
+
+// named returns the snapshot with a name.
+func (l *Local) named(ctx context.Context, name string) (*graph.Snapshot, error) {
+	if name == "" {
+		return nil, fmt.Errorf("%w: name a snapshot", ErrRequest)
+	}
+	r, err := l.store.Snapshot(name)
+	if err != nil {
+		return nil, err
+	}
+	s, err := l.snapshot(ctx, r)
+	return &s, err
+}
+
+// Diff implements Graph.
+func (c *Client) Diff(ctx context.Context, a, b string, fn func(DiffItem) error) error {
+	q := make(url.Values)
+	setText(q, "a", a)
+	setText(q, "b", b)
+	return receiveStream(ctx, c, withQuery("/v1/diff", q), fn)
+}
+
+func (s *server) diff(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	if err := onlyKnown(q, "a", "b"); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	sendStream(s, w, r, func(fn func(DiffItem) error) error { return s.node.Diff(r.Context(), q.Get("a"), q.Get("b"), fn) })
+}
