@@ -18,8 +18,8 @@ type Sketch struct {
 }
 
 // SketchSize is how many values a sketch keeps: the standard error of an
-// estimate is at most 1/(2*sqrt(SketchSize)), 3 %. Of a set with no more
-// members it keeps all, and estimates are exact.
+// estimate is at most 1/(2*sqrt(SketchSize)), 3 %. For two sets that together
+// have no more members it is exact.
 const SketchSize = 256
 
 // Add puts a block into the set.
