@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/quarxtor/quarxfs/graph"
@@ -194,7 +195,7 @@ func (w *shower) snapshot(s Subject) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.Block.ID, err)
 	}
-	s.What, s.Size = "snapshot", v.Totals.Logical
+	s.What, s.Path, s.Size = "snapshot", strings.TrimSuffix(s.Path, ":"), v.Totals.Logical
 	s.Snapshot = &ShownSnap{
 		Created: time.Unix(v.Created.Sec, int64(v.Created.Nsec)).UTC(), Volume: v.Volume, Host: v.Host, Message: v.Message,
 		Tags: v.Tags, Parents: v.Parents, Totals: v.Totals,
