@@ -58,8 +58,12 @@ func (v *Volume) SetAttr(ino meta.Ino, c Change) (Attr, error) {
 	if c.Size != nil && *c.Size < 0 {
 		return Attr{}, syscall.EINVAL
 	}
+	edit := v.edit
+	if c.Size != nil && *c.Size != 0 {
+		edit = v.editData
+	}
 	var a Attr
-	err := v.edit(ino, func(n *node) error {
+	err := edit(ino, func(n *node) error {
 		if err := v.setAttr(n, c); err != nil {
 			return err
 		}

@@ -33,6 +33,9 @@ func (v *Volume) CopyRange(src meta.Ino, srcOff int64, dst meta.Ino, dstOff, len
 	if b.frozen {
 		return 0, syscall.EROFS
 	}
+	if err := v.own(b); err != nil {
+		return 0, err
+	}
 	var done int64
 	err = v.store.Update(func() (err error) {
 		unlock := lockBoth(a, b)

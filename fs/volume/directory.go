@@ -163,6 +163,9 @@ func (v *Volume) ReadDir(ino meta.Ino, after uint64, fn func(Entry) bool) error 
 		}
 		return v.readVirtualDir(n, after, fn)
 	}
+	if err := v.unfold(n); err != nil {
+		return err
+	}
 	batch, parent, err := v.dirBatch(n, after)
 	if err != nil {
 		return err

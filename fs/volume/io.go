@@ -33,7 +33,7 @@ func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) err
 		return err
 	}
 	v.reserve()
-	return v.edit(ino, func(n *node) error {
+	return v.editData(ino, func(n *node) error {
 		if !n.isReg() {
 			return syscall.EINVAL
 		}
@@ -254,6 +254,10 @@ func (v *Volume) touchAtime(n *node) {
 // hole. n.mu is held, inside Update.
 func (v *Volume) resize(n *node, size int64) error {
 	n.quiesce()
+	if size == 0 && n.attr.IsStub() { // all others were unfolded before
+		v.dropStub(n)
+		defer func() { n.attr.Alloc = 0 }()
+	}
 	if size < n.attr.Size {
 		if err := v.punch(n, size, n.attr.Size); err != nil {
 			return err
@@ -297,7 +301,7 @@ func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 			return err
 		}
 	}
-	return v.edit(ino, func(n *node) error {
+	return v.editData(ino, func(n *node) error {
 		if !n.isReg() {
 			return syscall.ENODEV
 		}

@@ -33,6 +33,12 @@ type file struct {
 	inherited    []aclEntry // default ACL
 	mtime, ctime meta.Time
 	known        uint64
+	linked       bool // it has, or had, several names
+
+	// A directory of a cloned tree that nobody has looked into is lazy: its names
+	// are those of an inode in another model.
+	lazy    *model
+	lazyIno meta.Ino
 }
 
 func newModel(now meta.Time) *model {
@@ -49,17 +55,100 @@ func newModel(now meta.Time) *model {
 func (m *model) clone() *model {
 	c := &model{nodes: make(map[meta.Ino]*file, len(m.nodes)), now: m.now}
 	for ino, f := range m.nodes {
-		if f.nlink == 0 {
-			continue
+		c.nodes[ino] = f.copy()
+	}
+	for _, ino := range c.inodes(func(f *file) bool { return f.nlink == 0 }) {
+		if f := c.nodes[ino]; f != nil {
+			c.reap(f)
 		}
-		f.shared = true
-		g := *f
-		g.names = maps.Clone(f.names)
-		g.xattrs = maps.Clone(f.xattrs)
-		g.known = 0
-		c.nodes[ino] = &g
 	}
 	return c
+}
+
+// copy copies a file that nobody knows.
+func (f *file) copy() *file {
+	f.shared = true
+	g := *f
+	g.names = maps.Clone(f.names)
+	g.xattrs = maps.Clone(f.xattrs)
+	g.known = 0
+	return &g
+}
+
+// resolved is clone without lazy directories; what these lead to gets numbers
+// that no volume gives.
+func (m *model) resolved() *model {
+	c := m.clone()
+	next := meta.Ino(1) << 50
+	number := func(meta.Ino, string) meta.Ino { next++; return next }
+	c.expandAll(number)
+	return c
+}
+
+// expandAll makes all lazy directories whole. number says which inode a name in
+// one leads to.
+func (m *model) expandAll(number func(dir meta.Ino, name string) meta.Ino) {
+	for {
+		lazy := m.inodes(func(f *file) bool { return f.lazy != nil })
+		if len(lazy) == 0 {
+			return
+		}
+		for _, ino := range lazy {
+			m.expand(m.nodes[ino], number)
+		}
+	}
+}
+
+// expand makes the names in a lazy directory.
+func (m *model) expand(d *file, number func(dir meta.Ino, name string) meta.Ino) {
+	src, from := d.lazy, d.lazyIno
+	d.lazy, d.lazyIno, d.names = nil, 0, make(map[string]meta.Ino)
+	m.fill(d, src, from, number, make(map[meta.Ino]meta.Ino))
+}
+
+// fill makes in d what is in a directory of another model: as the volume does,
+// lazy directories where no file with several names is below.
+func (m *model) fill(d *file, src *model, from meta.Ino, number func(dir meta.Ino, name string) meta.Ino, links map[meta.Ino]meta.Ino) {
+	for _, name := range slices.Sorted(maps.Keys(src.nodes[from].names)) {
+		was := src.nodes[from].names[name]
+		ino := number(d.ino, name)
+		d.names[name] = ino
+		if there, ok := links[was]; ok && src.nodes[was].linked {
+			m.nodes[there].nlink++
+			continue
+		}
+		f := m.imitate(src, was, ino, d.ino)
+		if f.linked = src.nodes[was].linked; f.linked {
+			links[was] = ino
+		}
+		if f.lazy != nil && src.hasLinks(was) {
+			f.lazy, f.names = nil, make(map[string]meta.Ino)
+			m.fill(f, src, was, number, links)
+		}
+	}
+}
+
+// imitate makes an inode of another model's, with one name and as lazy as can be.
+func (m *model) imitate(src *model, was, ino, parent meta.Ino) *file {
+	f := src.nodes[was].copy()
+	f.ino, f.linked = ino, false
+	if !f.isDir() {
+		f.nlink = 1
+	} else if f.parent = parent; len(f.names) > 0 {
+		f.lazy, f.lazyIno, f.names = src, was, nil
+	}
+	m.nodes[ino] = f
+	return f
+}
+
+// hasLinks reports whether a file with several names is below.
+func (m *model) hasLinks(dir meta.Ino) bool {
+	for _, ino := range m.nodes[dir].names {
+		if f := m.nodes[ino]; f.linked || f.isDir() && m.hasLinks(ino) {
+			return true
+		}
+	}
+	return false
 }
 
 func (f *file) isDir() bool { return f.mode&syscall.S_IFMT == syscall.S_IFDIR }
@@ -304,7 +393,7 @@ func (m *model) attach(d *file, name string, f *file) {
 func (m *model) detach(d *file, name string, f *file) {
 	delete(d.names, name)
 	d.modified(m)
-	if f.isDir() {
+	if f.isDir() && d.nlink > 0 {
 		d.nlink--
 	}
 }
@@ -320,8 +409,12 @@ func (m *model) lose(f *file) {
 }
 
 func (m *model) reap(f *file) {
-	if f.nlink == 0 && f.known == 0 {
-		delete(m.nodes, f.ino)
+	if f.nlink != 0 || f.known != 0 || m.nodes[f.ino] != f {
+		return
+	}
+	delete(m.nodes, f.ino)
+	for _, name := range slices.Sorted(maps.Keys(f.names)) { // a directory that was removed as a whole
+		m.lose(m.nodes[f.names[name]])
 	}
 }
 
@@ -334,6 +427,7 @@ func (m *model) link(ino, dir meta.Ino, name string) syscall.Errno {
 		return e
 	}
 	m.attach(m.nodes[dir], name, f)
+	f.linked = f.linked || f.nlink > 0
 	f.nlink++
 	f.ctime = m.now
 	return 0
@@ -346,11 +440,13 @@ func (m *model) remove(dir meta.Ino, name string, wantDir bool) syscall.Errno {
 	}
 	f := m.nodes[ino]
 	switch {
+	case m.nodes[dir].nlink == 0:
+		return syscall.ENOENT
 	case wantDir && !f.isDir():
 		return syscall.ENOTDIR
 	case !wantDir && f.isDir():
 		return syscall.EISDIR
-	case len(f.names) > 0:
+	case len(f.names) > 0 || f.lazy != nil:
 		return syscall.ENOTEMPTY
 	}
 	m.detach(m.nodes[dir], name, f)
@@ -393,7 +489,7 @@ func (m *model) rename(od meta.Ino, on string, nd meta.Ino, nn string, flags uin
 		return syscall.EINVAL
 	case g != nil && g.isDir() && m.below(od, dst):
 		return syscall.ENOTEMPTY
-	case to.nlink == 0:
+	case to.nlink == 0 || from.nlink == 0:
 		return syscall.ENOENT
 	case f == g:
 		return 0
@@ -412,7 +508,7 @@ func (m *model) rename(od meta.Ino, on string, nd meta.Ino, nn string, flags uin
 		return syscall.ENOTDIR
 	case !f.isDir() && g.isDir():
 		return syscall.EISDIR
-	case len(g.names) > 0:
+	case len(g.names) > 0 || g.lazy != nil:
 		return syscall.ENOTEMPTY
 	}
 	if g != nil {
@@ -491,7 +587,7 @@ func (f *file) compare(t tb, v *Volume) {
 	switch {
 	case f.isReg():
 		f.compareData(t, v, a)
-	case f.isDir():
+	case f.isDir() && f.lazy == nil:
 		f.compareNames(t, v)
 	}
 }

@@ -25,6 +25,9 @@ func (v *Volume) Lookup(dir meta.Ino, name string) (Attr, error) {
 		}
 		return v.Attr(ino)
 	}
+	if err := v.unfold(d); err != nil {
+		return Attr{}, err
+	}
 	d.mu.Lock()
 	p, err := v.find(d, name)
 	if err == syscall.ENOENT && d.ino == meta.Root && name == SnapshotsName {
@@ -67,6 +70,15 @@ func (v *Volume) CreateNameless(dir meta.Ino, c New) (Attr, error) {
 	return v.make(dir, "", c)
 }
 
+// changeable makes a directory ready for changes of its names. EROFS: it is in a
+// snapshot.
+func (v *Volume) changeable(d *node) error {
+	if d.frozen {
+		return syscall.EROFS
+	}
+	return v.unfold(d)
+}
+
 func checkName(name string) error {
 	if len(name) > meta.MaxName {
 		return syscall.ENAMETOOLONG
@@ -93,8 +105,8 @@ func (v *Volume) make(dir meta.Ino, name string, c New) (Attr, error) {
 		return Attr{}, err
 	}
 	defer d.release()
-	if d.frozen {
-		return Attr{}, syscall.EROFS
+	if err := v.changeable(d); err != nil {
+		return Attr{}, err
 	}
 	var a Attr
 	err = v.store.Update(func() error {
@@ -212,8 +224,8 @@ func (v *Volume) Link(ino, dir meta.Ino, name string) (Attr, error) {
 		return Attr{}, err
 	}
 	defer d.release()
-	if d.frozen {
-		return Attr{}, syscall.EROFS
+	if err := v.changeable(d); err != nil {
+		return Attr{}, err
 	}
 	if n.frozen {
 		return Attr{}, syscall.EXDEV
@@ -279,8 +291,8 @@ func (v *Volume) remove(dir meta.Ino, name string, wantDir bool) error {
 		return err
 	}
 	defer d.release()
-	if d.frozen {
-		return syscall.EROFS
+	if err := v.changeable(d); err != nil {
+		return err
 	}
 	err = v.store.Update(func() error {
 		v.tree.Lock()
@@ -298,6 +310,9 @@ func (v *Volume) remove(dir meta.Ino, name string, wantDir bool) error {
 		defer n.release()
 		unlock := lockBoth(n, d)
 		defer unlock()
+		if d.attr.Nlink == 0 {
+			return syscall.ENOENT // it was removed as a whole
+		}
 		if err := removable(n, wantDir); err != nil {
 			return err
 		}
@@ -325,7 +340,7 @@ func removable(n *node, wantDir bool) error {
 // locked, inside Update.
 func (v *Volume) dropName(d, n *node) {
 	if n.isDir() {
-		d.attr.Nlink--
+		d.attr.Nlink -= min(1, d.attr.Nlink) // d may be removed itself
 		n.attr.Nlink = 0
 	} else {
 		n.attr.Nlink--
@@ -347,6 +362,17 @@ func (v *Volume) Rename(oldDir meta.Ino, oldName string, newDir meta.Ino, newNam
 	}
 	if err := checkName(newName); err != nil {
 		return err
+	}
+	for _, dir := range []meta.Ino{oldDir, newDir} {
+		d, err := v.get(dir)
+		if err != nil {
+			return err
+		}
+		err = v.changeable(d)
+		d.release()
+		if err != nil {
+			return err
+		}
 	}
 	err := v.store.Update(func() error {
 		v.tree.Lock()
@@ -388,9 +414,6 @@ func (r *renaming) open(oldDir, newDir meta.Ino) (err error) {
 	}
 	if r.to, err = r.node(newDir); err != nil {
 		return err
-	}
-	if r.from.frozen || r.to.frozen {
-		return syscall.EROFS
 	}
 	if r.to.ino == meta.Root && r.newName == SnapshotsName {
 		return syscall.EBUSY
@@ -438,7 +461,7 @@ func (r *renaming) run() error {
 		return err
 	}
 	r.unlock = lockAll(r.from, r.to, r.moved, r.over)
-	if r.to.attr.Nlink == 0 {
+	if r.from.attr.Nlink == 0 || r.to.attr.Nlink == 0 {
 		return syscall.ENOENT
 	}
 	if r.over == r.moved {
@@ -469,6 +492,9 @@ func (r *renaming) checkLoop() error {
 				return false, nil
 			}
 			n, err := r.v.get(ino)
+			if err == syscall.ENOENT {
+				return false, nil // removed with all that was below it
+			}
 			if err != nil {
 				return false, err
 			}

@@ -40,6 +40,9 @@ type node struct {
 	xattrs    []graph.Xattr // of a frozen node
 	xattrLink graph.Link    // or where they are
 
+	unfolding bool // unfolded is where to go on making rows of a stub's names
+	unfolded  string
+
 	dir     *directory // names in memory, of a directory; nil: not loaded
 	asked   int        // look-ups since it was dropped
 	listEnd uint64     // positions from here on are newer than the last listing's start; 0: not listed yet

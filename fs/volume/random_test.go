@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,7 +32,7 @@ func TestRandom(t *testing.T) {
 		m := newMachine(t, filepath.Join(dir, "store"))
 		defer m.abandon()
 		t.Repeat(m.actions())
-		m.verify(t)
+		m.expandAll(t)
 		m.remount(t)
 	})
 }
@@ -110,6 +111,11 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"unsnap":    m.unsnap,
 		"resnap":    m.renameSnapshot,
 		"past":      m.seePast,
+		"clone":     func(t *rapid.T) { m.put(t, m.v.Clone, false) },
+		"clone2":    func(t *rapid.T) { m.put(t, m.v.Clone, false) },
+		"restore":   func(t *rapid.T) { m.put(t, m.v.Restore, true) },
+		"rollback":  m.rollback,
+		"expand":    m.expandAll,
 		"sync":      func(t *rapid.T) { m.commit(t) },
 		"sync2":     func(t *rapid.T) { m.commit(t) },
 		"flush":     m.flush,
@@ -142,7 +148,113 @@ func (m *machine) pick(t *rapid.T, label string, keep func(*file) bool) meta.Ino
 	if len(list) == 0 {
 		t.Skip("there is none")
 	}
-	return rapid.SampledFrom(list).Draw(t, label)
+	ino := rapid.SampledFrom(list).Draw(t, label)
+	if f := m.model.nodes[ino]; f.lazy != nil {
+		m.model.expand(f, m.number(t, m.v))
+	}
+	return ino
+}
+
+// number asks a volume which inode a name leads to.
+func (m *machine) number(t tb, v *Volume) func(dir meta.Ino, name string) meta.Ino {
+	return func(dir meta.Ino, name string) meta.Ino {
+		a, err := v.Lookup(dir, name)
+		if err != nil {
+			t.Fatalf("%q in directory %d: %v", name, dir, err)
+		}
+		return a.Ino
+	}
+}
+
+func (m *machine) expandAll(t *rapid.T) {
+	m.model.expandAll(m.number(t, m.v))
+	m.verify(t)
+}
+
+// path returns a path to an inode that the root leads to.
+func (m *model) path(ino meta.Ino) (string, bool) {
+	var find func(dir meta.Ino, prefix string) (string, bool)
+	find = func(dir meta.Ino, prefix string) (string, bool) {
+		if dir == ino {
+			return prefix, true
+		}
+		for _, name := range slices.Sorted(maps.Keys(m.nodes[dir].names)) {
+			if p, ok := find(m.nodes[dir].names[name], prefix+"/"+name); ok {
+				return p, true
+			}
+		}
+		return "", false
+	}
+	return find(meta.Root, "")
+}
+
+// put clones or restores something of a snapshot.
+func (m *machine) put(t *rapid.T, do func(context.Context, Past, string) error, replace bool) {
+	name := snapshotName(t, "snapshot")
+	src := m.snaps[name]
+	if src == nil {
+		t.Skip("there is none")
+	}
+	was := rapid.SampledFrom(src.inodes(any1)).Draw(t, "what")
+	from, ok := src.path(was)
+	if !ok {
+		t.Fatalf("no path leads to inode %d of snapshot %q", was, name)
+	}
+	dir, to := m.pick(t, "dir", isDirectory), rapid.SampledFrom([]string{"a", "b", "c", "d", "e"}).Draw(t, "name")
+	path, ok := m.model.path(dir)
+	if !ok {
+		t.Skip("no path leads there")
+	}
+	err := do(context.Background(), Past{name, from}, path+"/"+to)
+	d := m.model.nodes[dir]
+	old, taken := d.names[to]
+	if taken && !replace {
+		m.expect(t, err, syscall.EEXIST)
+		return
+	}
+	m.expect(t, err, 0)
+	if taken {
+		m.model.detach(d, to, m.model.nodes[old])
+		m.model.lose(m.model.nodes[old])
+		m.vanished(dir, to)
+	}
+	m.graft(t, src, was, dir, to)
+	m.committed = m.model.clone()
+}
+
+// graft adds what the volume has made of an inode of a snapshot.
+func (m *machine) graft(t *rapid.T, src *model, was, dir meta.Ino, name string) {
+	number := m.number(t, m.v)
+	d := m.model.nodes[dir]
+	f := m.model.imitate(src, was, number(dir, name), dir)
+	m.model.attach(d, name, f)
+	if f.lazy != nil && src.hasLinks(was) {
+		m.model.expand(f, number)
+	}
+	f.compare(t, m.v)
+}
+
+func (m *machine) rollback(t *rapid.T) {
+	name := snapshotName(t, "snapshot")
+	src := m.snaps[name]
+	if src == nil {
+		t.Skip("there is none")
+	}
+	m.expect(t, m.v.Rollback(context.Background(), name), 0)
+	root := m.model.nodes[meta.Root]
+	for _, name := range slices.Sorted(maps.Keys(root.names)) {
+		f := m.model.nodes[root.names[name]]
+		m.model.detach(root, name, f)
+		m.model.lose(f)
+		m.vanished(meta.Root, name)
+	}
+	fresh := src.nodes[meta.Root].copy()
+	fresh.known, fresh.names = root.known, make(map[string]meta.Ino)
+	m.model.nodes[meta.Root] = fresh
+	m.model.fill(fresh, src, meta.Root, m.number(t, m.v), make(map[meta.Ino]meta.Ino))
+	m.committed = m.model.clone()
+	m.awaitReaper(t)
+	m.model.compare(t, m.v)
 }
 
 // usually picks what keep wants, and now and then anything.
@@ -519,7 +631,7 @@ func (m *machine) snapshot(t *rapid.T) {
 		t.Fatal(err)
 	}
 	m.committed = m.model.clone()
-	m.snaps[name] = m.model.clone()
+	m.snaps[name] = m.model.resolved()
 	m.snaps[name].compareSnapshot(t, m.v, name)
 }
 
@@ -694,8 +806,12 @@ func (m *machine) crash(t *rapid.T) {
 	c.open(t)
 	defer c.close(t)
 	c.awaitReaper(t)
-	m.committed.compare(t, c.v)
+	left := m.committed.clone()
+	left.compare(t, c.v)
 	c.check(t)
-	m.committed.compare(t, c.v)
+	if rapid.Bool().Draw(t, "expand") {
+		left.expandAll(m.number(t, c.v))
+	}
+	left.compare(t, c.v)
 	m.compareSnapshots(t, c.v)
 }

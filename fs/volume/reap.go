@@ -112,6 +112,12 @@ func (v *Volume) reap(ino meta.Ino) error {
 		return err
 	}
 	defer n.release()
+	if err := v.shed(n); err != nil {
+		if err == errStopped {
+			err = nil // the next mount goes on
+		}
+		return err
+	}
 	for done := false; !done; {
 		err := v.store.Update(func() (err error) {
 			done, err = v.reapStep(n)
@@ -147,6 +153,12 @@ func (v *Volume) reapStep(n *node) (done bool, err error) {
 			return false, err
 		}
 		v.logical.Add(-n.attr.Size)
+	}
+	if n.attr.IsStub() {
+		v.dropStub(n)
+	}
+	if n.isDir() && v.track.Epoch != 0 {
+		v.db.Delete(meta.TreeKey(n.ino))
 	}
 	if n.attr.Xattrs > 0 {
 		if err := v.dropXattrs(n); err != nil {

@@ -433,6 +433,11 @@ func (r *repairer) mark(top meta.Ino) {
 // attach gives what is not reached a name in lost+found: first what no entry at all
 // leads to, with all that is below, then what is left, which are loops.
 func (r *repairer) attach() {
+	for _, ino := range r.sorted() { // what is being removed as a whole
+		if f := r.inodes[ino]; f.attr != nil && f.orphan && f.attr.Nlink == 0 && f.parents == 0 {
+			r.mark(ino)
+		}
+	}
 	for _, loops := range []bool{false, true} {
 		for _, ino := range r.sorted() {
 			f := r.inodes[ino]

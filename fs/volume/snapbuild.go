@@ -455,9 +455,7 @@ func (b *snapBuilder) child(d meta.Dirent) (graph.Entry, error) {
 		return b.entry(d.Name, d.Ino, &attr, &branch)
 	}
 	if attr.Shared {
-		if b.base == 0 || uint64(d.Ino) >= b.base {
-			b.table[d.Ino] = true
-		}
+		b.table[d.Ino] = true
 		return graph.Entry{Name: d.Name, Mode: attr.Mode & syscall.S_IFMT, Ident: uint64(d.Ino)}, nil
 	}
 	return b.entry(d.Name, d.Ino, &attr, nil)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -97,3 +99,222 @@ func (v *Volume) eachStubExtent(n *node, lo, hi int64, fn func(meta.Extent) bool
 
 // errEnough ends a walk early.
 var errEnough = errors.New("enough")
+
+// unfoldStep is how many names, or pages of a file, one step of unfolding makes.
+const unfoldStep = 256
+
+// unfold gives a directory that is a stub rows of its own. The caller holds the
+// node and no lock.
+func (v *Volume) unfold(d *node) error {
+	for {
+		d.mu.Lock()
+		stub := d.attr.IsStub() && d.isDir() && !d.frozen && !d.gone
+		d.mu.Unlock()
+		if !stub {
+			return nil
+		}
+		err := v.store.Update(func() error { return v.unfoldNames(d) })
+		if err == syscall.ENOENT {
+			return err
+		}
+		if err != nil {
+			return fmt.Errorf("directory %d: %w", d.ino, err)
+		}
+		v.store.Relieve()
+	}
+}
+
+// unfoldNames makes the rows of some names. Nobody sees them before the last of
+// them is there; a crash leaves a part, and unfolding goes on behind that.
+func (v *Volume) unfoldNames(d *node) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.reaping:
+		return syscall.ENOENT
+	case !d.attr.IsStub():
+		return nil
+	}
+	if !d.unfolding {
+		if err := v.lastUnfolded(d); err != nil {
+			return err
+		}
+		d.unfolding = true
+	}
+	made := 0
+	err := v.treeOf(d).Each(context.Background(), d.unfolded, func(e *graph.Entry) error {
+		if made == unfoldStep {
+			return store.ErrStop
+		}
+		made++
+		d.unfolded = e.Name + "\x00"
+		if e.Ident != 0 {
+			return fmt.Errorf("%q is a file with several names in a tree that may have none: %w", e.Name, store.ErrCorrupt)
+		}
+		_, err := v.addStub(d.ino, e)
+		return err
+	})
+	if err != nil {
+		d.unfolding = false
+		return err
+	}
+	if made == unfoldStep {
+		return nil
+	}
+	v.dropStub(d)
+	d.unfolding, d.unfolded, d.tree = false, "", nil
+	v.changed(d) // its entries are new ones
+	return nil
+}
+
+// lastUnfolded finds where a crash, or being dropped from memory, left off.
+func (v *Volume) lastUnfolded(d *node) error {
+	d.unfolded = ""
+	from, to := meta.NameRange(d.ino)
+	return v.db.Scan(from, to, func(key, _ []byte) error {
+		name, err := meta.KeyTail(key)
+		d.unfolded = name + "\x00" // names are in order
+		return err
+	})
+}
+
+// addStub makes an inode of a snapshot's entry and a name of it in a directory.
+// The caller counts the directory's entries and is inside Update.
+func (v *Volume) addStub(dir meta.Ino, e *graph.Entry) (meta.Ino, error) {
+	ino := meta.Ino(v.alloc())
+	attr, err := v.newStub(ino, e)
+	if err != nil {
+		return 0, err
+	}
+	attr.Parent, attr.Pos = dir, v.alloc()
+	v.db.Set(meta.InodeKey(ino), meta.AppendInode(nil, &attr))
+	v.setName(dir, e.Name, attr.Pos, ino, e.Type())
+	return ino, nil
+}
+
+// setName writes the rows of a name.
+func (v *Volume) setName(dir meta.Ino, name string, pos uint64, ino meta.Ino, typ uint32) {
+	v.db.Set(meta.NameKey(dir, name), meta.EncodePosition(pos))
+	v.db.Set(meta.EntryKey(dir, pos), meta.AppendDirent(nil, meta.Dirent{Ino: ino, Type: typ, Name: name}))
+}
+
+// newStub makes the record of an inode from a snapshot's entry, and all rows but
+// that one and those of names. Inside Update.
+func (v *Volume) newStub(ino meta.Ino, e *graph.Entry) (meta.Inode, error) {
+	attr := inodeOf(e, 0)
+	if e.IsDir() && e.Entries == 0 {
+		attr.Stub = meta.BlockID{}
+	}
+	set := e.Xattrs
+	if e.XattrLink.Kind != 0 {
+		var err error
+		if set, err = v.linkedXattrs(e.XattrLink); err != nil {
+			return attr, err
+		}
+	}
+	attr.Xattrs = uint32(len(set))
+	for _, x := range set {
+		v.db.Set(meta.XattrKey(ino, x.Name), append([]byte{}, x.Value...))
+	}
+	if attr.IsStub() {
+		v.store.Ref(store.ID(attr.Stub), 1)
+	}
+	if attr.IsStub() && e.IsDir() {
+		branch := meta.Branch{ID: attr.Stub, Below: meta.Sums(e.Below), Entries: e.Entries, Subdirs: e.Subdirs}
+		v.db.Set(meta.TreeKey(ino), branch.Encode())
+	}
+	v.inodes.Add(1)
+	if e.IsFile() {
+		v.logical.Add(e.Size)
+	}
+	return attr, nil
+}
+
+// dropStub ends that n is a stub. n.mu is held, inside Update.
+func (v *Volume) dropStub(n *node) {
+	v.store.Ref(store.ID(n.attr.Stub), -1)
+	n.attr.Stub, n.attr.Owned = meta.BlockID{}, 0
+}
+
+// errStub says that a file has to be unfolded before its bytes are changed.
+var errStub = errors.New("the file's bytes are in a vertex")
+
+// editData is edit for what changes a file's bytes.
+func (v *Volume) editData(ino meta.Ino, fn func(n *node) error) error {
+	for {
+		err := v.edit(ino, func(n *node) error {
+			if n.attr.IsStub() && n.isReg() {
+				return errStub
+			}
+			return fn(n)
+		})
+		if err != errStub {
+			return err
+		}
+		n, err := v.get(ino)
+		if err != nil {
+			return err
+		}
+		err = v.own(n)
+		n.release()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// own gives a file that is a stub extents of its own. The caller holds the node
+// and no lock.
+func (v *Volume) own(n *node) error {
+	for more := true; more; {
+		err := v.store.Update(func() (err error) {
+			more, err = v.ownPages(n)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("inode %d: %w", n.ino, err)
+		}
+		v.store.Relieve()
+	}
+	return nil
+}
+
+func (v *Volume) ownPages(n *node) (more bool, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !n.attr.IsStub() || !n.isReg() || n.frozen || n.gone {
+		return false, nil
+	}
+	first := n.attr.Owned
+	lo, hi := int64(first)*v.span, n.attr.Size
+	if pages := uint64((hi-1)/v.span) + 1; pages > first+unfoldStep {
+		hi = int64(first+unfoldStep) * v.span
+	}
+	fresh := make(map[uint64]*page)
+	err = v.stubExtents(context.Background(), store.ID(n.attr.Stub), lo, hi, func(e meta.Extent) error {
+		i := uint64(e.Off / v.span)
+		if fresh[i] == nil {
+			fresh[i] = &page{dirty: true}
+		}
+		fresh[i].exts = append(fresh[i].exts, e)
+		return nil
+	})
+	if err != nil {
+		return false, err
+	}
+	if n.ext.pages == nil {
+		n.ext.pages = make(map[uint64]*page)
+	}
+	for i, p := range fresh {
+		n.ext.pages[i] = p
+		for _, e := range p.exts {
+			v.store.Ref(e.ID, 1)
+		}
+	}
+	if n.attr.Owned = first + unfoldStep; hi >= n.attr.Size {
+		v.dropStub(n)
+	}
+	v.unsaved(n)
+	v.save(n)
+	return n.attr.IsStub(), nil
+}

@@ -33,9 +33,9 @@ func (v *Volume) note(n *node) {
 }
 
 // noteName marks that a name at a position of d leads elsewhere from now on, or
-// nowhere. Inside Update.
+// nowhere. d.mu is held, inside Update.
 func (v *Volume) noteName(d *node, name string, pos uint64) {
-	if epoch := v.track.Epoch; epoch != 0 && pos < epoch {
+	if epoch := v.track.Epoch; epoch != 0 && pos < epoch && d.attr.Nlink != 0 {
 		v.db.Set(meta.GoneKey(epoch, d.ino, name), []byte{})
 	}
 }

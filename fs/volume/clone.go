@@ -1,0 +1,510 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// A Past is a file or directory in a snapshot; an empty path means all of it.
+type Past struct {
+	Snapshot string
+	Path     string
+}
+
+// Clone makes a path of the volume a writable copy of what is in a snapshot, at
+// the cost of one inode, whatever is below; only directories that lead to files
+// with several names are copied name by name. Errors: store.ErrNotFound for what is not in
+// the snapshot or a directory of the path; EEXIST.
+func (v *Volume) Clone(ctx context.Context, from Past, to string) error {
+	return v.put(ctx, from, to, false)
+}
+
+// Restore is Clone, but takes the place of what is at the path. That happens at
+// one instant.
+func (v *Volume) Restore(ctx context.Context, from Past, to string) error {
+	return v.put(ctx, from, to, true)
+}
+
+func (v *Volume) put(ctx context.Context, from Past, to string, replace bool) error {
+	if err := v.store.Admit(metadataCost); err != nil {
+		return err
+	}
+	dir, name, err := v.parentOf(to)
+	if err != nil {
+		return err
+	}
+	d, err := v.get(dir)
+	if err != nil {
+		return err
+	}
+	defer d.release()
+	if err := v.changeable(d); err != nil {
+		return fmt.Errorf("%q: %w", to, err)
+	}
+	v.snapping.Lock()
+	defer v.snapping.Unlock()
+	return v.withGraft(ctx, from, false, func(n *node, nlink uint32) error {
+		err := v.store.Update(func() error { return v.place(n, nlink, d, name, replace) })
+		if err != nil {
+			return fmt.Errorf("%q: %w", to, err)
+		}
+		v.tell([]Stale{{dir, name}, {dir, ""}})
+		return nil
+	})
+}
+
+// parentOf resolves a path up to its last name. Symbolic links are not followed.
+func (v *Volume) parentOf(path string) (dir meta.Ino, name string, err error) {
+	dir = meta.Root
+	parts := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
+	if len(parts) == 0 {
+		return 0, "", fmt.Errorf("%q: %w", path, syscall.EEXIST)
+	}
+	for _, name := range parts[:len(parts)-1] {
+		if name == "." || name == ".." {
+			return 0, "", fmt.Errorf("%q: %w", path, syscall.EINVAL)
+		}
+		a, err := v.Lookup(dir, name)
+		if err != nil {
+			return 0, "", fmt.Errorf("%q: %q: %w", path, name, err)
+		}
+		dir = a.Ino
+	}
+	name = parts[len(parts)-1]
+	if err := checkName(name); err != nil {
+		return 0, "", fmt.Errorf("%q: %w", path, err)
+	}
+	return dir, name, nil
+}
+
+// withGraft makes a nameless inode of what is in a snapshot and calls fn, which
+// may give it a name; else it goes away again. flat says that a directory shall have
+// rows of its own. fn is told how many links the inode has with one name. The
+// inode's node is held meanwhile, and v.snapping.
+func (v *Volume) withGraft(ctx context.Context, from Past, flat bool, fn func(n *node, nlink uint32) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(v.closing, cancel)()
+	s, err := v.Snapshot(ctx, from.Snapshot)
+	if err != nil {
+		return err
+	}
+	pin := v.store.NewPin()
+	defer pin.Release()
+	pin.Add(s.ID)
+	if s, err = v.Snapshot(ctx, from.Snapshot); err != nil { // it was still there when it was pinned
+		return err
+	}
+	e, err := v.pastEntry(ctx, &s, from.Path)
+	if err != nil {
+		return err
+	}
+	g := &grafter{ctx: ctx, v: v, table: graph.OpenTree(v.store, s.Table, graph.LinkTable), files: make(map[uint64]*grafted)}
+	n, err := g.top(e, flat)
+	if n != nil {
+		defer n.release()
+		defer v.Forget(n.ino, 1)
+	}
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", from, err)
+	}
+	nlink := uint32(1)
+	if e.IsDir() {
+		nlink = uint32(2 + e.Subdirs)
+	}
+	if err := fn(n, nlink); err != nil {
+		return err
+	}
+	return v.store.Commit()
+}
+
+func (p Past) String() string {
+	if p.Path == "" {
+		return p.Snapshot
+	}
+	return p.Snapshot + ":" + p.Path
+}
+
+// pastEntry finds the entry at a path of a snapshot.
+func (v *Volume) pastEntry(ctx context.Context, s *Snapshot, path string) (*graph.Entry, error) {
+	e := &s.Root
+	for name := range strings.SplitSeq(path, "/") {
+		if name == "" || name == "." {
+			continue
+		}
+		if e.Link.Kind != store.KindTree {
+			return nil, fmt.Errorf("%q in snapshot %q: %w", path, s.Name, store.ErrNotFound)
+		}
+		next, err := graph.OpenTree(v.store, e.Link.ID, graph.Directory).Lookup(ctx, name)
+		if err != nil {
+			return nil, fmt.Errorf("%q in snapshot %q: %w", path, s.Name, err)
+		}
+		e = &next
+	}
+	if e.Ident == 0 {
+		return e, nil
+	}
+	row, err := graph.OpenTree(v.store, s.Table, graph.LinkTable).Lookup(ctx, graph.TableKey(e.Ident))
+	return &row, err
+}
+
+// A grafter makes inodes of a snapshot's entries.
+type grafter struct {
+	ctx   context.Context
+	v     *Volume
+	table *graph.Tree
+	files map[uint64]*grafted // with several names, by identity
+}
+
+// grafted is such a file, as far as its names have come.
+type grafted struct {
+	ino  meta.Ino
+	attr meta.Inode
+}
+
+// top makes the inode that everything else is below: nameless, and known once.
+func (g *grafter) top(e *graph.Entry, flat bool) (n *node, err error) {
+	v := g.v
+	err = v.store.Update(func() error {
+		ino := meta.Ino(v.alloc())
+		attr, err := v.newStub(ino, e)
+		if err != nil {
+			return err
+		}
+		attr.Nlink = 0
+		n = &node{ino: ino, attr: attr}
+		n.init()
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.users.Add(1)
+		v.Known(ino)
+		v.orphan(n)
+		v.unsaved(n)
+		v.cache.Lock()
+		v.cache.nodes[ino] = n
+		v.cache.Unlock()
+		return nil
+	})
+	if err != nil || !e.IsDir() || e.Entries == 0 || e.Below.Linked == 0 && !flat {
+		return n, err
+	}
+	if err := g.fill(n.ino, e); err != nil {
+		return n, err
+	}
+	return n, v.store.Update(func() error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		v.dropStub(n)
+		v.changed(n)
+		return nil
+	})
+}
+
+// fill makes the names in a directory, in steps: stubs where no file with
+// several names is below, and all that is below elsewhere. Nobody looks into it yet.
+func (g *grafter) fill(dir meta.Ino, d *graph.Entry) error {
+	tree := graph.OpenTree(g.v.store, d.Link.ID, graph.Directory)
+	type sub struct {
+		ino meta.Ino
+		e   graph.Entry
+	}
+	for from, more := "", true; more; {
+		var subs []sub
+		err := g.v.store.Update(func() error {
+			made := 0
+			more = false
+			return tree.Each(g.ctx, from, func(e *graph.Entry) error {
+				if made == unfoldStep {
+					more = true
+					return store.ErrStop
+				}
+				made++
+				from = e.Name + "\x00"
+				if e.Ident != 0 {
+					return g.linked(dir, e)
+				}
+				if !e.IsDir() || e.Below.Linked == 0 {
+					_, err := g.v.addStub(dir, e)
+					return err
+				}
+				ino, err := g.v.addWhole(dir, e)
+				subs = append(subs, sub{ino, *e})
+				return err
+			})
+		})
+		if err != nil {
+			return err
+		}
+		g.v.store.Relieve()
+		for _, s := range subs {
+			if err := g.fill(s.ino, &s.e); err != nil {
+				return err
+			}
+		}
+	}
+	return g.ctx.Err()
+}
+
+// addWhole makes a directory whose names follow.
+func (v *Volume) addWhole(dir meta.Ino, e *graph.Entry) (meta.Ino, error) {
+	bare := *e
+	bare.Entries = 0 // no stub
+	ino := meta.Ino(v.alloc())
+	attr, err := v.newStub(ino, &bare)
+	if err != nil {
+		return 0, err
+	}
+	attr.Entries = e.Entries
+	attr.Parent, attr.Pos = dir, v.alloc()
+	v.db.Set(meta.InodeKey(ino), meta.AppendInode(nil, &attr))
+	v.setName(dir, e.Name, attr.Pos, ino, e.Type())
+	return ino, nil
+}
+
+// linked makes one name of a file with several.
+func (g *grafter) linked(dir meta.Ino, e *graph.Entry) error {
+	f := g.files[e.Ident]
+	if f == nil {
+		row, err := g.table.Lookup(g.ctx, graph.TableKey(e.Ident))
+		if err != nil {
+			return fmt.Errorf("file %d: %w", e.Ident, err)
+		}
+		f = &grafted{ino: meta.Ino(g.v.alloc())}
+		if f.attr, err = g.v.newStub(f.ino, &row); err != nil {
+			return err
+		}
+		f.attr.Nlink, f.attr.Shared, f.attr.Parent = 0, true, 0
+		g.files[e.Ident] = f
+	}
+	f.attr.Nlink++
+	g.v.db.Set(meta.InodeKey(f.ino), meta.AppendInode(nil, &f.attr))
+	g.v.setName(dir, e.Name, g.v.alloc(), f.ino, e.Type())
+	return nil
+}
+
+// place gives a grafted inode a name, in the place of another one if replace is
+// set. Inside Update.
+func (v *Volume) place(n *node, nlink uint32, d *node, name string, replace bool) error {
+	v.tree.Lock()
+	defer v.tree.Unlock()
+	d.mu.Lock()
+	p, err := v.find(d, name)
+	free := v.vacant(d, name)
+	d.mu.Unlock()
+	var old *node
+	switch {
+	case err == nil && replace:
+		if old, err = v.get(p.ino); err != nil {
+			return err
+		}
+		defer old.release()
+	case free != nil:
+		return free
+	}
+	defer lockAll(d, n, old)()
+	if old != nil {
+		v.unlink(d, name, p)
+		v.dropName(d, old)
+	}
+	n.attr.Nlink = nlink
+	if n.isDir() {
+		d.attr.Nlink++
+	}
+	n.moveTo(d, v.link(d, name, n.ino, n.attr.Mode&syscall.S_IFMT))
+	v.adopt(n)
+	v.changed(n)
+	return nil
+}
+
+// Rollback makes the whole volume what it was in a snapshot, at one instant.
+// What was there goes away in the background, once nobody uses it. Files are other
+// inodes than before. Errors: store.ErrNotFound.
+func (v *Volume) Rollback(ctx context.Context, name string) error {
+	v.snapping.Lock()
+	defer v.snapping.Unlock()
+	return v.withGraft(ctx, Past{Snapshot: name}, true, func(n *node, _ uint32) error {
+		var stale []Stale
+		err := v.store.Update(func() (err error) {
+			stale, err = v.exchangeRoot(n)
+			return err
+		})
+		v.tell(stale)
+		return err
+	})
+}
+
+// exchangeRoot gives the root directory the attributes and names of a grafted
+// directory, and that one the root's names. Inside Update.
+func (v *Volume) exchangeRoot(g *node) (stale []Stale, err error) {
+	v.tree.Lock()
+	defer v.tree.Unlock()
+	root, err := v.get(meta.Root)
+	if err != nil {
+		return nil, err
+	}
+	defer root.release()
+	g.mu.Lock()
+	attr := g.attr // before its names are taken out
+	g.mu.Unlock()
+	was, err := v.names(root)
+	if err != nil {
+		return nil, err
+	}
+	will, err := v.names(g)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range was {
+		if err := v.discard(root, e); err != nil {
+			return nil, err
+		}
+		stale = append(stale, Stale{meta.Root, e.Name})
+	}
+	for _, e := range will {
+		if err := v.carry(g, root, e); err != nil {
+			return nil, err
+		}
+		stale = append(stale, Stale{meta.Root, e.Name})
+	}
+	unlock := lockBoth(root, g)
+	defer unlock()
+	if err := v.takeAttr(root, g, &attr); err != nil {
+		return nil, err
+	}
+	return append(stale, Stale{meta.Root, ""}), nil
+}
+
+// names returns all entries of a directory.
+func (v *Volume) names(n *node) (list []Entry, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	from, to := meta.EntryRange(n.ino, 0)
+	err = v.db.Scan(from, to, func(key, value []byte) error {
+		_, pos, err := meta.KeyNumbers(key)
+		if err != nil {
+			return err
+		}
+		d, err := meta.DecodeDirent(value)
+		list = append(list, Entry{Dirent: d, Pos: pos})
+		return err
+	})
+	return list, err
+}
+
+// discard removes a name, whatever it leads to. v.tree is held, inside Update.
+func (v *Volume) discard(d *node, e Entry) error {
+	n, err := v.get(e.Ino)
+	if err != nil {
+		return err
+	}
+	defer n.release()
+	defer lockBoth(d, n)()
+	v.unlink(d, e.Name, place{e.Pos, e.Ino, e.Type})
+	v.dropName(d, n)
+	return nil
+}
+
+// carry moves a name to another directory. v.tree is held, inside Update.
+func (v *Volume) carry(from, to *node, e Entry) error {
+	n, err := v.get(e.Ino)
+	if err != nil {
+		return err
+	}
+	defer n.release()
+	defer lockAll(from, to, n)()
+	v.unlink(from, e.Name, place{e.Pos, e.Ino, e.Type})
+	n.moveTo(to, v.link(to, e.Name, e.Ino, e.Type))
+	if n.isDir() {
+		to.attr.Nlink++
+	}
+	v.changed(n)
+	return nil
+}
+
+// takeAttr gives the root another directory's attributes, of which b are those
+// that the record has. Both are locked.
+func (v *Volume) takeAttr(root, g *node, b *meta.Inode) error {
+	a := &root.attr
+	a.Mode, a.UID, a.GID = b.Mode, b.UID, b.GID
+	a.Atime, a.Mtime, a.Ctime, a.Btime = b.Atime, b.Mtime, b.Ctime, b.Btime
+	if err := v.dropXattrs(root); err != nil {
+		return err
+	}
+	a.Xattrs = 0
+	names, err := v.xattrNames(g)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		value, err := v.xattr(g, name)
+		if err != nil {
+			return err
+		}
+		v.db.Set(meta.XattrKey(root.ino, name), value)
+		a.Xattrs++
+	}
+	v.changed(root)
+	return nil
+}
+
+// shed removes the names of a directory that was removed as a whole.
+func (v *Volume) shed(n *node) error {
+	for {
+		n.mu.Lock()
+		full := n.attr.Nlink == 0 && n.isDir()
+		n.reaping = n.reaping || full
+		n.mu.Unlock()
+		if !full {
+			return nil
+		}
+		some, err := v.someNames(n)
+		if err != nil || len(some) == 0 {
+			return err
+		}
+		err = v.store.Update(func() error {
+			v.tree.Lock()
+			defer v.tree.Unlock()
+			for _, e := range some {
+				if err := v.discard(n, e); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		v.store.Relieve()
+		select {
+		case <-v.stop:
+			return errStopped
+		default:
+		}
+	}
+}
+
+// errStopped says that the volume is being closed.
+var errStopped = errors.New("the volume is being closed")
+
+func (v *Volume) someNames(n *node) (list []Entry, err error) {
+	from, to := meta.EntryRange(n.ino, 0)
+	err = v.db.Scan(from, to, func(key, value []byte) error {
+		_, pos, err := meta.KeyNumbers(key)
+		if err != nil {
+			return err
+		}
+		d, err := meta.DecodeDirent(value)
+		if list = append(list, Entry{Dirent: d, Pos: pos}); len(list) == unfoldStep {
+			return meta.ErrStop
+		}
+		return err
+	})
+	return list, err
+}
