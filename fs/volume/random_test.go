@@ -23,6 +23,29 @@ import (
 // TestRandom does random things to a volume and to a model of one and compares
 // them. More of it: -rapid.checks=1000 -rapid.steps=60.
 func TestRandom(t *testing.T) {
+	runRandom(t, func(m *machine) map[string]func(*rapid.T) { return m.actions() })
+}
+
+// TestRandomPast does little else but to make, clone, restore and roll back
+// snapshots of what changes now and then.
+func TestRandomPast(t *testing.T) {
+	runRandom(t, func(m *machine) map[string]func(*rapid.T) {
+		all := m.actions()
+		some := make(map[string]func(*rapid.T))
+		for _, name := range []string{
+			"", "create", "create2", "link", "remove", "rename", "write", "small", "truncate", "copy", "xattr", "known", "forget",
+			"snapshot", "snapshot2", "unsnap", "past", "clone", "clone2", "restore", "rollback", "expand", "sweep", "verify", "remount", "crash",
+		} {
+			some[name] = all[name]
+		}
+		for _, name := range []string{"snapshot", "clone", "restore"} {
+			some[name+"3"], some[name+"4"] = all[name], all[name]
+		}
+		return some
+	})
+}
+
+func runRandom(t *testing.T, actions func(*machine) map[string]func(*rapid.T)) {
 	rapid.Check(t, func(t *rapid.T) {
 		dir, err := os.MkdirTemp("", "quarxfs-random-")
 		if err != nil {
@@ -31,7 +54,7 @@ func TestRandom(t *testing.T) {
 		defer os.RemoveAll(dir)
 		m := newMachine(t, filepath.Join(dir, "store"))
 		defer m.abandon()
-		t.Repeat(m.actions())
+		t.Repeat(actions(m))
 		m.expandAll(t)
 		m.remount(t)
 	})
