@@ -18,6 +18,9 @@ var errnos = []struct {
 	{volume.ErrFull, syscall.ENOSPC, false},
 	{volume.ErrCorrupt, syscall.EIO, true},
 	{volume.ErrMissing, syscall.EIO, true},
+	{volume.ErrNameTaken, syscall.EEXIST, false},
+	{volume.ErrHeld, syscall.EBUSY, false},
+	{volume.ErrName, syscall.EINVAL, false},
 }
 
 // status turns an error into the kernel's errno. An error without a row in the

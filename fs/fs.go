@@ -34,7 +34,8 @@ type filesystem struct {
 	log                *slog.Logger
 	meter              *Meter
 	server             *fuse.Server
-	logged             sync.Map // error texts already logged once
+	sync               func() error // has the kernel hand over what was written; or nil
+	logged             sync.Map     // error texts already logged once
 	loggedCount        atomic.Int64
 }
 

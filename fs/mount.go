@@ -27,11 +27,12 @@ var (
 
 // MountOptions are the settings of a mount.
 type MountOptions struct {
-	Source     string   // shown by df: the store's directory
-	AllowOther bool     // users other than the mounting one may enter; always so for root
-	Options    []string // further mount options: ro, nosuid, nodev, noexec, ...
-	ReadAhead  int      // KiB that the kernel reads ahead; 0: 4096. Only root can raise it over 128.
-	Debug      bool     // log every request
+	Source     string       // shown by df: the store's directory
+	AllowOther bool         // users other than the mounting one may enter; always so for root
+	Options    []string     // further mount options: ro, nosuid, nodev, noexec, ...
+	ReadAhead  int          // KiB that the kernel reads ahead; 0: 4096. Only root can raise it over 128.
+	Sync       func() error // has another process call syncfs(2) on the mount, before mkdir makes a snapshot
+	Debug      bool         // log every request
 	Logger     *slog.Logger
 }
 
@@ -97,6 +98,8 @@ func NewMount(v *volume.Volume, dir string, o MountOptions) (*Mount, error) {
 	}
 	syscall.Umask(0)
 	m := &Mount{fs: newFilesystem(v, o.Logger), dir: dir}
+	m.fs.sync = o.Sync
+	v.OnStale(m.fs.stale)
 	var err error
 	if m.server, err = fuse.NewServer(m.fs, dir, o.fuse()); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)

@@ -14,13 +14,18 @@ func (f *filesystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 	if err == syscall.ENOENT {
 		// Inode 0 lets the kernel remember that there is nothing.
 		*out = fuse.EntryOut{}
-		out.SetEntryTimeout(cacheFor)
+		if !inSnapshots(h.NodeId) {
+			out.SetEntryTimeout(cacheFor)
+		}
 		return fuse.OK
 	}
 	if err != nil {
 		return f.status("lookup", err)
 	}
 	f.entry(a, out)
+	if inSnapshots(h.NodeId) {
+		out.SetEntryTimeout(0) // they come and go without the kernel
+	}
 	return fuse.OK
 }
 
@@ -45,6 +50,9 @@ func (f *filesystem) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out
 }
 
 func (f *filesystem) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	if inSnapshots(in.NodeId) {
+		return f.makeSnapshot(name, out)
+	}
 	return f.create(opMkdir, &in.InHeader, name, volume.New{Mode: syscall.S_IFDIR | in.Mode&0o7777, Umask: in.Umask}, out)
 }
 
@@ -78,11 +86,17 @@ func (f *filesystem) Unlink(_ <-chan struct{}, h *fuse.InHeader, name string) fu
 
 func (f *filesystem) Rmdir(_ <-chan struct{}, h *fuse.InHeader, name string) fuse.Status {
 	defer f.meter.time(opRmdir)()
+	if inSnapshots(h.NodeId) {
+		return f.snapshotStatus("rmdir", f.vol.RemoveSnapshot(name))
+	}
 	return f.status("rmdir", f.vol.Rmdir(ino(h), name))
 }
 
 func (f *filesystem) Rename(_ <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
 	defer f.meter.time(opRename)()
+	if inSnapshots(in.NodeId) || inSnapshots(in.Newdir) {
+		return f.renameSnapshot(in, oldName, newName)
+	}
 	return f.status("rename", f.vol.Rename(ino(&in.InHeader), oldName, volume.Ino(in.Newdir), newName, in.Flags))
 }
 
@@ -132,6 +146,9 @@ func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 			return true
 		}
 		f.entry(a, slot)
+		if inSnapshots(in.NodeId) {
+			slot.SetEntryTimeout(0)
+		}
 		return true
 	}))
 }

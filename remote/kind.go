@@ -23,6 +23,8 @@ var kinds = []struct {
 	{"bad_request", ErrRequest, http.StatusBadRequest},
 	{"config", store.ErrConfig, http.StatusBadRequest},
 	{"range", store.ErrRange, http.StatusRequestedRangeNotSatisfiable},
+	{"name_taken", store.ErrNameTaken, http.StatusConflict},
+	{"held", store.ErrHeld, http.StatusConflict},
 	{"not_found", store.ErrNotFound, http.StatusNotFound},
 	{"ambiguous", store.ErrAmbiguous, http.StatusConflict},
 	{"corrupt", store.ErrCorrupt, http.StatusInternalServerError},

@@ -29,6 +29,7 @@ type Surroundings struct {
 	Rows       Rows
 	LiveTree   LiveTree
 	Namespace  Namespace
+	Snapshots  Snapshotter
 }
 
 // NewLocal returns the node of an open store. The caller closes the store.

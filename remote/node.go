@@ -38,6 +38,7 @@ type Node interface {
 	// ListObjects calls fn for every object until fn fails.
 	ListObjects(ctx context.Context, fn func(Object) error) error
 
+	Snapshots
 	Graph
 	Upkeep
 }

@@ -34,6 +34,7 @@ func Handler(n Node, log *slog.Logger) http.Handler {
 	mux.HandleFunc("PUT /v1/objects/{ref...}", s.put)
 	mux.HandleFunc("GET /v1/objects/{ref...}", s.get)
 	mux.HandleFunc("DELETE /v1/objects/{ref...}", s.remove)
+	snapshotRoutes(mux, s)
 	return mux
 }
 
@@ -43,6 +44,7 @@ func ControlHandler(n Node, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", Handler(n, log))
 	upkeepRoutes(mux, n, log)
+	snapshotControl(mux, n, log)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

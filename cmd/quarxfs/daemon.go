@@ -36,6 +36,8 @@ type daemon struct {
 	volume *volume.Volume
 	mount  *fs.Mount
 	http   *http.Server
+
+	schedule *schedule // nil: no snapshots are made by themselves
 }
 
 // serve opens the store, mounts it and returns when it has been unmounted or
@@ -127,6 +129,7 @@ func (d *daemon) start() (err error) {
 	started := time.Now()
 	d.mount, err = fs.NewMount(d.volume, o.mountpoint, fs.MountOptions{
 		Source: o.store, AllowOther: o.allowOther, Options: o.options, ReadAhead: o.readAhead, Debug: o.debug, Logger: d.log,
+		Sync: d.flushed,
 	})
 	if err != nil {
 		return err
@@ -148,6 +151,7 @@ func (d *daemon) start() (err error) {
 		Rows:       volumeFiles{d.volume},
 		LiveTree:   d.volume,
 		Namespace:  volumeFiles{d.volume},
+		Snapshots:  volumeFiles{d.volume},
 		FUSE:       func() remote.FUSE { return remote.FUSE(d.mount.Stats()) },
 	})
 	d.http = &http.Server{
@@ -157,6 +161,9 @@ func (d *daemon) start() (err error) {
 		BaseContext:       func(net.Listener) context.Context { return context.Background() },
 	}
 	go func() { _ = d.http.Serve(l) }()
+	if o.snapshotEvery > 0 {
+		d.schedule = startSchedule(schedule{every: o.snapshotEvery, keep: o.keep, node: node, sync: d.flushed, log: d.log})
+	}
 	return nil
 }
 
@@ -205,6 +212,9 @@ func (d *daemon) close() error {
 
 func (d *daemon) closeAll() error {
 	var errs []error
+	if d.schedule != nil {
+		d.schedule.end()
+	}
 	if d.http != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()

@@ -46,6 +46,7 @@ var exits = []struct {
 	{12, "init: the directory is not empty or a store already", []error{store.ErrExists, store.ErrNotEmpty}},
 	{13, "the daemon does not answer", []error{errNoAnswer}},
 	{14, "scrub or fsck found damage", []error{errDamage}},
+	{15, "the name or path is taken, or the snapshot is held", []error{store.ErrNameTaken, store.ErrHeld}},
 	{15, "simulate: not all could be read", []error{errLeftOut}},
 	{130, "interrupted", []error{context.Canceled}},
 }
@@ -96,6 +97,8 @@ var advice = []struct {
 	{store.ErrExists, "mount it, or choose another directory"},
 	{store.ErrNotEmpty, "choose an empty or a new directory"},
 	{store.ErrAmbiguous, "give more digits"},
+	{store.ErrNameTaken, "choose another name, or remove that one first"},
+	{store.ErrHeld, "let go of it with quarxfs snapshot release"},
 }
 
 // joinLines puts lines behind each other.

@@ -49,6 +49,7 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError(c, err) })
 	cmd.AddGroup(
 		&cobra.Group{ID: "drive", Title: "Stores and mounts:"},
+		&cobra.Group{ID: "past", Title: "Snapshots:"},
 		&cobra.Group{ID: "look", Title: "What is inside:"},
 		&cobra.Group{ID: "object", Title: "Objects:"},
 		&cobra.Group{ID: "upkeep", Title: "Upkeep:"},
@@ -61,7 +62,8 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 		}
 	}
 	add("drive", newInit(), newMount(), newUmount())
-	add("look", newSnapshot(), newStats(), newListFiles(), newListBlocks(), newDu(), newGraph(), newSimulate())
+	add("past", newSnapshot())
+	add("look", newStats(), newListFiles(), newListBlocks(), newDu(), newGraph(), newSimulate())
 	add("object", newPut(), newGet(), newRemove(), newObjects())
 	add("upkeep", newGC(), newScrub(), newFsck(), newRebuild())
 	cmd.AddCommand(newVersion(), newFlushHelper())

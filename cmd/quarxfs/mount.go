@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/fs"
+	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -31,6 +32,8 @@ type mountOptions struct {
 	readAhead      int
 	debug          bool
 	readyFD        int
+	snapshotEvery  time.Duration
+	keep           graph.Policy
 
 	store      string
 	mountpoint string
@@ -46,8 +49,12 @@ returns when the mount answers. A daemon serves it and logs to STORE/quarxfs.log
 SIGTERM makes the daemon commit and leave, even with files open.
 
 What is not yet committed is lost when the machine or the daemon dies; fsync commits at
-once.`,
+once.
+
+With --snapshot-every snapshots are made by themselves, and of these those removed that
+no --keep flag keeps; without one, all stay.`,
 		Example: `  quarxfs mount /srv/store /mnt
+  quarxfs mount --snapshot-every 1h --keep-hourly 24 --keep-daily 30 /srv/store /mnt
   quarxfs mount --init --memory 1GiB -o noatime,nosuid /srv/store /mnt`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0], args[1]) },
@@ -61,6 +68,8 @@ once.`,
 	f.DurationVar(&o.commitInterval, "commit-interval", 5*time.Second, "longest time that a change stays uncommitted")
 	f.BoolVar(&o.noAtime, "noatime", false, "reading leaves access times alone")
 	f.IntVar(&o.readAhead, "read-ahead", 4096, "`KiB` that the kernel reads ahead; only root can raise it over 128")
+	f.DurationVar(&o.snapshotEvery, "snapshot-every", 0, "make a snapshot with the tag auto at this `interval`, such as 1h")
+	addPolicy(f, &o.keep)
 	f.BoolVar(&o.debug, "debug", false, "log every request")
 	f.IntVar(&o.readyFD, "ready-fd", -1, "")
 	_ = f.MarkHidden("ready-fd")
@@ -91,6 +100,12 @@ func (o *mountOptions) prepare(arg, mountpoint string) error {
 	}
 	if o.commitInterval < 10*time.Millisecond {
 		return fmt.Errorf("%w: commit interval %v: choose 10ms or more", store.ErrConfig, o.commitInterval)
+	}
+	if o.snapshotEvery != 0 && o.snapshotEvery < time.Second {
+		return fmt.Errorf("%w: a snapshot every %v: choose 1s or more", store.ErrConfig, o.snapshotEvery)
+	}
+	if o.snapshotEvery == 0 && !o.keep.Empty() {
+		return fmt.Errorf("%w: the --keep flags go with --snapshot-every", errUsage)
 	}
 	if o.memory < minBudget {
 		return fmt.Errorf("%w: memory %v: choose 64MiB or more", store.ErrConfig, &o.memory)

@@ -69,6 +69,7 @@ func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err er
 		Rows:      volumeFiles{vol},
 		LiveTree:  vol,
 		Namespace: volumeFiles{vol},
+		Snapshots: volumeFiles{vol},
 	}))
 	if a.tidy {
 		_, serr := st.Sweep(ctx)

@@ -1,17 +1,464 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/remote"
+)
 
 func newSnapshot() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "snapshot",
-		Short: "Work with snapshots",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use:     "snapshot",
+		Aliases: []string{"snap"},
+		Short:   "Make, compare, restore and remove snapshots",
+		Long: `A snapshot is the whole filesystem at one instant. It costs what has changed since the
+one before. On a mount, .snapshots/NAME shows what is in it; ls does not list .snapshots,
+and mkdir and rmdir there make and remove snapshots.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	for _, c := range []*cobra.Command{newSnapshotDiff()} {
+	for _, c := range []*cobra.Command{
+		newSnapshotCreate(), newSnapshotList(), newSnapshotShow(), newSnapshotRm(), newSnapshotRename(), newSnapshotHold(true),
+		newSnapshotHold(false), newSnapshotDiff(), newSnapshotClone(), newSnapshotRestore(), newSnapshotRollback(), newSnapshotPrune(),
+	} {
 		c.Args = usageArgs(c.Args)
 		cmd.AddCommand(c)
 	}
 	return cmd
+}
+
+// onFlushedStore is onStore after the kernel has handed over what was written to
+// a mount.
+func onFlushedStore(cmd *cobra.Command, args []string, fn func(remote.Node) error) error {
+	a, err := findStore(cmd, args)
+	if err != nil {
+		return err
+	}
+	if err := syncMounts(a.dir); err != nil {
+		return err
+	}
+	return a.run(cmd.Context(), fn)
+}
+
+// syncMounts calls syncfs(2) on the mounts of a store.
+func syncMounts(dir string) error {
+	table, err := mountTable()
+	if err != nil {
+		return err
+	}
+	for _, m := range table {
+		if m.fsType != fsType || m.source != dir {
+			continue
+		}
+		if err := syncMount(m.dir); err != nil {
+			return fmt.Errorf("syncfs %s: %w", m.dir, err)
+		}
+	}
+	return nil
+}
+
+func syncMount(dir string) error {
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return unix.Syncfs(int(f.Fd()))
+}
+
+func hostname() string {
+	name, _ := os.Hostname() // none is no harm
+	return name
+}
+
+// printOne prints a value as JSON, or by show.
+func printOne(cmd *cobra.Command, asJSON bool, v any, show func(io.Writer) error) error {
+	if asJSON {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
+	}
+	return show(cmd.OutOrStdout())
+}
+
+func jsonFlag(f *pflag.FlagSet, to *bool) { f.BoolVar(to, "json", false, "print JSON") }
+
+func newSnapshotCreate() *cobra.Command {
+	var n remote.NewSnapshot
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "create STORE [NAME]",
+		Short: "Make a snapshot",
+		Long: `Makes a snapshot of all that was written before; whoever writes meanwhile goes on. Without
+NAME it is called after the time. A name is a file name without colons.`,
+		Example: `  quarxfs snapshot create /mnt monday -m "before the upgrade"
+  quarxfs snapshot create /srv/store --tag nightly`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				n.Name = args[1]
+			}
+			n.Host = hostname()
+			return onFlushedStore(cmd, args[:1], func(node remote.Node) error {
+				s, err := node.CreateSnapshot(cmd.Context(), n)
+				if err != nil {
+					return err
+				}
+				if err := warnOfAlarm(cmd, node, s.Name); err != nil {
+					return err
+				}
+				return printOne(cmd, asJSON, s, func(w io.Writer) error {
+					t := s.Totals
+					_, err := fmt.Fprintf(w, "%s: %s files, %s; %s written, %s of it new\n", printable(s.Name),
+						humanize.Comma(t.Files), size(t.Logical), size(t.Written), size(t.New))
+					return err
+				})
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&n.Message, "message", "m", "", "`text` to keep with it")
+	f.StringSliceVar(&n.Tags, "tag", nil, "`tags` to keep with it, for prune")
+	jsonFlag(f, &asJSON)
+	return cmd
+}
+
+// warnOfAlarm says so when a snapshot looks as if its files had been encrypted.
+func warnOfAlarm(cmd *cobra.Command, n remote.Node, name string) error {
+	return n.History(cmd.Context(), func(p graph.HistoryPoint) error {
+		if p.Name == name && p.Alarm != "" {
+			fmt.Fprintf(cmd.ErrOrStderr(), "quarxfs: warning: %s: %s\n", printable(name), p.Alarm)
+		}
+		return nil
+	})
+}
+
+func newSnapshotList() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list [STORE]",
+		Short: "List the snapshots, the oldest first",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args, func(n remote.Node) error { return listSnapshots(cmd, n, asJSON) })
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
+	return cmd
+}
+
+func listSnapshots(cmd *cobra.Command, n remote.Node, asJSON bool) error {
+	out := cmd.OutOrStdout()
+	list := func(fn func(remote.Snapshot) error) error { return n.ListSnapshots(cmd.Context(), fn) }
+	if asJSON {
+		return printLines(out, true, nil, list)
+	}
+	t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignLeft)
+	t.AppendHeader(table.Row{"Snapshot", "Made", "Files", "Bytes", "New", "About"})
+	err := list(func(s remote.Snapshot) error {
+		t.AppendRow(table.Row{printable(s.Name), s.Created.Local().Format("2006-01-02 15:04:05"), humanize.Comma(s.Totals.Files),
+			size(s.Totals.Logical), size(s.Totals.New), about(s)})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if t.Length() == 0 {
+		_, err := fmt.Fprintln(out, "There are no snapshots.")
+		return err
+	}
+	finish(out, t)
+	return nil
+}
+
+// about says in a few words what else there is to say of a snapshot.
+func about(s remote.Snapshot) string {
+	var parts []string
+	if s.Held {
+		parts = append(parts, "held")
+	}
+	for _, tag := range s.Tags {
+		parts = append(parts, "#"+printable(tag))
+	}
+	if s.Message != "" {
+		parts = append(parts, printable(strings.SplitN(s.Message, "\n", 2)[0]))
+	}
+	return strings.Join(parts, " ")
+}
+
+func newSnapshotShow() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "show STORE SNAPSHOT",
+		Short: "Show all about a snapshot",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args[:1], func(n remote.Node) error {
+				s, err := n.GetSnapshot(cmd.Context(), args[1])
+				if err != nil {
+					return err
+				}
+				return printOne(cmd, asJSON, s, func(w io.Writer) error { return showSnapshot(w, s) })
+			})
+		},
+	}
+	jsonFlag(cmd.Flags(), &asJSON)
+	return cmd
+}
+
+func showSnapshot(w io.Writer, s remote.Snapshot) error {
+	t := s.Totals
+	lines := [][2]string{
+		{"name", printable(s.Name)}, {"id", s.ID.String()}, {"made", s.Created.Local().Format("2006-01-02 15:04:05.000 -0700")},
+		{"host", printable(s.Host)}, {"tags", printable(strings.Join(s.Tags, ", "))}, {"held", fmt.Sprint(s.Held)}, {"message", printable(s.Message)},
+		{"files", humanize.Comma(t.Files)}, {"directories", humanize.Comma(t.Dirs)}, {"others", humanize.Comma(t.Others)},
+		{"bytes", size(t.Logical)}, {"without holes", size(t.Data)}, {"written since the one before", size(t.Written)},
+		{"new", fmt.Sprintf("%s, stored in %s", size(t.New), size(t.NewStored))},
+	}
+	for _, p := range s.Parents {
+		lines = append(lines, [2]string{"made from", p.String()})
+	}
+	for _, l := range lines {
+		if l[1] == "" {
+			continue
+		}
+		if _, err := fmt.Fprintf(w, "%-29s %s\n", l[0], l[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newSnapshotRm() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rm STORE SNAPSHOT...",
+		Short: "Remove snapshots",
+		Long:  `Removes snapshots. What nothing else needs is reclaimed in the background, or at once by gc.`,
+		Args:  cobra.MinimumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args[:1], func(n remote.Node) error {
+				for _, name := range args[1:] {
+					if err := n.RemoveSnapshot(cmd.Context(), name); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+}
+
+func newSnapshotRename() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rename STORE SNAPSHOT NAME",
+		Short: "Give a snapshot another name",
+		Args:  cobra.ExactArgs(3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args[:1], func(n remote.Node) error {
+				return n.EditSnapshot(cmd.Context(), args[1], remote.SnapshotEdit{Name: &args[2]})
+			})
+		},
+	}
+}
+
+func newSnapshotHold(held bool) *cobra.Command {
+	use, short := "hold", "Keep snapshots from being removed"
+	if !held {
+		use, short = "release", "Let snapshots be removed again"
+	}
+	return &cobra.Command{
+		Use:   use + " STORE SNAPSHOT...",
+		Short: short,
+		Args:  cobra.MinimumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args[:1], func(n remote.Node) error {
+				for _, name := range args[1:] {
+					if err := n.EditSnapshot(cmd.Context(), name, remote.SnapshotEdit{Held: &held}); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+}
+
+// splitPast splits SNAPSHOT[:PATH].
+func splitPast(arg string) (snapshot, path string) {
+	snapshot, path, _ = strings.Cut(arg, ":")
+	return snapshot, strings.Trim(path, "/")
+}
+
+// inStore turns an argument into a path in the store: one that lies in a mount
+// of it, from there; otherwise it is taken for one already.
+func inStore(dir, arg string) (string, error) {
+	table, err := mountTable()
+	if err != nil {
+		return "", err
+	}
+	path, err := filepath.Abs(arg)
+	if err != nil {
+		return "", err
+	}
+	if up, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
+		path = filepath.Join(up, filepath.Base(path))
+	}
+	if m, ok := mountOf(table, path); ok && m.source == dir {
+		return strings.Trim(strings.TrimPrefix(path, m.dir), "/"), nil
+	}
+	for _, m := range table {
+		if m.fsType == fsType && m.source == dir && filepath.IsAbs(arg) {
+			return "", fmt.Errorf("%w: %s is outside of the mount %s; to copy files out use cp -a %s/.snapshots/", errUsage, arg, m.dir, m.dir)
+		}
+	}
+	return strings.Trim(filepath.Clean(arg), "/"), nil
+}
+
+func clone(cmd *cobra.Command, args []string, replace bool) error {
+	a, err := findStore(cmd, args[:1])
+	if err != nil {
+		return err
+	}
+	r := remote.CloneRequest{Replace: replace}
+	r.Snapshot, r.Path = splitPast(args[1])
+	if r.To, err = inStore(a.dir, args[2]); err != nil {
+		return err
+	}
+	return a.run(cmd.Context(), func(n remote.Node) error { return n.Clone(cmd.Context(), r) })
+}
+
+func newSnapshotClone() *cobra.Command {
+	return &cobra.Command{
+		Use:   "clone STORE SNAPSHOT[:PATH] NEWPATH",
+		Short: "Make a writable copy of what is in a snapshot",
+		Long: `Makes NEWPATH, which must not exist, a writable copy of a snapshot or of PATH in it. It
+shares all bytes with the snapshot and takes the same time whatever its size. NEWPATH is
+a path in the mount, or one in the store.`,
+		Example: `  quarxfs snapshot clone /mnt monday:projects/site /mnt/site-of-monday
+  quarxfs snapshot clone /srv/store monday all-of-monday`,
+		Args: cobra.ExactArgs(3),
+		RunE: func(cmd *cobra.Command, args []string) error { return clone(cmd, args, false) },
+	}
+}
+
+func newSnapshotRestore() *cobra.Command {
+	return &cobra.Command{
+		Use:   "restore STORE SNAPSHOT[:PATH] TARGET",
+		Short: "Bring a file or directory back from a snapshot",
+		Long: `Puts what is in a snapshot at TARGET, in the place of what is there, at one instant. TARGET
+is a path in the mount, or one in the store. What was there goes away as with rm; make a
+snapshot before if it is still wanted.`,
+		Example: `  quarxfs snapshot restore /mnt monday:docs/thesis.tex /mnt/docs/thesis.tex`,
+		Args:    cobra.ExactArgs(3),
+		RunE:    func(cmd *cobra.Command, args []string) error { return clone(cmd, args, true) },
+	}
+}
+
+func newSnapshotRollback() *cobra.Command {
+	var asJSON, noSafety bool
+	cmd := &cobra.Command{
+		Use:   "rollback STORE SNAPSHOT",
+		Short: "Make the whole filesystem what it was in a snapshot",
+		Long: `Makes the filesystem what it was in a snapshot, at one instant, whatever its size; it may
+stay mounted. Programs that have files open go on with the old ones. Before, it makes a
+snapshot of what is there now.`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onFlushedStore(cmd, args[:1], func(n remote.Node) error {
+				done, err := n.Rollback(cmd.Context(), remote.RollbackRequest{Snapshot: args[1], NoSafety: noSafety, Host: hostname()})
+				if err != nil {
+					return err
+				}
+				return printOne(cmd, asJSON, done, func(w io.Writer) error {
+					if done.Safety == "" {
+						return nil
+					}
+					_, err := fmt.Fprintf(w, "what was there is in snapshot %s\n", done.Safety)
+					return err
+				})
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&noSafety, "no-safety", false, "make no snapshot of what is there now")
+	jsonFlag(cmd.Flags(), &asJSON)
+	return cmd
+}
+
+// addPolicy adds the flags of a retention policy.
+func addPolicy(f *pflag.FlagSet, p *graph.Policy) {
+	const newest = "keep the newest of each of the last so many "
+	f.IntVar(&p.Last, "keep-last", 0, "keep the newest so many")
+	f.IntVar(&p.Hourly, "keep-hourly", 0, newest+"hours that have any")
+	f.IntVar(&p.Daily, "keep-daily", 0, newest+"days that have any")
+	f.IntVar(&p.Weekly, "keep-weekly", 0, newest+"weeks that have any")
+	f.IntVar(&p.Monthly, "keep-monthly", 0, newest+"months that have any")
+	f.IntVar(&p.Yearly, "keep-yearly", 0, newest+"years that have any")
+	f.StringSliceVar(&p.Tags, "keep-tag", nil, "keep those with any of these `tags`")
+}
+
+func newSnapshotPrune() *cobra.Command {
+	var r remote.PruneRequest
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "prune STORE",
+		Short: "Remove the snapshots that a policy does not keep",
+		Long: `Keeps the snapshots that any of the --keep flags names, and those that are held; removes
+the others.`,
+		Example: `  quarxfs snapshot prune /mnt --keep-hourly 24 --keep-daily 7 --keep-monthly 12 --dry-run`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if r.Policy.Empty() {
+				return fmt.Errorf("%w: give at least one --keep flag; without any, all snapshots would go", errUsage)
+			}
+			return onStore(cmd, args, func(n remote.Node) error {
+				verdicts, err := n.Prune(cmd.Context(), r)
+				if err != nil {
+					return err
+				}
+				return printOne(cmd, asJSON, verdicts, func(w io.Writer) error { return showVerdicts(w, verdicts, r.DryRun) })
+			})
+		},
+	}
+	f := cmd.Flags()
+	addPolicy(f, &r.Policy)
+	f.StringVar(&r.Among, "among", "", "judge only snapshots with this `tag`")
+	f.BoolVar(&r.DryRun, "dry-run", false, "only say what would be done")
+	jsonFlag(f, &asJSON)
+	return cmd
+}
+
+func showVerdicts(w io.Writer, verdicts []graph.Verdict, dry bool) error {
+	gone := "removed"
+	if dry {
+		gone = "would be removed"
+	}
+	for _, v := range verdicts {
+		what := gone
+		if v.Keep {
+			what = "kept: " + strings.Join(v.Reasons, ", ")
+		}
+		if _, err := fmt.Fprintf(w, "%s  %s  %s\n", v.Created.Local().Format("2006-01-02 15:04:05"), printable(v.Name), what); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flushed has the kernel hand over what it holds back, from another process.
+func (d *daemon) flushed() error {
+	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
+	defer cancel()
+	return flushMount(ctx, d.opts.mountpoint)
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -38,13 +37,11 @@ Access times are not compared.`,
   quarxfs snapshot diff /mnt monday tuesday --stat`,
 		Args: cobra.RangeArgs(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			b := ""
+			b, run := "", onFlushedStore
 			if len(args) > 2 {
-				b = args[2]
-			} else if err := handOver(cmd.Context(), args[0]); err != nil {
-				return err
+				b, run = args[2], onStore
 			}
-			return onStore(cmd, args, func(n remote.Node) error {
+			return run(cmd, args[:1], func(n remote.Node) error {
 				return o.run(cmd.OutOrStdout(), func(fn func(remote.DiffItem) error) error { return n.Diff(cmd.Context(), args[1], b, fn) })
 			})
 		},
@@ -54,27 +51,6 @@ Access times are not compared.`,
 	f.BoolVar(&o.ranges, "ranges", false, "print which bytes of a file changed, as offset+length")
 	f.BoolVar(&o.json, "json", false, "print a JSON object a line, the sums last")
 	return cmd
-}
-
-// handOver has the kernel hand over what was written through the mounts of the
-// store that an argument names, if it has any.
-func handOver(ctx context.Context, arg string) error {
-	dir, err := locate(arg)
-	if err != nil {
-		return err
-	}
-	table, err := mountTable()
-	if err != nil {
-		return err
-	}
-	for _, m := range table {
-		if m.source == dir {
-			if err := flushMount(ctx, m.dir); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 func (o *diffOptions) run(w io.Writer, diff func(fn func(remote.DiffItem) error) error) error {

@@ -353,11 +353,11 @@ func (v *Volume) exchangeRoot(g *node) (stale []Stale, err error) {
 	g.mu.Lock()
 	attr := g.attr // before its names are taken out
 	g.mu.Unlock()
-	was, err := v.names(root)
+	was, err := v.allNames(root)
 	if err != nil {
 		return nil, err
 	}
-	will, err := v.names(g)
+	will, err := v.allNames(g)
 	if err != nil {
 		return nil, err
 	}
@@ -381,8 +381,8 @@ func (v *Volume) exchangeRoot(g *node) (stale []Stale, err error) {
 	return append(stale, Stale{meta.Root, ""}), nil
 }
 
-// names returns all entries of a directory.
-func (v *Volume) names(n *node) (list []Entry, err error) {
+// allNames returns all entries of a directory.
+func (v *Volume) allNames(n *node) (list []Entry, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	from, to := meta.EntryRange(n.ino, 0)

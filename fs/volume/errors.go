@@ -15,6 +15,10 @@ var (
 	ErrFull    = store.ErrFull     // too little room on the disk
 	ErrCorrupt = store.ErrCorrupt  // stored bytes do not match their ID
 	ErrMissing = store.ErrNotFound // a block that a file refers to is not in the store
+
+	ErrNameTaken = store.ErrNameTaken // a snapshot has that name
+	ErrHeld      = store.ErrHeld      // the snapshot is not to be removed
+	ErrName      = store.ErrConfig    // no snapshot can have that name
 )
 
 func isNotFound(err error) bool { return errors.Is(err, meta.ErrNotFound) }

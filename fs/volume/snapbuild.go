@@ -23,6 +23,7 @@ type snapBuilder struct {
 	view *meta.View
 	last meta.Tracking // the state that changes are counted from
 	base uint64        // numbers from here on are new; 0: all is
+	keep bool          // write the rows that the next snapshot builds on
 
 	dirty map[meta.Ino]map[string]struct{} // directories that changed -> names in them that did
 	table map[meta.Ino]bool                // files with several names that changed; false: not there any more
@@ -700,7 +701,8 @@ func (b *snapBuilder) linkRow(ino meta.Ino) (graph.Entry, error) {
 // they are newer than the state of tracking says does no harm: every name that
 // changed since is looked at again.
 func (b *snapBuilder) saveBranches() error {
-	if len(b.branches) == 0 {
+	if len(b.branches) == 0 || !b.keep {
+		clear(b.branches)
 		return nil
 	}
 	err := b.v.store.Update(func() error {

@@ -146,7 +146,7 @@ func (v *Volume) listStaged() {
 // snapshotOf makes a snapshot of a cut.
 func (v *Volume) snapshotOf(ctx context.Context, c *instant, o SnapshotOptions) (Snapshot, error) {
 	var s Snapshot
-	b := &snapBuilder{ctx: ctx, v: v, view: c.view, last: c.before, base: c.before.Base}
+	b := &snapBuilder{ctx: ctx, v: v, view: c.view, last: c.before, base: c.before.Base, keep: true}
 	out, err := b.build()
 	if err != nil {
 		return s, err

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// autoTag marks the snapshots that a schedule makes, and no others removes.
+const autoTag = "auto"
+
+// A schedule makes snapshots at an interval and removes old ones.
+type schedule struct {
+	every time.Duration
+	keep  graph.Policy // empty: all stay
+	node  remote.Node
+	sync  func() error // has the kernel hand over what was written
+	log   *slog.Logger
+
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func startSchedule(s schedule) *schedule {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel, s.done = cancel, make(chan struct{})
+	go s.run(ctx)
+	return &s
+}
+
+// end stops the schedule; a snapshot under way gives up.
+func (s *schedule) end() {
+	s.cancel()
+	<-s.done
+}
+
+func (s *schedule) run(ctx context.Context) {
+	defer close(s.done)
+	wait := s.untilDue(ctx)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		if err := s.once(ctx); err != nil && ctx.Err() == nil {
+			s.log.Error("the scheduled snapshot failed; the next one is made in its turn", "err", err)
+		}
+		wait = s.every
+	}
+}
+
+// settling is how long a daemon that has missed a snapshot waits for the system
+// to come up.
+const settling = 10 * time.Second
+
+// untilDue returns how long it is to the next snapshot: an interval after the
+// last one that a schedule made.
+func (s *schedule) untilDue(ctx context.Context) time.Duration {
+	wait := s.every
+	err := s.node.ListSnapshots(ctx, func(old remote.Snapshot) error {
+		if slices.Contains(old.Tags, autoTag) {
+			wait = min(s.every, max(min(settling, s.every), s.every-time.Since(old.Created)))
+		}
+		return nil
+	})
+	if err != nil {
+		s.log.Error("the snapshots cannot be listed", "err", err)
+	}
+	return wait
+}
+
+func (s *schedule) once(ctx context.Context) error {
+	if err := s.sync(); err != nil {
+		s.log.Error("the kernel did not hand over all that was written", "err", err)
+	}
+	name := "auto_" + time.Now().UTC().Format("2006-01-02_15-04-05")
+	made, err := s.node.CreateSnapshot(ctx, remote.NewSnapshot{Name: name, Tags: []string{autoTag}, Host: hostname()})
+	if errors.Is(err, store.ErrNameTaken) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	s.log.Info("made a snapshot", "name", made.Name, "files", made.Totals.Files, "new_bytes", made.Totals.New)
+	if s.keep.Empty() {
+		return nil
+	}
+	verdicts, err := s.node.Prune(ctx, remote.PruneRequest{Policy: s.keep, Among: autoTag})
+	for _, v := range verdicts {
+		if !v.Keep {
+			s.log.Info("removed a snapshot", "name", v.Name)
+		}
+	}
+	return err
+}

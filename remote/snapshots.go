@@ -1,0 +1,347 @@
+package remote
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"time"
+
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// Snapshots makes, lists and brings back snapshots. Paths are from
+// the root of the filesystem, with or without a leading slash.
+type Snapshots interface {
+	// CreateSnapshot makes a snapshot, durably. What the kernel holds back of a
+	// mounted store is not in it: call syncfs(2) first. store.ErrNameTaken;
+	// store.ErrConfig for a name, tag or message that cannot be.
+	CreateSnapshot(ctx context.Context, n NewSnapshot) (Snapshot, error)
+	// ListSnapshots calls fn for every snapshot, the oldest first, until fn fails.
+	ListSnapshots(ctx context.Context, fn func(Snapshot) error) error
+	// GetSnapshot returns a snapshot. store.ErrNotFound.
+	GetSnapshot(ctx context.Context, name string) (Snapshot, error)
+	// RemoveSnapshot drops a snapshot. store.ErrNotFound, store.ErrHeld.
+	RemoveSnapshot(ctx context.Context, name string) error
+	// EditSnapshot renames, holds or releases a snapshot. store.ErrNotFound,
+	// store.ErrNameTaken, store.ErrConfig.
+	EditSnapshot(ctx context.Context, name string, e SnapshotEdit) error
+	// Clone makes a path a writable copy of what is in a snapshot.
+	// store.ErrNotFound; store.ErrNameTaken unless it may replace what is there.
+	Clone(ctx context.Context, r CloneRequest) error
+	// Rollback makes the filesystem what it was in a snapshot. store.ErrNotFound.
+	Rollback(ctx context.Context, r RollbackRequest) (Rollback, error)
+	// Prune removes the snapshots that a policy does not keep, or only says which.
+	// ErrRequest: the policy would keep nothing.
+	Prune(ctx context.Context, r PruneRequest) ([]graph.Verdict, error)
+}
+
+// NewSnapshot says what a snapshot is to be called and to say of itself.
+type NewSnapshot struct {
+	Name    string   `json:"name"` // empty: made from the time
+	Message string   `json:"message,omitempty"`
+	Tags    []string `json:"tags,omitempty"`
+	Host    string   `json:"host,omitempty"`
+}
+
+// A Snapshot is a whole filesystem at one instant.
+type Snapshot struct {
+	Name    string       `json:"name"`
+	ID      store.ID     `json:"id"`
+	Created time.Time    `json:"created"`
+	Held    bool         `json:"held"`
+	Host    string       `json:"host,omitempty"`
+	Message string       `json:"message,omitempty"`
+	Tags    []string     `json:"tags,omitempty"`
+	Parents []store.ID   `json:"parents,omitempty"`
+	Totals  graph.Totals `json:"totals"`
+}
+
+// SnapshotEdit says what to change; nil fields stay.
+type SnapshotEdit struct {
+	Name *string `json:"name,omitempty"`
+	Held *bool   `json:"held,omitempty"`
+}
+
+// A CloneRequest says what to copy where.
+type CloneRequest struct {
+	Snapshot string `json:"snapshot"`
+	Path     string `json:"path,omitempty"` // in the snapshot; empty: all
+	To       string `json:"to"`
+	Replace  bool   `json:"replace,omitempty"` // what is at To
+}
+
+// A RollbackRequest says where to go back to.
+type RollbackRequest struct {
+	Snapshot string `json:"snapshot"`
+	NoSafety bool   `json:"no_safety,omitempty"` // make no snapshot of what is there now
+	Host     string `json:"host,omitempty"`
+}
+
+// A Rollback says what a rollback has left.
+type Rollback struct {
+	Safety string `json:"safety_snapshot,omitempty"` // of what was there before
+}
+
+// A PruneRequest says which snapshots to keep.
+type PruneRequest struct {
+	Policy graph.Policy `json:"policy"`
+	Among  string       `json:"among,omitempty"` // only snapshots with this tag are judged
+	DryRun bool         `json:"dry_run,omitempty"`
+}
+
+// Snapshotter is what the volume's owner provides for snapshots.
+type Snapshotter interface {
+	CreateSnapshot(ctx context.Context, n NewSnapshot) (Snapshot, error)
+	RemoveSnapshot(ctx context.Context, name string) error
+	EditSnapshot(ctx context.Context, name string, e SnapshotEdit) error
+	Clone(ctx context.Context, r CloneRequest) error
+	Rollback(ctx context.Context, snapshot string) error
+}
+
+// snapshotter returns the volume's part, or an error when there is none.
+func (l *Local) snapshotter() (Snapshotter, error) {
+	if l.env.Snapshots == nil {
+		return nil, errNoFiles
+	}
+	return l.env.Snapshots, nil
+}
+
+// DescribeSnapshot makes a Snapshot of a vertex and its name.
+func DescribeSnapshot(r store.SnapshotRef, s *graph.Snapshot) Snapshot {
+	return Snapshot{
+		Name: r.Name, ID: r.ID, Held: r.Held, Created: time.Unix(s.Created.Sec, int64(s.Created.Nsec)).UTC(),
+		Host: s.Host, Message: s.Message, Tags: s.Tags, Parents: s.Parents, Totals: s.Totals,
+	}
+}
+
+// CreateSnapshot implements Snapshots.
+func (l *Local) CreateSnapshot(ctx context.Context, n NewSnapshot) (Snapshot, error) {
+	v, err := l.snapshotter()
+	if err != nil {
+		return Snapshot{}, err
+	}
+	return v.CreateSnapshot(ctx, n)
+}
+
+// allSnapshots returns them, the oldest first.
+func (l *Local) allSnapshots(ctx context.Context) ([]Snapshot, error) {
+	var list []Snapshot
+	err := l.store.Snapshots(ctx, func(r store.SnapshotRef) error {
+		s, err := l.snapshot(ctx, r)
+		list = append(list, DescribeSnapshot(r, &s))
+		return err
+	})
+	slices.SortStableFunc(list, func(a, b Snapshot) int { return a.Created.Compare(b.Created) })
+	return list, err
+}
+
+// ListSnapshots implements Snapshots.
+func (l *Local) ListSnapshots(ctx context.Context, fn func(Snapshot) error) error {
+	list, err := l.allSnapshots(ctx)
+	for i := range list {
+		if err == nil {
+			err = fn(list[i])
+		}
+	}
+	return err
+}
+
+// GetSnapshot implements Snapshots.
+func (l *Local) GetSnapshot(ctx context.Context, name string) (Snapshot, error) {
+	r, err := l.store.Snapshot(name)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	s, err := l.snapshot(ctx, r)
+	return DescribeSnapshot(r, &s), err
+}
+
+// RemoveSnapshot implements Snapshots.
+func (l *Local) RemoveSnapshot(ctx context.Context, name string) error {
+	v, err := l.snapshotter()
+	if err != nil {
+		return err
+	}
+	return v.RemoveSnapshot(ctx, name)
+}
+
+// EditSnapshot implements Snapshots.
+func (l *Local) EditSnapshot(ctx context.Context, name string, e SnapshotEdit) error {
+	v, err := l.snapshotter()
+	if err != nil {
+		return err
+	}
+	return v.EditSnapshot(ctx, name, e)
+}
+
+// Clone implements Snapshots.
+func (l *Local) Clone(ctx context.Context, r CloneRequest) error {
+	v, err := l.snapshotter()
+	if err != nil {
+		return err
+	}
+	return v.Clone(ctx, r)
+}
+
+// Rollback implements Snapshots.
+func (l *Local) Rollback(ctx context.Context, r RollbackRequest) (done Rollback, err error) {
+	v, err := l.snapshotter()
+	if err != nil {
+		return done, err
+	}
+	if _, err := l.store.Snapshot(r.Snapshot); err != nil {
+		return done, err
+	}
+	if !r.NoSafety {
+		s, err := v.CreateSnapshot(ctx, NewSnapshot{
+			Name:    "before-rollback_" + time.Now().UTC().Format("2006-01-02_15-04-05.000"),
+			Message: "before the rollback to " + r.Snapshot, Tags: []string{"rollback"}, Host: r.Host,
+		})
+		if err != nil {
+			return done, err
+		}
+		done.Safety = s.Name
+	}
+	return done, v.Rollback(ctx, r.Snapshot)
+}
+
+// Prune implements Snapshots.
+func (l *Local) Prune(ctx context.Context, r PruneRequest) ([]graph.Verdict, error) {
+	if r.Policy.Empty() {
+		return nil, fmt.Errorf("%w: this would remove all snapshots: say which to keep", ErrRequest)
+	}
+	v, err := l.snapshotter()
+	if err != nil {
+		return nil, err
+	}
+	all, err := l.allSnapshots(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []graph.Candidate
+	for _, s := range all {
+		if r.Among == "" || slices.Contains(s.Tags, r.Among) {
+			list = append(list, graph.Candidate{Name: s.Name, Created: s.Created.Local(), Tags: s.Tags, Held: s.Held})
+		}
+	}
+	verdicts := graph.Retain(r.Policy, list)
+	for _, judged := range verdicts {
+		if judged.Keep || r.DryRun {
+			continue
+		}
+		err := v.RemoveSnapshot(ctx, judged.Name)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return verdicts, err
+		}
+	}
+	return verdicts, nil
+}
+
+// post sends a request with a JSON body.
+func (c *Client) post(ctx context.Context, method, path string, in, out any) error {
+	r, w := io.Pipe()
+	go func() { w.CloseWithError(json.NewEncoder(w).Encode(in)) }()
+	defer r.Close()
+	return c.call(ctx, method, path, r, out)
+}
+
+func snapshotPath(name string) string { return "/v1/snapshots/" + url.PathEscape(name) }
+
+// CreateSnapshot implements Snapshots.
+func (c *Client) CreateSnapshot(ctx context.Context, n NewSnapshot) (s Snapshot, err error) {
+	err = c.post(ctx, http.MethodPost, "/v1/snapshots", n, &s)
+	return s, err
+}
+
+// ListSnapshots implements Snapshots.
+func (c *Client) ListSnapshots(ctx context.Context, fn func(Snapshot) error) error {
+	return receiveStream(ctx, c, "/v1/snapshots", fn)
+}
+
+// GetSnapshot implements Snapshots.
+func (c *Client) GetSnapshot(ctx context.Context, name string) (s Snapshot, err error) {
+	err = c.call(ctx, http.MethodGet, snapshotPath(name), nil, &s)
+	return s, err
+}
+
+// RemoveSnapshot implements Snapshots.
+func (c *Client) RemoveSnapshot(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodDelete, snapshotPath(name), nil, &struct{}{})
+}
+
+// EditSnapshot implements Snapshots.
+func (c *Client) EditSnapshot(ctx context.Context, name string, e SnapshotEdit) error {
+	return c.post(ctx, http.MethodPatch, snapshotPath(name), e, &struct{}{})
+}
+
+// Clone implements Snapshots.
+func (c *Client) Clone(ctx context.Context, r CloneRequest) error {
+	return c.post(ctx, http.MethodPost, "/v1/clone", r, &struct{}{})
+}
+
+// Rollback implements Snapshots.
+func (c *Client) Rollback(ctx context.Context, r RollbackRequest) (done Rollback, err error) {
+	err = c.post(ctx, http.MethodPost, "/v1/rollback", r, &done)
+	return done, err
+}
+
+// Prune implements Snapshots.
+func (c *Client) Prune(ctx context.Context, r PruneRequest) (verdicts []graph.Verdict, err error) {
+	err = c.post(ctx, http.MethodPost, "/v1/prune", r, &verdicts)
+	return verdicts, err
+}
+
+// snapshotRoutes are for whoever may look at a store.
+func snapshotRoutes(mux *http.ServeMux, s *server) {
+	mux.HandleFunc("GET /v1/snapshots", func(w http.ResponseWriter, r *http.Request) {
+		sendStream(s, w, r, func(fn func(Snapshot) error) error { return s.node.ListSnapshots(r.Context(), fn) })
+	})
+	mux.HandleFunc("GET /v1/snapshots/{name}", func(w http.ResponseWriter, r *http.Request) {
+		one, err := s.node.GetSnapshot(r.Context(), r.PathValue("name"))
+		s.answer(w, r, one, err)
+	})
+}
+
+// snapshotControl are for the store's owner only.
+func snapshotControl(mux *http.ServeMux, n Node, log *slog.Logger) {
+	s := &server{n, log}
+	mux.HandleFunc("POST /v1/snapshots", func(w http.ResponseWriter, r *http.Request) {
+		answerBody(s, w, r, n.CreateSnapshot)
+	})
+	mux.HandleFunc("DELETE /v1/snapshots/{name}", func(w http.ResponseWriter, r *http.Request) {
+		s.answer(w, r, struct{}{}, n.RemoveSnapshot(r.Context(), r.PathValue("name")))
+	})
+	mux.HandleFunc("PATCH /v1/snapshots/{name}", func(w http.ResponseWriter, r *http.Request) {
+		answerBody(s, w, r, func(ctx context.Context, e SnapshotEdit) (struct{}, error) {
+			return struct{}{}, n.EditSnapshot(ctx, r.PathValue("name"), e)
+		})
+	})
+	mux.HandleFunc("POST /v1/clone", func(w http.ResponseWriter, r *http.Request) {
+		answerBody(s, w, r, func(ctx context.Context, c CloneRequest) (struct{}, error) { return struct{}{}, n.Clone(ctx, c) })
+	})
+	mux.HandleFunc("POST /v1/rollback", func(w http.ResponseWriter, r *http.Request) { answerBody(s, w, r, n.Rollback) })
+	mux.HandleFunc("POST /v1/prune", func(w http.ResponseWriter, r *http.Request) { answerBody(s, w, r, n.Prune) })
+}
+
+// maxBody bounds a request's body.
+const maxBody = 1 << 20
+
+// answerBody decodes a request's body, and answers with what do makes of it.
+func answerBody[I, O any](s *server, w http.ResponseWriter, r *http.Request, do func(context.Context, I) (O, error)) {
+	var in I
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&in); err != nil {
+		s.fail(w, r, fmt.Errorf("%w: the request's body: %v", ErrRequest, err))
+		return
+	}
+	out, err := do(r.Context(), in)
+	s.answer(w, r, out, err)
+}
