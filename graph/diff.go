@@ -106,11 +106,12 @@ const maxMoves = 500_000
 // more than half a million. Subtrees with equal IDs are not read, except that
 // the names of changed files with several names are looked for in the whole
 // tree. Access times are not compared; nor are the times and counts of a
-// directory in which names changed. A directory that was added or removed is
+// directory in which names changed. Ranges of files are narrowed down by exact,
+// which may be nil. A directory that was added or removed is
 // followed by all that is in it; one that was renamed as a whole is one
 // difference. An error of fn ends it and is returned, except store.ErrStop.
-func Diff(ctx context.Context, src Source, before, after *Snapshot, fn func(*Difference) error) (DiffStat, error) {
-	d := &differ{ctx: ctx, src: src, fn: fn, counted: make(map[uint64]bool)}
+func Diff(ctx context.Context, src Source, before, after *Snapshot, exact *Exact, fn func(*Difference) error) (DiffStat, error) {
+	d := &differ{ctx: ctx, src: src, exact: exact, fn: fn, counted: make(map[uint64]bool)}
 	d.tables[1] = d.table(after)
 	var err error
 	if before == nil {
@@ -134,6 +135,7 @@ func Diff(ctx context.Context, src Source, before, after *Snapshot, fn func(*Dif
 type differ struct {
 	ctx     context.Context
 	src     Source
+	exact   *Exact
 	fn      func(*Difference) error
 	tables  [2]*Tree // link tables before and after
 	held    []*Difference
@@ -235,7 +237,7 @@ func (d *differ) both(p string, a, b *Entry) error {
 			return err
 		}
 	case b.IsFile() && (a.Link != b.Link || a.Size != b.Size):
-		ranges, err := DiffFiles(d.ctx, d.src, a.Link, a.Size, b.Link, b.Size)
+		ranges, err := DiffFiles(d.ctx, d.src, a.Link, a.Size, b.Link, b.Size, d.exact)
 		if err != nil {
 			return err
 		}
@@ -445,7 +447,7 @@ func (d *differ) renamed(from, to *move) error {
 	diff.Aspects = slices.DeleteFunc(diff.Aspects, func(s string) bool { return s == "ctime" })
 	if b.IsFile() && a.Link != b.Link {
 		var err error
-		if diff.Ranges, err = DiffFiles(d.ctx, d.src, a.Link, a.Size, b.Link, b.Size); err != nil {
+		if diff.Ranges, err = DiffFiles(d.ctx, d.src, a.Link, a.Size, b.Link, b.Size, d.exact); err != nil {
 			return err
 		}
 	}

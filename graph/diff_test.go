@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path"
@@ -82,7 +83,7 @@ func lines(t tester, m *memory, a, b treeModel) (list []string, stat DiffStat) {
 	if a != nil {
 		before = a.snapshot(t, m)
 	}
-	stat, err := Diff(ctx, m, before, b.snapshot(t, m), func(d *Difference) error {
+	stat, err := Diff(ctx, m, before, b.snapshot(t, m), nil, func(d *Difference) error {
 		line := string(d.Change) + " " + d.Path
 		if d.From != "" {
 			line += " from " + d.From
@@ -223,7 +224,7 @@ func TestDiffAgainstModel(t *testing.T) {
 		grow(b, rapid.IntRange(0, 50).Draw(rt, "more"))
 		m := newMemory()
 		told := make(map[string]bool)
-		_, err := Diff(ctx, m, a.snapshot(rt, m), b.snapshot(rt, m), func(d *Difference) error {
+		_, err := Diff(ctx, m, a.snapshot(rt, m), b.snapshot(rt, m), nil, func(d *Difference) error {
 			x, y := a[d.Path], b[d.Path]
 			if d.Change == Renamed {
 				x = a[d.From]
@@ -343,7 +344,7 @@ func TestDiffFiles(t *testing.T) {
 		fanOut := rapid.IntRange(2, 9).Draw(rt, "fan-out")
 		x, sizeX := fileOf(rt, m, a, fanOut)
 		y, sizeY := fileOf(rt, m, b, fanOut)
-		got, err := DiffFiles(ctx, m, x, sizeX, y, sizeY)
+		got, err := DiffFiles(ctx, m, x, sizeX, y, sizeY, nil)
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -387,6 +388,46 @@ func bytesOf(parts []store.Part) []string {
 	return list
 }
 
+// With Exact the ranges are those of the bytes that differ, until it may read no
+// more.
+func TestDiffFilesExact(t *testing.T) {
+	m := newMemory()
+	put := func(s string) ID {
+		id, err := m.Put(store.KindData, []byte(s))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	zeroes, text := strings.Repeat("\x00", 100), strings.Repeat("abcdefghij", 10)
+	edit := func(s string, at ...int) string {
+		b := []byte(s)
+		for _, i := range at {
+			b[i] = '!'
+		}
+		return string(b)
+	}
+	file := func(parts ...store.Part) (Link, int64) { return fileOf(t, m, parts, 9) }
+	a, size := file(store.Part{ID: put(text), Len: 100}, store.Part{Hole: true, Len: 100}, store.Part{ID: put(text + text), Len: 90, Skip: 10}, store.Part{ID: put("tail"), Len: 4})
+	b, _ := file(store.Part{ID: put(edit(text, 3, 5, 70, 99)), Len: 100}, store.Part{ID: put(edit(zeroes, 0, 50)), Len: 100},
+		store.Part{ID: put(text), Len: 90, Skip: 10}, store.Part{ID: put("tall"), Len: 4})
+	for left, want := range map[int64][]Range{
+		0:       {{0, 294}},
+		150:     {{0, 290}, {292, 1}}, // what is short enough is still compared
+		200:     {{3, 3}, {70, 224}},
+		1 << 20: {{3, 3}, {70, 31}, {150, 1}, {292, 1}},
+	} {
+		got, err := DiffFiles(ctx, m, a, size, b, size, &Exact{Left: left})
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%d bytes may be read: %v (%v), want %v", left, got, err, want)
+		}
+	}
+	short, _ := file(store.Part{ID: put("x"), Len: 100}, store.Part{Hole: true, Len: 194})
+	if _, err := DiffFiles(ctx, m, a, size, short, size, &Exact{Left: 1000}); !errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("a block that is too short: %v", err)
+	}
+}
+
 // Comparing costs what differs, not what is there.
 func TestDiffFilesSkips(t *testing.T) {
 	m := newMemory()
@@ -398,14 +439,14 @@ func TestDiffFilesSkips(t *testing.T) {
 	parts[5000].ID = fake(1 << 40)
 	b, _ := fileOf(t, m, parts, 10)
 	m.reads = 0
-	got, err := DiffFiles(ctx, m, a, size, b, size)
+	got, err := DiffFiles(ctx, m, a, size, b, size, nil)
 	if err != nil || !slices.Equal(got, []Range{{50_000, 10}}) || m.reads > 8 {
 		t.Errorf("%v (%v) with %d reads", got, err, m.reads)
 	}
 	parts = append(parts, store.Part{ID: fake(5), Len: 1})
 	longer, sizeLonger := fileOf(t, m, parts, 10)
 	m.reads = 0
-	got, err = DiffFiles(ctx, m, b, size, longer, sizeLonger)
+	got, err = DiffFiles(ctx, m, b, size, longer, sizeLonger, nil)
 	if err != nil || !slices.Equal(got, []Range{{100_000, 1}}) || m.reads > 8 {
 		t.Errorf("longer: %v (%v) with %d reads", got, err, m.reads)
 	}

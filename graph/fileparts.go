@@ -41,11 +41,70 @@ type Range struct {
 	Len int64 `json:"bytes"`
 }
 
+// An Exact narrows ranges down to the bytes that differ, by reading the blocks on
+// both sides, until it has read Left bytes; from then on a block that is another
+// one has changed as a whole. A nil one reads nothing.
+type Exact struct{ Left int64 }
+
+// nearBytes is the length of a stretch of equal bytes that does not end a range:
+// what has moved is equal by chance here and there.
+const nearBytes = 32
+
+// differing calls changed for the ranges in which two stretches of the same
+// length at off are not the same bytes.
+func (x *Exact) differing(ctx context.Context, src Source, off int64, a, b Stretch, n int64, changed func(off, n int64)) error {
+	if x == nil || x.Left < 2*n {
+		changed(off, n)
+		return nil
+	}
+	x.Left -= 2 * n
+	p, err := stretchBytes(ctx, src, a, n)
+	if err != nil {
+		return err
+	}
+	q, err := stretchBytes(ctx, src, b, n)
+	if err != nil {
+		return err
+	}
+	from, to := -1, -1 // of the range that has begun
+	for i := range p {
+		if p[i] == q[i] {
+			continue
+		}
+		if from >= 0 && i-to > nearBytes {
+			changed(off+int64(from), int64(to-from))
+			from = -1
+		}
+		if from < 0 {
+			from = i
+		}
+		to = i + 1
+	}
+	if from >= 0 {
+		changed(off+int64(from), int64(to-from))
+	}
+	return nil
+}
+
+func stretchBytes(ctx context.Context, src Source, s Stretch, n int64) ([]byte, error) {
+	if s.Hole {
+		return make([]byte, n), nil
+	}
+	b, err := src.Get(ctx, s.ID)
+	if err != nil {
+		return nil, fmt.Errorf("block %s: %w", s.ID.Short(), err)
+	}
+	if int64(s.Skip)+n > int64(len(b)) {
+		return nil, fmt.Errorf("%s: %w", s.ID, corrupt("block", "it is shorter than a file says"))
+	}
+	return b[s.Skip:][:n], nil
+}
+
 // DiffFiles returns the ranges of a file's content that are not the same bytes
-// at the same offset in its content before, as far as their blocks tell: a block
-// that was cut anew counts as changed. Vertices with equal IDs at the same offset
+// at the same offset in its content before, as far as their blocks or exact tell:
+// without that a block that is another one counts as changed. Vertices with equal IDs at the same offset
 // are not read. What the file has lost at its end is in no range.
-func DiffFiles(ctx context.Context, src Source, before Link, sizeBefore int64, after Link, sizeAfter int64) ([]Range, error) {
+func DiffFiles(ctx context.Context, src Source, before Link, sizeBefore int64, after Link, sizeAfter int64, exact *Exact) ([]Range, error) {
 	a, b := newFileCursor(src, before, sizeBefore), newFileCursor(src, after, sizeAfter)
 	var ranges []Range
 	changed := func(off, n int64) {
@@ -78,7 +137,9 @@ func DiffFiles(ctx context.Context, src Source, before Link, sizeBefore int64, a
 		x, y := a.part(), b.part()
 		n := min(x.Len, y.Len)
 		if x.Hole != y.Hole || !x.Hole && (x.ID != y.ID || x.Skip != y.Skip) {
-			changed(b.at, n)
+			if err := exact.differing(ctx, src, b.at, x, y, n, changed); err != nil {
+				return nil, err
+			}
 		}
 		a.take(n)
 		b.take(n)

@@ -97,7 +97,7 @@ type Inputs struct {
 	Count  int64                                      // of them, more or less
 	Names  func(fn func(store.Name) error) error
 	Files  func(fn func(Reference) error) error // those of a file together, in order; files in order of inodes
-	Source Source                               // of vertices; what is not there any more has no edges
+	Source Source                               // of vertices, used concurrently; what is not there any more has no edges
 }
 
 // MaxMatrix bounds a Matrix, in bytes of memory.

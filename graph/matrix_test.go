@@ -36,6 +36,15 @@ func newWorld(rnd *rand.Rand) *world {
 	}
 }
 
+// Get does not count reads: a matrix reads concurrently.
+func (w *world) Get(_ context.Context, id ID) ([]byte, error) {
+	b, ok := w.blocks[id]
+	if !ok {
+		return nil, store.ErrNotFound
+	}
+	return b, nil
+}
+
 // block stores one of a few blocks. Its length goes with its bytes.
 func (w *world) block(t tester) (ID, int64) {
 	n := 1 + w.rnd.IntN(60)

@@ -10,6 +10,15 @@ import (
 	"github.com/quarxtor/quarxfs/graph"
 )
 
+// A DiffRequest says what to compare.
+type DiffRequest struct {
+	A, B  string // names of snapshots; no B: the live filesystem
+	Exact bool   // narrow ranges down to the bytes that differ, by reading blocks, up to 256 MiB
+}
+
+// exactBytes is how much is read for exact ranges.
+const exactBytes = 256 << 20
+
 // A DiffItem is a difference, or the sums, which come last.
 type DiffItem struct {
 	Difference *graph.Difference `json:"difference,omitempty"`
@@ -26,14 +35,18 @@ type LiveTree interface {
 var errNoLiveTree = errors.New("this node has no live filesystem")
 
 // Diff implements Graph.
-func (l *Local) Diff(ctx context.Context, a, b string, fn func(DiffItem) error) error {
+func (l *Local) Diff(ctx context.Context, r DiffRequest, fn func(DiffItem) error) error {
 	defer l.store.KeepAll()()
-	before, err := l.named(ctx, a)
+	before, err := l.named(ctx, r.A)
 	if err != nil {
 		return err
 	}
+	var exact *graph.Exact
+	if r.Exact {
+		exact = &graph.Exact{Left: exactBytes}
+	}
 	run := func(after *graph.Snapshot) error {
-		stat, err := graph.Diff(ctx, l.store, before, after, func(d *graph.Difference) error {
+		stat, err := graph.Diff(ctx, l.store, before, after, exact, func(d *graph.Difference) error {
 			return fn(DiffItem{Difference: d})
 		})
 		if err != nil {
@@ -41,8 +54,8 @@ func (l *Local) Diff(ctx context.Context, a, b string, fn func(DiffItem) error) 
 		}
 		return fn(DiffItem{Stat: &stat})
 	}
-	if b != "" {
-		after, err := l.named(ctx, b)
+	if r.B != "" {
+		after, err := l.named(ctx, r.B)
 		if err != nil {
 			return err
 		}
@@ -68,18 +81,22 @@ func (l *Local) named(ctx context.Context, name string) (*graph.Snapshot, error)
 }
 
 // Diff implements Graph.
-func (c *Client) Diff(ctx context.Context, a, b string, fn func(DiffItem) error) error {
+func (c *Client) Diff(ctx context.Context, r DiffRequest, fn func(DiffItem) error) error {
 	q := make(url.Values)
-	setText(q, "a", a)
-	setText(q, "b", b)
+	setText(q, "a", r.A)
+	setText(q, "b", r.B)
+	if r.Exact {
+		q.Set("exact", "true")
+	}
 	return receiveStream(ctx, c, withQuery("/v1/diff", q), fn)
 }
 
 func (s *server) diff(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	if err := onlyKnown(q, "a", "b"); err != nil {
+	if err := onlyKnown(q, "a", "b", "exact"); err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	sendStream(s, w, r, func(fn func(DiffItem) error) error { return s.node.Diff(r.Context(), q.Get("a"), q.Get("b"), fn) })
+	req := DiffRequest{A: q.Get("a"), B: q.Get("b"), Exact: q.Get("exact") == "true"}
+	sendStream(s, w, r, func(fn func(DiffItem) error) error { return s.node.Diff(r.Context(), req, fn) })
 }

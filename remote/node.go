@@ -72,10 +72,10 @@ type Graph interface {
 	// Usage tells what parts of the store take. ErrRequest; store.ErrNotFound:
 	// there is nothing at the request's Path.
 	Usage(ctx context.Context, r UsageRequest) (Usage, error)
-	// Diff calls fn for what differs between snapshots a and b, or a and the live
-	// filesystem when b is empty, until fn fails, and last with the sums.
-	// store.ErrNotFound: there is no such snapshot.
-	Diff(ctx context.Context, a, b string, fn func(DiffItem) error) error
+	// Diff calls fn for what differs between two snapshots, or one and the live
+	// filesystem, until fn fails, and last with the sums. store.ErrNotFound: there
+	// is no such snapshot.
+	Diff(ctx context.Context, r DiffRequest, fn func(DiffItem) error) error
 	// History calls fn for every snapshot, the oldest first, until fn fails.
 	History(ctx context.Context, fn func(graph.HistoryPoint) error) error
 }

@@ -37,18 +37,18 @@ Access times are not compared.`,
   quarxfs snapshot diff /mnt monday tuesday --stat`,
 		Args: cobra.RangeArgs(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			b, run := "", onFlushedStore
+			r, run := remote.DiffRequest{A: args[1], Exact: o.ranges}, onFlushedStore
 			if len(args) > 2 {
-				b, run = args[2], onStore
+				r.B, run = args[2], onStore
 			}
 			return run(cmd, args[:1], func(n remote.Node) error {
-				return o.run(cmd.OutOrStdout(), func(fn func(remote.DiffItem) error) error { return n.Diff(cmd.Context(), args[1], b, fn) })
+				return o.run(cmd.OutOrStdout(), func(fn func(remote.DiffItem) error) error { return n.Diff(cmd.Context(), r, fn) })
 			})
 		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.stat, "stat", false, "print sums only")
-	f.BoolVar(&o.ranges, "ranges", false, "print which bytes of a file changed, as offset+length")
+	f.BoolVar(&o.ranges, "ranges", false, "print which bytes of a file changed, as offset+length; reads the blocks on both sides")
 	f.BoolVar(&o.json, "json", false, "print a JSON object a line, the sums last")
 	return cmd
 }

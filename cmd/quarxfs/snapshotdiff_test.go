@@ -94,7 +94,7 @@ func (s *shelf) contents(t *testing.T, snap volume.Snapshot) map[string]graph.Li
 
 func diffItems(t *testing.T, n remote.Node, a, b string) (list []remote.DiffItem) {
 	t.Helper()
-	err := n.Diff(t.Context(), a, b, func(it remote.DiffItem) error { list = append(list, it); return nil })
+	err := n.Diff(t.Context(), remote.DiffRequest{A: a, B: b}, func(it remote.DiffItem) error { list = append(list, it); return nil })
 	if err != nil || len(list) == 0 || list[len(list)-1].Stat == nil {
 		t.Fatalf("diff of %q and %q: %d items, %v", a, b, len(list), err)
 	}
@@ -113,7 +113,7 @@ func asJSON(t *testing.T, v any) string {
 func TestDiffErrors(t *testing.T) {
 	s := newShelf(t, 1)
 	for names, want := range map[[2]string]error{{"none", ""}: store.ErrNotFound, {"", ""}: remote.ErrRequest} {
-		if err := s.node.Diff(t.Context(), names[0], names[1], nil); !errors.Is(err, want) {
+		if err := s.node.Diff(t.Context(), remote.DiffRequest{A: names[0], B: names[1]}, nil); !errors.Is(err, want) {
 			t.Errorf("%q: %v", names, err)
 		}
 	}
