@@ -48,7 +48,7 @@ deleted a moment ago is unused until the next sweep.`,
 			if err := o.Check(); err != nil {
 				return err
 			}
-			return onStore(cmd, args, func(n remote.Node) error {
+			return onFlushedStore(cmd, args, func(n remote.Node) error {
 				u, err := n.Usage(cmd.Context(), o.UsageRequest)
 				if err != nil {
 					return err

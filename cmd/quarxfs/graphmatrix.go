@@ -33,7 +33,7 @@ each object and each snapshot, a column for each data block in the order of IDs.
 			if !ok {
 				return fmt.Errorf("%w: --format %q: choose of mtx, csv, json", errUsage, format)
 			}
-			return onStore(cmd, args, func(n remote.Node) error {
+			return onFlushedStore(cmd, args, func(n remote.Node) error {
 				out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
 				err := write(out, func(fn func(remote.MatrixItem) error) error { return n.Matrix(cmd.Context(), fn) })
 				if ferr := out.Flush(); err == nil {

@@ -25,7 +25,7 @@ its ID starts with. Of a file vertex it shows the files, of a tree the directori
   quarxfs list-blocks /mnt --min-refs 100`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onStore(cmd, args, func(n remote.Node) error {
+			return onFlushedStore(cmd, args, func(n remote.Node) error {
 				why, err := n.Why(cmd.Context(), strings.ToLower(args[1]))
 				if err != nil {
 					return err
@@ -94,7 +94,7 @@ ID of any block or vertex, or a path in the store.`,
   quarxfs graph show /mnt monday:src`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onStore(cmd, args, func(n remote.Node) error {
+			return onFlushedStore(cmd, args, func(n remote.Node) error {
 				return printLines(cmd.OutOrStdout(), asJSON, printShown, func(fn func(remote.ShowItem) error) error {
 					return n.Show(cmd.Context(), args[1], fn)
 				})
