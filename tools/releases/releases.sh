@@ -7,7 +7,8 @@
 #
 # The releases are Go modules (MODULE, VERSIONS), fetched once into DIRECTORY. A
 # plain working directory is brought from one release to the next, so that only
-# files whose content differs are written; then each of the three takes it in. Needs
+# files whose content differs are written; then each of the three takes it in, and a
+# plain copy on the same disk, to compare times. Needs
 # go, rsync, jq, restic, borg, and what mounting needs.
 set -euo pipefail
 
@@ -21,7 +22,7 @@ mkdir -p "$top"
 top=$(readlink -f "$top")
 export GOMODCACHE=$top/modules GOFLAGS=-mod=mod
 work=$(mktemp -d "$top/run-XXXXXX")
-store=$work/store mnt=$work/mnt tree=$work/tree
+store=$work/store mnt=$work/mnt tree=$work/tree plain=$work/plain
 export RESTIC_REPOSITORY=$work/restic RESTIC_PASSWORD=x RESTIC_CACHE_DIR=$work/restic-cache
 export BORG_REPO=$work/borg BORG_BASE_DIR=$work/borg-base BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes
 
@@ -44,28 +45,29 @@ for v in $versions; do
 	go mod download "$module@$v"
 done
 
-mkdir "$mnt" "$tree"
+mkdir "$mnt" "$tree" "$plain"
 "$quarxfs" init "$store" >/dev/null
 "$quarxfs" mount "$store" "$mnt"
 restic init -q
 borg init -e none
 
-printf '%-9s %9s %6s | %9s %9s %9s %9s | %9s %9s | %9s %9s\n' release files MiB 'copy ms' 'sync ms' 'snap ms' 'all MiB' 'restic ms' 'all MiB' 'borg ms' 'all MiB'
-sum=0 t_copy=0 t_sync=0 t_snap=0 t_restic=0 t_borg=0
+printf '%-9s %9s %6s | %8s | %9s %9s %9s %9s | %9s %9s | %9s %9s\n' release files MiB 'ext4 ms' 'copy ms' 'sync ms' 'snap ms' 'all MiB' 'restic ms' 'all MiB' 'borg ms' 'all MiB'
+sum=0 du=0 t_plain=0 t_copy=0 t_sync=0 t_snap=0 t_restic=0 t_borg=0
 for v in $versions; do
 	release=$GOMODCACHE/$module@$v
 	rsync -rlp --chmod=u+w --checksum --delete "$release/" "$tree/"
 	files=$(find "$tree" -type f | wc -l) size=$(bytes "$tree")
-	sum=$((sum + size))
+	sum=$((sum + size)) du=$((du + $(du -sB1 "$tree" | cut -f1)))
 	sync; cat $(find "$tree" -type f) >/dev/null # all three find it in the page cache
 
+	s=$(now); rsync -a --delete "$tree/" "$plain/"; sync -f "$plain"; disk=$(took "$s")
 	s=$(now); rsync -a --delete "$tree/" "$mnt/tree/"; copy=$(took "$s")
 	s=$(now); sync -f "$mnt"; sync "$mnt/tree"; sync=$(took "$s")
 	s=$(now); "$quarxfs" snapshot create "$mnt" "$v" >/dev/null; snap=$(took "$s")
 	s=$(now); (cd "$tree" && restic backup -q .); restic=$(took "$s")
 	s=$(now); (cd "$tree" && borg create "::$v" .); borg=$(took "$s")
-	t_copy=$((t_copy + copy)) t_sync=$((t_sync + sync)) t_snap=$((t_snap + snap)) t_restic=$((t_restic + restic)) t_borg=$((t_borg + borg))
-	printf '%-9s %9d %6s | %9d %9d %9d %9s | %9d %9s | %9d %9s\n' "$v" "$files" "$(mib "$size")" "$copy" "$sync" "$snap" "$(mib "$(stored)")" \
+	t_plain=$((t_plain + disk)) t_copy=$((t_copy + copy)) t_sync=$((t_sync + sync)) t_snap=$((t_snap + snap)) t_restic=$((t_restic + restic)) t_borg=$((t_borg + borg))
+	printf '%-9s %9d %6s | %8d | %9d %9d %9d %9s | %9d %9s | %9d %9s\n' "$v" "$files" "$(mib "$size")" "$disk" "$copy" "$sync" "$snap" "$(mib "$(stored)")" \
 		"$restic" "$(mib "$(bytes "$RESTIC_REPOSITORY")")" "$borg" "$(mib "$(bytes "$BORG_REPO")")"
 done
 
@@ -76,12 +78,20 @@ echo "every snapshot is the same as its release by diff -r"
 
 "$quarxfs" gc "$mnt" >/dev/null
 records=$(stored)
+vertices=$("$quarxfs" stats "$store" --json | jq '[.blocks | to_entries[] | select(.key != "data") | .value.stored_bytes] | add')
 "$quarxfs" umount "$mnt"
 printf '\n%-34s %10s %8s %8s\n' '' MiB share seconds
-line() { printf '%-34s %10s %7.1f%% %8.1f\n' "$1" "$(mib "$2")" "$(awk -v a="$2" -v b="$sum" 'BEGIN { print 100 * a / b }')" "$(awk -v t="$3" 'BEGIN { print t / 1000 }')"; }
-line 'all releases, plain files' "$sum" 0
+# line WHAT BYTES MILLISECONDS; -: not measured
+line() {
+	local seconds=-
+	[[ $3 == - ]] || seconds=$(awk -v t="$3" 'BEGIN { printf "%.1f", t / 1000 }')
+	printf '%-34s %10s %7.1f%% %8s\n' "$1" "$(mib "$2")" "$(awk -v a="$2" -v b="$sum" 'BEGIN { print 100 * a / b }')" "$seconds"
+}
+line 'all releases, bytes of the files' "$sum" -
+line '  as du counts them on disk' "$du" -
+line 'one plain copy, kept up to date' "$(bytes "$plain")" "$t_plain"
 line 'QuarXFS: blocks and vertices' "$records" "$((t_copy + t_sync + t_snap))"
-line '  of this, snapshot create' 0 "$t_snap"
-line '  the directory of the store' "$(bytes "$store")" 0
+line '  of this, vertices; snapshot create' "$vertices" "$t_snap"
+line '  the directory of the store' "$(bytes "$store")" -
 line "restic $(restic version | cut -d' ' -f2)" "$(bytes "$RESTIC_REPOSITORY")" "$t_restic"
 line "borg $(borg --version | cut -d' ' -f2)" "$(bytes "$BORG_REPO")" "$t_borg"
