@@ -19,7 +19,10 @@ var _ remote.Live = volumeFiles{}
 // LiveFile implements remote.Live.
 func (l volumeFiles) LiveFile(_ context.Context, path string) (export.LiveFile, error) {
 	a, err := l.find(path)
-	return export.LiveFile{Ino: uint64(a.Ino), Directory: a.Mode&syscall.S_IFMT == syscall.S_IFDIR, Size: a.Size}, err
+	if a.Mode&syscall.S_IFMT == syscall.S_IFDIR {
+		return export.LiveFile{Ino: uint64(a.Ino), Directory: true}, err
+	}
+	return export.LiveFile{Ino: uint64(a.Ino), Size: a.Size}, err
 }
 
 // LiveEdges implements remote.Live.

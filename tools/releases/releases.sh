@@ -75,11 +75,29 @@ for v in $versions; do
 	diff -r "$GOMODCACHE/$module@$v" "$mnt/.snapshots/$v/tree"
 done
 echo "every snapshot is the same as its release by diff -r"
-
+before=
+for v in $versions; do
+	if [[ -n $before ]]; then
+		want=$(diff -rq "$GOMODCACHE/$module@$before" "$GOMODCACHE/$module@$v" | grep -c ' differ$' || true)
+		got=$("$quarxfs" snapshot diff "$mnt" "$before" "$v" --json | tail -1 | jq .stat.modified.files)
+		[[ $got == "$want" ]] || { echo "$before to $v: snapshot diff has $got modified files, diff -rq $want"; exit 1; }
+	fi
+	before=$v
+done
+echo "snapshot diff and diff -rq agree on how many files were modified, for every two releases"
 "$quarxfs" gc "$mnt" >/dev/null
 records=$(stored)
 vertices=$("$quarxfs" stats "$store" --json | jq '[.blocks | to_entries[] | select(.key != "data") | .value.stored_bytes] | add')
 "$quarxfs" umount "$mnt"
+on_disk=$(bytes "$store")
+"$quarxfs" mount "$store" "$mnt"
+first=${versions%% *}
+s=$(now); "$quarxfs" snapshot clone "$mnt" "$first:tree" "$mnt/clone"; echo "clone of $first: $(took "$s") ms"
+diff -r "$GOMODCACHE/$module@$first" "$mnt/clone"
+s=$(now); "$quarxfs" snapshot rollback "$mnt" "$first" >/dev/null; echo "rollback to $first: $(took "$s") ms"
+diff -r "$GOMODCACHE/$module@$first" "$mnt/tree"
+echo "clone and rollback are the same as the release by diff -r"
+
 printf '\n%-34s %10s %8s %8s\n' '' MiB share seconds
 # line WHAT BYTES MILLISECONDS; -: not measured
 line() {
@@ -92,6 +110,6 @@ line '  as du counts them on disk' "$du" -
 line 'one plain copy, kept up to date' "$(bytes "$plain")" "$t_plain"
 line 'QuarXFS: blocks and vertices' "$records" "$((t_copy + t_sync + t_snap))"
 line '  of this, vertices; snapshot create' "$vertices" "$t_snap"
-line '  the directory of the store' "$(bytes "$store")" -
+line '  the directory of the store' "$on_disk" -
 line "restic $(restic version | cut -d' ' -f2)" "$(bytes "$RESTIC_REPOSITORY")" "$t_restic"
 line "borg $(borg --version | cut -d' ' -f2)" "$(bytes "$BORG_REPO")" "$t_borg"
