@@ -221,7 +221,7 @@ func TestGone(t *testing.T) {
 	n.mu.Unlock()
 	n.release()
 	mustSync(t, r.v)
-	if r.v.dirtyNodes() != 0 {
+	if r.v.unsavedNodes() != 0 {
 		t.Error("the inode stays on the list of what is to be written")
 	}
 	r.v.forgetNode(n)

@@ -59,7 +59,29 @@ func (v *Volume) Flush() error {
 		v.listStaged()
 	}
 	v.foldStaged()
-	return v.flushAll(all)
+	for range flushRounds {
+		if err := v.flushAll(all); err != nil {
+			return err
+		}
+		if v.unsavedNodes() < fewNodes {
+			break
+		}
+	}
+	return nil
+}
+
+// What became dirty while a flush ran is left to the cut, which everybody waits
+// for. So a flush that left much is followed by another one, which has less time
+// to leave something.
+const (
+	flushRounds = 8
+	fewNodes    = 256
+)
+
+func (v *Volume) unsavedNodes() int {
+	v.dirty.Lock()
+	defer v.dirty.Unlock()
+	return len(v.dirty.nodes)
 }
 
 // flushAll flushes every dirty node, on as many cores as there are.

@@ -195,16 +195,10 @@ func (r *rig) checkVolume(t tb) {
 	if err := r.v.Check(context.Background(), nil, report); err != nil {
 		t.Fatalf("%v", err)
 	}
-	if n := r.v.dirtyNodes(); n != 0 {
+	if n := r.v.unsavedNodes(); n != 0 {
 		t.Errorf("check: %d nodes are still to be written after a commit", n)
 	}
 	r.checkMemory(t)
-}
-
-func (v *Volume) dirtyNodes() int {
-	v.dirty.Lock()
-	defer v.dirty.Unlock()
-	return len(v.dirty.nodes)
 }
 
 // checkMemory compares the sums kept of runs and staged slots with the nodes.
