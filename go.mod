@@ -52,3 +52,5 @@ require (
 )
 
 tool github.com/hanwen/go-fuse/v2/example/loopback
+
+replace github.com/dgraph-io/badger/v4 => ./third_party/badger
