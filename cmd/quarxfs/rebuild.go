@@ -59,8 +59,8 @@ func (o *rebuildOptions) run(cmd *cobra.Command, args []string) error {
 }
 
 func printRebuilt(w io.Writer, r store.Rebuilt) error {
-	_, err := fmt.Fprintf(w, "%s blocks in %s segments, %s objects with names, %s blocks that belong to none\n",
-		humanize.Comma(r.Blocks), humanize.Comma(int64(r.Segments)), humanize.Comma(r.Objects), humanize.Comma(r.Loose))
+	_, err := fmt.Fprintf(w, "%s blocks in %s segments, %s snapshots, %s objects with names, %s blocks that belong to none\n",
+		humanize.Comma(r.Blocks), humanize.Comma(int64(r.Segments)), humanize.Comma(r.Snapshots), humanize.Comma(r.Objects), humanize.Comma(r.Loose))
 	if r.Bad > 0 || r.Missing > 0 {
 		fmt.Fprintf(w, "%s bad records, %s blocks are lost: see quarxfs fsck\n", humanize.Comma(r.Bad), humanize.Comma(r.Missing))
 	}
