@@ -46,8 +46,8 @@ var exits = []struct {
 	{12, "init: the directory is not empty or a store already", []error{store.ErrExists, store.ErrNotEmpty}},
 	{13, "the daemon does not answer", []error{errNoAnswer}},
 	{14, "scrub or fsck found damage", []error{errDamage}},
-	{15, "the name or path is taken, or the snapshot is held", []error{store.ErrNameTaken, store.ErrHeld}},
 	{15, "simulate: not all could be read", []error{errLeftOut}},
+	{16, "the name or path is taken, or the snapshot is held", []error{store.ErrNameTaken, store.ErrHeld}},
 	{130, "interrupted", []error{context.Canceled}},
 }
 
