@@ -89,6 +89,9 @@ func (v *Volume) Names(ctx context.Context, rows *store.View, fn func(dir meta.I
 // AllPaths returns all paths of the chosen inodes, sorted, at the instant of rows.
 // One without a name is not in it.
 func (v *Volume) AllPaths(ctx context.Context, rows *store.View, chosen map[uint64]bool) (map[uint64][]string, error) {
+	if found, ok := climbAll(rows, chosen); ok {
+		return found, nil
+	}
 	dirs := make(paths)
 	names := make(map[meta.Ino][]location)
 	err := v.Names(ctx, rows, func(dir meta.Ino, e meta.Dirent) error {
@@ -118,4 +121,53 @@ func (v *Volume) AllPaths(ctx context.Context, rows *store.View, chosen map[uint
 		slices.Sort(found[uint64(ino)])
 	}
 	return found, nil
+}
+
+// fewPaths is up to how many inodes climbing to the root from each is tried,
+// instead of reading all names.
+const fewPaths = 10_000
+
+// climbAll finds the paths by the places that inodes know of themselves. It gives
+// up on the first that does not: one with several names, or of an old record.
+func climbAll(rows *store.View, chosen map[uint64]bool) (found map[uint64][]string, ok bool) {
+	if len(chosen) > fewPaths {
+		return nil, false
+	}
+	found = make(map[uint64][]string, len(chosen))
+	for ino := range chosen {
+		p, ok := climb(rows, meta.Ino(ino))
+		if !ok {
+			return nil, false
+		}
+		found[ino] = []string{p}
+	}
+	return found, true
+}
+
+func climb(rows *store.View, ino meta.Ino) (path string, ok bool) {
+	for range syscall.PathMax { // a damaged tree may have loops
+		if ino == meta.Root {
+			return path, true
+		}
+		b, err := rows.Get(meta.InodeKey(ino))
+		if err != nil {
+			return "", false
+		}
+		n, err := meta.DecodeInode(b)
+		if err != nil || n.Shared || n.Pos == 0 || n.Nlink == 0 {
+			return "", false
+		}
+		if b, err = rows.Get(meta.EntryKey(n.Parent, n.Pos)); err != nil {
+			return "", false
+		}
+		e, err := meta.DecodeDirent(b)
+		if err != nil || e.Ino != ino {
+			return "", false
+		}
+		if path != "" {
+			path = "/" + path
+		}
+		path, ino = e.Name+path, n.Parent
+	}
+	return "", false
 }
