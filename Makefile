@@ -18,7 +18,7 @@ MICRO ?= .
 COUNT ?= 6
 OLD ?=
 
-.PHONY: build test race race-short lint tools show bench bench-micro crashtest install clean
+.PHONY: build test race race-short lint tools show releases bench bench-micro crashtest install clean
 
 build:
 	@mkdir -p bin
@@ -57,6 +57,10 @@ bench-micro:
 # What the README promises, on a real mount with real tools; a few minutes.
 show: build
 	tools/show/show.sh bin/quarxfs $(BENCH_DIR)
+
+# Ten releases of a source tree in QuarXFS, restic and borg: docs/snapshots.md.
+releases: build
+	tools/releases/releases.sh bin/quarxfs
 
 crashtest: build tools
 	bin/crashtest --work $(BENCH_DIR) $(CRASH_FLAGS)
