@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -53,6 +54,11 @@ var someFiles = files{
 
 // eachNode runs a test on every implementation of Node, each with a new store.
 func eachNode(t *testing.T, test func(t *testing.T, n remote.Node)) {
+	eachNodeBehind(t, remote.Handler, test)
+}
+
+// eachNodeBehind does so with a handler of the caller's choice.
+func eachNodeBehind(t *testing.T, handler func(remote.Node, *slog.Logger) http.Handler, test func(t *testing.T, n remote.Node)) {
 	open := func(t *testing.T) *remote.Local {
 		dir := t.TempDir() + "/store"
 		conf := store.DefaultConfig()
@@ -73,7 +79,7 @@ func eachNode(t *testing.T, test func(t *testing.T, n remote.Node)) {
 	}
 	t.Run("local", func(t *testing.T) { test(t, open(t)) })
 	t.Run("http", func(t *testing.T) {
-		srv := httptest.NewServer(remote.Handler(open(t), slog.New(slog.DiscardHandler)))
+		srv := httptest.NewServer(handler(open(t), slog.New(slog.DiscardHandler)))
 		t.Cleanup(srv.Close)
 		c := remote.NewClient(srv.URL, nil)
 		t.Cleanup(c.Close)

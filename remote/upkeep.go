@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -120,10 +121,19 @@ func (l *Local) GC(ctx context.Context, o GCOptions, fn func(GC) error) error {
 		}
 	}})
 	if err != nil {
-		return err
+		return ended(ctx, err)
 	}
 	g.Done = true
 	return fn(g)
+}
+
+// ended returns why work ended: the error of a function that had ctx cancelled, if
+// that is it.
+func ended(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.Canceled) {
+		return cause
+	}
+	return err
 }
 
 // Scrub implements Upkeep.
@@ -138,7 +148,7 @@ func (l *Local) Scrub(ctx context.Context, o ScrubOptions, fn func(Scrub) error)
 		}
 	}})
 	if err != nil {
-		return err
+		return ended(ctx, err)
 	}
 	bad, err := l.damaged(ctx)
 	if err != nil {

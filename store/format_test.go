@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -160,7 +161,9 @@ func superblockConfig() Config {
 const superblockGolden = `{
   "magic": "quarxfs store",
   "version": 1,
-  "required_features": [],
+  "required_features": [
+    "commit-log"
+  ],
   "id_scheme": "blake3-256",
   "chunker": {
     "name": "fastcdc-v1.0.0",
@@ -184,10 +187,26 @@ func TestSuperblockGolden(t *testing.T) {
 	if diff := cmp.Diff(strings.Replace(superblockGolden, "CRC", superblockCRC, 1), string(b)); diff != "" {
 		t.Error(diff)
 	}
-	c, err := decodeSuperblock(b)
-	if diff := cmp.Diff(superblockConfig(), c); diff != "" || err != nil {
-		t.Errorf("%v\n%s", err, diff)
+	for _, features := range [][]string{{featureLog}, {}, nil} { // before there were any, the list was empty
+		c, err := decodeSuperblock(superblockWith(t, features))
+		if diff := cmp.Diff(superblockConfig(), c); diff != "" || err != nil {
+			t.Errorf("features %q: %v\n%s", features, err, diff)
+		}
 	}
+	if _, err := decodeSuperblock(superblockWith(t, []string{featureLog, "something"})); !errors.Is(err, ErrNewer) {
+		t.Errorf("with an unknown feature: %v", err)
+	}
+}
+
+func superblockWith(t *testing.T, features []string) []byte {
+	t.Helper()
+	sb := superblock{Magic: superblockMagic, Version: 1, Required: features, IDScheme: idScheme, Config: superblockConfig()}
+	sb.CRC = sb.sum()
+	b, err := json.Marshal(sb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
 
 func TestDamagedSuperblock(t *testing.T) {
@@ -212,11 +231,11 @@ func TestDamagedSuperblock(t *testing.T) {
 		with string
 		want error
 	}{
-		`"version": 1`:            {`"version": 2`, ErrNewer},
-		`"required_features": []`: {`"required_features": ["x"]`, ErrDamaged}, // the checksum comes first
-		"quarxfs store":           {"something", ErrNotStore},
-		"16384":                   {"16383", ErrDamaged},
-		"{":                       {"", ErrDamaged},
+		`"version": 1`:  {`"version": 2`, ErrNewer},
+		`"commit-log"`:  {`"x"`, ErrDamaged}, // the checksum comes first
+		"quarxfs store": {"something", ErrNotStore},
+		"16384":         {"16383", ErrDamaged},
+		"{":             {"", ErrDamaged},
 	} {
 		bad := strings.Replace(string(b), old, replaced.with, 1)
 		if _, err := decodeSuperblock([]byte(bad)); !errors.Is(err, replaced.want) {
@@ -373,4 +392,4 @@ func TestCheckFinds(t *testing.T) {
 	}
 }
 
-const superblockCRC = "563e2d01"
+const superblockCRC = "207b753e"

@@ -251,10 +251,19 @@ func (s *Store) RenameSnapshot(name, to string) error {
 func (s *Store) HoldSnapshot(name string, held bool) error {
 	return s.editSnapshot(name, func(r SnapshotRef) (SnapshotRef, error) {
 		if r.Held != held {
-			r.Held, r.Set = held, s.opts.Now()
+			// Later than before in the milliseconds that a vertex keeps: of one name's
+			// vertices a rebuild takes the latest.
+			r.Held, r.Set = held, later(s.opts.Now(), r.Set.Add(time.Millisecond))
 		}
 		return r, nil
 	})
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // loadSnapshots reads the rows of snapshots' names; what is damaged is removed.

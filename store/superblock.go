@@ -88,8 +88,13 @@ type superblock struct {
 	CRC string `json:"crc32c"`
 }
 
+// featureLog: commits are in a log in front of the database. A program that does not
+// know it would open the database without the last of them. Stores that were made
+// before have the log and not the feature.
+const featureLog = "commit-log"
+
 // knownFeatures lists the required features that this code understands.
-var knownFeatures = []string{}
+var knownFeatures = []string{featureLog}
 
 const superblockMagic = "quarxfs store"
 
@@ -103,7 +108,7 @@ func (sb superblock) sum() string {
 }
 
 func encodeSuperblock(c Config) ([]byte, error) {
-	sb := superblock{Magic: superblockMagic, Version: FormatVersion, Required: []string{}, IDScheme: idScheme, Config: c}
+	sb := superblock{Magic: superblockMagic, Version: FormatVersion, Required: []string{featureLog}, IDScheme: idScheme, Config: c}
 	sb.CRC = sb.sum()
 	b, err := json.MarshalIndent(sb, "", "  ")
 	return append(b, '\n'), err

@@ -1,0 +1,67 @@
+package remote_test
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+func TestGC(t *testing.T) {
+	eachNodeBehind(t, remote.ControlHandler, func(t *testing.T, n remote.Node) {
+		ctx := t.Context()
+		if _, err := n.Put(ctx, "gone", bytes.NewReader(randomBytes(1, 4<<20))); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.Put(ctx, "kept", bytes.NewReader(randomBytes(2, 1<<20))); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Remove(ctx, "gone"); err != nil {
+			t.Fatal(err)
+		}
+		var last remote.GC
+		if err := n.GC(ctx, remote.GCOptions{MinLive: 0.9}, func(g remote.GC) error { last = g; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if !last.Done || last.Swept.Blocks == 0 || last.Compacted.Blocks == 0 || last.Freed() < 3<<20 {
+			t.Errorf("gc: %+v", last)
+		}
+		var got bytes.Buffer
+		if err := n.Get(ctx, "kept", 0, -1, &got); err != nil || !bytes.Equal(got.Bytes(), randomBytes(2, 1<<20)) {
+			t.Errorf("after gc: %d bytes, %v", got.Len(), err)
+		}
+		if err := n.GC(ctx, remote.GCOptions{MinLive: 7}, func(remote.GC) error { return nil }); !errors.Is(err, store.ErrConfig) && !errors.Is(err, remote.ErrRequest) {
+			t.Errorf("gc with a live share of 7: %v", err)
+		}
+		stop := errors.New("enough")
+		if err := n.GC(ctx, remote.GCOptions{}, func(remote.GC) error { return stop }); !errors.Is(err, stop) {
+			t.Errorf("gc that is stopped: %v", err)
+		}
+	})
+}
+
+func TestScrubAndFsck(t *testing.T) {
+	eachNodeBehind(t, remote.ControlHandler, func(t *testing.T, n remote.Node) {
+		ctx := t.Context()
+		if _, err := n.Put(ctx, "x", bytes.NewReader(randomBytes(1, 2<<20))); err != nil {
+			t.Fatal(err)
+		}
+		var last remote.Scrub
+		if err := n.Scrub(ctx, remote.ScrubOptions{Restart: true}, func(s remote.Scrub) error { last = s; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if !last.Done || last.Finished.IsZero() || last.Blocks == 0 || last.Scrubbed.Bytes < 2<<20 || last.Bad != 0 || last.Damaged != nil {
+			t.Errorf("scrub: %+v", last)
+		}
+		stop := errors.New("enough")
+		if err := n.Scrub(ctx, remote.ScrubOptions{}, func(remote.Scrub) error { return stop }); !errors.Is(err, stop) {
+			t.Errorf("scrub that is stopped: %v", err)
+		}
+		report, err := n.Fsck(ctx)
+		if err != nil || report.Objects != 1 || report.Blocks != last.Blocks || report.Count != 0 || len(report.Findings) != 0 {
+			t.Errorf("fsck: %+v, %v; the scrub had %d blocks", report, err, last.Blocks)
+		}
+	})
+}
