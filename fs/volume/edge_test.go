@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"path/filepath"
 	"syscall"
 	"testing"
 	"time"
@@ -119,6 +120,23 @@ func TestStagedGoWhenFolded(t *testing.T) {
 	r.open(t)
 	if !bytes.Equal(read(t, r.v, ino, 0, len(want)), want) {
 		t.Error("the data differs after a remount")
+	}
+}
+
+// TestSyncAfterClose: what is written to a detached mount after the last commit
+// is not acknowledged.
+func TestSyncAfterClose(t *testing.T) {
+	r := newRig(t, filepath.Join(t.TempDir(), "store"), smallCDC(), tiny())
+	ino := mustCreate(t, r.v, meta.Root, "f", 0o100644)
+	if err := r.v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	mustWrite(t, r.v, ino, 0, []byte("late"))
+	if err := r.v.Sync(); !errors.Is(err, syscall.EIO) {
+		t.Errorf("sync: %v", err)
+	}
+	if err := r.st.Close(); err != nil {
+		t.Error(err)
 	}
 }
 
