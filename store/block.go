@@ -124,20 +124,37 @@ func (s *Store) append(kind tiering.Kind, id ID, plain []byte) error {
 
 // appendRecord compresses a block and appends it to the hot tier.
 func (s *Store) appendRecord(kind tiering.Kind, id ID, plain []byte) (tiering.Codec, tiering.Location, error) {
+	return s.appendTo(tiering.Hot, kind, id, plain)
+}
+
+// appendTo does so for any tier.
+func (s *Store) appendTo(tier uint8, kind tiering.Kind, id ID, plain []byte) (tiering.Codec, tiering.Location, error) {
 	codec, payload := tiering.Raw, plain
 	buf := compressBuffers.Get().(*[]byte)
 	defer compressBuffers.Put(buf)
-	if s.conf.Compression == "s2" {
+	if want := s.codecFor(tier); want != tiering.Raw {
 		if n := tiering.MaxCompressed(len(plain)); cap(*buf) < n {
 			*buf = make([]byte, 0, n)
 		}
-		codec, payload = tiering.Compress(tiering.S2, *buf, plain)
+		codec, payload = tiering.Compress(want, *buf, plain)
 	}
-	loc, err := s.tiers.Append(tiering.Record{ID: id, Kind: kind, Codec: codec, RawLen: uint32(len(plain)), Payload: payload})
+	loc, err := s.tiers.AppendTo(tier, tiering.Record{ID: id, Kind: kind, Codec: codec, RawLen: uint32(len(plain)), Payload: payload})
 	if err != nil {
 		return codec, loc, fmt.Errorf("store block %s: %w", id.Short(), err)
 	}
 	return codec, loc, nil
+}
+
+// codecFor is how new records of a tier are compressed: quickly in the hot one,
+// well in the cold one.
+func (s *Store) codecFor(tier uint8) tiering.Codec {
+	switch {
+	case s.conf.Compression != "s2":
+		return tiering.Raw
+	case tier == tiering.Cold:
+		return tiering.Zstd
+	}
+	return tiering.S2
 }
 
 // linksOfNew returns what a vertex that is about to be stored links to, all of
@@ -212,10 +229,12 @@ func (s *Store) Has(id ID) (bool, error) {
 }
 
 // Get returns the block's plain bytes, which are shared and must not be
-// changed. One of three things happens:
+// changed. One of these things happens:
 //  1. The bytes are present and hash to id: they are returned. (I2)
 //  2. The store has no such block: ErrNotFound.
 //  3. The stored bytes do not hash to id: ErrCorrupt, and no bytes.
+//  4. The block is in a cold tier that cannot be reached: ErrUnavailable, after
+//     a bounded time.
 func (s *Store) Get(ctx context.Context, id ID) ([]byte, error) {
 	if plain, ok := s.tiers.Cached(id); ok {
 		return plain, nil

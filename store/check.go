@@ -260,12 +260,13 @@ func (c *checker) records(ctx context.Context) error {
 	if err == nil && found == c.report.Blocks {
 		return nil
 	}
+	hidden := errors.Is(err, ErrUnavailable)
 	if err != nil {
 		c.report.add("I6", "segments", "%v", err)
 	}
 	return c.scan(ctx, keyBlock, func(key, value []byte) error {
 		id, e, err := decodeBlockRow(key, value)
-		if err == nil {
+		if err == nil && !(hidden && e.Loc.Tier == tiering.Cold) {
 			if _, err = c.s.tiers.Stored(e.Loc); err != nil {
 				c.report.add("I1", id.String(), "%v", err)
 			}

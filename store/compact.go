@@ -65,7 +65,7 @@ const (
 )
 
 // Compact empties segments of which little is in use: their live records are
-// copied, as they are, to the end of the hot tier, and the segments removed when
+// copied, as they are, to the end of the same tier, and the segments removed when
 // the copies are durable and committed (I1, I6). A crash at any point leaves
 // every block at one place or the other. Writers go on meanwhile. Blocks that
 // nothing refers to are the Sweep's; call that before. Errors: ErrConfig; ErrFull
@@ -111,7 +111,8 @@ func (c *compactor) run(ctx context.Context) error {
 	}
 	for _, seg := range sparse {
 		left := c.sum.Todo - seg.live
-		if err := c.empty(ctx, seg.number); err != nil {
+		err := c.empty(ctx, seg.number)
+		if err != nil && !errors.Is(err, ErrUnavailable) { // later, when it is there again
 			return err
 		}
 		c.sum.Todo = left
@@ -135,13 +136,22 @@ func (c *compactor) run(ctx context.Context) error {
 	return err
 }
 
-// sealActive makes the segment that is being written one that can be emptied,
-// if it should be.
+// sealActive makes the segments that are being written ones that can be emptied,
+// if they should be.
 func (c *compactor) sealActive(ctx context.Context) error {
-	number, ok := c.s.tiers.Active()
-	if !ok {
-		return nil
+	for _, tier := range []uint8{tiering.Hot, tiering.Cold} {
+		number, ok := c.s.tiers.Active(tier)
+		if !ok {
+			continue
+		}
+		if err := c.sealSparse(ctx, number); err != nil {
+			return err
+		}
 	}
+	return nil
+}
+
+func (c *compactor) sealSparse(ctx context.Context, number uint64) error {
 	for _, seg := range c.s.tiers.Segments() {
 		if seg.Number != number {
 			continue
@@ -257,15 +267,21 @@ func (c *compactor) batch(records []tiering.Placed) (batch, rest []tiering.Place
 // copy appends the records anew and notes their blocks as moved.
 func (c *compactor) copy(batch []tiering.Placed) (copied int64, err error) {
 	s := c.s
+	if len(batch) == 0 {
+		return 0, nil
+	}
 	for _, r := range batch {
 		copied += int64(r.Location.Length)
 	}
-	if err := s.roomToCopy(copied); err != nil {
-		return 0, err
+	tier := batch[0].Tier // they are of one segment
+	if tier == tiering.Hot {
+		if err := s.roomToCopy(copied); err != nil {
+			return 0, err
+		}
 	}
 	// A segment with copies that are not yet noted would seem empty.
-	s.upkeep.Lock()
-	defer s.upkeep.Unlock()
+	s.upkeep[tier].Lock()
+	defer s.upkeep[tier].Unlock()
 	moves := make([]move, 0, len(batch))
 	for _, r := range batch {
 		rec, err := s.tiers.Stored(r.Location)
@@ -277,11 +293,16 @@ func (c *compactor) copy(batch []tiering.Placed) (copied int64, err error) {
 		if err != nil {
 			return copied, err
 		}
-		loc, err := s.tiers.Append(rec)
+		loc, err := s.tiers.AppendTo(tier, rec)
 		if err != nil {
 			return copied, err
 		}
 		moves = append(moves, move{r.ID, relocation{from: r.Location, to: place{loc, rec.Codec}}})
+	}
+	if tier == tiering.Cold {
+		if err := s.tiers.SyncCold(); err != nil { // no commit does it (I1)
+			return copied, err
+		}
 	}
 	noted, err := s.relocate(moves)
 	c.sum.Blocks += noted

@@ -58,18 +58,19 @@ func (f *faultStore) crash(t testing.TB, rng *rand.Rand, to string) *faultStore 
 	return openFaultStore(t, to, f.disk.Crash(rng))
 }
 
-// anywhere is a disk on which the directory has one name wherever the store is,
+// anywhere is a disk on which the directories of tiers have one name wherever the store is,
 // so that a copy of a store finds its segments.
 type anywhere struct{ *faultdisk.Disk }
 
-func at(path string) string { return filepath.Join("/hot", filepath.Base(path)) }
+func atDir(dir string) string { return filepath.Join("/", filepath.Base(dir)) }
+func at(path string) string   { return filepath.Join(atDir(filepath.Dir(path)), filepath.Base(path)) }
 
-func (d anywhere) List(string) ([]disk.Info, error)      { return d.Disk.List("/hot") }
+func (d anywhere) List(dir string) ([]disk.Info, error)  { return d.Disk.List(atDir(dir)) }
 func (d anywhere) Create(path string) (disk.File, error) { return d.Disk.Create(at(path)) }
 func (d anywhere) Open(path string) (disk.File, error)   { return d.Disk.Open(at(path)) }
 func (d anywhere) Rename(from, to string) error          { return d.Disk.Rename(at(from), at(to)) }
 func (d anywhere) Remove(path string) error              { return d.Disk.Remove(at(path)) }
-func (d anywhere) SyncDir(string) error                  { return d.Disk.SyncDir("/hot") }
+func (d anywhere) SyncDir(dir string) error              { return d.Disk.SyncDir(atDir(dir)) }
 
 // copyStore copies a store's directory as it is at one moment: Badger may be
 // tidying up in the background.

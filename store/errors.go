@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/tiering"
 )
 
 // The errors of this package, to be told apart with errors.Is.
@@ -21,6 +22,11 @@ var (
 	ErrConfig    = errors.New("bad setting")
 	ErrRange     = errors.New("offset is behind the end")
 	ErrAmbiguous = errors.New("ID prefix is ambiguous")
+	ErrNoTier    = tiering.ErrNoTier
+	ErrHasTier   = errors.New("the tier is in use")
 	ErrFull      = db.ErrFull
 	ErrFailed    = db.ErrFailed // the database's disk failed: only reopening helps
+	// ErrUnavailable: what was asked for is in a cold tier that cannot be reached
+	// now.
+	ErrUnavailable = tiering.ErrUnavailable
 )

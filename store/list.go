@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/quarxtor/quarxfs/store/db"
@@ -43,8 +44,11 @@ func (f *BlockFilter) matches(e Entry) bool {
 
 // tierName is the name of a Location's tier.
 func tierName(tier uint8) string {
-	if tier == 0 {
+	switch tier {
+	case tiering.Hot:
 		return "hot"
+	case tiering.Cold:
+		return "cold"
 	}
 	return fmt.Sprintf("tier %d", tier)
 }
@@ -145,12 +149,19 @@ func (s *Store) Stats() Stats {
 			Prefetched: t.RAM.Prefetched, PrefetchDropped: t.RAM.PrefetchDropped,
 			Entries: t.RAM.Entries, Bytes: t.RAM.Bytes, Limit: t.RAM.Limit,
 		},
-		Tiers: []Tier{{
-			Name: tierName(0), Segments: t.Hot.Segments, Bytes: t.Hot.Bytes,
-			Reads: t.Hot.Reads, BytesRead: t.Hot.BytesRead, Writes: t.Hot.Writes, BytesWritten: t.Hot.BytesWritten,
-		}},
-		DB: s.db.Stats(),
+		Tiers: []Tier{tierStats(tiering.Hot, t.Hot)},
+		DB:    s.db.Stats(),
+	}
+	if err := s.tiers.Reach(tiering.Cold); !errors.Is(err, tiering.ErrNoTier) {
+		st.Tiers = append(st.Tiers, tierStats(tiering.Cold, t.Cold))
 	}
 	st.Disk.Total, st.Disk.Free, _ = s.Space() // no figures are better than no stats
 	return st
+}
+
+func tierStats(tier uint8, t tiering.TierStats) Tier {
+	return Tier{
+		Name: tierName(tier), Segments: t.Segments, Bytes: t.Bytes,
+		Reads: t.Reads, BytesRead: t.BytesRead, Writes: t.Writes, BytesWritten: t.BytesWritten,
+	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/quarxtor/quarxfs/tiering"
 	"github.com/quarxtor/quarxfs/tiering/disk/faultdisk"
 	"github.com/quarxtor/quarxfs/tiering/segment"
 )
@@ -170,7 +171,7 @@ func (m *storeModel) commit(t *rapid.T) {
 }
 
 func (m *storeModel) compact(t *rapid.T) {
-	if n, ok := m.f.tiers.Active(); ok && rapid.Bool().Draw(t, "seal") {
+	if n, ok := m.f.tiers.Active(rapid.SampledFrom([]uint8{tiering.Hot, tiering.Cold}).Draw(t, "tier")); ok && rapid.Bool().Draw(t, "seal") {
 		if err := m.f.tiers.Seal(ctx, n); err != nil {
 			t.Fatal(err)
 		}
@@ -179,6 +180,31 @@ func (m *storeModel) compact(t *rapid.T) {
 	if _, err := m.f.Compact(ctx, CompactOptions{MinLive: maxMinLive}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// shift brings some blocks into another tier.
+func (m *storeModel) shift(t *rapid.T) {
+	if _, ok := m.f.Cold(); !ok {
+		if err := m.f.AddCold("/" + filepath.Base(m.root) + "/cold"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	to := rapid.SampledFrom([]uint8{tiering.Hot, tiering.Cold, tiering.Cold}).Draw(t, "to")
+	some := byte(rapid.SampledFrom([]int{0x40, 0xa0, 0xff}).Draw(t, "some"))
+	var ids []ID
+	err := m.f.DB().ScanPrefix([]byte{keyBlock}, func(key, _ []byte) error {
+		if key[1] <= some {
+			ids = append(ids, ID(key[1:]))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if moved, err := m.f.Move(ctx, to, ids, MoveOptions{}); err != nil || moved.Unreadable > 0 {
+		t.Fatalf("move: %+v, %v", moved, err)
+	}
+	m.commit(t)
 }
 
 func (m *storeModel) scrub(t *rapid.T) {
@@ -326,7 +352,7 @@ func TestStoreAgainstModel(t *testing.T) {
 			"ingest": m.ingest, "delete": m.delete, "fetch": m.fetch,
 			"hold": m.hold, "letGo": m.letGo, "put": m.put,
 			"hold more": m.hold, "let more go": m.letGo,
-			"commit": m.commit, "sweep": m.sweep, "compact": m.compact, "scrub": m.scrub, "reopen": m.reopen, "crash": m.crash, "failSync": m.failSync,
+			"commit": m.commit, "sweep": m.sweep, "compact": m.compact, "shift": m.shift, "shift back": m.shift, "scrub": m.scrub, "reopen": m.reopen, "crash": m.crash, "failSync": m.failSync,
 			"verify": m.verify,
 		})
 		m.verify(rt)

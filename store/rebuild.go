@@ -133,7 +133,7 @@ func (b *rebuilder) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := b.s.tiers.Sync(); err != nil { // I1
+	if err := b.s.syncAll(); err != nil { // I1
 		return err
 	}
 	b.s.db.Freeze()
@@ -156,6 +156,9 @@ func (b *rebuilder) records(ctx context.Context) error {
 		}
 		return b.record(loc)
 	})
+	if errors.Is(err, ErrUnavailable) {
+		return fmt.Errorf("what is in the cold tier would be lost: %w", err)
+	}
 	if errors.Is(err, tiering.ErrCorrupt) {
 		b.found.Damage = err.Error()
 		err = nil

@@ -56,7 +56,7 @@ func (r *repairer) run(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return r.s.syncAll()
 }
 
 func (r *repairer) scan(ctx context.Context, prefix byte, fn func(key, value []byte) error) error {
@@ -118,10 +118,20 @@ func (r *repairer) eachRecord(ctx context.Context, fn func(loc tiering.Location,
 		fn(loc, h)
 		return ctx.Err()
 	})
-	if errors.Is(err, tiering.ErrCorrupt) {
-		return nil
+	if errors.Is(err, ErrUnavailable) || !errors.Is(err, tiering.ErrCorrupt) {
+		return err
 	}
-	return err
+	return nil
+}
+
+// syncAll makes durable what is in any tier: rows may refer to records that a
+// killed process has left (I1).
+func (s *Store) syncAll() error {
+	err := s.tiers.SyncCold()
+	if errors.Is(err, tiering.ErrNoTier) {
+		err = nil
+	}
+	return errors.Join(err, s.tiers.Sync())
 }
 
 // adopt makes rows of the wanted blocks' records, if these are sound.

@@ -28,6 +28,7 @@ type Scrubbed struct {
 	Total    int64     `json:"total_bytes"`  // to be read, as far as is known
 	Bad      int64     `json:"bad_blocks"`   // found and not healed
 	Healed   int64     `json:"healed_blocks"`
+	Hidden   int64     `json:"unreachable_blocks,omitempty"` // in a cold tier that could not be reached
 	// Segments says what besides blocks is damaged. No bytes are lost by that.
 	Segments []string `json:"damaged_segments,omitempty"`
 }
@@ -153,6 +154,9 @@ func (c *scrubber) segment(ctx context.Context, number uint64) (whole bool, err 
 	if errors.Is(err, tiering.ErrNotFound) {
 		return true, nil // swept meanwhile
 	}
+	if errors.Is(err, ErrUnavailable) {
+		return false, nil // its blocks are counted with others that no list led to
+	}
 	if err != nil {
 		c.cursor.Segments = append(c.cursor.Segments, err.Error())
 		c.s.log.Error("damaged segment", "segment", segmentName(number), "err", err)
@@ -222,6 +226,8 @@ func (c *scrubber) block(ctx context.Context, id ID, e Entry) error {
 	switch {
 	case err == nil:
 		c.s.bad.clear(id)
+	case errors.Is(err, ErrUnavailable):
+		c.cursor.Hidden++
 	case c.healFromRAM(kind, id):
 		c.cursor.Healed++
 	default:

@@ -4,7 +4,8 @@
 //
 // Lock order (an inner lock is taken while holding the outer ones):
 //
-//	Store.upkeep         from copying records to noting it; held over I/O, so that no copy's segment is removed
+//	Store.tierConf       which tiers there are; held over the writing of tiers.json
+//	Store.upkeep         of one tier: from copying records into it to noting that; held over I/O, so that no copy's segment is removed
 //	Store.commitMu       one commit or sweep step at a time; held across fsync by design
 //	  Store.gate         read: every Update; write: the instant of a commit's cut
 //	    Store.names      object rows
@@ -54,6 +55,9 @@ type Options struct {
 	MemTable       int64            // of the database, in bytes; 64 MiB, on a small disk 1/32 of it. Up to three times 1.3 of it are in memory
 	Now            func() time.Time // the clock; time.Now
 	Disk           disk.FS          // the segments' files; nil: those of the operating system
+	ColdDisk       disk.FS          // of the cold tier; nil: as Disk
+	ColdTimeout    time.Duration    // after which an operation of the cold tier is given up; 20 s
+	ColdRetry      time.Duration    // how often a cold tier that is out of reach is looked for; 2 s
 }
 
 func (o *Options) setDefaults() {
@@ -105,9 +109,13 @@ type Store struct {
 	gate        sync.RWMutex
 	names       sync.Mutex
 	participant Participant
-	upkeep      sync.Mutex
+	upkeep      [2]sync.Mutex // by tier
 	scrubbing   sync.Mutex
 	bad         badBlocks
+	tierConf    struct {
+		sync.Mutex
+		file tiersFile
+	}
 
 	puts struct {
 		sync.Mutex
@@ -210,8 +218,12 @@ func (s *Store) open() (err error) {
 	if err != nil {
 		return err
 	}
+	if s.tierConf.file, err = readTiers(s.dir); err != nil {
+		return err
+	}
 	s.tiers, err = tiering.Open(tiering.Options{
 		HotDir:      filepath.Join(s.dir, hotDir),
+		Cold:        s.coldOptions(s.tierConf.file.Cold),
 		SegmentSize: s.conf.SegmentSize,
 		CacheBytes:  s.opts.CacheBytes,
 		Logger:      s.log,

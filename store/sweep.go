@@ -202,14 +202,15 @@ func (s *Store) removeEmptySegments(total *Swept) error {
 // removeIfEmpty removes the sealed segment n when nothing in it is used, unless
 // another sweep has done so.
 func (s *Store) removeIfEmpty(n uint64) (removed bool, err error) {
-	s.upkeep.Lock()
-	defer s.upkeep.Unlock()
+	upkeep := &s.upkeep[tiering.TierOf(n)]
+	upkeep.Lock()
+	defer upkeep.Unlock()
 	if empty, err := s.segmentEmpty(n); err != nil || !empty {
 		return false, err
 	}
 	if err := s.tiers.Remove(n); err != nil {
-		if errors.Is(err, tiering.ErrNotFound) {
-			return false, nil
+		if errors.Is(err, tiering.ErrNotFound) || errors.Is(err, ErrUnavailable) {
+			return false, nil // gone, or for later
 		}
 		return false, err
 	}
@@ -218,7 +219,7 @@ func (s *Store) removeIfEmpty(n uint64) (removed bool, err error) {
 
 // segmentEmpty reports whether no row, committed or pending, points into the
 // sealed segment n. A sealed segment gets no new records, so it stays empty.
-// s.upkeep is held.
+// The tier's upkeep is held.
 func (s *Store) segmentEmpty(n uint64) (bool, error) {
 	s.awaitPuts()
 	s.commitMu.Lock()
@@ -258,6 +259,7 @@ func (s *Store) awaitPuts() {
 // dropStaleSegmentRows removes the rows of segments that are gone: a crash can
 // come between removing a segment and committing that its row is gone.
 func (s *Store) dropStaleSegmentRows() error {
+	hidden := errors.Is(s.tiers.Reach(tiering.Cold), ErrUnavailable)
 	there := make(map[uint64]bool)
 	for _, seg := range s.tiers.Segments() {
 		there[seg.Number] = true
@@ -268,7 +270,7 @@ func (s *Store) dropStaleSegmentRows() error {
 		switch {
 		case err != nil:
 			s.log.Error("a row is damaged; see fsck", "err", err)
-		case there[n]:
+		case there[n], hidden && tiering.TierOf(n) == tiering.Cold:
 		case row.Live == 0:
 			stale = append(stale, n)
 		default:

@@ -13,6 +13,11 @@ var (
 	ErrCorrupt = errors.New("corrupt")
 	// ErrOpen: the segment is not sealed yet.
 	ErrOpen = errors.New("segment is still open")
+	// ErrUnavailable: the cold tier cannot be reached now. Nothing is known to be
+	// lost.
+	ErrUnavailable = errors.New("the cold tier cannot be reached")
+	// ErrNoTier: the store has no such tier.
+	ErrNoTier = errors.New("the store has no such tier")
 	// ErrClosed: the Set is closed.
 	ErrClosed = errors.New("tiers are closed")
 

@@ -16,12 +16,17 @@ import (
 func (s *Set) Read(loc Location) (segment.Header, []byte, error) {
 	buf := buffers.Get().(*[]byte)
 	defer recycle(buf)
-	h, stored, err := s.hot.record(loc, buf)
+	t, err := s.holder(loc.Segment)
 	if err != nil {
-		return h, nil, err
+		return segment.Header{}, nil, err
 	}
-	s.counters.hot.reads.Add(1)
-	s.counters.hot.bytesRead.Add(uint64(loc.Length))
+	h, stored, err := t.record(loc, buf)
+	if err != nil {
+		return h, nil, s.reached(t, err)
+	}
+	c := &s.counters.tiers[t.id]
+	c.reads.Add(1)
+	c.bytesRead.Add(uint64(loc.Length))
 	plain, err := segment.Decompress(h.Codec, nil, stored, int(h.RawLen))
 	if err != nil {
 		return h, nil, &CorruptError{Segment: loc.Segment, Offset: loc.Offset, Reason: "payload", Err: err}
@@ -36,10 +41,14 @@ func (s *Set) Read(loc Location) (segment.Header, []byte, error) {
 // compressed, for moving it elsewhere. Its checksums are checked, its ID is
 // not. The payload is the caller's.
 func (s *Set) Stored(loc Location) (Record, error) {
-	var buf []byte
-	h, stored, err := s.hot.record(loc, &buf)
+	t, err := s.holder(loc.Segment)
 	if err != nil {
 		return Record{}, err
+	}
+	var buf []byte
+	h, stored, err := t.record(loc, &buf)
+	if err != nil {
+		return Record{}, s.reached(t, err)
 	}
 	return Record{ID: h.ID, Kind: h.Kind, Codec: h.Codec, RawLen: h.RawLen, Payload: stored}, nil
 }
@@ -69,7 +78,7 @@ func (t *tier) record(loc Location, buf *[]byte) (segment.Header, []byte, error)
 	bad := func(reason string, err error) (segment.Header, []byte, error) {
 		return segment.Header{}, nil, &CorruptError{Segment: loc.Segment, Offset: loc.Offset, Reason: reason, Err: err}
 	}
-	if loc.Tier != Hot {
+	if loc.Tier != t.id {
 		return segment.Header{}, nil, fmt.Errorf("tier %d: %w", loc.Tier, ErrNotFound)
 	}
 	if loc.Length < segment.HeaderSize || loc.Length > segment.HeaderSize+segment.MaxRaw {
@@ -168,7 +177,8 @@ func (f *flights) land(id [32]byte, call *flight) {
 	}
 }
 
-func (t *tier) scan(fn func(loc Location, h segment.Header) error) error {
+// scan is Scan of one tier. stop: the error is that of fn.
+func (t *tier) scan(fn func(loc Location, h segment.Header) error) (stop bool, err error) {
 	var damage []error
 	for _, info := range t.table.list() {
 		entries, err := t.entries(info.Number)
@@ -179,13 +189,13 @@ func (t *tier) scan(fn func(loc Location, h segment.Header) error) error {
 			damage = append(damage, err)
 		}
 		for _, e := range entries {
-			loc := Location{Tier: Hot, Segment: info.Number, Offset: e.Offset, Length: e.Length()}
+			loc := Location{Tier: t.id, Segment: info.Number, Offset: e.Offset, Length: e.Length()}
 			if err := fn(loc, e.Header); err != nil {
-				return err
+				return true, err
 			}
 		}
 	}
-	return errors.Join(damage...)
+	return false, errors.Join(damage...)
 }
 
 // entries returns a segment's records in order: from memory for an open one,

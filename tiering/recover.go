@@ -11,8 +11,9 @@ import (
 )
 
 // openTier lists a directory, recovers what is open, and starts the workers.
-func openTier(o Options) (*tier, error) {
-	t := &tier{fs: o.FS, dir: o.HotDir, size: o.SegmentSize, log: o.Logger, table: newTable(o.FS, o.HotDir, o.OpenFiles)}
+func openTier(o Options, id uint8, fs disk.FS, dir string) (*tier, error) {
+	t := &tier{fs: fs, id: id, dir: dir, size: o.SegmentSize, lazy: id != Hot, log: o.Logger, table: newTable(fs, id, dir, o.OpenFiles)}
+	t.mu.number = uint64(id) << tierShift
 	t.mu.room.L, t.mu.work.L = &t.mu.Mutex, &t.mu.Mutex
 	t.mu.live, t.mu.lost = map[uint64]*writer{}, map[uint64]error{}
 	if err := t.recover(); err != nil {
@@ -37,7 +38,7 @@ func (t *tier) recover() error {
 	var open []disk.Info
 	for _, f := range files {
 		number, state, ok := segment.ParseName(f.Name)
-		if !ok {
+		if !ok || tierOf(number) != t.id {
 			continue
 		}
 		t.mu.number = max(t.mu.number, number)

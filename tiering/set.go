@@ -24,6 +24,7 @@
 //	row.opening      a segment's file is opened once
 //	  table.mu
 //	flights.mu       reads under way
+//	coldTier.mu      whether the cold tier can be reached
 package tiering
 
 import (
@@ -32,13 +33,28 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/quarxtor/quarxfs/tiering/disk"
 	"github.com/quarxtor/quarxfs/tiering/segment"
 )
 
-// Hot is the Tier of a Location in the hot tier.
-const Hot uint8 = 0
+// The Tiers of a Location.
+const (
+	Hot       uint8 = 0
+	Cold      uint8 = 1
+	tierCount       = 2
+)
+
+// tierShift is where in a segment's number its tier is. So numbers are never
+// the same in two tiers, and those of one can be given while the other cannot
+// be reached.
+const tierShift = 40
+
+// TierOf returns the tier of a segment, by its number.
+func TierOf(number uint64) uint8 { return tierOf(number) }
+
+func tierOf(number uint64) uint8 { return uint8(min(number>>tierShift, 255)) }
 
 // A Location says where a record is. It stays valid until its segment is
 // removed.
@@ -63,6 +79,8 @@ type Record struct {
 type Options struct {
 	// HotDir is the hot tier's directory; it is made if missing.
 	HotDir string
+	// Cold is the cold tier; nil means none.
+	Cold *ColdOptions
 	// SegmentSize is when a segment is full, in bytes; 0 means 64 MiB. A
 	// record that is larger gets a segment of its own.
 	SegmentSize int64
@@ -111,9 +129,11 @@ func (o Options) withDefaults() (Options, error) {
 
 // A Set is the tiers of one store. Any number of goroutines may use it.
 type Set struct {
+	opts     Options
 	log      *slog.Logger
 	verify   func(kind segment.Kind, id [32]byte, plain []byte) bool
 	hot      *tier
+	cold     atomic.Pointer[coldTier]
 	cache    cache
 	flights  flights
 	ahead    prefetcher
@@ -131,8 +151,12 @@ func Open(o Options) (*Set, error) {
 		return nil, err
 	}
 	s := &Set{log: o.Logger, verify: o.Verify}
-	if s.hot, err = openTier(o); err != nil {
+	if s.hot, err = openTier(o, Hot, o.FS, o.HotDir); err != nil {
 		return nil, fmt.Errorf("open hot tier: %w", err)
+	}
+	s.opts = o
+	if o.Cold != nil {
+		s.cold.Store(openCold(o, *o.Cold))
 	}
 	s.cache = newCache(o.CacheBytes)
 	s.flights.calls = map[[32]byte]*flight{}
@@ -150,6 +174,9 @@ func (s *Set) Close() error { return s.close() }
 func (s *Set) shutdown() error {
 	s.ahead.stop()
 	err := s.hot.close()
+	if c := s.cold.Load(); c != nil {
+		err = errors.Join(err, c.close())
+	}
 	s.cache.close()
 	return err
 }
@@ -160,7 +187,15 @@ func (s *Set) shutdown() error {
 //     survives a crash once a Sync that is called later has returned; or
 //  2. it returns an error and the record is not stored. After a failed write the
 //     segment is retired, and the next Append tries a new one.
-func (s *Set) Append(r Record) (Location, error) {
+func (s *Set) Append(r Record) (Location, error) { return s.AppendTo(Hot, r) }
+
+// AppendTo is Append for any tier. What it stores in the cold tier survives a crash
+// once a SyncCold has returned. ErrNoTier; ErrUnavailable.
+func (s *Set) AppendTo(id uint8, r Record) (Location, error) {
+	t, err := s.tier(id)
+	if err != nil {
+		return Location{}, fmt.Errorf("append: %w", err)
+	}
 	h := segment.Header{
 		Kind: r.Kind, Codec: r.Codec, ID: r.ID, RawLen: r.RawLen,
 		StoredLen: uint32(len(r.Payload)), PayloadCRC: segment.Checksum(r.Payload),
@@ -171,17 +206,19 @@ func (s *Set) Append(r Record) (Location, error) {
 	if err := h.Validate(); err != nil {
 		return Location{}, fmt.Errorf("append: %w", err)
 	}
-	loc, err := s.hot.append(h, r.Payload)
+	loc, err := t.append(h, r.Payload)
 	if err != nil {
+		err = s.reached(t, err)
 		id := r.ID // r itself would escape
 		return Location{}, fmt.Errorf("append %x (%d bytes): %w", id[:6], len(r.Payload), err)
 	}
-	s.counters.hot.writes.Add(1)
-	s.counters.hot.bytesWritten.Add(uint64(loc.Length))
+	s.counters.tiers[id].writes.Add(1)
+	s.counters.tiers[id].bytesWritten.Add(uint64(loc.Length))
 	return loc, nil
 }
 
-// Sync makes durable whatever Append returned before the call. When a segment
+// Sync makes durable whatever Append stored in the hot tier before the call.
+// Nobody who commits waits for a cold disk. When a segment
 // cannot be synced it is lost: the operating system may have dropped the bytes
 // that it could not write, so no later Sync can vouch for them. All other
 // segments are synced nevertheless, but this Sync and all later ones return the
@@ -206,15 +243,26 @@ type SegmentInfo struct {
 	Sealed bool
 }
 
-// Segments returns all segments, in order of number.
-func (s *Set) Segments() []SegmentInfo { return s.hot.table.list() }
+// Segments returns all segments, in order of number. Those of a cold tier that
+// cannot be reached are not among them.
+func (s *Set) Segments() []SegmentInfo {
+	list := s.hot.table.list()
+	if t, err := s.tier(Cold); err == nil {
+		list = append(list, t.table.list()...)
+	}
+	return list
+}
 
 // Remove removes a sealed segment and frees its space once reads under way are
 // done. Blocks in RAM stay there. Errors: ErrNotFound; ErrOpen for a segment
 // that is not sealed yet; those of the disk, after which the segment may or may
 // not come back with the next Open.
 func (s *Set) Remove(number uint64) error {
-	if err := s.hot.remove(number); err != nil {
+	t, err := s.holder(number)
+	if err == nil {
+		err = s.reached(t, t.remove(number))
+	}
+	if err != nil {
 		return fmt.Errorf("remove segment %x: %w", number, err)
 	}
 	return nil
@@ -223,10 +271,25 @@ func (s *Set) Remove(number uint64) error {
 // Scan calls fn for every record of every segment, each segment's in order of
 // offset, with its location and header. Payloads are not read: Read does that
 // and checks them. Segments that cannot be read, in whole or part, do not stop
-// the scan: their errors are returned, joined, at the end. An error of fn does,
-// and is returned as it is.
+// the scan: their errors are returned, joined, at the end; ErrUnavailable among
+// them says that a cold tier was left out or broken off. An error of fn does
+// stop it, and is returned as it is.
 func (s *Set) Scan(fn func(loc Location, h segment.Header) error) error {
-	return s.hot.scan(fn)
+	var damage []error
+	for id := range uint8(tierCount) {
+		t, err := s.tier(id)
+		if err == nil {
+			var stop bool
+			if stop, err = t.scan(fn); stop {
+				return err
+			}
+			err = s.reached(t, err)
+		}
+		if err != nil && !errors.Is(err, ErrNoTier) {
+			damage = append(damage, err)
+		}
+	}
+	return errors.Join(damage...)
 }
 
 // Get returns a block's plain bytes, from RAM or from the record at loc. The
@@ -237,7 +300,8 @@ func (s *Set) Scan(fn func(loc Location, h segment.Header) error) error {
 //  3. The record is not that block, or is damaged: ErrCorrupt, as a
 //     *CorruptError.
 //  4. The disk could not be read: its error.
-//  5. The context ended while another goroutine was reading: its error.
+//  5. It is in a cold tier that cannot be reached: ErrUnavailable.
+//  6. The context ended while another goroutine was reading: its error.
 func (s *Set) Get(ctx context.Context, id [32]byte, loc Location) ([]byte, error) {
 	if plain, ok := s.cache.get(id); ok {
 		s.counters.ramHits.Add(1)

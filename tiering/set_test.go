@@ -225,8 +225,10 @@ func TestRemove(t *testing.T) {
 func waitSealed(t testing.TB, s *Set, number uint64) {
 	t.Helper()
 	for range 5000 {
-		if sealed, _ := s.hot.table.isSealed(number); sealed {
-			return
+		if t, err := s.holder(number); err == nil {
+			if sealed, _ := t.table.isSealed(number); sealed {
+				return
+			}
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -4,8 +4,9 @@ import "sync/atomic"
 
 // Stats are counts since Open, and what is held now.
 type Stats struct {
-	RAM RAMStats
-	Hot TierStats
+	RAM  RAMStats
+	Hot  TierStats
+	Cold TierStats
 }
 
 // RAMStats are the RAM cache's. Bytes and Limit count what entries cost besides
@@ -37,7 +38,7 @@ func (s RAMStats) HitRatio() float64 {
 type counters struct {
 	ramHits, ramMisses          atomic.Uint64
 	prefetched, prefetchDropped atomic.Uint64
-	hot                         struct {
+	tiers                       [tierCount]struct {
 		reads, bytesRead, writes, bytesWritten atomic.Uint64
 	}
 }
@@ -52,10 +53,17 @@ func (s *Set) Stats() Stats {
 		Limit: s.cache.limit,
 	}
 	ram.Bytes, ram.Entries = s.cache.usage()
-	hot := TierStats{
-		Reads: c.hot.reads.Load(), BytesRead: c.hot.bytesRead.Load(),
-		Writes: c.hot.writes.Load(), BytesWritten: c.hot.bytesWritten.Load(),
+	return Stats{RAM: ram, Hot: s.tierStats(Hot), Cold: s.tierStats(Cold)}
+}
+
+func (s *Set) tierStats(id uint8) TierStats {
+	c := &s.counters.tiers[id]
+	st := TierStats{
+		Reads: c.reads.Load(), BytesRead: c.bytesRead.Load(),
+		Writes: c.writes.Load(), BytesWritten: c.bytesWritten.Load(),
 	}
-	hot.Bytes, hot.Segments = s.hot.table.totals()
-	return Stats{RAM: ram, Hot: hot}
+	if t, err := s.tier(id); err == nil {
+		st.Bytes, st.Segments = t.table.totals()
+	}
+	return st
 }

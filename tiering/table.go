@@ -50,6 +50,7 @@ type row struct {
 // segments than a process may have files.
 type table struct {
 	fs    disk.FS
+	id    uint8 // of the tier
 	dir   string
 	limit int
 	mu    struct {
@@ -60,8 +61,8 @@ type table struct {
 	}
 }
 
-func newTable(fs disk.FS, dir string, limit int) *table {
-	t := &table{fs: fs, dir: dir, limit: limit}
+func newTable(fs disk.FS, id uint8, dir string, limit int) *table {
+	t := &table{fs: fs, id: id, dir: dir, limit: limit}
 	t.mu.rows = map[uint64]*row{}
 	return t
 }
@@ -255,7 +256,7 @@ func (t *table) list() []SegmentInfo {
 	t.mu.RLock()
 	infos := make([]SegmentInfo, 0, len(t.mu.rows))
 	for _, r := range t.mu.rows {
-		infos = append(infos, SegmentInfo{Tier: Hot, Number: r.number, Bytes: r.bytes.Load(), Sealed: r.sealed})
+		infos = append(infos, SegmentInfo{Tier: t.id, Number: r.number, Bytes: r.bytes.Load(), Sealed: r.sealed})
 	}
 	t.mu.RUnlock()
 	slices.SortFunc(infos, func(a, b SegmentInfo) int { return cmp.Compare(a.Number, b.Number) })

@@ -3,6 +3,7 @@ package tiering
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"slices"
@@ -28,8 +29,10 @@ const (
 // A tier is one directory of segments.
 type tier struct {
 	fs    disk.FS
+	id    uint8 // Hot or Cold
 	dir   string
 	size  int64 // at which a segment is full
+	lazy  bool  // no segment is made before somebody waits for one
 	log   *slog.Logger
 	table *table
 	done  sync.WaitGroup // the workers
@@ -90,7 +93,7 @@ func (t *tier) append(h segment.Header, payload []byte) (Location, error) {
 	if err != nil {
 		return Location{}, err
 	}
-	return Location{Tier: Hot, Segment: w.number, Offset: offset, Length: h.Length()}, nil
+	return Location{Tier: t.id, Segment: w.number, Offset: offset, Length: h.Length()}, nil
 }
 
 // headers has room for record headers: one on the stack would escape through
@@ -250,13 +253,18 @@ func (t *tier) remove(number uint64) error {
 		return ErrOpen
 	}
 	trash := t.table.path(number, segment.Trash)
-	if err := t.fs.Rename(t.table.path(number, segment.Sealed), trash); err != nil {
+	err := t.fs.Rename(t.table.path(number, segment.Sealed), trash)
+	// A rename that was given up may have been done later all the same.
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if !t.table.drop(number) {
 		return ErrNotFound
 	}
-	return t.fs.Remove(trash)
+	if err := t.fs.Remove(trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // close ends the workers, syncs, and gives back the space that was reserved
@@ -286,6 +294,21 @@ func (t *tier) close() error {
 		}
 	}
 	return err
+}
+
+// abandon ends the workers and lets all files go, with no I/O on them but
+// closing: what was appended and not synced may be lost.
+func (t *tier) abandon() {
+	t.mu.Lock()
+	t.mu.closing, t.mu.stopping = true, true
+	t.mu.room.Broadcast()
+	t.mu.work.Broadcast()
+	t.mu.Unlock()
+	t.done.Wait()
+	t.table.closeAll()
+	for _, w := range t.mu.live {
+		w.handle.release()
+	}
 }
 
 // trim leaves an open segment as large as its records, and no empty one.

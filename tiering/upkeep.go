@@ -18,10 +18,15 @@ type Placed struct {
 // segment's list of them is damaged, it returns those that are whole, and an error
 // besides. ErrNotFound: there is no such segment.
 func (s *Set) Records(number uint64) ([]Placed, error) {
-	entries, err := s.hot.entries(number)
+	t, err := s.holder(number)
+	if err != nil {
+		return nil, fmt.Errorf("records of segment %x: %w", number, err)
+	}
+	entries, err := t.entries(number)
+	err = s.reached(t, err)
 	list := make([]Placed, len(entries))
 	for i, e := range entries {
-		list[i] = Placed{Location{Tier: Hot, Segment: number, Offset: e.Offset, Length: e.Length()}, e.Header}
+		list[i] = Placed{Location{Tier: t.id, Segment: number, Offset: e.Offset, Length: e.Length()}, e.Header}
 	}
 	if err != nil {
 		err = fmt.Errorf("records of segment %x: %w", number, err)
@@ -29,9 +34,13 @@ func (s *Set) Records(number uint64) ([]Placed, error) {
 	return list, err
 }
 
-// Active returns the segment that is appended to, if there is one with records.
-func (s *Set) Active() (number uint64, ok bool) {
-	t := s.hot
+// Active returns the segment of a tier that is appended to, if there is one with
+// records.
+func (s *Set) Active(id uint8) (number uint64, ok bool) {
+	t, err := s.tier(id)
+	if err != nil {
+		return 0, false
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	w := t.mu.active
@@ -44,7 +53,10 @@ func (s *Set) Active() (number uint64, ok bool) {
 // Seal seals a segment before it is full, and returns when it is sealed; later
 // appends go elsewhere. If it cannot be sealed now, the next Open does it.
 func (s *Set) Seal(ctx context.Context, number uint64) error {
-	t := s.hot
+	t, err := s.holder(number)
+	if err != nil {
+		return fmt.Errorf("seal segment %x: %w", number, err)
+	}
 	t.mu.Lock()
 	if w := t.mu.live[number]; w != nil && w.end > segment.FileHeaderSize {
 		t.retire(w)

@@ -42,7 +42,7 @@ func (t *tier) pickAhead() func() {
 		return nil
 	}
 	// After a failure there is no use in trying until somebody asks.
-	if t.mu.next == nil && (t.mu.failure == nil || t.mu.waiting > 0) {
+	if t.mu.next == nil && (t.mu.failure == nil && !t.lazy || t.mu.waiting > 0) {
 		return t.makeNext
 	}
 	w := t.mu.active

@@ -150,6 +150,18 @@ func (d *Disk) Crash(rng *rand.Rand) *Disk {
 	return image
 }
 
+// Copy returns a disk that has all that a program sees on this one, durably.
+func (d *Disk) Copy() *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	image := New()
+	for path, node := range d.names {
+		copied := &inode{data: slices.Clone(node.data), durable: slices.Clone(node.data)}
+		image.names[path], image.durable[path] = copied, copied
+	}
+	return image
+}
+
 func (c change) apply(names map[string]*inode) {
 	if c.from != "" {
 		if c.to != "" && names[c.from] == nil {

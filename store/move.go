@@ -1,0 +1,166 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/quarxtor/quarxfs/tiering"
+)
+
+// A Moved says what a move between tiers did, or has done so far.
+type Moved struct {
+	Blocks     int64 `json:"blocks"`
+	From       int64 `json:"from_bytes"` // of their records before
+	To         int64 `json:"to_bytes"`   // and after
+	Segments   int64 `json:"segments"`   // that this emptied and removed
+	Skipped    int64 `json:"skipped"`    // blocks that changed meanwhile, or are there already
+	Unreadable int64 `json:"unreadable"` // blocks that could not be read and stay
+	Todo       int64 `json:"todo_bytes"` // of records still to be moved, as far as is known
+}
+
+// MoveOptions say how blocks are moved between tiers.
+type MoveOptions struct {
+	Rate     int64       // most bytes of records read a second; 0: no limit
+	Progress func(Moved) // if set, called now and then
+}
+
+// Move brings data blocks into another tier, in the order given: what is read
+// together should be given together. Vertices and blocks that are there already
+// are passed over. It works in batches, and in each
+//
+//  1. reads the blocks and checks them (I2),
+//  2. appends copies in the other tier, as zstd in the cold one,
+//  3. syncs them if they are in the cold tier, which no commit does (I1),
+//  4. notes that the blocks are there; the next commit makes that durable,
+//  5. and after this commit removes segments in which nothing is left.
+//
+// A crash leaves each block where it was before 4 or where it is after; copies
+// that nothing points at are bytes of a segment that a compaction takes. Writers
+// go on meanwhile. Errors: ErrNoTier; ErrUnavailable: the cold tier went
+// away, and what was not noted stays where it was; ErrFull; those of the disks.
+func (s *Store) Move(ctx context.Context, to uint8, ids []ID, o MoveOptions) (Moved, error) {
+	m := s.newMover(to, o)
+	err := m.move(ctx, ids)
+	if err == nil {
+		err = m.settle()
+	}
+	return m.sum, err
+}
+
+// A mover moves blocks into one tier.
+type mover struct {
+	s           *Store
+	to          uint8
+	o           MoveOptions
+	pace        *pacer
+	sum         Moved
+	uncommitted int64
+}
+
+func (s *Store) newMover(to uint8, o MoveOptions) *mover {
+	return &mover{s: s, to: to, o: o, pace: newPacer(o.Rate)}
+}
+
+func (m *mover) move(ctx context.Context, ids []ID) error {
+	var batch []tiering.Placed
+	size := int64(0)
+	for _, id := range ids {
+		e, err := m.s.Lookup(id)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if err != nil || e.Kind != tiering.Data || e.Loc.Tier == m.to || e.isGhost() {
+			m.sum.Skipped++
+			continue
+		}
+		batch = append(batch, tiering.Placed{Location: e.Loc, Header: tiering.Header{ID: id, Kind: e.Kind}})
+		if size += e.Stored(); size >= compactBatch {
+			if err := m.batch(ctx, batch, size); err != nil {
+				return err
+			}
+			batch, size = batch[:0], 0
+		}
+	}
+	return m.batch(ctx, batch, size)
+}
+
+// batch moves some blocks of so many bytes.
+func (m *mover) batch(ctx context.Context, batch []tiering.Placed, size int64) error {
+	if err := ctx.Err(); err != nil || len(batch) == 0 {
+		return err
+	}
+	if err := m.copy(batch); err != nil {
+		return fmt.Errorf("move to the %s tier: %w", tierName(m.to), err)
+	}
+	m.sum.Todo = max(0, m.sum.Todo-size)
+	if m.uncommitted += size; m.uncommitted >= compactCommit {
+		if err := m.settle(); err != nil {
+			return err
+		}
+	}
+	if m.o.Progress != nil {
+		m.o.Progress(m.sum)
+	}
+	return m.pace.wait(ctx, size)
+}
+
+// settle commits what was noted and gives back what it emptied.
+func (m *mover) settle() error {
+	if m.uncommitted == 0 {
+		return nil
+	}
+	m.uncommitted = 0
+	var swept Swept
+	err := m.s.removeEmptySegments(&swept)
+	m.sum.Segments += swept.Segments
+	return err
+}
+
+func (m *mover) copy(batch []tiering.Placed) error {
+	s := m.s
+	if m.to == tiering.Hot {
+		size := int64(0)
+		for _, p := range batch {
+			size += int64(p.Location.Length)
+		}
+		if err := s.db.Admit(size); err != nil {
+			return err
+		}
+	}
+	// A segment with copies that are not yet noted would seem empty.
+	s.upkeep[m.to].Lock()
+	defer s.upkeep[m.to].Unlock()
+	moves := make([]move, 0, len(batch))
+	var from, to int64
+	for _, p := range batch {
+		_, plain, err := s.tiers.Read(p.Location)
+		if errors.Is(err, tiering.ErrCorrupt) || errors.Is(err, tiering.ErrNotFound) {
+			// It may have moved since it was looked up. Else it is the reader's or the
+			// scrub's to report.
+			m.sum.Unreadable++
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		codec, loc, err := s.appendTo(m.to, p.Kind, p.ID, plain)
+		if err != nil {
+			return err
+		}
+		moves = append(moves, move{p.ID, relocation{from: p.Location, to: place{loc, codec}}})
+		from += int64(p.Location.Length)
+		to += int64(loc.Length)
+	}
+	if m.to == tiering.Cold {
+		if err := s.tiers.SyncCold(); err != nil { // I1
+			return err
+		}
+	}
+	noted, err := s.relocate(moves)
+	m.sum.Blocks += noted
+	m.sum.Skipped += int64(len(moves)) - noted
+	m.sum.From += from
+	m.sum.To += to
+	return err
+}

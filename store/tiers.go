@@ -1,0 +1,232 @@
+package store
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/quarxtor/quarxfs/tiering"
+	"github.com/quarxtor/quarxfs/tiering/disk"
+)
+
+// tiersName is the file that says which tiers a store has besides the hot one.
+// It is no row of the database: a rebuild has to know them when that is lost.
+// docs/format/tiers.md describes it.
+const tiersName = "tiers.json"
+
+// A ColdTier is where a store's cold tier is.
+type ColdTier struct {
+	ID    string    `json:"id"` // 32 hex digits, also in the directory itself
+	Dir   string    `json:"dir"`
+	Added time.Time `json:"added"`
+}
+
+// tiersFile is the content of tiers.json. CRC is made like the superblock's.
+type tiersFile struct {
+	Magic   string    `json:"magic"`
+	Version int       `json:"version"`
+	Cold    *ColdTier `json:"cold"` // nil: none
+	CRC     string    `json:"crc32c"`
+}
+
+const (
+	tiersMagic   = "quarxfs tiers"
+	tiersVersion = 1
+	tiersMost    = 1 << 16 // bytes of the file
+)
+
+func (f tiersFile) sum() string {
+	f.CRC = ""
+	b, err := json.Marshal(f)
+	if err != nil {
+		return "unencodable"
+	}
+	return fmt.Sprintf("%08x", crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+func (f tiersFile) encode() ([]byte, error) {
+	f.Magic, f.Version = tiersMagic, tiersVersion
+	f.CRC = f.sum()
+	b, err := json.MarshalIndent(f, "", "  ")
+	return append(b, '\n'), err
+}
+
+// decodeTiers: ErrNewer, ErrDamaged.
+func decodeTiers(b []byte) (tiersFile, error) {
+	var f tiersFile
+	if len(b) > tiersMost {
+		return f, fmt.Errorf("%w: %s has %d bytes", ErrDamaged, tiersName, len(b))
+	}
+	if err := json.Unmarshal(b, &f); err != nil || f.Magic != tiersMagic {
+		return f, fmt.Errorf("%w: %s is not a list of tiers (%v)", ErrDamaged, tiersName, err)
+	}
+	if f.Version > tiersVersion {
+		return f, fmt.Errorf("%w: %s has version %d, and this program reads up to %d", ErrNewer, tiersName, f.Version, tiersVersion)
+	}
+	if f.Version < 1 || f.CRC != f.sum() {
+		return f, fmt.Errorf("%w: %s does not match its checksum", ErrDamaged, tiersName)
+	}
+	if c := f.Cold; c != nil {
+		if id, err := hex.DecodeString(c.ID); err != nil || len(id) != 16 || !filepath.IsAbs(c.Dir) {
+			return f, fmt.Errorf("%w: %s: cold tier %q at %q", ErrDamaged, tiersName, c.ID, c.Dir)
+		}
+	}
+	return f, nil
+}
+
+// readTiers returns what tiers.json says; without the file there are no other
+// tiers.
+func readTiers(dir string) (tiersFile, error) {
+	b, err := os.ReadFile(filepath.Join(dir, tiersName))
+	if errors.Is(err, os.ErrNotExist) {
+		return tiersFile{}, nil
+	}
+	if err != nil {
+		return tiersFile{}, err
+	}
+	return decodeTiers(b)
+}
+
+// writeTiers replaces tiers.json durably. The caller holds tierConf.
+func (s *Store) writeTiers(f tiersFile) error {
+	b, err := f.encode()
+	if err == nil {
+		err = writeDurably(filepath.Join(s.dir, tiersName), b)
+	}
+	if err != nil {
+		return err
+	}
+	s.tierConf.file = f
+	return nil
+}
+
+// coldOptions are for tiering; nil: there is no cold tier.
+func (s *Store) coldOptions(c *ColdTier) *tiering.ColdOptions {
+	if c == nil {
+		return nil
+	}
+	return &tiering.ColdOptions{Dir: c.Dir, ID: c.ID, Timeout: s.opts.ColdTimeout, Retry: s.opts.ColdRetry, FS: s.opts.ColdDisk}
+}
+
+func (s *Store) coldFS() disk.FS {
+	switch {
+	case s.opts.ColdDisk != nil:
+		return s.opts.ColdDisk
+	case s.opts.Disk != nil:
+		return s.opts.Disk
+	}
+	return disk.OS()
+}
+
+// AddCold makes the directory the store's cold tier; it must be missing or
+// empty, and should be on another disk. ErrHasTier: there is a cold tier
+// already; ErrNotEmpty; ErrConfig.
+func (s *Store) AddCold(dir string) error {
+	s.tierConf.Lock()
+	defer s.tierConf.Unlock()
+	if c := s.tierConf.file.Cold; c != nil {
+		return fmt.Errorf("add cold tier %s: %w: the store has the cold tier %s", dir, ErrHasTier, c.Dir)
+	}
+	if !filepath.IsAbs(dir) {
+		return fmt.Errorf("add cold tier %s: %w: give a path that starts with /", dir, ErrConfig)
+	}
+	dir = filepath.Clean(dir)
+	if within(s.dir, dir) {
+		return fmt.Errorf("add cold tier %s: %w: it is inside the store's own directory", dir, ErrConfig)
+	}
+	var id [16]byte
+	rand.Read(id[:])
+	cold := &ColdTier{ID: hex.EncodeToString(id[:]), Dir: dir, Added: s.opts.Now().UTC()}
+	if err := tiering.MakeCold(s.coldFS(), dir, cold.ID); err != nil {
+		if errors.Is(err, os.ErrExist) {
+			err = fmt.Errorf("%w: %v", ErrNotEmpty, err)
+		}
+		return fmt.Errorf("add cold tier: %w", err)
+	}
+	if err := s.tiers.AddCold(*s.coldOptions(cold)); err != nil {
+		return fmt.Errorf("add cold tier %s: %w", dir, err)
+	}
+	// Nothing is moved before this is durable: the mover takes tierConf first.
+	f := s.tierConf.file
+	f.Cold = cold
+	if err := s.writeTiers(f); err != nil {
+		return fmt.Errorf("add cold tier %s: %w", dir, errors.Join(err, s.tiers.DropCold()))
+	}
+	return nil
+}
+
+// within reports whether path is dir or below it.
+func within(dir, path string) bool {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return false
+	}
+	rel, err := filepath.Rel(abs, path)
+	return err == nil && filepath.IsLocal(rel)
+}
+
+// RemoveCold takes the cold tier out of the store, and its marker out of its
+// directory. ErrNoTier; ErrHasTier: there are blocks in it, see Drain.
+func (s *Store) RemoveCold() error {
+	s.tierConf.Lock()
+	defer s.tierConf.Unlock()
+	cold := s.tierConf.file.Cold
+	if cold == nil {
+		return fmt.Errorf("remove cold tier: %w", ErrNoTier)
+	}
+	var sw Swept
+	if err := s.removeEmptySegments(&sw); err != nil {
+		return fmt.Errorf("remove cold tier: %w", err)
+	}
+	use, err := s.tierUse()
+	if err != nil {
+		return err
+	}
+	if live := use[tiering.Cold].live; live > 0 {
+		return fmt.Errorf("remove cold tier %s: %w: %d bytes of the store's blocks are in it", cold.Dir, ErrHasTier, live)
+	}
+	if err := s.tiers.Reach(tiering.Cold); err != nil {
+		return fmt.Errorf("remove cold tier %s: %w", cold.Dir, err)
+	}
+	f := s.tierConf.file
+	f.Cold = nil
+	if err := s.writeTiers(f); err != nil {
+		return fmt.Errorf("remove cold tier: %w", err)
+	}
+	err = s.tiers.DropCold()
+	return errors.Join(err, tiering.UnmakeCold(s.coldFS(), cold.Dir, cold.ID))
+}
+
+// Cold returns the cold tier; ok is false when there is none.
+func (s *Store) Cold() (c ColdTier, ok bool) {
+	s.tierConf.Lock()
+	defer s.tierConf.Unlock()
+	if s.tierConf.file.Cold == nil {
+		return c, false
+	}
+	return *s.tierConf.file.Cold, true
+}
+
+// tierUse is what the rows of segments add up to, by tier.
+type tierUse struct{ live, segments int64 }
+
+func (s *Store) tierUse() (use [2]tierUse, err error) {
+	err = s.db.ScanPrefix([]byte{keySegment}, func(key, value []byte) error {
+		n, row, err := decodeSegmentKeyRow(key, value)
+		if err != nil {
+			return nil // the check's to report
+		}
+		if t := tiering.TierOf(n); int(t) < len(use) {
+			use[t].live += row.Live
+			use[t].segments++
+		}
+		return nil
+	})
+	return use, err
+}

@@ -1,0 +1,345 @@
+package tiering
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/quarxtor/quarxfs/tiering/disk"
+)
+
+// ColdOptions say where a cold tier is.
+type ColdOptions struct {
+	Dir string
+	// ID is what MakeCold has written into Dir.
+	ID string
+	// Timeout is how long an operation may take before the tier counts as out
+	// of reach; 0 means 20 s. Syncs may take four times that.
+	Timeout time.Duration
+	// Retry is how often a tier that is out of reach is looked for; 0 means 2 s.
+	Retry time.Duration
+	// FS; nil means that of the hot tier.
+	FS disk.FS
+}
+
+const (
+	defaultTimeout = 20 * time.Second
+	defaultRetry   = 2 * time.Second
+)
+
+// A coldTier is a tier that comes and goes: its directory may be on a disk that
+// is unplugged, or that hangs.
+//
+//	in reach (tier set) -> out of reach    [lose, when the marker does not read]
+//	out of reach        -> in reach        [find: idle, marker reads, recovered]
+//
+// Coming back is an Open like the first. It waits until no operation of before
+// is under way any more, so that none can write into what was recovered.
+type coldTier struct {
+	opts Options
+	cold ColdOptions
+	log  *slog.Logger
+	quit chan struct{}
+	lost chan struct{} // has room for one
+	done sync.WaitGroup
+	mu   struct {
+		sync.Mutex
+		tier  *tier  // nil: out of reach
+		old   *tier  // the one before, still to be let go
+		guard *guard // of tier or old
+		err   error  // why it is out of reach
+	}
+}
+
+// openCold never fails: a tier that cannot be reached may come.
+func openCold(o Options, cold ColdOptions) *coldTier {
+	if cold.FS == nil {
+		cold.FS = o.FS
+	}
+	if cold.Timeout == 0 {
+		cold.Timeout = defaultTimeout
+	}
+	if cold.Retry == 0 {
+		cold.Retry = defaultRetry
+	}
+	c := &coldTier{opts: o, cold: cold, log: o.Logger, quit: make(chan struct{}), lost: make(chan struct{}, 1)}
+	if err := c.find(); err != nil {
+		c.log.Error("the cold tier cannot be reached; what is there cannot be read until it comes back", "dir", cold.Dir, "err", err)
+	}
+	c.done.Go(c.watch)
+	return c
+}
+
+func (c *coldTier) get() (*tier, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.tier == nil {
+		return nil, c.mu.err
+	}
+	return c.mu.tier, nil
+}
+
+// find opens the tier, if all that was under way before has ended.
+func (c *coldTier) find() error {
+	c.mu.Lock()
+	old, g := c.mu.old, c.mu.guard
+	c.mu.old = nil
+	c.mu.Unlock()
+	if old != nil {
+		old.abandon()
+	}
+	if g != nil && !g.idle() {
+		return g.reason()
+	}
+	g = newGuard(c.cold.FS, c.cold.Timeout)
+	var t *tier
+	err := checkMarker(g, c.cold.Dir, c.cold.ID)
+	if err == nil {
+		t, err = openTier(c.opts, Cold, g, c.cold.Dir)
+	}
+	if err != nil && !errors.Is(err, ErrUnavailable) {
+		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if err != nil {
+		g.close(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.mu.tier, c.mu.guard, c.mu.err = t, g, err
+	return err
+}
+
+// watch brings the tier back when it is lost.
+func (c *coldTier) watch() {
+	retry := time.NewTicker(c.cold.Retry)
+	defer retry.Stop()
+	for {
+		select {
+		case <-c.quit:
+			return
+		case <-c.lost:
+		case <-retry.C:
+		}
+		if _, err := c.get(); err == nil {
+			continue
+		}
+		if err := c.find(); err == nil {
+			c.log.Info("the cold tier is back", "dir", c.cold.Dir)
+		}
+	}
+}
+
+// judge returns the error of an operation on t, having found out whether it is
+// the operation's own or the tier has gone.
+func (c *coldTier) judge(t *tier, err error) error {
+	if err == nil || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrOpen) || errors.Is(err, ErrClosed) {
+		return err
+	}
+	c.mu.Lock()
+	g, now := c.mu.guard, c.mu.tier == t
+	c.mu.Unlock()
+	if !now {
+		return fmt.Errorf("%w: %v", ErrUnavailable, err)
+	}
+	why := g.reason()
+	if why == nil {
+		if why = checkMarker(g, c.cold.Dir, c.cold.ID); why == nil {
+			return err
+		}
+	}
+	c.lose(t, why)
+	return fmt.Errorf("%w: %v", ErrUnavailable, err)
+}
+
+// lose takes the tier out of use.
+func (c *coldTier) lose(t *tier, why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.tier != t {
+		return
+	}
+	c.mu.guard.close(why)
+	c.mu.tier, c.mu.old, c.mu.err = nil, t, c.mu.guard.reason()
+	c.log.Error("the cold tier is out of reach", "dir", c.cold.Dir, "err", why)
+	select {
+	case c.lost <- struct{}{}:
+	default:
+	}
+}
+
+func (c *coldTier) close() error {
+	close(c.quit)
+	c.done.Wait()
+	c.mu.Lock()
+	t, old := c.mu.tier, c.mu.old
+	c.mu.tier, c.mu.old, c.mu.err = nil, nil, ErrClosed
+	c.mu.Unlock()
+	if old != nil {
+		old.abandon()
+	}
+	if t == nil {
+		return nil
+	}
+	// What a move needed was synced before the move was noted, so a tier that
+	// goes now takes nothing with it.
+	if err := t.close(); err != nil {
+		c.log.Warn("the cold tier did not close well; the next opening recovers it", "err", err)
+	}
+	return nil
+}
+
+// markerName is the file that tells a tier's directory from the empty one that
+// is left where its disk was mounted, and from another store's.
+const markerName = "quarxfs-tier"
+
+const markerMost = 256
+
+func marker(id string) string { return "quarxfs cold tier, version 1\n" + id + "\n" }
+
+// MakeCold makes dir, which must be empty or missing, the cold tier with the given ID: 32
+// hex digits. fs.ErrExist: there is something in it.
+func MakeCold(d disk.FS, dir, id string) error {
+	if err := d.MkdirAll(dir); err != nil {
+		return err
+	}
+	files, err := d.List(dir)
+	if err != nil {
+		return err
+	}
+	if len(files) > 0 {
+		return fmt.Errorf("%s has files in it, such as %s: %w", dir, files[0].Name, fs.ErrExist)
+	}
+	f, err := d.Create(filepath.Join(dir, markerName))
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt([]byte(marker(id)), 0)
+	if err == nil {
+		err = f.Datasync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err == nil {
+		err = d.SyncDir(dir)
+	}
+	if err == nil {
+		err = d.SyncDir(filepath.Dir(filepath.Clean(dir)))
+	}
+	return err
+}
+
+// UnmakeCold removes what MakeCold has made, but not the directory.
+func UnmakeCold(d disk.FS, dir, id string) error {
+	if err := checkMarker(d, dir, id); err != nil {
+		return err
+	}
+	if err := d.Remove(filepath.Join(dir, markerName)); err != nil {
+		return err
+	}
+	return d.SyncDir(dir)
+}
+
+// checkMarker reports whether dir is the tier id.
+func checkMarker(d disk.FS, dir, id string) error {
+	f, err := d.Open(filepath.Join(dir, markerName))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	size, err := f.Size()
+	if err != nil {
+		return err
+	}
+	if size > markerMost {
+		return fmt.Errorf("%s: %d bytes are no marker of a tier", filepath.Join(dir, markerName), size)
+	}
+	text := make([]byte, size)
+	if _, err := f.ReadAt(text, 0); err != nil {
+		return err
+	}
+	if string(text) != marker(id) {
+		first, rest, _ := strings.Cut(string(text), "\n")
+		return fmt.Errorf("%s: it says %q, %q, and not tier %s", filepath.Join(dir, markerName), first, strings.TrimSpace(rest), id)
+	}
+	return nil
+}
+
+// tier returns a tier: ErrNoTier, ErrUnavailable.
+func (s *Set) tier(id uint8) (*tier, error) {
+	switch c := s.cold.Load(); {
+	case id == Hot:
+		return s.hot, nil
+	case id == Cold && c != nil:
+		return c.get()
+	}
+	return nil, fmt.Errorf("tier %d: %w", id, ErrNoTier)
+}
+
+// holder returns the tier that a segment is in. ErrNotFound: no tier could have
+// it.
+func (s *Set) holder(number uint64) (*tier, error) {
+	t, err := s.tier(tierOf(number))
+	if errors.Is(err, ErrNoTier) {
+		err = fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	return t, err
+}
+
+// reached returns the error of an operation on t, which is ErrUnavailable if t
+// turns out to be out of reach.
+func (s *Set) reached(t *tier, err error) error {
+	c := s.cold.Load()
+	if err == nil || t.id == Hot || c == nil {
+		return err
+	}
+	return c.judge(t, err)
+}
+
+// Reach says whether a tier can be used: nil, ErrNoTier or ErrUnavailable with
+// the reason.
+func (s *Set) Reach(id uint8) error {
+	_, err := s.tier(id)
+	return err
+}
+
+// AddCold adds a cold tier to a Set that has none. The error says why it cannot
+// be reached; then it is not added.
+func (s *Set) AddCold(cold ColdOptions) error {
+	c := openCold(s.opts, cold)
+	if _, err := c.get(); err != nil {
+		return errors.Join(err, c.close())
+	}
+	if !s.cold.CompareAndSwap(nil, c) {
+		return errors.Join(errors.New("there is a cold tier already"), c.close())
+	}
+	return nil
+}
+
+// DropCold takes the cold tier out of the Set. The caller knows that nothing refers
+// to it.
+func (s *Set) DropCold() error {
+	c := s.cold.Swap(nil)
+	if c == nil {
+		return ErrNoTier
+	}
+	return c.close()
+}
+
+// SyncCold makes durable what AppendTo has stored in the cold tier before the
+// call. When it fails, none of what was stored since the last success may be relied
+// on, and later calls do not vouch for it.
+func (s *Set) SyncCold() error {
+	t, err := s.tier(Cold)
+	if err != nil {
+		return err
+	}
+	err = t.sync()
+	t.forsake(t.lost())
+	return s.reached(t, err)
+}
