@@ -30,6 +30,10 @@ var kinds = []struct {
 	{"corrupt", store.ErrCorrupt, http.StatusInternalServerError},
 	{"locked", store.ErrLocked, http.StatusConflict},
 	{"full", store.ErrFull, http.StatusInsufficientStorage},
+	{"no_tier", store.ErrNoTier, http.StatusNotFound},
+	{"has_tier", store.ErrHasTier, http.StatusConflict},
+	{"not_empty", store.ErrNotEmpty, http.StatusConflict},
+	{"unavailable", store.ErrUnavailable, http.StatusServiceUnavailable},
 	{"canceled", context.Canceled, 499},
 }
 

@@ -41,6 +41,7 @@ type Node interface {
 	Snapshots
 	Graph
 	Upkeep
+	Tiers
 }
 
 // A Graph is a node's hash-graph.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"github.com/quarxtor/quarxfs/tiering"
 )
@@ -163,4 +164,113 @@ func (m *mover) copy(batch []tiering.Placed) error {
 	m.sum.From += from
 	m.sum.To += to
 	return err
+}
+
+// Drain moves all that is in the cold tier back to the hot one, in the order in
+// which it lies there. Errors: as Move's.
+func (s *Store) Drain(ctx context.Context, o MoveOptions) (Moved, error) {
+	if err := s.tiers.Reach(tiering.Cold); err != nil {
+		return Moved{}, fmt.Errorf("drain the cold tier: %w", err)
+	}
+	m := s.newMover(tiering.Hot, o)
+	if err := s.Commit(); err != nil {
+		return m.sum, err
+	}
+	use, err := s.tierUse()
+	if err != nil {
+		return m.sum, err
+	}
+	m.sum.Todo = use[tiering.Cold].live
+	for _, seg := range s.tiers.Segments() {
+		if seg.Tier != tiering.Cold {
+			continue
+		}
+		records, err := s.tiers.Records(seg.Number)
+		if errors.Is(err, tiering.ErrNotFound) {
+			continue // it was empty, and the sweep was here
+		}
+		if err != nil && !errors.Is(err, tiering.ErrCorrupt) {
+			return m.sum, err
+		}
+		var ids []ID
+		for _, r := range records {
+			e, err := s.Lookup(r.ID)
+			if err == nil && e.Loc == r.Location {
+				ids = append(ids, r.ID)
+			}
+		}
+		if err := m.move(ctx, ids); err != nil {
+			return m.sum, err
+		}
+	}
+	return m.sum, m.settle()
+}
+
+// A MovePlan says what a Move of some blocks would do, and what not and why.
+type MovePlan struct {
+	Blocks   int64 `json:"blocks"`   // that would be moved
+	Bytes    int64 `json:"bytes"`    // of their records
+	There    int64 `json:"there"`    // blocks that are in that tier already
+	Vertices int64 `json:"vertices"` // stay in the hot tier, whatever is asked
+	Missing  int64 `json:"missing"`  // blocks that the store has lost
+}
+
+// PlanMove says what Move would do.
+func (s *Store) PlanMove(to uint8, ids []ID) (p MovePlan, err error) {
+	if err := s.tiers.Reach(to); err != nil {
+		return p, err
+	}
+	for _, id := range ids {
+		e, err := s.Lookup(id)
+		switch {
+		case err != nil && !errors.Is(err, ErrNotFound):
+			return p, err
+		case err != nil || e.isGhost():
+			p.Missing++
+		case e.Kind != tiering.Data:
+			p.Vertices++
+		case e.Loc.Tier == to:
+			p.There++
+		default:
+			p.Blocks++
+			p.Bytes += e.Stored()
+		}
+	}
+	return p, nil
+}
+
+// A TierState is what a tier holds now.
+type TierState struct {
+	Tier
+	Dir   string `json:"dir"`
+	Live  int64  `json:"live_bytes"`      // of records in use, as of the last commit
+	Fault string `json:"fault,omitempty"` // why it cannot be reached
+}
+
+// TierStates returns the tiers on disk, the hot one first.
+func (s *Store) TierStates() ([]TierState, error) {
+	use, err := s.tierUse()
+	if err != nil {
+		return nil, err
+	}
+	t := s.tiers.Stats()
+	list := []TierState{{Tier: tierStats(tiering.Hot, t.Hot), Dir: filepath.Join(s.dir, hotDir), Live: use[tiering.Hot].live}}
+	if c, ok := s.Cold(); ok {
+		st := TierState{Tier: tierStats(tiering.Cold, t.Cold), Dir: c.Dir, Live: use[tiering.Cold].live}
+		if err := s.tiers.Reach(tiering.Cold); err != nil {
+			st.Fault = err.Error()
+		}
+		list = append(list, st)
+	}
+	return list, nil
+}
+
+// ParseTier returns the tier of a name: hot or cold. ErrConfig.
+func ParseTier(name string) (uint8, error) {
+	for _, t := range []uint8{tiering.Hot, tiering.Cold} {
+		if tierName(t) == name {
+			return t, nil
+		}
+	}
+	return 0, fmt.Errorf("tier %q: choose hot or cold: %w", name, ErrConfig)
 }

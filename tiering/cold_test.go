@@ -191,9 +191,8 @@ func TestMakeColdWantsAnEmptyDirectory(t *testing.T) {
 // A hanging disk lets no read end while it hangs.
 type hanging struct {
 	disk.FS
-	mu    sync.Mutex
-	gate  chan struct{} // nil: not hanging
-	stuck int
+	mu   sync.Mutex
+	gate chan struct{} // nil: not hanging
 }
 
 func (h *hanging) hang() {

@@ -48,6 +48,7 @@ var exits = []struct {
 	{14, "scrub or fsck found damage", []error{errDamage}},
 	{15, "simulate: not all could be read", []error{errLeftOut}},
 	{16, "the name or path is taken, or the snapshot is held", []error{store.ErrNameTaken, store.ErrHeld}},
+	{17, "the store has no such tier, or it is in use or out of reach", []error{store.ErrNoTier, store.ErrHasTier, store.ErrUnavailable}},
 	{130, "interrupted", []error{context.Canceled}},
 }
 
@@ -97,6 +98,7 @@ var advice = []struct {
 	{store.ErrExists, "mount it, or choose another directory"},
 	{store.ErrNotEmpty, "choose an empty or a new directory"},
 	{store.ErrAmbiguous, "give more digits"},
+	{store.ErrUnavailable, "connect or mount the cold tier's disk; see quarxfs tier status"},
 	{store.ErrNameTaken, "choose another name, or remove that one first"},
 	{store.ErrHeld, "let go of it with quarxfs snapshot release"},
 }

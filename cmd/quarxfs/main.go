@@ -65,7 +65,7 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 	add("past", newSnapshot())
 	add("look", newStats(), newListFiles(), newListBlocks(), newDu(), newGraph(), newSimulate())
 	add("object", newPut(), newGet(), newRemove(), newObjects())
-	add("upkeep", newGC(), newScrub(), newFsck(), newRebuild())
+	add("upkeep", newGC(), newScrub(), newFsck(), newRebuild(), newTier())
 	cmd.AddCommand(newVersion(), newFlushHelper())
 	return cmd
 }

@@ -107,6 +107,9 @@ func (r scrubReport) print(w io.Writer) error {
 	}
 	_, err := fmt.Fprintf(w, "%s blocks, %s read%s: %s bad, %s healed\n",
 		humanize.Comma(r.Blocks), size(r.Bytes), resumed, humanize.Comma(int64(len(r.Damaged))), humanize.Comma(r.Healed))
+	if r.Hidden > 0 {
+		fmt.Fprintf(w, "%s blocks are in the cold tier, which is out of reach: they were not checked\n", humanize.Comma(r.Hidden))
+	}
 	for _, s := range r.Segments {
 		fmt.Fprintln(w, s)
 	}

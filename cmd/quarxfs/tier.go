@@ -1,0 +1,230 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+func newTier() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "tier",
+		Short: "Keep what is rarely read on another disk",
+		Long: `A store has a hot tier, in its own directory, and may have a cold tier: a directory on
+another disk. New blocks are hot. What you demote is packed densely with zstd in the
+cold tier and read from there; names, attributes and the graph stay hot. Equal blocks
+are there once whatever tier they are in, so a block that a demoted file shares with
+others is cold for all of them.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	for _, c := range []*cobra.Command{
+		newTierAdd(), newTierRemove(), newTierList(), newTierStatus(), newTierMove("demote", "cold"), newTierMove("promote", "hot"), newTierDrain(),
+	} {
+		c.Args = usageArgs(c.Args)
+		cmd.AddCommand(c)
+	}
+	return cmd
+}
+
+// onlyCold refuses to manage any other tier.
+func onlyCold(name string) error {
+	if name != "cold" {
+		return fmt.Errorf("%w: tier %q: only the cold tier comes and goes", errUsage, name)
+	}
+	return nil
+}
+
+func newTierAdd() *cobra.Command {
+	return &cobra.Command{
+		Use:   "add STORE cold DIR",
+		Short: "Make a directory the store's cold tier",
+		Long: `Makes DIR, which must be empty or missing and should be on another disk, the store's
+cold tier. A small file in it, quarxfs-tier, tells it from an empty mountpoint: while
+that cannot be read the tier counts as out of reach, and what is in it gives EIO.`,
+		Args: cobra.ExactArgs(3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := onlyCold(args[1]); err != nil {
+				return err
+			}
+			dir, err := filepath.Abs(args[2])
+			if err != nil {
+				return err
+			}
+			return onStore(cmd, args, func(n remote.Node) error { return n.AddCold(cmd.Context(), dir) })
+		},
+	}
+}
+
+func newTierRemove() *cobra.Command {
+	return &cobra.Command{
+		Use:   "remove STORE cold",
+		Short: "Take the cold tier out of use; drain it before",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := onlyCold(args[1]); err != nil {
+				return err
+			}
+			return onStore(cmd, args, func(n remote.Node) error { return n.RemoveCold(cmd.Context()) })
+		},
+	}
+}
+
+func newTierList() *cobra.Command {
+	return newTierShow("list", "List a store's tiers", func(w io.Writer, list []store.TierState) error {
+		t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignLeft)
+		t.AppendHeader(table.Row{"Tier", "State", "Directory"})
+		for _, s := range list {
+			t.AppendRow(table.Row{s.Name, reach(s), printable(s.Dir)})
+		}
+		return printTable(w, t)
+	})
+}
+
+func newTierStatus() *cobra.Command {
+	return newTierShow("status", "Show what a store's tiers hold and what they did", func(w io.Writer, list []store.TierState) error {
+		t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight)
+		t.AppendHeader(table.Row{"Tier", "State", "In use", "On disk", "Segments", "Reads", "Read", "Writes", "Written"})
+		for _, s := range list {
+			t.AppendRow(table.Row{s.Name, reach(s), size(s.Live), size(s.Bytes), humanize.Comma(int64(s.Segments)),
+				humanize.Comma(int64(s.Reads)), size(int64(s.BytesRead)), humanize.Comma(int64(s.Writes)), size(int64(s.BytesWritten))})
+		}
+		if err := printTable(w, t); err != nil {
+			return err
+		}
+		for _, s := range list {
+			if s.Fault != "" {
+				fmt.Fprintf(w, "%s: %s\n", s.Name, printable(s.Fault))
+			}
+		}
+		return nil
+	})
+}
+
+func reach(s store.TierState) string {
+	if s.Fault != "" {
+		return "out of reach"
+	}
+	return "in reach"
+}
+
+func printTable(w io.Writer, t table.Writer) error {
+	var b strings.Builder
+	finish(&b, t)
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func newTierShow(use, short string, show func(io.Writer, []store.TierState) error) *cobra.Command {
+	asJSON := false
+	cmd := &cobra.Command{
+		Use:   use + " [STORE]",
+		Short: short,
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args, func(n remote.Node) error {
+				list, err := n.Tiers(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return printJSON(cmd.OutOrStdout(), list)
+				}
+				return show(cmd.OutOrStdout(), list)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+type tierMoveOptions struct {
+	remote.ShiftRequest
+	rate byteSize
+	json bool
+}
+
+func newTierMove(verb, to string) *cobra.Command {
+	o := &tierMoveOptions{ShiftRequest: remote.ShiftRequest{To: to}}
+	cmd := &cobra.Command{
+		Use:   verb + " STORE PATH...",
+		Short: fmt.Sprintf("Move files' blocks into the %s tier", to),
+		Long: fmt.Sprintf(`Moves the blocks of files, and of all files in directories, into the %s tier. PATH starts
+at the root of the mount. A crash at any moment leaves each block in one tier or the other.`, to),
+		Example: fmt.Sprintf("  quarxfs tier %s /mnt images/2023 --dry-run", verb),
+		Args:    cobra.MinimumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, p := range args[1:] {
+				o.Paths = append(o.Paths, strings.Trim(p, "/"))
+			}
+			return o.run(cmd, args)
+		},
+	}
+	o.flags(cmd)
+	cmd.Flags().BoolVarP(&o.DryRun, "dry-run", "n", false, "only tell what would be moved")
+	return cmd
+}
+
+func newTierDrain() *cobra.Command {
+	o := &tierMoveOptions{ShiftRequest: remote.ShiftRequest{To: "hot", Drain: true}}
+	cmd := &cobra.Command{
+		Use:   "drain STORE cold",
+		Short: "Bring all that is in the cold tier back",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := onlyCold(args[1]); err != nil {
+				return err
+			}
+			return o.run(cmd, args)
+		},
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+func (o *tierMoveOptions) flags(cmd *cobra.Command) {
+	cmd.Flags().Var(&o.rate, "rate", "most bytes read a second, such as 20MiB; 0: no limit")
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+}
+
+func (o *tierMoveOptions) run(cmd *cobra.Command, args []string) error {
+	o.Rate = int64(o.rate)
+	line := newProgress(cmd.ErrOrStderr(), o.json)
+	var last remote.Shift
+	err := onFlushedStore(cmd, args, func(n remote.Node) error {
+		return n.Shift(cmd.Context(), o.ShiftRequest, func(s remote.Shift) error {
+			last = s
+			line.show("moved %s", size(s.Moved.From))
+			return nil
+		})
+	})
+	line.clear()
+	if err != nil {
+		return err
+	}
+	out := cmd.OutOrStdout()
+	if o.json {
+		return printJSON(out, last)
+	}
+	p, m := last.Plan, last.Moved
+	if o.DryRun {
+		fmt.Fprintf(out, "would move %s blocks, %s; %s are in the %s tier already", humanize.Comma(p.Blocks), size(p.Bytes), humanize.Comma(p.There), o.To)
+		fmt.Fprintf(out, ", %s vertices stay hot, %s are lost\n", humanize.Comma(p.Vertices), humanize.Comma(p.Missing))
+		return nil
+	}
+	fmt.Fprintf(out, "%s blocks moved to the %s tier: %s became %s; %s segments removed\n",
+		humanize.Comma(m.Blocks), o.To, size(m.From), size(m.To), humanize.Comma(m.Segments))
+	if m.Unreadable > 0 {
+		fmt.Fprintf(out, "%s blocks cannot be read and stay where they are; see quarxfs scrub\n", humanize.Comma(m.Unreadable))
+	}
+	return nil
+}

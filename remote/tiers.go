@@ -1,0 +1,233 @@
+package remote
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+
+	"github.com/quarxtor/quarxfs/graph/export"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// Tiers says where a store's bytes are, and moves them.
+type Tiers interface {
+	// Tiers returns the tiers on disk, the hot one first.
+	Tiers(ctx context.Context) ([]store.TierState, error)
+	// AddCold makes a directory of the node's machine the cold tier.
+	// store.ErrHasTier, store.ErrNotEmpty, store.ErrConfig.
+	AddCold(ctx context.Context, dir string) error
+	// RemoveCold takes the empty cold tier out of use. store.ErrNoTier,
+	// store.ErrHasTier.
+	RemoveCold(ctx context.Context) error
+	// Shift moves files' blocks into a tier. It calls fn now and then with how
+	// far it is, and last with the result. store.ErrNoTier,
+	// store.ErrUnavailable, store.ErrNotFound, store.ErrFull.
+	Shift(ctx context.Context, r ShiftRequest, fn func(Shift) error) error
+}
+
+// A ShiftRequest says what to move.
+type ShiftRequest struct {
+	To     string   // hot or cold
+	Paths  []string // in the live filesystem, files or directories with all below; "" is the root
+	Drain  bool     // all that is in the cold tier, and no paths; To is hot
+	Rate   int64    // most bytes read a second; 0: no limit
+	DryRun bool     // only tell what would be done
+}
+
+// A Shift is what a move did, or has done so far, or would do.
+type Shift struct {
+	Plan  store.MovePlan `json:"plan"` // zero for a drain
+	Moved store.Moved    `json:"moved"`
+	Done  bool           `json:"done"`
+}
+
+// Check reports a request that makes no sense. ErrRequest; store.ErrConfig.
+func (r ShiftRequest) Check() error {
+	if r.Drain != (len(r.Paths) == 0) || r.Drain && (r.To != "hot" || r.DryRun) || r.Rate < 0 {
+		return fmt.Errorf("%w: give paths to move, or drain to the hot tier", ErrRequest)
+	}
+	_, err := store.ParseTier(r.To)
+	return err
+}
+
+// Tiers implements Tiers.
+func (l *Local) Tiers(context.Context) ([]store.TierState, error) { return l.store.TierStates() }
+
+// AddCold implements Tiers.
+func (l *Local) AddCold(_ context.Context, dir string) error { return l.store.AddCold(dir) }
+
+// RemoveCold implements Tiers.
+func (l *Local) RemoveCold(context.Context) error { return l.store.RemoveCold() }
+
+// Shift implements Tiers.
+func (l *Local) Shift(ctx context.Context, r ShiftRequest, fn func(Shift) error) error {
+	if err := r.Check(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var sh Shift
+	o := store.MoveOptions{Rate: r.Rate, Progress: func(m store.Moved) {
+		sh.Moved = m
+		if err := fn(sh); err != nil {
+			cancel(err)
+		}
+	}}
+	var err error
+	if r.Drain {
+		sh.Moved, err = l.store.Drain(ctx, o)
+	} else {
+		err = l.shiftPaths(ctx, r, o, &sh)
+	}
+	if err != nil {
+		return err
+	}
+	sh.Done = true
+	return fn(sh)
+}
+
+func (l *Local) shiftPaths(ctx context.Context, r ShiftRequest, o store.MoveOptions, sh *Shift) error {
+	to, err := store.ParseTier(r.To)
+	if err != nil {
+		return err
+	}
+	if l.env.Live == nil {
+		return errNoFiles
+	}
+	if err := l.store.Commit(); err != nil { // what was just written has no blocks before
+		return err
+	}
+	b := below{l: l, seen: make(map[store.ID]bool)}
+	for _, path := range r.Paths {
+		f, err := l.env.Live.LiveFile(ctx, path)
+		if err == nil {
+			err = b.file(ctx, f)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	if sh.Plan, err = l.store.PlanMove(to, b.ids); err != nil || r.DryRun {
+		return err
+	}
+	sh.Moved, err = l.store.Move(ctx, to, b.ids, o)
+	return err
+}
+
+// below collects the blocks of files, each once, those of one file together: 64
+// bytes of memory for each.
+type below struct {
+	l    *Local
+	seen map[store.ID]bool
+	ids  []store.ID
+}
+
+func (b *below) file(ctx context.Context, f export.LiveFile) error {
+	var inside []export.LiveFile
+	err := b.l.env.Live.LiveEdges(ctx, f, func(e export.LiveEdge) error {
+		if e.File != nil {
+			inside = append(inside, *e.File)
+			return nil
+		}
+		return b.block(ctx, e.Block)
+	})
+	for _, child := range inside {
+		if err == nil {
+			err = b.file(ctx, child)
+		}
+	}
+	return err
+}
+
+// block adds a block, or those below a vertex that a file or directory was
+// cloned from.
+func (b *below) block(ctx context.Context, id store.ID) error {
+	if b.seen[id] {
+		return nil
+	}
+	b.seen[id] = true
+	b.ids = append(b.ids, id)
+	e, err := b.l.store.Lookup(id)
+	if err != nil || e.Kind == store.KindData {
+		return nil // what is lost is counted by the plan
+	}
+	plain, err := b.l.store.Get(ctx, id)
+	if err != nil {
+		return err
+	}
+	links, err := store.Links(plain)
+	for _, child := range links {
+		if err == nil {
+			err = b.block(ctx, child)
+		}
+	}
+	return err
+}
+
+// Tiers implements Tiers.
+func (c *Client) Tiers(ctx context.Context) (list []store.TierState, err error) {
+	err = c.call(ctx, http.MethodGet, "/v1/tiers", nil, &list)
+	return list, err
+}
+
+// AddCold implements Tiers.
+func (c *Client) AddCold(ctx context.Context, dir string) error {
+	var none struct{}
+	return c.call(ctx, http.MethodPut, withQuery("/v1/tiers/cold", url.Values{"dir": {dir}}), nil, &none)
+}
+
+// RemoveCold implements Tiers.
+func (c *Client) RemoveCold(ctx context.Context) error {
+	var none struct{}
+	return c.call(ctx, http.MethodDelete, "/v1/tiers/cold", nil, &none)
+}
+
+// Shift implements Tiers.
+func (c *Client) Shift(ctx context.Context, r ShiftRequest, fn func(Shift) error) error {
+	q := url.Values{"to": {r.To}}
+	if len(r.Paths) > 0 {
+		q["path"] = r.Paths
+	}
+	setNumber(q, "rate", r.Rate)
+	if r.Drain {
+		q.Set("drain", "true")
+	}
+	if r.DryRun {
+		q.Set("dry_run", "true")
+	}
+	return receiveUpkeep(ctx, c, withQuery("/v1/tiers/shift", q), fn)
+}
+
+// tierRoutes are for the store's owner only: they name directories of the
+// machine.
+func tierRoutes(mux *http.ServeMux, s *server) {
+	mux.HandleFunc("GET /v1/tiers", func(w http.ResponseWriter, r *http.Request) {
+		list, err := s.node.Tiers(r.Context())
+		s.answer(w, r, list, err)
+	})
+	mux.HandleFunc("PUT /v1/tiers/cold", func(w http.ResponseWriter, r *http.Request) {
+		s.answer(w, r, struct{}{}, s.node.AddCold(r.Context(), r.URL.Query().Get("dir")))
+	})
+	mux.HandleFunc("DELETE /v1/tiers/cold", func(w http.ResponseWriter, r *http.Request) {
+		s.answer(w, r, struct{}{}, s.node.RemoveCold(r.Context()))
+	})
+	mux.HandleFunc("POST /v1/tiers/shift", s.shift)
+}
+
+func (s *server) shift(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	err := onlyKnown(q, "to", "path", "rate", "drain", "dry_run")
+	o := ShiftRequest{To: q.Get("to"), Paths: q["path"], Drain: q.Get("drain") == "true", DryRun: q.Get("dry_run") == "true"}
+	if err == nil {
+		o.Rate, err = number(q, "rate")
+	}
+	if err == nil {
+		err = o.Check()
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	sendStream(s, w, r, func(fn func(Shift) error) error { return s.node.Shift(r.Context(), o, fn) })
+}

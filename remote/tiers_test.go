@@ -1,0 +1,55 @@
+package remote_test
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+func TestTiers(t *testing.T) {
+	eachNodeBehind(t, remote.ControlHandler, func(t *testing.T, n remote.Node) {
+		ctx := context.Background()
+		none := func(remote.Shift) error { return nil }
+		if err := n.RemoveCold(ctx); !errors.Is(err, store.ErrNoTier) {
+			t.Errorf("remove no tier: %v", err)
+		}
+		if err := n.Shift(ctx, remote.ShiftRequest{To: "hot", Drain: true}, none); !errors.Is(err, store.ErrNoTier) {
+			t.Errorf("drain no tier: %v", err)
+		}
+		for _, bad := range []remote.ShiftRequest{{To: "warm", Paths: []string{"a"}}, {To: "cold"}, {To: "cold", Drain: true}, {To: "hot", Drain: true, Paths: []string{"a"}}} {
+			if err := n.Shift(ctx, bad, none); !errors.Is(err, remote.ErrRequest) && !errors.Is(err, store.ErrConfig) {
+				t.Errorf("%+v: %v", bad, err)
+			}
+		}
+		if err := n.AddCold(ctx, "not/absolute"); !errors.Is(err, store.ErrConfig) {
+			t.Errorf("a relative directory: %v", err)
+		}
+		dir := filepath.Join(t.TempDir(), "cold")
+		if err := n.AddCold(ctx, dir); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.AddCold(ctx, dir+"2"); !errors.Is(err, store.ErrHasTier) {
+			t.Errorf("a second cold tier: %v", err)
+		}
+		if _, err := n.Put(ctx, "a", strings.NewReader(strings.Repeat("some text ", 1000))); err != nil {
+			t.Fatal(err)
+		}
+		list, err := n.Tiers(ctx)
+		if err != nil || len(list) != 2 || list[0].Name != "hot" || list[0].Live == 0 || list[1].Name != "cold" || list[1].Dir != dir || list[1].Fault != "" {
+			t.Errorf("tiers: %+v, %v", list, err)
+		}
+		var last remote.Shift
+		err = n.Shift(ctx, remote.ShiftRequest{To: "hot", Drain: true}, func(s remote.Shift) error { last = s; return nil })
+		if err != nil || !last.Done || last.Moved.Blocks != 0 {
+			t.Errorf("drain: %+v, %v", last, err)
+		}
+		if err := n.RemoveCold(ctx); err != nil {
+			t.Errorf("remove: %v", err)
+		}
+	})
+}
