@@ -3,11 +3,11 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -56,18 +56,23 @@ func (b *blockRun) reach(ctx context.Context, size int, r *report) (err error) {
 			b.size += int(n)
 		}
 	}
-	start, from := time.Now(), b.size
+	s, from := subject{r, "blocks", size}, b.size
+	if size > from {
+		err = s.took("fill, with commits", "us", size-from, func() error { return b.fillTo(ctx, size) })
+	}
+	if err != nil {
+		return errors.Join(err, b.st.Close())
+	}
+	return s.once("close", b.st.Close)
+}
+
+func (b *blockRun) fillTo(ctx context.Context, size int) error {
 	for b.size < size {
-		if ctx.Err() != nil {
-			_ = b.st.Close()
-			return ctx.Err()
-		}
-		if err := b.fill(min(fillBatch, size-b.size)); err != nil {
+		if err := errors.Join(ctx.Err(), b.fill(min(fillBatch, size-b.size))); err != nil {
 			return err
 		}
 	}
-	r.add(row{"blocks", size, "fill, with commits", time.Since(start).Seconds() * 1e6 / float64(size-from), "us", 0})
-	return subject{r, "blocks", size}.once("close", b.st.Close)
+	return nil
 }
 
 // fill puts, refers to and commits the next n blocks.
@@ -133,16 +138,22 @@ func (b *blockRun) measure(s subject) (err error) {
 		}
 	}()
 	s.memory("after open")
-	for _, name := range []string{name, "warm", "warm again"} {
-		if err := b.checks(s, name); err != nil {
+	if cold {
+		if err := b.checks(s, "cold"); err != nil {
 			return err
 		}
+	}
+	if err := warm(filepath.Join(b.dir, "db")); err != nil {
+		return err
+	}
+	if err := b.checks(s, "warm"); err != nil {
+		return err
 	}
 	if err := b.writes(s); err != nil {
 		return err
 	}
 	s.memory("in use")
-	s.add(row{s.of, s.size, "database on disk, a block", float64(sizeOf(filepath.Join(b.dir, "db"))) / float64(b.size), "B", 0})
+	s.add(row{s.of, s.size, "database on disk, a block", float64(sizeOf(filepath.Join(b.dir, "db"))) / float64(b.size), "B", 0, 0})
 	return nil
 }
 

@@ -3,10 +3,11 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"syscall"
-	"time"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/volume"
@@ -93,21 +94,24 @@ func (f *fileRun) reach(ctx context.Context, size int, r *report) error {
 	if err := f.open(); err != nil {
 		return err
 	}
-	start, from := time.Now(), f.size
+	s, from := subject{r, "files", size}, f.size
+	err := s.took("fill, with commits", "us", max(1, size-from), func() error { return f.fillTo(ctx, size) })
+	if err != nil {
+		return errors.Join(err, f.close())
+	}
+	return s.once("close", f.close)
+}
+
+func (f *fileRun) fillTo(ctx context.Context, size int) error {
 	for f.size < size {
 		if f.size%1000 == 0 && ctx.Err() != nil {
-			_ = f.close()
 			return ctx.Err()
 		}
 		if err := f.add(); err != nil {
 			return err
 		}
 	}
-	if err := f.v.Sync(); err != nil {
-		return err
-	}
-	r.add(row{"files", size, "fill, with commits", time.Since(start).Seconds() * 1e6 / float64(size-from), "us", 0})
-	return subject{r, "files", size}.once("close", f.close)
+	return f.v.Sync()
 }
 
 func (f *fileRun) measure(s subject) (err error) {
@@ -125,6 +129,9 @@ func (f *fileRun) measure(s subject) (err error) {
 		if err := f.reads(s, name); err != nil {
 			return err
 		}
+		if err := warm(filepath.Join(f.dir, "db")); err != nil {
+			return err
+		}
 	}
 	if err := f.changes(s); err != nil {
 		return err
@@ -136,7 +143,7 @@ func (f *fileRun) measure(s subject) (err error) {
 }
 
 func (f *fileRun) reads(s subject, name string) error {
-	ops := min(f.o.ops, f.size)
+	ops := f.o.ops
 	inos := make([]meta.Ino, ops)
 	err := s.each("lookup of a random file, "+name, ops, func(i int) error {
 		k := f.rand.IntN(f.size)
@@ -165,7 +172,7 @@ func (f *fileRun) reads(s subject, name string) error {
 }
 
 func (f *fileRun) changes(s subject) error {
-	ops := min(f.o.ops, f.size)
+	ops := f.o.ops
 	if err := s.each("create", ops, func(int) error { return f.add() }); err != nil {
 		return err
 	}
@@ -186,22 +193,19 @@ func (f *fileRun) changes(s subject) error {
 // list goes over a directory, as far as the operations to be measured.
 func (f *fileRun) list(s subject) error {
 	n := 0
-	start := time.Now()
-	for _, d := range f.dirs {
-		if n >= f.o.ops {
-			break
+	return s.took("list an entry, with its stat", "us", f.o.ops, func() error {
+		for _, d := range f.dirs {
+			err := f.v.ReadDir(d, 0, func(e volume.Entry) bool {
+				n++
+				_, err := f.v.Peek(e.Ino)
+				return err == nil && n < f.o.ops
+			})
+			if err != nil || n >= f.o.ops {
+				return err
+			}
 		}
-		err := f.v.ReadDir(d, 0, func(e volume.Entry) bool {
-			n++
-			_, err := f.v.Peek(e.Ino)
-			return err == nil && n < f.o.ops
-		})
-		if err != nil {
-			return err
-		}
-	}
-	s.add(row{s.of, s.size, "list an entry, with its stat", float64(time.Since(start).Microseconds()) / float64(n), "us", 0})
-	return nil
+		return nil
+	})
 }
 
 // known has the kernel know every file.
@@ -220,6 +224,6 @@ func (f *fileRun) known(s subject) error {
 		}
 	}
 	s.memory("knowing all")
-	s.add(row{s.of, s.size, "heap for a file known", float64(readMemory().heap-before) / float64(n), "B", 0})
+	s.add(row{s.of, s.size, "heap for a file known", float64(readMemory().heap-before) / float64(n), "B", 0, 0})
 	return nil
 }

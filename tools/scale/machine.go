@@ -2,15 +2,45 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // diskReads returns the bytes that this process has had read from disks.
 func diskReads() int64 { return procField("/proc/self/io", "read_bytes:") }
+
+// cpuTime returns the CPU time that this process has used.
+func cpuTime() time.Duration {
+	var u unix.Rusage
+	_ = unix.Getrusage(unix.RUSAGE_SELF, &u) // cannot fail
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// warm reads all files in a directory, so that they are in the page cache.
+func warm(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		f, err := os.Open(name)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		_, err = io.Copy(io.Discard, f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // procField reads a number of a file with a name and a number in each line; 0
 // if it is not there.

@@ -154,6 +154,7 @@ type row struct {
 	What  string  `json:"what"`
 	Value float64 `json:"value"`
 	Unit  string  `json:"unit"`
+	CPU   float64 `json:"cpu_us_per_op"`
 	Reads float64 `json:"bytes_read_per_op"`
 }
 
@@ -167,9 +168,12 @@ func (r *report) add(w row) {
 		_ = json.NewEncoder(r.out).Encode(w)
 		return
 	}
-	fmt.Fprintf(r.out, "%-7s %10d  %-28s %12.2f %-8s", w.Of, w.Size, w.What, w.Value, w.Unit)
+	fmt.Fprintf(r.out, "%-7s %10d  %-34s %10.2f %-4s", w.Of, w.Size, w.What, w.Value, w.Unit)
+	if w.CPU > 0 {
+		fmt.Fprintf(r.out, "  cpu %.2f us", w.CPU)
+	}
 	if w.Reads >= 1 {
-		fmt.Fprintf(r.out, " reads %.0f B", w.Reads)
+		fmt.Fprintf(r.out, "  reads %.0f B", w.Reads)
 	}
 	fmt.Fprintln(r.out)
 }
@@ -181,31 +185,40 @@ type subject struct {
 	size int
 }
 
-// each reports what one of n calls of fn takes.
+// each reports what one of n calls of fn takes: time, CPU of the whole process,
+// bytes read from disks.
 func (s subject) each(what string, n int, fn func(i int) error) error {
-	before, start := diskReads(), time.Now()
-	for i := range n {
-		if err := fn(i); err != nil {
-			return fmt.Errorf("%s: %w", what, err)
+	return s.took(what, "us", n, func() error {
+		for i := range n {
+			if err := fn(i); err != nil {
+				return fmt.Errorf("%s: %w", what, err)
+			}
 		}
-	}
-	took := time.Since(start)
-	s.add(row{s.of, s.size, what, float64(took.Nanoseconds()) / 1e3 / float64(n), "us", float64(diskReads()-before) / float64(n)})
-	return nil
+		return nil
+	})
 }
 
 // once reports what fn takes.
-func (s subject) once(what string, fn func() error) error {
-	before, start := diskReads(), time.Now()
+func (s subject) once(what string, fn func() error) error { return s.took(what, "ms", 1, fn) }
+
+func (s subject) took(what, unit string, n int, fn func() error) error {
+	reads, cpu, start := diskReads(), cpuTime(), time.Now()
 	err := fn()
-	s.add(row{s.of, s.size, what, time.Since(start).Seconds() * 1e3, "ms", float64(diskReads() - before)})
+	took := float64(time.Since(start).Nanoseconds()) / 1e3 / float64(n)
+	if unit == "ms" {
+		took /= 1e3
+	}
+	s.add(row{
+		s.of, s.size, what, took, unit,
+		float64((cpuTime() - cpu).Nanoseconds()) / 1e3 / float64(n), float64(diskReads()-reads) / float64(n),
+	})
 	return err
 }
 
 func (s subject) memory(when string) {
 	debug.FreeOSMemory()
 	m := readMemory()
-	s.add(row{s.of, s.size, "memory " + when + ": heap", float64(m.heap) / (1 << 20), "MiB", 0})
-	s.add(row{s.of, s.size, "memory " + when + ": anonymous", float64(m.anon) / (1 << 20), "MiB", 0})
-	s.add(row{s.of, s.size, "memory " + when + ": mapped", float64(m.file) / (1 << 20), "MiB", 0})
+	s.add(row{s.of, s.size, "memory " + when + ": heap", float64(m.heap) / (1 << 20), "MiB", 0, 0})
+	s.add(row{s.of, s.size, "memory " + when + ": anonymous", float64(m.anon) / (1 << 20), "MiB", 0, 0})
+	s.add(row{s.of, s.size, "memory " + when + ": mapped", float64(m.file) / (1 << 20), "MiB", 0, 0})
 }
