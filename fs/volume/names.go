@@ -201,9 +201,7 @@ func (v *Volume) publish(d *node, name string, n *node) {
 	v.cache.Lock()
 	defer v.cache.Unlock()
 	v.cache.nodes[n.ino] = n
-	if len(v.cache.nodes) > v.opts.Nodes {
-		v.evict()
-	}
+	v.bound()
 }
 
 // Link gives an inode another name.

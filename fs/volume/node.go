@@ -171,10 +171,19 @@ func (v *Volume) insert(n *node, evictions uint64) (*node, bool) {
 	}
 	n.users.Add(1)
 	v.cache.nodes[n.ino] = n
-	if len(v.cache.nodes) > v.opts.Nodes {
-		v.evict()
-	}
+	v.bound()
 	return n, true
+}
+
+// bound evicts nodes when there are too many. When few can be dropped, because
+// they wait for a commit, it tries again when there are some more, and not at
+// each new node. v.cache is held.
+func (v *Volume) bound() {
+	if len(v.cache.nodes) <= max(v.opts.Nodes, v.cache.retry) {
+		return
+	}
+	v.evict()
+	v.cache.retry = len(v.cache.nodes) + v.opts.Nodes/64
 }
 
 // evict drops a share of the nodes that nobody uses and that hold nothing the

@@ -61,6 +61,7 @@ type Volume struct {
 		sync.Mutex
 		nodes     map[meta.Ino]*node
 		evictions uint64
+		retry     int // no eviction below so many nodes
 	}
 	names struct { // directories whose names are in memory
 		sync.Mutex

@@ -48,7 +48,11 @@ func warmTables(names []string) {
 	wg.Wait()
 }
 
-// warmTable reads a table's index.
+// lastBlock is what the last block of a table mostly takes at most.
+const lastBlock = 8 << 10
+
+// warmTable reads a table's index and its last block, which has the greatest
+// key: that is what Badger looks at when it opens a table.
 func warmTable(name string, buf []byte) error {
 	f, err := os.Open(name)
 	if err != nil {
@@ -64,7 +68,7 @@ func warmTable(name string, buf []byte) error {
 		return err
 	}
 	from, to, err := indexOf(f, info.Size())
-	for at := from; err == nil && at < to; at += int64(len(buf)) {
+	for at := max(0, from-lastBlock); err == nil && at < to; at += int64(len(buf)) {
 		_, err = f.ReadAt(buf[:min(int64(len(buf)), to-at)], at)
 	}
 	return err
