@@ -239,8 +239,9 @@ func (a *body) part(b *body) {
 
 // A quadtree holds bodies by place. Nodes are in one slice; 0 is the root.
 type quadtree struct {
-	nodes []quad
-	box   square
+	nodes  []quad
+	box    square
+	visits int // of quads by force
 }
 
 // A quad is a square with one body, or four quads. Its mass is the number of
@@ -332,6 +333,7 @@ func (q *quadtree) force(p point) (fx, fy float64) {
 		v := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
 		n := &q.nodes[v.at]
+		q.visits++
 		dx, dy := p.x-n.x, p.y-n.y
 		d2 := dx*dx + dy*dy
 		if !n.leaf && v.size*v.size >= opening*opening*d2 {
