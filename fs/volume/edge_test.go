@@ -123,21 +123,37 @@ func TestStagedGoWhenFolded(t *testing.T) {
 	}
 }
 
-// TestSyncAfterClose: what is written to a detached mount after the last commit
-// is not acknowledged.
-func TestSyncAfterClose(t *testing.T) {
+// TestUseAfterClose: programs may go on with a detached mount after the volume's
+// last commit. What they sync is there, and what they make is whole: an inode
+// without the counter of inodes would have its number given out again.
+func TestUseAfterClose(t *testing.T) {
 	r := newRig(t, filepath.Join(t.TempDir(), "store"), smallCDC(), tiny())
 	ino := mustCreate(t, r.v, meta.Root, "f", 0o100644)
 	if err := r.v.Close(); err != nil {
 		t.Fatal(err)
 	}
 	mustWrite(t, r.v, ino, 0, []byte("late"))
-	if err := r.v.Sync(); !errors.Is(err, syscall.EIO) {
-		t.Errorf("sync: %v", err)
-	}
+	mustSync(t, r.v)
+	late := mustCreate(t, r.v, meta.Root, "late", 0o100644)
+	mustWrite(t, r.v, late, 0, []byte("later"))
 	if err := r.st.Close(); err != nil {
-		t.Error(err)
+		t.Fatal(err)
 	}
+	if err := r.v.Sync(); err == nil {
+		t.Error("a closed store acknowledges")
+	}
+	r.open(t)
+	defer r.close(t)
+	if got := read(t, r.v, ino, 0, 10); string(got) != "late" {
+		t.Errorf("f: %q", got)
+	}
+	if got := read(t, r.v, late, 0, 10); string(got) != "later" {
+		t.Errorf("late: %q", got)
+	}
+	if next := mustCreate(t, r.v, meta.Root, "next", 0o100644); next <= late {
+		t.Errorf("inode %d after %d", next, late)
+	}
+	r.check(t)
 }
 
 // TestReapTruncated: a file that is truncated and removed between two commits
