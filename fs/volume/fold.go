@@ -104,11 +104,14 @@ func (f *folder) cutOne(rg *region, pos, end int64, last, blend bool) (done bool
 			return done, 0, err
 		}
 	}
-	buf, err := f.bytesAt(pos, blend)
-	if err != nil {
-		return false, 0, err
-	}
+	buf := f.inRun(pos)
 	n, final := f.v.chunker.Cut(pos, buf)
+	if !final { // the block may go on beyond the run
+		if buf, err = f.bytesAt(pos, blend); err != nil {
+			return false, 0, err
+		}
+		n, final = f.v.chunker.Cut(pos, buf)
+	}
 	if !final && f.growing && last && pos+int64(len(buf)) == end && pos > rg.lo {
 		f.tail = pos
 		return true, 0, nil
@@ -169,12 +172,10 @@ func (f *folder) boundary(pos int64, blend bool) (bool, error) {
 }
 
 // bytesAt returns the file's bytes from pos on: as many as the longest block
-// has, or fewer where data ends. They stay valid until free.
+// has, or fewer where data ends, brought together in a window. They stay valid
+// until free.
 func (f *folder) bytesAt(pos int64, blend bool) ([]byte, error) {
 	want := f.v.chunker.Max()
-	if p := f.inRun(pos); len(p) >= want {
-		return p[:want], nil
-	}
 	have := f.winOff + int64(len(f.window)) - pos
 	if f.window == nil || pos < f.winOff || have < 0 || pos-f.winOff+int64(want) > int64(cap(f.window)) {
 		f.slide(pos, have, want)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math"
+	"sync"
 )
 
 // sampleAbove is the length, in bytes, from which entropy is estimated.
@@ -43,17 +44,31 @@ func Entropy(plain []byte) float64 {
 		counts[0][b]++
 	}
 	// H = log2(n) - sum(c*log2(c))/n
+	logs := countLogs()
 	var sum float64
 	for b := range 256 {
 		c := counts[0][b] + counts[1][b] + counts[2][b] + counts[3][b] +
 			counts[4][b] + counts[5][b] + counts[6][b] + counts[7][b]
-		if c > 1 {
+		switch {
+		case int(c) < len(logs):
+			sum += logs[c]
+		default:
 			sum += float64(c) * math.Log2(float64(c))
 		}
 	}
 	n := float64(counted)
 	return min(8, max(0, math.Log2(n)-sum/n))
 }
+
+// countLogs has c*log2(c) for the counts that most bytes of a block have:
+// 256 logarithms cost as much as counting some thousand bytes.
+var countLogs = sync.OnceValue(func() *[512]float64 {
+	var logs [512]float64
+	for c := 2; c < len(logs); c++ {
+		logs[c] = float64(c) * math.Log2(float64(c))
+	}
+	return &logs
+})
 
 // IsZero reports whether all bytes are zero; true for none. It stops at the
 // first few bytes of most data.

@@ -1,0 +1,73 @@
+package volume
+
+import (
+	"fmt"
+	"syscall"
+	"testing"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+func BenchmarkLookup(b *testing.B) {
+	r := newRig(b, b.TempDir(), smallCDC(), Options{})
+	defer r.close(b)
+	const files = 1000
+	names := make([]string, files)
+	for i := range names {
+		names[i] = fmt.Sprintf("file-%04d", i)
+		if _, err := r.v.Create(meta.Root, names[i], New{Mode: syscall.S_IFREG | 0o644}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, w := range []struct{ what, suffix string }{{"known", ""}, {"missing", "x"}} {
+		b.Run(w.what, func(b *testing.B) {
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				_, err := r.v.Lookup(meta.Root, names[i%files]+w.suffix)
+				if (err == nil) != (w.suffix == "") {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// A file written in requests of 1 MiB and made durable: first bytes that the
+// store does not have, then the same again in another file.
+func BenchmarkWriteAndSync(b *testing.B) {
+	const request, size = 1 << 20, 64 << 20
+	for _, w := range []struct {
+		what string
+		dup  bool
+	}{{"new", false}, {"known", true}} {
+		b.Run(w.what, func(b *testing.B) {
+			r := newRig(b, b.TempDir(), store.DefaultConfig().Chunker, Options{})
+			defer r.close(b)
+			write := func(name string, data []byte) {
+				a, err := r.v.Create(meta.Root, name, New{Mode: syscall.S_IFREG | 0o644})
+				for off := 0; err == nil && off < size; off += request {
+					err = r.v.Write(a.Ino, int64(off), data[off:off+request], WriteMode{Cached: true})
+				}
+				if err == nil {
+					err = r.v.Sync()
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			data := noise(1, size)
+			write("first", data)
+			b.SetBytes(size)
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if !w.dup {
+					b.StopTimer()
+					data = noise(uint64(2+i), size)
+					b.StartTimer()
+				}
+				write(fmt.Sprint("again", i), data)
+			}
+		})
+	}
+}
