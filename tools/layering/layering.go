@@ -151,7 +151,7 @@ func Imports(root string) ([]Import, error) {
 			return err
 		}
 		if d.IsDir() {
-			if name != root && (skipped(d.Name()) || isModule(name)) {
+			if name != root && skipped(d.Name()) {
 				return filepath.SkipDir
 			}
 			return nil
@@ -167,12 +167,6 @@ func Imports(root string) ([]Import, error) {
 		return cmp.Or(cmp.Compare(a.Dir, b.Dir), cmp.Compare(a.Path, b.Path))
 	})
 	return found, err
-}
-
-// isModule reports whether a directory is a module of its own.
-func isModule(dir string) bool {
-	_, err := os.Stat(filepath.Join(dir, "go.mod"))
-	return err == nil
 }
 
 // skipped tells the directories that the go command leaves out of "./...".
