@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -492,7 +493,12 @@ func TestSyncCoversWhatAKilledProcessWrote(t *testing.T) {
 	for seed := range uint64(8) {
 		reopenAndCheck(t, d.Crash(rand.New(rand.NewPCG(seed, 1))), m)
 	}
-	if err := errors.Join(s.Close(), killed.Close()); err != nil {
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// A killed process closes nothing; this one must only end its goroutines. The
+	// empty segment that it kept for later is the other's by now, and may be gone.
+	if err := killed.Close(); err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
 }
