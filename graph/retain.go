@@ -5,27 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/quarxtor/quarxfs/store"
 )
-
-// A Policy says which snapshots stay. Each number keeps the newest snapshot of
-// so many of the last hours, days, weeks, months or years that have one, Last
-// the newest of all; negative numbers mean all. A snapshot that any rule keeps
-// stays.
-type Policy struct {
-	Last    int      `json:"last,omitempty"`
-	Hourly  int      `json:"hourly,omitempty"`
-	Daily   int      `json:"daily,omitempty"`
-	Weekly  int      `json:"weekly,omitempty"` // weeks of ISO 8601, from Monday
-	Monthly int      `json:"monthly,omitempty"`
-	Yearly  int      `json:"yearly,omitempty"`
-	Tags    []string `json:"tags,omitempty"` // all snapshots with any of these
-}
-
-// Empty reports whether the policy has no rule. It would keep nothing; callers
-// refuse it.
-func (p Policy) Empty() bool {
-	return p.Last == 0 && p.Hourly == 0 && p.Daily == 0 && p.Weekly == 0 && p.Monthly == 0 && p.Yearly == 0 && len(p.Tags) == 0
-}
 
 // A Candidate is a snapshot that a policy judges.
 type Candidate struct {
@@ -51,7 +33,7 @@ type rule struct {
 	last   string
 }
 
-func (p Policy) rules() []rule {
+func rulesOf(p store.Retention) []rule {
 	layout := func(l string) func(time.Time, int) string {
 		return func(t time.Time, _ int) string { return t.Format(l) }
 	}
@@ -73,7 +55,7 @@ func (p Policy) rules() []rule {
 // it comes to the oldest snapshot keeps that too, so that a long history does
 // not start anew every year. It is a pure function of its arguments, and judges
 // what it has kept as it did before.
-func Retain(p Policy, snapshots []Candidate) []Verdict {
+func Retain(p store.Retention, snapshots []Candidate) []Verdict {
 	verdicts := make([]Verdict, len(snapshots))
 	for i, s := range snapshots {
 		verdicts[i].Candidate = s
@@ -81,7 +63,7 @@ func Retain(p Policy, snapshots []Candidate) []Verdict {
 	slices.SortStableFunc(verdicts, func(a, b Verdict) int {
 		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(b.Name, a.Name))
 	})
-	rules := p.rules()
+	rules := rulesOf(p)
 	for i := range verdicts {
 		v := &verdicts[i]
 		for k := range rules {

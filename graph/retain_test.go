@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
+
+	"github.com/quarxtor/quarxfs/store"
 )
 
 // at makes a candidate from "2026-03-01 10:00 name tag,tag"; a name in capitals
@@ -34,28 +36,28 @@ func TestRetain(t *testing.T) {
 	years := []string{"2023-06-01 00:00 a", "2023-07-01 00:00 b", "2024-01-01 00:00 c", "2024-12-30 00:00 d", "2025-01-01 00:00 e", "2026-01-01 00:00 f"}
 	for _, x := range []struct {
 		name      string
-		policy    Policy
+		policy    store.Retention
 		snapshots []string
 		want      string // those kept, newest first, with reasons
 	}{
-		{"nothing", Policy{}, month, ""},
-		{"last", Policy{Last: 2}, month, "g:last f:last"},
-		{"more than there are", Policy{Last: 100}, month[:2], "b:last a:last"},
-		{"hourly", Policy{Hourly: 3}, month[:4], "d:hourly c:hourly b:hourly"},
-		{"hourly with room", Policy{Hourly: 4}, month[:3], "c:hourly b:hourly a:oldest,hourly"},
-		{"daily", Policy{Daily: 3}, month, "g:daily f:daily e:daily"},
-		{"weekly, from Monday on", Policy{Weekly: 3}, month, "g:weekly f:weekly e:weekly"},
-		{"monthly", Policy{Monthly: 1}, month, "g:monthly"},
-		{"monthly with room", Policy{Monthly: 5}, month, "g:monthly f:monthly a:oldest,monthly"},
-		{"yearly", Policy{Yearly: 3}, years, "f:yearly e:yearly d:yearly"},
-		{"yearly without bound", Policy{Yearly: -1}, years, "f:yearly e:yearly d:yearly b:yearly a:oldest,yearly"},
-		{"a week across years", Policy{Weekly: 2}, years, "f:weekly e:weekly"},
-		{"all weeks", Policy{Weekly: -1}, years[3:5], "e:weekly d:oldest,weekly"},
-		{"several rules", Policy{Last: 1, Daily: 2}, month[:4], "d:last,daily c:daily"},
-		{"tags", Policy{Tags: []string{"keep", "gold"}}, []string{"2026-01-01 00:00 a keep,x", "2026-01-02 00:00 b x", "2026-01-03 00:00 c gold"}, "c:tag-gold a:tag-keep"},
-		{"hold", Policy{Last: 1}, []string{"2026-01-01 00:00 A", "2026-01-02 00:00 b", "2026-01-03 00:00 c"}, "c:last A:hold"},
-		{"the same time", Policy{Last: 1}, []string{"2026-01-01 00:00 a", "2026-01-01 00:00 b"}, "b:last"},
-		{"none there", Policy{Last: 1}, nil, ""},
+		{"nothing", store.Retention{}, month, ""},
+		{"last", store.Retention{Last: 2}, month, "g:last f:last"},
+		{"more than there are", store.Retention{Last: 100}, month[:2], "b:last a:last"},
+		{"hourly", store.Retention{Hourly: 3}, month[:4], "d:hourly c:hourly b:hourly"},
+		{"hourly with room", store.Retention{Hourly: 4}, month[:3], "c:hourly b:hourly a:oldest,hourly"},
+		{"daily", store.Retention{Daily: 3}, month, "g:daily f:daily e:daily"},
+		{"weekly, from Monday on", store.Retention{Weekly: 3}, month, "g:weekly f:weekly e:weekly"},
+		{"monthly", store.Retention{Monthly: 1}, month, "g:monthly"},
+		{"monthly with room", store.Retention{Monthly: 5}, month, "g:monthly f:monthly a:oldest,monthly"},
+		{"yearly", store.Retention{Yearly: 3}, years, "f:yearly e:yearly d:yearly"},
+		{"yearly without bound", store.Retention{Yearly: -1}, years, "f:yearly e:yearly d:yearly b:yearly a:oldest,yearly"},
+		{"a week across years", store.Retention{Weekly: 2}, years, "f:weekly e:weekly"},
+		{"all weeks", store.Retention{Weekly: -1}, years[3:5], "e:weekly d:oldest,weekly"},
+		{"several rules", store.Retention{Last: 1, Daily: 2}, month[:4], "d:last,daily c:daily"},
+		{"tags", store.Retention{Tags: []string{"keep", "gold"}}, []string{"2026-01-01 00:00 a keep,x", "2026-01-02 00:00 b x", "2026-01-03 00:00 c gold"}, "c:tag-gold a:tag-keep"},
+		{"hold", store.Retention{Last: 1}, []string{"2026-01-01 00:00 A", "2026-01-02 00:00 b", "2026-01-03 00:00 c"}, "c:last A:hold"},
+		{"the same time", store.Retention{Last: 1}, []string{"2026-01-01 00:00 a", "2026-01-01 00:00 b"}, "b:last"},
+		{"none there", store.Retention{Last: 1}, nil, ""},
 	} {
 		var candidates []Candidate
 		for _, line := range x.snapshots {
@@ -87,7 +89,7 @@ func TestRetainSummerTime(t *testing.T) {
 	}
 	c = append(c, Candidate{Name: "old", Created: first.Add(-48 * time.Hour).In(zone)})
 	kept := 0
-	for _, v := range Retain(Policy{Hourly: 2}, c) {
+	for _, v := range Retain(store.Retention{Hourly: 2}, c) {
 		if v.Keep {
 			kept++
 		}
@@ -108,8 +110,11 @@ func TestRetainLaws(t *testing.T) {
 			c = append(c, Candidate{Name: fmt.Sprint(i), Created: start.Add(time.Duration(hours) * time.Hour)})
 		}
 		n := rapid.IntRange(-1, 4)
-		p := Policy{n.Draw(rt, "last"), n.Draw(rt, "hourly"), n.Draw(rt, "daily"), n.Draw(rt, "weekly"), n.Draw(rt, "monthly"), n.Draw(rt, "yearly"), nil}
-		keep := func(p Policy, c []Candidate) map[string]bool {
+		p := store.Retention{
+			Last: n.Draw(rt, "last"), Hourly: n.Draw(rt, "hourly"), Daily: n.Draw(rt, "daily"),
+			Weekly: n.Draw(rt, "weekly"), Monthly: n.Draw(rt, "monthly"), Yearly: n.Draw(rt, "yearly"),
+		}
+		keep := func(p store.Retention, c []Candidate) map[string]bool {
 			names := make(map[string]bool)
 			for _, v := range Retain(p, c) {
 				if v.Keep {

@@ -28,6 +28,8 @@ var kinds = []struct {
 	{"not_found", store.ErrNotFound, http.StatusNotFound},
 	{"ambiguous", store.ErrAmbiguous, http.StatusConflict},
 	{"corrupt", store.ErrCorrupt, http.StatusInternalServerError},
+	{"damaged", store.ErrDamaged, http.StatusInternalServerError},
+	{"newer", store.ErrNewer, http.StatusInternalServerError},
 	{"locked", store.ErrLocked, http.StatusConflict},
 	{"full", store.ErrFull, http.StatusInsufficientStorage},
 	{"no_tier", store.ErrNoTier, http.StatusNotFound},

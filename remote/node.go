@@ -42,6 +42,7 @@ type Node interface {
 	Graph
 	Upkeep
 	Tiers
+	Settings
 }
 
 // A Graph is a node's hash-graph.

@@ -45,6 +45,7 @@ func ControlHandler(n Node, log *slog.Logger) http.Handler {
 	mux.Handle("/", Handler(n, log))
 	upkeepRoutes(mux, n, log)
 	tierRoutes(mux, &server{n, log})
+	settingsRoutes(mux, &server{n, log})
 	snapshotControl(mux, n, log)
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -91,9 +91,9 @@ type Rollback struct {
 
 // A PruneRequest says which snapshots to keep.
 type PruneRequest struct {
-	Policy graph.Policy `json:"policy"`
-	Among  string       `json:"among,omitempty"` // only snapshots with this tag are judged
-	DryRun bool         `json:"dry_run,omitempty"`
+	Policy store.Retention `json:"policy"`
+	Among  string          `json:"among,omitempty"` // only snapshots with this tag are judged
+	DryRun bool            `json:"dry_run,omitempty"`
 }
 
 // Snapshotter is what the volume's owner provides for snapshots.

@@ -199,7 +199,7 @@ func TestCloneRollbackPrune(t *testing.T) {
 		if _, err := n.Prune(ctx, remote.PruneRequest{}); !errors.Is(err, remote.ErrRequest) {
 			t.Errorf("prune without a policy: %v", err)
 		}
-		keep := remote.PruneRequest{Policy: graph.Policy{Last: 1}, Among: "auto", DryRun: true}
+		keep := remote.PruneRequest{Policy: store.Retention{Last: 1}, Among: "auto", DryRun: true}
 		for _, dry := range []bool{true, false} {
 			keep.DryRun = dry
 			verdicts, err := n.Prune(ctx, keep)

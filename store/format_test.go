@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -180,7 +179,7 @@ const superblockGolden = `{
 `
 
 func TestSuperblockGolden(t *testing.T) {
-	b, err := encodeSuperblock(superblockConfig())
+	b, err := superblockFile.encode(newSuperblock(superblockConfig()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,9 +199,9 @@ func TestSuperblockGolden(t *testing.T) {
 
 func superblockWith(t *testing.T, features []string) []byte {
 	t.Helper()
-	sb := superblock{Magic: superblockMagic, Version: 1, Required: features, IDScheme: idScheme, Config: superblockConfig()}
-	sb.CRC = sb.sum()
-	b, err := json.Marshal(sb)
+	sb := newSuperblock(superblockConfig())
+	sb.Required = features
+	b, err := superblockFile.encode(sb)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +209,7 @@ func superblockWith(t *testing.T, features []string) []byte {
 }
 
 func TestDamagedSuperblock(t *testing.T) {
-	b, err := encodeSuperblock(superblockConfig())
+	b, err := superblockFile.encode(newSuperblock(superblockConfig()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,7 +244,7 @@ func TestDamagedSuperblock(t *testing.T) {
 }
 
 func FuzzSuperblock(f *testing.F) {
-	b, err := encodeSuperblock(superblockConfig())
+	b, err := superblockFile.encode(newSuperblock(superblockConfig()))
 	if err != nil {
 		f.Fatal(err)
 	}

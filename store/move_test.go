@@ -367,7 +367,7 @@ const tiersGolden = `{
 
 func TestTiersFileGolden(t *testing.T) {
 	f := tiersFile{Cold: &ColdTier{ID: "000102030405060708090a0b0c0d0e0f", Dir: "/mnt/disk/cold", Added: time.Unix(1_700_000_000, 0).UTC()}}
-	b, err := f.encode()
+	b, err := tiersKind.encode(&f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -387,12 +387,17 @@ func TestTiersFileGolden(t *testing.T) {
 	}
 }
 
+func decodeTiers(b []byte) (f tiersFile, err error) {
+	err = tiersKind.decode(b, &f)
+	return f, errors.Join(err, f.check())
+}
+
 func FuzzDecodeTiers(f *testing.F) {
-	b, _ := tiersFile{Cold: &ColdTier{ID: "000102030405060708090a0b0c0d0e0f", Dir: "/mnt/disk/cold"}}.encode()
+	b, _ := tiersKind.encode(&tiersFile{Cold: &ColdTier{ID: "000102030405060708090a0b0c0d0e0f", Dir: "/mnt/disk/cold"}})
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, err := decodeTiers(b)
-		if err == nil && got.Version != tiersVersion {
+		if err == nil && got.Version != tiersKind.version {
 			t.Errorf("version %d", got.Version)
 		}
 	})

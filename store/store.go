@@ -4,6 +4,7 @@
 //
 // Lock order (an inner lock is taken while holding the outer ones):
 //
+//	Store.settings       what is set; held over the writing of settings.json
 //	Store.tierConf       which tiers there are; held over the writing of tiers.json
 //	Store.upkeep         of one tier: from copying records into it to noting that; held over I/O, so that no copy's segment is removed
 //	Store.commitMu       one commit or sweep step at a time; held across fsync by design
@@ -116,6 +117,12 @@ type Store struct {
 		sync.Mutex
 		file tiersFile
 	}
+	settings struct {
+		sync.Mutex
+		now     Settings
+		err     error         // why the file cannot be used
+		changed chan struct{} // closed at the next change
+	}
 
 	puts struct {
 		sync.Mutex
@@ -221,6 +228,7 @@ func (s *Store) open() (err error) {
 	if s.tierConf.file, err = readTiers(s.dir); err != nil {
 		return err
 	}
+	s.loadSettings()
 	s.tiers, err = tiering.Open(tiering.Options{
 		HotDir:      filepath.Join(s.dir, hotDir),
 		Cold:        s.coldOptions(s.tierConf.file.Cold),

@@ -3,10 +3,8 @@ package store
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,8 +18,6 @@ const FormatVersion = 1
 
 // idScheme names how block IDs are made: BLAKE3-256 of the plain bytes.
 const idScheme = "blake3-256"
-
-const superblockName = "quarxfs.json"
 
 // A Config is what is fixed for a store's life when it is made.
 type Config struct {
@@ -77,16 +73,16 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// superblock is the content of quarxfs.json. CRC is the CRC-32C of the same
-// JSON with an empty crc field, so that a damaged file is told from a strange one.
+// superblock is the content of quarxfs.json.
 type superblock struct {
-	Magic    string   `json:"magic"`
-	Version  int      `json:"version"`
+	fileHead
 	Required []string `json:"required_features"`
 	IDScheme string   `json:"id_scheme"`
 	Config
-	CRC string `json:"crc32c"`
+	fileSum
 }
+
+var superblockFile = fileKind{name: "quarxfs.json", magic: "quarxfs store", version: FormatVersion, strange: ErrNotStore}
 
 // featureLog: commits are in a log in front of the database. A program that does not
 // know it would open the database without the last of them. Stores that were made
@@ -96,43 +92,12 @@ const featureLog = "commit-log"
 // knownFeatures lists the required features that this code understands.
 var knownFeatures = []string{featureLog}
 
-const superblockMagic = "quarxfs store"
-
-func (sb superblock) sum() string {
-	sb.CRC = ""
-	b, err := json.Marshal(sb)
-	if err != nil {
-		return "unencodable"
-	}
-	return fmt.Sprintf("%08x", crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+func newSuperblock(c Config) *superblock {
+	return &superblock{Required: []string{featureLog}, IDScheme: idScheme, Config: c}
 }
 
-func encodeSuperblock(c Config) ([]byte, error) {
-	sb := superblock{Magic: superblockMagic, Version: FormatVersion, Required: []string{featureLog}, IDScheme: idScheme, Config: c}
-	sb.CRC = sb.sum()
-	b, err := json.MarshalIndent(sb, "", "  ")
-	return append(b, '\n'), err
-}
-
-// decodeSuperblock returns the store's settings. The errors are ErrNotStore,
-// ErrNewer and ErrDamaged.
-func decodeSuperblock(b []byte) (Config, error) {
-	if len(b) > 1<<16 {
-		return Config{}, fmt.Errorf("%w: %s has %d bytes", ErrDamaged, superblockName, len(b))
-	}
-	var sb superblock
-	if err := json.Unmarshal(b, &sb); err != nil {
-		return Config{}, fmt.Errorf("%w: %s: %v", ErrDamaged, superblockName, err)
-	}
-	if sb.Magic != superblockMagic {
-		return Config{}, fmt.Errorf("%w: %s has no magic", ErrNotStore, superblockName)
-	}
-	if sb.Version > FormatVersion {
-		return Config{}, fmt.Errorf("%w: version %d, and this program reads up to %d", ErrNewer, sb.Version, FormatVersion)
-	}
-	if sb.Version < 1 || sb.CRC != sb.sum() {
-		return Config{}, fmt.Errorf("%w: %s does not match its checksum", ErrDamaged, superblockName)
-	}
+// config returns the store's settings. The errors are ErrNewer and ErrDamaged.
+func (sb *superblock) config() (Config, error) {
 	for _, f := range sb.Required {
 		if !slices.Contains(knownFeatures, f) {
 			return Config{}, fmt.Errorf("%w: it needs the feature %q", ErrNewer, f)
@@ -147,17 +112,28 @@ func decodeSuperblock(b []byte) (Config, error) {
 	return sb.Config, nil
 }
 
+// decodeSuperblock returns the store's settings. The errors are ErrNotStore,
+// ErrNewer and ErrDamaged.
+func decodeSuperblock(b []byte) (Config, error) {
+	var sb superblock
+	if err := superblockFile.decode(b, &sb); err != nil {
+		return Config{}, err
+	}
+	return sb.config()
+}
+
 // ReadConfig reads the superblock of the store at dir without opening the
 // store. The errors are ErrNotStore, ErrNewer and ErrDamaged.
 func ReadConfig(dir string) (Config, error) {
-	b, err := os.ReadFile(filepath.Join(dir, superblockName))
+	var sb superblock
+	err := superblockFile.read(dir, &sb)
 	if errors.Is(err, os.ErrNotExist) {
 		return Config{}, fmt.Errorf("%s: %w", dir, ErrNotStore)
 	}
 	if err != nil {
-		return Config{}, err
+		return Config{}, fmt.Errorf("%s: %w", dir, err)
 	}
-	c, err := decodeSuperblock(b)
+	c, err := sb.config()
 	if err != nil {
 		return Config{}, fmt.Errorf("%s: %w", dir, err)
 	}
@@ -191,44 +167,8 @@ func Init(dir string, c Config) error {
 			return err
 		}
 	}
-	b, err := encodeSuperblock(c)
-	if err != nil {
-		return err
-	}
-	if err := writeDurably(filepath.Join(dir, superblockName), b); err != nil {
+	if err := superblockFile.write(dir, newSuperblock(c)); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(filepath.Clean(dir)))
-}
-
-// writeDurably replaces the file at path by rename, synced before and after.
-func writeDurably(path string, b []byte) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

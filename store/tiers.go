@@ -3,10 +3,8 @@ package store
 import (
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"os"
 	"path/filepath"
 	"time"
@@ -15,11 +13,6 @@ import (
 	"github.com/quarxtor/quarxfs/tiering/disk"
 )
 
-// tiersName is the file that says which tiers a store has besides the hot one.
-// It is no row of the database: a rebuild has to know them when that is lost.
-// docs/format/tiers.md describes it.
-const tiersName = "tiers.json"
-
 // A ColdTier is where a store's cold tier is.
 type ColdTier struct {
 	ID    string    `json:"id"` // 32 hex digits, also in the directory itself
@@ -27,79 +20,43 @@ type ColdTier struct {
 	Added time.Time `json:"added"`
 }
 
-// tiersFile is the content of tiers.json. CRC is made like the superblock's.
+// tiersFile is the content of tiers.json, which says which tiers a store has
+// besides the hot one. It is no row of the database: a rebuild has to know them
+// when that is lost. docs/format/tiers.md describes it.
 type tiersFile struct {
-	Magic   string    `json:"magic"`
-	Version int       `json:"version"`
-	Cold    *ColdTier `json:"cold"` // nil: none
-	CRC     string    `json:"crc32c"`
+	fileHead
+	Cold *ColdTier `json:"cold"` // nil: none
+	fileSum
 }
 
-const (
-	tiersMagic   = "quarxfs tiers"
-	tiersVersion = 1
-	tiersMost    = 1 << 16 // bytes of the file
-)
+var tiersKind = fileKind{name: "tiers.json", magic: "quarxfs tiers", version: 1, strange: ErrDamaged}
 
-func (f tiersFile) sum() string {
-	f.CRC = ""
-	b, err := json.Marshal(f)
-	if err != nil {
-		return "unencodable"
-	}
-	return fmt.Sprintf("%08x", crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
-}
-
-func (f tiersFile) encode() ([]byte, error) {
-	f.Magic, f.Version = tiersMagic, tiersVersion
-	f.CRC = f.sum()
-	b, err := json.MarshalIndent(f, "", "  ")
-	return append(b, '\n'), err
-}
-
-// decodeTiers: ErrNewer, ErrDamaged.
-func decodeTiers(b []byte) (tiersFile, error) {
-	var f tiersFile
-	if len(b) > tiersMost {
-		return f, fmt.Errorf("%w: %s has %d bytes", ErrDamaged, tiersName, len(b))
-	}
-	if err := json.Unmarshal(b, &f); err != nil || f.Magic != tiersMagic {
-		return f, fmt.Errorf("%w: %s is not a list of tiers (%v)", ErrDamaged, tiersName, err)
-	}
-	if f.Version > tiersVersion {
-		return f, fmt.Errorf("%w: %s has version %d, and this program reads up to %d", ErrNewer, tiersName, f.Version, tiersVersion)
-	}
-	if f.Version < 1 || f.CRC != f.sum() {
-		return f, fmt.Errorf("%w: %s does not match its checksum", ErrDamaged, tiersName)
-	}
+// check reports a tier that cannot be: ErrDamaged.
+func (f *tiersFile) check() error {
 	if c := f.Cold; c != nil {
 		if id, err := hex.DecodeString(c.ID); err != nil || len(id) != 16 || !filepath.IsAbs(c.Dir) {
-			return f, fmt.Errorf("%w: %s: cold tier %q at %q", ErrDamaged, tiersName, c.ID, c.Dir)
+			return fmt.Errorf("%w: %s: cold tier %q at %q", ErrDamaged, tiersKind.name, c.ID, c.Dir)
 		}
 	}
-	return f, nil
+	return nil
 }
 
 // readTiers returns what tiers.json says; without the file there are no other
 // tiers.
-func readTiers(dir string) (tiersFile, error) {
-	b, err := os.ReadFile(filepath.Join(dir, tiersName))
+func readTiers(dir string) (f tiersFile, err error) {
+	err = tiersKind.read(dir, &f)
 	if errors.Is(err, os.ErrNotExist) {
 		return tiersFile{}, nil
 	}
-	if err != nil {
-		return tiersFile{}, err
+	if err == nil {
+		err = f.check()
 	}
-	return decodeTiers(b)
+	return f, err
 }
 
 // writeTiers replaces tiers.json durably. The caller holds tierConf.
 func (s *Store) writeTiers(f tiersFile) error {
-	b, err := f.encode()
-	if err == nil {
-		err = writeDurably(filepath.Join(s.dir, tiersName), b)
-	}
-	if err != nil {
+	if err := tiersKind.write(s.dir, &f); err != nil {
 		return err
 	}
 	s.tierConf.file = f

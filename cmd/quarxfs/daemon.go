@@ -37,7 +37,7 @@ type daemon struct {
 	mount  *fs.Mount
 	http   *http.Server
 
-	schedule *schedule // nil: no snapshots are made by themselves
+	schedule *schedule // of snapshots
 }
 
 // serve opens the store, mounts it and returns when it has been unmounted or
@@ -161,9 +161,7 @@ func (d *daemon) start() (err error) {
 		BaseContext:       func(net.Listener) context.Context { return context.Background() },
 	}
 	go func() { _ = d.http.Serve(l) }()
-	if o.snapshotEvery > 0 {
-		d.schedule = startSchedule(schedule{every: o.snapshotEvery, keep: o.keep, node: node, sync: d.flushed, log: d.log})
-	}
+	d.schedule = startSchedule(schedule{settings: d.store.Settings, every: o.snapshotEvery, node: node, sync: d.flushed, log: d.log})
 	return nil
 }
 

@@ -17,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/fs"
-	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -32,8 +31,7 @@ type mountOptions struct {
 	readAhead      int
 	debug          bool
 	readyFD        int
-	snapshotEvery  time.Duration
-	keep           graph.Policy
+	snapshotEvery  *time.Duration // nil: as the store's settings say
 
 	store      string
 	mountpoint string
@@ -41,6 +39,7 @@ type mountOptions struct {
 
 func newMount() *cobra.Command {
 	o := &mountOptions{memory: 256 << 20}
+	var every *time.Duration
 	cmd := &cobra.Command{
 		Use:   "mount STORE MOUNTPOINT",
 		Short: "Mount a store",
@@ -51,13 +50,17 @@ SIGTERM makes the daemon commit and leave, even with files open.
 What is not yet committed is lost when the machine or the daemon dies; fsync commits at
 once.
 
-With --snapshot-every snapshots are made by themselves, and of these those removed that
-no --keep flag keeps; without one, all stay.`,
+Snapshots are made by themselves as quarxfs snapshot policy says, or for this mount at the
+interval of --snapshot-every; 0s makes none.`,
 		Example: `  quarxfs mount /srv/store /mnt
-  quarxfs mount --snapshot-every 1h --keep-hourly 24 --keep-daily 30 /srv/store /mnt
   quarxfs mount --init --memory 1GiB -o noatime,nosuid /srv/store /mnt`,
 		Args: cobra.ExactArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0], args[1]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("snapshot-every") {
+				o.snapshotEvery = every
+			}
+			return o.run(cmd, args[0], args[1])
+		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.init, "init", false, "make the store first if there is none")
@@ -68,8 +71,7 @@ no --keep flag keeps; without one, all stay.`,
 	f.DurationVar(&o.commitInterval, "commit-interval", 5*time.Second, "longest time that a change stays uncommitted")
 	f.BoolVar(&o.noAtime, "noatime", false, "reading leaves access times alone")
 	f.IntVar(&o.readAhead, "read-ahead", 4096, "`KiB` that the kernel reads ahead; only root can raise it over 128")
-	f.DurationVar(&o.snapshotEvery, "snapshot-every", 0, "make a snapshot with the tag auto at this `interval`, such as 1h")
-	addPolicy(f, &o.keep)
+	every = f.Duration("snapshot-every", 0, "make snapshots at this `interval`, such as 1h, and not at the one that is set")
 	f.BoolVar(&o.debug, "debug", false, "log every request")
 	f.IntVar(&o.readyFD, "ready-fd", -1, "")
 	_ = f.MarkHidden("ready-fd")
@@ -101,11 +103,8 @@ func (o *mountOptions) prepare(arg, mountpoint string) error {
 	if o.commitInterval < 10*time.Millisecond {
 		return fmt.Errorf("%w: commit interval %v: choose 10ms or more", store.ErrConfig, o.commitInterval)
 	}
-	if o.snapshotEvery != 0 && o.snapshotEvery < time.Second {
-		return fmt.Errorf("%w: a snapshot every %v: choose 1s or more", store.ErrConfig, o.snapshotEvery)
-	}
-	if o.snapshotEvery == 0 && !o.keep.Empty() {
-		return fmt.Errorf("%w: the --keep flags go with --snapshot-every", errUsage)
+	if e := o.snapshotEvery; e != nil && *e != 0 && *e < time.Second {
+		return fmt.Errorf("%w: a snapshot every %v: choose 1s or more, or 0s for none", store.ErrConfig, *e)
 	}
 	if o.memory < minBudget {
 		return fmt.Errorf("%w: memory %v: choose 64MiB or more", store.ErrConfig, &o.memory)

@@ -7,7 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -15,13 +14,14 @@ import (
 // autoTag marks the snapshots that a schedule makes, and no others removes.
 const autoTag = "auto"
 
-// A schedule makes snapshots at an interval and removes old ones.
+// A schedule makes snapshots at an interval and removes old ones, as the
+// settings of the store say.
 type schedule struct {
-	every time.Duration
-	keep  graph.Policy // empty: all stay
-	node  remote.Node
-	sync  func() error // has the kernel hand over what was written
-	log   *slog.Logger
+	settings func() (store.Settings, <-chan struct{}, error)
+	every    *time.Duration // in the place of the interval that is set; nil: that counts
+	node     remote.Node
+	sync     func() error // has the kernel hand over what was written
+	log      *slog.Logger
 
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -42,18 +42,36 @@ func (s *schedule) end() {
 
 func (s *schedule) run(ctx context.Context) {
 	defer close(s.done)
-	wait := s.untilDue(ctx)
+	var every time.Duration // that next was reckoned with
+	var next time.Time
 	for {
+		set, changed, _ := s.settings() // what is wrong with them was logged
+		if now := s.interval(set); now != every {
+			every, next = now, time.Now().Add(s.untilDue(ctx, now))
+		}
+		var due <-chan time.Time
+		if every > 0 {
+			due = time.After(time.Until(next))
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(wait):
+		case <-changed:
+			continue
+		case <-due:
 		}
-		if err := s.once(ctx); err != nil && ctx.Err() == nil {
+		if err := s.once(ctx, set.Snapshots.Keep); err != nil && ctx.Err() == nil {
 			s.log.Error("the scheduled snapshot failed; the next one is made in its turn", "err", err)
 		}
-		wait = s.every
+		next = time.Now().Add(every)
 	}
+}
+
+func (s *schedule) interval(set store.Settings) time.Duration {
+	if s.every != nil {
+		return *s.every
+	}
+	return set.Snapshots.Every()
 }
 
 // settling is how long a daemon that has missed a snapshot waits for the system
@@ -62,11 +80,11 @@ const settling = 10 * time.Second
 
 // untilDue returns how long it is to the next snapshot: an interval after the
 // last one that a schedule made.
-func (s *schedule) untilDue(ctx context.Context) time.Duration {
-	wait := s.every
+func (s *schedule) untilDue(ctx context.Context, every time.Duration) time.Duration {
+	wait := every
 	err := s.node.ListSnapshots(ctx, func(old remote.Snapshot) error {
 		if slices.Contains(old.Tags, autoTag) {
-			wait = min(s.every, max(min(settling, s.every), s.every-time.Since(old.Created)))
+			wait = min(every, max(min(settling, every), every-time.Since(old.Created)))
 		}
 		return nil
 	})
@@ -76,7 +94,7 @@ func (s *schedule) untilDue(ctx context.Context) time.Duration {
 	return wait
 }
 
-func (s *schedule) once(ctx context.Context) error {
+func (s *schedule) once(ctx context.Context, keep store.Retention) error {
 	if err := s.sync(); err != nil {
 		s.log.Error("the kernel did not hand over all that was written", "err", err)
 	}
@@ -89,10 +107,10 @@ func (s *schedule) once(ctx context.Context) error {
 		return err
 	}
 	s.log.Info("made a snapshot", "name", made.Name, "files", made.Totals.Files, "new_bytes", made.Totals.New)
-	if s.keep.Empty() {
+	if keep.Empty() {
 		return nil
 	}
-	verdicts, err := s.node.Prune(ctx, remote.PruneRequest{Policy: s.keep, Among: autoTag})
+	verdicts, err := s.node.Prune(ctx, remote.PruneRequest{Policy: keep, Among: autoTag})
 	for _, v := range verdicts {
 		if !v.Keep {
 			s.log.Info("removed a snapshot", "name", v.Name)

@@ -33,7 +33,7 @@ and mkdir and rmdir there make and remove snapshots.`,
 	}
 	for _, c := range []*cobra.Command{
 		newSnapshotCreate(), newSnapshotList(), newSnapshotShow(), newSnapshotRm(), newSnapshotRename(), newSnapshotHold(true),
-		newSnapshotHold(false), newSnapshotDiff(), newSnapshotClone(), newSnapshotRestore(), newSnapshotRollback(), newSnapshotPrune(),
+		newSnapshotHold(false), newSnapshotDiff(), newSnapshotClone(), newSnapshotRestore(), newSnapshotRollback(), newSnapshotPrune(), newSnapshotPolicy(),
 	} {
 		c.Args = usageArgs(c.Args)
 		cmd.AddCommand(c)
@@ -241,16 +241,17 @@ func showSnapshot(w io.Writer, s remote.Snapshot) error {
 	return nil
 }
 
-func newSnapshotRm() *cobra.Command {
+// eachSnapshot makes a command that does the same to each of the snapshots named.
+func eachSnapshot(use, short, long string, do func(context.Context, remote.Node, string) error) *cobra.Command {
 	return &cobra.Command{
-		Use:   "rm STORE SNAPSHOT...",
-		Short: "Remove snapshots",
-		Long:  `Removes snapshots. What nothing else needs is reclaimed in the background, or at once by gc.`,
+		Use:   use + " STORE SNAPSHOT...",
+		Short: short,
+		Long:  long,
 		Args:  cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args[:1], func(n remote.Node) error {
 				for _, name := range args[1:] {
-					if err := n.RemoveSnapshot(cmd.Context(), name); err != nil {
+					if err := do(cmd.Context(), n, name); err != nil {
 						return err
 					}
 				}
@@ -258,6 +259,12 @@ func newSnapshotRm() *cobra.Command {
 			})
 		},
 	}
+}
+
+func newSnapshotRm() *cobra.Command {
+	return eachSnapshot("rm", "Remove snapshots",
+		"Removes snapshots. What nothing else needs is reclaimed in the background, or at once by gc.",
+		func(ctx context.Context, n remote.Node, name string) error { return n.RemoveSnapshot(ctx, name) })
 }
 
 func newSnapshotRename() *cobra.Command {
@@ -278,21 +285,9 @@ func newSnapshotHold(held bool) *cobra.Command {
 	if !held {
 		use, short = "release", "Let snapshots be removed again"
 	}
-	return &cobra.Command{
-		Use:   use + " STORE SNAPSHOT...",
-		Short: short,
-		Args:  cobra.MinimumNArgs(2),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return onStore(cmd, args[:1], func(n remote.Node) error {
-				for _, name := range args[1:] {
-					if err := n.EditSnapshot(cmd.Context(), name, remote.SnapshotEdit{Held: &held}); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-		},
-	}
+	return eachSnapshot(use, short, "", func(ctx context.Context, n remote.Node, name string) error {
+		return n.EditSnapshot(ctx, name, remote.SnapshotEdit{Held: &held})
+	})
 }
 
 // splitPast splits SNAPSHOT[:PATH].
@@ -394,66 +389,6 @@ snapshot of what is there now.`,
 	cmd.Flags().BoolVar(&noSafety, "no-safety", false, "make no snapshot of what is there now")
 	jsonFlag(cmd.Flags(), &asJSON)
 	return cmd
-}
-
-// addPolicy adds the flags of a retention policy.
-func addPolicy(f *pflag.FlagSet, p *graph.Policy) {
-	const newest = "keep the newest of each of the last so many "
-	f.IntVar(&p.Last, "keep-last", 0, "keep the newest so many")
-	f.IntVar(&p.Hourly, "keep-hourly", 0, newest+"hours that have any")
-	f.IntVar(&p.Daily, "keep-daily", 0, newest+"days that have any")
-	f.IntVar(&p.Weekly, "keep-weekly", 0, newest+"weeks that have any")
-	f.IntVar(&p.Monthly, "keep-monthly", 0, newest+"months that have any")
-	f.IntVar(&p.Yearly, "keep-yearly", 0, newest+"years that have any")
-	f.StringSliceVar(&p.Tags, "keep-tag", nil, "keep those with any of these `tags`")
-}
-
-func newSnapshotPrune() *cobra.Command {
-	var r remote.PruneRequest
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "prune STORE",
-		Short: "Remove the snapshots that a policy does not keep",
-		Long: `Keeps the snapshots that any of the --keep flags names, and those that are held; removes
-the others.`,
-		Example: `  quarxfs snapshot prune /mnt --keep-hourly 24 --keep-daily 7 --keep-monthly 12 --dry-run`,
-		Args:    cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if r.Policy.Empty() {
-				return fmt.Errorf("%w: give at least one --keep flag; without any, all snapshots would go", errUsage)
-			}
-			return onStore(cmd, args, func(n remote.Node) error {
-				verdicts, err := n.Prune(cmd.Context(), r)
-				if err != nil {
-					return err
-				}
-				return printOne(cmd, asJSON, verdicts, func(w io.Writer) error { return showVerdicts(w, verdicts, r.DryRun) })
-			})
-		},
-	}
-	f := cmd.Flags()
-	addPolicy(f, &r.Policy)
-	f.StringVar(&r.Among, "among", "", "judge only snapshots with this `tag`")
-	f.BoolVar(&r.DryRun, "dry-run", false, "only say what would be done")
-	jsonFlag(f, &asJSON)
-	return cmd
-}
-
-func showVerdicts(w io.Writer, verdicts []graph.Verdict, dry bool) error {
-	gone := "removed"
-	if dry {
-		gone = "would be removed"
-	}
-	for _, v := range verdicts {
-		what := gone
-		if v.Keep {
-			what = "kept: " + strings.Join(v.Reasons, ", ")
-		}
-		if _, err := fmt.Fprintf(w, "%s  %s  %s\n", v.Created.Local().Format("2006-01-02 15:04:05"), printable(v.Name), what); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // flushed has the kernel hand over what it holds back, from another process.

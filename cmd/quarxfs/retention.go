@@ -1,0 +1,167 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// addRetention adds the flags of a retention policy.
+func addRetention(f *pflag.FlagSet, p *store.Retention) {
+	const newest = "keep the newest of each of the last so many "
+	f.IntVar(&p.Last, "keep-last", 0, "keep the newest so many")
+	f.IntVar(&p.Hourly, "keep-hourly", 0, newest+"hours that have any")
+	f.IntVar(&p.Daily, "keep-daily", 0, newest+"days that have any")
+	f.IntVar(&p.Weekly, "keep-weekly", 0, newest+"weeks that have any")
+	f.IntVar(&p.Monthly, "keep-monthly", 0, newest+"months that have any")
+	f.IntVar(&p.Yearly, "keep-yearly", 0, newest+"years that have any")
+	f.StringSliceVar(&p.Tags, "keep-tag", nil, "keep those with any of these `tags`")
+}
+
+func newSnapshotPrune() *cobra.Command {
+	var r remote.PruneRequest
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "prune STORE",
+		Short: "Remove the snapshots that a policy does not keep",
+		Long: `Keeps the snapshots that any of the --keep flags names, and those that are held; removes
+the others.`,
+		Example: `  quarxfs snapshot prune /mnt --keep-hourly 24 --keep-daily 7 --keep-monthly 12 --dry-run`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if r.Policy.Empty() {
+				return fmt.Errorf("%w: give at least one --keep flag; without any, all snapshots would go", errUsage)
+			}
+			return onStore(cmd, args, func(n remote.Node) error {
+				verdicts, err := n.Prune(cmd.Context(), r)
+				if err != nil {
+					return err
+				}
+				return printOne(cmd, asJSON, verdicts, func(w io.Writer) error { return showVerdicts(w, verdicts, r.DryRun) })
+			})
+		},
+	}
+	f := cmd.Flags()
+	addRetention(f, &r.Policy)
+	f.StringVar(&r.Among, "among", "", "judge only snapshots with this `tag`")
+	f.BoolVar(&r.DryRun, "dry-run", false, "only say what would be done")
+	jsonFlag(f, &asJSON)
+	return cmd
+}
+
+func showVerdicts(w io.Writer, verdicts []graph.Verdict, dry bool) error {
+	gone := "removed"
+	if dry {
+		gone = "would be removed"
+	}
+	for _, v := range verdicts {
+		what := gone
+		if v.Keep {
+			what = "kept: " + strings.Join(v.Reasons, ", ")
+		}
+		if _, err := fmt.Fprintf(w, "%s  %s  %s\n", v.Created.Local().Format("2006-01-02 15:04:05"), printable(v.Name), what); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type policyOptions struct {
+	every time.Duration
+	keep  store.Retention
+	off   bool
+	json  bool
+}
+
+func newSnapshotPolicy() *cobra.Command {
+	o := &policyOptions{}
+	cmd := &cobra.Command{
+		Use:   "policy [STORE]",
+		Short: "Have snapshots made and removed by themselves",
+		Long: `Sets how often a snapshot is made while the store is mounted, and which of these stay;
+without flags it shows what is set. Snapshots made so have the tag auto. When one is made,
+those with the tag that no --keep flag keeps are removed; if there are no such flags, all
+stay. --every alone leaves what is kept as it is, --keep flags alone the interval. A
+mounted store follows at once.`,
+		Example: `  quarxfs snapshot policy /mnt --every 1h --keep-hourly 24 --keep-daily 30
+  quarxfs snapshot policy /srv/store --off`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args, func(n remote.Node) error { return o.run(cmd, n) })
+		},
+	}
+	f := cmd.Flags()
+	f.DurationVar(&o.every, "every", 0, "make one at this `interval`, such as 1h")
+	addRetention(f, &o.keep)
+	f.BoolVar(&o.off, "off", false, "make none")
+	jsonFlag(f, &o.json)
+	cmd.MarkFlagsMutuallyExclusive("off", "every")
+	return cmd
+}
+
+func (o *policyOptions) run(cmd *cobra.Command, n remote.Node) error {
+	set, err := n.Settings(cmd.Context())
+	if err != nil {
+		return err
+	}
+	now := set.Snapshots
+	switch every := cmd.Flags().Changed("every"); {
+	case o.off && !o.keep.Empty():
+		return fmt.Errorf("%w: --off goes without --keep flags", errUsage)
+	case every && (o.every < time.Second || o.every%time.Second != 0):
+		return fmt.Errorf("%w: --every %v: choose whole seconds, or --off", errUsage, o.every)
+	case o.off:
+		now = store.SnapshotSchedule{}
+	case every:
+		now.Seconds = int64(o.every / time.Second)
+	}
+	if !o.keep.Empty() {
+		now.Keep = o.keep
+	}
+	if o.off || o.every != 0 || !o.keep.Empty() {
+		if err := n.SetSchedule(cmd.Context(), now); err != nil {
+			return err
+		}
+	}
+	return printOne(cmd, o.json, now, func(w io.Writer) error {
+		_, err := fmt.Fprintln(w, describeSchedule(now))
+		return err
+	})
+}
+
+func describeSchedule(s store.SnapshotSchedule) string {
+	if s.Seconds == 0 {
+		return "No snapshots are made by themselves."
+	}
+	text := fmt.Sprintf("While mounted, a snapshot every %v; ", s.Every())
+	if s.Keep.Empty() {
+		return text + "all stay."
+	}
+	var kept []string
+	for _, r := range []struct {
+		n    int
+		name string
+	}{
+		{s.Keep.Last, "last"}, {s.Keep.Hourly, "hourly"}, {s.Keep.Daily, "daily"}, {s.Keep.Weekly, "weekly"},
+		{s.Keep.Monthly, "monthly"}, {s.Keep.Yearly, "yearly"},
+	} {
+		switch {
+		case r.n < 0:
+			kept = append(kept, "all "+r.name)
+		case r.n > 0:
+			kept = append(kept, fmt.Sprintf("%d %s", r.n, r.name))
+		}
+	}
+	for _, tag := range s.Keep.Tags {
+		kept = append(kept, "tag "+printable(tag))
+	}
+	return text + "kept: " + strings.Join(kept, ", ") + "."
+}

@@ -1,0 +1,167 @@
+package store
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+)
+
+// A fileKind is one of the small JSON files of a store's directory. Each is a
+// struct that embeds fileHead first and fileSum last, and fields that came later
+// are left out while they are zero. docs/format/superblock.md says how the checksum
+// is made.
+type fileKind struct {
+	name    string
+	magic   string
+	version int   // that is written; all older ones are read
+	strange error // what a file without the magic is
+}
+
+// maxFile bounds the bytes of such a file.
+const maxFile = 1 << 16
+
+type fileHead struct {
+	Magic   string `json:"magic"`
+	Version int    `json:"version"`
+}
+
+type fileSum struct {
+	CRC string `json:"crc32c"`
+}
+
+func (h *fileHead) head() *fileHead { return h }
+func (s *fileSum) sum() *fileSum    { return s }
+
+// A checkedFile is a pointer to the content of such a file.
+type checkedFile interface {
+	head() *fileHead
+	sum() *fileSum
+}
+
+const (
+	sumPrefix = `"crc32c":"`
+	sumSuffix = `"}`
+)
+
+// sumOf returns the checksum of a file without white space, whose last field is
+// the checksum. ok is false when it is not.
+func sumOf(compact []byte) (sum, said string, ok bool) {
+	at := bytes.LastIndex(compact, []byte(sumPrefix))
+	if at < 0 || !bytes.HasSuffix(compact, []byte(sumSuffix)) {
+		return "", "", false
+	}
+	at += len(sumPrefix)
+	end := len(compact) - len(sumSuffix)
+	if at > end {
+		return "", "", false
+	}
+	table := crc32.MakeTable(crc32.Castagnoli)
+	crc := crc32.Update(crc32.Checksum(compact[:at], table), table, []byte(sumSuffix))
+	return fmt.Sprintf("%08x", crc), string(compact[at:end]), true
+}
+
+// encode fills the head and the checksum in and returns the file's bytes.
+func (k fileKind) encode(f checkedFile) ([]byte, error) {
+	*f.head(), *f.sum() = fileHead{k.magic, k.version}, fileSum{}
+	b, err := json.Marshal(f)
+	if err != nil {
+		return nil, err
+	}
+	f.sum().CRC, _, _ = sumOf(b)
+	b, err = json.MarshalIndent(f, "", "  ")
+	return append(b, '\n'), err
+}
+
+// decode is strict: what is not understood in full is not taken for good.
+// Errors: ErrNewer, ErrDamaged, and the kind's for a file without the magic.
+func (k fileKind) decode(b []byte, f checkedFile) error {
+	if len(b) > maxFile {
+		return fmt.Errorf("%w: %s has %d bytes", ErrDamaged, k.name, len(b))
+	}
+	var head fileHead
+	if err := json.Unmarshal(b, &head); err != nil {
+		return fmt.Errorf("%w: %s: %v", ErrDamaged, k.name, err)
+	}
+	if head.Magic != k.magic {
+		return fmt.Errorf("%w: %s has no magic", k.strange, k.name)
+	}
+	if head.Version > k.version {
+		return fmt.Errorf("%w: %s has version %d, and this program reads up to %d", ErrNewer, k.name, head.Version, k.version)
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, b); err != nil {
+		return fmt.Errorf("%w: %s: %v", ErrDamaged, k.name, err)
+	}
+	if sum, said, ok := sumOf(compact.Bytes()); !ok || sum != said || head.Version < 1 {
+		return fmt.Errorf("%w: %s does not match its checksum", ErrDamaged, k.name)
+	}
+	if err := json.Unmarshal(b, f); err != nil {
+		return fmt.Errorf("%w: %s: %v", ErrDamaged, k.name, err)
+	}
+	if again, err := json.Marshal(f); err != nil || !bytes.Equal(again, compact.Bytes()) {
+		return fmt.Errorf("%w: %s has settings that this program does not know", ErrNewer, k.name)
+	}
+	return nil
+}
+
+// read reads the file in a store's directory. Besides decode's errors it may be
+// os.ErrNotExist.
+func (k fileKind) read(dir string, f checkedFile) error {
+	r, err := os.Open(filepath.Join(dir, k.name))
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	b, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+	if err != nil {
+		return err
+	}
+	return k.decode(b, f)
+}
+
+// write replaces the file durably.
+func (k fileKind) write(dir string, f checkedFile) error {
+	b, err := k.encode(f)
+	if err == nil && len(b) > maxFile {
+		err = fmt.Errorf("%w: %s would have %d bytes", ErrConfig, k.name, len(b))
+	}
+	if err != nil {
+		return err
+	}
+	return writeDurably(filepath.Join(dir, k.name), b)
+}
+
+// writeDurably replaces the file at path by rename, synced before and after.
+func writeDurably(path string, b []byte) error {
+	tmp := path + ".tmp"
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Sync()
+	}
+	err = errors.Join(err, f.Close())
+	if err == nil {
+		err = os.Rename(tmp, path)
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}
