@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
-	"net/http/pprof"
 )
 
 type server struct {
@@ -47,11 +46,7 @@ func ControlHandler(n Node, log *slog.Logger) http.Handler {
 	tierRoutes(mux, &server{n, log})
 	settingsRoutes(mux, &server{n, log})
 	snapshotControl(mux, n, log)
-	mux.HandleFunc("/debug/pprof/", pprof.Index)
-	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	profileRoutes(mux)
 	return mux
 }
 
