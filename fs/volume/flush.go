@@ -75,7 +75,7 @@ func (v *Volume) Flush() error {
 // to leave something.
 const (
 	flushRounds = 8
-	fewNodes    = 256
+	fewNodes    = 32
 )
 
 func (v *Volume) unsavedNodes() int {
