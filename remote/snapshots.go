@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -48,6 +49,16 @@ type NewSnapshot struct {
 	Message string   `json:"message,omitempty"`
 	Tags    []string `json:"tags,omitempty"`
 	Host    string   `json:"host,omitempty"`
+
+	// Progress, if set, is called now and then with how many files and
+	// directories were looked at.
+	Progress func(looked int64) `json:"-"`
+}
+
+// A SnapshotStep is how far the making of a snapshot is, or the snapshot.
+type SnapshotStep struct {
+	Looked int64     `json:"looked,omitempty"`
+	Made   *Snapshot `json:"snapshot,omitempty"`
 }
 
 // A Snapshot is a whole filesystem at one instant.
@@ -256,7 +267,22 @@ func snapshotPath(name string) string { return "/v1/snapshots/" + url.PathEscape
 
 // CreateSnapshot implements Snapshots.
 func (c *Client) CreateSnapshot(ctx context.Context, n NewSnapshot) (s Snapshot, err error) {
-	err = c.post(ctx, http.MethodPost, "/v1/snapshots", n, &s)
+	if n.Progress == nil {
+		err = c.post(ctx, http.MethodPost, "/v1/snapshots", n, &s)
+		return s, err
+	}
+	body, err := json.Marshal(n)
+	if err != nil {
+		return s, err
+	}
+	err = receiveMethod(ctx, c, http.MethodPost, "/v1/snapshots?progress=true", bytes.NewReader(body), func(step SnapshotStep) error {
+		if step.Made != nil {
+			s = *step.Made
+		} else {
+			n.Progress(step.Looked)
+		}
+		return nil
+	})
 	return s, err
 }
 
@@ -312,9 +338,7 @@ func snapshotRoutes(mux *http.ServeMux, s *server) {
 // snapshotControl are for the store's owner only.
 func snapshotControl(mux *http.ServeMux, n Node, log *slog.Logger) {
 	s := &server{n, log}
-	mux.HandleFunc("POST /v1/snapshots", func(w http.ResponseWriter, r *http.Request) {
-		answerBody(s, w, r, n.CreateSnapshot)
-	})
+	mux.HandleFunc("POST /v1/snapshots", s.createSnapshot)
 	mux.HandleFunc("DELETE /v1/snapshots/{name}", func(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, r, struct{}{}, n.RemoveSnapshot(r.Context(), r.PathValue("name")))
 	})
@@ -333,15 +357,50 @@ func snapshotControl(mux *http.ServeMux, n Node, log *slog.Logger) {
 // maxBody bounds a request's body.
 const maxBody = 1 << 20
 
+func readBody(w http.ResponseWriter, r *http.Request, to any) error {
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
+	d.DisallowUnknownFields()
+	if err := d.Decode(to); err != nil {
+		return fmt.Errorf("%w: the request's body: %v", ErrRequest, err)
+	}
+	return nil
+}
+
 // answerBody decodes a request's body, and answers with what do makes of it.
 func answerBody[I, O any](s *server, w http.ResponseWriter, r *http.Request, do func(context.Context, I) (O, error)) {
 	var in I
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&in); err != nil {
-		s.fail(w, r, fmt.Errorf("%w: the request's body: %v", ErrRequest, err))
+	var out O
+	err := readBody(w, r, &in)
+	if err == nil {
+		out, err = do(r.Context(), in)
+	}
+	s.answer(w, r, out, err)
+}
+
+// createSnapshot answers with the snapshot, or with progress=true with a stream of
+// steps that ends with it.
+func (s *server) createSnapshot(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Get("progress") != "true" {
+		answerBody(s, w, r, s.node.CreateSnapshot)
 		return
 	}
-	out, err := do(r.Context(), in)
-	s.answer(w, r, out, err)
+	var n NewSnapshot
+	if err := readBody(w, r, &n); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	sendStream(s, w, r, func(fn func(SnapshotStep) error) error {
+		ctx, cancel := context.WithCancelCause(r.Context())
+		defer cancel(nil)
+		n.Progress = func(looked int64) {
+			if err := fn(SnapshotStep{Looked: looked}); err != nil {
+				cancel(err) // the client has left
+			}
+		}
+		made, err := s.node.CreateSnapshot(ctx, n)
+		if err != nil {
+			return err
+		}
+		return fn(SnapshotStep{Made: &made})
+	})
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,6 +26,10 @@ type volumeOf struct {
 }
 
 func (v *volumeOf) CreateSnapshot(_ context.Context, n remote.NewSnapshot) (remote.Snapshot, error) {
+	if n.Progress != nil {
+		n.Progress(1000)
+		n.Progress(2000)
+	}
 	release := v.st.Hold()
 	defer release()
 	tree, err := graph.NewTreeBuilder(v.st, graph.Directory).Finish()
@@ -120,10 +125,17 @@ func TestSnapshots(t *testing.T) {
 			return list
 		}
 		for _, name := range []string{"z", "a b%2Fü?#", "m"} {
+			var looked []int64
 			want := remote.NewSnapshot{Name: name, Message: "m\n", Tags: []string{"t"}, Host: "h"}
+			if name == "m" {
+				want.Progress = func(n int64) { looked = append(looked, n) }
+			}
 			s, err := n.CreateSnapshot(ctx, want)
 			if err != nil || s.Name != name || s.Message != want.Message || !reflect.DeepEqual(s.Tags, want.Tags) || s.Host != "h" {
 				t.Fatalf("create: %+v, %v", s, err)
+			}
+			if name == "m" && !slices.Equal(looked, []int64{1000, 2000}) {
+				t.Errorf("progress: %v", looked)
 			}
 			again, err := n.GetSnapshot(ctx, name)
 			if err != nil || !reflect.DeepEqual(s, again) {

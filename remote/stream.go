@@ -66,13 +66,13 @@ var (
 
 // receiveStream calls fn with each value of a stream. An error of fn ends it.
 func receiveStream[T any](ctx context.Context, c *Client, path string, fn func(T) error) error {
-	return receiveMethod(ctx, c, http.MethodGet, path, fn)
+	return receiveMethod(ctx, c, http.MethodGet, path, nil, fn)
 }
 
-func receiveMethod[T any](ctx context.Context, c *Client, method, path string, fn func(T) error) error {
+func receiveMethod[T any](ctx context.Context, c *Client, method, path string, body io.Reader, fn func(T) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	resp, err := c.do(ctx, method, path, nil)
+	resp, err := c.do(ctx, method, path, body)
 	if err != nil {
 		return err
 	}

@@ -312,7 +312,7 @@ func (c *Client) Fsck(ctx context.Context) (Fsck, error) {
 }
 
 func receiveUpkeep[T any](ctx context.Context, c *Client, path string, fn func(T) error) error {
-	return receiveMethod(ctx, c, http.MethodPost, path, fn)
+	return receiveMethod(ctx, c, http.MethodPost, path, nil, fn)
 }
 
 // upkeepRoutes are for the store's owner only.

@@ -111,8 +111,15 @@ NAME it is called after the time. A name is a file name without colons.`,
 				n.Name = args[1]
 			}
 			n.Host = hostname()
+			line := newProgress(cmd.ErrOrStderr(), asJSON)
+			if line.w != nil {
+				n.Progress = func(looked int64) { line.show("%s files and directories looked at", humanize.Comma(looked)) }
+			}
+			line.show("taking in what was written")
+			defer line.clear()
 			return onFlushedStore(cmd, args[:1], func(node remote.Node) error {
 				s, err := node.CreateSnapshot(cmd.Context(), n)
+				line.clear()
 				if err != nil {
 					return err
 				}

@@ -31,6 +31,9 @@ type snapBuilder struct {
 	branches map[meta.Ino]meta.Branch // rows that are not yet written
 	gone     []meta.Ino               // directories that are not there any more
 	written  int64                    // bytes of files that are new or changed
+
+	progress func(looked int64) // may be nil
+	looked   int64              // entries made so far
 }
 
 // branchBatch is how many directories' rows are gathered before they are written.
@@ -442,8 +445,14 @@ func (b *snapBuilder) change(dir meta.Ino, name string, old *graph.Tree, branch 
 	return c, nil
 }
 
+// progressStep is how many entries are made between two calls of progress.
+const progressStep = 1000
+
 // child makes the entry of a name.
 func (b *snapBuilder) child(d meta.Dirent) (graph.Entry, error) {
+	if b.looked++; b.looked%progressStep == 0 && b.progress != nil {
+		b.progress(b.looked)
+	}
 	attr, err := b.inode(d.Ino)
 	if err != nil {
 		return graph.Entry{}, err

@@ -19,6 +19,8 @@ type SnapshotOptions struct {
 	Message string
 	Tags    []string
 	Host    string
+
+	Progress func(looked int64) // if set, called now and then: how many files and directories were looked at
 }
 
 // A Snapshot is a named snapshot.
@@ -146,7 +148,7 @@ func (v *Volume) listStaged() {
 // snapshotOf makes a snapshot of a cut.
 func (v *Volume) snapshotOf(ctx context.Context, c *instant, o SnapshotOptions) (Snapshot, error) {
 	var s Snapshot
-	b := &snapBuilder{ctx: ctx, v: v, view: c.view, last: c.before, base: c.before.Base, keep: true}
+	b := &snapBuilder{ctx: ctx, v: v, view: c.view, last: c.before, base: c.before.Base, keep: true, progress: o.Progress}
 	out, err := b.build()
 	if err != nil {
 		return s, err
