@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -69,11 +70,23 @@ type BadBlock struct {
 
 // A Use is a stretch of a file that is in a block.
 type Use struct {
-	Path   string   `json:"path"` // "" when no name leads to the file
-	Ino    uint64   `json:"ino"`
-	Offset int64    `json:"offset"`
-	Bytes  int64    `json:"bytes"`
-	Block  store.ID `json:"-"`
+	Snapshot string   `json:"snapshot,omitempty"` // that has it; "": the live filesystem
+	Path     string   `json:"path"`               // "" when no name leads to the file, or for a snapshot's root
+	Ino      uint64   `json:"ino,omitempty"`
+	Offset   int64    `json:"offset"`
+	Bytes    int64    `json:"bytes"`
+	Block    store.ID `json:"-"`
+}
+
+// Name returns the path, after a colon when it is in a snapshot, or the inode.
+func (u Use) Name() string {
+	switch {
+	case u.Snapshot != "":
+		return u.Snapshot + ":" + u.Path
+	case u.Path == "":
+		return fmt.Sprintf("inode %d", u.Ino)
+	}
+	return u.Path
 }
 
 // A Finding is something that a check found wrong.
@@ -209,7 +222,26 @@ func (l *Local) holders(ctx context.Context, chosen func(store.ID) bool, file fu
 			return err
 		}
 	}
+	if err := l.inSnapshots(ctx, chosen, file); err != nil {
+		return err
+	}
 	return l.store.ObjectsHolding(ctx, chosen, object)
+}
+
+// MaxSnapshotUses is how many places in snapshots are named for a block.
+const MaxSnapshotUses = 20
+
+// inSnapshots names files and directories of snapshots that have chosen blocks in
+// them, the first for each block in the order of the snapshots' names.
+func (l *Local) inSnapshots(ctx context.Context, chosen func(store.ID) bool, file func(Use) error) error {
+	told := make(map[store.ID]int)
+	h := graph.Holding{Source: l.store, Chosen: func(id store.ID) bool { return told[id] < MaxSnapshotUses && chosen(id) }}
+	return l.store.Snapshots(ctx, func(r store.SnapshotRef) error {
+		return h.Snapshot(ctx, r.ID, func(at graph.Held) error {
+			told[at.Block]++
+			return file(Use{Snapshot: r.Name, Path: at.Path, Offset: at.Offset, Bytes: at.Bytes, Block: at.Block})
+		})
+	})
 }
 
 // Fsck implements Upkeep.
@@ -272,11 +304,7 @@ func (l *Local) explain(ctx context.Context, f *Fsck) error {
 		}
 	}
 	return l.holders(ctx, func(id store.ID) bool { return at[id] != nil }, func(u Use) error {
-		name := u.Path
-		if name == "" {
-			name = fmt.Sprintf("inode %d", u.Ino)
-		}
-		hit(u.Block, func(x *Finding) *[]string { return &x.Paths }, name)
+		hit(u.Block, func(x *Finding) *[]string { return &x.Paths }, u.Name())
 		return nil
 	}, func(name string, id store.ID) error {
 		hit(id, func(x *Finding) *[]string { return &x.Objects }, name)

@@ -116,7 +116,10 @@ func (r scrubReport) print(w io.Writer) error {
 	for _, b := range r.Damaged {
 		fmt.Fprintf(w, "bad block %s: %s\n", b.ID, b.Reason)
 		for _, f := range b.Files {
-			fmt.Fprintf(w, "  %s: bytes %d to %d\n", pathOf(f), f.Offset, f.Offset+f.Bytes)
+			fmt.Fprintf(w, "  %s: bytes %d to %d\n", printable(f.Name()), f.Offset, f.Offset+f.Bytes)
+		}
+		if inSnapshots(b.Files) == remote.MaxSnapshotUses {
+			fmt.Fprintln(w, "  and perhaps more in snapshots: see quarxfs graph why")
 		}
 		for _, name := range b.Objects {
 			fmt.Fprintf(w, "  object %s\n", printable(name))
@@ -125,9 +128,11 @@ func (r scrubReport) print(w io.Writer) error {
 	return err
 }
 
-func pathOf(u remote.Use) string {
-	if u.Path == "" {
-		return fmt.Sprintf("inode %d", u.Ino)
+func inSnapshots(uses []remote.Use) (n int) {
+	for _, u := range uses {
+		if u.Snapshot != "" {
+			n++
+		}
 	}
-	return printable(u.Path)
+	return n
 }
