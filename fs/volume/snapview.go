@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -426,7 +427,7 @@ func (v *Volume) virtualXattr(n *node, name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	i, ok := slices.BinarySearchFunc(set, name, func(x graph.Xattr, name string) int { return compareStrings(x.Name, name) })
+	i, ok := slices.BinarySearchFunc(set, name, func(x graph.Xattr, name string) int { return strings.Compare(x.Name, name) })
 	if !ok {
 		return nil, syscall.ENODATA
 	}

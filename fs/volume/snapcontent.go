@@ -1,0 +1,170 @@
+package volume
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// entry makes the entry of an inode, with its content.
+func (b *snapBuilder) entry(name string, ino meta.Ino, attr *meta.Inode, branch *meta.Branch) (graph.Entry, error) {
+	e := graph.Entry{
+		Name: name, Mode: attr.Mode, UID: attr.UID, GID: attr.GID,
+		Atime: graph.Time(attr.Atime), Mtime: graph.Time(attr.Mtime), Ctime: graph.Time(attr.Ctime), Btime: graph.Time(attr.Btime),
+	}
+	var err error
+	switch attr.Mode & syscall.S_IFMT {
+	case syscall.S_IFDIR:
+		e.Link = graph.Link{ID: store.ID(branch.ID), Kind: store.KindTree}
+		e.Entries, e.Subdirs, e.Below = branch.Entries, branch.Subdirs, graph.Sums(branch.Below)
+	case syscall.S_IFREG:
+		e.Size = attr.Size
+		e.Link, e.Data, err = b.content(ino, attr)
+	case syscall.S_IFLNK:
+		e.Target = attr.Target
+	case syscall.S_IFCHR, syscall.S_IFBLK:
+		e.Rdev = attr.Rdev
+	}
+	if err == nil && attr.Xattrs > 0 {
+		err = b.xattrs(ino, &e)
+	}
+	if err != nil {
+		err = fmt.Errorf("inode %d: %w", ino, err)
+	}
+	return e, err
+}
+
+func (b *snapBuilder) xattrs(ino meta.Ino, e *graph.Entry) error {
+	err := b.view.ScanPrefix(meta.XattrPrefix(ino), func(key, value []byte) error {
+		name, err := meta.KeyTail(key)
+		e.Xattrs = append(e.Xattrs, graph.Xattr{Name: name, Value: slices.Clone(value)})
+		return err
+	})
+	if err != nil || graph.XattrsSize(e.Xattrs) <= graph.MaxInlineXattrs {
+		return err
+	}
+	e.XattrLink, err = b.v.putBytes(graph.AppendXattrs(nil, e.Xattrs))
+	e.Xattrs = nil
+	return err
+}
+
+// bytesPiece is how long the blocks of what is no file's data are at most.
+const bytesPiece = 1 << 20
+
+// putBytes stores bytes that are no file's. The sweep stands still.
+func (v *Volume) putBytes(p []byte) (graph.Link, error) {
+	fb := v.store.NewFileBuilder()
+	defer fb.Close()
+	for piece := range slices.Chunk(p, bytesPiece) {
+		id, err := v.store.Put(store.KindData, piece)
+		if err != nil {
+			return graph.Link{}, err
+		}
+		if len(piece) == len(p) {
+			return graph.Link{ID: id, Kind: store.KindData}, nil
+		}
+		if err := fb.Add(store.Part{ID: id, Len: int64(len(piece))}); err != nil {
+			return graph.Link{}, err
+		}
+	}
+	root, err := fb.Finish()
+	return graph.Link{ID: root.ID, Kind: store.KindFile}, err
+}
+
+// content returns the link to a file's bytes, and how many of them are in no hole.
+func (b *snapBuilder) content(ino meta.Ino, attr *meta.Inode) (link graph.Link, data int64, err error) {
+	if attr.Size == 0 {
+		return link, 0, nil
+	}
+	if attr.IsStub() && attr.Owned == 0 {
+		link, err = b.v.linkTo(store.ID(attr.Stub))
+		return link, attr.Alloc, err
+	}
+	exts, err := b.extents(ino, attr)
+	if err != nil {
+		return link, 0, err
+	}
+	if len(exts) == 1 && exts[0].Off == 0 && exts[0].Skip == 0 && int64(exts[0].Len) == attr.Size {
+		id := store.ID(exts[0].ID)
+		block, err := b.v.store.Lookup(id)
+		if err != nil {
+			return link, 0, err
+		}
+		if int64(block.Raw) == attr.Size {
+			return graph.Link{ID: id, Kind: store.KindData}, attr.Size, nil
+		}
+	}
+	fb := b.v.store.NewFileBuilder()
+	defer fb.Close()
+	root, err := buildFile(fb, exts, attr.Size)
+	return graph.Link{ID: root.ID, Kind: store.KindFile}, root.Data, err
+}
+
+// buildFile makes the vertices of a file.
+func buildFile(fb *store.FileBuilder, exts []meta.Extent, size int64) (store.FileRoot, error) {
+	at := int64(0)
+	hole := func(to int64) error {
+		if to <= at {
+			return nil
+		}
+		return fb.Add(store.Part{Hole: true, Len: to - at})
+	}
+	for _, e := range exts {
+		if err := hole(e.Off); err != nil {
+			return store.FileRoot{}, err
+		}
+		if err := fb.Add(store.Part{ID: store.ID(e.ID), Len: int64(e.Len), Skip: e.Skip}); err != nil {
+			return store.FileRoot{}, err
+		}
+		at = e.End()
+	}
+	if err := hole(size); err != nil {
+		return store.FileRoot{}, err
+	}
+	return fb.Finish()
+}
+
+// linkTo returns a link to a file's vertex or only block.
+func (v *Volume) linkTo(id store.ID) (graph.Link, error) {
+	e, err := v.store.Lookup(id)
+	return graph.Link{ID: id, Kind: e.Kind}, err
+}
+
+// extents returns all extents of a file.
+func (b *snapBuilder) extents(ino meta.Ino, attr *meta.Inode) (exts []meta.Extent, err error) {
+	page := func(i uint64, row []byte) error {
+		list, err := meta.DecodeExtents(row, int64(i)*b.v.span, b.v.span)
+		exts = append(exts, list...)
+		return err
+	}
+	if attr.Size <= b.v.span {
+		row, err := b.view.Get(meta.ExtentsKey(ino, 0))
+		if isNotFound(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		return exts, page(0, row)
+	}
+	from, to := meta.ExtentsRange(ino, 0, uint64((attr.Size-1)/b.v.span)+1)
+	err = b.view.Scan(from, to, func(key, row []byte) error {
+		_, i, err := meta.KeyNumbers(key)
+		if err != nil {
+			return err
+		}
+		return page(i, row)
+	})
+	if err != nil || !attr.IsStub() {
+		return exts, err
+	}
+	err = b.v.stubExtents(b.ctx, store.ID(attr.Stub), int64(attr.Owned)*b.v.span, attr.Size, func(e meta.Extent) error {
+		exts = append(exts, e)
+		return nil
+	})
+	return exts, err
+}

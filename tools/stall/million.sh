@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# What snapshots of a large tree take, on a mount, with the built program:
+#
+#   tools/stall/million.sh [QUARXFS [DIRECTORY [FILES]]]
+#
+# It makes files of 100 bytes, 1,000 in a directory, then snapshots, a clone, a
+# restore and a rollback of them. Needs go, jq and what mounting needs.
+set -euo pipefail
+
+quarxfs=$(readlink -f "${1:-bin/quarxfs}")
+top=${2:-/var/tmp/quarxfs-million}
+files=${3:-1000000}
+
+mkdir -p "$top"
+work=$(mktemp -d "$(readlink -f "$top")/run-XXXXXX")
+store=$work/store mnt=$work/mnt
+cleanup() {
+	cd /
+	"$quarxfs" umount --force "$mnt" >/dev/null 2>&1 || umount -l "$mnt" 2>/dev/null || true
+	rm -rf "$work"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+go build -o "$work/stall" "$(dirname "$0")"
+
+stored() { "$quarxfs" stats "$store" --json | jq .stored_bytes; }
+# measure WHAT COMMAND...: its time, and what the store grew by.
+measure() {
+	local what=$1 before start ms
+	shift
+	before=$(stored) start=$(date +%s%N)
+	"$@" >/dev/null
+	ms=$((($(date +%s%N) - start) / 1000000))
+	sync "$mnt"
+	printf '%-44s %8d ms %10d bytes stored\n' "$what" "$ms" $(($(stored) - before))
+}
+
+mkdir "$mnt"
+"$quarxfs" mount --init "$store" "$mnt"
+measure "make $files files" "$work/stall" -files "$files" -size 100 "$mnt/tree" sync -f "$mnt"
+measure "first snapshot" "$quarxfs" snapshot create "$mnt" first
+for i in 1 2 3 4 5; do
+	echo "changed $i" >"$mnt/tree/1/1001"
+	measure "snapshot after one file changed" "$quarxfs" snapshot create "$mnt" "one$i"
+done
+measure "snapshot after nothing changed" "$quarxfs" snapshot create "$mnt" none
+measure "diff of the first and the last" "$quarxfs" snapshot diff "$mnt" first none
+measure "clone of all" "$quarxfs" snapshot clone "$mnt" first "$mnt/clone"
+measure "restore of a directory of 1,000 files" "$quarxfs" snapshot restore "$mnt" first:tree/1 "$mnt/tree/1"
+measure "rollback of all, without a snapshot before" "$quarxfs" snapshot rollback "$mnt" first --no-safety
