@@ -22,7 +22,7 @@ import (
 // It does not change once it is made, and may be used concurrently.
 //
 //	blocks     sorted by ID                        50 bytes each, with the column's start
-//	rows       files by inode, names, vertices     21 bytes each
+//	rows       files by inode, names, vertices     16 bytes each
 //	edges      column, in its row; row, in its     8 bytes each, and of files some
 //	           column; of files also offset,       5 more
 //	           length and skip, as in extents
@@ -57,11 +57,8 @@ type blockInfo struct {
 type rowInfo struct {
 	ref   uint64 // inode, index in names, or column of the vertex
 	start uint32 // of its edges
-	span  uint32 // of its spans, in units of spanUnit
+	span  uint32 // of its spans; they are bounded by MaxMatrix
 }
-
-// spanUnit lets 32 bits reach 64 GiB of spans: rows start at a multiple of it.
-const spanUnit = 16
 
 // A RowKind says what a row of a Matrix is.
 type RowKind uint8
@@ -131,6 +128,7 @@ func NewMatrix(ctx context.Context, in Inputs) (*Matrix, error) {
 		return nil, err
 	}
 	m.rows = append(m.rows, rowInfo{start: uint32(len(m.cols))})
+	m.rows, m.cols, m.spans = slices.Clone(m.rows), slices.Clone(m.cols), slices.Clone(m.spans) // without room to grow
 	m.transpose()
 	return m, nil
 }
@@ -211,11 +209,8 @@ func (m *Matrix) addFiles(in Inputs) error {
 			if k > 0 && m.rows[k-1].ref > r.Ino {
 				return fmt.Errorf("files are not in order: %w", store.ErrCorrupt)
 			}
-			for len(m.spans)%spanUnit != 0 {
-				m.spans = append(m.spans, 0)
-			}
 			m.row(r.Ino)
-			m.rows[k].span = uint32(len(m.spans) / spanUnit)
+			m.rows[k].span = uint32(len(m.spans))
 			end = 0
 		}
 		ok, err := m.edge(r.ID)
@@ -373,7 +368,7 @@ type Use struct {
 func (m *Matrix) EachInRow(r int, fn func(Use) bool) {
 	var spans []byte
 	if r < m.files {
-		spans = m.spans[int(m.rows[r].span)*spanUnit:]
+		spans = m.spans[m.rows[r].span:]
 	}
 	end := int64(0)
 	for _, c := range m.rowCols(r) {

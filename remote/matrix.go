@@ -51,7 +51,7 @@ func (l *Local) rows() Rows {
 
 // A matrixCache keeps the matrix of the store for as long as nothing changes, at
 // most matrixIdle after its last use, and only one that is no larger than a
-// quarter of the memory that the process may use.
+// third of the memory that the process may use.
 type matrixCache struct {
 	mu      sync.Mutex // held while a matrix is made: one at a time
 	matrix  *graph.Matrix
@@ -99,7 +99,7 @@ func (l *Local) makeMatrix(ctx context.Context) (*store.View, *graph.Matrix, err
 			rows.Close()
 			return nil, nil, err
 		}
-		if m.Bytes() > debug.SetMemoryLimit(-1)/4 {
+		if m.Bytes() > debug.SetMemoryLimit(-1)/3 {
 			return rows, m, nil
 		}
 		c.matrix, c.version = m, version

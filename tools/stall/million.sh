@@ -3,25 +3,26 @@
 #
 #   tools/stall/million.sh [QUARXFS [DIRECTORY [FILES]]]
 #
-# It makes files of 100 bytes, 1,000 in a directory, then snapshots, a clone, a
-# restore and a rollback of them. Needs go, jq and what mounting needs.
+# It makes files of 100 bytes, 1,000 in a directory, and then snapshots, a clone, a
+# restore and a rollback of them. With KEEP=1 it only makes the files, for a run that
+# finds them in DIRECTORY. Needs go, jq and what mounting needs.
 set -euo pipefail
 
 quarxfs=$(readlink -f "${1:-bin/quarxfs}")
 top=${2:-/var/tmp/quarxfs-million}
 files=${3:-1000000}
 
-mkdir -p "$top"
-work=$(mktemp -d "$(readlink -f "$top")/run-XXXXXX")
-store=$work/store mnt=$work/mnt
+mkdir -p "$top/mnt"
+top=$(readlink -f "$top")
+store=$top/store mnt=$top/mnt
 cleanup() {
 	cd /
-	"$quarxfs" umount --force "$mnt" >/dev/null 2>&1 || umount -l "$mnt" 2>/dev/null || true
-	rm -rf "$work"
+	"$quarxfs" umount "$mnt" >/dev/null 2>&1 || umount -l "$mnt" 2>/dev/null || true
+	[[ -n ${KEEP:-} ]] || rm -rf "$top"
 }
 trap cleanup EXIT
 trap 'exit 130' INT TERM
-go build -o "$work/stall" "$(dirname "$0")"
+go build -o "$top/stall" "$(dirname "$0")/main.go"
 
 stored() { "$quarxfs" stats "$store" --json | jq .stored_bytes; }
 # measure WHAT COMMAND...: its time, and what the store grew by.
@@ -32,12 +33,14 @@ measure() {
 	"$@" >/dev/null
 	ms=$((($(date +%s%N) - start) / 1000000))
 	sync "$mnt"
-	printf '%-44s %8d ms %10d bytes stored\n' "$what" "$ms" $(($(stored) - before))
+	printf '%-42s %8d ms %12d bytes stored\n' "$what" "$ms" $(($(stored) - before))
 }
 
-mkdir "$mnt"
 "$quarxfs" mount --init "$store" "$mnt"
-measure "make $files files" "$work/stall" -files "$files" -size 100 "$mnt/tree" sync -f "$mnt"
+if [[ ! -e $mnt/tree ]]; then
+	measure "make $files files" "$top/stall" -files "$files" -size 100 "$mnt/tree" sync -f "$mnt"
+fi
+[[ -z ${KEEP:-} ]] || exit 0
 measure "first snapshot" "$quarxfs" snapshot create "$mnt" first
 for i in 1 2 3 4 5; do
 	echo "changed $i" >"$mnt/tree/1/1001"
@@ -45,6 +48,10 @@ for i in 1 2 3 4 5; do
 done
 measure "snapshot after nothing changed" "$quarxfs" snapshot create "$mnt" none
 measure "diff of the first and the last" "$quarxfs" snapshot diff "$mnt" first none
+block=$("$quarxfs" list-blocks "$mnt" --json --limit 1 | jq -r .id)
+measure "graph why" "$quarxfs" graph why "$mnt" "$block"
+measure "graph why again" "$quarxfs" graph why "$mnt" "$block"
+measure "du" "$quarxfs" du "$mnt"
 measure "clone of all" "$quarxfs" snapshot clone "$mnt" first "$mnt/clone"
 measure "restore of a directory of 1,000 files" "$quarxfs" snapshot restore "$mnt" first:tree/1 "$mnt/tree/1"
 measure "rollback of all, without a snapshot before" "$quarxfs" snapshot rollback "$mnt" first --no-safety
