@@ -129,7 +129,8 @@ func (e Entry) isGhost() bool { return e.Loc.Segment == 0 }
 
 // heal stores the bytes of a bad block anew. It needs no look at what a commit
 // under way does to the block: if that moves it, the copy here is waste.
-func (s *Store) heal(kind tiering.Kind, id ID, plain []byte) error {
+func (s *Store) heal(b block) error {
+	id := b.id
 	landed, mine := s.takeOff(id)
 	if !mine {
 		<-landed
@@ -145,15 +146,15 @@ func (s *Store) heal(kind tiering.Kind, id ID, plain []byte) error {
 	}
 	var links []ID
 	if e.isGhost() {
-		if links, err = s.linksOfNew(kind, plain); err != nil {
+		if links, err = s.linksOfNew(b.kind, b.plain); err != nil {
 			return err
 		}
 	}
-	codec, loc, err := s.appendRecord(kind, id, plain)
+	codec, loc, err := s.appendBlock(b)
 	if err != nil {
 		return err
 	}
-	s.tiers.Insert(id, bytes.Clone(plain))
+	s.tiers.Insert(id, bytes.Clone(b.plain))
 	s.pend.Lock()
 	defer s.pend.Unlock()
 	c := s.pend.changes[id]
@@ -162,7 +163,7 @@ func (s *Store) heal(kind tiering.Kind, id ID, plain []byte) error {
 	}
 	c.move = &relocation{from: e.Loc, to: place{loc, codec}, heals: true}
 	if e.isGhost() {
-		row := Entry{Kind: kind, Raw: uint32(len(plain)), Entropy: quantizeEntropy(chunk.Entropy(plain))}
+		row := Entry{Kind: b.kind, Raw: uint32(len(b.plain)), Entropy: quantizeEntropy(chunk.Entropy(b.plain))}
 		c.move.ghost = &row
 		for _, child := range links {
 			s.ref(child, 1)

@@ -50,14 +50,24 @@ func (s *Store) Put(kind tiering.Kind, plain []byte) (ID, error) {
 	if len(plain) == 0 || len(plain) > tiering.MaxRaw {
 		return ID{}, fmt.Errorf("put a block of %d bytes: %w", len(plain), ErrConfig)
 	}
-	id := sum(kind, plain)
-	s.pend.Lock()
-	s.pend.holds.note(id) // before the look-up, or the sweep could come in between
-	s.pend.Unlock()
+	return s.put(block{kind: kind, id: sum(kind, plain), plain: plain})
+}
+
+// A block is what is to be stored.
+type block struct {
+	kind   tiering.Kind
+	id     ID
+	plain  []byte
+	packed *Record // as it is to be stored; nil: to be compressed
+}
+
+func (s *Store) put(b block) (ID, error) {
+	id := b.id
+	s.note(id)
 	for {
 		_, err := s.db.Get(blockKey(keyBlock, id))
 		if err == nil && s.bad.has(id) {
-			err = s.heal(kind, id, plain)
+			err = s.heal(b)
 		}
 		if err == nil {
 			return id, nil
@@ -68,10 +78,18 @@ func (s *Store) Put(kind tiering.Kind, plain []byte) (ID, error) {
 		landed, mine := s.takeOff(id)
 		if mine {
 			defer s.land(id, landed)
-			return id, s.append(kind, id, plain)
+			return id, s.append(b)
 		}
 		<-landed
 	}
+}
+
+// note keeps a block for whoever holds, before it is looked up, or the sweep could
+// come in between.
+func (s *Store) note(id ID) {
+	s.pend.Lock()
+	defer s.pend.Unlock()
+	s.pend.holds.note(id)
 }
 
 // takeOff claims the storing of id; when somebody else has it, their channel
@@ -94,20 +112,21 @@ func (s *Store) land(id ID, landed chan struct{}) {
 	close(landed)
 }
 
-func (s *Store) append(kind tiering.Kind, id ID, plain []byte) error {
+func (s *Store) append(b block) error {
+	id := b.id
 	// Whoever flew before us may have landed between our look-up and take-off.
 	if _, err := s.db.Get(blockKey(keyBlock, id)); err == nil {
 		return nil
 	}
-	links, err := s.linksOfNew(kind, plain)
+	links, err := s.linksOfNew(b.kind, b.plain)
 	if err != nil {
-		return fmt.Errorf("store %s vertex %s: %w", kind, id.Short(), err)
+		return fmt.Errorf("store %s vertex %s: %w", b.kind, id.Short(), err)
 	}
-	codec, loc, err := s.appendRecord(kind, id, plain)
+	codec, loc, err := s.appendBlock(b)
 	if err != nil {
 		return err
 	}
-	e := Entry{Kind: kind, Codec: codec, Loc: loc, Raw: uint32(len(plain)), Entropy: quantizeEntropy(chunk.Entropy(plain))}
+	e := Entry{Kind: b.kind, Codec: codec, Loc: loc, Raw: uint32(len(b.plain)), Entropy: quantizeEntropy(chunk.Entropy(b.plain))}
 	row := e.encode()
 	s.pend.Lock()
 	defer s.pend.Unlock()
@@ -120,6 +139,18 @@ func (s *Store) append(kind tiering.Kind, id ID, plain []byte) error {
 	}
 	s.db.Set(blockKey(keyBlock, id), row)
 	return nil
+}
+
+// appendBlock appends a block to the hot tier.
+func (s *Store) appendBlock(b block) (tiering.Codec, tiering.Location, error) {
+	if b.packed == nil {
+		return s.appendRecord(b.kind, b.id, b.plain)
+	}
+	loc, err := s.tiers.Append(*b.packed)
+	if err != nil {
+		err = fmt.Errorf("store block %s: %w", b.id.Short(), err)
+	}
+	return b.packed.Codec, loc, err
 }
 
 // appendRecord compresses a block and appends it to the hot tier.

@@ -329,6 +329,15 @@ func (c *checker) count(ctx context.Context, ref func(ID)) error {
 	if err != nil {
 		return err
 	}
+	err = c.scan(ctx, keyLeased, func(key, _ []byte) error {
+		if id, ok := heldBlock(key); ok {
+			ref(id)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	err = c.scan(ctx, keySnapshot, func(key, value []byte) error {
 		if r, err := decodeSnapshotRef(string(key[1:]), value); err == nil {
 			ref(r.vertexID())

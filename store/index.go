@@ -20,6 +20,9 @@ const (
 	keyTotals   = 't' // -> totals of the index
 	keyBad      = 'x' // ID of a block that cannot be read -> when and why
 	keyScrub    = 'u' // -> scrubCursor
+	keyLease    = 'l' // lease -> when it ends, and whose it is
+	keyLeased   = 'h' // lease, ID of a block that it keeps -> nothing
+	keySyncNote = 'y' // name of a remote -> SyncNote
 )
 
 // An Entry is a block's row in the index: where it is, what it is, and how many

@@ -248,6 +248,15 @@ func (r *repairer) count(ctx context.Context) error {
 			return err
 		}
 	}
+	err := r.scan(ctx, keyLeased, func(key, _ []byte) error {
+		if id, ok := heldBlock(key); ok {
+			ref(id)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	for _, o := range r.names {
 		ref(o.vertexID())
 	}

@@ -124,6 +124,10 @@ type Store struct {
 		changed chan struct{} // closed at the next change
 	}
 
+	leases struct {
+		sync.Mutex
+		all map[LeaseID]*Lease
+	}
 	puts struct {
 		sync.Mutex
 		flying map[ID]chan struct{}
@@ -245,6 +249,9 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	if err := s.loadBad(); err != nil {
+		return err
+	}
+	if err := s.loadLeases(); err != nil {
 		return err
 	}
 	return s.dropStaleSegmentRows()

@@ -30,6 +30,9 @@ const sweepUncommitted = 32 << 10
 // works in short steps; writers go on meanwhile.
 func (s *Store) Sweep(ctx context.Context) (Swept, error) {
 	var total Swept
+	if err := s.endExpired(ctx); err != nil {
+		return total, fmt.Errorf("sweep: %w", err)
+	}
 	for {
 		n, err := s.sweepRound(ctx, &total)
 		if err != nil {

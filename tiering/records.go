@@ -36,3 +36,8 @@ func MaxCompressed(n int) int { return segment.MaxCompressed(n) }
 func Compress(want Codec, dst, plain []byte) (Codec, []byte) {
 	return segment.Compress(want, dst, plain)
 }
+
+// Decompress is the reverse; see segment.Decompress.
+func Decompress(c Codec, dst, stored []byte, rawLen int) ([]byte, error) {
+	return segment.Decompress(c, dst, stored, rawLen)
+}

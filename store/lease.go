@@ -1,0 +1,345 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/quarxtor/quarxfs/store/db"
+)
+
+// A Lease keeps blocks from the sweep while a sync brings what is to refer to
+// them, across crashes. A block that it keeps has a row, which counts as a
+// reference (I4). It ends when it is told to, or LeaseTime after it was last
+// used.
+type Lease struct {
+	ID      LeaseID   `json:"id"`
+	For     string    `json:"for"` // whose it is, to be shown
+	Begun   time.Time `json:"begun"`
+	Expires time.Time `json:"expires"` // zero: it has ended, and its rows go
+}
+
+// A LeaseID names a lease. It is random.
+type LeaseID [16]byte
+
+func (l LeaseID) String() string { return hex.EncodeToString(l[:]) }
+
+// MarshalText is String.
+func (l LeaseID) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// UnmarshalText is the reverse. ErrConfig.
+func (l *LeaseID) UnmarshalText(b []byte) error {
+	if n, err := hex.Decode(l[:], b[:min(len(b), 2*len(l))]); err != nil || n != len(l) || len(b) != 2*len(l) {
+		return fmt.Errorf("lease %q: %w", b, ErrConfig)
+	}
+	return nil
+}
+
+const (
+	// LeaseTime is how long a lease stays that nobody uses: an interrupted sync
+	// that is begun again within it sends nothing twice.
+	LeaseTime = 24 * time.Hour
+	// maxLeases bounds how many there are; beyond it the one that was idle longest
+	// ends, if it was idle for leaseIdle.
+	maxLeases = 64
+	leaseIdle = 10 * time.Minute
+	// A lease in use is written anew when it has lost so much of its time.
+	leaseRenew = 5 * time.Minute
+	leaseBatch = 4096 // rows removed at a time
+)
+
+func leaseKey(id LeaseID) []byte { return append([]byte{keyLease}, id[:]...) }
+
+func heldKey(lease LeaseID, id ID) []byte {
+	return append(append([]byte{keyLeased}, lease[:]...), id[:]...)
+}
+
+// heldBlock returns the block of a row of keyLeased.
+func heldBlock(key []byte) (id ID, ok bool) {
+	const head = 1 + len(LeaseID{})
+	if len(key) != head+len(id) {
+		return id, false
+	}
+	return ID(key[head:]), true
+}
+
+func (s *Store) loadLeases() error {
+	s.leases.all = make(map[LeaseID]*Lease)
+	return s.db.ScanPrefix([]byte{keyLease}, func(key, value []byte) error {
+		l := new(Lease)
+		if err := json.Unmarshal(value, l); err != nil || !bytes.Equal(key, leaseKey(l.ID)) {
+			s.log.Error("the row of a lease is damaged; what it keeps stays", "row", fmt.Sprintf("%x", key))
+			return nil
+		}
+		s.leases.all[l.ID] = l
+		return nil
+	})
+}
+
+// setLease writes a lease's row. The caller is inside Update and holds leases.
+func (s *Store) setLease(l *Lease) error {
+	b, err := json.Marshal(l)
+	if err == nil {
+		s.db.Set(leaseKey(l.ID), b)
+	}
+	return err
+}
+
+// Leases returns the leases that are in force, the oldest first.
+func (s *Store) Leases() []Lease {
+	s.leases.Lock()
+	defer s.leases.Unlock()
+	var list []Lease
+	for _, l := range s.leases.all {
+		if l.Expires.After(s.opts.Now()) {
+			list = append(list, *l)
+		}
+	}
+	slices.SortFunc(list, func(a, b Lease) int { return a.Begun.Compare(b.Begun) })
+	return list
+}
+
+// NewLease begins a lease, durably. ErrLocked: too many are in use.
+func (s *Store) NewLease(whose string) (LeaseID, error) {
+	now := s.opts.Now()
+	l := &Lease{For: whose[:min(len(whose), 255)], Begun: now, Expires: now.Add(LeaseTime)}
+	_, _ = rand.Read(l.ID[:]) // it never fails
+	err := s.Update(func() error {
+		s.leases.Lock()
+		defer s.leases.Unlock()
+		if err := s.makeRoomForLease(now); err != nil {
+			return err
+		}
+		s.leases.all[l.ID] = l
+		return s.setLease(l)
+	})
+	if err == nil {
+		err = s.Commit()
+	}
+	return l.ID, err
+}
+
+// makeRoomForLease ends the lease that was idle longest when there are many.
+func (s *Store) makeRoomForLease(now time.Time) error {
+	var oldest *Lease
+	n := 0
+	for _, l := range s.leases.all {
+		if l.Expires.IsZero() {
+			continue
+		}
+		if n++; oldest == nil || l.Expires.Before(oldest.Expires) {
+			oldest = l
+		}
+	}
+	if n < maxLeases {
+		return nil
+	}
+	if now.Before(oldest.Expires.Add(leaseIdle - LeaseTime)) {
+		return fmt.Errorf("%d syncs are under way: %w", n, ErrLocked)
+	}
+	oldest.Expires = time.Time{}
+	return s.setLease(oldest)
+}
+
+// Keep has a lease keep those blocks that the store has whole, and reports which
+// these are: a vertex stands for all below it (I5). A block that is known to be
+// bad is not among them. ErrNotFound: there is no such lease, or it has ended.
+func (s *Store) Keep(lease LeaseID, ids []ID) (has []bool, err error) {
+	release := s.Hold()
+	defer release()
+	has = make([]bool, len(ids))
+	for i, id := range ids {
+		s.note(id)
+		e, err := s.Lookup(id)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return nil, err
+		}
+		has[i] = err == nil && !e.isGhost() && !s.bad.has(id)
+	}
+	err = s.Update(func() error {
+		s.leases.Lock()
+		defer s.leases.Unlock()
+		if err := s.renew(lease); err != nil {
+			return err
+		}
+		for i, id := range ids {
+			if !has[i] {
+				continue
+			}
+			key := heldKey(lease, id)
+			if _, err := s.db.Get(key); errors.Is(err, db.ErrNotFound) {
+				s.db.Set(key, []byte{})
+				s.Ref(id, 1)
+			} else if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	s.Relieve()
+	return has, err
+}
+
+// renew puts a lease's end off. The caller is inside Update and holds leases.
+func (s *Store) renew(lease LeaseID) error {
+	l, now := s.leases.all[lease], s.opts.Now()
+	if l == nil || !l.Expires.After(now) {
+		return fmt.Errorf("sync lease %s: %w", lease, ErrNotFound)
+	}
+	if l.Expires.Sub(now) > LeaseTime-leaseRenew {
+		return nil
+	}
+	l.Expires = now.Add(LeaseTime)
+	return s.setLease(l)
+}
+
+// EndLease lets go of all that a lease keeps. One that has ended is no error.
+func (s *Store) EndLease(lease LeaseID) error {
+	err := s.Update(func() error {
+		s.leases.Lock()
+		defer s.leases.Unlock()
+		l := s.leases.all[lease]
+		if l == nil {
+			return nil
+		}
+		l.Expires = time.Time{}
+		return s.setLease(l)
+	})
+	if err == nil {
+		err = s.endExpired(context.Background())
+	}
+	return err
+}
+
+// endExpired removes the rows of leases that have ended. A crash in its midst
+// leaves the rest to the next call.
+func (s *Store) endExpired(ctx context.Context) error {
+	s.leases.Lock()
+	var over []LeaseID
+	for id, l := range s.leases.all {
+		if !l.Expires.After(s.opts.Now()) {
+			over = append(over, id)
+		}
+	}
+	s.leases.Unlock()
+	for _, id := range over {
+		if err := s.dropLease(ctx, id); err != nil {
+			return fmt.Errorf("end sync lease %s: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// dropLease removes a lease that has ended.
+func (s *Store) dropLease(ctx context.Context, lease LeaseID) error {
+	prefix := append([]byte{keyLeased}, lease[:]...)
+	for more := true; more; {
+		err := s.Update(func() error {
+			s.leases.Lock()
+			defer s.leases.Unlock()
+			keys, err := s.someKeys(prefix, leaseBatch)
+			for _, key := range keys {
+				if id, ok := heldBlock(key); ok {
+					s.Ref(id, -1)
+				}
+				s.db.Delete(key)
+			}
+			if more = len(keys) == leaseBatch; err == nil && !more {
+				s.db.Delete(leaseKey(lease))
+				delete(s.leases.all, lease)
+			}
+			return err
+		})
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+		s.Relieve()
+	}
+	return nil
+}
+
+// someKeys returns the first keys with a prefix.
+func (s *Store) someKeys(prefix []byte, most int) (keys [][]byte, err error) {
+	err = s.db.ScanPrefix(prefix, func(key, _ []byte) error {
+		if keys = append(keys, bytes.Clone(key)); len(keys) == most {
+			return db.ErrStop
+		}
+		return nil
+	})
+	return keys, err
+}
+
+// AdoptSnapshot gives a name to a snapshot that a sync has brought, durably; the
+// caller has a lease keep it. That it has this name already is no error. Errors:
+// ErrNameTaken: another snapshot has it; ErrConfig: no snapshot can, or id is none;
+// ErrNotFound.
+func (s *Store) AdoptSnapshot(name string, id ID) error {
+	err := s.Update(func() error {
+		e, err := s.Lookup(id)
+		if err == nil && e.Kind != KindSnapshot {
+			err = fmt.Errorf("%s is a %s and no snapshot: %w", id.Short(), e.Kind, ErrConfig)
+		}
+		if err != nil {
+			return err
+		}
+		err = s.NameSnapshot(name, id)
+		if errors.Is(err, ErrNameTaken) {
+			if r, serr := s.Snapshot(name); serr == nil && r.ID == id {
+				return nil
+			}
+		}
+		return err
+	})
+	if err == nil {
+		err = s.Commit()
+	}
+	return err
+}
+
+// A SyncNote says how the last sync with a remote went.
+type SyncNote struct {
+	Remote    string    `json:"remote"`
+	Direction string    `json:"direction"` // push or pull
+	Begun     time.Time `json:"begun"`
+	Ended     time.Time `json:"ended"`
+	Snapshots int64     `json:"snapshots"` // that the other side did not have
+	Blocks    int64     `json:"blocks"`    // that travelled
+	Bytes     int64     `json:"bytes"`     // of their records
+	Error     string    `json:"error,omitempty"`
+}
+
+// NoteSync remembers how a sync went, in place of the one before with the same
+// remote.
+func (s *Store) NoteSync(n SyncNote) error {
+	if n.Remote == "" || len(n.Remote) > MaxSnapshotName {
+		return fmt.Errorf("remote %q: %w", n.Remote, ErrConfig)
+	}
+	n.Error = n.Error[:min(len(n.Error), maxReason)]
+	b, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	return s.Update(func() error { s.db.Set(append([]byte{keySyncNote}, n.Remote...), b); return nil })
+}
+
+// SyncNotes returns what is remembered of syncs, in order of the remotes' names.
+func (s *Store) SyncNotes() (list []SyncNote, err error) {
+	err = s.db.ScanPrefix([]byte{keySyncNote}, func(_, value []byte) error {
+		var n SyncNote
+		if err := json.Unmarshal(value, &n); err != nil {
+			return fmt.Errorf("row of the last sync: %w: %w", ErrCorrupt, err)
+		}
+		list = append(list, n)
+		return nil
+	})
+	return list, err
+}

@@ -1,0 +1,68 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/quarxtor/quarxfs/tiering"
+)
+
+// A Record is a block as it is stored: its payload still compressed.
+type Record = tiering.Record
+
+// Stored returns a block as it is stored, for another store to put. Its checksum
+// was checked, its ID was not: whoever gets it does so. Errors: ErrNotFound,
+// ErrCorrupt, ErrUnavailable.
+func (s *Store) Stored(id ID) (Record, error) {
+	e, err := s.Lookup(id)
+	for err == nil {
+		var r Record
+		r, err = s.tiers.Stored(e.Loc)
+		if err == nil && r.ID == id {
+			return r, nil
+		}
+		now, lookErr := s.Lookup(id)
+		if lookErr != nil {
+			return Record{}, lookErr
+		}
+		if now.Loc != e.Loc {
+			e, err = now, nil // it has moved since it was looked up
+			continue
+		}
+		if err == nil || errors.Is(err, tiering.ErrCorrupt) || errors.Is(err, tiering.ErrNotFound) {
+			err = errors.Join(ErrCorrupt, err)
+			s.markBad(id, err)
+		}
+		err = fmt.Errorf("block %s: %w", id.Short(), err)
+	}
+	return Record{}, err
+}
+
+// Unpack returns a record's plain bytes, if they are those that its ID names.
+// ErrCorrupt. It allocates no more than RawLen bytes, which are at most MaxBlock.
+func Unpack(r *Record) ([]byte, error) {
+	id := ID(r.ID)
+	bad := func(why error) error { return fmt.Errorf("record of block %s: %w: %w", id.Short(), why, ErrCorrupt) }
+	h := tiering.Header{Kind: r.Kind, Codec: r.Codec, ID: r.ID, RawLen: r.RawLen, StoredLen: uint32(len(r.Payload))}
+	if r.RawLen == 0 || len(r.Payload) > MaxBlock {
+		return nil, bad(fmt.Errorf("%d bytes, stored in %d", r.RawLen, len(r.Payload)))
+	}
+	if err := h.Validate(); err != nil {
+		return nil, bad(err)
+	}
+	plain, err := tiering.Decompress(r.Codec, nil, r.Payload, int(r.RawLen))
+	if err != nil {
+		return nil, bad(err)
+	}
+	if sum(r.Kind, plain) != id {
+		return nil, bad(errors.New("its bytes do not hash to its ID"))
+	}
+	return plain, nil
+}
+
+// PutRecord is Put of a block that another store has compressed: the record is
+// stored as it comes. plain is what Unpack gave.
+func (s *Store) PutRecord(r *Record, plain []byte) error {
+	_, err := s.put(block{kind: r.Kind, id: r.ID, plain: plain, packed: r})
+	return err
+}
