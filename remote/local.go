@@ -7,14 +7,17 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/quarxtor/quarxfs/store"
 )
 
 // Local is the node of a store that this process holds.
 type Local struct {
-	store  *store.Store
-	env    Surroundings
-	matrix matrixCache
+	store   *store.Store
+	env     Surroundings
+	matrix  matrixCache
+	imports *semaphore.Weighted // bytes of records
 }
 
 // Surroundings are what only the process around a store knows; what is nil or
@@ -33,7 +36,9 @@ type Surroundings struct {
 }
 
 // NewLocal returns the node of an open store. The caller closes the store.
-func NewLocal(st *store.Store, env Surroundings) *Local { return &Local{store: st, env: env} }
+func NewLocal(st *store.Store, env Surroundings) *Local {
+	return &Local{store: st, env: env, imports: newImports()}
+}
 
 var (
 	_ Node = (*Local)(nil)

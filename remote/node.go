@@ -43,6 +43,8 @@ type Node interface {
 	Upkeep
 	Tiers
 	Settings
+	Peer
+	Remotes
 }
 
 // A Graph is a node's hash-graph.

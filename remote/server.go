@@ -34,6 +34,7 @@ func Handler(n Node, log *slog.Logger) http.Handler {
 	mux.HandleFunc("GET /v1/objects/{ref...}", s.get)
 	mux.HandleFunc("DELETE /v1/objects/{ref...}", s.remove)
 	snapshotRoutes(mux, s)
+	syncRoutes(mux, s)
 	return mux
 }
 
@@ -46,6 +47,7 @@ func ControlHandler(n Node, log *slog.Logger) http.Handler {
 	tierRoutes(mux, &server{n, log})
 	settingsRoutes(mux, &server{n, log})
 	snapshotControl(mux, n, log)
+	remoteRoutes(mux, &server{n, log})
 	profileRoutes(mux)
 	return mux
 }

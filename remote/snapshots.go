@@ -67,6 +67,7 @@ type Snapshot struct {
 	ID      store.ID     `json:"id"`
 	Created time.Time    `json:"created"`
 	Held    bool         `json:"held"`
+	Volume  string       `json:"volume"` // of the store where it was made
 	Host    string       `json:"host,omitempty"`
 	Message string       `json:"message,omitempty"`
 	Tags    []string     `json:"tags,omitempty"`
@@ -112,6 +113,7 @@ type Snapshotter interface {
 	CreateSnapshot(ctx context.Context, n NewSnapshot) (Snapshot, error)
 	RemoveSnapshot(ctx context.Context, name string) error
 	EditSnapshot(ctx context.Context, name string, e SnapshotEdit) error
+	AdoptSnapshot(ctx context.Context, name string, id store.ID) error
 	Clone(ctx context.Context, r CloneRequest) error
 	Rollback(ctx context.Context, snapshot string) error
 }
@@ -128,7 +130,7 @@ func (l *Local) snapshotter() (Snapshotter, error) {
 func DescribeSnapshot(r store.SnapshotRef, s *graph.Snapshot) Snapshot {
 	return Snapshot{
 		Name: r.Name, ID: r.ID, Held: r.Held, Created: time.Unix(s.Created.Sec, int64(s.Created.Nsec)).UTC(),
-		Host: s.Host, Message: s.Message, Tags: s.Tags, Parents: s.Parents, Totals: s.Totals,
+		Volume: s.Volume, Host: s.Host, Message: s.Message, Tags: s.Tags, Parents: s.Parents, Totals: s.Totals,
 	}
 }
 

@@ -25,6 +25,10 @@ type volumeOf struct {
 	back   []string
 }
 
+func (v *volumeOf) AdoptSnapshot(_ context.Context, name string, id store.ID) error {
+	return v.st.AdoptSnapshot(name, id)
+}
+
 func (v *volumeOf) CreateSnapshot(_ context.Context, n remote.NewSnapshot) (remote.Snapshot, error) {
 	if n.Progress != nil {
 		n.Progress(1000)

@@ -131,6 +131,9 @@ type Chunker = chunk.Chunker
 // IsZero reports whether plain is all zeroes, which no block stores.
 func IsZero(plain []byte) bool { return chunk.IsZero(plain) }
 
+// A Codec says how a record is compressed; see segment.Codec.
+type Codec = tiering.Codec
+
 // A Kind says what a block is; see segment.Kind.
 type Kind = tiering.Kind
 

@@ -14,10 +14,13 @@ import (
 // defaults. What a field points to is never changed, only replaced.
 type Settings struct {
 	Snapshots SnapshotSchedule `json:"snapshots,omitzero"`
+	Remotes   []Remote         `json:"remotes,omitempty"` // in order of their names
 }
 
 // Validate reports the first setting that cannot be: ErrConfig.
-func (s Settings) Validate() error { return s.Snapshots.Validate() }
+func (s Settings) Validate() error {
+	return errors.Join(s.Snapshots.Validate(), validRemotes(s.Remotes))
+}
 
 // A SnapshotSchedule says how often a mounted store makes a snapshot by itself,
 // and which of these stay.

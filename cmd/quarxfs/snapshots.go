@@ -30,6 +30,11 @@ func (l volumeFiles) RemoveSnapshot(_ context.Context, name string) error {
 	return l.vol.RemoveSnapshot(name)
 }
 
+// AdoptSnapshot implements remote.Snapshotter.
+func (l volumeFiles) AdoptSnapshot(_ context.Context, name string, id store.ID) error {
+	return l.vol.AdoptSnapshot(name, id)
+}
+
 // EditSnapshot implements remote.Snapshotter.
 func (l volumeFiles) EditSnapshot(_ context.Context, name string, e remote.SnapshotEdit) error {
 	if e.Held != nil {

@@ -278,6 +278,16 @@ func (v *Volume) RemoveSnapshot(name string) error {
 	return nil
 }
 
+// AdoptSnapshot gives a name to a snapshot that a sync has brought; see
+// store.AdoptSnapshot.
+func (v *Volume) AdoptSnapshot(name string, id store.ID) error {
+	err := v.store.AdoptSnapshot(name, id)
+	if err == nil {
+		v.tellGone(SnapshotsDir, name) // the kernel may remember that it is not there
+	}
+	return err
+}
+
 // RenameSnapshot gives a snapshot another name, durably. Errors:
 // store.ErrNotFound, store.ErrNameTaken, store.ErrConfig.
 func (v *Volume) RenameSnapshot(name, to string) error {

@@ -1,0 +1,229 @@
+package remote
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// A Peer is a store that snapshots travel from or to. docs/sync-protocol.md says
+// how. Both sides may be any Peer.
+type Peer interface {
+	// NewLease begins a lease, durably: it keeps blocks from the sweep.
+	// store.ErrLocked: too many are in use.
+	NewLease(ctx context.Context, whose string) (store.LeaseID, error)
+	// Keep has a lease keep those of some blocks, at most MaxBatch, that are there
+	// with all below them, and tells which. store.ErrNotFound: the lease is over.
+	Keep(ctx context.Context, lease store.LeaseID, ids []store.ID) (has []bool, err error)
+	// EndLease lets go of all that a lease keeps.
+	EndLease(ctx context.Context, lease store.LeaseID) error
+
+	// Records calls fn for blocks, at most MaxBatch, in the order of ids. The record's
+	// payload is fn's until it returns. store.ErrNotFound, store.ErrCorrupt.
+	Records(ctx context.Context, ids []store.ID, fn func(store.Record) error) error
+	// PutRecords stores the records that source calls its function with, at most
+	// MaxBatch, and has the lease keep them. Each is checked: bytes against the ID,
+	// and a vertex's links, which must be there and of the kind that it says.
+	// store.ErrCorrupt: a record is not what it claims; store.ErrNotFound: a link
+	// leads nowhere, or the lease is over; store.ErrFull.
+	PutRecords(ctx context.Context, lease store.LeaseID, source func(put func(store.Record) error) error) error
+	// Adopt gives a name to a snapshot that a lease keeps, durably. That it has
+	// the name already is no error. store.ErrNameTaken: another one has it.
+	Adopt(ctx context.Context, name string, id store.ID) error
+	// Disown drops a snapshot's name, if it is this snapshot's. store.ErrNotFound,
+	// store.ErrHeld.
+	Disown(ctx context.Context, name string, id store.ID) error
+	// ListSnapshots is that of Snapshots.
+	ListSnapshots(ctx context.Context, fn func(Snapshot) error) error
+}
+
+// A SyncState is what a store has to do with other stores.
+type SyncState struct {
+	Notes  []store.SyncNote `json:"last"`
+	Leases []store.Lease    `json:"leases"` // of syncs under way, or interrupted
+}
+
+// Remotes are a store's peers. Its owner alone deals with them.
+type Remotes interface {
+	// SetRemote adds a remote, or replaces the one of its name. store.ErrConfig.
+	SetRemote(ctx context.Context, r store.Remote) error
+	// RemoveRemote: store.ErrNotFound.
+	RemoveRemote(ctx context.Context, name string) error
+	// NoteSync remembers how a sync with a remote went.
+	NoteSync(ctx context.Context, n store.SyncNote) error
+	// SyncState tells how syncs went and which are under way.
+	SyncState(ctx context.Context) (SyncState, error)
+}
+
+// NewLease implements Peer.
+func (l *Local) NewLease(_ context.Context, whose string) (store.LeaseID, error) {
+	return l.store.NewLease(whose)
+}
+
+// Keep implements Peer.
+func (l *Local) Keep(ctx context.Context, lease store.LeaseID, ids []store.ID) ([]bool, error) {
+	if err := batchFits(len(ids)); err != nil {
+		return nil, err
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return l.store.Keep(lease, ids)
+}
+
+func batchFits(n int) error {
+	if n > MaxBatch {
+		return fmt.Errorf("%w: %d blocks in one request: at most %d", ErrRequest, n, MaxBatch)
+	}
+	return nil
+}
+
+// EndLease implements Peer.
+func (l *Local) EndLease(_ context.Context, lease store.LeaseID) error {
+	return l.store.EndLease(lease)
+}
+
+// Records implements Peer.
+func (l *Local) Records(ctx context.Context, ids []store.ID, fn func(store.Record) error) error {
+	if err := batchFits(len(ids)); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		r, err := l.store.Stored(id)
+		if err == nil {
+			err = fn(r)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// importMemory bounds the plain bytes of records that a process takes in at a
+// time, whoever sends them.
+const importMemory = 128 << 20
+
+// PutRecords implements Peer.
+func (l *Local) PutRecords(ctx context.Context, lease store.LeaseID, source func(put func(store.Record) error) error) error {
+	release := l.store.Hold()
+	defer release()
+	var ids []store.ID
+	n := 0
+	err := source(func(r store.Record) error {
+		if n++; n > MaxBatch {
+			return batchFits(n)
+		}
+		if err := l.importRecord(ctx, &r); err != nil {
+			return err
+		}
+		ids = append(ids, r.ID)
+		return nil
+	})
+	// What has come stays, even if the rest does not.
+	if len(ids) > 0 {
+		if _, kerr := l.store.Keep(lease, ids); err == nil {
+			err = kerr
+		}
+	}
+	return err
+}
+
+func (l *Local) importRecord(ctx context.Context, r *store.Record) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	weight := min(importMemory, 2*int64(r.RawLen))
+	if err := l.imports.Acquire(ctx, weight); err != nil {
+		return err
+	}
+	defer l.imports.Release(weight)
+	plain, err := store.Unpack(r)
+	if err != nil {
+		return err
+	}
+	if r.Kind != store.KindData {
+		if err := l.checkLinks(r, plain); err != nil {
+			return err
+		}
+	}
+	if err := l.store.Admit(int64(len(r.Payload))); err != nil {
+		return err
+	}
+	return l.store.PutRecord(r, plain)
+}
+
+// checkLinks sees that a vertex is sound and that what it links to is there and
+// is what it says. (I5)
+func (l *Local) checkLinks(r *store.Record, plain []byte) error {
+	id := store.ID(r.ID)
+	links, err := graph.Links(r.Kind, plain)
+	if err != nil {
+		return fmt.Errorf("block %s: %w", id.Short(), err)
+	}
+	for _, link := range links {
+		e, err := l.store.Lookup(link.ID)
+		if err == nil && e.Kind != link.Kind && e.Loc.Segment != 0 {
+			err = fmt.Errorf("a link to %s %s as %s: %w", e.Kind, link.ID.Short(), link.Kind, store.ErrCorrupt)
+		}
+		if err != nil {
+			return fmt.Errorf("%s vertex %s: %w", r.Kind, id.Short(), err)
+		}
+	}
+	return nil
+}
+
+// Adopt implements Peer.
+func (l *Local) Adopt(ctx context.Context, name string, id store.ID) error {
+	if l.env.Snapshots != nil {
+		return l.env.Snapshots.AdoptSnapshot(ctx, name, id)
+	}
+	return l.store.AdoptSnapshot(name, id)
+}
+
+// Disown implements Peer.
+func (l *Local) Disown(ctx context.Context, name string, id store.ID) error {
+	r, err := l.store.Snapshot(name)
+	switch {
+	case err != nil:
+		return err
+	case r.ID != id:
+		return fmt.Errorf("snapshot %q is another one: %w", name, store.ErrNotFound)
+	case l.env.Snapshots != nil:
+		return l.env.Snapshots.RemoveSnapshot(ctx, name)
+	}
+	return l.store.RemoveSnapshot(name)
+}
+
+// SetRemote implements Remotes.
+func (l *Local) SetRemote(_ context.Context, r store.Remote) error {
+	return l.store.ChangeSettings(func(s *store.Settings) error { s.SetRemote(r); return nil })
+}
+
+// RemoveRemote implements Remotes.
+func (l *Local) RemoveRemote(_ context.Context, name string) error {
+	return l.store.ChangeSettings(func(s *store.Settings) error { return s.RemoveRemote(name) })
+}
+
+// NoteSync implements Remotes.
+func (l *Local) NoteSync(_ context.Context, n store.SyncNote) error { return l.store.NoteSync(n) }
+
+// SyncState implements Remotes.
+func (l *Local) SyncState(context.Context) (s SyncState, err error) {
+	s.Leases = l.store.Leases()
+	s.Notes, err = l.store.SyncNotes()
+	return s, err
+}
+
+func newImports() *semaphore.Weighted { return semaphore.NewWeighted(importMemory) }
+
+// isMissing tells that a peer has lost what it had told that it has.
+func isMissing(err error) bool { return errors.Is(err, store.ErrNotFound) }

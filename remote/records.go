@@ -1,0 +1,167 @@
+package remote
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// A stream of records is what blocks travel in, and the only thing about sync
+// that is not JSON or bare IDs. All numbers are little-endian.
+//
+//	+-----------+------------+----------+-------------+----------+---------+
+//	| kind (1B) | codec (1B) | raw (4B) | stored (4B) | ID (32B) | payload |  a record
+//	+-----------+------------+----------+-------------+----------+---------+
+//	| 0         | 0          | records  | 0           | zeroes   |            the end of a whole stream
+//	| 255       | 0          | 0        | length      | zeroes   | JSON    |  it failed: an envelope
+//
+// A record of 20,000 bytes takes 20,042.
+const (
+	recordHead  = 42
+	recordsEnd  = 0
+	recordsFail = 255
+	maxFailure  = 64 << 10
+
+	contentRecords = "application/vnd.quarxfs.records"
+	contentIDs     = "application/vnd.quarxfs.ids"
+
+	// MaxBatch is how many blocks one request may ask for, tell of or bring.
+	MaxBatch = 4096
+)
+
+// recordWriter writes a stream of records.
+type recordWriter struct {
+	w    io.Writer
+	head [recordHead]byte
+	n    uint32
+}
+
+func (w *recordWriter) frame(kind, codec byte, raw, stored uint32, id store.ID, payload []byte) error {
+	h := &w.head
+	h[0], h[1] = kind, codec
+	binary.LittleEndian.PutUint32(h[2:], raw)
+	binary.LittleEndian.PutUint32(h[6:], stored)
+	copy(h[10:], id[:])
+	if _, err := w.w.Write(h[:]); err != nil {
+		return err
+	}
+	_, err := w.w.Write(payload)
+	return err
+}
+
+func (w *recordWriter) record(r store.Record) error {
+	w.n++
+	return w.frame(byte(r.Kind), byte(r.Codec), r.RawLen, uint32(len(r.Payload)), r.ID, r.Payload)
+}
+
+func (w *recordWriter) end() error { return w.frame(recordsEnd, 0, w.n, 0, store.ID{}, nil) }
+
+// fail ends a stream that cannot be whole.
+func (w *recordWriter) fail(err error) error {
+	f, _ := failureOf(err)
+	b, _ := json.Marshal(envelope{&f})
+	return w.frame(recordsFail, 0, 0, uint32(len(b)), store.ID{}, b)
+}
+
+// readRecords calls fn for the records of a stream, at most so many. The payload
+// is fn's only until it returns. No length is believed before it is checked.
+// ErrRequest: what comes is no such stream, or more than that; errCut.
+func readRecords(r io.Reader, most int, fn func(store.Record) error) error {
+	var head [recordHead]byte
+	var buf []byte
+	for n := 0; ; n++ {
+		if _, err := io.ReadFull(r, head[:]); err != nil {
+			return fmt.Errorf("records: %w: %w", errCut, err)
+		}
+		raw, stored := binary.LittleEndian.Uint32(head[2:]), binary.LittleEndian.Uint32(head[6:])
+		bound := uint32(store.MaxBlock)
+		switch {
+		case head[0] == recordsEnd && int64(raw) == int64(n) && stored == 0:
+			return nil
+		case head[0] == recordsFail:
+			bound = maxFailure
+		case n == most, stored > raw, raw == 0, raw > store.MaxBlock:
+			return fmt.Errorf("%w: a record that cannot be: the %dth of %d, %d bytes in %d", ErrRequest, n+1, most, raw, stored)
+		}
+		if stored > bound {
+			return fmt.Errorf("%w: a record of %d bytes", ErrRequest, stored)
+		}
+		if uint32(cap(buf)) < stored {
+			buf = make([]byte, stored)
+		}
+		buf = buf[:stored]
+		if _, err := io.ReadFull(r, buf); err != nil {
+			return fmt.Errorf("records: %w: %w", errCut, err)
+		}
+		if head[0] == recordsFail {
+			return failureIn(buf)
+		}
+		rec := store.Record{ID: store.ID(head[10:]), RawLen: raw, Payload: buf}
+		rec.Kind, rec.Codec = store.Kind(head[0]), store.Codec(head[1])
+		if err := fn(rec); err != nil {
+			return err
+		}
+	}
+}
+
+func failureIn(b []byte) error {
+	var e envelope
+	if err := json.Unmarshal(b, &e); err != nil || e.Error == nil {
+		return fmt.Errorf("records: %w: a failure that cannot be read", errCut)
+	}
+	return e.Error.err()
+}
+
+// readIDs reads a body of bare IDs.
+func readIDs(r io.Reader) ([]store.ID, error) {
+	const size = len(store.ID{})
+	b, err := io.ReadAll(io.LimitReader(r, MaxBatch*int64(size)+1))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errBodyCut, err)
+	}
+	if len(b)%size != 0 || len(b) > MaxBatch*size {
+		return nil, fmt.Errorf("%w: a list of IDs of %d bytes: send up to %d of %d", ErrRequest, len(b), MaxBatch, size)
+	}
+	ids := make([]store.ID, len(b)/size)
+	for i := range ids {
+		ids[i] = store.ID(b[i*size:])
+	}
+	return ids, nil
+}
+
+func packIDs(ids []store.ID) []byte {
+	b := make([]byte, 0, len(ids)*len(store.ID{}))
+	for i := range ids {
+		b = append(b, ids[i][:]...)
+	}
+	return b
+}
+
+// packBits writes answers, eight a byte, the first in the lowest bit.
+func packBits(bits []bool) []byte {
+	b := make([]byte, (len(bits)+7)/8)
+	for i, set := range bits {
+		if set {
+			b[i/8] |= 1 << (i % 8)
+		}
+	}
+	return b
+}
+
+func readBits(r io.Reader, n int) ([]bool, error) {
+	b := make([]byte, (n+7)/8)
+	if _, err := io.ReadFull(r, b); err != nil {
+		return nil, fmt.Errorf("which blocks are there: %w: %w", errCut, err)
+	}
+	bits := make([]bool, n)
+	for i := range bits {
+		bits[i] = b[i/8]>>(i%8)&1 != 0
+	}
+	return bits, nil
+}
+
+var errUnasked = errors.New("the peer sent a block that it was not asked for")

@@ -1,0 +1,381 @@
+package remote
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+const (
+	parcelBlocks = 64       // data blocks in a request
+	maxParcels   = 8192     // requests that the walk may be ahead: 16 MiB of IDs
+	chunkSize    = MaxBatch // vertices that are looked at, and asked for, together
+	maxChunks    = 64       // of these, waiting for the blocks below them
+	keepVertices = 64 << 20 // bytes of vertices that are kept from the walk until they are sent
+	maxSent      = 1 << 20  // IDs that are known to be under way
+	maxLevels    = 1 << 16  // levels of a graph; a directory may be very deep
+	leastStreams = 4
+	mostStreams  = 48
+)
+
+// streamsFor says how many streams a round trip needs: on a long way a lost packet
+// costs its connection more time.
+func streamsFor(trip time.Duration) int {
+	return int(min(mostStreams, max(leastStreams, trip/(2*time.Millisecond))))
+}
+
+// A sender is one try of a transfer. A walker goes down the source's graph and
+// asks the destination what it lacks. Data blocks go out in parcels, several at a time. A
+// vertex goes when all below it has arrived: the sequencer waits for the parcels
+// that were sent before it. (I5)
+type sender struct {
+	t        *Transfer
+	c        *counters
+	leases   *leasePair
+	sent     map[store.ID]struct{}
+	parcel   []store.ID
+	pending  []*parcel // since the last chunk
+	parcels  chan *parcel
+	sequence chan step
+	kept     int64 // bytes of vertices in memory
+}
+
+// A parcel is data blocks that travel together.
+type parcel struct {
+	ids    []store.ID
+	landed chan struct{}
+}
+
+// A step is what happens after some parcels have landed: vertices are sent, or a
+// snapshot gets its name.
+type step struct {
+	after  []*parcel
+	chunk  []vertex
+	travel *Travel
+}
+
+// A vertex is one that the destination lacks.
+type vertex struct {
+	id     store.ID
+	record *store.Record // nil: to be read again
+}
+
+func newSender(t *Transfer, leases *leasePair, c *counters) *sender {
+	return &sender{
+		t: t, c: c, leases: leases, sent: make(map[store.ID]struct{}),
+		parcels: make(chan *parcel, maxParcels), sequence: make(chan step, maxChunks),
+	}
+}
+
+func (s *sender) run(ctx context.Context) error {
+	begun := time.Now()
+	roots := make([]store.ID, len(s.t.Snapshots))
+	for i, travel := range s.t.Snapshots {
+		roots[i] = travel.ID
+	}
+	missing, err := s.ask(ctx, roots)
+	if err != nil {
+		return err
+	}
+	lacks := make(map[store.ID]bool, len(missing))
+	for _, id := range missing {
+		lacks[id] = true
+	}
+	streams := s.t.Streams
+	if streams <= 0 {
+		streams = streamsFor(time.Since(begun))
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for range streams {
+		g.Go(func() error { return s.carry(ctx) })
+	}
+	g.Go(func() error { return s.order(ctx) })
+	g.Go(func() error {
+		defer close(s.sequence)
+		defer close(s.parcels)
+		for i := range s.t.Snapshots {
+			if lacks[roots[i]] {
+				if err := s.walk(ctx, roots[i:i+1], 0); err != nil {
+					return err
+				}
+			}
+			if err := s.enqueue(ctx, step{travel: &s.t.Snapshots[i]}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// ask returns those of ids that the destination lacks, and has the lease keep the
+// others.
+func (s *sender) ask(ctx context.Context, ids []store.ID) (missing []store.ID, err error) {
+	for len(ids) > 0 {
+		n := min(len(ids), MaxBatch)
+		has, err := s.t.To.Keep(ctx, s.leases.to, ids[:n])
+		if err != nil {
+			return nil, err
+		}
+		for i, ok := range has {
+			if !ok {
+				missing = append(missing, ids[i])
+			}
+		}
+		s.c.skipped.Add(int64(n))
+		ids = ids[n:]
+	}
+	s.c.skipped.Add(int64(-len(missing)))
+	s.c.found.Add(int64(len(missing)))
+	return missing, nil
+}
+
+// walk sends what is below vertices that the destination lacks, and then these.
+func (s *sender) walk(ctx context.Context, ids []store.ID, depth int) error {
+	if depth > maxLevels {
+		return fmt.Errorf("a graph of more than %d levels: %w", maxLevels, store.ErrCorrupt)
+	}
+	for len(ids) > 0 {
+		n := min(len(ids), chunkSize)
+		chunk := s.unsent(ids[:n])
+		ids = ids[n:]
+		vertices, links, err := s.open(ctx, chunk)
+		if err != nil {
+			return err
+		}
+		kinds := make(map[store.ID]store.Kind, len(links))
+		var unknown []store.ID
+		for _, l := range links {
+			if _, ok := kinds[l.ID]; ok || s.isSent(l.ID) {
+				continue
+			}
+			kinds[l.ID] = l.Kind
+			unknown = append(unknown, l.ID)
+		}
+		missing, err := s.ask(ctx, unknown)
+		if err != nil {
+			return err
+		}
+		var below []store.ID
+		for _, id := range missing {
+			if kinds[id] != store.KindData {
+				below = append(below, id)
+			} else if err := s.send(ctx, id); err != nil {
+				return err
+			}
+		}
+		if err := s.walk(ctx, below, depth+1); err != nil {
+			return err
+		}
+		if err := s.enqueue(ctx, step{chunk: vertices}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// open reads vertices of the source and returns what they link to.
+func (s *sender) open(ctx context.Context, ids []store.ID) (vertices []vertex, links []graph.Link, err error) {
+	vertices = make([]vertex, 0, len(ids))
+	err = s.t.From.Records(ctx, ids, func(r store.Record) error {
+		plain, err := store.Unpack(&r)
+		if err != nil {
+			return err
+		}
+		more, err := graph.Links(r.Kind, plain)
+		if err != nil {
+			return fmt.Errorf("block %s: %w", store.ID(r.ID).Short(), err)
+		}
+		links = append(links, more...)
+		v := vertex{id: r.ID}
+		if s.kept+int64(len(r.Payload)) <= keepVertices {
+			s.kept += int64(len(r.Payload))
+			r.Payload = bytes.Clone(r.Payload)
+			v.record = &r
+		}
+		vertices = append(vertices, v)
+		return nil
+	})
+	return vertices, links, sourceError(err)
+}
+
+// sourceError marks what another try cannot mend.
+func sourceError(err error) error {
+	if _, ok := errors.AsType[*destinationError](err); ok {
+		return err
+	}
+	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrCorrupt) {
+		return fmt.Errorf("%w: %w", errSource, err)
+	}
+	return err
+}
+
+func (s *sender) isSent(id store.ID) bool { _, ok := s.sent[id]; return ok }
+
+func (s *sender) unsent(ids []store.ID) []store.ID {
+	left := make([]store.ID, 0, len(ids))
+	for _, id := range ids {
+		if !s.isSent(id) {
+			left = append(left, id)
+		}
+	}
+	return left
+}
+
+// mark notes that a block is under way. What is forgotten may travel twice, which
+// does no harm.
+func (s *sender) mark(id store.ID) {
+	if len(s.sent) >= maxSent {
+		clear(s.sent)
+	}
+	s.sent[id] = struct{}{}
+}
+
+// send puts a data block into the next parcel.
+func (s *sender) send(ctx context.Context, id store.ID) error {
+	s.mark(id)
+	if s.parcel = append(s.parcel, id); len(s.parcel) < parcelBlocks {
+		return nil
+	}
+	return s.close(ctx)
+}
+
+// close hands the parcel on.
+func (s *sender) close(ctx context.Context) error {
+	if len(s.parcel) == 0 {
+		return nil
+	}
+	p := &parcel{s.parcel, make(chan struct{})}
+	s.parcel = nil
+	s.pending = append(s.pending, p)
+	select {
+	case s.parcels <- p:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// enqueue has a step happen when all parcels before it have landed.
+func (s *sender) enqueue(ctx context.Context, next step) error {
+	if err := s.close(ctx); err != nil {
+		return err
+	}
+	fresh := next.chunk[:0]
+	for _, v := range next.chunk {
+		if !s.isSent(v.id) {
+			s.mark(v.id)
+			fresh = append(fresh, v)
+		}
+		if v.record != nil {
+			s.kept -= int64(len(v.record.Payload))
+		}
+	}
+	next.chunk, next.after, s.pending = fresh, s.pending, nil
+	select {
+	case s.sequence <- next:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// carry sends parcels.
+func (s *sender) carry(ctx context.Context) error {
+	for p := range s.parcels {
+		if err := s.transfer(ctx, p.ids); err != nil {
+			return err
+		}
+		close(p.landed)
+	}
+	return nil
+}
+
+func (s *sender) transfer(ctx context.Context, ids []store.ID) error {
+	return s.t.To.PutRecords(ctx, s.leases.to, func(put func(store.Record) error) error {
+		return sourceError(s.t.From.Records(ctx, ids, s.counted(put)))
+	})
+}
+
+func (s *sender) counted(put func(store.Record) error) func(store.Record) error {
+	return func(r store.Record) error {
+		n := int64(len(r.Payload))
+		err := put(r)
+		if err == nil {
+			s.c.blocks.Add(1)
+			s.c.bytes.Add(recordHead + n)
+		} else if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrCorrupt) {
+			err = &destinationError{err}
+		}
+		return err
+	}
+}
+
+// A destinationError is no error of the source, in which it comes wrapped.
+type destinationError struct{ err error }
+
+func (e *destinationError) Error() string { return e.err.Error() }
+func (e *destinationError) Unwrap() error { return e.err }
+
+// order does one step after the other.
+func (s *sender) order(ctx context.Context) error {
+	for next := range s.sequence {
+		for _, p := range next.after {
+			select {
+			case <-p.landed:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+		if err := s.vertices(ctx, next.chunk); err != nil {
+			return err
+		}
+		if next.travel == nil {
+			continue
+		}
+		if err := s.t.To.Adopt(ctx, next.travel.Name, next.travel.ID); err != nil {
+			return err
+		}
+		s.c.snapshots.Add(1)
+	}
+	return nil
+}
+
+// vertices sends a chunk in one stream, in its order.
+func (s *sender) vertices(ctx context.Context, chunk []vertex) error {
+	if len(chunk) == 0 {
+		return ctx.Err()
+	}
+	return s.t.To.PutRecords(ctx, s.leases.to, func(put func(store.Record) error) error {
+		put = s.counted(put)
+		for len(chunk) > 0 {
+			n := 0
+			for n < len(chunk) && chunk[n].record == nil {
+				n++
+			}
+			if n == 0 {
+				if err := put(*chunk[0].record); err != nil {
+					return err
+				}
+				n = 1
+			} else {
+				again := make([]store.ID, n)
+				for i := range again {
+					again[i] = chunk[i].id
+				}
+				if err := sourceError(s.t.From.Records(ctx, again, put)); err != nil {
+					return err
+				}
+			}
+			chunk = chunk[n:]
+		}
+		return nil
+	})
+}

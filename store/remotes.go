@@ -1,0 +1,109 @@
+package store
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Remote is another store that snapshots are sent to or fetched from.
+type Remote struct {
+	Name        string `json:"name"`
+	URL         string `json:"url"`
+	TokenFile   string `json:"token_file,omitempty"`  // its path; the token itself is kept nowhere else
+	Fingerprint string `json:"fingerprint,omitempty"` // SHA-256 of the server's certificate, in hex
+	CA          string `json:"ca,omitempty"`          // path of the certificates that may vouch for it
+	Prefix      string `json:"prefix,omitempty"`      // of the names that snapshots have on the receiving side
+	Follow      Follow `json:"follow,omitzero"`
+}
+
+// A Follow says that a mounted store syncs by itself.
+type Follow struct {
+	Seconds int64 `json:"every_seconds"` // between two syncs; 0: none
+	Pull    bool  `json:"pull,omitempty"`
+	Prune   bool  `json:"prune,omitempty"`
+}
+
+// Every returns the time between two syncs; 0: there are none.
+func (f Follow) Every() time.Duration { return time.Duration(f.Seconds) * time.Second }
+
+const maxRemotes = 256
+
+// Validate reports a remote that cannot be: ErrConfig.
+func (r *Remote) Validate() error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("remote %q: %s: %w", r.Name, fmt.Sprintf(format, args...), ErrConfig)
+	}
+	if ValidSnapshotName(r.Name) != nil || strings.HasPrefix(r.Name, "-") {
+		return bad("a name is as a file's, without colons, and does not start with a dash")
+	}
+	u, err := url.Parse(r.URL)
+	switch {
+	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		return bad("URL %q: give http://HOST:PORT or https://HOST:PORT", r.URL)
+	case u.User != nil:
+		return bad("a URL may not have a password in it: use a token file")
+	case strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+		return bad("URL %q: nothing may follow the port", r.URL)
+	case r.Prefix != "" && ValidSnapshotName(r.Prefix) != nil:
+		return bad("prefix %q: it has a slash, a colon or control characters, or is too long", r.Prefix)
+	case r.Follow.Seconds < 0 || r.Follow.Seconds > longestSchedule:
+		return bad("a sync every %d seconds: choose 1s to 10 years", r.Follow.Seconds)
+	}
+	for _, path := range []string{r.TokenFile, r.CA} {
+		if path != "" && !filepath.IsAbs(path) {
+			return bad("path %q: it must start with a slash", path)
+		}
+	}
+	if r.Fingerprint != "" {
+		if b, err := hex.DecodeString(strings.ReplaceAll(r.Fingerprint, ":", "")); err != nil || len(b) != 32 {
+			return bad("fingerprint %q: give the 64 hex digits of a SHA-256", r.Fingerprint)
+		}
+	}
+	return nil
+}
+
+func validRemotes(list []Remote) error {
+	if len(list) > maxRemotes {
+		return fmt.Errorf("%d remotes: at most %d: %w", len(list), maxRemotes, ErrConfig)
+	}
+	for i := range list {
+		if err := list[i].Validate(); err != nil {
+			return err
+		}
+		if i > 0 && list[i-1].Name >= list[i].Name {
+			return fmt.Errorf("remotes that are not in order: %w", ErrConfig)
+		}
+	}
+	return nil
+}
+
+// Remote returns the remote of a name. ErrNotFound.
+func (s *Settings) Remote(name string) (Remote, error) {
+	for _, r := range s.Remotes {
+		if r.Name == name {
+			return r, nil
+		}
+	}
+	return Remote{}, fmt.Errorf("remote %q: %w", name, ErrNotFound)
+}
+
+// SetRemote adds a remote, or replaces the one of its name.
+func (s *Settings) SetRemote(r Remote) {
+	list := slices.DeleteFunc(slices.Clone(s.Remotes), func(old Remote) bool { return old.Name == r.Name })
+	s.Remotes = append(list, r)
+	slices.SortFunc(s.Remotes, func(a, b Remote) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// RemoveRemote removes it. ErrNotFound.
+func (s *Settings) RemoveRemote(name string) error {
+	if _, err := s.Remote(name); err != nil {
+		return err
+	}
+	s.Remotes = slices.DeleteFunc(slices.Clone(s.Remotes), func(old Remote) bool { return old.Name == name })
+	return nil
+}
