@@ -172,7 +172,7 @@ func endsNode(links int, last ID) bool {
 type FileBuilder struct {
 	s      *Store
 	dry    bool // store nothing
-	pin    *Pin
+	pin    *Pin // nil: nothing need be
 	levels []fileLevel
 }
 
@@ -193,13 +193,21 @@ type FileRoot struct {
 
 // NewFileBuilder returns a builder for one file. The caller closes it.
 func (s *Store) NewFileBuilder() *FileBuilder {
-	return &FileBuilder{s: s, pin: s.NewPin(), levels: make([]fileLevel, 1, 4)}
+	b := s.NewKeptFileBuilder()
+	b.pin = s.NewPin()
+	return b
+}
+
+// NewKeptFileBuilder is NewFileBuilder for whoever has called KeepAll: nothing is
+// pinned, which takes most of the time of a builder, nor needs Hold.
+func (s *Store) NewKeptFileBuilder() *FileBuilder {
+	return &FileBuilder{s: s, levels: make([]fileLevel, 1, 4)}
 }
 
 // NewFileHasher returns a builder that stores nothing: Finish tells the ID that
 // the file's vertex would have. The blocks need not be held.
 func (s *Store) NewFileHasher() *FileBuilder {
-	b := s.NewFileBuilder()
+	b := s.NewKeptFileBuilder()
 	b.dry = true
 	return b
 }
@@ -263,7 +271,9 @@ func (b *FileBuilder) end(height int) error {
 		return err
 	}
 	l = &b.levels[height] // link may have moved it
-	b.pin.Drop(l.ids...)
+	if b.pin != nil {
+		b.pin.Drop(l.ids...)
+	}
 	*l = fileLevel{FileVertex: FileVertex{Height: height, Parts: l.Parts[:0]}, ids: l.ids[:0], ended: true}
 	return nil
 }
@@ -302,7 +312,7 @@ func (b *FileBuilder) Finish() (FileRoot, error) {
 }
 
 func (b *FileBuilder) keep(id ID) {
-	if !b.dry {
+	if b.pin != nil {
 		b.pin.Add(id)
 	}
 }
@@ -318,4 +328,8 @@ func (b *FileBuilder) whole(height int, p Part) (bool, error) {
 
 // Close lets go of what the builder made. Whoever wants to keep the root has
 // called Ref by now.
-func (b *FileBuilder) Close() { b.pin.Release() }
+func (b *FileBuilder) Close() {
+	if b.pin != nil {
+		b.pin.Release()
+	}
+}

@@ -57,8 +57,7 @@ const bytesPiece = 1 << 20
 
 // putBytes stores bytes that are no file's. The sweep stands still.
 func (v *Volume) putBytes(p []byte) (graph.Link, error) {
-	fb := v.store.NewFileBuilder()
-	defer fb.Close()
+	fb := v.store.NewKeptFileBuilder()
 	for piece := range slices.Chunk(p, bytesPiece) {
 		id, err := v.store.Put(store.KindData, piece)
 		if err != nil {
@@ -98,8 +97,7 @@ func (b *snapBuilder) content(ino meta.Ino, attr *meta.Inode) (link graph.Link, 
 			return graph.Link{ID: id, Kind: store.KindData}, attr.Size, nil
 		}
 	}
-	fb := b.v.store.NewFileBuilder()
-	defer fb.Close()
+	fb := b.v.store.NewKeptFileBuilder()
 	root, err := buildFile(fb, exts, attr.Size)
 	return graph.Link{ID: root.ID, Kind: store.KindFile}, root.Data, err
 }
