@@ -5,6 +5,9 @@ SHELL       = /bin/bash
 .SHELLFLAGS = -o pipefail -c
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 BENCHSTAT   = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
+# The S3 server that tests of the cold tier run: go install of another module, and so
+# not in go.mod.
+VERSITYGW   = github.com/versity/versitygw/cmd/versitygw@v1.8.0
 LOOPBACK    = github.com/hanwen/go-fuse/v2/example/loopback
 
 PREFIX ?= /usr/local
@@ -18,19 +21,24 @@ MICRO ?= .
 COUNT ?= 6
 OLD ?=
 
-.PHONY: build test race race-short lint tools show releases bench bench-micro crashtest install clean
+.PHONY: build versitygw test race race-short lint tools show releases bench bench-micro crashtest install clean
 
 build:
 	@mkdir -p bin
 	go build -o bin/quarxfs ./cmd/quarxfs
 
-test:
+versitygw: bin/versitygw
+
+bin/versitygw:
+	GOBIN=$(CURDIR)/bin go install -ldflags '-s -w' $(VERSITYGW)
+
+test: versitygw
 	go test -p 1 ./...
 
-race:
+race: versitygw
 	go test -race ./...
 
-race-short:
+race-short: versitygw
 	go test -race -short -p 1 ./...
 
 lint:

@@ -14,9 +14,10 @@ import (
 type Tiers interface {
 	// Tiers returns the tiers on disk, the hot one first.
 	Tiers(ctx context.Context) ([]store.TierState, error)
-	// AddCold makes a directory of the node's machine the cold tier.
-	// store.ErrHasTier, store.ErrNotEmpty, store.ErrConfig.
-	AddCold(ctx context.Context, dir string) error
+	// AddCold makes a directory of the node's machine the cold tier, or, with a
+	// place, the bucket that dir names. store.ErrHasTier, store.ErrNotEmpty,
+	// store.ErrConfig.
+	AddCold(ctx context.Context, dir string, bucket *store.S3Place) error
 	// RemoveCold takes the empty cold tier out of use. store.ErrNoTier,
 	// store.ErrHasTier.
 	RemoveCold(ctx context.Context) error
@@ -55,7 +56,12 @@ func (r ShiftRequest) Check() error {
 func (l *Local) Tiers(context.Context) ([]store.TierState, error) { return l.store.TierStates() }
 
 // AddCold implements Tiers.
-func (l *Local) AddCold(_ context.Context, dir string) error { return l.store.AddCold(dir) }
+func (l *Local) AddCold(_ context.Context, dir string, bucket *store.S3Place) error {
+	if bucket != nil {
+		return l.store.AddBucket(dir, *bucket)
+	}
+	return l.store.AddCold(dir)
+}
 
 // RemoveCold implements Tiers.
 func (l *Local) RemoveCold(context.Context) error { return l.store.RemoveCold() }
@@ -172,9 +178,21 @@ func (c *Client) Tiers(ctx context.Context) (list []store.TierState, err error) 
 }
 
 // AddCold implements Tiers.
-func (c *Client) AddCold(ctx context.Context, dir string) error {
+func (c *Client) AddCold(ctx context.Context, dir string, bucket *store.S3Place) error {
 	var none struct{}
-	return c.call(ctx, http.MethodPut, withQuery("/v1/tiers/cold", url.Values{"dir": {dir}}), nil, &none)
+	q := url.Values{"dir": {dir}}
+	if bucket != nil {
+		q.Set("endpoint", bucket.Endpoint)
+		for name, value := range map[string]string{"region": bucket.Region, "ca": bucket.CA, "credentials": bucket.Credentials} {
+			if value != "" {
+				q.Set(name, value)
+			}
+		}
+		if bucket.Insecure {
+			q.Set("insecure", "true")
+		}
+	}
+	return c.call(ctx, http.MethodPut, withQuery("/v1/tiers/cold", q), nil, &none)
 }
 
 // RemoveCold implements Tiers.
@@ -207,7 +225,19 @@ func tierRoutes(mux *http.ServeMux, s *server) {
 		s.answer(w, r, list, err)
 	})
 	mux.HandleFunc("PUT /v1/tiers/cold", func(w http.ResponseWriter, r *http.Request) {
-		s.answer(w, r, struct{}{}, s.node.AddCold(r.Context(), r.URL.Query().Get("dir")))
+		q := r.URL.Query()
+		err := onlyKnown(q, "dir", "endpoint", "region", "ca", "credentials", "insecure")
+		var bucket *store.S3Place
+		if q.Has("endpoint") {
+			bucket = &store.S3Place{
+				Endpoint: q.Get("endpoint"), Region: q.Get("region"), CA: q.Get("ca"),
+				Credentials: q.Get("credentials"), Insecure: q.Get("insecure") == "true",
+			}
+		}
+		if err == nil {
+			err = s.node.AddCold(r.Context(), q.Get("dir"), bucket)
+		}
+		s.answer(w, r, struct{}{}, err)
 	})
 	mux.HandleFunc("DELETE /v1/tiers/cold", func(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, r, struct{}{}, s.node.RemoveCold(r.Context()))

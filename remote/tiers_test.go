@@ -26,14 +26,14 @@ func TestTiers(t *testing.T) {
 				t.Errorf("%+v: %v", bad, err)
 			}
 		}
-		if err := n.AddCold(ctx, "not/absolute"); !errors.Is(err, store.ErrConfig) {
+		if err := n.AddCold(ctx, "not/absolute", nil); !errors.Is(err, store.ErrConfig) {
 			t.Errorf("a relative directory: %v", err)
 		}
 		dir := filepath.Join(t.TempDir(), "cold")
-		if err := n.AddCold(ctx, dir); err != nil {
+		if err := n.AddCold(ctx, dir, nil); err != nil {
 			t.Fatal(err)
 		}
-		if err := n.AddCold(ctx, dir+"2"); !errors.Is(err, store.ErrHasTier) {
+		if err := n.AddCold(ctx, dir+"2", nil); !errors.Is(err, store.ErrHasTier) {
 			t.Errorf("a second cold tier: %v", err)
 		}
 		if _, err := n.Put(ctx, "a", strings.NewReader(strings.Repeat("some text ", 1000))); err != nil {

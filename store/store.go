@@ -40,6 +40,7 @@ import (
 const (
 	dbDir    = "db"
 	hotDir   = "hot"
+	spoolDir = "spool" // of a cold tier in a bucket
 	lockName = "lock"
 )
 
@@ -312,6 +313,7 @@ func (s *Store) Close() error {
 		return os.ErrClosed
 	}
 	s.stop()
+	s.tiers.Interrupt()
 	s.stopped.Wait()
 	return errors.Join(s.commit(), s.release())
 }

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/quarxtor/quarxfs/tiering"
 	"github.com/quarxtor/quarxfs/tiering/disk"
+	"github.com/quarxtor/quarxfs/tiering/s3"
 )
 
 // A ColdTier is where a store's cold tier is.
@@ -18,7 +20,11 @@ type ColdTier struct {
 	ID    string    `json:"id"` // 32 hex digits, also in the directory itself
 	Dir   string    `json:"dir"`
 	Added time.Time `json:"added"`
+	S3    *S3Place  `json:"s3,omitempty"` // Dir is s3://bucket/prefix there
 }
+
+// An S3Place says on what server a bucket is.
+type S3Place = s3.Place
 
 // tiersFile is the content of tiers.json, which says which tiers a store has
 // besides the hot one. It is no row of the database: a rebuild has to know them
@@ -34,9 +40,23 @@ var tiersKind = fileKind{name: "tiers.json", magic: "quarxfs tiers", version: 1,
 // check reports a tier that cannot be: ErrDamaged.
 func (f *tiersFile) check() error {
 	if c := f.Cold; c != nil {
-		if id, err := hex.DecodeString(c.ID); err != nil || len(id) != 16 || !filepath.IsAbs(c.Dir) {
-			return fmt.Errorf("%w: %s: cold tier %q at %q", ErrDamaged, tiersKind.name, c.ID, c.Dir)
+		if err := c.check(); err != nil {
+			return fmt.Errorf("%w: %s: cold tier %q at %q: %v", ErrDamaged, tiersKind.name, c.ID, c.Dir, err)
 		}
+	}
+	return nil
+}
+
+func (c *ColdTier) check() error {
+	if id, err := hex.DecodeString(c.ID); err != nil || len(id) != 16 {
+		return errors.New("no ID")
+	}
+	if c.S3 != nil {
+		_, _, err := s3.ParseURL(c.Dir)
+		return errors.Join(err, c.S3.Check())
+	}
+	if !filepath.IsAbs(c.Dir) {
+		return errors.New("no absolute path")
 	}
 	return nil
 }
@@ -68,8 +88,20 @@ func (s *Store) coldOptions(c *ColdTier) *tiering.ColdOptions {
 	if c == nil {
 		return nil
 	}
-	return &tiering.ColdOptions{Dir: c.Dir, ID: c.ID, Timeout: s.opts.ColdTimeout, Retry: s.opts.ColdRetry, FS: s.opts.ColdDisk}
+	o := &tiering.ColdOptions{Dir: c.Dir, ID: c.ID, Timeout: s.opts.ColdTimeout, Retry: s.opts.ColdRetry, FS: s.opts.ColdDisk}
+	if c.S3 != nil {
+		o.FS, o.Connect = nil, func() (disk.FS, error) { return s.bucket(c) }
+	}
+	return o
 }
+
+// bucket returns the disk of a cold tier in a bucket.
+func (s *Store) bucket(c *ColdTier) (*s3.FS, error) {
+	return s3.New(s3.Config{Place: *c.S3, URL: c.Dir, Spool: s.spool(), Local: s.opts.Disk, Timeout: s.opts.ColdTimeout})
+}
+
+// spool is where segments are until they are uploaded.
+func (s *Store) spool() string { return filepath.Join(s.dir, spoolDir) }
 
 func (s *Store) coldFS() disk.FS {
 	switch {
@@ -87,9 +119,6 @@ func (s *Store) coldFS() disk.FS {
 func (s *Store) AddCold(dir string) error {
 	s.tierConf.Lock()
 	defer s.tierConf.Unlock()
-	if c := s.tierConf.file.Cold; c != nil {
-		return fmt.Errorf("add cold tier %s: %w: the store has the cold tier %s", dir, ErrHasTier, c.Dir)
-	}
 	if !filepath.IsAbs(dir) {
 		return fmt.Errorf("add cold tier %s: %w: give a path that starts with /", dir, ErrConfig)
 	}
@@ -97,10 +126,38 @@ func (s *Store) AddCold(dir string) error {
 	if within(s.dir, dir) {
 		return fmt.Errorf("add cold tier %s: %w: it is inside the store's own directory", dir, ErrConfig)
 	}
+	return s.addCold(&ColdTier{Dir: dir}, s.coldFS())
+}
+
+// AddBucket makes a bucket's prefix, s3://bucket/prefix, the store's cold tier; it must
+// have no objects, and the bucket must exist. Errors: as AddCold's.
+func (s *Store) AddBucket(url string, place S3Place) error {
+	s.tierConf.Lock()
+	defer s.tierConf.Unlock()
+	cold := &ColdTier{Dir: strings.TrimSuffix(url, "/"), S3: &place}
+	fs, err := s.bucket(cold)
+	if err != nil {
+		return fmt.Errorf("add cold tier: %w: %v", ErrConfig, err)
+	}
+	if s.tierConf.file.Cold == nil {
+		// Without a cold tier nothing in the spool is in use.
+		if err := os.RemoveAll(s.spool()); err != nil {
+			return fmt.Errorf("add cold tier: %w", err)
+		}
+	}
+	return s.addCold(cold, fs)
+}
+
+// addCold makes cold, which lacks an ID, the cold tier. The caller holds tierConf.
+func (s *Store) addCold(cold *ColdTier, fs disk.FS) error {
+	dir := cold.Dir
+	if c := s.tierConf.file.Cold; c != nil {
+		return fmt.Errorf("add cold tier %s: %w: the store has the cold tier %s", dir, ErrHasTier, c.Dir)
+	}
 	var id [16]byte
 	rand.Read(id[:])
-	cold := &ColdTier{ID: hex.EncodeToString(id[:]), Dir: dir, Added: s.opts.Now().UTC()}
-	if err := tiering.MakeCold(s.coldFS(), dir, cold.ID); err != nil {
+	cold.ID, cold.Added = hex.EncodeToString(id[:]), s.opts.Now().UTC()
+	if err := tiering.MakeCold(fs, dir, cold.ID); err != nil {
 		if errors.Is(err, os.ErrExist) {
 			err = fmt.Errorf("%w: %v", ErrNotEmpty, err)
 		}
@@ -157,7 +214,14 @@ func (s *Store) RemoveCold() error {
 		return fmt.Errorf("remove cold tier: %w", err)
 	}
 	err = s.tiers.DropCold()
-	return errors.Join(err, tiering.UnmakeCold(s.coldFS(), cold.Dir, cold.ID))
+	if cold.S3 == nil {
+		return errors.Join(err, tiering.UnmakeCold(s.coldFS(), cold.Dir, cold.ID))
+	}
+	fs, cerr := s.bucket(cold)
+	if cerr == nil {
+		cerr = tiering.UnmakeCold(fs, cold.Dir, cold.ID)
+	}
+	return errors.Join(err, cerr, os.RemoveAll(s.spool()))
 }
 
 // Cold returns the cold tier; ok is false when there is none.

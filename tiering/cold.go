@@ -15,21 +15,28 @@ import (
 
 // ColdOptions say where a cold tier is.
 type ColdOptions struct {
+	// Dir is its directory, or what stands for one on FS.
 	Dir string
 	// ID is what MakeCold has written into Dir.
 	ID string
 	// Timeout is how long an operation may take before the tier counts as out
-	// of reach; 0 means 20 s. Syncs may take four times that.
+	// of reach; 0 means 20 s. Syncs may take four times that. A disk.Remote has its
+	// own.
 	Timeout time.Duration
 	// Retry is how often a tier that is out of reach is looked for; 0 means 2 s.
 	Retry time.Duration
-	// FS; nil means that of the hot tier.
+	// FS; nil means what Connect makes, or else that of the hot tier.
 	FS disk.FS
+	// Connect makes the FS. It is called until it succeeds.
+	Connect func() (disk.FS, error)
 }
 
 const (
 	defaultTimeout = 20 * time.Second
 	defaultRetry   = 2 * time.Second
+	// sealRetries is after how many retries a segment is sealed again that could not
+	// be.
+	sealRetries = 5
 )
 
 // A coldTier is a tier that comes and goes: its directory may be on a disk that
@@ -37,6 +44,9 @@ const (
 //
 //	in reach (tier set) -> out of reach    [lose, when the marker does not read]
 //	out of reach        -> in reach        [find: idle, marker reads, recovered]
+//
+// On a disk.Remote it may also be an object store. There, segments wait in a local
+// directory until they are sealed, and sealing one is what uploads it.
 //
 // Coming back is an Open like the first. It waits until no operation of before
 // is under way any more, so that none can write into what was recovered.
@@ -53,12 +63,13 @@ type coldTier struct {
 		old   *tier  // the one before, still to be let go
 		guard *guard // of tier or old
 		err   error  // why it is out of reach
+		fs    disk.FS
 	}
 }
 
 // openCold never fails: a tier that cannot be reached may come.
 func openCold(o Options, cold ColdOptions) *coldTier {
-	if cold.FS == nil {
+	if cold.FS == nil && cold.Connect == nil {
 		cold.FS = o.FS
 	}
 	if cold.Timeout == 0 {
@@ -96,9 +107,12 @@ func (c *coldTier) find() error {
 	if g != nil && !g.idle() {
 		return g.reason()
 	}
-	g = newGuard(c.cold.FS, c.cold.Timeout)
+	base, err := c.connect()
+	g = newGuard(base, c.cold.Timeout)
 	var t *tier
-	err := checkMarker(g, c.cold.Dir, c.cold.ID)
+	if err == nil {
+		err = checkMarker(g, c.cold.Dir, c.cold.ID)
+	}
 	if err == nil {
 		t, err = openTier(c.opts, Cold, g, c.cold.Dir)
 	}
@@ -114,18 +128,37 @@ func (c *coldTier) find() error {
 	return err
 }
 
-// watch brings the tier back when it is lost.
+// connect returns the tier's disk, made if it is not yet.
+func (c *coldTier) connect() (disk.FS, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.fs != nil || c.cold.FS != nil {
+		if c.mu.fs == nil {
+			c.mu.fs = c.cold.FS
+		}
+		return c.mu.fs, nil
+	}
+	fs, err := c.cold.Connect()
+	if err == nil {
+		c.mu.fs = fs
+	}
+	return fs, err
+}
+
+// watch brings the tier back when it is lost, and tries again to seal what could
+// not be sealed.
 func (c *coldTier) watch() {
 	retry := time.NewTicker(c.cold.Retry)
 	defer retry.Stop()
-	for {
+	for n := 0; ; n++ {
 		select {
 		case <-c.quit:
 			return
 		case <-c.lost:
 		case <-retry.C:
 		}
-		if _, err := c.get(); err == nil {
+		if t, err := c.get(); err == nil {
+			_ = c.judge(t, t.unsealed(n%sealRetries == 0))
 			continue
 		}
 		if err := c.find(); err == nil {
@@ -137,20 +170,32 @@ func (c *coldTier) watch() {
 // judge returns the error of an operation on t, having found out whether it is
 // the operation's own or the tier has gone.
 func (c *coldTier) judge(t *tier, err error) error {
-	if err == nil || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrOpen) || errors.Is(err, ErrClosed) {
+	if err == nil || errors.Is(err, ErrCorrupt) || errors.Is(err, ErrOpen) {
 		return err
 	}
 	c.mu.Lock()
-	g, now := c.mu.guard, c.mu.tier == t
+	g, now, closed := c.mu.guard, c.mu.tier == t, errors.Is(c.mu.err, ErrClosed)
 	c.mu.Unlock()
-	if !now {
+	switch {
+	case closed:
+		return err
+	case !now:
 		return fmt.Errorf("%w: %v", ErrUnavailable, err)
+	case errors.Is(err, ErrClosed):
+		return err
 	}
 	why := g.reason()
+	if why == nil && errors.Is(err, disk.ErrUnreachable) {
+		why = err
+	}
 	if why == nil {
-		if why = checkMarker(g, c.cold.Dir, c.cold.ID); why == nil {
-			return err
+		why = checkMarker(g, c.cold.Dir, c.cold.ID)
+	}
+	if why == nil {
+		if errors.Is(err, fs.ErrNotExist) { // an object that was removed while it was read
+			err = fmt.Errorf("%w: %w", ErrNotFound, err)
 		}
+		return err
 	}
 	c.lose(t, why)
 	return fmt.Errorf("%w: %v", ErrUnavailable, err)
@@ -172,8 +217,18 @@ func (c *coldTier) lose(t *tier, why error) {
 	}
 }
 
+// interrupt breaks off what may take long, for good.
+func (c *coldTier) interrupt() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r, ok := c.mu.fs.(disk.Remote); ok {
+		r.Interrupt()
+	}
+}
+
 func (c *coldTier) close() error {
 	close(c.quit)
+	c.interrupt()
 	c.done.Wait()
 	c.mu.Lock()
 	t, old := c.mu.tier, c.mu.old
@@ -214,7 +269,8 @@ func MakeCold(d disk.FS, dir, id string) error {
 	if len(files) > 0 {
 		return fmt.Errorf("%s has files in it, such as %s: %w", dir, files[0].Name, fs.ErrExist)
 	}
-	f, err := d.Create(filepath.Join(dir, markerName))
+	making := filepath.Join(dir, markerName+".new")
+	f, err := d.Create(making)
 	if err != nil {
 		return err
 	}
@@ -226,9 +282,12 @@ func MakeCold(d disk.FS, dir, id string) error {
 		err = cerr
 	}
 	if err == nil {
-		err = d.SyncDir(dir)
+		err = d.Rename(making, filepath.Join(dir, markerName))
 	}
-	if err == nil {
+	if err != nil {
+		return errors.Join(err, d.Remove(making))
+	}
+	if err = d.SyncDir(dir); err == nil {
 		err = d.SyncDir(filepath.Dir(filepath.Clean(dir)))
 	}
 	return err

@@ -12,13 +12,14 @@ import (
 // A guard is a disk.FS that answers within a bounded time, whatever the one
 // below does: an operation that takes longer is left to end by itself, and the
 // guard is shut. A shut guard refuses everything with ErrUnavailable and stays
-// shut; who wants to go on waits until it is idle and makes another.
+// shut; who wants to go on waits until it is idle and makes another. A
+// disk.Remote bounds its operations itself, and is only counted.
 //
 // What an operation that was left reads or writes is the guard's own memory, so
 // that its caller may go on with theirs.
 type guard struct {
 	base    disk.FS
-	timeout time.Duration
+	timeout time.Duration // 0: operations end by themselves
 	mu      struct {
 		sync.Mutex
 		shut  error // or nil
@@ -31,6 +32,9 @@ type guard struct {
 const slowFactor = 4
 
 func newGuard(base disk.FS, timeout time.Duration) *guard {
+	if _, remote := base.(disk.Remote); remote {
+		timeout = 0
+	}
 	return &guard{base: base, timeout: timeout}
 }
 
@@ -84,6 +88,10 @@ func guarded[T any](g *guard, name string, times int, op func() (T, error)) (T, 
 	var none T
 	if err := g.enter(false); err != nil {
 		return none, err
+	}
+	if g.timeout == 0 {
+		defer g.leave()
+		return op()
 	}
 	done := make(chan outcome[T], 1)
 	go func() {
@@ -150,6 +158,9 @@ type guardedFile struct {
 }
 
 func (f *guardedFile) ReadAt(p []byte, off int64) (int, error) {
+	if f.g.timeout == 0 {
+		return guarded(f.g, "read", 1, func() (int, error) { return f.base.ReadAt(p, off) })
+	}
 	n := len(p)
 	got, err := guarded(f.g, "read", 1, func() ([]byte, error) {
 		own := make([]byte, n)

@@ -13,6 +13,9 @@ import (
 // openTier lists a directory, recovers what is open, and starts the workers.
 func openTier(o Options, id uint8, fs disk.FS, dir string) (*tier, error) {
 	t := &tier{fs: fs, id: id, dir: dir, size: o.SegmentSize, lazy: id != Hot, log: o.Logger, table: newTable(fs, id, dir, o.OpenFiles)}
+	if g, ok := fs.(*guard); ok {
+		_, t.remote = g.base.(disk.Remote)
+	}
 	t.mu.number = uint64(id) << tierShift
 	t.mu.room.L, t.mu.work.L = &t.mu.Mutex, &t.mu.Mutex
 	t.mu.live, t.mu.lost = map[uint64]*writer{}, map[uint64]error{}
@@ -78,6 +81,7 @@ func (t *tier) recoverOpen(number uint64, size int64) error {
 		return err
 	}
 	h := newHandle(f, header)
+	retired := false
 	var entries []segment.Entry
 	res, err := segment.Scan(f, header, size, func(e segment.Entry, _ []byte) error {
 		entries = append(entries, e)
@@ -86,11 +90,16 @@ func (t *tier) recoverOpen(number uint64, size int64) error {
 	if err == nil && res.End < size {
 		// A footer may have reached the disk without all that it lists.
 		_, listed, footerErr := segment.ReadFooter(f, size)
-		if footerErr == nil && slices.Equal(listed, entries) {
+		whole := footerErr == nil && slices.Equal(listed, entries)
+		switch {
+		case whole && t.remote:
+			retired = true // nobody who opens waits for an upload
+		case whole:
 			return t.finishSeal(h, entries, uint32(res.End))
+		default:
+			t.log.Info("torn tail cut off", "segment", segment.Name(number, segment.Open), "bytes", size-res.End)
+			err = f.Truncate(res.End)
 		}
-		t.log.Info("torn tail cut off", "segment", segment.Name(number, segment.Open), "bytes", size-res.End)
-		err = f.Truncate(res.End)
 	}
 	if err != nil {
 		h.release()
@@ -101,6 +110,7 @@ func (t *tier) recoverOpen(number uint64, size int64) error {
 	}
 	w := t.newWriter(h, res.End)
 	w.entries = entries
+	w.retired = retired
 	w.written = 1 // what a killed process wrote may still be in the page cache only
 	t.mu.live[number] = w
 	return nil
@@ -160,6 +170,8 @@ func (t *tier) resume() error {
 	slices.SortFunc(open, func(a, b *writer) int { return cmp.Compare(b.number, a.number) })
 	for _, w := range open {
 		switch {
+		case w.retired:
+			continue
 		case len(w.entries) == 0 && t.mu.next != nil:
 			delete(t.mu.live, w.number)
 			t.table.drop(w.number)

@@ -165,6 +165,14 @@ func Open(o Options) (*Set, error) {
 	return s, nil
 }
 
+// Interrupt breaks off uploads to the cold tier, so that who waits for them returns and Close
+// can be called.
+func (s *Set) Interrupt() {
+	if c := s.cold.Load(); c != nil {
+		c.interrupt()
+	}
+}
+
 // Close makes everything appended durable and releases the files; the active
 // segment stays .open, for the next Open to go on with. Other calls must have
 // returned; a later Append returns ErrClosed. A second Close returns what the first

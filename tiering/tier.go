@@ -28,14 +28,17 @@ const (
 
 // A tier is one directory of segments.
 type tier struct {
-	fs    disk.FS
-	id    uint8 // Hot or Cold
-	dir   string
-	size  int64 // at which a segment is full
-	lazy  bool  // no segment is made before somebody waits for one
-	log   *slog.Logger
-	table *table
-	done  sync.WaitGroup // the workers
+	fs   disk.FS
+	id   uint8 // Hot or Cold
+	dir  string
+	size int64 // at which a segment is full
+	lazy bool  // no segment is made before somebody waits for one
+	// remote: sealing uploads a segment, see disk.Remote. It takes long, may fail for
+	// a while, and what waits for it takes space on the local disk.
+	remote bool
+	log    *slog.Logger
+	table  *table
+	done   sync.WaitGroup // the workers
 
 	mu struct {
 		sync.Mutex
@@ -128,11 +131,58 @@ func (t *tier) reserve(n int64) (*writer, uint32, error) {
 		if t.mu.attempts > start+1 && t.mu.failure != nil {
 			return nil, 0, t.mu.failure
 		}
+		if err := t.choked(); err != nil {
+			return nil, 0, err
+		}
 		t.mu.waiting++
 		t.mu.work.Broadcast()
 		t.mu.room.Wait()
 		t.mu.waiting--
 	}
+}
+
+// backlog is how many segments may wait to be uploaded before appends wait.
+const backlog = 2
+
+// behind reports whether too many segments wait to be uploaded. The caller holds mu.
+func (t *tier) behind() bool {
+	waiting := 0
+	for _, w := range t.mu.live {
+		if w.retired {
+			waiting++
+		}
+	}
+	return t.remote && waiting >= backlog
+}
+
+// choked says why no upload makes room for appends, or nil. The caller holds mu.
+func (t *tier) choked() error {
+	if !t.behind() {
+		return nil
+	}
+	for _, w := range t.mu.live {
+		if w.failed != nil {
+			return fmt.Errorf("segment %x waits to be uploaded: %w", w.number, w.failed)
+		}
+	}
+	return nil
+}
+
+// unsealed returns why a segment of a remote tier could not be sealed, if one
+// could not; and with again set lets it be tried once more.
+func (t *tier) unsealed(again bool) (err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, w := range t.mu.live {
+		if t.remote && w.failed != nil && !w.lost {
+			err = w.failed
+			if again {
+				w.failed, w.stuck = nil, false
+				t.mu.work.Broadcast()
+			}
+		}
+	}
+	return err
 }
 
 // finish notes the end of a write that reserve made room for.
@@ -251,6 +301,13 @@ func (t *tier) remove(number uint64) error {
 	}
 	if !sealed {
 		return ErrOpen
+	}
+	if t.remote {
+		err := t.fs.Remove(t.table.path(number, segment.Sealed))
+		if err == nil && !t.table.drop(number) {
+			err = ErrNotFound
+		}
+		return err
 	}
 	trash := t.table.path(number, segment.Trash)
 	err := t.fs.Rename(t.table.path(number, segment.Sealed), trash)

@@ -42,7 +42,7 @@ func (t *tier) pickAhead() func() {
 		return nil
 	}
 	// After a failure there is no use in trying until somebody asks.
-	if t.mu.next == nil && (t.mu.failure == nil && !t.lazy || t.mu.waiting > 0) {
+	if t.mu.next == nil && !t.behind() && (t.mu.failure == nil && !t.lazy || t.mu.waiting > 0) {
 		return t.makeNext
 	}
 	w := t.mu.active
@@ -146,11 +146,13 @@ func (t *tier) seal(w *writer, entries []segment.Entry) {
 		t.log.Error("cannot seal segment", "segment", segment.Name(w.number, segment.Open), "err", err)
 		t.mu.Lock()
 		w.failed = err
+		t.mu.room.Broadcast() // see choked
 		t.mu.Unlock()
 		return
 	}
 	t.mu.Lock()
 	delete(t.mu.live, w.number)
+	t.mu.work.Broadcast() // see behind
 	t.mu.Unlock()
 	w.handle.release() // everything was synced
 }

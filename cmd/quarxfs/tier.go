@@ -45,24 +45,59 @@ func onlyCold(name string) error {
 }
 
 func newTierAdd() *cobra.Command {
-	return &cobra.Command{
-		Use:   "add STORE cold DIR",
-		Short: "Make a directory the store's cold tier",
+	place := store.S3Place{}
+	cmd := &cobra.Command{
+		Use:   "add STORE cold DIR|s3://BUCKET/PREFIX",
+		Short: "Make a directory or an S3 bucket the store's cold tier",
 		Long: `Makes DIR, which must be empty or missing and should be on another disk, the store's
 cold tier. A small file in it, quarxfs-tier, tells it from an empty mountpoint: while
-that cannot be read the tier counts as out of reach, and what is in it gives EIO.`,
+that cannot be read the tier counts as out of reach, and what is in it gives EIO.
+
+A cold tier may also be in a bucket of an S3 server, below a PREFIX that has no objects.
+The keys come from QUARXFS_S3_ACCESS_KEY_ID and QUARXFS_S3_SECRET_ACCESS_KEY, or the same
+with AWS_, in the environment of the process that has the store open (of quarxfs mount, when it
+is mounted), or from a file in the format of ~/.aws/credentials that only its owner may read.`,
+		Example: `  quarxfs tier add /srv/store cold /bulk/cold
+  quarxfs tier add /srv/store cold s3://bucket/store --endpoint https://s3.example.com --credentials /etc/quarxfs-keys`,
 		Args: cobra.ExactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := onlyCold(args[1]); err != nil {
 				return err
 			}
-			dir, err := filepath.Abs(args[2])
+			dir, bucket, err := coldPlace(cmd, args[2], place)
 			if err != nil {
 				return err
 			}
-			return onStore(cmd, args, func(n remote.Node) error { return n.AddCold(cmd.Context(), dir) })
+			return onStore(cmd, args, func(n remote.Node) error { return n.AddCold(cmd.Context(), dir, bucket) })
 		},
 	}
+	f := cmd.Flags()
+	f.StringVar(&place.Endpoint, "endpoint", "https://s3.amazonaws.com", "URL of the S3 server")
+	f.StringVar(&place.Region, "region", "", "region of the bucket; the server is asked when it is not given")
+	f.StringVar(&place.Credentials, "credentials", "", "file with the keys; else they are in the environment")
+	f.StringVar(&place.CA, "ca", "", "file with certificates to trust besides the system's")
+	f.BoolVar(&place.Insecure, "insecure", false, "do not check the server's certificate")
+	return cmd
+}
+
+// coldPlace returns where a cold tier is to be, with absolute paths, since the
+// daemon has a working directory of its own.
+func coldPlace(cmd *cobra.Command, arg string, place store.S3Place) (dir string, bucket *store.S3Place, err error) {
+	if !strings.HasPrefix(arg, "s3://") {
+		for _, name := range []string{"endpoint", "region", "credentials", "ca", "insecure"} {
+			if cmd.Flags().Changed(name) {
+				return "", nil, fmt.Errorf("%w: --%s is for s3://bucket/prefix, and %s is a directory", errUsage, name, arg)
+			}
+		}
+		dir, err = filepath.Abs(arg)
+		return dir, nil, err
+	}
+	for _, file := range []*string{&place.Credentials, &place.CA} {
+		if *file != "" && err == nil {
+			*file, err = filepath.Abs(*file)
+		}
+	}
+	return arg, &place, err
 }
 
 func newTierRemove() *cobra.Command {

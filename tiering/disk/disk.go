@@ -3,7 +3,13 @@
 // package faultdisk has the other.
 package disk
 
-import "io"
+import (
+	"errors"
+	"io"
+)
+
+// ErrUnreachable: a Remote FS got no answer.
+var ErrUnreachable = errors.New("no answer")
 
 // An FS is the directory operations that tiers use. Errors are those of the
 // operating system: errors.Is finds fs.ErrNotExist, fs.ErrExist, syscall.ENOSPC.
@@ -20,6 +26,17 @@ type FS interface {
 	Remove(path string) error
 	// SyncDir makes the names in a directory durable as they are now.
 	SyncDir(dir string) error
+}
+
+// A Remote is an FS whose files are elsewhere, but for those being written, which
+// are in a local directory until Rename takes them there. Each operation ends within
+// a bounded time, but for a Rename, which goes on for as long as bytes flow. A
+// file that was taken there cannot be renamed or written any more, and Remove
+// removes it in one step.
+type Remote interface {
+	FS
+	// Interrupt makes a Rename under way, and later ones, fail.
+	Interrupt()
 }
 
 // Info is what List tells about a file.

@@ -43,10 +43,11 @@ func Drawing() []Rule {
 		{Layer: "fs/meta", Imports: []string{"store/db"}},
 		{Layer: "remote", Imports: []string{"graph", "store"}},
 		{Layer: "graph", Imports: []string{"store"}},
-		{Layer: "store", Imports: []string{"store/chunk", "store/db", "tiering"}, Shuns: surface},
+		{Layer: "store", Imports: []string{"store/chunk", "store/db", "tiering", "tiering/s3"}, Shuns: surface},
 		{Layer: "store/chunk", Shuns: surface},
 		{Layer: "store/db", Shuns: surface},
 		{Layer: "tiering", Imports: []string{"tiering/segment"}, Shuns: surface},
+		{Layer: "tiering/s3", Imports: []string{"tiering"}}, // is a client of HTTP
 		{Layer: "tiering/segment", Shuns: surface},
 		{Layer: "tools"},
 		{Layer: "tools/scale", Imports: []string{"fs/volume", "fs/meta", "store"}},
