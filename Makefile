@@ -11,6 +11,8 @@ VERSITYGW   = github.com/versity/versitygw/cmd/versitygw@v1.8.0
 LOOPBACK    = github.com/hanwen/go-fuse/v2/example/loopback
 
 PREFIX ?= /usr/local
+# Where mount(8) looks for helpers, whatever PREFIX is.
+HELPERDIR ?= /usr/sbin
 # Both filesystems of `make bench` work below this directory, on its disk.
 BENCH_DIR ?= /var/tmp/quarxfs-bench
 # For example: make bench BENCH_FLAGS="--only 'untar|cp-a' --rounds 1"
@@ -21,7 +23,7 @@ MICRO ?= .
 COUNT ?= 6
 OLD ?=
 
-.PHONY: build versitygw test race race-short lint tools show releases bench bench-micro crashtest install clean
+.PHONY: build versitygw test race race-short lint tools show releases bench bench-micro crashtest man completions install deb clean
 
 build:
 	@mkdir -p bin
@@ -73,8 +75,35 @@ releases: build
 crashtest: build tools
 	bin/crashtest --work $(BENCH_DIR) $(CRASH_FLAGS)
 
-install: build
+# The date of all that is generated: that of the last commit.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+
+man: build
+	@rm -rf bin/man && mkdir -p bin/man
+	bin/quarxfs man bin/man
+	gzip -9n bin/man/*
+
+completions: build
+	@mkdir -p bin/completions
+	for shell in bash zsh fish; do bin/quarxfs completion $$shell > bin/completions/$$shell || exit; done
+
+install: man completions
 	install -D -m 755 bin/quarxfs $(DESTDIR)$(PREFIX)/bin/quarxfs
+	install -d $(DESTDIR)$(HELPERDIR)
+	ln -sfr $(DESTDIR)$(PREFIX)/bin/quarxfs $(DESTDIR)$(HELPERDIR)/mount.fuse.quarxfs
+	ln -sfr $(DESTDIR)$(PREFIX)/bin/quarxfs $(DESTDIR)$(HELPERDIR)/umount.fuse.quarxfs
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 bin/man/*.1.gz
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 bin/man/*.8.gz
+	install -D -m 644 bin/completions/bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/quarxfs
+	install -D -m 644 bin/completions/zsh $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_quarxfs
+	install -D -m 644 bin/completions/fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/quarxfs.fish
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	for unit in tools/package/*.service; do \
+		sed 's|@BINDIR@|$(PREFIX)/bin|' $$unit > $(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/} || exit; done
+
+# A Debian package in bin/; needs dpkg-deb and gzip.
+deb:
+	tools/package/deb.sh
 
 clean:
 	rm -rf bin

@@ -12,10 +12,12 @@ import (
 	"os/exec"
 	"time"
 
+	sd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/fs"
+	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
@@ -54,20 +56,32 @@ func (o *mountOptions) serve(ctx context.Context, stderr io.Writer) (err error) 
 	if err := d.ready(); err != nil {
 		d.log.Warn("the parent has not waited", "err", err)
 	}
+	notify(d.log, sd.SdNotifyReady)
+	well, stop := context.WithCancel(context.Background())
+	defer stop()
+	go watchdog(well, d.log, d.alive)
 	gone := make(chan struct{})
 	go func() { d.mount.Wait(); close(gone) }()
 	select {
 	case <-gone:
 	case <-ctx.Done():
 		d.log.Info("told to leave")
+		notify(d.log, sd.SdNotifyStopping)
 		d.leave(gone)
 	}
+	stop()
 	err = d.close()
 	if err != nil {
 		d.log.Error("left with errors", "err", err)
 	} else {
 		d.log.Info("left")
 	}
+	return err
+}
+
+// alive returns when the volume answers.
+func (d *daemon) alive() error {
+	_, err := d.volume.Attr(meta.Root)
 	return err
 }
 

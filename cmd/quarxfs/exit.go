@@ -23,8 +23,9 @@ var (
 )
 
 const (
-	exitOK    = 0
-	exitOther = 1
+	exitOK          = 0
+	exitOther       = 1
+	exitInterrupted = 130
 )
 
 // exits turns errors into exit codes; the first row that fits counts.
@@ -49,7 +50,7 @@ var exits = []struct {
 	{15, "simulate: not all could be read", []error{errLeftOut}},
 	{16, "the name or path is taken, or the snapshot is held", []error{store.ErrNameTaken, store.ErrHeld}},
 	{17, "the store has no such tier, or it is in use or out of reach", []error{store.ErrNoTier, store.ErrHasTier, store.ErrUnavailable}},
-	{130, "interrupted", []error{context.Canceled}},
+	{exitInterrupted, "interrupted", []error{context.Canceled}},
 }
 
 // A coded is an error that another process has already turned into an exit
@@ -83,6 +84,12 @@ func exitHelp() string {
 	}
 	return strings.TrimRight(b.String(), "\n")
 }
+
+// exitFooter ends the help of each command below the root, which lists them all.
+const exitFooter = `{{if .HasParent}}
+Exit codes: 0 done, 1 failure, 2 wrong use, 3 and more say what is wrong:
+"{{.Root.CommandPath}} --help" lists them.
+{{end}}`
 
 // advice says what to do about an error, where the error does not say it.
 var advice = []struct {

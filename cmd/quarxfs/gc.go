@@ -24,6 +24,8 @@ func newGC() *cobra.Command {
 		Long: `Removes blocks that nothing refers to, empties segments of which little is in use by
 moving the rest, and has the database give back what its deleted rows take. The store
 may be mounted and in use. A mounted store does the first two by itself, at leisure.`,
+		Example: `  quarxfs gc /mnt --rate 20MiB
+  quarxfs gc /srv/store --min-live 0.9`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error { return o.run(cmd, n) })

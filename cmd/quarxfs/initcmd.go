@@ -30,6 +30,8 @@ chosen here stays for the store's life.
                       costs a few blocks. --block-size is the average; blocks have a
                       quarter to four times of it.
   --chunker fixed     blocks of equal size: for disk images and databases.`,
+		Example: `  quarxfs init /srv/store
+  quarxfs init /srv/images --chunker fixed --block-size 16KiB`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
 	}

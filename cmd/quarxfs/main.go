@@ -18,12 +18,21 @@ func main() { os.Exit(run()) }
 func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	cmd := newRoot()
-	if err := cmd.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "quarxfs:", oneLine(err))
-		return exitCode(err)
+	args, helper, err := asHelper(os.Args)
+	if err == nil {
+		cmd := newRoot()
+		cmd.SetArgs(args)
+		err = cmd.ExecuteContext(ctx)
 	}
-	return exitOK
+	code := exitOK
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "quarxfs:", oneLine(err))
+		code = exitCode(err)
+	}
+	if helper {
+		return helperCode(code)
+	}
+	return code
 }
 
 func newRoot() *cobra.Command {
@@ -46,6 +55,7 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	cmd.SetUsageTemplate(cmd.UsageTemplate() + exitFooter)
 	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError(c, err) })
 	cmd.AddGroup(
 		&cobra.Group{ID: "drive", Title: "Stores and mounts:"},
@@ -66,7 +76,7 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 	add("look", newStats(), newListFiles(), newListBlocks(), newDu(), newGraph(), newSimulate())
 	add("object", newPut(), newGet(), newRemove(), newObjects())
 	add("upkeep", newGC(), newScrub(), newFsck(), newRebuild(), newTier())
-	cmd.AddCommand(newVersion(), newFlushHelper())
+	cmd.AddCommand(newVersion(), newMan(), newFlushHelper())
 	return cmd
 }
 

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,7 +19,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"quarxfs": main})
+	testscript.Main(m, map[string]func(){"quarxfs": main, mountHelper: main, umountHelper: main})
 }
 
 // TestScripts runs testdata/script: the program as its users see it. Mounts are
@@ -50,6 +52,7 @@ func TestScripts(t *testing.T) {
 			"tmpfs":   cmdTmpfs,
 			"mounted": cmdMounted,
 			"agree":   cmdAgree,
+			"systemd": cmdSystemd,
 		},
 	})
 }
@@ -109,6 +112,40 @@ func cmdKilled(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0))
 	o := &umountOptions{wait: 10 * time.Second}
 	ts.Check(o.waitFor(context.Background(), pidfd))
+}
+
+// systemd FILE writes what programs that are started from now on tell systemd to
+// a file, a line for each message.
+func cmdSystemd(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: systemd FILE")
+	}
+	f, err := os.Create(ts.MkAbs(args[0]))
+	ts.Check(err)
+	dir, err := os.MkdirTemp("", "q") // a socket's name is short
+	ts.Check(err)
+	addr := &net.UnixAddr{Name: filepath.Join(dir, "s"), Net: "unixgram"}
+	c, err := net.ListenUnixgram("unixgram", addr)
+	ts.Check(err)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		b := make([]byte, 4096)
+		for {
+			n, err := c.Read(b)
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(f, "%s\n", b[:n])
+		}
+	}()
+	ts.Defer(func() {
+		c.Close()
+		<-done
+		f.Close()
+		os.RemoveAll(dir)
+	})
+	ts.Setenv("NOTIFY_SOCKET", addr.Name)
 }
 
 // tmpfs DIR SIZE mounts a small disk.

@@ -23,6 +23,7 @@ import (
 type mountOptions struct {
 	init           bool
 	foreground     bool
+	dryRun         bool
 	allowOther     bool
 	options        []string
 	memory         byteSize
@@ -65,8 +66,9 @@ interval of --snapshot-every; 0s makes none.`,
 	f := cmd.Flags()
 	f.BoolVar(&o.init, "init", false, "make the store first if there is none")
 	f.BoolVar(&o.foreground, "foreground", false, "serve in this process and log to standard error")
+	f.BoolVar(&o.dryRun, "dry-run", false, "only check whether it could be mounted, as mount -f does")
 	f.BoolVar(&o.allowOther, "allow-other", false, "let other users in, as a mount by root always does")
-	f.StringSliceVarP(&o.options, "options", "o", nil, "`options` as of mount(8): ro, nosuid, nodev, noexec, noatime, allow_other")
+	f.StringSliceVarP(&o.options, "options", "o", nil, "`options` as of mount(8): ro, nosuid, nodev, noexec; and all flags, such as noatime,memory=1GiB,commit_interval=10s")
 	f.Var(&o.memory, "memory", "memory that the daemon may use for caches, buffers and its database")
 	f.DurationVar(&o.commitInterval, "commit-interval", 5*time.Second, "longest time that a change stays uncommitted")
 	f.BoolVar(&o.noAtime, "noatime", false, "reading leaves access times alone")
@@ -75,6 +77,9 @@ interval of --snapshot-every; 0s makes none.`,
 	f.BoolVar(&o.debug, "debug", false, "log every request")
 	f.IntVar(&o.readyFD, "ready-fd", -1, "")
 	_ = f.MarkHidden("ready-fd")
+	for _, name := range []string{"foreground", "dry-run", "options"} {
+		_ = f.SetAnnotation(name, notAnOption, []string{})
+	}
 	return cmd
 }
 
@@ -82,14 +87,17 @@ func (o *mountOptions) run(cmd *cobra.Command, arg, mountpoint string) error {
 	if o.readyFD >= 0 {
 		return o.report(o.prepareAndServe(cmd, arg, mountpoint))
 	}
-	if o.foreground {
+	if o.foreground || o.dryRun {
 		return o.prepareAndServe(cmd, arg, mountpoint)
 	}
 	return o.daemonize(cmd.Context())
 }
 
 func (o *mountOptions) prepareAndServe(cmd *cobra.Command, arg, mountpoint string) error {
-	if err := o.prepare(arg, mountpoint); err != nil {
+	if err := o.splitOptions(cmd); err != nil {
+		return err
+	}
+	if err := o.prepare(arg, mountpoint); err != nil || o.dryRun {
 		return err
 	}
 	return o.serve(cmd.Context(), cmd.ErrOrStderr())
@@ -97,9 +105,6 @@ func (o *mountOptions) prepareAndServe(cmd *cobra.Command, arg, mountpoint strin
 
 // prepare checks all that can be checked before the store is touched.
 func (o *mountOptions) prepare(arg, mountpoint string) error {
-	if err := o.splitOptions(); err != nil {
-		return err
-	}
 	if o.commitInterval < 10*time.Millisecond {
 		return fmt.Errorf("%w: commit interval %v: choose 10ms or more", store.ErrConfig, o.commitInterval)
 	}
@@ -133,7 +138,7 @@ func (o *mountOptions) prepare(arg, mountpoint string) error {
 	if err := openFUSE(); err != nil {
 		return err
 	}
-	if isNew {
+	if isNew && !o.dryRun {
 		return store.Init(o.store, store.DefaultConfig())
 	}
 	return nil
@@ -154,26 +159,39 @@ func openFUSE() error {
 	return f.Close()
 }
 
-// splitOptions takes those options of mount(8) that are not the kernel's.
-func (o *mountOptions) splitOptions() error {
+// splitOptions takes those options of mount(8) that are not the kernel's: each
+// flag is one, too.
+func (o *mountOptions) splitOptions(cmd *cobra.Command) error {
 	var kernel []string
 	for _, opt := range o.options {
 		switch opt {
 		case "ro", "suid", "nosuid", "dev", "nodev", "exec", "noexec":
 			kernel = append(kernel, opt)
-		case "allow_other":
-			o.allowOther = true
-		case "noatime":
-			o.noAtime = true
-		case "", "rw", "defaults", "auto", "noauto", "user", "users", "nofail", "_netdev", "relatime", "atime", "async":
+		case "", "rw", "defaults", "auto", "noauto", "user", "users", "owner", "group", "nofail", "_netdev", "relatime", "strictatime", "atime", "async":
+		case "remount":
+			return fmt.Errorf("%w: a mount cannot be changed; unmount it and mount it again", errUsage)
 		default:
-			if !strings.HasPrefix(opt, "x-") {
-				return fmt.Errorf("%w: mount option %q is not known", errUsage, opt)
+			known, err := setOption(cmd, opt)
+			if err != nil {
+				return err
+			}
+			if !known && !ignored(opt) {
+				return fmt.Errorf("%w: mount option %q is not known; see quarxfs mount --help", errUsage, opt)
 			}
 		}
 	}
 	o.options = kernel
 	return nil
+}
+
+// ignored reports what /etc/fstab says to others.
+func ignored(option string) bool {
+	for _, prefix := range []string{"x-", "X-", "user=", "comment="} {
+		if strings.HasPrefix(option, prefix) {
+			return true
+		}
+	}
+	return false
 }
 
 const (
@@ -193,9 +211,13 @@ func (o *mountOptions) daemonize(ctx context.Context) error {
 		return err
 	}
 	defer r.Close()
-	args := append([]string{}, os.Args[1:]...)
-	child := exec.Command(exe, append(args, "--foreground", "--ready-fd=3")...)
-	child.Args[0] = os.Args[0]
+	args, _, err := asHelper(os.Args)
+	if err != nil {
+		return err
+	}
+	flags := []string{args[0], "--foreground", "--ready-fd=3"}
+	child := exec.Command(exe, append(flags, args[1:]...)...)
+	child.Args[0] = "quarxfs"
 	child.Stdout, child.Stderr = w, w // until the log is open
 	child.ExtraFiles = []*os.File{w}
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

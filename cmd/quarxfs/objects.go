@@ -16,7 +16,9 @@ func newObjects() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "objects [STORE]",
 		Short: "List the objects of a store",
-		Args:  cobra.MaximumNArgs(1),
+		Example: `  quarxfs objects /srv/store
+  quarxfs objects /srv/store --json | jq -r .name`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error {
 				return printLines(cmd.OutOrStdout(), o.json, printObject, func(fn func(remote.Object) error) error {
@@ -40,7 +42,8 @@ func newRemove() *cobra.Command {
 		Short: "Remove an object, by name or ID",
 		Long: `Removes the object with the name, the ID or the only ID that starts with OBJECT. Blocks
 that nothing else refers to are reclaimed soon.`,
-		Args: cobra.ExactArgs(2),
+		Example: `  quarxfs rm /srv/store shop.sql`,
+		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return changeStore(cmd, args, func(n remote.Node) error { return n.Remove(cmd.Context(), args[1]) })
 		},

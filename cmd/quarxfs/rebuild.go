@@ -26,8 +26,9 @@ func newRebuild() *cobra.Command {
 fsck --repair. The store must not be mounted. Objects come back under their names. The
 live filesystem is in the database only and does not; its blocks become objects under
 their IDs, unless --drop-loose is given. The old database is kept beside the new one.`,
-		Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
+		Example: `  quarxfs rebuild /srv/store`,
+		Args:    cobra.ExactArgs(1),
+		RunE:    func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.dropLoose, "drop-loose", false, "let go of blocks that belong to no named object")

@@ -17,7 +17,10 @@ func newStats() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stats [STORE]",
 		Short: "Show what is inside a store and what it saves",
-		Args:  cobra.MaximumNArgs(1),
+		Example: `  quarxfs stats /mnt
+  quarxfs stats /srv/store --json | jq .dedup_ratio
+  quarxfs stats /mnt --history`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error {
 				if o.history {

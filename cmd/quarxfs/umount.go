@@ -26,6 +26,8 @@ func newUmount() *cobra.Command {
 		Short: "Unmount a store and wait until its daemon has left",
 		Long: `Unmounts what is mounted at MOUNTPOINT and returns when the daemon has committed
 everything and left. The mount of a daemon that has died is cleaned away.`,
+		Example: `  quarxfs umount /mnt
+  quarxfs umount --force /mnt`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd.Context(), args[0]) },
 	}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+)
+
+// newMan makes the hidden command that packages are built with.
+func newMan() *cobra.Command {
+	return &cobra.Command{
+		Use:    "man DIR",
+		Short:  "Write the manual pages of all commands to a directory",
+		Hidden: true,
+		Args:   usageArgs(cobra.ExactArgs(1)),
+		RunE:   func(cmd *cobra.Command, args []string) error { return writeManual(cmd.Root(), args[0]) },
+	}
+}
+
+// writeManual writes a page for each command. $SOURCE_DATE_EPOCH dates them, so
+// that a package can be built twice with the same bytes.
+func writeManual(root *cobra.Command, dir string) error {
+	root.DisableAutoGenTag = true
+	for _, c := range root.Commands() {
+		addExitCodes(c)
+	}
+	h := &doc.GenManHeader{Section: "1", Source: "QuarXFS", Manual: "QuarXFS"}
+	if os.Getenv("SOURCE_DATE_EPOCH") == "" {
+		now := time.Now()
+		h.Date = &now
+	}
+	if err := doc.GenManTree(root, h, dir); err != nil {
+		return err
+	}
+	for _, name := range []string{mountHelper, umountHelper} {
+		command, _, _ := strings.Cut(name, ".")
+		link := fmt.Sprintf(".so man1/quarxfs-%s.1\n", command)
+		if err := os.WriteFile(filepath.Join(dir, name+".8"), []byte(link), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addExitCodes says in each page what the root's says.
+func addExitCodes(cmd *cobra.Command) {
+	if cmd.Long == "" {
+		cmd.Long = cmd.Short + "."
+	}
+	cmd.Long += "\n\n" + exitHelp()
+	for _, c := range cmd.Commands() {
+		addExitCodes(c)
+	}
+}
