@@ -305,8 +305,11 @@ func TestCrashAtEachStepOfAMove(t *testing.T) {
 		t.Fatal(err)
 	}
 	rng := rand.New(rand.NewPCG(11, 12))
-	crashes := 0
-	for n := 0; ; n += 1 + n/8 {
+	crashes, step := 0, 8
+	if testing.Short() {
+		step = 3
+	}
+	for n := 0; ; n += 1 + n/step {
 		dir := filepath.Join(root, fmt.Sprint(n))
 		if err := copyStore(base, dir); err != nil {
 			t.Fatal(err)

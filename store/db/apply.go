@@ -197,6 +197,7 @@ func (d *DB) checkpoint(file *logFile) error {
 		return fmt.Errorf("release %s: %w", file.name, asFull(err))
 	}
 	d.step(stepReleased)
+	d.considerCompacting()
 	if time.Since(d.advised) > adviseEvery {
 		d.adviseTables()
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,15 +18,19 @@ var flushKey = []byte{0xff, 0xff, 'f'}
 
 // Compact gives back what deleted and replaced rows take on the disk, and
 // returns how many bytes that is. Commits wait; readers go on, but for the moment
-// in which the memtable is written out. Errors: ErrFull, ErrFailed, those of the
-// disk.
-func (d *DB) Compact() (int64, error) {
+// in which the memtable is written out. Errors: ErrFull, ErrCorrupt, ErrFailed, those
+// of the disk. If rows would have been lost, no more commits are taken, and
+// opening the database again goes back to before.
+func (d *DB) Compact() (int64, error) { return d.compact(d.flushMemTable) }
+
+// compact has Badger make new tables, after flush, of those that there are.
+func (d *DB) compact(flush func() error) (int64, error) {
+	d.writing.Lock()
+	defer d.writing.Unlock()
 	if err := d.use(); err != nil {
 		return 0, err
 	}
 	defer d.users.Done()
-	d.writing.Lock()
-	defer d.writing.Unlock()
 	if err := d.drain(); err != nil {
 		return 0, err
 	}
@@ -36,14 +42,111 @@ func (d *DB) Compact() (int64, error) {
 	if err := fits(before+2*d.opt.MemTable, d.gate.refresh()); err != nil {
 		return 0, err
 	}
-	if err := d.flushMemTable(); err != nil {
+	if err := d.guarded(flush); err != nil {
 		return 0, fmt.Errorf("compact database: %w", err)
-	}
-	if err := d.kv.Flatten(1); err != nil {
-		d.log.Debug("database not compacted to the end", "err", err)
 	}
 	after, err := d.diskBytes()
 	return max(0, before-after), err
+}
+
+// guarded compacts with a guard. Damage would pass for the end of a table.
+func (d *DB) guarded(flush func() error) error {
+	if err := d.verify(); err != nil {
+		return err
+	}
+	g, err := d.begin()
+	if err != nil {
+		return err
+	}
+	err = flush()
+	if err != nil && !errors.Is(err, ErrFull) {
+		return err // and no more commits are taken
+	}
+	if err == nil {
+		if ferr := d.kv.Flatten(1); ferr != nil {
+			d.log.Debug("database not compacted to the end", "err", ferr)
+		}
+	}
+	if rerr := g.release(); rerr != nil {
+		d.log.Error("a compaction of the database failed; unmounting and mounting again goes back to before it", "err", rerr)
+		return d.applier.fail(rerr)
+	}
+	return err
+}
+
+// Badger compacts when it is asked to, not by itself: nobody could tell
+// then what it lost.
+const (
+	crowdedTables = 5  // of level 0, if they are worth it
+	tooManyTables = 20 // of level 0
+	// compactAgain is how long after an attempt the next one may be made.
+	compactAgain = time.Minute
+)
+
+// crowded tells whether look-ups pass through too many tables. All of the
+// database is written anew, so it shall have grown by a quarter, or be read slowly.
+func (d *DB) crowded() bool {
+	var n int
+	var top, below int64
+	for _, l := range d.kv.Levels() {
+		if l.Level == 0 {
+			n, top = l.NumTables, l.Size
+		} else {
+			below += l.Size
+		}
+	}
+	return n >= tooManyTables || n >= crowdedTables && 4*top >= below
+}
+
+// A compactor compacts in the background. The applier wakes it.
+type compactor struct {
+	kick chan struct{} // capacity 1
+	stop chan struct{}
+	done chan struct{}
+	once sync.Once
+}
+
+func newCompactor() *compactor {
+	return &compactor{kick: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+}
+
+// end waits for a compaction under way.
+func (c *compactor) end() {
+	c.once.Do(func() { close(c.stop) })
+	<-c.done
+}
+
+func (d *DB) runCompactor() {
+	c := d.compactor
+	defer close(c.done)
+	var tried time.Time
+	for {
+		select {
+		case <-c.kick:
+		case <-c.stop:
+			return
+		}
+		if !tried.IsZero() && time.Since(tried) < compactAgain {
+			continue
+		}
+		tried = time.Now()
+		if _, err := d.compact(func() error { return nil }); err != nil {
+			d.log.Warn("database not compacted; it will be tried again", "err", err)
+			continue
+		}
+		d.log.Info("database compacted", "took", time.Since(tried))
+		tried = time.Time{}
+	}
+}
+
+// considerCompacting wakes the compactor if there is work for it.
+func (d *DB) considerCompacting() {
+	if d.crowded() {
+		select {
+		case d.compactor.kick <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // drain has all commits carried into Badger and all log files released. Until

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -91,12 +92,13 @@ type DB struct {
 	clog      *commitLog
 	restoreAt time.Time
 
-	applier  *applier
-	wal      *wal      // the applier's
-	writer   writer    // the applier's
-	advised  time.Time // when adviseTables last ran; the applier's
-	maxRows  int
-	maxBytes int64
+	applier   *applier
+	compactor *compactor
+	wal       *wal      // the applier's
+	writer    writer    // the applier's
+	advised   time.Time // when adviseTables last ran; the applier's
+	maxRows   int
+	maxBytes  int64
 
 	mu struct {
 		sync.RWMutex
@@ -143,6 +145,12 @@ func (d *DB) open() error {
 	if err := removeEmptyLogs(d.opt.Dir); err != nil {
 		return err
 	}
+	if err := d.restore(); err != nil {
+		return fmt.Errorf("go back to before a compaction: %w", err)
+	}
+	if err := d.mendManifest(); err != nil {
+		return err
+	}
 	if names, size := tables(d.opt.Dir); size > d.opt.readAround {
 		warmTables(names)
 	}
@@ -162,6 +170,9 @@ func (d *DB) open() error {
 	d.adviseTables()
 	d.applier = newApplier()
 	go d.runApplier()
+	d.compactor = newCompactor()
+	go d.runCompactor()
+	d.considerCompacting()
 	d.restoreBallast()
 	return nil
 }
@@ -224,6 +235,7 @@ func (d *DB) replay() error {
 // closes the database. Changes that no Write has committed are dropped. It must
 // not be called from within a Scan.
 func (d *DB) Close() error {
+	d.compactor.end()
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	d.mu.Lock()
@@ -302,7 +314,8 @@ func (o Options) badger() badger.Options {
 		WithLogger(badgerLog{o.Logger}).
 		WithMemTableSize(o.MemTable).
 		WithNumMemtables(2).
-		WithNumCompactors(2).
+		WithNumCompactors(0). // see compactor
+		WithNumLevelZeroTablesStall(1 << 16).
 		WithNumVersionsToKeep(1).
 		WithSyncWrites(false).
 		WithDetectConflicts(false).
@@ -379,7 +392,9 @@ func (d *DB) stored(key []byte) ([]byte, error) {
 	return stored(txn, key)
 }
 
-func stored(txn *badger.Txn, key []byte) ([]byte, error) {
+func stored(txn *badger.Txn, key []byte) (_ []byte, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer catchFault(&err)
 	item, err := txn.Get(key)
 	if errors.Is(err, badger.ErrKeyNotFound) {
 		return nil, ErrNotFound

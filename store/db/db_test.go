@@ -127,6 +127,7 @@ func crash(d *DB) error {
 	d.mu.Lock()
 	d.mu.closed = true
 	d.mu.Unlock()
+	d.compactor.end()
 	close(d.applier.stop)
 	<-d.applier.done
 	return errors.Join(d.wal.close(), d.kv.Close(), d.clog.close())

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 
 	"github.com/dgraph-io/badger/v4"
@@ -148,7 +149,9 @@ func (v *View) ScanPrefix(prefix []byte, fn func(key, value []byte) error) error
 	return v.Scan(prefix, prefixEnd(prefix), fn)
 }
 
-func (v *View) scan(from, to []byte, fn func(key, value []byte) error) error {
+func (v *View) scan(from, to []byte, fn func(key, value []byte) error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer catchFault(&err)
 	opt := badger.IteratorOptions{Prefix: commonPrefix(from, to)}
 	it := v.txn.NewIterator(opt)
 	defer it.Close()

@@ -1,0 +1,194 @@
+package db
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/pb"
+	"github.com/dgraph-io/badger/v4/table"
+	"google.golang.org/protobuf/proto"
+)
+
+// Badger's list of tables, MANIFEST, is a header of 8 bytes and sets of changes:
+//
+//	+-------------+-------------+---------------------------------+
+//	| length (4B) | CRC32C (4B) | pb.ManifestChangeSet (length B) |
+//	+-------------+-------------+---------------------------------+
+//
+// A set that could not be written or synced may be there all the same, in whole
+// or in part, though Badger has taken it back and removed the table that it names.
+const (
+	manifestHeader = 8
+	setHeader      = 8
+)
+
+// A changeSet is one as it is in the file.
+type changeSet struct {
+	raw     []byte
+	changes []*pb.ManifestChange
+}
+
+// flushed returns the table that a flush of a memtable adds, if that is what the set is.
+func (s changeSet) flushed() (id uint64, ok bool) {
+	if len(s.changes) != 1 || s.changes[0].Op != pb.ManifestChange_CREATE || s.changes[0].Level != 0 {
+		return 0, false
+	}
+	return s.changes[0].Id, true
+}
+
+// readSet reads the set at the start of b. An empty one is a header of zeroes,
+// with which a list begins.
+func readSet(b []byte) (changeSet, bool) {
+	if len(b) < setHeader {
+		return changeSet{}, false
+	}
+	size := uint64(binary.BigEndian.Uint32(b))
+	if size > uint64(len(b)-setHeader) {
+		return changeSet{}, false
+	}
+	raw := b[:setHeader+size]
+	if crc32.Checksum(raw[setHeader:], castagnoli()) != binary.BigEndian.Uint32(b[4:]) {
+		return changeSet{}, false
+	}
+	var m pb.ManifestChangeSet
+	if proto.Unmarshal(raw[setHeader:], &m) != nil {
+		return changeSet{}, false
+	}
+	return changeSet{raw, m.Changes}, true
+}
+
+// readSets reads all whole sets of a list, passing over what is none; zeroes
+// there are not taken for an empty one. whole tells that there was nothing of
+// that kind before the last set.
+func readSets(list []byte) (sets []changeSet, whole bool) {
+	whole = true
+	torn := false
+	for at := manifestHeader; at < len(list); {
+		s, ok := readSet(list[at:])
+		if !ok || torn && len(s.changes) == 0 {
+			torn = true
+			at++
+			continue
+		}
+		whole = whole && !torn
+		torn = false
+		sets = append(sets, s)
+		at += len(s.raw)
+	}
+	return sets, whole
+}
+
+// mendManifest takes out of the list of tables what a failing disk left there:
+// torn sets, and tables whose addition failed. Badger made the latter again under another
+// number, or will do so from the memtable's log. Any other table that is missing is
+// damage, which Badger reports.
+func (d *DB) mendManifest() error {
+	name := filepath.Join(d.opt.Dir, badger.ManifestFilename)
+	list, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(list) < manifestHeader {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	sets, whole := readSets(list)
+	void, err := d.voidSets(sets)
+	if err != nil || whole && len(void) == 0 {
+		return err
+	}
+	d.log.Warn("mending the database's list of tables after a failure of the disk", "dir", d.opt.Dir, "whole", whole, "void", len(void))
+	var mended bytes.Buffer
+	mended.Write(list[:manifestHeader])
+	for i, s := range sets {
+		if !void[i] {
+			mended.Write(s.raw)
+		}
+	}
+	return replaceFile(name, mended.Bytes())
+}
+
+// voidSets returns the sets that a failed flush left.
+func (d *DB) voidSets(sets []changeSet) (map[int]bool, error) {
+	deleted := make(map[uint64]bool)
+	last := -1 // the last flush
+	for i, s := range sets {
+		if _, ok := s.flushed(); ok {
+			last = i
+		}
+		for _, c := range s.changes {
+			if c.Op == pb.ManifestChange_DELETE {
+				deleted[c.Id] = true
+			}
+		}
+	}
+	logs, err := logBytes(d.opt.Dir)
+	if err != nil {
+		return nil, err
+	}
+	void := make(map[int]bool)
+	for i, s := range sets {
+		id, ok := s.flushed()
+		if !ok || deleted[id] || i == last && logs == 0 {
+			continue
+		}
+		_, err := os.Stat(table.NewFilename(id, d.opt.Dir))
+		if errors.Is(err, fs.ErrNotExist) {
+			void[i] = true
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return void, nil
+}
+
+// listsTables tells whether the list of tables in dir names just these.
+func listsTables(dir string, want []badger.TableInfo, opt badger.Options) error {
+	f, err := os.Open(filepath.Join(dir, badger.ManifestFilename))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	list, _, err := badger.ReplayManifestFile(f, 0, opt)
+	if err != nil {
+		return err
+	}
+	for _, t := range want {
+		if m, ok := list.Tables[t.ID]; !ok || int(m.Level) != t.Level {
+			return fmt.Errorf("%w: table %d of level %d is not in the list of tables", ErrCorrupt, t.ID, t.Level)
+		}
+		delete(list.Tables, t.ID)
+	}
+	for id := range list.Tables {
+		if _, err := os.Stat(table.NewFilename(id, dir)); err != nil {
+			return fmt.Errorf("table %d is in the list of tables: %w", id, err)
+		}
+		return fmt.Errorf("%w: table %d is in the list of tables but not in use", ErrCorrupt, id)
+	}
+	return nil
+}
+
+// replaceFile gives a small file new contents, durably and at once.
+func replaceFile(name string, data []byte) error {
+	f, err := os.OpenFile(name+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(name+".tmp", name); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(name))
+}
