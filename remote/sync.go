@@ -22,7 +22,7 @@ type Transfer struct {
 	Streams   int                       // of blocks at a time; 0: by the round trip to the peers
 	Progress  func(SyncProgress)        // if set, called now and then, never twice at a time
 	Retried   func(cause error)         // if set, called before all is begun again
-	wait      func(n int) time.Duration // before the nth retry in a row; nil: 0.5 s, and twice as much each time
+	Wait      func(n int) time.Duration // before the nth retry in a row; nil: 0.5 s, and twice as much each time
 }
 
 // A Travel is a snapshot that travels, and the name that it gets.
@@ -55,8 +55,8 @@ const maxRetries = 6
 // costs a question for each subtree; so does whoever calls it again later. Errors:
 // those of Peer.
 func (t Transfer) Run(ctx context.Context) (SyncProgress, error) {
-	if t.wait == nil {
-		t.wait = func(n int) time.Duration { return 250 * time.Millisecond << n }
+	if t.Wait == nil {
+		t.Wait = func(n int) time.Duration { return 250 * time.Millisecond << n }
 	}
 	var c counters
 	var leases leasePair
@@ -86,7 +86,7 @@ func (t Transfer) Run(ctx context.Context) (SyncProgress, error) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(t.wait(failed)):
+		case <-time.After(t.Wait(failed)):
 		}
 	}
 	if err == nil {

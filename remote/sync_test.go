@@ -335,7 +335,7 @@ func TestCutConnections(t *testing.T) {
 			from, to = a.serve(t, cut), b.node
 		}
 		tr := transfer(from, to, one)
-		tr.Streams = 2
+		tr.Streams, tr.Wait = 2, func(int) time.Duration { return time.Millisecond }
 		done, err := tr.Run(t.Context())
 		if err != nil || done.Retries == 0 {
 			t.Fatalf("%+v, %v", done, err)

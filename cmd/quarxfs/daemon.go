@@ -40,6 +40,7 @@ type daemon struct {
 	http   *http.Server
 
 	schedule *schedule // of snapshots
+	follower *follower // of remotes
 }
 
 // serve opens the store, mounts it and returns when it has been unmounted or
@@ -176,6 +177,7 @@ func (d *daemon) start() (err error) {
 	}
 	go func() { _ = d.http.Serve(l) }()
 	d.schedule = startSchedule(schedule{settings: d.store.Settings, every: o.snapshotEvery, node: node, sync: d.flushed, log: d.log})
+	d.follower = startFollower(d.store.Settings, node, d.log)
 	return nil
 }
 
@@ -224,6 +226,9 @@ func (d *daemon) close() error {
 
 func (d *daemon) closeAll() error {
 	var errs []error
+	if d.follower != nil {
+		d.follower.end()
+	}
 	if d.schedule != nil {
 		d.schedule.end()
 	}

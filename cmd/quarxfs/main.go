@@ -60,6 +60,7 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 	cmd.AddGroup(
 		&cobra.Group{ID: "drive", Title: "Stores and mounts:"},
 		&cobra.Group{ID: "past", Title: "Snapshots:"},
+		&cobra.Group{ID: "peers", Title: "Other stores:"},
 		&cobra.Group{ID: "look", Title: "What is inside:"},
 		&cobra.Group{ID: "object", Title: "Objects:"},
 		&cobra.Group{ID: "upkeep", Title: "Upkeep:"},
@@ -73,6 +74,7 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 	}
 	add("drive", newInit(), newMount(), newUmount())
 	add("past", newSnapshot())
+	add("peers", newRemote(), newSync())
 	add("look", newStats(), newListFiles(), newListBlocks(), newDu(), newGraph(), newSimulate())
 	add("object", newPut(), newGet(), newRemove(), newObjects())
 	add("upkeep", newGC(), newScrub(), newFsck(), newRebuild(), newTier())

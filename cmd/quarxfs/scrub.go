@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -20,6 +21,7 @@ var errDamage = errors.New("damage was found")
 type scrubOptions struct {
 	rate    byteSize
 	restart bool
+	from    string
 	json    bool
 }
 
@@ -41,6 +43,7 @@ wherever in the store, they heal.`,
 	}
 	f := cmd.Flags()
 	f.Var(&o.rate, "rate", "most bytes read a second, such as 50MiB; 0: no limit")
+	f.StringVar(&o.from, "from", "", "fetch good copies of bad and missing blocks from this `remote`")
 	f.BoolVar(&o.restart, "restart", false, "start from the beginning, even if the last scrub was interrupted")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	return cmd
@@ -54,6 +57,9 @@ type scrubReport struct {
 
 func (o *scrubOptions) run(cmd *cobra.Command, n remote.Node) error {
 	r, err := scrub(cmd, n, remote.ScrubOptions{Rate: int64(o.rate), Restart: o.restart}, o.json)
+	if err == nil && o.from != "" {
+		err = r.heal(cmd, n, o.from)
+	}
 	if err != nil {
 		return err
 	}
@@ -88,6 +94,25 @@ func scrub(cmd *cobra.Command, n remote.Node, o remote.ScrubOptions, quiet bool)
 		return nil
 	})
 	return r, err
+}
+
+// heal fetches what is damaged from a remote.
+func (r *scrubReport) heal(cmd *cobra.Command, n remote.Node, name string) error {
+	return onRemote(cmd.Context(), n, name, func(_ store.Remote, peer *remote.Client) error {
+		ids := make([]store.ID, len(r.Damaged))
+		for i, b := range r.Damaged {
+			ids[i] = b.ID
+		}
+		healed := make(map[store.ID]bool)
+		_, err := remote.Heal(cmd.Context(), peer, n, ids, func(id store.ID) { healed[id] = true })
+		r.Damaged = slices.DeleteFunc(r.Damaged, func(b remote.BadBlock) bool { return healed[b.ID] })
+		r.Bad -= int64(len(healed))
+		r.Healed += int64(len(healed))
+		if err == nil {
+			err = n.Sync(cmd.Context())
+		}
+		return err
+	})
 }
 
 func (r *scrubReport) merge(b remote.BadBlock) {

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+func newSyncFollow() *cobra.Command {
+	var every time.Duration
+	var f store.Follow
+	var off, asJSON bool
+	cmd := &cobra.Command{
+		Use:   "follow STORE NAME",
+		Short: "Have all snapshots synced while the store is mounted",
+		Long: `Has the daemon of a mounted store push all new snapshots to a remote, or pull them, again and
+again. It is remembered; a mounted store follows at once. Snapshots are made by
+themselves as quarxfs snapshot policy says.`,
+		Example: `  quarxfs sync follow /mnt nas --every 30s
+  quarxfs sync follow /mnt nas --off`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !off && (every < time.Second || every%time.Second != 0) {
+				return fmt.Errorf("%w: --every %v: choose whole seconds, or --off", errUsage, every)
+			}
+			if f.Seconds = int64(every / time.Second); off {
+				f = store.Follow{}
+			}
+			return onStore(cmd, args[:1], func(n remote.Node) error {
+				set, err := n.Settings(cmd.Context())
+				if err != nil {
+					return err
+				}
+				r, err := set.Remote(args[1])
+				if err != nil {
+					return err
+				}
+				r.Follow = f
+				if err := n.SetRemote(cmd.Context(), r); err != nil {
+					return err
+				}
+				return printOne(cmd, asJSON, r, func(w io.Writer) error {
+					_, err := fmt.Fprintf(w, "%s: %s\n", printable(r.Name), describeFollow(f))
+					return err
+				})
+			})
+		},
+	}
+	fl := cmd.Flags()
+	fl.DurationVar(&every, "every", 0, "sync at this `interval`, such as 30s")
+	fl.BoolVar(&f.Pull, "pull", false, "pull, and do not push")
+	fl.BoolVar(&f.Prune, "prune", false, "remove on the receiving side what the other has no more")
+	fl.BoolVar(&off, "off", false, "sync no more by itself")
+	jsonFlag(fl, &asJSON)
+	cmd.MarkFlagsMutuallyExclusive("off", "every")
+	return cmd
+}
+
+func describeFollow(f store.Follow) string {
+	if f.Seconds == 0 {
+		return "synced when told to"
+	}
+	text := fmt.Sprintf("pushed every %v while mounted", f.Every())
+	if f.Pull {
+		text = fmt.Sprintf("pulled every %v while mounted", f.Every())
+	}
+	if f.Prune {
+		text += ", with prune"
+	}
+	return text
+}
+
+// A follower syncs with the remotes that the store's settings have it follow, each
+// at its own interval.
+type follower struct {
+	settings func() (store.Settings, <-chan struct{}, error)
+	node     remote.Node
+	log      *slog.Logger
+
+	cancel context.CancelFunc
+	done   sync.WaitGroup
+}
+
+func startFollower(settings func() (store.Settings, <-chan struct{}, error), node remote.Node, log *slog.Logger) *follower {
+	f := &follower{settings: settings, node: node, log: log}
+	var ctx context.Context
+	ctx, f.cancel = context.WithCancel(context.Background())
+	f.done.Go(func() { f.run(ctx) })
+	return f
+}
+
+// end stops the syncs; what has arrived stays.
+func (f *follower) end() {
+	f.cancel()
+	f.done.Wait()
+}
+
+// run has a goroutine for each remote that is followed; a change of the settings
+// replaces those that it changes.
+func (f *follower) run(ctx context.Context) {
+	running := make(map[store.Remote]context.CancelFunc)
+	for {
+		set, changed, _ := f.settings() // what is wrong with them was logged
+		wanted := make(map[store.Remote]bool)
+		for _, r := range set.Remotes {
+			if r.Follow.Seconds > 0 {
+				wanted[r] = true
+			}
+		}
+		for r, stop := range running {
+			if !wanted[r] {
+				stop()
+				delete(running, r)
+			}
+		}
+		for r := range wanted {
+			if running[r] == nil {
+				one, stop := context.WithCancel(ctx)
+				running[r] = stop
+				f.done.Go(func() { f.follow(one, r) })
+			}
+		}
+		select {
+		case <-ctx.Done():
+			for _, stop := range running {
+				stop()
+			}
+			return
+		case <-changed:
+		}
+	}
+}
+
+func (f *follower) follow(ctx context.Context, r store.Remote) {
+	tick := time.NewTicker(r.Follow.Every())
+	defer tick.Stop()
+	for {
+		err := onPeer(r, func(peer *remote.Client) error {
+			j := syncJob{remote: r, pull: r.Follow.Pull, all: true, prune: r.Follow.Prune}
+			done, err := j.run(ctx, f.node, peer)
+			if err == nil && len(done.Sent)+len(done.Pruned) > 0 {
+				f.log.Info("synced", "remote", r.Name, "direction", done.Direction, "snapshots", len(done.Sent), "blocks", done.Blocks, "bytes", done.Bytes, "pruned", len(done.Pruned))
+			}
+			return err
+		})
+		if err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) {
+			f.log.Error("the sync failed; it is tried again in its turn", "remote", r.Name, "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}

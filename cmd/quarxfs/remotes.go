@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+func newRemote() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "remote",
+		Short: "Name the stores to sync with",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	for _, c := range []*cobra.Command{newRemoteAdd(), newRemoteList(), newRemoteRm()} {
+		c.Args = usageArgs(c.Args)
+		cmd.AddCommand(c)
+	}
+	return cmd
+}
+
+func newRemoteAdd() *cobra.Command {
+	var r store.Remote
+	cmd := &cobra.Command{
+		Use:   "add STORE NAME URL",
+		Short: "Add a remote store, or change what is known of it",
+		Long: `Remembers another store under a name. The token is read from the file at each sync, or
+from $QUARXFS_TOKEN; the file must be readable by its owner only.`,
+		Example: `  quarxfs remote add /mnt nas https://nas:7440 --token-file ~/nas.token --fingerprint 3f…
+  quarxfs sync push /mnt nas --all`,
+		Args: cobra.ExactArgs(3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			r.Name, r.URL = args[1], args[2]
+			for _, path := range []*string{&r.TokenFile, &r.CA} {
+				if *path == "" {
+					continue
+				}
+				abs, err := filepath.Abs(*path)
+				if err != nil {
+					return err
+				}
+				if _, err := os.Stat(abs); err != nil {
+					return fmt.Errorf("%w: %v", errUsage, err)
+				}
+				*path = abs
+			}
+			if err := r.Validate(); err != nil {
+				return err
+			}
+			return onStore(cmd, args[:1], func(n remote.Node) error {
+				set, err := n.Settings(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if old, err := set.Remote(r.Name); err == nil {
+					r.Follow = old.Follow
+				}
+				return n.SetRemote(cmd.Context(), r)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&r.TokenFile, "token-file", "", "`file` that has the token")
+	f.StringVar(&r.Fingerprint, "fingerprint", "", "trust the certificate with this `SHA-256` alone")
+	f.StringVar(&r.CA, "ca", "", "`file` with the certificates that may vouch for the server, in place of the system's")
+	f.StringVar(&r.Prefix, "prefix", "", "`text` before the names that snapshots get on the receiving side")
+	return cmd
+}
+
+func newRemoteList() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list [STORE]",
+		Short: "List the remote stores",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args, func(n remote.Node) error {
+				set, err := n.Settings(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return printLines(cmd.OutOrStdout(), true, nil, func(fn func(store.Remote) error) error { return each(set.Remotes, fn) })
+				}
+				if len(set.Remotes) == 0 {
+					_, err := fmt.Fprintln(cmd.OutOrStdout(), "There are no remotes.")
+					return err
+				}
+				t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignLeft)
+				t.AppendHeader(table.Row{"Remote", "URL", "Follow"})
+				for _, r := range set.Remotes {
+					t.AppendRow(table.Row{printable(r.Name), printable(r.URL), describeFollow(r.Follow)})
+				}
+				finish(cmd.OutOrStdout(), t)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
+	return cmd
+}
+
+func each[T any](list []T, fn func(T) error) error {
+	for _, v := range list {
+		if err := fn(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func newRemoteRm() *cobra.Command {
+	return &cobra.Command{
+		Use:   "rm STORE NAME",
+		Short: "Forget a remote store",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args[:1], func(n remote.Node) error { return n.RemoveRemote(cmd.Context(), args[1]) })
+		},
+	}
+}
+
+// tokenOf returns the token for a remote: from its file, or else the environment.
+func tokenOf(r store.Remote) (string, error) {
+	if r.TokenFile == "" {
+		return os.Getenv("QUARXFS_TOKEN"), nil
+	}
+	f, err := os.Open(r.TokenFile)
+	if err != nil {
+		return "", fmt.Errorf("token of remote %q: %w", r.Name, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return "", fmt.Errorf("%w: token file %s can be read by others: chmod 600 it", errUsage, r.TokenFile)
+	}
+	b, err := io.ReadAll(io.LimitReader(f, 4096))
+	return strings.TrimSpace(string(b)), err
+}
+
+// onRemote runs fn on a store and a remote of it.
+func onRemote(ctx context.Context, n remote.Node, name string, fn func(store.Remote, *remote.Client) error) error {
+	set, err := n.Settings(ctx)
+	if err != nil {
+		return err
+	}
+	r, err := set.Remote(name)
+	if errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("%w; see quarxfs remote list", err)
+	}
+	if err != nil {
+		return err
+	}
+	return onPeer(r, func(c *remote.Client) error { return fn(r, c) })
+}
+
+func onPeer(r store.Remote, fn func(*remote.Client) error) error {
+	token, err := tokenOf(r)
+	if err != nil {
+		return err
+	}
+	c, err := remote.DialRemote(r, token)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return fn(c)
+}

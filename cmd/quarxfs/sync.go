@@ -1,0 +1,184 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+func newSync() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "sync",
+		Short: "Copy snapshots to and from other stores",
+		Long: `Copies snapshots between stores. Only blocks that the other side lacks travel, compressed
+as they are stored. A sync that was interrupted goes on where it was when it is begun again.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	for _, c := range []*cobra.Command{newSyncRun(false), newSyncRun(true), newSyncStatus(), newSyncFollow()} {
+		c.Args = usageArgs(c.Args)
+		cmd.AddCommand(c)
+	}
+	return cmd
+}
+
+func newSyncRun(pull bool) *cobra.Command {
+	j := &syncJob{pull: pull}
+	var prefix string
+	var asJSON bool
+	use, short := "push", "Send snapshots to a remote store"
+	if pull {
+		use, short = "pull", "Fetch snapshots from a remote store"
+	}
+	cmd := &cobra.Command{
+		Use:   use + " STORE NAME [SNAPSHOT...]",
+		Short: short,
+		Long: short + `, those named, or --all, or the --latest. A snapshot that is there
+already is passed over. If another snapshot there has the name, nothing is done: give
+--as or --prefix.`,
+		Example: fmt.Sprintf("  quarxfs sync %s /mnt nas --all --prune\n  quarxfs sync %s /mnt nas monday --as monday-2", use, use),
+		Args:    cobra.MinimumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			j.names = args[2:]
+			if err := j.check(); err != nil {
+				return err
+			}
+			return onStore(cmd, args[:1], func(n remote.Node) error {
+				return onRemote(cmd.Context(), n, args[1], func(r store.Remote, peer *remote.Client) error {
+					if j.remote = r; cmd.Flags().Changed("prefix") {
+						j.remote.Prefix = prefix
+					}
+					return runSync(cmd, j, n, peer, asJSON)
+				})
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.BoolVar(&j.all, "all", false, "all snapshots")
+	f.BoolVar(&j.latest, "latest", false, "the newest snapshot")
+	f.StringVar(&j.as, "as", "", "the `name` that the only snapshot gets there")
+	f.StringVar(&prefix, "prefix", "", "`text` before the names there, in place of the remote's")
+	f.BoolVar(&j.prune, "prune", false, "with --all: remove there what came from here and is here no more")
+	f.IntVar(&j.streams, "streams", 0, "streams of blocks at a time; 0: as the way is long")
+	jsonFlag(f, &asJSON)
+	return cmd
+}
+
+func (j *syncJob) check() error {
+	ways := 0
+	for _, set := range []bool{j.all, j.latest, len(j.names) > 0} {
+		if set {
+			ways++
+		}
+	}
+	switch {
+	case ways != 1:
+		return fmt.Errorf("%w: name snapshots, or give --all or --latest", errUsage)
+	case j.as != "" && (j.all || len(j.names) > 1):
+		return fmt.Errorf("%w: --as is for one snapshot; give --prefix", errUsage)
+	case j.prune && !j.all:
+		return fmt.Errorf("%w: --prune goes with --all", errUsage)
+	case j.streams < 0 || j.streams > 256:
+		return fmt.Errorf("%w: --streams %d: choose up to 256", errUsage, j.streams)
+	}
+	return nil
+}
+
+func runSync(cmd *cobra.Command, j *syncJob, local, peer remote.Node, asJSON bool) error {
+	line := newProgress(cmd.ErrOrStderr(), asJSON)
+	begun := time.Now()
+	j.progress = func(p remote.SyncProgress) { line.show("%s", describeSync(p, time.Since(begun))) }
+	j.retried = func(err error) {
+		line.clear()
+		fmt.Fprintf(cmd.ErrOrStderr(), "quarxfs: the sync goes on after: %s\n", oneLine(err))
+	}
+	r, err := j.run(cmd.Context(), local, peer)
+	line.clear()
+	if err != nil {
+		return err
+	}
+	return printOne(cmd, asJSON, r, func(w io.Writer) error {
+		_, err := fmt.Fprintf(w, "%s %s: %s snapshots, %s blocks, %s in %.1f s; %s were there\n", r.Direction, printable(r.Remote),
+			humanize.Comma(int64(len(r.Sent))), humanize.Comma(r.Blocks), size(r.Bytes), r.Seconds, humanize.Comma(r.Skipped))
+		for _, name := range r.Pruned {
+			fmt.Fprintf(w, "removed %s\n", printable(name))
+		}
+		return err
+	})
+}
+
+// describeSync is what a terminal shows of a sync.
+func describeSync(p remote.SyncProgress, took time.Duration) string {
+	seconds := max(0.001, took.Seconds())
+	eta := ""
+	if p.Blocks > 0 && p.Found > p.Blocks {
+		left := time.Duration(seconds * float64(p.Found-p.Blocks) / float64(p.Blocks) * float64(time.Second))
+		eta = ", " + left.Round(time.Second).String() + " left"
+	}
+	return fmt.Sprintf("%s, %s of %s blocks, %s there, %s/s%s", size(p.Bytes), humanize.Comma(p.Blocks), humanize.Comma(p.Found),
+		humanize.Comma(p.Skipped), size(int64(float64(p.Bytes)/seconds)), eta)
+}
+
+// A syncStatus is what `sync status` prints.
+type syncStatus struct {
+	Remotes []store.Remote `json:"remotes"`
+	remote.SyncState
+}
+
+func newSyncStatus() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status [STORE]",
+		Short: "Show how the last syncs went and which are under way",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args, func(n remote.Node) error {
+				set, err := n.Settings(cmd.Context())
+				if err != nil {
+					return err
+				}
+				state, err := n.SyncState(cmd.Context())
+				if err != nil {
+					return err
+				}
+				st := syncStatus{set.Remotes, state}
+				return printOne(cmd, asJSON, st, st.print)
+			})
+		},
+	}
+	jsonFlag(cmd.Flags(), &asJSON)
+	return cmd
+}
+
+func (s syncStatus) print(w io.Writer) error {
+	last := make(map[string]store.SyncNote, len(s.Notes))
+	for _, n := range s.Notes {
+		last[n.Remote] = n
+	}
+	for _, r := range s.Remotes {
+		fmt.Fprintf(w, "%s (%s): %s\n", printable(r.Name), printable(r.URL), describeFollow(r.Follow))
+		n, ok := last[r.Name]
+		switch {
+		case !ok:
+			fmt.Fprintln(w, "  never synced")
+		case n.Error != "":
+			fmt.Fprintf(w, "  %s %s failed: %s\n", humanize.Time(n.Ended), n.Direction, printable(n.Error))
+		default:
+			fmt.Fprintf(w, "  %s %s: %s snapshots, %s blocks, %s\n", humanize.Time(n.Ended), n.Direction, humanize.Comma(n.Snapshots), humanize.Comma(n.Blocks), size(n.Bytes))
+		}
+	}
+	for _, l := range s.Leases {
+		fmt.Fprintf(w, "under way or interrupted: %s, since %s\n", printable(l.For), l.Begun.Local().Format("2006-01-02 15:04:05"))
+	}
+	if len(s.Remotes) == 0 {
+		_, err := fmt.Fprintln(w, "There are no remotes.")
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,100 @@
+package remote
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// DialRemote returns a client of a remote, with a token unless it is empty. It
+// connects when it is first used. Errors: store.ErrConfig, those of reading the CA.
+func DialRemote(r store.Remote, token string) (*Client, error) {
+	if err := r.Validate(); err != nil {
+		return nil, err
+	}
+	conf, err := tlsOf(r)
+	if err != nil {
+		return nil, err
+	}
+	d := net.Dialer{Timeout: 20 * time.Second, KeepAlive: 15 * time.Second, Control: useBBR}
+	t := &http.Transport{
+		DisableCompression: true, DialContext: d.DialContext, TLSClientConfig: conf, TLSHandshakeTimeout: 20 * time.Second,
+		MaxIdleConnsPerHost: mostStreams + 4, IdleConnTimeout: 90 * time.Second,
+		ReadBufferSize: 64 << 10, WriteBufferSize: 64 << 10,
+	}
+	c := &http.Client{Transport: t}
+	if token != "" {
+		c.Transport = bearer{t, token}
+	}
+	return &Client{strings.TrimRight(r.URL, "/"), c}, nil
+}
+
+// bearer sends a token with each request. It goes to no other host: the API
+// redirects nowhere.
+type bearer struct {
+	*http.Transport
+	token string
+}
+
+// RoundTrip implements http.RoundTripper.
+func (b bearer) RoundTrip(req *http.Request) (*http.Response, error) {
+	req = req.Clone(req.Context())
+	req.Header.Set("Authorization", "Bearer "+b.token)
+	return b.Transport.RoundTrip(req)
+}
+
+// tlsOf says whom to trust: the system's authorities, or those given, or one
+// certificate alone.
+func tlsOf(r store.Remote) (*tls.Config, error) {
+	conf := &tls.Config{MinVersion: tls.VersionTLS13}
+	if r.CA != "" {
+		pem, err := os.ReadFile(r.CA)
+		if err != nil {
+			return nil, fmt.Errorf("remote %q: %w", r.Name, err)
+		}
+		conf.RootCAs = x509.NewCertPool()
+		if !conf.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("remote %q: %s has no certificate: %w", r.Name, r.CA, store.ErrConfig)
+		}
+	}
+	if r.Fingerprint == "" {
+		return conf, nil
+	}
+	want := strings.ToLower(strings.ReplaceAll(r.Fingerprint, ":", ""))
+	conf.InsecureSkipVerify = true // VerifyConnection is stricter
+	conf.VerifyConnection = func(cs tls.ConnectionState) error {
+		sum := sha256.Sum256(cs.PeerCertificates[0].Raw)
+		if got := hex.EncodeToString(sum[:]); got != want {
+			return fmt.Errorf("the server's certificate has the fingerprint %s and not %s", got, want)
+		}
+		return nil
+	}
+	return conf, nil
+}
+
+// useBBR has a socket pace what it sends by the way's bandwidth, where the system
+// can do that: a lost packet is no sign of a full link on a long way.
+func useBBR(_, _ string, c syscall.RawConn) error {
+	return c.Control(func(fd uintptr) {
+		_ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "bbr") // the default does too
+	})
+}
+
+// ListenTCP listens for peers, with sockets that suit long ways.
+func ListenTCP(ctx context.Context, addr string) (net.Listener, error) {
+	l := net.ListenConfig{Control: useBBR, KeepAlive: 15 * time.Second}
+	return l.Listen(ctx, "tcp", addr)
+}
