@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -80,7 +81,7 @@ func (s *sender) run(ctx context.Context) error {
 	for i, travel := range s.t.Snapshots {
 		roots[i] = travel.ID
 	}
-	missing, err := s.ask(ctx, roots)
+	missing, err := s.ask(ctx, append(roots, s.t.Base...))
 	if err != nil {
 		return err
 	}
@@ -100,11 +101,15 @@ func (s *sender) run(ctx context.Context) error {
 	g.Go(func() error {
 		defer close(s.sequence)
 		defer close(s.parcels)
+		base := slices.DeleteFunc(slices.Clone(s.t.Base), func(id store.ID) bool { return lacks[id] })
 		for i := range s.t.Snapshots {
 			if lacks[roots[i]] {
-				if err := s.walk(ctx, roots[i:i+1], 0); err != nil {
+				if err := s.walk(ctx, roots[i:i+1], base, 0); err != nil {
 					return err
 				}
+			}
+			if len(s.t.Base) > 0 {
+				base = roots[i : i+1]
 			}
 			if err := s.enqueue(ctx, step{travel: &s.t.Snapshots[i]}); err != nil {
 				return err
@@ -137,10 +142,18 @@ func (s *sender) ask(ctx context.Context, ids []store.ID) (missing []store.ID, e
 	return missing, nil
 }
 
-// walk sends what is below vertices that the destination lacks, and then these.
-func (s *sender) walk(ctx context.Context, ids []store.ID, depth int) error {
+// walk sends what is below vertices that the destination lacks, and then these. base
+// are vertices of about the same level that it has: what they link to needs no
+// question. Below, those of their links take their place that are not in the new
+// vertices too, so that the base is looked at where something has changed and
+// nowhere else.
+func (s *sender) walk(ctx context.Context, ids, base []store.ID, depth int) error {
 	if depth > maxLevels {
 		return fmt.Errorf("a graph of more than %d levels: %w", maxLevels, store.ErrCorrupt)
+	}
+	known, err := s.openBase(ctx, base)
+	if err != nil {
+		return err
 	}
 	for len(ids) > 0 {
 		n := min(len(ids), chunkSize)
@@ -152,12 +165,23 @@ func (s *sender) walk(ctx context.Context, ids []store.ID, depth int) error {
 		}
 		kinds := make(map[store.ID]store.Kind, len(links))
 		var unknown []store.ID
+		common := make(map[store.ID]bool)
 		for _, l := range links {
+			if _, ok := known[l.ID]; ok {
+				common[l.ID] = true
+				continue
+			}
 			if _, ok := kinds[l.ID]; ok || s.isSent(l.ID) {
 				continue
 			}
 			kinds[l.ID] = l.Kind
 			unknown = append(unknown, l.ID)
+		}
+		var baseBelow []store.ID
+		for id, kind := range known {
+			if kind != store.KindData && !common[id] {
+				baseBelow = append(baseBelow, id)
+			}
 		}
 		missing, err := s.ask(ctx, unknown)
 		if err != nil {
@@ -171,7 +195,7 @@ func (s *sender) walk(ctx context.Context, ids []store.ID, depth int) error {
 				return err
 			}
 		}
-		if err := s.walk(ctx, below, depth+1); err != nil {
+		if err := s.walk(ctx, below, baseBelow, depth+1); err != nil {
 			return err
 		}
 		if err := s.enqueue(ctx, step{chunk: vertices}); err != nil {
@@ -204,6 +228,24 @@ func (s *sender) open(ctx context.Context, ids []store.ID) (vertices []vertex, l
 		return nil
 	})
 	return vertices, links, sourceError(err)
+}
+
+// openBase returns what vertices that both sides have link to. Beyond a chunk they
+// are left out, which costs questions.
+func (s *sender) openBase(ctx context.Context, ids []store.ID) (map[store.ID]store.Kind, error) {
+	known := make(map[store.ID]store.Kind)
+	err := s.t.From.Records(ctx, ids[:min(len(ids), chunkSize)], func(r store.Record) error {
+		plain, err := store.Unpack(&r)
+		if err != nil {
+			return err
+		}
+		links, err := graph.Links(r.Kind, plain)
+		for _, l := range links {
+			known[l.ID] = l.Kind
+		}
+		return err
+	})
+	return known, sourceError(err)
 }
 
 // sourceError marks what another try cannot mend.

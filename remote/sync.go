@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -18,6 +19,7 @@ import (
 type Transfer struct {
 	From, To  Peer
 	Snapshots []Travel                  // in the order in which they are to arrive
+	Base      []store.ID                // at most one: a snapshot that both have; what it shares needs no question
 	Whose     string                    // the name of the leases, to be shown
 	Streams   int                       // of blocks at a time; 0: by the round trip to the peers
 	Progress  func(SyncProgress)        // if set, called now and then, never twice at a time
@@ -138,9 +140,9 @@ func (l *leasePair) begin(ctx context.Context, t *Transfer) (err error) {
 		return err
 	}
 	l.hasFrom = true
-	ids := make([]store.ID, len(t.Snapshots))
-	for i, s := range t.Snapshots {
-		ids[i] = s.ID
+	ids := slices.Clone(t.Base)
+	for _, s := range t.Snapshots {
+		ids = append(ids, s.ID)
 	}
 	for len(ids) > 0 {
 		n := min(len(ids), MaxBatch)

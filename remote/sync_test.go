@@ -208,7 +208,12 @@ func TestSyncBringsAll(t *testing.T) {
 			t.Errorf("again: %+v, %v", again, err)
 		}
 		two := a.plant(t, "two", append(seeds(0, 39), 77)...)
-		more, err := transfer(from, to, one, two).Run(t.Context())
+		tr := transfer(from, to, one, two)
+		tr.Base = []store.ID{one.ID}
+		more, err := tr.Run(t.Context())
+		if more.Skipped > 5 {
+			t.Errorf("with a base, %d blocks were asked for and there", more.Skipped)
+		}
 		if err != nil || more.Blocks == 0 || more.Blocks > 3+1+2+1 { // blocks, file, trees, snapshot
 			t.Errorf("a change of one file: %+v, %v", more, err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -79,6 +80,9 @@ func (j *syncJob) sync(ctx context.Context, from, to remote.Node, r *syncReport)
 	if len(travels) > 0 {
 		t := remote.Transfer{From: from, To: to, Snapshots: travels, Whose: j.direction() + " by " + hostname(),
 			Streams: j.streams, Progress: j.progress, Retried: j.retried}
+		if !j.pull { // a pull asks its own store, which costs nothing
+			t.Base = newestCommon(has, there)
+		}
 		if r.SyncProgress, err = t.Run(ctx); err != nil {
 			return err
 		}
@@ -90,6 +94,20 @@ func (j *syncJob) sync(ctx context.Context, from, to remote.Node, r *syncReport)
 		return nil
 	}
 	return j.pruneAt(ctx, from, to, has, there, r)
+}
+
+// newestCommon returns the ID of the newest snapshot that both sides have, if any.
+func newestCommon(has, there []remote.Snapshot) []store.ID {
+	known := make(map[store.ID]bool, len(there))
+	for _, s := range there {
+		known[s.ID] = true
+	}
+	for _, s := range slices.Backward(has) {
+		if known[s.ID] {
+			return []store.ID{s.ID}
+		}
+	}
+	return nil
 }
 
 func snapshotsOf(ctx context.Context, n remote.Node) (list []remote.Snapshot, err error) {

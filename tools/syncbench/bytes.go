@@ -1,0 +1,134 @@
+package main
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// bytes pushes a tree and then a changed one, and shows what went over the wire.
+func (b *bench) bytes() error {
+	src, err := b.node("a", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	dst, err := b.node("b", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	if _, err := output(b.quarxfs, "remote", "add", src.store, "peer", dst.relay.url()); err != nil {
+		return err
+	}
+	plain := filepath.Join(b.work, "plain")
+	for _, to := range []string{filepath.Join(src.mnt, "src"), plain} {
+		if _, err := output("cp", "-a", b.source, to); err != nil {
+			return err
+		}
+	}
+	if err := b.pushed(src, dst, "one", "the tree"); err != nil {
+		return err
+	}
+	others := b.others(plain)
+	if err := others("first"); err != nil {
+		return err
+	}
+	for _, tree := range []string{filepath.Join(src.mnt, "src"), plain} {
+		if err := change(tree); err != nil {
+			return err
+		}
+	}
+	if err := b.pushed(src, dst, "two", "a line more in every 20th file"); err != nil {
+		return err
+	}
+	return others("then")
+}
+
+func (b *bench) pushed(src, dst *node, name, what string) error {
+	fresh, err := src.snapshot(name)
+	if err != nil {
+		return err
+	}
+	before := dst.relay.bytes.Load()
+	var r report
+	if err := b.ask(&r, "sync", "push", src.store, "peer", name); err != nil {
+		return err
+	}
+	wire := dst.relay.bytes.Load() - before
+	if err := sameTrees(src, dst, name); err != nil {
+		return err
+	}
+	fmt.Printf("quarxfs, %s: %d bytes on the wire in %.1f s; %d blocks, records of %d bytes (wire/records %.3f); new data as stored %d bytes (wire/data %.3f)\n",
+		what, wire, r.Seconds, r.Blocks, r.Bytes, ratio(wire, r.Bytes), fresh, ratio(wire, fresh))
+	return nil
+}
+
+func ratio(a, b int64) float64 { return float64(a) / float64(max(1, b)) }
+
+// change adds a line to every 20th file.
+func change(dir string) error {
+	n := 0
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		if n++; n%20 != 0 {
+			return nil
+		}
+		f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = fmt.Fprintf(f, "// changed, number %d\n", n)
+		return err
+	})
+}
+
+var transferred = regexp.MustCompile(`Total bytes (?:sent|received): ([\d,]+)`)
+
+// others returns a function that brings a copy of a tree up to date with rsync and
+// with restic, and shows what that takes.
+func (b *bench) others(plain string) func(when string) error {
+	repo := func(n string) string { return filepath.Join(b.work, "restic"+n) }
+	restic := func(args ...string) error {
+		cmd := exec.Command("restic", append(args, "--quiet", "--no-cache")...)
+		cmd.Env = append(os.Environ(), "RESTIC_PASSWORD=x", "RESTIC_FROM_PASSWORD=x")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("restic %v: %w: %s", args, err, out)
+		}
+		return nil
+	}
+	return func(when string) error {
+		out, err := output("rsync", "-az", "--no-whole-file", "--stats", plain+"/", filepath.Join(b.work, "rsynced")+"/")
+		if err != nil {
+			return err
+		}
+		sum := int64(0)
+		for _, m := range transferred.FindAllStringSubmatch(out, -1) {
+			n, _ := strconv.ParseInt(strings.ReplaceAll(m[1], ",", ""), 10, 64)
+			sum += n
+		}
+		fmt.Printf("rsync -z, %s: %d bytes sent and received\n", when, sum)
+		if when == "first" {
+			for _, args := range [][]string{{"init", "-r", repo("1")}, {"init", "-r", repo("2"), "--from-repo", repo("1"), "--copy-chunker-params"}} {
+				if err := restic(args...); err != nil {
+					return err
+				}
+			}
+		}
+		before := sizeOf(repo("2"))
+		if err := restic("backup", "-r", repo("1"), plain); err != nil {
+			return err
+		}
+		if err := restic("copy", "--from-repo", repo("1"), "-r", repo("2")); err != nil {
+			return err
+		}
+		fmt.Printf("restic copy, %s: the other repository has %d bytes more\n", when, sizeOf(repo("2"))-before)
+		return nil
+	}
+}
