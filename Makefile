@@ -23,7 +23,7 @@ MICRO ?= .
 COUNT ?= 6
 OLD ?=
 
-.PHONY: build versitygw test race race-short lint tools show releases bench bench-micro crashtest man completions install deb clean
+.PHONY: build versitygw test race race-short lint tools show releases bench bench-micro crashtest syncbench man completions install deb clean
 
 build:
 	@mkdir -p bin
@@ -71,6 +71,13 @@ show: build
 # Ten releases of a source tree in QuarXFS, restic and borg: docs/snapshots.md.
 releases: build
 	tools/releases/releases.sh bin/quarxfs
+
+# What sync sends, and what a SIGKILL in its midst leaves: docs/sync-protocol.md.
+# SYNC_FLAGS="--rounds 50" SYNC=kill, or SYNC=link.
+SYNC ?= bytes
+syncbench: build
+	go build -o bin/syncbench ./tools/syncbench
+	bin/syncbench $(SYNC_FLAGS) $(SYNC)
 
 crashtest: build tools
 	bin/crashtest --work $(BENCH_DIR) $(CRASH_FLAGS)
