@@ -33,6 +33,7 @@ type Surroundings struct {
 	LiveTree   LiveTree
 	Namespace  Namespace
 	Snapshots  Snapshotter
+	Pins       Pins
 }
 
 // NewLocal returns the node of an open store. The caller closes the store.

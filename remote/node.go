@@ -42,6 +42,7 @@ type Node interface {
 	Graph
 	Upkeep
 	Tiers
+	TierPolicies
 	Settings
 	Peer
 	Remotes

@@ -53,7 +53,13 @@ func (r ShiftRequest) Check() error {
 }
 
 // Tiers implements Tiers.
-func (l *Local) Tiers(context.Context) ([]store.TierState, error) { return l.store.TierStates() }
+func (l *Local) Tiers(ctx context.Context) ([]store.TierState, error) {
+	list, err := l.store.TierStates()
+	if err == nil {
+		err = l.pinned(ctx, list)
+	}
+	return list, err
+}
 
 // AddCold implements Tiers.
 func (l *Local) AddCold(_ context.Context, dir string, bucket *store.S3Place) error {
@@ -114,7 +120,8 @@ func (l *Local) shiftPaths(ctx context.Context, r ShiftRequest, o store.MoveOpti
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	if sh.Plan, err = l.store.PlanMove(to, b.ids); err != nil || r.DryRun {
+	o.Pins = l.pins()
+	if sh.Plan, err = l.store.PlanMove(ctx, to, b.ids, o.Pins); err != nil || r.DryRun {
 		return err
 	}
 	sh.Moved, err = l.store.Move(ctx, to, b.ids, o)
@@ -147,28 +154,16 @@ func (b *below) file(ctx context.Context, f export.LiveFile) error {
 }
 
 // block adds a block, or those below a vertex that a file or directory was
-// cloned from.
+// cloned from; what is lost is counted by the plan.
 func (b *below) block(ctx context.Context, id store.ID) error {
-	if b.seen[id] {
-		return nil
-	}
-	b.seen[id] = true
-	b.ids = append(b.ids, id)
-	e, err := b.l.store.Lookup(id)
-	if err != nil || e.Kind == store.KindData {
-		return nil // what is lost is counted by the plan
-	}
-	plain, err := b.l.store.Get(ctx, id)
-	if err != nil {
-		return err
-	}
-	links, err := store.Links(plain)
-	for _, child := range links {
-		if err == nil {
-			err = b.block(ctx, child)
+	return b.l.store.EachBelow(ctx, id, func(id store.ID) bool {
+		if b.seen[id] {
+			return false
 		}
-	}
-	return err
+		b.seen[id] = true
+		b.ids = append(b.ids, id)
+		return true
+	})
 }
 
 // Tiers implements Tiers.
@@ -243,6 +238,7 @@ func tierRoutes(mux *http.ServeMux, s *server) {
 		s.answer(w, r, struct{}{}, s.node.RemoveCold(r.Context()))
 	})
 	mux.HandleFunc("POST /v1/tiers/shift", s.shift)
+	policyRoutes(mux, s)
 }
 
 func (s *server) shift(w http.ResponseWriter, r *http.Request) {

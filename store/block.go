@@ -268,12 +268,14 @@ func (s *Store) Has(id ID) (bool, error) {
 //     a bounded time.
 func (s *Store) Get(ctx context.Context, id ID) ([]byte, error) {
 	if plain, ok := s.tiers.Cached(id); ok {
+		s.used(id, false)
 		return plain, nil
 	}
 	e, err := s.Lookup(id)
 	if err != nil {
 		return nil, err
 	}
+	s.used(id, e.Loc.Tier == tiering.Cold)
 	for {
 		plain, err := s.tiers.Get(ctx, id, e.Loc)
 		if err == nil {

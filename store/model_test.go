@@ -207,6 +207,23 @@ func (m *storeModel) shift(t *rapid.T) {
 	m.commit(t)
 }
 
+// keep has the keeper of tiers do one round under a policy that makes it move.
+func (m *storeModel) keep(t *rapid.T) {
+	k := &keeper{s: m.f.Store, o: KeeperOptions{Busy: func() string { return "" }}}
+	k.adopt(TierPolicy{Limit: int64(rapid.SampledFrom([]int{1 << 10, 100 << 10, 1 << 20}).Draw(t, "limit")), MinAge: -1}.WithDefaults(), tiering.NewHeat(0))
+	for id := range m.now.held {
+		m.f.keeping.mu.wanted[id] = struct{}{}
+		for i := range uint32(3) {
+			m.f.keeping.heat.Load().heat.Touch(id, uint32(m.f.opts.Now().Unix())-100+20*i, 3600)
+		}
+	}
+	defer k.adopt(TierPolicy{}, nil)
+	if err := k.round(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m.commit(t)
+}
+
 func (m *storeModel) scrub(t *rapid.T) {
 	if r, err := m.f.Scrub(ctx, ScrubOptions{}); err != nil || r.Bad > 0 || len(r.Segments) > 0 {
 		t.Fatalf("scrub: %+v, %v", r, err)
@@ -352,7 +369,7 @@ func TestStoreAgainstModel(t *testing.T) {
 			"ingest": m.ingest, "delete": m.delete, "fetch": m.fetch,
 			"hold": m.hold, "letGo": m.letGo, "put": m.put,
 			"hold more": m.hold, "let more go": m.letGo,
-			"commit": m.commit, "sweep": m.sweep, "compact": m.compact, "shift": m.shift, "shift back": m.shift, "scrub": m.scrub, "reopen": m.reopen, "crash": m.crash, "failSync": m.failSync,
+			"commit": m.commit, "sweep": m.sweep, "compact": m.compact, "shift": m.shift, "shift back": m.shift, "keep": m.keep, "scrub": m.scrub, "reopen": m.reopen, "crash": m.crash, "failSync": m.failSync,
 			"verify": m.verify,
 		})
 		m.verify(rt)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/quarxtor/quarxfs/tiering"
 )
@@ -24,6 +25,9 @@ type Moved struct {
 type MoveOptions struct {
 	Rate     int64       // most bytes of records read a second; 0: no limit
 	Progress func(Moved) // if set, called now and then
+	Pins     Pins        // blocks that are not moved out of the hot tier; nil: none
+
+	gate func(context.Context) error // if set, each batch waits for it
 }
 
 // Move brings data blocks into another tier, in the order given: what is read
@@ -42,7 +46,10 @@ type MoveOptions struct {
 // away, and what was not noted stays where it was; ErrFull; those of the disks.
 func (s *Store) Move(ctx context.Context, to uint8, ids []ID, o MoveOptions) (Moved, error) {
 	m := s.newMover(to, o)
-	err := m.move(ctx, ids)
+	ids, err := s.unpinned(ctx, to, ids, o.Pins)
+	if err == nil {
+		err = m.move(ctx, ids)
+	}
 	if err == nil {
 		err = m.settle()
 	}
@@ -90,6 +97,11 @@ func (m *mover) move(ctx context.Context, ids []ID) error {
 func (m *mover) batch(ctx context.Context, batch []tiering.Placed, size int64) error {
 	if err := ctx.Err(); err != nil || len(batch) == 0 {
 		return err
+	}
+	if m.o.gate != nil {
+		if err := m.o.gate(ctx); err != nil {
+			return err
+		}
 	}
 	if err := m.copy(batch); err != nil {
 		return fmt.Errorf("move to the %s tier: %w", tierName(m.to), err)
@@ -213,13 +225,28 @@ type MovePlan struct {
 	There    int64 `json:"there"`    // blocks that are in that tier already
 	Vertices int64 `json:"vertices"` // stay in the hot tier, whatever is asked
 	Missing  int64 `json:"missing"`  // blocks that the store has lost
+	Pinned   int64 `json:"pinned"`   // blocks that stay in the hot tier because of that
+}
+
+// unpinned returns those of ids that may move into a tier.
+func (s *Store) unpinned(ctx context.Context, to uint8, ids []ID, pins Pins) ([]ID, error) {
+	if to == tiering.Hot || pins == nil {
+		return ids, nil
+	}
+	pinned, err := s.pinnedBlocks(ctx, pins)
+	return slices.DeleteFunc(slices.Clone(ids), pinned.has), err
 }
 
 // PlanMove says what Move would do.
-func (s *Store) PlanMove(to uint8, ids []ID) (p MovePlan, err error) {
+func (s *Store) PlanMove(ctx context.Context, to uint8, ids []ID, pins Pins) (p MovePlan, err error) {
 	if err := s.tiers.Reach(to); err != nil {
 		return p, err
 	}
+	all := int64(len(ids))
+	if ids, err = s.unpinned(ctx, to, ids, pins); err != nil {
+		return p, err
+	}
+	p.Pinned = all - int64(len(ids))
 	for _, id := range ids {
 		e, err := s.Lookup(id)
 		switch {
@@ -245,6 +272,8 @@ type TierState struct {
 	Dir   string `json:"dir"`
 	Live  int64  `json:"live_bytes"`      // of records in use, as of the last commit
 	Fault string `json:"fault,omitempty"` // why it cannot be reached
+	// Pinned are the paths of files and directories that stay in it.
+	Pinned []string `json:"pinned,omitempty"`
 }
 
 // TierStates returns the tiers on disk, the hot one first.

@@ -15,11 +15,19 @@ import (
 type Settings struct {
 	Snapshots SnapshotSchedule `json:"snapshots,omitzero"`
 	Remotes   []Remote         `json:"remotes,omitempty"` // in order of their names
+	Tiers     TierPolicy       `json:"tiers,omitzero"`
 }
 
 // Validate reports the first setting that cannot be: ErrConfig.
 func (s Settings) Validate() error {
-	return errors.Join(s.Snapshots.Validate(), validRemotes(s.Remotes))
+	return errors.Join(s.Snapshots.Validate(), validTiers(s.Tiers), validRemotes(s.Remotes))
+}
+
+func validTiers(p TierPolicy) error {
+	if err := p.Validate(); err != nil {
+		return fmt.Errorf("%w: %w", ErrConfig, err)
+	}
+	return nil
 }
 
 // A SnapshotSchedule says how often a mounted store makes a snapshot by itself,

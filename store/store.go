@@ -14,6 +14,7 @@
 //	      Store.pend     reference changes since the last cut, and what the sweep leaves alone
 //	        Store.bad    marks of bad blocks
 //	        db's locks
+//	Store.keeping        what the keeper of tiers shares with requests; nothing is taken inside
 package store
 
 import (
@@ -118,6 +119,7 @@ type Store struct {
 		sync.Mutex
 		file tiersFile
 	}
+	keeping  keeping
 	settings struct {
 		sync.Mutex
 		now     Settings
@@ -220,6 +222,8 @@ func (s *Store) open() (err error) {
 	s.pend.fresh = make(map[uint64]int)
 	s.batches.New = s.newBatch
 	s.pend.holds.pins = make(map[ID]int)
+	s.keeping.kick = make(chan struct{}, 1)
+	s.keeping.mu.wanted = make(map[ID]struct{})
 	if err := s.fitDisk(); err != nil {
 		return err
 	}
@@ -332,7 +336,7 @@ func (s *Store) Chunker() *chunk.Chunker { return s.chunker }
 func (s *Store) DB() *db.DB { return s.db }
 
 // Admit is asked before n bytes are taken in, outside of Update. It sweeps when
-// that can make room. It reports ErrFull when they would
+// that can make room, and waits a little while the hot tier is over its limit. It reports ErrFull when they would
 // leave too little free space, and ErrFailed when no commit can succeed any
 // more, so that memory does not fill with what cannot be kept.
 func (s *Store) Admit(n int64) error {
@@ -343,6 +347,9 @@ func (s *Store) Admit(n int64) error {
 	if errors.Is(err, ErrFull) && s.opts.SweepInterval > 0 {
 		s.makeRoom(n)
 		err = s.db.Admit(n)
+	}
+	if err == nil {
+		err = s.slow()
 	}
 	return err
 }

@@ -127,6 +127,20 @@ func (h *Heat) Of(id [32]byte) (seen, warm uint32) {
 	return 0, 0
 }
 
+// Empty reports whether no use was ever noted.
+func (h *Heat) Empty() bool {
+	for i := range h.sets {
+		s := &h.sets[i]
+		s.mu.Lock()
+		used := s.entries != [heatWays]heatEntry{}
+		s.mu.Unlock()
+		if used {
+			return false
+		}
+	}
+	return true
+}
+
 // The file of heats; docs/format/heat.md describes it.
 const (
 	heatMagic     = "QXHEAT1\n"

@@ -19,6 +19,7 @@ type Policy struct {
 	Rate   int64  `json:"rate_bytes,omitempty"`     // most bytes moved a second; 32 MiB
 	Hours  string `json:"hours,omitempty"`          // of the day, local time, such as 22:00-06:00; always
 	Paused bool   `json:"paused,omitempty"`
+	Busy   bool   `json:"when_busy,omitempty"` // blocks are moved even when the machine is busy
 }
 
 // ErrPolicy: a policy that cannot be.

@@ -34,6 +34,22 @@ func (s *Set) Records(number uint64) ([]Placed, error) {
 	return list, err
 }
 
+// Written returns when the hot tier's segments were last written to. Where that is
+// not known it is long ago.
+func (s *Set) Written() (map[uint64]time.Time, error) {
+	files, err := s.hot.fs.List(s.hot.dir)
+	if err != nil {
+		return nil, fmt.Errorf("list the hot tier: %w", err)
+	}
+	written := make(map[uint64]time.Time, len(files))
+	for _, f := range files {
+		if number, _, ok := segment.ParseName(f.Name); ok {
+			written[number] = f.Modified
+		}
+	}
+	return written, nil
+}
+
 // Active returns the segment of a tier that is appended to, if there is one with
 // records.
 func (s *Set) Active(id uint8) (number uint64, ok bool) {

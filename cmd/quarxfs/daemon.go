@@ -41,6 +41,7 @@ type daemon struct {
 
 	schedule *schedule // of snapshots
 	follower *follower // of remotes
+	keeper   *keeper   // of tiers
 }
 
 // serve opens the store, mounts it and returns when it has been unmounted or
@@ -167,6 +168,7 @@ func (d *daemon) start() (err error) {
 		LiveTree:   d.volume,
 		Namespace:  volumeFiles{d.volume},
 		Snapshots:  volumeFiles{d.volume},
+		Pins:       volumeFiles{d.volume},
 		FUSE:       func() remote.FUSE { return remote.FUSE(d.mount.Stats()) },
 	})
 	d.http = &http.Server{
@@ -178,6 +180,7 @@ func (d *daemon) start() (err error) {
 	go func() { _ = d.http.Serve(l) }()
 	d.schedule = startSchedule(schedule{settings: d.store.Settings, every: o.snapshotEvery, node: node, sync: d.flushed, log: d.log})
 	d.follower = startFollower(d.store.Settings, node, d.log)
+	d.keeper = startKeeper(d.store, d.volume)
 	return nil
 }
 
@@ -231,6 +234,9 @@ func (d *daemon) closeAll() error {
 	}
 	if d.schedule != nil {
 		d.schedule.end()
+	}
+	if d.keeper != nil {
+		d.keeper.end()
 	}
 	if d.http != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -70,6 +70,7 @@ func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err er
 		LiveTree:  vol,
 		Namespace: volumeFiles{vol},
 		Snapshots: volumeFiles{vol},
+		Pins:      volumeFiles{vol},
 	}))
 	if a.tidy {
 		_, serr := st.Sweep(ctx)

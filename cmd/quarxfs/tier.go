@@ -21,7 +21,8 @@ func newTier() *cobra.Command {
 		Short: "Keep what is rarely read on another disk",
 		Long: `A store has a hot tier, in its own directory, and may have a cold tier: a directory on
 another disk. New blocks are hot. What you demote is packed densely with zstd in the
-cold tier and read from there; names, attributes and the graph stay hot. Equal blocks
+cold tier and read from there; names, attributes and the graph stay hot. A policy can move
+blocks by how often they are used, and paths can be pinned to the hot tier. Equal blocks
 are there once whatever tier they are in, so a block that a demoted file shares with
 others is cold for all of them.`,
 		Args: cobra.NoArgs,
@@ -29,6 +30,7 @@ others is cold for all of them.`,
 	}
 	for _, c := range []*cobra.Command{
 		newTierAdd(), newTierRemove(), newTierList(), newTierStatus(), newTierMove("demote", "cold"), newTierMove("promote", "hot"), newTierDrain(),
+		newTierPolicy(), newTierPin(), newTierUnpin(),
 	} {
 		c.Args = usageArgs(c.Args)
 		cmd.AddCommand(c)
@@ -137,6 +139,9 @@ func newTierStatus() *cobra.Command {
 			return err
 		}
 		for _, s := range list {
+			for _, p := range s.Pinned {
+				fmt.Fprintf(w, "pinned: %s\n", printable(p))
+			}
 			if s.Fault != "" {
 				fmt.Fprintf(w, "%s: %s\n", s.Name, printable(s.Fault))
 			}
@@ -253,7 +258,8 @@ func (o *tierMoveOptions) run(cmd *cobra.Command, args []string) error {
 	p, m := last.Plan, last.Moved
 	if o.DryRun {
 		fmt.Fprintf(out, "would move %s blocks, %s; %s are in the %s tier already", humanize.Comma(p.Blocks), size(p.Bytes), humanize.Comma(p.There), o.To)
-		fmt.Fprintf(out, ", %s vertices stay hot, %s are lost\n", humanize.Comma(p.Vertices), humanize.Comma(p.Missing))
+		fmt.Fprintf(out, ", %s vertices and %s pinned blocks stay hot, %s are lost\n",
+			humanize.Comma(p.Vertices), humanize.Comma(p.Pinned), humanize.Comma(p.Missing))
 		return nil
 	}
 	fmt.Fprintf(out, "%s blocks moved to the %s tier: %s became %s; %s segments removed\n",

@@ -6,6 +6,7 @@ package disk
 import (
 	"errors"
 	"io"
+	"time"
 )
 
 // ErrUnreachable: a Remote FS got no answer.
@@ -41,8 +42,9 @@ type Remote interface {
 
 // Info is what List tells about a file.
 type Info struct {
-	Name string
-	Size int64
+	Name     string
+	Size     int64
+	Modified time.Time // zero when it is not known
 }
 
 // A File may be used by any number of goroutines.

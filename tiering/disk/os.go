@@ -27,7 +27,7 @@ func (osFS) List(dir string) ([]Info, error) {
 			return nil, err
 		}
 		if info.Mode().IsRegular() {
-			infos = append(infos, Info{Name: e.Name(), Size: info.Size()})
+			infos = append(infos, Info{Name: e.Name(), Size: info.Size(), Modified: info.ModTime()})
 		}
 	}
 	return infos, nil

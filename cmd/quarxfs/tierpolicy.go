@@ -1,0 +1,190 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+type tierPolicyOptions struct {
+	limit, rate    byteSize
+	high, low      int
+	minAge, window time.Duration
+	hours          string
+	pause, resume  bool
+	off, whenBusy  bool
+	dryRun         bool
+	json           bool
+}
+
+func newTierPolicy() *cobra.Command {
+	o := &tierPolicyOptions{}
+	cmd := &cobra.Command{
+		Use:   "policy [STORE]",
+		Short: "Have blocks moved between tiers by how they are used",
+		Long: `Sets how much the hot tier may hold, and when blocks move by themselves while the store
+is mounted; without flags it shows what is set and what is being done. From the high
+watermark on, the coldest blocks go to the cold tier until the low one is reached. A block
+that is read twice within the window is warm; it comes back when it is cold. At the limit
+writers are slowed, or get ENOSPC when there is no cold tier to move to. A mounted store
+follows changes at once. --dry-run tells what would be moved now, and why, under what is
+set and the flags given, and sets nothing.`,
+		Example: `  quarxfs tier policy /mnt --limit 200GiB --min-age 24h --hours 22:00-06:00
+  quarxfs tier policy /mnt --limit 100GiB --dry-run
+  quarxfs tier policy /mnt --pause`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args, func(n remote.Node) error { return o.run(cmd, n) })
+		},
+	}
+	f := cmd.Flags()
+	f.Var(&o.limit, "limit", "most bytes of the hot tier, such as 200GiB")
+	f.IntVar(&o.high, "high", 90, "watermark, in `percent` of the limit, from which blocks leave")
+	f.IntVar(&o.low, "low", 80, "watermark, in `percent` of the limit, down to which they leave")
+	f.DurationVar(&o.minAge, "min-age", time.Hour, "blocks stored or used more recently stay; 0s: none")
+	f.DurationVar(&o.window, "window", 24*time.Hour, "two uses within this time make a block warm")
+	f.Var(&o.rate, "rate", "most bytes moved a second (default 32 MiB)")
+	f.StringVar(&o.hours, "hours", "", "move only at these `times` of day, such as 22:00-06:00; \"\": always")
+	f.BoolVar(&o.whenBusy, "when-busy", false, "move even when the machine is short of CPU, memory or disk time")
+	f.BoolVar(&o.pause, "pause", false, "move nothing until --resume, unless the hot tier is over its limit")
+	f.BoolVar(&o.resume, "resume", false, "end --pause")
+	f.BoolVar(&o.off, "off", false, "move nothing, and have no limit")
+	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "tell what would be moved now, and why")
+	jsonFlag(f, &o.json)
+	cmd.MarkFlagsMutuallyExclusive("pause", "resume", "off")
+	cmd.MarkFlagsMutuallyExclusive("off", "limit")
+	return cmd
+}
+
+// apply changes what the flags say. set: some did.
+func (o *tierPolicyOptions) apply(cmd *cobra.Command, p *store.TierPolicy) (set bool) {
+	if o.off {
+		*p = store.TierPolicy{}
+		return true
+	}
+	for name, change := range map[string]func(){
+		"limit": func() { p.Limit = int64(o.limit) },
+		"high":  func() { p.High = o.high },
+		"low":   func() { p.Low = o.low },
+		"min-age": func() {
+			if p.MinAge = int64(o.minAge / time.Second); p.MinAge == 0 {
+				p.MinAge = -1
+			}
+		},
+		"window":    func() { p.Window = int64(o.window / time.Second) },
+		"rate":      func() { p.Rate = int64(o.rate) },
+		"hours":     func() { p.Hours = o.hours },
+		"pause":     func() { p.Paused = o.pause },
+		"when-busy": func() { p.Busy = o.whenBusy },
+		"resume":    func() { p.Paused = !o.resume },
+	} {
+		if cmd.Flags().Changed(name) {
+			change()
+			set = true
+		}
+	}
+	return set
+}
+
+func (o *tierPolicyOptions) run(cmd *cobra.Command, n remote.Node) error {
+	now, err := n.TierPolicy(cmd.Context())
+	if err != nil {
+		return err
+	}
+	set := o.apply(cmd, &now.Policy)
+	if o.dryRun {
+		plan, err := n.PlanTiers(cmd.Context(), now.Policy)
+		if err != nil {
+			return err
+		}
+		return printOne(cmd, o.json, plan, func(w io.Writer) error { return showTierPlan(w, plan) })
+	}
+	if set {
+		if err := n.SetTierPolicy(cmd.Context(), now.Policy); err != nil {
+			return err
+		}
+		if now, err = n.TierPolicy(cmd.Context()); err != nil {
+			return err
+		}
+	}
+	return printOne(cmd, o.json, now, func(w io.Writer) error { return showTierPolicy(w, now) })
+}
+
+func showTierPlan(w io.Writer, plan store.TierPlan) error {
+	_, err := fmt.Fprintf(w, "would move %s to the cold tier\n", size(plan.Demote))
+	for _, why := range plan.Why {
+		if err == nil {
+			_, err = fmt.Fprintf(w, "  %s\n", why)
+		}
+	}
+	return err
+}
+
+func showTierPolicy(w io.Writer, now remote.TierPolicy) error {
+	p, k := now.Policy, now.Keeper
+	if !p.On() {
+		_, err := fmt.Fprintln(w, "Nothing is moved by itself, and the hot tier has no limit.")
+		return err
+	}
+	hours := "at any time"
+	if p.Hours != "" {
+		hours = "between " + p.Hours
+	}
+	if p.Paused {
+		hours = "paused"
+	}
+	fmt.Fprintf(w, "hot tier: at most %s; from %d %% on the coldest blocks leave, down to %d %%\n", size(p.Limit), p.High, p.Low)
+	fmt.Fprintf(w, "blocks stay for %v; two uses within %v bring one back\n", time.Duration(max(0, p.MinAge))*time.Second, time.Duration(p.Window)*time.Second)
+	fmt.Fprintf(w, "moving: %s a second, %s\n", size(p.Rate), hours)
+	if k.State == "off" {
+		_, err := fmt.Fprintln(w, "now: nothing is moved; that starts when the store is mounted")
+		return err
+	}
+	_, err := fmt.Fprintf(w, "now: %s; %s\nmoved since the mount: %s blocks (%s) to the cold tier, %s blocks (%s) back; %s wait\n", k.State, printable(strings.Join(k.Why, "; ")),
+		humanize.Comma(k.Demoted.Blocks), size(k.Demoted.From), humanize.Comma(k.Promoted.Blocks), size(k.Promoted.From), humanize.Comma(int64(k.Wanted)))
+	if err == nil && k.Fault != "" {
+		_, err = fmt.Fprintf(w, "fault: %s\n", printable(k.Fault))
+	}
+	return err
+}
+
+func newTierPin() *cobra.Command {
+	return &cobra.Command{
+		Use:   "pin STORE PATH...",
+		Short: "Keep files, or directories with all below, in the hot tier",
+		Long: `Brings the blocks of files, and of all files in directories, into the hot tier, where they
+stay until unpin. A pin is the extended attribute user.quarxfs.pinned of the file or
+directory, so it follows renames. PATH starts at the root of the mount.`,
+		Args: cobra.MinimumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error { return pin(cmd, args, false) },
+	}
+}
+
+func newTierUnpin() *cobra.Command {
+	return &cobra.Command{
+		Use:   "unpin STORE PATH...",
+		Short: "Let what was pinned be moved again",
+		Args:  cobra.MinimumNArgs(2),
+		RunE:  func(cmd *cobra.Command, args []string) error { return pin(cmd, args, true) },
+	}
+}
+
+func pin(cmd *cobra.Command, args []string, off bool) error {
+	r := remote.PinRequest{Off: off}
+	for _, p := range args[1:] {
+		r.Paths = append(r.Paths, strings.Trim(p, "/"))
+	}
+	return onFlushedStore(cmd, args, func(n remote.Node) error {
+		if err := n.Pin(cmd.Context(), r); err != nil || off {
+			return err
+		}
+		return n.Shift(cmd.Context(), remote.ShiftRequest{To: "hot", Paths: r.Paths}, func(remote.Shift) error { return nil })
+	})
+}

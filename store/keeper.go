@@ -1,0 +1,573 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quarxtor/quarxfs/tiering"
+)
+
+// A TierPolicy says when blocks move between tiers by themselves.
+type TierPolicy = tiering.Policy
+
+// A TierPlan says what a policy would have moved, and why.
+type TierPlan = tiering.Plan
+
+// Pins calls fn for the blocks that must stay hot, vertices standing for all that
+// is below them.
+type Pins func(ctx context.Context, fn func(ID) error) error
+
+// KeeperOptions are what a keeper of tiers needs from around the store.
+type KeeperOptions struct {
+	Pins Pins          // nil: nothing is pinned
+	Busy func() string // why the machine has no time for moving now; "": it has. nil: it always has
+	// Every is the time between two looks at the tiers; 5 s.
+	Every time.Duration
+}
+
+// A KeeperState says what the keeper of tiers does.
+type KeeperState struct {
+	State    string   `json:"state"` // off, idle, moving, waiting
+	Why      []string `json:"why"`   // of the last plan, or of waiting
+	Demoted  Moved    `json:"demoted"`
+	Promoted Moved    `json:"promoted"`
+	Wanted   int      `json:"wanted_blocks"` // cold ones that were used again and wait for their move
+	Fault    string   `json:"fault,omitempty"`
+}
+
+// maxWanted bounds the blocks that wait to come back; what is used again later
+// asks again.
+const maxWanted = 1 << 14
+
+// keeping is what requests and the keeper of tiers share. heat is nil and limit
+// 0 while no keeper runs or there is no policy.
+type keeping struct {
+	heat  atomic.Pointer[heatClock]
+	limit atomic.Int64
+	short atomic.Bool // over the limit, and no more can leave
+	kick  chan struct{}
+	files struct {
+		sync.Mutex
+		bytes int64
+		at    time.Time
+	}
+	mu struct {
+		sync.Mutex
+		wanted map[ID]struct{}
+		state  KeeperState
+	}
+}
+
+type heatClock struct {
+	heat   *tiering.Heat
+	window uint32
+}
+
+// used notes that a block was read, from the cold tier or from anywhere else.
+func (s *Store) used(id ID, cold bool) {
+	h := s.keeping.heat.Load()
+	if h == nil || !h.heat.Touch(id, uint32(s.opts.Now().Unix()), h.window) || !cold {
+		return
+	}
+	k := &s.keeping
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.mu.wanted) < maxWanted {
+		k.mu.wanted[id] = struct{}{}
+	}
+}
+
+// Times that writers wait when the hot tier is over its limit: most for each
+// request, and between two looks.
+const (
+	slowest    = time.Second
+	slowStep   = 10 * time.Millisecond
+	filesFresh = 20 * time.Millisecond
+)
+
+// hotFiles returns the bytes of the hot tier's segments, a moment old at most.
+func (s *Store) hotFiles() int64 {
+	f := &s.keeping.files
+	f.Lock()
+	defer f.Unlock()
+	if time.Since(f.at) > filesFresh {
+		f.bytes, f.at = s.tiers.Stats().Hot.Bytes, time.Now()
+	}
+	return f.bytes
+}
+
+// slow makes a writer wait for the keeper while the hot tier is over its limit.
+// ErrFull: no more can leave it.
+func (s *Store) slow() error {
+	k := &s.keeping
+	limit := k.limit.Load()
+	if limit == 0 || s.hotFiles() < limit {
+		return nil
+	}
+	select {
+	case k.kick <- struct{}{}:
+	default:
+	}
+	for begun := time.Now(); time.Since(begun) < slowest; time.Sleep(slowStep) {
+		if k.limit.Load() == 0 || s.hotFiles() < limit {
+			return nil
+		}
+		if k.short.Load() {
+			return fmt.Errorf("%w: the hot tier is at its limit of %d bytes, and nothing can move to a cold tier", ErrFull, limit)
+		}
+	}
+	return nil
+}
+
+// A keeper moves blocks between tiers as the policy says.
+type keeper struct {
+	s       *Store
+	o       KeeperOptions
+	p       TierPolicy
+	usage   tiering.Usage // as last looked at
+	counted time.Time     // when its census was taken
+	urgent  bool
+}
+
+// KeepTiers moves blocks as the policy in the settings says, and follows its
+// changes, until ctx ends. Requests and commits go on meanwhile. One at a time.
+func (s *Store) KeepTiers(ctx context.Context, o KeeperOptions) {
+	if o.Every == 0 {
+		o.Every = 5 * time.Second
+	}
+	if o.Busy == nil {
+		o.Busy = func() string { return "" }
+	}
+	k := &keeper{s: s, o: o}
+	heat := tiering.NewHeat(s.totalsNow().Blocks[tiering.Data])
+	s.loadHeat(heat)
+	defer s.saveHeat(heat)
+	defer k.adopt(TierPolicy{}, nil)
+	saved := time.Now()
+	for ctx.Err() == nil {
+		set, changed, _ := s.Settings() // what is wrong with them was logged
+		k.adopt(set.Tiers.WithDefaults(), heat)
+		k.watched(ctx, changed)
+		if time.Since(saved) > heatSaved {
+			s.saveHeat(heat)
+			saved = time.Now()
+		}
+		wait := time.After(o.Every)
+		if !k.p.On() {
+			wait = nil
+		}
+		select {
+		case <-ctx.Done():
+		case <-changed:
+		case <-wait:
+		case <-s.keeping.kick:
+		}
+	}
+}
+
+// adopt makes a policy count.
+func (k *keeper) adopt(p TierPolicy, heat *tiering.Heat) {
+	k.p = p
+	shared := &k.s.keeping
+	if !p.On() {
+		shared.heat.Store(nil)
+		shared.limit.Store(0)
+		shared.short.Store(false)
+		k.tell("off")
+		return
+	}
+	shared.heat.Store(&heatClock{heat, uint32(p.Window)})
+	shared.limit.Store(p.Limit)
+}
+
+func (k *keeper) tell(state string, why ...string) {
+	shared := &k.s.keeping
+	shared.mu.Lock()
+	defer shared.mu.Unlock()
+	shared.mu.state.State = state
+	if why != nil || state == "off" {
+		shared.mu.state.Why = why
+	}
+}
+
+// Keeper returns what the keeper of tiers does.
+func (s *Store) Keeper() KeeperState {
+	k := &s.keeping
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	st := k.mu.state
+	if st.State == "" {
+		st.State = "off"
+	}
+	st.Wanted = len(k.mu.wanted)
+	return st
+}
+
+// watched does a round, and breaks it off when the settings change.
+func (k *keeper) watched(ctx context.Context, changed <-chan struct{}) {
+	if !k.p.On() {
+		return
+	}
+	round, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-changed:
+			cancel()
+		case <-round.Done():
+		}
+	}()
+	err := k.round(round)
+	if round.Err() != nil {
+		err = nil
+	}
+	shared := &k.s.keeping
+	shared.mu.Lock()
+	fault := ""
+	if err != nil {
+		fault = err.Error()
+	}
+	news := fault != shared.mu.state.Fault
+	shared.mu.state.Fault = fault
+	shared.mu.Unlock()
+	if err != nil && news {
+		k.s.log.Error("the tiers cannot be kept as the policy says; it will be tried again", "err", err)
+	}
+}
+
+func (k *keeper) round(ctx context.Context) error {
+	plan, err := k.look(ctx, k.p)
+	if err != nil {
+		return err
+	}
+	k.urgent = plan.Urgent
+	k.s.keeping.short.Store(plan.Short)
+	k.tell("idle", plan.Why...)
+	if plan.Demote > 0 {
+		if err := k.demote(ctx, plan); err != nil {
+			return err
+		}
+	}
+	if plan.Tidy {
+		if _, err := k.s.Sweep(ctx); err != nil {
+			return err
+		}
+		if _, err := k.s.Compact(ctx, CompactOptions{MinLive: 0.8, Rate: k.rate(), seal: k.urgent}); err != nil && !errors.Is(err, ErrFull) {
+			return err
+		}
+	}
+	return k.promote(ctx)
+}
+
+// rate is the most bytes a second; 0: no limit.
+func (k *keeper) rate() int64 {
+	if k.urgent {
+		return 0
+	}
+	return k.p.Rate
+}
+
+// look finds out how full the hot tier is, and what is to leave it.
+func (k *keeper) look(ctx context.Context, p TierPolicy) (plan TierPlan, err error) {
+	if err := k.measure(); err != nil {
+		return plan, err
+	}
+	if p.WithDefaults().Due(k.usage.Live, k.usage.Files) {
+		if err := k.s.Commit(); err != nil {
+			return plan, err
+		}
+		if err := k.count(ctx, p); err != nil {
+			return plan, err
+		}
+	}
+	return p.Plan(k.usage), nil
+}
+
+func (k *keeper) measure() error {
+	use, err := k.s.tierUse()
+	if err != nil {
+		return err
+	}
+	k.usage.Now = k.s.opts.Now()
+	k.usage.Live, k.usage.Files = use[tiering.Hot].live, k.s.tiers.Stats().Hot.Bytes
+	k.usage.Cold = ""
+	if err := k.s.tiers.Reach(tiering.Cold); err != nil {
+		k.usage.Cold = err.Error()
+	}
+	return nil
+}
+
+// count takes the census anew.
+func (k *keeper) count(ctx context.Context, p TierPolicy) error {
+	k.usage.Census = tiering.Census{}
+	k.counted = time.Now()
+	return k.eachMovable(ctx, p, func(list []movable) error {
+		for _, b := range list {
+			if b.pinned {
+				k.usage.Census.Pinned += b.bytes
+			} else {
+				k.usage.Census.Add(b.class, b.young, b.bytes)
+			}
+		}
+		return nil
+	})
+}
+
+// A movable is a data block in the hot tier.
+type movable struct {
+	id            ID
+	bytes         int64
+	class         int
+	young, pinned bool
+}
+
+// eachMovable calls fn for the data blocks of each hot segment, in the order in
+// which they lie there: blocks of one file are mostly together. It needs memory for
+// one segment, and gives way to requests in between.
+func (k *keeper) eachMovable(ctx context.Context, p TierPolicy, fn func([]movable) error) error {
+	pinned, err := k.pinned(ctx)
+	if err != nil {
+		return err
+	}
+	written, err := k.s.tiers.Written()
+	if err != nil {
+		return err
+	}
+	for _, seg := range k.s.tiers.Segments() {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if seg.Tier != tiering.Hot {
+			continue
+		}
+		stored := uint32(max(0, written[seg.Number].Unix()))
+		if err := k.eachInSegment(p, seg.Number, stored, pinned, fn); err != nil {
+			return err
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return nil
+}
+
+func (k *keeper) eachInSegment(p TierPolicy, number uint64, stored uint32, pinned *blockFilter, fn func([]movable) error) error {
+	records, err := k.s.tiers.Records(number)
+	if err != nil && !errors.Is(err, tiering.ErrCorrupt) {
+		if errors.Is(err, tiering.ErrNotFound) { // the sweep was here
+			return nil
+		}
+		return err
+	}
+	now := uint32(k.usage.Now.Unix())
+	heat := k.s.keeping.heat.Load()
+	list := make([]movable, 0, len(records))
+	for _, r := range records {
+		if r.Kind != tiering.Data {
+			continue
+		}
+		e, err := k.s.Lookup(r.ID)
+		if err != nil || e.Loc != r.Location || e.Refs == 0 {
+			continue // gone, elsewhere, or the sweep's
+		}
+		var seen, warm uint32
+		if heat != nil {
+			seen, warm = heat.heat.Of(r.ID)
+		}
+		list = append(list, movable{
+			id: r.ID, bytes: e.Stored(), class: tiering.Coldness(now, max(stored, warm)),
+			young: tiering.Young(p, now, stored, seen, warm), pinned: pinned.has(r.ID),
+		})
+	}
+	return fn(list)
+}
+
+// gate lets a batch pass when the machine has time.
+func (k *keeper) gate(ctx context.Context) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		why := ""
+		if !k.urgent {
+			if !k.p.Open(k.s.opts.Now()) {
+				return errClosingTime
+			}
+			if !k.p.Busy {
+				why = k.o.Busy()
+			}
+		}
+		if why == "" {
+			k.tell("moving")
+			return nil
+		}
+		k.tell("waiting", why)
+		select {
+		case <-ctx.Done():
+		case <-time.After(busyWait):
+		}
+	}
+}
+
+const busyWait = time.Second
+
+var errClosingTime = errors.New("the hours of moving are over")
+
+func (k *keeper) demote(ctx context.Context, plan TierPlan) error {
+	m := k.newMover(tiering.Cold)
+	left := plan.Demote
+	err := k.eachMovable(ctx, k.p, func(list []movable) error {
+		var ids []ID
+		for _, b := range list {
+			if left > 0 && b.class <= plan.Class && !b.pinned && (plan.Urgent || !b.young) {
+				ids = append(ids, b.id)
+				left -= b.bytes
+			}
+		}
+		return m.move(ctx, ids)
+	})
+	return k.finish(m, err, func(st *KeeperState) *Moved { return &st.Demoted })
+}
+
+func (k *keeper) newMover(to uint8) *mover {
+	return k.s.newMover(to, MoveOptions{Rate: k.rate(), gate: k.gate})
+}
+
+// finish commits what was moved, and adds it up.
+func (k *keeper) finish(m *mover, err error, sum func(*KeeperState) *Moved) error {
+	err = errors.Join(err, m.settle())
+	shared := &k.s.keeping
+	shared.mu.Lock()
+	total := sum(&shared.mu.state)
+	total.Blocks += m.sum.Blocks
+	total.From += m.sum.From
+	total.To += m.sum.To
+	total.Segments += m.sum.Segments
+	total.Skipped += m.sum.Skipped
+	total.Unreadable += m.sum.Unreadable
+	shared.mu.state.State = "idle"
+	shared.mu.Unlock()
+	if errors.Is(err, errClosingTime) {
+		return nil
+	}
+	return err
+}
+
+// neighbours is how far from a block that comes back others come with it, if they
+// were used as well: a file that is read again is mostly in one stretch.
+const neighbours = 4 << 20
+
+// promote brings back what was used again.
+func (k *keeper) promote(ctx context.Context) error {
+	shared := &k.s.keeping
+	shared.mu.Lock()
+	wanted := shared.mu.wanted
+	shared.mu.wanted = make(map[ID]struct{})
+	shared.mu.Unlock()
+	if len(wanted) == 0 || k.usage.Cold != "" {
+		return nil
+	}
+	if err := k.measure(); err != nil {
+		return err
+	}
+	if time.Since(k.counted) > max(time.Minute, time.Duration(k.p.Window)*time.Second/16) {
+		if err := k.count(ctx, k.p); err != nil {
+			return err
+		}
+	}
+	places := make(map[uint64][]uint32)
+	bytes := int64(0)
+	heat := shared.heat.Load()
+	for id := range wanted {
+		e, err := k.s.Lookup(id)
+		if err != nil || e.Kind != tiering.Data || e.Loc.Tier != tiering.Cold {
+			continue
+		}
+		if _, warm := heat.heat.Of(id); k.p.Welcome(&k.usage, warm, bytes+e.Stored()) {
+			places[e.Loc.Segment] = append(places[e.Loc.Segment], e.Loc.Offset)
+			bytes += e.Stored()
+		}
+	}
+	m := k.newMover(tiering.Hot)
+	var err error
+	for number, offsets := range places {
+		var ids []ID
+		if ids, err = k.around(number, offsets, heat); err == nil {
+			err = m.move(ctx, ids)
+		}
+		if err != nil {
+			break
+		}
+	}
+	return k.finish(m, err, func(st *KeeperState) *Moved { return &st.Promoted })
+}
+
+// around returns the blocks at offsets of a segment and, near them, those that were
+// used within the window, in order.
+func (k *keeper) around(number uint64, offsets []uint32, heat *heatClock) (ids []ID, err error) {
+	records, err := k.s.tiers.Records(number)
+	if err != nil && !errors.Is(err, tiering.ErrCorrupt) {
+		return nil, err
+	}
+	slices.Sort(offsets)
+	now := uint32(k.usage.Now.Unix())
+	for _, r := range records {
+		i, exact := slices.BinarySearch(offsets, r.Offset)
+		near := i > 0 && r.Offset-offsets[i-1] < neighbours || i < len(offsets) && offsets[i]-r.Offset < neighbours
+		seen, _ := heat.heat.Of(r.ID)
+		if exact || near && seen+heat.window >= now {
+			ids = append(ids, r.ID)
+		}
+	}
+	return ids, nil
+}
+
+// PlanTiers says what a policy would have moved now, and why.
+func (s *Store) PlanTiers(ctx context.Context, p TierPolicy, pins Pins) (TierPlan, error) {
+	if err := validTiers(p); err != nil {
+		return TierPlan{}, err
+	}
+	k := &keeper{s: s, o: KeeperOptions{Pins: pins}}
+	return k.look(ctx, p)
+}
+
+// heatSaved is how often the memory of heat is written; losing it costs nothing but
+// warmth.
+const (
+	heatSaved = 10 * time.Minute
+	heatFile  = "heat"
+)
+
+func (s *Store) loadHeat(h *tiering.Heat) {
+	path := filepath.Join(s.dir, heatFile)
+	st, err := os.Stat(path)
+	if err != nil || st.Size() > tiering.MaxHeatFile {
+		return
+	}
+	b, err := os.ReadFile(path)
+	if err == nil {
+		err = h.Decode(b)
+	}
+	if err != nil {
+		s.log.Info("how warm blocks were is forgotten", "err", err)
+	}
+}
+
+func (s *Store) saveHeat(h *tiering.Heat) {
+	path := filepath.Join(s.dir, heatFile)
+	if h.Empty() {
+		return
+	}
+	err := os.WriteFile(path+".new", h.Encode(), 0o600)
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		s.log.Warn("cannot write how warm blocks are", "err", err)
+	}
+}
