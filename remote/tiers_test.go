@@ -53,3 +53,36 @@ func TestTiers(t *testing.T) {
 		}
 	})
 }
+
+func TestTierPolicy(t *testing.T) {
+	eachNodeBehind(t, remote.ControlHandler, func(t *testing.T, n remote.Node) {
+		ctx := context.Background()
+		if now, err := n.TierPolicy(ctx); err != nil || now.Policy.On() || now.Keeper.State != "off" {
+			t.Errorf("at first: %+v, %v", now, err)
+		}
+		for _, bad := range []store.TierPolicy{{Limit: -1}, {Limit: 1 << 40, Low: 95}, {Limit: 1}, {Limit: 1 << 40, Hours: "x"}} {
+			if err := n.SetTierPolicy(ctx, bad); !errors.Is(err, store.ErrConfig) {
+				t.Errorf("%+v: %v", bad, err)
+			}
+		}
+		if err := n.SetTierPolicy(ctx, store.TierPolicy{Limit: 1 << 40}); err != nil {
+			t.Fatal(err)
+		}
+		now, err := n.TierPolicy(ctx)
+		if err != nil || now.Policy != (store.TierPolicy{Limit: 1 << 40}).WithDefaults() {
+			t.Errorf("set: %+v, %v", now, err)
+		}
+		if plan, err := n.PlanTiers(ctx, now.Policy); err != nil || plan.Demote != 0 || len(plan.Why) == 0 {
+			t.Errorf("plan: %+v, %v", plan, err)
+		}
+		if _, err := n.PlanTiers(ctx, store.TierPolicy{Limit: -1}); !errors.Is(err, store.ErrConfig) {
+			t.Errorf("plan of a bad policy: %v", err)
+		}
+		if err := n.Pin(ctx, remote.PinRequest{Paths: []string{"a"}}); err == nil {
+			t.Error("pinned a file where there are none")
+		}
+		if err := n.SetTierPolicy(ctx, store.TierPolicy{}); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
