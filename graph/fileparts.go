@@ -19,13 +19,25 @@ func (s *Stretch) End() int64 { return s.Off + s.Len }
 // FileStretches calls fn for the stretches of a file's content, in order; they
 // tile it. An error of fn ends it and is returned, except store.ErrStop.
 func FileStretches(ctx context.Context, src Source, content Link, size int64, fn func(Stretch) error) error {
+	return FileStretchesFrom(ctx, src, content, size, 0, fn)
+}
+
+// FileStretchesFrom is FileStretches from an offset on; the first stretch starts
+// there. Vertices of what lies before it are not read.
+func FileStretchesFrom(ctx context.Context, src Source, content Link, size, from int64, fn func(Stretch) error) error {
 	c := newFileCursor(src, content, size)
 	for !c.done() {
-		if c.height() > 0 {
+		switch height := c.height(); {
+		case c.at+c.whole().Len <= from:
+			c.skip(height)
+			continue
+		case height > 0:
 			if err := c.open(ctx); err != nil {
 				return err
 			}
 			continue
+		case c.at < from:
+			c.take(from - c.at)
 		}
 		if err := fn(c.part()); err != nil {
 			return unlessStop(err)

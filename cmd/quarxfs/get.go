@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/quarxtor/quarxfs/remote"
 )
@@ -41,10 +42,13 @@ when it is whole.`,
 			})
 		},
 	}
-	f := cmd.Flags()
+	o.flags(cmd.Flags())
+	return cmd
+}
+
+func (o *getOptions) flags(f *pflag.FlagSet) {
 	f.StringVarP(&o.output, "output", "o", "-", "write to this `file`")
 	f.StringVar(&o.span, "range", "", "only the bytes `FIRST-LAST`, counted from 0; FIRST-: to the end")
-	return cmd
 }
 
 func parseSpan(s string) (off, length int64, err error) {

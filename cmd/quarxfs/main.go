@@ -73,7 +73,7 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 		}
 	}
 	add("drive", newInit(), newMount(), newUmount())
-	add("past", newSnapshot())
+	add("past", newSnapshot(), newCat())
 	add("peers", newRemote(), newSync())
 	add("look", newStats(), newListFiles(), newListBlocks(), newDu(), newGraph(), newSimulate())
 	add("object", newPut(), newGet(), newRemove(), newObjects())

@@ -1,0 +1,230 @@
+package remote
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// A Past is where snapshots can be read without a copy of them: here, or on
+// another machine.
+type Past interface {
+	GetSnapshot(ctx context.Context, name string) (Snapshot, error)
+	Records(ctx context.Context, ids []store.ID, fn func(store.Record) error) error
+}
+
+// ReadPast writes length bytes of a file in a snapshot, from off on, to w; a
+// negative length means up to the end, and what would be beyond it is left out.
+// Only the vertices on the way and the blocks of these bytes are asked for, in
+// batches of which several are under way, and each is checked against its ID.
+// Symbolic links are not followed. Errors: store.ErrNotFound of the snapshot or
+// path, store.ErrRange, ErrRequest of what is no file, store.ErrCorrupt; what w
+// got before is good.
+func ReadPast(ctx context.Context, from Past, snapshot, path string, off, length int64, w io.Writer) error {
+	src := recordSource{from}
+	e, err := lookUpPast(ctx, src, snapshot, path)
+	if err != nil {
+		return fmt.Errorf("%s:/%s: %w", snapshot, path, err)
+	}
+	if off < 0 || off > e.Size {
+		return fmt.Errorf("%s:/%s has %d bytes, not %d: %w", snapshot, path, e.Size, off, store.ErrRange)
+	}
+	if length < 0 || length > e.Size-off {
+		length = e.Size - off
+	}
+	if length == 0 {
+		return nil
+	}
+	if err := src.write(ctx, e, off, length, w); err != nil {
+		return fmt.Errorf("%s:/%s: %w", snapshot, path, err)
+	}
+	return nil
+}
+
+// A recordSource gets blocks as records. It is a graph.Source.
+type recordSource struct{ Past }
+
+// Get implements graph.Source.
+func (s recordSource) Get(ctx context.Context, id store.ID) ([]byte, error) {
+	blocks, err := s.all(ctx, []store.ID{id})
+	if err != nil {
+		return nil, err
+	}
+	return blocks[0], nil
+}
+
+// all returns blocks in the order of their IDs, at most MaxBatch.
+func (s recordSource) all(ctx context.Context, ids []store.ID) (blocks [][]byte, err error) {
+	err = s.Records(ctx, ids, func(r store.Record) error {
+		plain, err := store.Unpack(&r) // checks it
+		blocks = append(blocks, plain)
+		return err
+	})
+	if err == nil && len(blocks) != len(ids) {
+		err = fmt.Errorf("%d of %d blocks came: %w", len(blocks), len(ids), errCut)
+	}
+	return blocks, err
+}
+
+// lookUpPast finds a regular file in a snapshot.
+func lookUpPast(ctx context.Context, src recordSource, snapshot, path string) (graph.Entry, error) {
+	described, err := src.GetSnapshot(ctx, snapshot)
+	if err != nil {
+		return graph.Entry{}, err
+	}
+	plain, err := src.Get(ctx, described.ID)
+	if err != nil {
+		return graph.Entry{}, err
+	}
+	s, err := graph.DecodeSnapshot(plain)
+	if err != nil {
+		return graph.Entry{}, err
+	}
+	e := s.Root
+	for name := range strings.SplitSeq(path, "/") {
+		if name == "" || name == "." {
+			continue
+		}
+		if !e.IsDir() {
+			return e, fmt.Errorf("%s: %w", what(&e), store.ErrNotFound)
+		}
+		if e, err = graph.OpenTree(src, e.Link.ID, graph.Directory).Lookup(ctx, name); err != nil {
+			return e, err
+		}
+	}
+	if e.Ident != 0 {
+		e, err = graph.OpenTree(src, s.Table, graph.LinkTable).Lookup(ctx, graph.TableKey(e.Ident))
+	}
+	if err == nil && !e.IsFile() {
+		err = fmt.Errorf("%w: it is %s, not a file", ErrRequest, what(&e))
+	}
+	return e, err
+}
+
+func what(e *graph.Entry) string {
+	switch e.Type() {
+	case syscall.S_IFDIR:
+		return "a directory"
+	case syscall.S_IFLNK:
+		return fmt.Sprintf("a symbolic link to %q", e.Target)
+	case syscall.S_IFREG:
+		return "a file"
+	}
+	return "a device, socket or FIFO"
+}
+
+// How far reading goes ahead of what is written: pastAhead batches of pastBytes
+// plain bytes or pastBlocks blocks are in memory at most, and one more.
+const (
+	pastAhead  = 4
+	pastBytes  = 4 << 20
+	pastBlocks = 256
+)
+
+// A pastBatch is stretches of a file that are fetched in one request.
+type pastBatch struct {
+	stretches []graph.Stretch
+	ids       []store.ID // of those that are no holes
+	bytes     int64
+	blocks    chan [][]byte // gets them, or is never sent to when the group fails
+}
+
+// write has one goroutine walk the file's vertices, some fetch batches, and
+// writes them in order.
+func (s recordSource) write(ctx context.Context, e graph.Entry, off, length int64, w io.Writer) error {
+	g, ctx := errgroup.WithContext(ctx)
+	ordered := make(chan *pastBatch, pastAhead-1) // and one that is being written
+	g.Go(func() error {
+		defer close(ordered)
+		return s.walk(ctx, e, off, length, func(b *pastBatch) error {
+			select {
+			case ordered <- b:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			g.Go(func() error {
+				blocks, err := s.all(ctx, b.ids)
+				if err == nil {
+					b.blocks <- blocks
+				}
+				return err
+			})
+			return nil
+		})
+	})
+	g.Go(func() error {
+		for b := range ordered {
+			select {
+			case blocks := <-b.blocks:
+				if err := b.write(w, blocks); err != nil {
+					return err
+				}
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// walk calls fn for batches that tile a part of a file.
+func (s recordSource) walk(ctx context.Context, e graph.Entry, off, length int64, fn func(*pastBatch) error) error {
+	newBatch := func() *pastBatch { return &pastBatch{blocks: make(chan [][]byte, 1)} }
+	b := newBatch()
+	err := graph.FileStretchesFrom(ctx, s, e.Link, e.Size, off, func(x graph.Stretch) error {
+		x.Len = min(x.Len, off+length-x.Off)
+		b.stretches = append(b.stretches, x)
+		if !x.Hole {
+			b.ids = append(b.ids, x.ID)
+			b.bytes += x.Len
+		}
+		last := x.End() == off+length
+		if last || b.bytes >= pastBytes || len(b.stretches) >= pastBlocks {
+			if err := fn(b); err != nil {
+				return err
+			}
+			b = newBatch()
+		}
+		if last {
+			return store.ErrStop
+		}
+		return nil
+	})
+	return err
+}
+
+func (b *pastBatch) write(w io.Writer, blocks [][]byte) error {
+	for _, x := range b.stretches {
+		if x.Hole {
+			if _, err := io.CopyN(w, zeroes{}, x.Len); err != nil {
+				return err
+			}
+			continue
+		}
+		block := blocks[0]
+		blocks = blocks[1:]
+		if int64(x.Skip)+x.Len > int64(len(block)) {
+			return fmt.Errorf("block %s of %d bytes is shorter than its vertex says: %w", x.ID.Short(), len(block), store.ErrCorrupt)
+		}
+		if _, err := w.Write(block[x.Skip:][:x.Len]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// zeroes reads as zeroes without end.
+type zeroes struct{}
+
+func (zeroes) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
+}
