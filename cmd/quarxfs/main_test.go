@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -53,6 +54,7 @@ func TestScripts(t *testing.T) {
 			"mounted": cmdMounted,
 			"agree":   cmdAgree,
 			"systemd": cmdSystemd,
+			"relay":   cmdRelay,
 		},
 	})
 }
@@ -181,4 +183,37 @@ func TestExitCodesAreOnePerLine(t *testing.T) {
 	if got := exitCode(errors.Join(errors.New("x"), fs.ErrNoFUSE)); got != 10 {
 		t.Errorf("exit code %d for a missing /dev/fuse", got)
 	}
+}
+
+// cmdRelay makes the control socket of a mounted store reachable over TCP, and sets
+// a variable to its URL.
+func cmdRelay(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: relay STORE VARIABLE")
+	}
+	dir := ts.MkAbs(args[0])
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ts.Check(err)
+	ts.Defer(func() { l.Close() })
+	ts.Setenv(args[1], "http://"+l.Addr().String())
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go relay(c, dir)
+		}
+	}()
+}
+
+func relay(c net.Conn, dir string) {
+	defer c.Close()
+	up, err := dialControl(context.Background(), dir)
+	if err != nil {
+		return
+	}
+	defer up.Close()
+	go func() { _, _ = io.Copy(up, c); up.Close() }()
+	_, _ = io.Copy(c, up)
 }
