@@ -15,15 +15,17 @@ import (
 )
 
 const (
-	parcelBlocks = 64       // data blocks in a request
-	maxParcels   = 8192     // requests that the walk may be ahead: 16 MiB of IDs
-	chunkSize    = MaxBatch // vertices that are looked at, and asked for, together
-	maxChunks    = 64       // of these, waiting for the blocks below them
-	keepVertices = 64 << 20 // bytes of vertices that are kept from the walk until they are sent
-	maxSent      = 1 << 20  // IDs that are known to be under way
-	maxLevels    = 1 << 16  // levels of a graph; a directory may be very deep
-	leastStreams = 4
-	mostStreams  = 48
+	parcelBlocks  = 64       // data blocks in a request
+	maxParcels    = 8192     // requests that the walk may be ahead: 16 MiB of IDs
+	chunkSize     = MaxBatch // vertices that are looked at, and asked for, together
+	maxChunks     = 64       // of these, waiting for the blocks below them
+	keepVertices  = 64 << 20 // bytes of vertices that are kept from the walk until they are sent
+	maxSent       = 1 << 20  // IDs that are known to be under way
+	maxLevels     = 1 << 16  // levels of a graph; a directory may be very deep
+	vertexPiece   = 128      // vertices in a request
+	vertexStreams = 16
+	leastStreams  = 4
+	mostStreams   = 48
 )
 
 // streamsFor says how many streams a round trip needs: on a long way a lost packet
@@ -390,11 +392,19 @@ func (s *sender) order(ctx context.Context) error {
 	return nil
 }
 
-// vertices sends a chunk in one stream, in its order.
+// vertices sends a chunk, in pieces at a time: no vertex of a chunk that is sent with
+// it links to another, or it would have been sent from further down.
 func (s *sender) vertices(ctx context.Context, chunk []vertex) error {
-	if len(chunk) == 0 {
-		return ctx.Err()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(vertexStreams)
+	for piece := range slices.Chunk(chunk, vertexPiece) {
+		g.Go(func() error { return s.piece(ctx, piece) })
 	}
+	return g.Wait()
+}
+
+// piece sends vertices in one stream.
+func (s *sender) piece(ctx context.Context, chunk []vertex) error {
 	return s.t.To.PutRecords(ctx, s.leases.to, func(put func(store.Record) error) error {
 		put = s.counted(put)
 		for len(chunk) > 0 {

@@ -13,22 +13,31 @@ import (
 func (b *bench) link() error {
 	ns := fmt.Sprintf("quarxfs-%d", os.Getpid())
 	here, there := fmt.Sprintf("qx%da", os.Getpid()%10000), fmt.Sprintf("qx%db", os.Getpid()%10000)
-	shape := []string{"root", "netem", "delay", "50ms", "loss", "1%", "rate", fmt.Sprintf("%dmbit", b.mbit), "limit", "2000"}
+	ends := make([]*os.File, 2)
+	for i, name := range []string{here, there} {
+		f, err := openTUN(name)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		ends[i] = f
+	}
 	defer func() { _, _ = output("ip", "netns", "del", ns) }()
 	for _, args := range [][]string{
-		{"ip", "netns", "add", ns},
-		{"ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", ns},
-		{"ip", "addr", "add", "10.213.7.1/30", "dev", here},
-		{"ip", "link", "set", here, "up"},
-		{"ip", "-n", ns, "addr", "add", "10.213.7.2/30", "dev", there},
-		{"ip", "-n", ns, "link", "set", there, "up"},
-		append([]string{"tc", "qdisc", "add", "dev", here}, shape...),
-		append([]string{"tc", "-n", ns, "qdisc", "add", "dev", there}, shape...),
+		{"netns", "add", ns},
+		{"link", "set", there, "netns", ns},
+		{"addr", "add", "10.213.7.1/30", "dev", here},
+		{"link", "set", here, "up"},
+		{"-n", ns, "addr", "add", "10.213.7.2/30", "dev", there},
+		{"-n", ns, "link", "set", there, "up"},
 	} {
-		if _, err := output(args[0], args[1:]...); err != nil {
+		if _, err := output("ip", args...); err != nil {
 			return err
 		}
 	}
+	w := wire{delay: 50 * time.Millisecond, loss: 0.01, rate: float64(b.mbit) * 1e6 / 8, queue: 100 * time.Millisecond}
+	go w.carry(ends[0], ends[1])
+	go w.carry(ends[1], ends[0])
 	src, err := b.node("a", "127.0.0.1:0")
 	if err != nil {
 		return err

@@ -1,6 +1,6 @@
 // Command syncbench measures what `quarxfs sync` sends, against rsync and restic,
 // over a good and a bad link, and kills either side in its midst. It mounts two
-// stores and needs root, rsync and restic; for the link also ip and tc.
+// stores and needs root, rsync and restic; for the link also ip and /dev/net/tun.
 //
 //	syncbench [--work DIR] [--source DIR] bytes     what a push and a change cost
 //	syncbench [--work DIR] [--rounds N] kill        N pushes, each with a SIGKILL
