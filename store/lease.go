@@ -217,7 +217,7 @@ func (s *Store) EndLease(lease LeaseID) error {
 	return err
 }
 
-// endExpired removes the rows of leases that have ended. A crash in its midst
+// endExpired removes the rows of leases that have ended, durably. A crash in its midst
 // leaves the rest to the next call.
 func (s *Store) endExpired(ctx context.Context) error {
 	s.leases.Lock()
@@ -233,7 +233,10 @@ func (s *Store) endExpired(ctx context.Context) error {
 			return fmt.Errorf("end sync lease %s: %w", id, err)
 		}
 	}
-	return nil
+	if len(over) == 0 {
+		return nil
+	}
+	return s.Commit() // from then on the sweep sees what nothing refers to
 }
 
 // dropLease removes a lease that has ended.
