@@ -114,3 +114,7 @@ deb:
 
 clean:
 	rm -rf bin
+
+.PHONY: tierbench
+tierbench: ## hit ratio and latency by tier against LRU, in a directory that is made and removed
+	go run ./tools/tierbench $${TIERBENCH_DIR:-tierbench.tmp}

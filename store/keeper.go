@@ -307,7 +307,7 @@ func (k *keeper) measure() error {
 // count takes the census anew.
 func (k *keeper) count(ctx context.Context, p TierPolicy) error {
 	k.usage.Census = tiering.Census{}
-	k.counted = time.Now()
+	k.counted = k.usage.Now
 	return k.eachMovable(ctx, p, func(list []movable) error {
 		for _, b := range list {
 			if b.pinned {
@@ -475,7 +475,7 @@ func (k *keeper) promote(ctx context.Context) error {
 	if err := k.measure(); err != nil {
 		return err
 	}
-	if time.Since(k.counted) > max(time.Minute, time.Duration(k.p.Window)*time.Second/16) {
+	if k.usage.Now.Sub(k.counted) > max(time.Minute, time.Duration(k.p.Window)*time.Second/16) {
 		if err := k.count(ctx, k.p); err != nil {
 			return err
 		}

@@ -51,6 +51,7 @@ func Drawing() []Rule {
 		{Layer: "tiering/segment", Shuns: surface},
 		{Layer: "tools"},
 		{Layer: "tools/scale", Imports: []string{"fs/volume", "fs/meta", "store"}},
+		{Layer: "tools/tierbench", Imports: []string{"store", "tiering"}},
 	}
 }
 
