@@ -13,15 +13,8 @@ import (
 
 // bytes pushes a tree and then a changed one, and shows what went over the wire.
 func (b *bench) bytes() error {
-	src, err := b.node("a", "127.0.0.1:0")
+	src, dst, err := b.pair("127.0.0.1:0")
 	if err != nil {
-		return err
-	}
-	dst, err := b.node("b", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	if _, err := output(b.quarxfs, "remote", "add", src.store, "peer", dst.relay.url()); err != nil {
 		return err
 	}
 	plain := filepath.Join(b.work, "plain")

@@ -14,15 +14,8 @@ import (
 func (b *bench) kill() error {
 	fmt.Printf("%d rounds, seed %d\n", b.rounds, b.seed)
 	rng := rand.New(rand.NewPCG(b.seed, 1))
-	src, err := b.node("a", "127.0.0.1:0")
+	src, dst, err := b.pair("127.0.0.1:0")
 	if err != nil {
-		return err
-	}
-	dst, err := b.node("b", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	if _, err := output(b.quarxfs, "remote", "add", src.store, "peer", dst.relay.url()); err != nil {
 		return err
 	}
 	if _, err := output(b.quarxfs, "remote", "add", dst.store, "peer", src.relay.url()); err != nil {

@@ -38,15 +38,8 @@ func (b *bench) link() error {
 	w := wire{delay: 50 * time.Millisecond, loss: 0.01, rate: float64(b.mbit) * 1e6 / 8, queue: 100 * time.Millisecond}
 	go w.carry(ends[0], ends[1])
 	go w.carry(ends[1], ends[0])
-	src, err := b.node("a", "127.0.0.1:0")
+	src, dst, err := b.pair("10.213.7.1:0")
 	if err != nil {
-		return err
-	}
-	dst, err := b.node("b", "10.213.7.1:0")
-	if err != nil {
-		return err
-	}
-	if _, err := output(b.quarxfs, "remote", "add", src.store, "peer", dst.relay.url()); err != nil {
 		return err
 	}
 	if _, err := output("cp", "-a", b.source, filepath.Join(src.mnt, "src")); err != nil {

@@ -103,6 +103,19 @@ func (b *bench) node(name, addr string) (*node, error) {
 	return n, err
 }
 
+// pair returns two nodes, of which the first knows the second, at an address, as
+// peer.
+func (b *bench) pair(addr string) (src, dst *node, err error) {
+	if src, err = b.node("a", "127.0.0.1:0"); err != nil {
+		return nil, nil, err
+	}
+	if dst, err = b.node("b", addr); err != nil {
+		return nil, nil, err
+	}
+	_, err = output(b.quarxfs, "remote", "add", src.store, "peer", dst.relay.url())
+	return src, dst, err
+}
+
 func (n *node) mount() error {
 	_, err := output(n.b.quarxfs, "mount", "--init", n.store, n.mnt)
 	return err
