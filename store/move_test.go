@@ -395,6 +395,25 @@ func decodeTiers(b []byte) (f tiersFile, err error) {
 	return f, errors.Join(err, f.check())
 }
 
+// A place in a bucket is a field that came later.
+func TestTiersFileOfABucket(t *testing.T) {
+	f := tiersFile{Cold: &ColdTier{ID: "000102030405060708090a0b0c0d0e0f", Dir: "s3://bucket/prefix", S3: &S3Place{
+		Endpoint: "https://s3.example.com", Region: "eu-1", CA: "/etc/ca.pem", Credentials: "/etc/keys",
+	}}}
+	b, err := tiersKind.encode(&f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	back, err := decodeTiers(b)
+	if err != nil || back.Cold.S3 == nil || *back.Cold.S3 != *f.Cold.S3 || back.Cold.Dir != f.Cold.Dir {
+		t.Errorf("decoded %+v, %v", back.Cold, err)
+	}
+	f.Cold.S3.Endpoint = "nothing"
+	if b, _ = tiersKind.encode(&f); !errors.Is(func() error { _, err := decodeTiers(b); return err }(), ErrDamaged) {
+		t.Error("a wrong endpoint was taken")
+	}
+}
+
 func FuzzDecodeTiers(f *testing.F) {
 	b, _ := tiersKind.encode(&tiersFile{Cold: &ColdTier{ID: "000102030405060708090a0b0c0d0e0f", Dir: "/mnt/disk/cold"}})
 	f.Add(b)

@@ -76,6 +76,7 @@ func (s *Set) fill(id [32]byte, loc Location) ([]byte, error) {
 // header and payload. The header's and the payload's checks have passed.
 func (t *tier) record(loc Location, buf *[]byte) (segment.Header, []byte, error) {
 	bad := func(reason string, err error) (segment.Header, []byte, error) {
+		t.ahead.forget(loc.Segment) // another try may bring other bytes
 		return segment.Header{}, nil, &CorruptError{Segment: loc.Segment, Offset: loc.Offset, Reason: reason, Err: err}
 	}
 	if loc.Tier != t.id {
@@ -93,7 +94,7 @@ func (t *tier) record(loc Location, buf *[]byte) (segment.Header, []byte, error)
 		*buf = make([]byte, loc.Length)
 	}
 	p := (*buf)[:loc.Length]
-	if n, err := hd.file.ReadAt(p, int64(loc.Offset)); n < len(p) {
+	if n, err := t.readAt(hd, loc.Segment, p, int64(loc.Offset)); n < len(p) {
 		if err == io.EOF || err == nil {
 			return bad(fmt.Sprintf("the segment ends %d bytes short", len(p)-n), nil)
 		}

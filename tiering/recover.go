@@ -16,6 +16,10 @@ func openTier(o Options, id uint8, fs disk.FS, dir string) (*tier, error) {
 	if g, ok := fs.(*guard); ok {
 		_, t.remote = g.base.(disk.Remote)
 	}
+	if id != Hot {
+		t.ahead.budget = windowBudget(o.CacheBytes)
+		t.ahead.mu.streams = map[uint64]stream{}
+	}
 	t.mu.number = uint64(id) << tierShift
 	t.mu.room.L, t.mu.work.L = &t.mu.Mutex, &t.mu.Mutex
 	t.mu.live, t.mu.lost = map[uint64]*writer{}, map[uint64]error{}

@@ -24,6 +24,7 @@
 //	row.opening      a segment's file is opened once
 //	  table.mu
 //	flights.mu       reads under way
+//	windows.mu       what was read ahead from a cold tier
 //	coldTier.mu      whether the cold tier can be reached
 package tiering
 

@@ -252,6 +252,16 @@ func (t *table) isSealed(number uint64) (sealed, ok bool) {
 	return ok && r.sealed, ok
 }
 
+// sizeOfSealed returns the bytes of a sealed segment.
+func (t *table) sizeOfSealed(number uint64) (size int64, ok bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if r := t.mu.rows[number]; r != nil && r.sealed {
+		return r.bytes.Load(), true
+	}
+	return 0, false
+}
+
 func (t *table) list() []SegmentInfo {
 	t.mu.RLock()
 	infos := make([]SegmentInfo, 0, len(t.mu.rows))

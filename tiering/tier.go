@@ -38,6 +38,7 @@ type tier struct {
 	remote bool
 	log    *slog.Logger
 	table  *table
+	ahead  windows
 	done   sync.WaitGroup // the workers
 
 	mu struct {

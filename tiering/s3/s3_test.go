@@ -89,6 +89,7 @@ func requireBytes(t testing.TB, f disk.File, want []byte) {
 }
 
 func TestFileBecomesAnObject(t *testing.T) {
+	t.Parallel()
 	server := s3test.Start(t)
 	spool := filepath.Join(t.TempDir(), "spool")
 	f := newFS(t, server.URL, spool)
@@ -133,6 +134,7 @@ func TestFileBecomesAnObject(t *testing.T) {
 // TestWriteOnce: a crash between upload and removal from the spool leaves both;
 // what others have put there is not replaced.
 func TestWriteOnce(t *testing.T) {
+	t.Parallel()
 	server := s3test.Start(t)
 	spool := filepath.Join(t.TempDir(), "spool")
 	f := newFS(t, server.URL, spool)
@@ -174,6 +176,7 @@ func TestWriteOnce(t *testing.T) {
 }
 
 func TestBadServers(t *testing.T) {
+	t.Parallel()
 	server := s3test.Start(t)
 	spool := filepath.Join(t.TempDir(), "spool")
 	content := noise(5, 200_000)
@@ -231,6 +234,7 @@ func TestBadServers(t *testing.T) {
 }
 
 func TestUploadsThatFail(t *testing.T) {
+	t.Parallel()
 	server := s3test.Start(t)
 	spool := filepath.Join(t.TempDir(), "spool")
 	p := s3test.NewProxy(t, server.URL)

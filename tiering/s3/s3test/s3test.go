@@ -130,6 +130,9 @@ type Fault struct {
 	Corrupt bool // the first byte of the answer's body is changed
 }
 
+// A Request is what a Proxy was asked.
+type Request = http.Request
+
 // A Proxy stands before a server.
 type Proxy struct {
 	URL    string
