@@ -183,6 +183,7 @@ func (d *DB) applyLayer(o *overlay) error {
 	d.mu.ts = w.ts
 	d.mu.Unlock()
 	d.kv.SetDiscardTs(d.readers.oldest(w.ts))
+	d.considerCompacting()
 	return nil
 }
 
@@ -197,7 +198,6 @@ func (d *DB) checkpoint(file *logFile) error {
 		return fmt.Errorf("release %s: %w", file.name, asFull(err))
 	}
 	d.step(stepReleased)
-	d.considerCompacting()
 	if time.Since(d.advised) > adviseEvery {
 		d.adviseTables()
 	}

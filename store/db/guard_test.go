@@ -205,3 +205,42 @@ func FuzzManifest(f *testing.F) {
 		}
 	})
 }
+
+func TestCompactsByItself(t *testing.T) {
+	dir := t.TempDir()
+	d, err := Open(testOptions(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const each = 1000
+	value := strings.Repeat("v", 4000)
+	commits := 0
+	for !compactedOnce(d) {
+		if commits++; commits > 100 {
+			t.Fatalf("not compacted after %d MB: %v", commits*each*len(value)/1e6, d.kv.Levels())
+		}
+		for n := range each {
+			d.Set(guardKey(commits*each+n), []byte(value))
+		}
+		d.Freeze()
+		if err := d.Write(nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if n := countRows(t, dir); n != commits*each {
+		t.Errorf("%d rows of %d", n, commits*each)
+	}
+}
+
+// compactedOnce tells whether anything is below level 0.
+func compactedOnce(d *DB) bool {
+	for _, l := range d.kv.Levels() {
+		if l.Level > 0 && l.NumTables > 0 {
+			return true
+		}
+	}
+	return false
+}
