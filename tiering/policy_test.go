@@ -178,7 +178,6 @@ type world struct {
 	heat    *Heat
 	hot     map[int]uint32 // block -> when it came
 	wanted  map[int]bool
-	limit   int
 	now     uint32
 	hits    int
 	moves   int

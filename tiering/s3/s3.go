@@ -191,18 +191,6 @@ func (f *FS) key(name string) string { return f.prefix + filepath.Base(name) }
 // spool returns where a file is while it is written.
 func (f *FS) spool(name string) string { return filepath.Join(f.c.Spool, filepath.Base(name)) }
 
-// inSpool reports whether a file is in the spool.
-func (f *FS) inSpool(name string) (bool, error) {
-	file, err := f.c.Local.Open(f.spool(name))
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return true, file.Close()
-}
-
 // MkdirAll makes the spool; buckets have no directories.
 func (f *FS) MkdirAll(string) error { return f.c.Local.MkdirAll(f.c.Spool) }
 
