@@ -116,6 +116,34 @@ func TestUnfoldingGoesOn(t *testing.T) {
 	}
 }
 
+// TestNameLeavesUnfoldedDirectory removes names of a clone that the last snapshot
+// has as one whole.
+func TestNameLeavesUnfoldedDirectory(t *testing.T) {
+	r := testRig(t, smallCDC(), tiny())
+	d := mustCreate(t, r.v, meta.Root, "d", syscall.S_IFDIR|0o755)
+	for _, name := range []string{"removed", "renamed", "stays"} {
+		mustCreate(t, r.v, d, name, syscall.S_IFREG|0o644)
+	}
+	mustSnapshot(t, r.v, "one")
+	c := mustClone(t, r.v, Past{"one", "d"}, "c")
+	mustSnapshot(t, r.v, "two")
+	if err := r.v.Unlink(c, "removed"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.v.Rename(c, "renamed", c, "new", 0); err != nil {
+		t.Fatal(err)
+	}
+	three := mustSnapshot(t, r.v, "three")
+	if three.Totals.Files != 5 {
+		t.Errorf("%d files in the snapshot, want 5", three.Totals.Files)
+	}
+	again := mustClone(t, r.v, Past{"three", "c"}, "again")
+	if names := namesIn(t, r.v, again); len(names) != 2 || !names["new"] || !names["stays"] {
+		t.Errorf("the snapshot has %v", names)
+	}
+	r.check(t)
+}
+
 // TestHalfOwnedFile stops while a large cloned file gets extents of its own.
 func TestHalfOwnedFile(t *testing.T) {
 	r := testRig(t, fixed4K(), tiny())

@@ -162,6 +162,9 @@ func (v *Volume) unfoldNames(d *node) error {
 		return nil
 	}
 	v.dropStub(d)
+	// Names made now can go again without a mark, so the tree that the last
+	// snapshot has is nothing to build on.
+	v.db.Delete(meta.TreeKey(d.ino))
 	d.unfolding, d.unfolded, d.tree = false, "", nil
 	v.changed(d) // its entries are new ones
 	return nil

@@ -99,7 +99,14 @@ func TestManyRows(t *testing.T) {
 
 // TestLimit fills transactions to the limit exactly: Badger must take them.
 func TestLimit(t *testing.T) {
-	d := openTest(t, testOptions(t.TempDir()))
+	var steps atomic.Int32
+	opt := testOptions(t.TempDir())
+	opt.step = func(what string) {
+		if what == stepApplied {
+			steps.Add(1)
+		}
+	}
+	d := openTest(t, opt)
 	rows, limit := d.Limit()
 	for n := range rows {
 		d.Set(binary.BigEndian.AppendUint32(nil, uint32(n)), nil)
@@ -117,15 +124,10 @@ func TestLimit(t *testing.T) {
 	if _, b := d.Pending(); b != limit {
 		t.Fatal(b, limit)
 	}
+	before := steps.Load()
 	commit(t, d)
-	var steps atomic.Int32
-	d.opt.step = func(what string) {
-		if what == stepApplied {
-			steps.Add(1)
-		}
-	}
 	drain(t, d)
-	if n := steps.Load(); n != 1 {
+	if n := steps.Load() - before; n != 1 {
 		t.Fatalf("%d transactions for a commit within the limit", n)
 	}
 }

@@ -70,7 +70,7 @@ func conform(t *testing.T, d disk.FS, dir string) {
 		t.Errorf("read behind the end: %d, %v", n, err)
 	}
 	infos, err := d.List(dir)
-	if err != nil || len(infos) != 1 || infos[0] != (disk.Info{Name: "two", Size: 8}) {
+	if err != nil || len(infos) != 1 || infos[0].Name != "two" || infos[0].Size != 8 {
 		t.Errorf("list: %+v, %v", infos, err)
 	}
 	must(d.Remove(two))
