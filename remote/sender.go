@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -47,7 +48,7 @@ type sender struct {
 	pending  []*parcel // since the last chunk
 	parcels  chan *parcel
 	sequence chan step
-	kept     int64 // bytes of vertices in memory
+	kept     atomic.Int64 // bytes of vertices in memory
 }
 
 // A parcel is data blocks that travel together.
@@ -221,8 +222,9 @@ func (s *sender) open(ctx context.Context, ids []store.ID) (vertices []vertex, l
 		}
 		links = append(links, more...)
 		v := vertex{id: r.ID}
-		if s.kept+int64(len(r.Payload)) <= keepVertices {
-			s.kept += int64(len(r.Payload))
+		if n := int64(len(r.Payload)); s.kept.Add(n) > keepVertices {
+			s.kept.Add(-n)
+		} else {
 			r.Payload = bytes.Clone(r.Payload)
 			v.record = &r
 		}
@@ -317,9 +319,8 @@ func (s *sender) enqueue(ctx context.Context, next step) error {
 		if !s.isSent(v.id) {
 			s.mark(v.id)
 			fresh = append(fresh, v)
-		}
-		if v.record != nil {
-			s.kept -= int64(len(v.record.Payload))
+		} else {
+			s.drop(v)
 		}
 	}
 	next.chunk, next.after, s.pending = fresh, s.pending, nil
@@ -328,6 +329,13 @@ func (s *sender) enqueue(ctx context.Context, next step) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// drop forgets a vertex's bytes.
+func (s *sender) drop(v vertex) {
+	if v.record != nil {
+		s.kept.Add(int64(-len(v.record.Payload)))
 	}
 }
 
@@ -380,6 +388,9 @@ func (s *sender) order(ctx context.Context) error {
 		}
 		if err := s.vertices(ctx, next.chunk); err != nil {
 			return err
+		}
+		for _, v := range next.chunk {
+			s.drop(v)
 		}
 		if next.travel == nil {
 			continue
