@@ -23,7 +23,7 @@ MICRO ?= .
 COUNT ?= 6
 OLD ?=
 
-.PHONY: build versitygw test race race-short lint tools show releases bench bench-micro crashtest syncbench man completions install deb clean
+.PHONY: build versitygw test race race-short lint tools show releases bench bench-micro crashtest syncbench tierbench man completions install deb clean
 
 build:
 	@mkdir -p bin
@@ -79,18 +79,27 @@ syncbench: build
 	go build -o bin/syncbench ./tools/syncbench
 	bin/syncbench $(SYNC_FLAGS) $(SYNC)
 
+# Hit ratio and latency by tier, against LRU: docs/tiering.md.
+tierbench:
+	@mkdir -p $(BENCH_DIR)
+	go run ./tools/tierbench $(BENCH_DIR)/tiers
+
 crashtest: build tools
 	bin/crashtest --work $(BENCH_DIR) $(CRASH_FLAGS)
 
 # The date of all that is generated: that of the last commit.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
-man: build
+# What `make build` has made is installed: root may have no Go.
+bin/quarxfs:
+	$(MAKE) build
+
+man: bin/quarxfs
 	@rm -rf bin/man && mkdir -p bin/man
 	bin/quarxfs man bin/man
 	gzip -9n bin/man/*
 
-completions: build
+completions: bin/quarxfs
 	@mkdir -p bin/completions
 	for shell in bash zsh fish; do bin/quarxfs completion $$shell > bin/completions/$$shell || exit; done
 
@@ -114,7 +123,3 @@ deb:
 
 clean:
 	rm -rf bin
-
-.PHONY: tierbench
-tierbench: ## hit ratio and latency by tier against LRU, in a directory that is made and removed
-	go run ./tools/tierbench $${TIERBENCH_DIR:-tierbench.tmp}

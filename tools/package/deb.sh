@@ -16,7 +16,8 @@ root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
 chmod 755 "$root"
 umask 022
-CGO_ENABLED=0 GOFLAGS="-trimpath -ldflags=-s" make install DESTDIR="$root" PREFIX=/usr
+CGO_ENABLED=0 GOFLAGS="-trimpath -ldflags=-s" make build
+make install DESTDIR="$root" PREFIX=/usr
 
 doc=$root/usr/share/doc/quarxfs
 install -D -m 644 tools/package/example.conf "$doc/examples/example.conf"
