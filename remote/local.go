@@ -38,7 +38,7 @@ type Surroundings struct {
 
 // NewLocal returns the node of an open store. The caller closes the store.
 func NewLocal(st *store.Store, env Surroundings) *Local {
-	return &Local{store: st, env: env, imports: newImports()}
+	return &Local{store: st, env: env, imports: semaphore.NewWeighted(importMemory)}
 }
 
 var (

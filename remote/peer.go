@@ -2,10 +2,7 @@ package remote
 
 import (
 	"context"
-	"errors"
 	"fmt"
-
-	"golang.org/x/sync/semaphore"
 
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/store"
@@ -222,8 +219,3 @@ func (l *Local) SyncState(context.Context) (s SyncState, err error) {
 	s.Notes, err = l.store.SyncNotes()
 	return s, err
 }
-
-func newImports() *semaphore.Weighted { return semaphore.NewWeighted(importMemory) }
-
-// isMissing tells that a peer has lost what it had told that it has.
-func isMissing(err error) bool { return errors.Is(err, store.ErrNotFound) }

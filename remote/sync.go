@@ -79,7 +79,7 @@ func (t Transfer) Run(ctx context.Context) (SyncProgress, error) {
 		if failed > maxRetries {
 			break
 		}
-		if isMissing(err) {
+		if errors.Is(err, store.ErrNotFound) {
 			leases.hasTo = false // a restarted peer may have lost what it had not committed
 		}
 		c.retries.Add(1)

@@ -120,11 +120,18 @@ func (l *Local) shiftPaths(ctx context.Context, r ShiftRequest, o store.MoveOpti
 			return fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	o.Pins = l.pins()
-	if sh.Plan, err = l.store.PlanMove(ctx, to, b.ids, o.Pins); err != nil || r.DryRun {
+	ids, err := l.store.Unpinned(ctx, to, b.ids, l.pins())
+	if err != nil {
 		return err
 	}
-	sh.Moved, err = l.store.Move(ctx, to, b.ids, o)
+	if sh.Plan, err = l.store.PlanMove(to, ids); err != nil {
+		return err
+	}
+	sh.Plan.Pinned = int64(len(b.ids) - len(ids))
+	if r.DryRun {
+		return nil
+	}
+	sh.Moved, err = l.store.Move(ctx, to, ids, o)
 	return err
 }
 

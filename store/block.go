@@ -276,25 +276,35 @@ func (s *Store) Get(ctx context.Context, id ID) ([]byte, error) {
 		return nil, err
 	}
 	s.used(id, e.Loc.Tier == tiering.Cold)
+	var plain []byte
+	err = s.follow(id, e, func(loc tiering.Location) (err error) {
+		plain, err = s.tiers.Get(ctx, id, loc)
+		return err
+	})
+	return plain, err
+}
+
+// follow calls read with where a block is, again when the block has moved since e
+// was looked up, or was swept and stored again. A block that cannot be read is marked
+// as bad: ErrCorrupt.
+func (s *Store) follow(id ID, e Entry, read func(tiering.Location) error) error {
 	for {
-		plain, err := s.tiers.Get(ctx, id, e.Loc)
+		err := read(e.Loc)
 		if err == nil {
-			return plain, nil
+			return nil
 		}
-		// The block may have moved, or have been swept and stored again, since
-		// it was looked up.
 		now, lookErr := s.Lookup(id)
 		switch {
 		case lookErr != nil:
-			return nil, lookErr
+			return lookErr
 		case now.Loc != e.Loc:
 			e = now
 			continue
 		case errors.Is(err, tiering.ErrCorrupt), errors.Is(err, tiering.ErrNotFound):
 			s.markBad(id, err)
-			return nil, fmt.Errorf("block %s: %w: %w", id, ErrCorrupt, err)
+			return fmt.Errorf("block %s: %w: %w", id, ErrCorrupt, err)
 		}
-		return nil, fmt.Errorf("block %s: %w", id.Short(), err)
+		return fmt.Errorf("block %s: %w", id.Short(), err)
 	}
 }
 

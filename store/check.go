@@ -329,12 +329,7 @@ func (c *checker) count(ctx context.Context, ref func(ID)) error {
 	if err != nil {
 		return err
 	}
-	err = c.scan(ctx, keyLeased, func(key, _ []byte) error {
-		if id, ok := heldBlock(key); ok {
-			ref(id)
-		}
-		return nil
-	})
+	err = c.scan(ctx, keyLeased, countHeld(ref))
 	if err != nil {
 		return err
 	}

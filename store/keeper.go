@@ -133,6 +133,7 @@ type keeper struct {
 	p       TierPolicy
 	usage   tiering.Usage // as last looked at
 	counted time.Time     // when its census was taken
+	pinned  *blockFilter  // as of the census
 	urgent  bool
 }
 
@@ -308,6 +309,10 @@ func (k *keeper) measure() error {
 func (k *keeper) count(ctx context.Context, p TierPolicy) error {
 	k.usage.Census = tiering.Census{}
 	k.counted = k.usage.Now
+	var err error
+	if k.pinned, err = k.s.pinnedBlocks(ctx, k.o.Pins); err != nil {
+		return err
+	}
 	return k.eachMovable(ctx, p, func(list []movable) error {
 		for _, b := range list {
 			if b.pinned {
@@ -330,12 +335,8 @@ type movable struct {
 
 // eachMovable calls fn for the data blocks of each hot segment, in the order in
 // which they lie there: blocks of one file are mostly together. It needs memory for
-// one segment, and gives way to requests in between.
+// one segment, and gives way to requests in between. The census comes before.
 func (k *keeper) eachMovable(ctx context.Context, p TierPolicy, fn func([]movable) error) error {
-	pinned, err := k.pinned(ctx)
-	if err != nil {
-		return err
-	}
 	written, err := k.s.tiers.Written()
 	if err != nil {
 		return err
@@ -348,7 +349,7 @@ func (k *keeper) eachMovable(ctx context.Context, p TierPolicy, fn func([]movabl
 			continue
 		}
 		stored := uint32(max(0, written[seg.Number].Unix()))
-		if err := k.eachInSegment(p, seg.Number, stored, pinned, fn); err != nil {
+		if err := k.eachInSegment(p, seg.Number, stored, fn); err != nil {
 			return err
 		}
 		time.Sleep(time.Millisecond)
@@ -356,7 +357,7 @@ func (k *keeper) eachMovable(ctx context.Context, p TierPolicy, fn func([]movabl
 	return nil
 }
 
-func (k *keeper) eachInSegment(p TierPolicy, number uint64, stored uint32, pinned *blockFilter, fn func([]movable) error) error {
+func (k *keeper) eachInSegment(p TierPolicy, number uint64, stored uint32, fn func([]movable) error) error {
 	records, err := k.s.tiers.Records(number)
 	if err != nil && !errors.Is(err, tiering.ErrCorrupt) {
 		if errors.Is(err, tiering.ErrNotFound) { // the sweep was here
@@ -381,7 +382,7 @@ func (k *keeper) eachInSegment(p TierPolicy, number uint64, stored uint32, pinne
 		}
 		list = append(list, movable{
 			id: r.ID, bytes: e.Stored(), class: tiering.Coldness(now, max(stored, warm)),
-			young: tiering.Young(p, now, stored, seen, warm), pinned: pinned.has(r.ID),
+			young: tiering.Young(p, now, stored, seen, warm), pinned: k.pinned.has(r.ID),
 		})
 	}
 	return fn(list)
@@ -563,11 +564,7 @@ func (s *Store) saveHeat(h *tiering.Heat) {
 	if h.Empty() {
 		return
 	}
-	err := os.WriteFile(path+".new", h.Encode(), 0o600)
-	if err == nil {
-		err = os.Rename(path+".new", path)
-	}
-	if err != nil {
+	if err := writeDurably(path, h.Encode()); err != nil {
 		s.log.Warn("cannot write how warm blocks are", "err", err)
 	}
 }

@@ -69,6 +69,16 @@ func heldBlock(key []byte) (id ID, ok bool) {
 	return ID(key[head:]), true
 }
 
+// countHeld is for a scan of keyLeased: it calls ref for each block that is kept.
+func countHeld(ref func(ID)) func(key, _ []byte) error {
+	return func(key, _ []byte) error {
+		if id, ok := heldBlock(key); ok {
+			ref(id)
+		}
+		return nil
+	}
+}
+
 func (s *Store) loadLeases() error {
 	s.leases.all = make(map[LeaseID]*Lease)
 	return s.db.ScanPrefix([]byte{keyLease}, func(key, value []byte) error {

@@ -84,6 +84,7 @@ func (m *storeModel) ingest(t *rapid.T) {
 	m.committed = m.now.clone()
 }
 
+// objectName chooses an object; t.Skip has rapid take another action.
 func (m *storeModel) objectName(t *rapid.T) string {
 	if len(m.now.objects) == 0 {
 		t.Skip("no objects")

@@ -25,7 +25,6 @@ type Moved struct {
 type MoveOptions struct {
 	Rate     int64       // most bytes of records read a second; 0: no limit
 	Progress func(Moved) // if set, called now and then
-	Pins     Pins        // blocks that are not moved out of the hot tier; nil: none
 
 	gate func(context.Context) error // if set, each batch waits for it
 }
@@ -46,10 +45,7 @@ type MoveOptions struct {
 // away, and what was not noted stays where it was; ErrFull; those of the disks.
 func (s *Store) Move(ctx context.Context, to uint8, ids []ID, o MoveOptions) (Moved, error) {
 	m := s.newMover(to, o)
-	ids, err := s.unpinned(ctx, to, ids, o.Pins)
-	if err == nil {
-		err = m.move(ctx, ids)
-	}
+	err := m.move(ctx, ids)
 	if err == nil {
 		err = m.settle()
 	}
@@ -225,11 +221,12 @@ type MovePlan struct {
 	There    int64 `json:"there"`    // blocks that are in that tier already
 	Vertices int64 `json:"vertices"` // stay in the hot tier, whatever is asked
 	Missing  int64 `json:"missing"`  // blocks that the store has lost
-	Pinned   int64 `json:"pinned"`   // blocks that stay in the hot tier because of that
+	Pinned   int64 `json:"pinned"`   // blocks that Unpinned left out: for its caller to say
 }
 
-// unpinned returns those of ids that may move into a tier.
-func (s *Store) unpinned(ctx context.Context, to uint8, ids []ID, pins Pins) ([]ID, error) {
+// Unpinned returns those of ids that may move into a tier. It looks at all that is
+// pinned.
+func (s *Store) Unpinned(ctx context.Context, to uint8, ids []ID, pins Pins) ([]ID, error) {
 	if to == tiering.Hot || pins == nil {
 		return ids, nil
 	}
@@ -238,15 +235,10 @@ func (s *Store) unpinned(ctx context.Context, to uint8, ids []ID, pins Pins) ([]
 }
 
 // PlanMove says what Move would do.
-func (s *Store) PlanMove(ctx context.Context, to uint8, ids []ID, pins Pins) (p MovePlan, err error) {
+func (s *Store) PlanMove(to uint8, ids []ID) (p MovePlan, err error) {
 	if err := s.tiers.Reach(to); err != nil {
 		return p, err
 	}
-	all := int64(len(ids))
-	if ids, err = s.unpinned(ctx, to, ids, pins); err != nil {
-		return p, err
-	}
-	p.Pinned = all - int64(len(ids))
 	for _, id := range ids {
 		e, err := s.Lookup(id)
 		switch {

@@ -58,10 +58,6 @@ func (s *Store) pinnedBlocks(ctx context.Context, pins Pins) (*blockFilter, erro
 	})
 }
 
-func (k *keeper) pinned(ctx context.Context) (*blockFilter, error) {
-	return k.s.pinnedBlocks(ctx, k.o.Pins)
-}
-
 // EachBelow calls enter for a block and, if it is a vertex and enter says so,
 // for all that it links to. Blocks that the store has lost have nothing below.
 func (s *Store) EachBelow(ctx context.Context, id ID, enter func(ID) bool) error {

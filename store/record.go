@@ -13,29 +13,21 @@ type Record = tiering.Record
 // Stored returns a block as it is stored, for another store to put. Its checksum
 // was checked, its ID was not: whoever gets it does so. Errors: ErrNotFound,
 // ErrCorrupt, ErrUnavailable.
-func (s *Store) Stored(id ID) (Record, error) {
+func (s *Store) Stored(id ID) (r Record, err error) {
 	e, err := s.Lookup(id)
-	for err == nil {
-		var r Record
-		r, err = s.tiers.Stored(e.Loc)
-		if err == nil && r.ID == id {
-			return r, nil
-		}
-		now, lookErr := s.Lookup(id)
-		if lookErr != nil {
-			return Record{}, lookErr
-		}
-		if now.Loc != e.Loc {
-			e, err = now, nil // it has moved since it was looked up
-			continue
-		}
-		if err == nil || errors.Is(err, tiering.ErrCorrupt) || errors.Is(err, tiering.ErrNotFound) {
-			err = errors.Join(ErrCorrupt, err)
-			s.markBad(id, err)
-		}
-		err = fmt.Errorf("block %s: %w", id.Short(), err)
+	if err != nil {
+		return r, err
 	}
-	return Record{}, err
+	err = s.follow(id, e, func(loc tiering.Location) (err error) {
+		if r, err = s.tiers.Stored(loc); err == nil && r.ID != id {
+			err = fmt.Errorf("the record there is block %s: %w", ID(r.ID).Short(), tiering.ErrCorrupt)
+		}
+		return err
+	})
+	if err != nil {
+		return Record{}, err
+	}
+	return r, nil
 }
 
 // Unpack returns a record's plain bytes, if they are those that its ID names.

@@ -248,12 +248,7 @@ func (r *repairer) count(ctx context.Context) error {
 			return err
 		}
 	}
-	err := r.scan(ctx, keyLeased, func(key, _ []byte) error {
-		if id, ok := heldBlock(key); ok {
-			ref(id)
-		}
-		return nil
-	})
+	err := r.scan(ctx, keyLeased, countHeld(ref))
 	if err != nil {
 		return err
 	}

@@ -35,11 +35,7 @@ themselves as quarxfs snapshot policy says.`,
 			if f.Seconds = int64(every / time.Second); off {
 				f = store.Follow{}
 			}
-			return onStore(cmd, args[:1], func(n remote.Node) error {
-				set, err := n.Settings(cmd.Context())
-				if err != nil {
-					return err
-				}
+			return onSettings(cmd, args[:1], func(n remote.Node, set store.Settings) error {
 				r, err := set.Remote(args[1])
 				if err != nil {
 					return err

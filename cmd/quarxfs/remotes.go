@@ -59,11 +59,7 @@ from $QUARXFS_TOKEN; the file must be readable by its owner only.`,
 			if err := r.Validate(); err != nil {
 				return err
 			}
-			return onStore(cmd, args[:1], func(n remote.Node) error {
-				set, err := n.Settings(cmd.Context())
-				if err != nil {
-					return err
-				}
+			return onSettings(cmd, args[:1], func(n remote.Node, set store.Settings) error {
 				if old, err := set.Remote(r.Name); err == nil {
 					r.Follow = old.Follow
 				}
@@ -86,11 +82,7 @@ func newRemoteList() *cobra.Command {
 		Short: "List the remote stores",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onStore(cmd, args, func(n remote.Node) error {
-				set, err := n.Settings(cmd.Context())
-				if err != nil {
-					return err
-				}
+			return onSettings(cmd, args, func(_ remote.Node, set store.Settings) error {
 				if asJSON {
 					return printLines(cmd.OutOrStdout(), true, nil, func(fn func(store.Remote) error) error { return each(set.Remotes, fn) })
 				}
@@ -151,6 +143,17 @@ func tokenOf(r store.Remote) (string, error) {
 	}
 	b, err := io.ReadAll(io.LimitReader(f, 4096))
 	return strings.TrimSpace(string(b)), err
+}
+
+// onSettings runs fn on a store and what is set in it.
+func onSettings(cmd *cobra.Command, args []string, fn func(remote.Node, store.Settings) error) error {
+	return onStore(cmd, args, func(n remote.Node) error {
+		set, err := n.Settings(cmd.Context())
+		if err != nil {
+			return err
+		}
+		return fn(n, set)
+	})
 }
 
 // onRemote runs fn on a store and a remote of it.

@@ -95,7 +95,7 @@ mounted store follows at once.`,
   quarxfs snapshot policy /srv/store --off`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onStore(cmd, args, func(n remote.Node) error { return o.run(cmd, n) })
+			return onSettings(cmd, args, func(n remote.Node, set store.Settings) error { return o.run(cmd, n, set.Snapshots) })
 		},
 	}
 	f := cmd.Flags()
@@ -107,12 +107,7 @@ mounted store follows at once.`,
 	return cmd
 }
 
-func (o *policyOptions) run(cmd *cobra.Command, n remote.Node) error {
-	set, err := n.Settings(cmd.Context())
-	if err != nil {
-		return err
-	}
-	now := set.Snapshots
+func (o *policyOptions) run(cmd *cobra.Command, n remote.Node, now store.SnapshotSchedule) error {
 	switch every := cmd.Flags().Changed("every"); {
 	case o.off && !o.keep.Empty():
 		return fmt.Errorf("%w: --off goes without --keep flags", errUsage)

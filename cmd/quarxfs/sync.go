@@ -138,11 +138,7 @@ func newSyncStatus() *cobra.Command {
 		Short: "Show how the last syncs went and which are under way",
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onStore(cmd, args, func(n remote.Node) error {
-				set, err := n.Settings(cmd.Context())
-				if err != nil {
-					return err
-				}
+			return onSettings(cmd, args, func(n remote.Node, set store.Settings) error {
 				state, err := n.SyncState(cmd.Context())
 				if err != nil {
 					return err

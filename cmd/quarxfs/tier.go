@@ -13,6 +13,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/tiering/s3"
 )
 
 func newTier() *cobra.Command {
@@ -85,7 +86,7 @@ is mounted), or from a file in the format of ~/.aws/credentials that only its ow
 // coldPlace returns where a cold tier is to be, with absolute paths, since the
 // daemon has a working directory of its own.
 func coldPlace(cmd *cobra.Command, arg string, place store.S3Place) (dir string, bucket *store.S3Place, err error) {
-	if !strings.HasPrefix(arg, "s3://") {
+	if !s3.IsURL(arg) {
 		for _, name := range []string{"endpoint", "region", "credentials", "ca", "insecure"} {
 			if cmd.Flags().Changed(name) {
 				return "", nil, fmt.Errorf("%w: --%s is for s3://bucket/prefix, and %s is a directory", errUsage, name, arg)

@@ -146,6 +146,8 @@ func isDirectory(f *file) bool { return f.isDir() }
 
 func isRegular(f *file) bool { return f.isReg() }
 
+// pick chooses an inode. An action that makes no sense calls t.Skip before it has
+// changed anything: rapid then takes another one in its place.
 func (m *machine) pick(t *rapid.T, label string, keep func(*file) bool) meta.Ino {
 	list := m.model.inodes(keep)
 	if len(list) == 0 {

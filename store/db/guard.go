@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -135,7 +134,7 @@ func keepFiles(dir string) error {
 	if err := linkAll(logs, tmp); err != nil {
 		return err
 	}
-	if err := copyFile(filepath.Join(dir, badger.ManifestFilename), filepath.Join(tmp, badger.ManifestFilename)); err != nil {
+	if err := copyManifest(dir, tmp); err != nil {
 		return err
 	}
 	names, _ := tables(dir)
@@ -151,6 +150,16 @@ func keepFiles(dir string) error {
 	return syncDir(dir)
 }
 
+// copyManifest takes the list of tables from one directory to another, and makes all
+// names in that durable.
+func copyManifest(from, to string) error {
+	list, err := os.ReadFile(filepath.Join(from, badger.ManifestFilename))
+	if err != nil {
+		return err
+	}
+	return replaceFile(filepath.Join(to, badger.ManifestFilename), list)
+}
+
 func linkAll(names []string, dir string) error {
 	for _, name := range names {
 		if err := os.Link(name, filepath.Join(dir, filepath.Base(name))); err != nil {
@@ -158,24 +167,6 @@ func linkAll(names []string, dir string) error {
 		}
 	}
 	return nil
-}
-
-// copyFile writes a synced copy of a small file; its name is not synced.
-func copyFile(from, to string) (err error) {
-	in, err := os.Open(from)
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	if err == nil {
-		err = out.Sync()
-	}
-	return errors.Join(err, out.Close())
 }
 
 // dropKeep ends what keep stands for, durably, and removes it. That the links
@@ -228,14 +219,7 @@ func (d *DB) restore() error {
 			}
 		}
 	}
-	list := filepath.Join(dir, badger.ManifestFilename)
-	if err := copyFile(filepath.Join(keep, badger.ManifestFilename), list+".tmp"); err != nil {
-		return err
-	}
-	if err := os.Rename(list+".tmp", list); err != nil {
-		return err
-	}
-	if err := syncDir(dir); err != nil {
+	if err := copyManifest(keep, dir); err != nil {
 		return err
 	}
 	return dropKeep(dir)
