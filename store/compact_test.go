@@ -177,8 +177,11 @@ func TestCompactSurvivesCrashesAndFaults(t *testing.T) {
 	left := raggedStore(t, base.Store, 40, 60_000)
 	fault := errors.New("injected")
 	rng := rand.New(rand.NewPCG(1, 2))
-	total := -1
-	for n := 0; total < 0 || n < total; n += 1 + n/2 {
+	total, step := -1, 2
+	if testing.Short() {
+		step = 1
+	}
+	for n := 0; total < 0 || n < total; n += 1 + n/step {
 		f := base.crash(t, rng, filepath.Join(fastDir(t), "copy"))
 		requireObjects(t, f.Store, left)
 		start := f.disk.Ops()

@@ -124,7 +124,11 @@ func TestLongRuns(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6))
 	var rs runs
 	want := byteRuns{make([]byte, n), make([]bool, n)}
-	for k := range 60 {
+	changes := 60
+	if testing.Short() {
+		changes = 20
+	}
+	for k := range changes {
 		lo := rnd.IntN(n)
 		hi := min(n, lo+1+rnd.IntN(1<<(1+rnd.IntN(22))))
 		if k%5 == 4 {

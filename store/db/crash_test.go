@@ -251,6 +251,9 @@ func (p *powerCut) set(acked, begun int) {
 // whole; also when the recovery is cut in turn.
 func TestPowerCut(t *testing.T) {
 	p := &powerCut{t: t, rng: rand.New(rand.NewPCG(1, 2)), dir: fastDir(t), m: newMemDir(), every: 9}
+	if testing.Short() {
+		p.every = 12
+	}
 	opt := testOptions(p.dir)
 	opt.logs = p.m
 	opt.step = p.step
@@ -325,7 +328,11 @@ func (p *powerCut) recover(i int, c cut, twice bool) {
 // error, the next one succeeds, and nothing acknowledged is lost in a cut.
 func TestDiskErrors(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
-	for nth := 0; ; nth++ {
+	step := 1
+	if testing.Short() {
+		step = 4
+	}
+	for nth := 0; ; nth += step {
 		m := newMemDir()
 		opt := testOptions(fastDir(t))
 		opt.logs = m
