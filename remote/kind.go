@@ -35,6 +35,7 @@ var kinds = []struct {
 	{"no_tier", store.ErrNoTier, http.StatusNotFound},
 	{"has_tier", store.ErrHasTier, http.StatusConflict},
 	{"not_empty", store.ErrNotEmpty, http.StatusConflict},
+	{"unauthorized", store.ErrToken, http.StatusUnauthorized},
 	{"unavailable", store.ErrUnavailable, http.StatusServiceUnavailable},
 	{"canceled", context.Canceled, 499},
 }

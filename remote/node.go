@@ -46,6 +46,7 @@ type Node interface {
 	Settings
 	Peer
 	Remotes
+	Tokens
 }
 
 // A Graph is a node's hash-graph.

@@ -48,6 +48,7 @@ func ControlHandler(n Node, log *slog.Logger) http.Handler {
 	settingsRoutes(mux, &server{n, log})
 	snapshotControl(mux, n, log)
 	remoteRoutes(mux, &server{n, log})
+	tokenRoutes(mux, &server{n, log})
 	profileRoutes(mux)
 	return mux
 }

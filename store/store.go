@@ -5,6 +5,7 @@
 // Lock order (an inner lock is taken while holding the outer ones):
 //
 //	Store.settings       what is set; held over the writing of settings.json
+//	Store.tokens         who may come in over the network; held over the writing of tokens.json
 //	Store.tierConf       which tiers there are; held over the writing of tiers.json
 //	Store.upkeep         of one tier: from copying records into it to noting that; held over I/O, so that no copy's segment is removed
 //	Store.commitMu       one commit or sweep step at a time; held across fsync by design
@@ -127,6 +128,11 @@ type Store struct {
 		changed chan struct{} // closed at the next change
 	}
 
+	tokens struct {
+		sync.Mutex
+		all []Token // is never changed, only replaced
+		err error   // why the file cannot be used
+	}
 	leases struct {
 		sync.Mutex
 		all map[LeaseID]*Lease
@@ -238,6 +244,7 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	s.loadSettings()
+	s.loadTokens()
 	s.tiers, err = tiering.Open(tiering.Options{
 		HotDir:      filepath.Join(s.dir, hotDir),
 		Cold:        s.coldOptions(s.tierConf.file.Cold),

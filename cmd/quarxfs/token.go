@@ -1,0 +1,132 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jedib0t/go-pretty/v6/table"
+	"github.com/jedib0t/go-pretty/v6/text"
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+func newToken() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "token",
+		Short: "Say who may come in over the network",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	for _, c := range []*cobra.Command{newTokenCreate(), newTokenList(), newTokenRevoke()} {
+		c.Args = usageArgs(c.Args)
+		cmd.AddCommand(c)
+	}
+	return cmd
+}
+
+func newTokenCreate() *cobra.Command {
+	var scopes []string
+	var lasts time.Duration
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "create STORE NAME",
+		Short: "Make a token and print it, once",
+		Long: `Makes a token that lets other machines use the store when it listens (see quarxfs serve), and
+prints it. The store keeps only its hash: what is lost cannot be shown again.
+
+Scopes: read (all that is inside), write (put and remove objects), sync (push and pull
+snapshots; read with it), admin (all of these and whatever needs more).`,
+		Example: `  quarxfs token create /srv/store laptop --scope sync > laptop.token
+  quarxfs token create /mnt ci --scope read,write --expires 720h`,
+		Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			n := remote.NewToken{Name: args[1]}
+			for _, s := range scopes {
+				n.Scopes = append(n.Scopes, store.Scope(s))
+			}
+			if lasts < 0 {
+				return fmt.Errorf("%w: --expires %v: give the time from now on", errUsage, lasts)
+			}
+			if lasts > 0 {
+				n.Expires = time.Now().Add(lasts)
+			}
+			return onStore(cmd, args[:1], func(node remote.Node) error {
+				made, err := node.CreateToken(cmd.Context(), n)
+				switch {
+				case err != nil:
+				case asJSON:
+					err = json.NewEncoder(cmd.OutOrStdout()).Encode(made)
+				default:
+					_, err = fmt.Fprintln(cmd.OutOrStdout(), made.Token)
+				}
+				return err
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringSliceVar(&scopes, "scope", []string{string(store.ScopeRead)}, "what it lets do: any of `read,write,sync,admin`")
+	f.DurationVar(&lasts, "expires", 0, "`time` from now on after which it counts no more, such as 720h; 0: never")
+	f.BoolVar(&asJSON, "json", false, "print a JSON object")
+	return cmd
+}
+
+func newTokenList() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "list [STORE]",
+		Short: "List the tokens: names and scopes",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args, func(n remote.Node) error {
+				list := func(fn func(store.Token) error) error { return n.ListTokens(cmd.Context(), fn) }
+				if asJSON {
+					return printLines(cmd.OutOrStdout(), true, nil, list)
+				}
+				t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignLeft, text.AlignLeft, text.AlignLeft)
+				t.AppendHeader(table.Row{"Token", "Scopes", "Made", "Last used", "Expires"})
+				err := list(func(k store.Token) error {
+					var scopes []string
+					for _, s := range k.Scopes {
+						scopes = append(scopes, string(s))
+					}
+					t.AppendRow(table.Row{printable(k.Name), strings.Join(scopes, ","), minute(k.Created), minute(k.LastUsed), minute(k.Expires)})
+					return nil
+				})
+				if err != nil {
+					return err
+				}
+				if t.Length() == 0 {
+					_, err := fmt.Fprintln(cmd.OutOrStdout(), "There are no tokens.")
+					return err
+				}
+				finish(cmd.OutOrStdout(), t)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
+	return cmd
+}
+
+// minute prints a time of the day, or that there is none.
+func minute(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.Local().Format("2006-01-02 15:04")
+}
+
+func newTokenRevoke() *cobra.Command {
+	return &cobra.Command{
+		Use:   "revoke STORE NAME",
+		Short: "Make a token useless, at once",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args[:1], func(n remote.Node) error { return n.RevokeToken(cmd.Context(), args[1]) })
+		},
+	}
+}
