@@ -104,6 +104,7 @@ func (v *Volume) copyLocked(a *node, srcOff int64, b *node, dstOff, length int64
 	if err := v.replaceExtents(b, dstOff, dstOff+length, shared); err != nil {
 		return 0, err
 	}
+	v.thin(b)
 	if end := dstOff + length; end > b.attr.Size {
 		v.logical.Add(end - b.attr.Size)
 		b.attr.Size = end

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"context"
 	"slices"
 	"sort"
 
@@ -10,6 +11,10 @@ import (
 // maxPages bounds the pages of one file that stay in memory: at 64 KiB a block
 // they describe 16 GiB and take some 13 MiB.
 const maxPages = 4096
+
+// maxExtents bounds the extents of a page: a row of them takes some 40 bytes for each, and
+// the database takes rows of 512 KiB.
+const maxExtents = 8192
 
 // A page holds the extents that start within one span of a file.
 type page struct {
@@ -210,6 +215,46 @@ func (v *Volume) cutPage(n *node, p *page, lo, hi int64) (right []meta.Extent) {
 		p.dirty = true
 	}
 	return right
+}
+
+// thin keeps the extents of each page few, so that its row stays small: of a page with
+// too many, the short ones, and the short holes between them, become written bytes again,
+// which are then cut into longer blocks. n.mu is held, no flusher is busy, inside Update or Cut.
+func (v *Volume) thin(n *node) {
+	for _, p := range n.ext.pages {
+		if p.dirty && len(p.exts) > maxExtents {
+			v.thinPage(n, p)
+		}
+	}
+}
+
+func (v *Volume) thinPage(n *node, p *page) {
+	short := int64(v.chunker.Avg() / minShare)
+	before := n.runs.capacity()
+	kept := make([]meta.Extent, 0, maxExtents/2)
+	at := p.exts[0].Off
+	for _, e := range p.exts {
+		if hole := e.Off - at; hole < short {
+			n.runs.under(at, zeroes[:hole])
+		}
+		at = e.End()
+		if int64(e.Len) >= short {
+			kept = append(kept, e)
+			continue
+		}
+		b, err := v.extentBytes(context.Background(), e)
+		if err != nil {
+			v.log.Error("a short block is unreadable and stays as it is", "inode", uint64(n.ino), "offset", e.Off, "err", err)
+			kept = append(kept, e)
+			continue
+		}
+		n.runs.under(e.Off, b)
+		n.attr.Alloc -= int64(e.Len)
+		v.store.Ref(e.ID, -1)
+	}
+	p.exts = kept
+	v.account(n.runs.capacity() - before)
+	v.changed(n)
 }
 
 // savePages writes the rows of the pages that changed.

@@ -231,27 +231,9 @@ func (v *Volume) fold(n *node, mode flushMode) error {
 	if err != nil || len(taken) == 0 {
 		return err
 	}
-	n.busy = true
-	n.flushing = taken
-	f := &folder{v: v, n: n, runs: n.flushing, growing: mode != all}
-	n.mu.Unlock()
-
-	release := v.store.Hold()
-	err = f.cutAll()
-	var ids []meta.BlockID
-	if err == nil {
-		ids, err = f.put()
-	}
-	n.mu.Lock()
-	if err == nil {
-		err = f.install(ids)
-	}
-	release()
-
+	f := &folder{v: v, n: n, runs: taken, growing: mode != all, tail: -1}
+	err = f.fold()
 	n.growing = err == nil && f.tail >= 0
-	n.flushing = nil
-	n.busy = false
-	n.idle.Broadcast()
 	before := n.runs.capacity()
 	for _, r := range taken {
 		if err != nil {
@@ -264,10 +246,13 @@ func (v *Volume) fold(n *node, mode flushMode) error {
 	if err == nil {
 		v.settleStaged(n, taken[0].off, taken[len(taken)-1].end())
 	}
+	if f.patched {
+		v.notePatches(n, taken)
+	}
 	for _, r := range taken {
 		freeRun(r)
 	}
-	f.free()
+	v.thin(n)
 	v.list(n)
 	return err
 }

@@ -11,9 +11,14 @@ import (
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// windowSize is the buffer in which bytes from several runs and old blocks are
-// brought together to be cut; it holds four of the longest default blocks.
-const windowSize = 1 << 20
+const (
+	// windowSize is the buffer in which bytes from several runs and old blocks are
+	// brought together to be cut; it holds four of the longest default blocks.
+	windowSize = 1 << 20
+	// maxWindows is how many of them one folder fills before it stores what it has.
+	// Runs that lie far apart take one each.
+	maxWindows = 8
+)
 
 // A folder turns the runs that a fold took into blocks. Around each run it
 // cuts again from the start of the block before the edit until its cuts fall
@@ -23,8 +28,11 @@ type folder struct {
 	n       *node
 	runs    runs
 	growing bool  // leave the last cut open where data merely ended
-	tail    int64 // with growing: from here on the last run was not cut
+	tail    int64 // with growing: from here on the last run was not cut; -1: nothing is left
+	mending bool  // the runs are patches of before
+	patched bool  // some runs became patches
 
+	done    int64 // the end of the region before, stored or not
 	regions []region
 	blocks  [][]byte
 	windows []*[]byte
@@ -46,9 +54,38 @@ type cut struct {
 	block int
 }
 
-func (f *folder) cutAll() error {
-	f.tail = -1
-	for i := 0; i < len(f.runs); {
+// fold does all of it, a bounded part of the file at a time. n.mu is held, and
+// released while blocks are stored; n is busy meanwhile, and its flushing runs are
+// what readers see.
+func (f *folder) fold() error {
+	f.n.busy, f.n.flushing = true, f.runs
+	f.n.mu.Unlock()
+	release := f.v.store.Hold()
+	var err error
+	for i := 0; i < len(f.runs) && err == nil; {
+		if i, err = f.cutSome(i); err == nil {
+			err = f.store()
+		}
+		f.free()
+	}
+	f.n.mu.Lock()
+	release()
+	f.n.busy, f.n.flushing = false, nil
+	f.n.idle.Broadcast()
+	return err
+}
+
+// cutSome cuts runs from run i on, until the windows are full, and returns the
+// first that is left.
+func (f *folder) cutSome(i int) (int, error) {
+	for i < len(f.runs) && len(f.windows) < maxWindows {
+		if n, err := f.patches(i); err != nil {
+			return i, err
+		} else if n > 0 {
+			f.patch(f.runs[i : i+n])
+			i += n
+			continue
+		}
 		next, err := f.cutRegion(i, true)
 		if errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrNotFound) {
 			// An old block that cannot be read must not hold up new data: cut
@@ -57,11 +94,22 @@ func (f *folder) cutAll() error {
 			next, err = f.cutRegion(i, false)
 		}
 		if err != nil {
-			return fmt.Errorf("store data of inode %d: %w", f.n.ino, err)
+			return i, fmt.Errorf("store data of inode %d: %w", f.n.ino, err)
 		}
 		i = next
 	}
-	return nil
+	return i, nil
+}
+
+// store puts the blocks that were cut and points the file's extents at them.
+func (f *folder) store() error {
+	ids, err := f.v.store.PutAll(f.blocks)
+	if err != nil {
+		return err
+	}
+	f.n.mu.Lock()
+	defer f.n.mu.Unlock()
+	return f.install(ids)
 }
 
 // cutRegion cuts the region around run i and returns the first run after it.
@@ -93,6 +141,7 @@ func (f *folder) cutRegion(i int, blend bool) (next int, err error) {
 	}
 	rg.hi = pos
 	f.regions = append(f.regions, rg)
+	f.done = pos
 	return next, nil
 }
 
@@ -145,7 +194,7 @@ func (f *folder) regionStart(off int64) (int64, error) {
 	if err != nil || !ok2 || prev.End() != off {
 		return off, err
 	}
-	if int(prev.Len) < f.v.chunker.Min() || !ok && int(prev.Len) < f.v.chunker.Max() {
+	if f.mending || int(prev.Len) < f.v.chunker.Min() || !ok && int(prev.Len) < f.v.chunker.Max() {
 		return f.notBefore(prev.Off, off), nil
 	}
 	return off, nil
@@ -153,10 +202,7 @@ func (f *folder) regionStart(off int64) (int64, error) {
 
 // notBefore keeps a region from starting inside the one before it.
 func (f *folder) notBefore(start, off int64) int64 {
-	if k := len(f.regions); k > 0 {
-		return min(off, max(start, f.regions[k-1].hi))
-	}
-	return start
+	return min(off, max(start, f.done))
 }
 
 // boundary reports whether a region may end at pos, which no run covers from
@@ -261,22 +307,13 @@ func (v *Volume) extentBytes(ctx context.Context, e meta.Extent) ([]byte, error)
 	return p[e.Skip : e.Skip+e.Len], nil
 }
 
-func (f *folder) put() ([]meta.BlockID, error) {
-	ids, err := f.v.store.PutAll(f.blocks)
-	out := make([]meta.BlockID, len(ids))
-	for i, id := range ids {
-		out[i] = meta.BlockID(id)
-	}
-	return out, err
-}
-
 // install points the file's extents at the new blocks. n.mu is held.
-func (f *folder) install(ids []meta.BlockID) error {
+func (f *folder) install(ids []store.ID) error {
 	for _, rg := range f.regions {
 		fresh := make([]meta.Extent, 0, len(rg.cuts))
 		for _, c := range rg.cuts {
 			if c.block >= 0 {
-				fresh = append(fresh, meta.Extent{Off: c.off, Len: uint32(c.len), ID: ids[c.block]})
+				fresh = append(fresh, meta.Extent{Off: c.off, Len: uint32(c.len), ID: meta.BlockID(ids[c.block])})
 			}
 		}
 		if err := f.v.replaceExtents(f.n, rg.lo, rg.hi, fresh); err != nil {
@@ -286,9 +323,12 @@ func (f *folder) install(ids []meta.BlockID) error {
 	return nil
 }
 
+// free forgets what was stored.
 func (f *folder) free() {
 	for _, b := range f.windows {
 		*b = (*b)[:0]
 		windows.Put(b)
 	}
+	f.windows, f.window, f.winOff = f.windows[:0], nil, 0
+	f.regions, f.blocks = f.regions[:0], f.blocks[:0]
 }

@@ -313,6 +313,7 @@ func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 			if err := v.punch(n, off, min(off+length, max(n.attr.Size, off))); err != nil {
 				return err
 			}
+			v.thin(n)
 		}
 		if mode&unix.FALLOC_FL_KEEP_SIZE == 0 && off+length > n.attr.Size {
 			v.logical.Add(off + length - n.attr.Size)

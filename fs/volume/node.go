@@ -33,8 +33,9 @@ type node struct {
 	busy     bool
 	growing  bool // the last fold left the tail of a stream in runs
 	ext      extents
-	staged   map[uint64]int // slots with a staged row -> bytes in it
-	written  time.Time      // last write, for folding what is quiet
+	staged   map[uint64]int      // slots with a staged row -> bytes in it
+	written  time.Time           // last write, for folding what is quiet
+	patched  map[uint64]struct{} // pages of extents that are to be mended
 
 	tree      *graph.Tree   // of a directory whose names are in a tree, once it was looked into
 	xattrs    []graph.Xattr // of a frozen node
@@ -199,7 +200,7 @@ func (v *Volume) evict() {
 		if n.users.Load() != 0 || !n.mu.TryLock() {
 			continue
 		}
-		if !n.listed && !n.busy && len(n.runs) == 0 && len(n.staged) == 0 && ino != meta.Root {
+		if !n.listed && !n.busy && len(n.runs) == 0 && len(n.staged) == 0 && n.patched == nil && ino != meta.Root {
 			v.dropNames(n)
 			delete(v.cache.nodes, ino)
 			dropped++

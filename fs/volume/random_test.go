@@ -120,6 +120,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"sync":      func(t *rapid.T) { m.commit(t) },
 		"sync2":     func(t *rapid.T) { m.commit(t) },
 		"flush":     m.flush,
+		"mend":      m.mend,
 		"sweep":     m.sweep,
 		"verify":    m.verify,
 		"remount":   m.remount,
@@ -531,6 +532,14 @@ func (m *machine) vanished(dir meta.Ino, name string) {
 			delete(c.expect, name)
 		}
 	}
+}
+
+// mend lets time pass and has small blocks made into longer ones.
+func (m *machine) mend(t *rapid.T) {
+	m.flush(t)
+	m.tick(t)
+	m.clock.advance(foldQuiet)
+	mendAll(t, m.v)
 }
 
 func (m *machine) flush(t *rapid.T) {

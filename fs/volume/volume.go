@@ -70,8 +70,9 @@ type Volume struct {
 	}
 	dirty struct {
 		sync.Mutex
-		nodes  map[meta.Ino]*node
-		staged map[meta.Ino]*node // nodes with staged slots
+		nodes   map[meta.Ino]*node
+		staged  map[meta.Ino]*node // nodes with staged slots
+		patched map[meta.Ino]*node // nodes to be mended
 	}
 	known struct {
 		sync.Mutex
@@ -137,6 +138,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	v.names.dirs = make(map[*node]struct{})
 	v.dirty.nodes = make(map[meta.Ino]*node)
 	v.dirty.staged = make(map[meta.Ino]*node)
+	v.dirty.patched = make(map[meta.Ino]*node)
 	v.known.lookups = newLookups()
 	v.known.orphans = make(map[meta.Ino]struct{})
 	v.room.cond = sync.NewCond(&v.room)
@@ -144,8 +146,9 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 		return nil, fmt.Errorf("open volume: %w", err)
 	}
 	st.Join(v)
-	v.stopped.Add(2)
+	v.stopped.Add(3)
 	go v.flusher()
+	go v.mender()
 	go v.reaper()
 	v.wake(v.reapNow)
 	return v, nil

@@ -135,7 +135,9 @@ func (d *DB) runCompactor() {
 			continue
 		}
 		d.log.Info("database compacted", "took", time.Since(tried))
-		tried = time.Time{}
+		if !d.crowded() {
+			tried = time.Time{}
+		}
 	}
 }
 

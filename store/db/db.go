@@ -314,7 +314,8 @@ func (o Options) badger() badger.Options {
 		WithLogger(badgerLog{o.Logger}).
 		WithMemTableSize(o.MemTable).
 		WithNumMemtables(2).
-		WithNumCompactors(0). // see compactor
+		WithNumCompactors(0).                      // see compactor
+		WithNumLevelZeroTables(crowdedTables - 1). // with as many it would find nothing to do
 		WithNumLevelZeroTablesStall(1 << 16).
 		WithNumVersionsToKeep(1).
 		WithSyncWrites(false).

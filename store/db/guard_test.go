@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/pb"
@@ -212,11 +213,11 @@ func TestCompactsByItself(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const each = 1000
+	const each = 100
 	value := strings.Repeat("v", 4000)
 	commits := 0
-	for !compactedOnce(d) {
-		if commits++; commits > 100 {
+	for !compactedOnce(d) && !d.crowded() {
+		if commits++; commits > 1000 {
 			t.Fatalf("not compacted after %d MB: %v", commits*each*len(value)/1e6, d.kv.Levels())
 		}
 		for n := range each {
@@ -225,6 +226,11 @@ func TestCompactsByItself(t *testing.T) {
 		d.Freeze()
 		if err := d.Write(nil); err != nil {
 			t.Fatal(err)
+		}
+	}
+	for deadline := time.Now().Add(20 * time.Second); !compactedOnce(d); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not compacted when level 0 was crowded: %v", d.kv.Levels())
 		}
 	}
 	if err := d.Close(); err != nil {
