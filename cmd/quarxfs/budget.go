@@ -31,7 +31,7 @@ func newBudget(asked, cgroup int64) budget {
 		total = min(total, cgroup/4*3)
 	}
 	total = max(total, minBudget)
-	return budget{total: total, cache: total / 4, dirty: total / 8, memTable: min(max(total/8, minMemTable), maxMemTable)}
+	return budget{total: total, cache: total / 4, dirty: total / 8, memTable: min(max(total/16, minMemTable), maxMemTable)}
 }
 
 // apply tells the Go runtime. The collector runs earlier than by default, so
