@@ -145,6 +145,55 @@ func report(b *testing.B, l Latency) {
 	b.ReportMetric(l.P99*1000, "p99-us")
 }
 
+// BenchmarkCommitWhileCompacting commits rows of 100 bytes one by one while two million others
+// are compacted; one time each: -benchtime 1x.
+func BenchmarkCommitWhileCompacting(b *testing.B) {
+	d := benchStored(b)
+	for n := uint64(0); n < 2_000_000; n += 100_000 {
+		for k := range uint64(100_000) {
+			d.Set(benchKey(2*benchRows+n+k), make([]byte, 100))
+		}
+		d.Freeze()
+		if err := d.Write(nil); err != nil {
+			b.Fatal(err)
+		}
+	}
+	var took Timer
+	var compacting time.Duration
+	n := uint64(0)
+	for b.Loop() {
+		done := make(chan error, 1)
+		begun := time.Now()
+		go func() {
+			_, err := d.Compact()
+			done <- err
+		}()
+		for going := true; going; {
+			select {
+			case err := <-done:
+				if err != nil {
+					b.Fatal(err)
+				}
+				going = false
+			default:
+			}
+			at := time.Now()
+			d.Set(benchKey(n), make([]byte, 100))
+			n++
+			d.Freeze()
+			if err := d.Write(nil); err != nil {
+				b.Fatal(err)
+			}
+			took.Add(time.Since(at))
+		}
+		compacting += time.Since(begun)
+	}
+	l := took.Latency()
+	report(b, l)
+	b.ReportMetric(l.Max, "max-ms")
+	b.ReportMetric(compacting.Seconds()/float64(b.N), "compaction-s")
+}
+
 // BenchmarkGetWhileCommitting reads stored rows while 2,000 others are committed
 // at a time, without a pause.
 func BenchmarkGetWhileCommitting(b *testing.B) {

@@ -25,6 +25,10 @@ func (d *DB) Compact() (int64, error) { return d.compact(d.flushMemTable) }
 
 // compact has Badger make new tables, after flush, of those that there are.
 func (d *DB) compact(flush func() error) (int64, error) {
+	// Damage would pass for the end of a table.
+	if err := d.Verify(); err != nil {
+		return 0, fmt.Errorf("compact database: %w", err)
+	}
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	if err := d.use(); err != nil {
@@ -49,11 +53,8 @@ func (d *DB) compact(flush func() error) (int64, error) {
 	return max(0, before-after), err
 }
 
-// guarded compacts with a guard. Damage would pass for the end of a table.
+// guarded compacts with a guard.
 func (d *DB) guarded(flush func() error) error {
-	if err := d.verify(); err != nil {
-		return err
-	}
 	g, err := d.begin()
 	if err != nil {
 		return err
@@ -78,13 +79,13 @@ func (d *DB) guarded(flush func() error) error {
 // then what it lost.
 const (
 	crowdedTables = 5  // of level 0, if they are worth it
-	tooManyTables = 20 // of level 0
+	tooManyTables = 64 // of level 0
 	// compactAgain is how long after an attempt the next one may be made.
 	compactAgain = time.Minute
 )
 
 // crowded tells whether look-ups pass through too many tables. All of the
-// database is written anew, so it shall have grown by a quarter, or be read slowly.
+// database is written anew, so it shall have grown by a half, or be read slowly.
 func (d *DB) crowded() bool {
 	var n int
 	var top, below int64
@@ -95,7 +96,7 @@ func (d *DB) crowded() bool {
 			below += l.Size
 		}
 	}
-	return n >= tooManyTables || n >= crowdedTables && 4*top >= below
+	return n >= tooManyTables || n >= crowdedTables && 2*top >= below
 }
 
 // A compactor compacts in the background. The applier wakes it.

@@ -314,6 +314,7 @@ func (o Options) badger() badger.Options {
 		WithLogger(badgerLog{o.Logger}).
 		WithMemTableSize(o.MemTable).
 		WithNumMemtables(2).
+		WithBaseLevelSize(1 << 50).                // two levels: a compaction writes each row once
 		WithNumCompactors(0).                      // see compactor
 		WithNumLevelZeroTables(crowdedTables - 1). // with as many it would find nothing to do
 		WithNumLevelZeroTablesStall(1 << 16).

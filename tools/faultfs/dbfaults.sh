@@ -11,13 +11,15 @@ mkdir "$M"
 running() { grep -q "^State:[[:space:]]*[^ZX]" /proc/"$1"/task/*/status 2>/dev/null; }
 fail() { echo "number $n: $*"; bad=$((bad + 1)); tail -n 5 "$W/log" "$S/quarxfs.log"; cat "$W/faults"; }
 
-work() { # everything here may fail; what succeeds is noted
+work() { # files are written beside gc; everything here may fail; what succeeds is noted
+	local gc=
 	for i in $(seq 12); do
 		head -c $((i * 3000)) /dev/urandom >"$M/f$i" 2>/dev/null || continue
 		sum=$(md5sum <"$M/f$i") && sync "$M/f$i" 2>/dev/null && echo "${sum%-}$M/f$i" >>"$W/sums"
-		if [ "$i" = 4 ]; then timeout 30 "$Q" gc "$M" >/dev/null 2>&1; fi
+		if [ "$i" = 4 ]; then timeout 30 "$Q" gc "$M" >/dev/null 2>&1 & gc=$!; fi
 		if [ "$i" = 8 ]; then rm -f "$M/f2" && sync "$M" 2>/dev/null && echo "$M/f2" >>"$W/gone"; fi
 	done
+	wait "$gc"
 	ls -l "$M" >/dev/null 2>&1
 }
 
