@@ -157,34 +157,36 @@ func (c *Client) SyncState(ctx context.Context) (s SyncState, err error) {
 }
 
 // syncRoutes are for peers.
-func syncRoutes(mux *http.ServeMux, s *server) {
-	mux.HandleFunc("POST /v1/sync/leases", func(w http.ResponseWriter, r *http.Request) {
-		answerBody(s, w, r, func(ctx context.Context, n newLease) (leaseAnswer, error) {
-			id, err := s.node.NewLease(ctx, n.For)
-			return leaseAnswer{id}, err
-		})
-	})
-	mux.HandleFunc("DELETE /v1/sync/leases/{lease}", s.onLease(func(w http.ResponseWriter, r *http.Request, lease store.LeaseID) {
-		s.answer(w, r, struct{}{}, s.node.EndLease(r.Context(), lease))
-	}))
-	mux.HandleFunc("POST /v1/sync/leases/{lease}/keep", s.onLease(s.keep))
-	mux.HandleFunc("POST /v1/sync/leases/{lease}/records", s.onLease(s.importRecords))
-	mux.HandleFunc("POST /v1/sync/records", s.exportRecords)
-	mux.HandleFunc("PUT /v1/sync/snapshots/{name}", func(w http.ResponseWriter, r *http.Request) {
-		answerBody(s, w, r, func(ctx context.Context, a adoptRequest) (struct{}, error) {
-			return struct{}{}, s.node.Adopt(ctx, r.PathValue("name"), a.ID)
-		})
-	})
-	mux.HandleFunc("DELETE /v1/sync/snapshots/{name}", func(w http.ResponseWriter, r *http.Request) {
-		var id store.ID
-		err := id.UnmarshalText([]byte(r.URL.Query().Get("id")))
-		if err != nil {
-			err = fmt.Errorf("%w: id: %v", ErrRequest, err)
-		} else {
-			err = s.node.Disown(r.Context(), r.PathValue("name"), id)
-		}
-		s.answer(w, r, struct{}{}, err)
-	})
+func (s *server) syncRoutes() []route {
+	return []route{
+		{"POST /v1/sync/leases", store.ScopeSync, "Keep what is sent from being swept", func(w http.ResponseWriter, r *http.Request) {
+			answerBody(s, w, r, func(ctx context.Context, n newLease) (leaseAnswer, error) {
+				id, err := s.node.NewLease(ctx, n.For)
+				return leaseAnswer{id}, err
+			})
+		}},
+		{"DELETE /v1/sync/leases/{lease}", store.ScopeSync, "End a lease", s.onLease(func(w http.ResponseWriter, r *http.Request, lease store.LeaseID) {
+			s.answer(w, r, struct{}{}, s.node.EndLease(r.Context(), lease))
+		})},
+		{"POST /v1/sync/leases/{lease}/keep", store.ScopeSync, "Say which blocks are missing, and keep the others", s.onLease(s.keep)},
+		{"POST /v1/sync/leases/{lease}/records", store.ScopeSync, "Send records of blocks", s.onLease(s.importRecords)},
+		{"POST /v1/sync/records", store.ScopeSync, "Fetch records of blocks", s.exportRecords},
+		{"PUT /v1/sync/snapshots/{name}", store.ScopeSync, "Name a snapshot that was sent", func(w http.ResponseWriter, r *http.Request) {
+			answerBody(s, w, r, func(ctx context.Context, a adoptRequest) (struct{}, error) {
+				return struct{}{}, s.node.Adopt(ctx, r.PathValue("name"), a.ID)
+			})
+		}},
+		{"DELETE /v1/sync/snapshots/{name}", store.ScopeSync, "Remove a snapshot that was sent", func(w http.ResponseWriter, r *http.Request) {
+			var id store.ID
+			err := id.UnmarshalText([]byte(r.URL.Query().Get("id")))
+			if err != nil {
+				err = fmt.Errorf("%w: id: %v", ErrRequest, err)
+			} else {
+				err = s.node.Disown(r.Context(), r.PathValue("name"), id)
+			}
+			s.answer(w, r, struct{}{}, err)
+		}},
+	}
 }
 
 // remoteRoutes are for the store's owner only.

@@ -11,30 +11,14 @@ type server struct {
 	log  *slog.Logger
 }
 
-// Handler serves a node's API under /v1.
+// Handler serves a node's API under /v1. It asks nobody who they are: ScopeOf says
+// what each request needs.
 func Handler(n Node, log *slog.Logger) http.Handler {
 	s := &server{n, log}
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/stats", s.stats)
-	mux.HandleFunc("POST /v1/commit", s.commit)
-	mux.HandleFunc("GET /v1/blocks", s.blocks)
-	mux.HandleFunc("GET /v1/graph/why", s.why)
-	mux.HandleFunc("GET /v1/graph/show", s.show)
-	mux.HandleFunc("GET /v1/graph/matrix", s.matrix)
-	mux.HandleFunc("GET /v1/usage", s.usage)
-	mux.HandleFunc("GET /v1/diff", s.diff)
-	mux.HandleFunc("GET /v1/history", s.history)
-	mux.HandleFunc("GET /v1/files", s.files)
-	mux.HandleFunc("GET /v1/graph/export", s.export)
-	mux.HandleFunc("GET /v1/graph/similar", s.similar)
-	mux.HandleFunc("GET /v1/graph/path", s.connect)
-	mux.HandleFunc("GET /v1/objects", s.objects)
-	mux.HandleFunc("POST /v1/objects", s.put)
-	mux.HandleFunc("PUT /v1/objects/{ref...}", s.put)
-	mux.HandleFunc("GET /v1/objects/{ref...}", s.get)
-	mux.HandleFunc("DELETE /v1/objects/{ref...}", s.remove)
-	snapshotRoutes(mux, s)
-	syncRoutes(mux, s)
+	for _, r := range s.routes() {
+		mux.HandleFunc(r.pattern, r.serve)
+	}
 	return mux
 }
 

@@ -327,14 +327,16 @@ func (c *Client) Prune(ctx context.Context, r PruneRequest) (verdicts []graph.Ve
 }
 
 // snapshotRoutes are for whoever may look at a store.
-func snapshotRoutes(mux *http.ServeMux, s *server) {
-	mux.HandleFunc("GET /v1/snapshots", func(w http.ResponseWriter, r *http.Request) {
-		sendStream(s, w, r, func(fn func(Snapshot) error) error { return s.node.ListSnapshots(r.Context(), fn) })
-	})
-	mux.HandleFunc("GET /v1/snapshots/{name}", func(w http.ResponseWriter, r *http.Request) {
-		one, err := s.node.GetSnapshot(r.Context(), r.PathValue("name"))
-		s.answer(w, r, one, err)
-	})
+func (s *server) snapshotRoutes() []route {
+	return []route{
+		{"GET /v1/snapshots", store.ScopeRead, "List snapshots", func(w http.ResponseWriter, r *http.Request) {
+			sendStream(s, w, r, func(fn func(Snapshot) error) error { return s.node.ListSnapshots(r.Context(), fn) })
+		}},
+		{"GET /v1/snapshots/{name}", store.ScopeRead, "Show a snapshot", func(w http.ResponseWriter, r *http.Request) {
+			one, err := s.node.GetSnapshot(r.Context(), r.PathValue("name"))
+			s.answer(w, r, one, err)
+		}},
+	}
 }
 
 // snapshotControl are for the store's owner only.
