@@ -3,10 +3,12 @@ package remote
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"time"
 )
 
 // Client is the node of a store that another process holds.
@@ -37,21 +39,52 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 	return c.send(req)
 }
 
-// send returns a good answer; a bad one becomes an error.
+// send returns a good answer; a bad one becomes an error. A server that is busy is
+// asked again.
 func (c *Client) send(req *http.Request) (*http.Response, error) {
-	resp, err := c.http.Do(req)
-	if err != nil {
-		return nil, err
+	for try := 0; ; try++ {
+		resp, err := c.http.Do(req)
+		if err != nil {
+			return nil, err
+		}
+		if resp.StatusCode < 300 {
+			return resp, nil
+		}
+		err = errorOf(req, resp)
+		if again := try < busyTries && (errors.Is(err, ErrBusy) || errors.Is(err, ErrRate)); !again || !rewind(req) {
+			return nil, err
+		}
+		if serr := sleep(req.Context(), busyWait<<try); serr != nil {
+			return nil, serr
+		}
 	}
-	if resp.StatusCode < 300 {
-		return resp, nil
+}
+
+const (
+	busyTries = 4
+	busyWait  = time.Second // before the first of them; twice as much each time
+)
+
+// rewind makes a request ready to be sent again, if it can be.
+func rewind(req *http.Request) bool {
+	if req.Body == nil || req.Body == http.NoBody {
+		return true
 	}
+	if req.GetBody == nil {
+		return false
+	}
+	body, err := req.GetBody()
+	req.Body = body
+	return err == nil
+}
+
+func errorOf(req *http.Request, resp *http.Response) error {
 	defer resp.Body.Close()
 	var e envelope
 	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&e); err != nil || e.Error == nil {
-		return nil, fmt.Errorf("%s %s: the server answers %s", req.Method, req.URL.Path, resp.Status)
+		return fmt.Errorf("%s %s: the server answers %s", req.Method, req.URL.Path, resp.Status)
 	}
-	return nil, e.Error.err()
+	return e.Error.err()
 }
 
 func (c *Client) call(ctx context.Context, method, path string, body io.Reader, out any) error {

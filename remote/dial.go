@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -70,14 +69,20 @@ func tlsOf(r store.Remote) (*tls.Config, error) {
 			return nil, fmt.Errorf("remote %q: %s has no certificate: %w", r.Name, r.CA, store.ErrConfig)
 		}
 	}
+	if r.Cert != "" {
+		pair, err := tls.LoadX509KeyPair(r.Cert, r.Key)
+		if err != nil {
+			return nil, fmt.Errorf("remote %q: certificate to show: %v: %w", r.Name, err, store.ErrConfig)
+		}
+		conf.Certificates = []tls.Certificate{pair}
+	}
 	if r.Fingerprint == "" {
 		return conf, nil
 	}
-	want := strings.ToLower(strings.ReplaceAll(r.Fingerprint, ":", ""))
+	want := plainFingerprint(r.Fingerprint)
 	conf.InsecureSkipVerify = true // VerifyConnection is stricter
 	conf.VerifyConnection = func(cs tls.ConnectionState) error {
-		sum := sha256.Sum256(cs.PeerCertificates[0].Raw)
-		if got := hex.EncodeToString(sum[:]); got != want {
+		if got := fingerprint(cs.PeerCertificates[0].Raw); got != want {
 			return fmt.Errorf("the server's certificate has the fingerprint %s and not %s", got, want)
 		}
 		return nil
@@ -85,16 +90,20 @@ func tlsOf(r store.Remote) (*tls.Config, error) {
 	return conf, nil
 }
 
+// fingerprint is the SHA-256 of a certificate's DER, in hex.
+func fingerprint(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}
+
+// plainFingerprint is a fingerprint as fingerprint writes it; people write them in
+// several ways.
+func plainFingerprint(s string) string { return strings.ToLower(strings.ReplaceAll(s, ":", "")) }
+
 // useBBR has a socket pace what it sends by the way's bandwidth, where the system
 // can do that: a lost packet is no sign of a full link on a long way.
 func useBBR(_, _ string, c syscall.RawConn) error {
 	return c.Control(func(fd uintptr) {
 		_ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "bbr") // the default does too
 	})
-}
-
-// ListenTCP listens for peers, with sockets that suit long ways.
-func ListenTCP(ctx context.Context, addr string) (net.Listener, error) {
-	l := net.ListenConfig{Control: useBBR, KeepAlive: 15 * time.Second}
-	return l.Listen(ctx, "tcp", addr)
 }

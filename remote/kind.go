@@ -13,6 +13,13 @@ import (
 // nothing can have.
 var ErrRequest = errors.New("bad request")
 
+// What a server says to other machines; to store.ErrToken besides.
+var (
+	ErrForbidden = errors.New("the token does not allow this")
+	ErrBusy      = errors.New("the server is busy")
+	ErrRate      = errors.New("too many requests")
+)
+
 // kinds is how errors travel: by name, under an HTTP status. errors.Is gives
 // the same answers on both sides.
 var kinds = []struct {
@@ -36,6 +43,10 @@ var kinds = []struct {
 	{"has_tier", store.ErrHasTier, http.StatusConflict},
 	{"not_empty", store.ErrNotEmpty, http.StatusConflict},
 	{"unauthorized", store.ErrToken, http.StatusUnauthorized},
+	{"stalled", errBodyStalled, http.StatusRequestTimeout},
+	{"forbidden", ErrForbidden, http.StatusForbidden},
+	{"busy", ErrBusy, http.StatusServiceUnavailable},
+	{"rate", ErrRate, http.StatusTooManyRequests},
 	{"unavailable", store.ErrUnavailable, http.StatusServiceUnavailable},
 	{"canceled", context.Canceled, 499},
 }

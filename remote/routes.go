@@ -2,6 +2,7 @@ package remote
 
 import (
 	"net/http"
+	"sync"
 
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -40,13 +41,20 @@ func (s *server) routes() []route {
 	return append(list, s.syncRoutes()...)
 }
 
+// scopes are those of all patterns of Handler.
+var scopes = sync.OnceValue(func() map[string]store.Scope {
+	m := make(map[string]store.Scope)
+	for _, r := range (&server{}).routes() {
+		m[r.pattern] = r.scope
+	}
+	return m
+})
+
 // ScopeOf returns the scope that a pattern of Handler asks for, as
 // http.ServeMux.Handler returns it. What is in no row asks for ScopeAdmin.
 func ScopeOf(pattern string) store.Scope {
-	for _, r := range (&server{}).routes() {
-		if r.pattern == pattern {
-			return r.scope
-		}
+	if s, ok := scopes()[pattern]; ok {
+		return s
 	}
 	return store.ScopeAdmin
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -259,10 +258,11 @@ func (l *Local) Prune(ctx context.Context, r PruneRequest) ([]graph.Verdict, err
 
 // post sends a request with a JSON body.
 func (c *Client) post(ctx context.Context, method, path string, in, out any) error {
-	r, w := io.Pipe()
-	go func() { w.CloseWithError(json.NewEncoder(w).Encode(in)) }()
-	defer r.Close()
-	return c.call(ctx, method, path, r, out)
+	b, err := json.Marshal(in)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, method, path, bytes.NewReader(b), out)
 }
 
 func snapshotPath(name string) string { return "/v1/snapshots/" + url.PathEscape(name) }

@@ -173,7 +173,7 @@ func retryable(err error) bool {
 	if errors.Is(err, errSource) || errors.Is(err, context.Canceled) && !errors.Is(err, errCut) {
 		return false
 	}
-	for _, e := range []error{errCut, errBodyCut, io.ErrUnexpectedEOF, io.EOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE, store.ErrNotFound} {
+	for _, e := range []error{errCut, errBodyCut, io.ErrUnexpectedEOF, io.EOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE, store.ErrNotFound, ErrBusy, ErrRate} {
 		if errors.Is(err, e) {
 			return true
 		}

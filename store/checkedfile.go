@@ -133,11 +133,12 @@ func (k fileKind) write(dir string, f checkedFile) error {
 	if err != nil {
 		return err
 	}
-	return writeDurably(filepath.Join(dir, k.name), b)
+	return WriteDurably(filepath.Join(dir, k.name), b)
 }
 
-// writeDurably replaces the file at path by rename, synced before and after.
-func writeDurably(path string, b []byte) error {
+// WriteDurably replaces the file at path by one of mode 0600, by rename, synced
+// before and after. One caller at a time may do so.
+func WriteDurably(path string, b []byte) error {
 	tmp := path + ".tmp"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

@@ -564,7 +564,7 @@ func (s *Store) saveHeat(h *tiering.Heat) {
 	if h.Empty() {
 		return
 	}
-	if err := writeDurably(path, h.Encode()); err != nil {
+	if err := WriteDurably(path, h.Encode()); err != nil {
 		s.log.Warn("cannot write how warm blocks are", "err", err)
 	}
 }

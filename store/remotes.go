@@ -17,6 +17,8 @@ type Remote struct {
 	TokenFile   string `json:"token_file,omitempty"`  // its path; the token itself is kept nowhere else
 	Fingerprint string `json:"fingerprint,omitempty"` // SHA-256 of the server's certificate, in hex
 	CA          string `json:"ca,omitempty"`          // path of the certificates that may vouch for it
+	Cert        string `json:"cert,omitempty"`        // path of the certificate to show to it
+	Key         string `json:"key,omitempty"`         // path of that one's key
 	Prefix      string `json:"prefix,omitempty"`      // of the names that snapshots have on the receiving side
 	Follow      Follow `json:"follow,omitzero"`
 }
@@ -54,17 +56,24 @@ func (r *Remote) Validate() error {
 	case r.Follow.Seconds < 0 || r.Follow.Seconds > longestSchedule:
 		return bad("a sync every %d seconds: choose 1s to 10 years", r.Follow.Seconds)
 	}
-	for _, path := range []string{r.TokenFile, r.CA} {
+	if (r.Cert == "") != (r.Key == "") {
+		return bad("a certificate to show and its key go together")
+	}
+	for _, path := range []string{r.TokenFile, r.CA, r.Cert, r.Key} {
 		if path != "" && !filepath.IsAbs(path) {
 			return bad("path %q: it must start with a slash", path)
 		}
 	}
-	if r.Fingerprint != "" {
-		if b, err := hex.DecodeString(strings.ReplaceAll(r.Fingerprint, ":", "")); err != nil || len(b) != 32 {
-			return bad("fingerprint %q: give the 64 hex digits of a SHA-256", r.Fingerprint)
-		}
+	if r.Fingerprint != "" && !ValidFingerprint(r.Fingerprint) {
+		return bad("fingerprint %q: give the 64 hex digits of a SHA-256", r.Fingerprint)
 	}
 	return nil
+}
+
+// ValidFingerprint reports whether s is a SHA-256 in hex, with or without colons.
+func ValidFingerprint(s string) bool {
+	b, err := hex.DecodeString(strings.ReplaceAll(s, ":", ""))
+	return err == nil && len(b) == 32
 }
 
 func validRemotes(list []Remote) error {

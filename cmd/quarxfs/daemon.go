@@ -26,10 +26,11 @@ import (
 const (
 	flushTime   = 30 * time.Second // for the kernel to hand over what it has not yet written
 	unmountTime = 10 * time.Second
+	drainTime   = 5 * time.Second  // for requests of other machines, before they are broken off
 	closeTime   = 60 * time.Second // for the last commit
 )
 
-// A daemon is a mounted store and its control socket.
+// A daemon is a store that is mounted, or only served, and its control socket.
 type daemon struct {
 	opts   *mountOptions
 	out    *logFile
@@ -38,6 +39,7 @@ type daemon struct {
 	volume *volume.Volume
 	mount  *fs.Mount
 	http   *http.Server
+	front  *remote.Front // nil: no other machine is let in
 
 	schedule *schedule // of snapshots
 	follower *follower // of remotes
@@ -46,30 +48,38 @@ type daemon struct {
 
 // serve opens the store, mounts it and returns when it has been unmounted or
 // ctx has ended, with all committed.
-func (o *mountOptions) serve(ctx context.Context, stderr io.Writer) (err error) {
+func (o *mountOptions) serve(ctx context.Context, stdout, stderr io.Writer) (err error) {
 	d := &daemon{opts: o}
-	if err := d.open(stderr); err != nil {
+	if err := d.open(ctx, stderr); err != nil {
 		return errors.Join(err, d.close())
 	}
 	if err := d.start(); err != nil {
 		return errors.Join(err, d.close())
 	}
-	d.log.Info("mounted", "store", o.store, "mountpoint", o.mountpoint, "pid", os.Getpid(), "version", version())
-	if err := d.ready(); err != nil {
-		d.log.Warn("the parent has not waited", "err", err)
+	what := "mounted"
+	if d.mount == nil {
+		what = "serving"
+	}
+	d.log.Info(what, "store", o.store, "mountpoint", o.mountpoint, "pid", os.Getpid(), "version", version())
+	if err := d.ready(stdout); err != nil {
+		d.log.Warn("nobody was told", "err", err)
 	}
 	notify(d.log, sd.SdNotifyReady)
 	well, stop := context.WithCancel(context.Background())
 	defer stop()
 	go watchdog(well, d.log, d.alive)
-	gone := make(chan struct{})
-	go func() { d.mount.Wait(); close(gone) }()
+	gone := make(chan struct{}) // the mount
+	if d.mount != nil {
+		go func() { d.mount.Wait(); close(gone) }()
+	}
 	select {
 	case <-gone:
 	case <-ctx.Done():
 		d.log.Info("told to leave")
 		notify(d.log, sd.SdNotifyStopping)
-		d.leave(gone)
+		if d.mount != nil {
+			d.leave(gone)
+		}
 	}
 	stop()
 	err = d.close()
@@ -92,7 +102,7 @@ func (d *daemon) alive() error {
 const lockWait = 2 * time.Second
 
 // open opens the store and the volume, with the log and the limits set first.
-func (d *daemon) open(stderr io.Writer) (err error) {
+func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 	o := d.opts
 	raiseFileLimit()
 	b := newBudget(int64(o.memory), cgroupLimit("/"))
@@ -116,6 +126,9 @@ func (d *daemon) open(stderr io.Writer) (err error) {
 		}
 	}
 	d.volume, err = volume.Open(d.store, volume.Options{DirtyBytes: b.dirty, NoAtime: o.noAtime, Logger: d.log})
+	if err == nil && o.listen.Addr != "" {
+		d.front, err = o.listen.open(ctx, o.store)
+	}
 	return err
 }
 
@@ -139,16 +152,16 @@ func (d *daemon) detach() error {
 	return d.out.moveTo(d.opts.logPath())
 }
 
-// start mounts and answers on the control socket.
+// start mounts and answers on the control socket and to other machines.
 func (d *daemon) start() (err error) {
 	o := d.opts
-	started := time.Now()
-	d.mount, err = fs.NewMount(d.volume, o.mountpoint, fs.MountOptions{
-		Source: o.store, AllowOther: o.allowOther, Options: o.options, ReadAhead: o.readAhead, Debug: o.debug, Logger: d.log,
-		Sync: d.flushed,
-	})
-	if err != nil {
-		return err
+	around := surroundings(d.volume)
+	around.Started, around.Mountpoint = time.Now(), o.mountpoint
+	if o.mountpoint != "" {
+		if err := d.startMount(); err != nil {
+			return err
+		}
+		around.FUSE = func() remote.FUSE { return remote.FUSE(d.mount.Stats()) }
 	}
 	// A child that kept /dev/fuse open would keep a dead daemon's mount hanging.
 	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
@@ -156,21 +169,12 @@ func (d *daemon) start() (err error) {
 	}
 	l, err := listenControl(o.store)
 	if err != nil {
-		return errors.Join(err, d.mount.Unmount())
+		if d.mount != nil {
+			err = errors.Join(err, d.mount.Unmount())
+		}
+		return err
 	}
-	node := remote.NewLocal(d.store, remote.Surroundings{
-		Started:    started,
-		Mountpoint: o.mountpoint,
-		Volume:     func() remote.VolumeStats { return remote.VolumeStats(d.volume.Stats()) },
-		Files:      volumeFiles{d.volume},
-		Live:       volumeFiles{d.volume},
-		Rows:       volumeFiles{d.volume},
-		LiveTree:   d.volume,
-		Namespace:  volumeFiles{d.volume},
-		Snapshots:  volumeFiles{d.volume},
-		Pins:       volumeFiles{d.volume},
-		FUSE:       func() remote.FUSE { return remote.FUSE(d.mount.Stats()) },
-	})
+	node := remote.NewLocal(d.store, around)
 	d.http = &http.Server{
 		Handler:           remote.ControlHandler(node, d.log),
 		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
@@ -178,19 +182,40 @@ func (d *daemon) start() (err error) {
 		BaseContext:       func(net.Listener) context.Context { return context.Background() },
 	}
 	go func() { _ = d.http.Serve(l) }()
+	if d.front != nil {
+		d.front.Serve(remote.NewGate(node, o.listen.gate(d.store, d.alive, d.log)), d.log)
+	}
 	d.schedule = startSchedule(schedule{settings: d.store.Settings, every: o.snapshotEvery, node: node, sync: d.flushed, log: d.log})
 	d.follower = startFollower(d.store.Settings, node, d.log)
 	d.keeper = startKeeper(d.store, d.volume)
 	return nil
 }
 
-// ready tells the waiting parent that the mount answers.
-func (d *daemon) ready() error {
+func (d *daemon) startMount() (err error) {
+	o := d.opts
+	d.mount, err = fs.NewMount(d.volume, o.mountpoint, fs.MountOptions{
+		Source: o.store, AllowOther: o.allowOther, Options: o.options, ReadAhead: o.readAhead, Debug: o.debug, Logger: d.log,
+		Sync: d.flushed,
+	})
+	return err
+}
+
+// ready tells who has started this process that it answers, and where.
+func (d *daemon) ready(stdout io.Writer) error {
+	says := ""
+	if d.front != nil {
+		d.log.Info("listening", "url", d.front.URL, "fingerprint", d.front.Fingerprint)
+		if list, _ := d.store.Tokens(); len(list)+len(d.opts.listen.anonymous) == 0 {
+			d.log.Warn("nobody can come in: there is no token yet; see quarxfs token create")
+		}
+		says = d.opts.listen.announce(d.front)
+	}
 	if d.opts.readyFD < 0 {
-		return nil
+		_, err := io.WriteString(stdout, says)
+		return err
 	}
 	err := d.out.follow(int(os.Stderr.Fd()))
-	return errors.Join(err, d.opts.ready())
+	return errors.Join(err, d.opts.ready(says))
 }
 
 // leave unmounts, open files or not. A child asks the kernel for what it has
@@ -237,6 +262,11 @@ func (d *daemon) closeAll() error {
 	}
 	if d.keeper != nil {
 		d.keeper.end()
+	}
+	if d.front != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+		defer cancel()
+		errs = append(errs, d.front.Close(ctx))
 	}
 	if d.http != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -50,6 +50,8 @@ var exits = []struct {
 	{15, "simulate: not all could be read", []error{errLeftOut}},
 	{16, "the name or path is taken, or the snapshot is held", []error{store.ErrNameTaken, store.ErrHeld}},
 	{17, "the store has no such tier, or it is in use or out of reach", []error{store.ErrNoTier, store.ErrHasTier, store.ErrUnavailable}},
+	{18, "the server wants a token, or one that allows more", []error{store.ErrToken, remote.ErrForbidden}},
+	{19, "the server is busy, or was asked too often", []error{remote.ErrBusy, remote.ErrRate}},
 	{exitInterrupted, "interrupted", []error{context.Canceled}},
 }
 
@@ -107,6 +109,10 @@ var advice = []struct {
 	{store.ErrAmbiguous, "give more digits"},
 	{store.ErrUnavailable, "connect or mount the cold tier's disk; see quarxfs tier status"},
 	{store.ErrNameTaken, "choose another name, or remove that one first"},
+	{store.ErrToken, "ask the server's owner for one: quarxfs token create"},
+	{remote.ErrForbidden, "ask the server's owner for a token with that scope"},
+	{remote.ErrBusy, "try again later"},
+	{remote.ErrRate, "try again later"},
 	{store.ErrHeld, "let go of it with quarxfs snapshot release"},
 }
 

@@ -74,7 +74,7 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 	}
 	add("drive", newInit(), newMount(), newUmount())
 	add("past", newSnapshot(), newCat())
-	add("peers", newRemote(), newSync(), newToken())
+	add("peers", newRemote(), newSync(), newServe(), newToken())
 	add("look", newStats(), newListFiles(), newListBlocks(), newDu(), newGraph(), newSimulate())
 	add("object", newPut(), newGet(), newRemove(), newObjects())
 	add("upkeep", newGC(), newScrub(), newFsck(), newRebuild(), newTier())

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/quarxtor/quarxfs/fs"
 	"github.com/quarxtor/quarxfs/store"
@@ -33,13 +34,14 @@ type mountOptions struct {
 	debug          bool
 	readyFD        int
 	snapshotEvery  *time.Duration // nil: as the store's settings say
+	listen         listenOptions
 
 	store      string
-	mountpoint string
+	mountpoint string // empty: the store is served over the network only
 }
 
 func newMount() *cobra.Command {
-	o := &mountOptions{memory: 256 << 20}
+	o := newMountOptions()
 	var every *time.Duration
 	cmd := &cobra.Command{
 		Use:   "mount STORE MOUNTPOINT",
@@ -52,7 +54,9 @@ What is not yet committed is lost when the machine or the daemon dies; fsync com
 once.
 
 Snapshots are made by themselves as quarxfs snapshot policy says, or for this mount at the
-interval of --snapshot-every; 0s makes none.`,
+interval of --snapshot-every; 0s makes none.
+
+--listen lets other machines in as quarxfs serve does, and prints the address.`,
 		Example: `  quarxfs mount /srv/store /mnt
   quarxfs mount --init --memory 1GiB -o noatime,nosuid /srv/store /mnt`,
 		Args: cobra.ExactArgs(2),
@@ -69,18 +73,27 @@ interval of --snapshot-every; 0s makes none.`,
 	f.BoolVar(&o.dryRun, "dry-run", false, "only check whether it could be mounted, as mount -f does")
 	f.BoolVar(&o.allowOther, "allow-other", false, "let other users in, as a mount by root always does")
 	f.StringSliceVarP(&o.options, "options", "o", nil, "`options` as of mount(8): ro, nosuid, nodev, noexec; and all flags, such as noatime,memory=1GiB,commit_interval=10s")
-	f.Var(&o.memory, "memory", "memory that the daemon may use for caches, buffers and its database")
-	f.DurationVar(&o.commitInterval, "commit-interval", 5*time.Second, "longest time that a change stays uncommitted")
+	o.addStoreFlags(f)
 	f.BoolVar(&o.noAtime, "noatime", false, "reading leaves access times alone")
 	f.IntVar(&o.readAhead, "read-ahead", 4096, "`KiB` that the kernel reads ahead; only root can raise it over 128")
 	every = f.Duration("snapshot-every", 0, "make snapshots at this `interval`, such as 1h, and not at the one that is set")
 	f.BoolVar(&o.debug, "debug", false, "log every request")
+	f.StringVar(&o.listen.Addr, "listen", "", "let other machines in at this `address`, such as :7440")
+	o.listen.addFlags(f)
 	f.IntVar(&o.readyFD, "ready-fd", -1, "")
 	_ = f.MarkHidden("ready-fd")
 	for _, name := range []string{"foreground", "dry-run", "options"} {
 		_ = f.SetAnnotation(name, notAnOption, []string{})
 	}
 	return cmd
+}
+
+func newMountOptions() *mountOptions { return &mountOptions{memory: 256 << 20, readyFD: -1} }
+
+// addStoreFlags are those of a process that holds a store.
+func (o *mountOptions) addStoreFlags(f *pflag.FlagSet) {
+	f.Var(&o.memory, "memory", "memory that the daemon may use for caches, buffers and its database")
+	f.DurationVar(&o.commitInterval, "commit-interval", 5*time.Second, "longest time that a change stays uncommitted")
 }
 
 func (o *mountOptions) run(cmd *cobra.Command, arg, mountpoint string) error {
@@ -90,7 +103,7 @@ func (o *mountOptions) run(cmd *cobra.Command, arg, mountpoint string) error {
 	if o.foreground || o.dryRun {
 		return o.prepareAndServe(cmd, arg, mountpoint)
 	}
-	return o.daemonize(cmd.Context())
+	return o.daemonize(cmd.Context(), cmd.OutOrStdout())
 }
 
 func (o *mountOptions) prepareAndServe(cmd *cobra.Command, arg, mountpoint string) error {
@@ -100,33 +113,21 @@ func (o *mountOptions) prepareAndServe(cmd *cobra.Command, arg, mountpoint strin
 	if err := o.prepare(arg, mountpoint); err != nil || o.dryRun {
 		return err
 	}
-	return o.serve(cmd.Context(), cmd.ErrOrStderr())
+	return o.serve(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 }
 
 // prepare checks all that can be checked before the store is touched.
 func (o *mountOptions) prepare(arg, mountpoint string) error {
-	if o.commitInterval < 10*time.Millisecond {
-		return fmt.Errorf("%w: commit interval %v: choose 10ms or more", store.ErrConfig, o.commitInterval)
-	}
-	if e := o.snapshotEvery; e != nil && *e != 0 && *e < time.Second {
-		return fmt.Errorf("%w: a snapshot every %v: choose 1s or more, or 0s for none", store.ErrConfig, *e)
-	}
-	if o.memory < minBudget {
-		return fmt.Errorf("%w: memory %v: choose 64MiB or more", store.ErrConfig, &o.memory)
+	if err := o.validate(); err != nil {
+		return err
 	}
 	var err error
 	if o.mountpoint, err = resolve(mountpoint); err != nil {
 		return err
 	}
-	if o.store, err = resolve(arg); err != nil {
-		return err
-	}
-	_, err = store.ReadConfig(o.store)
+	err = o.findStore(arg)
 	isNew := o.init && errors.Is(err, store.ErrNotStore)
 	if err != nil && !isNew {
-		if errors.Is(err, store.ErrNotStore) || errors.Is(err, errNotDir) {
-			return explainNoStore(arg, err)
-		}
 		return err
 	}
 	if err := fs.CheckMountpoint(o.mountpoint); err != nil {
@@ -142,6 +143,32 @@ func (o *mountOptions) prepare(arg, mountpoint string) error {
 		return store.Init(o.store, store.DefaultConfig())
 	}
 	return nil
+}
+
+// validate reports options that make no sense, wherever the store is.
+func (o *mountOptions) validate() error {
+	if o.commitInterval < 10*time.Millisecond {
+		return fmt.Errorf("%w: commit interval %v: choose 10ms or more", store.ErrConfig, o.commitInterval)
+	}
+	if e := o.snapshotEvery; e != nil && *e != 0 && *e < time.Second {
+		return fmt.Errorf("%w: a snapshot every %v: choose 1s or more, or 0s for none", store.ErrConfig, *e)
+	}
+	if o.memory < minBudget {
+		return fmt.Errorf("%w: memory %v: choose 64MiB or more", store.ErrConfig, &o.memory)
+	}
+	return o.listen.prepare()
+}
+
+// findStore sets the store. store.ErrNotStore: there is none, which may be made.
+func (o *mountOptions) findStore(arg string) (err error) {
+	if o.store, err = resolve(arg); err != nil {
+		return err
+	}
+	_, err = store.ReadConfig(o.store)
+	if errors.Is(err, store.ErrNotStore) || errors.Is(err, errNotDir) {
+		return explainNoStore(arg, err)
+	}
+	return err
 }
 
 func openFUSE() error {
@@ -200,8 +227,9 @@ const (
 )
 
 // daemonize starts this command again in a session of its own and returns when
-// that one serves the mount, or with its error.
-func (o *mountOptions) daemonize(ctx context.Context) error {
+// that one serves the mount, or with its error. What that one has to say then goes
+// to out.
+func (o *mountOptions) daemonize(ctx context.Context, out io.Writer) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
@@ -232,8 +260,9 @@ func (o *mountOptions) daemonize(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if bytes.HasSuffix(said, []byte(readyLine)) {
-		return child.Process.Release()
+	if _, says, ok := bytes.Cut(said, []byte(readyLine)); ok {
+		_, err := out.Write(says)
+		return errors.Join(err, child.Process.Release())
 	}
 	werr := child.Wait()
 	if ctx.Err() != nil {
@@ -264,11 +293,11 @@ func (o *mountOptions) report(err error) error {
 	return nil
 }
 
-// ready ends the parent's wait.
-func (o *mountOptions) ready() error {
+// ready ends the parent's wait, and has it print something.
+func (o *mountOptions) ready(says string) error {
 	w := os.NewFile(uintptr(o.readyFD), "ready")
 	o.readyFD = -1
-	_, err := io.WriteString(w, readyLine)
+	_, err := io.WriteString(w, readyLine+says)
 	return errors.Join(err, w.Close())
 }
 

@@ -62,7 +62,17 @@ func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, vol.Close()) }()
-	err = fn(remote.NewLocal(st, remote.Surroundings{
+	err = fn(remote.NewLocal(st, surroundings(vol)))
+	if a.tidy {
+		_, serr := st.Sweep(ctx)
+		err = errors.Join(err, serr)
+	}
+	return err
+}
+
+// surroundings are what a store's volume adds to it.
+func surroundings(vol *volume.Volume) remote.Surroundings {
+	return remote.Surroundings{
 		Volume:    func() remote.VolumeStats { return remote.VolumeStats(vol.Stats()) },
 		Files:     volumeFiles{vol},
 		Live:      volumeFiles{vol},
@@ -71,10 +81,5 @@ func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err er
 		Namespace: volumeFiles{vol},
 		Snapshots: volumeFiles{vol},
 		Pins:      volumeFiles{vol},
-	}))
-	if a.tidy {
-		_, serr := st.Sweep(ctx)
-		err = errors.Join(err, serr)
 	}
-	return err
 }

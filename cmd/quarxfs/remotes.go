@@ -43,7 +43,7 @@ from $QUARXFS_TOKEN; the file must be readable by its owner only.`,
 		Args: cobra.ExactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Name, r.URL = args[1], args[2]
-			for _, path := range []*string{&r.TokenFile, &r.CA} {
+			for _, path := range []*string{&r.TokenFile, &r.CA, &r.Cert, &r.Key} {
 				if *path == "" {
 					continue
 				}
@@ -71,6 +71,8 @@ from $QUARXFS_TOKEN; the file must be readable by its owner only.`,
 	f.StringVar(&r.TokenFile, "token-file", "", "`file` that has the token")
 	f.StringVar(&r.Fingerprint, "fingerprint", "", "trust the certificate with this `SHA-256` alone")
 	f.StringVar(&r.CA, "ca", "", "`file` with the certificates that may vouch for the server, in place of the system's")
+	f.StringVar(&r.Cert, "cert", "", "`file` with the certificate to show to a server that asks for one")
+	f.StringVar(&r.Key, "key", "", "`file` with the key of --cert")
 	f.StringVar(&r.Prefix, "prefix", "", "`text` before the names that snapshots get on the receiving side")
 	return cmd
 }

@@ -400,6 +400,9 @@ snapshot of what is there now.`,
 
 // flushed has the kernel hand over what it holds back, from another process.
 func (d *daemon) flushed() error {
+	if d.mount == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
 	defer cancel()
 	return flushMount(ctx, d.opts.mountpoint)

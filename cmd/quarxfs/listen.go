@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// listenOptions are how a daemon lets other machines in; no address: it does not.
+type listenOptions struct {
+	remote.ListenOptions
+	selfSigned bool
+	anonymous  []string
+	requests   int
+	rate       float64
+	asJSON     bool // what is announced
+}
+
+func (o *listenOptions) addFlags(f *pflag.FlagSet) {
+	f.BoolVar(&o.selfSigned, "tls", false, "use TLS with a certificate that is made and kept in the store")
+	f.StringVar(&o.Cert, "tls-cert", "", "use TLS with the certificate in this `file`")
+	f.StringVar(&o.Key, "tls-key", "", "`file` with the key of --tls-cert")
+	f.StringVar(&o.ClientCA, "client-ca", "", "`file` with the certificates one of which must vouch for a client's")
+	f.StringSliceVar(&o.ClientPin, "client-fingerprint", nil, "clients must show a certificate with one of these `SHA-256`")
+	f.StringSliceVar(&o.anonymous, "anonymous", nil, "what clients without a token may do: any of `read,write,sync,admin`")
+	f.BoolVar(&o.Insecure, "insecure", false, "listen where others could read along, or come in unknown")
+	f.IntVar(&o.requests, "max-requests", 256, "requests at work at a time, an upload counting as 16; others wait")
+	f.Float64Var(&o.rate, "max-rate", 2000, "requests a second that one address may send")
+}
+
+// prepare checks what can be checked before the store is open.
+func (o *listenOptions) prepare() error {
+	if o.Addr == "" {
+		if o.selfSigned || o.Insecure || o.Cert+o.Key+o.ClientCA != "" || len(o.ClientPin)+len(o.anonymous) > 0 {
+			return fmt.Errorf("%w: nobody is let in without an address: --listen :7440", errUsage)
+		}
+		return nil
+	}
+	if o.selfSigned && o.Cert != "" {
+		return fmt.Errorf("%w: --tls makes a certificate; leave it out with --tls-cert", errUsage)
+	}
+	if o.requests < 16 || o.requests > 65536 || o.rate <= 0 {
+		return fmt.Errorf("%w: --max-requests is 16 to 65536, and --max-rate more than 0", errUsage)
+	}
+	// The daemon has another directory than who starts it.
+	for _, path := range []*string{&o.Cert, &o.Key, &o.ClientCA} {
+		if *path == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return err
+		}
+		*path = abs
+	}
+	o.Anonymous = nil
+	for _, s := range o.anonymous {
+		o.Anonymous = append(o.Anonymous, store.Scope(s))
+	}
+	check := o.ListenOptions
+	if o.selfSigned {
+		check.Cert, check.Key = "made", "made"
+	}
+	return check.Validate()
+}
+
+// open takes the address for a store that is open.
+func (o *listenOptions) open(ctx context.Context, dir string) (*remote.Front, error) {
+	l := o.ListenOptions
+	if o.selfSigned {
+		path, err := remote.SelfSigned(dir)
+		if err != nil {
+			return nil, err
+		}
+		l.Cert, l.Key = path, path
+	}
+	return remote.Listen(ctx, l)
+}
+
+func (o *listenOptions) gate(st *store.Store, ready func() error, log *slog.Logger) remote.GateOptions {
+	return remote.GateOptions{
+		Tokens: st.CheckToken, Anonymous: o.Anonymous, Ready: ready, Requests: o.requests, Rate: o.rate, Log: log,
+	}
+}
+
+// announce is what whoever has started the daemon reads.
+func (o *listenOptions) announce(f *remote.Front) string {
+	if o.asJSON {
+		b, _ := json.Marshal(struct { // strings always are JSON
+			URL         string `json:"url"`
+			Fingerprint string `json:"fingerprint,omitempty"`
+		}{f.URL, f.Fingerprint})
+		return string(b) + "\n"
+	}
+	if f.Fingerprint == "" {
+		return "listening on " + f.URL + "\n"
+	}
+	return "listening on " + f.URL + "\nfingerprint " + f.Fingerprint + "\n"
+}

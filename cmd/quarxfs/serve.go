@@ -1,0 +1,51 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/store"
+)
+
+func newServe() *cobra.Command {
+	o := newMountOptions()
+	cmd := &cobra.Command{
+		Use:   "serve STORE --listen ADDRESS",
+		Short: "Let other machines use a store",
+		Long: `Serves the API of the store in the directory STORE over HTTP, until SIGTERM, without mounting it;
+a mounted store is served with quarxfs mount --listen. Prints the address, and with TLS the
+certificate's fingerprint, which quarxfs remote add takes.
+
+Every request needs a token (quarxfs token create) unless --anonymous says otherwise, also on this
+machine's own addresses, where any of its users can connect. Without TLS only these are
+listened on. --insecure lifts both rules. /healthz and /readyz need no token.`,
+		Example: `  quarxfs serve /srv/store --listen :7440 --tls
+  quarxfs serve /srv/store --listen 127.0.0.1:7440
+  quarxfs serve /srv/store --listen :7440 --tls-cert nas.crt --tls-key nas.key --client-ca peers.crt`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.listen.Addr == "" {
+				return usageError(cmd, errors.New("say where: --listen :7440"))
+			}
+			if err := o.validate(); err != nil {
+				return err
+			}
+			if err := o.findStore(args[0]); err != nil {
+				return err
+			}
+			err := o.serve(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			if errors.Is(err, store.ErrLocked) {
+				return fmt.Errorf("%w; a mounted store is served with quarxfs mount --listen", err)
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.listen.Addr, "listen", "", "`address` to listen on, such as :7440; port 0 is any that is free")
+	o.listen.addFlags(f)
+	o.addStoreFlags(f)
+	f.BoolVar(&o.listen.asJSON, "json", false, "print the address as a JSON object")
+	return cmd
+}

@@ -1,0 +1,185 @@
+package remote
+
+import (
+	"cmp"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/net/netutil"
+
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// ListenOptions say where a node listens for other machines, and how it shows
+// itself and whom it lets talk.
+type ListenOptions struct {
+	Addr      string        // host:port; port 0 is any that is free
+	Cert, Key string        // PEM files, read anew when they change; empty: no TLS
+	ClientCA  string        // PEM file: clients must show a certificate that one of these vouches for
+	ClientPin []string      // clients must show a certificate with one of these fingerprints
+	Anonymous []store.Scope // what clients without a token may do
+	Insecure  bool          // listen where others could read along, or come in unknown
+
+	HeaderTime time.Duration // for TLS's handshake, and for a request's header; 10 s
+}
+
+// Validate reports what cannot be: ErrConfig.
+func (o ListenOptions) Validate() error {
+	bad := func(text string) error { return fmt.Errorf("%w: listen on %s: %s", store.ErrConfig, o.Addr, text) }
+	if _, _, err := net.SplitHostPort(o.Addr); err != nil {
+		return bad("give HOST:PORT, as 127.0.0.1:7440 or :7440")
+	}
+	if (o.Cert == "") != (o.Key == "") {
+		return bad("a certificate and its key go together")
+	}
+	if o.Cert == "" && o.mutual() {
+		return bad("only with TLS can clients show certificates")
+	}
+	for _, pin := range o.ClientPin {
+		if !store.ValidFingerprint(pin) {
+			return bad(fmt.Sprintf("client fingerprint %q: give the 64 hex digits of a SHA-256", pin))
+		}
+	}
+	if len(o.Anonymous) == 0 {
+		return nil
+	}
+	if !o.Insecure && !o.mutual() {
+		return bad("anybody could come in without a token: have clients show certificates, or say --insecure")
+	}
+	return store.ValidScopes(o.Anonymous)
+}
+
+func (o ListenOptions) mutual() bool { return o.ClientCA != "" || len(o.ClientPin) > 0 }
+
+const (
+	mostConnections = 2048
+	maxHeader       = 16 << 10 // bytes
+	idleTime        = 2 * time.Minute
+)
+
+// A Front is where other machines reach a node.
+type Front struct {
+	URL         string // with the port that was chosen
+	Fingerprint string // SHA-256 of the certificate in hex; empty: no TLS
+	headerTime  time.Duration
+	l           net.Listener
+	gate        *Gate
+	http        *http.Server
+	cancel      context.CancelFunc
+}
+
+// Listen takes the address; Serve answers there. ErrConfig: also where an address
+// that is not this machine's own would be without TLS.
+func Listen(ctx context.Context, o ListenOptions) (*Front, error) {
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	f := &Front{headerTime: cmp.Or(o.HeaderTime, 10*time.Second)}
+	var conf *tls.Config
+	if o.Cert != "" {
+		c := &certificate{cert: o.Cert, key: o.Key}
+		if err := c.load(); err != nil {
+			return nil, err
+		}
+		f.Fingerprint = fingerprint(c.mu.now.Certificate[0])
+		var err error
+		if conf, err = serverTLS(o, c); err != nil {
+			return nil, err
+		}
+	}
+	l, err := ListenTCP(ctx, o.Addr)
+	if err != nil {
+		return nil, err
+	}
+	if !l.Addr().(*net.TCPAddr).IP.IsLoopback() && conf == nil && !o.Insecure {
+		l.Close()
+		return nil, fmt.Errorf("%w: listen on %s: others could read along: use TLS, or say --insecure", store.ErrConfig, o.Addr)
+	}
+	f.URL = "http://" + l.Addr().String()
+	f.l = netutil.LimitListener(l, mostConnections)
+	if conf != nil {
+		f.URL = "https://" + l.Addr().String()
+		f.l = tls.NewListener(f.l, conf)
+	}
+	return f, nil
+}
+
+// ListenTCP listens for peers, with sockets that suit long ways.
+func ListenTCP(ctx context.Context, addr string) (net.Listener, error) {
+	l := net.ListenConfig{Control: useBBR, KeepAlive: 15 * time.Second}
+	return l.Listen(ctx, "tcp", addr)
+}
+
+// Serve answers in the background from now on.
+func (f *Front) Serve(g *Gate, log *slog.Logger) {
+	ctx, cancel := context.WithCancel(context.Background())
+	f.gate, f.cancel = g, cancel
+	f.http = &http.Server{
+		Handler:           g,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+		ReadHeaderTimeout: f.headerTime,
+		IdleTimeout:       idleTime,
+		MaxHeaderBytes:    maxHeader,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
+	}
+	go func() { _ = f.http.Serve(f.l) }()
+}
+
+// Close lets nobody in, gives the requests at work until ctx ends, then breaks them
+// off, and returns when they have seen that, or after another while.
+func (f *Front) Close(ctx context.Context) error {
+	if f.http == nil {
+		return f.l.Close()
+	}
+	f.gate.leaving.Store(true)
+	if f.http.Shutdown(ctx) == nil {
+		f.cancel()
+		return nil
+	}
+	f.cancel()
+	err := f.http.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return errors.Join(err, f.gate.drain(ctx))
+}
+
+// serverTLS is TLS 1.3 and HTTP/1.1: a stream of blocks has a connection, and its
+// window, of its own.
+func serverTLS(o ListenOptions, c *certificate) (*tls.Config, error) {
+	conf := &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}, GetCertificate: c.get}
+	if o.ClientCA != "" {
+		pem, err := os.ReadFile(o.ClientCA)
+		if err != nil {
+			return nil, err
+		}
+		conf.ClientCAs = x509.NewCertPool()
+		if !conf.ClientCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("%w: %s has no certificate", store.ErrConfig, o.ClientCA)
+		}
+		conf.ClientAuth = tls.RequireAndVerifyClientCert
+	}
+	if len(o.ClientPin) == 0 {
+		return conf, nil
+	}
+	conf.ClientAuth = max(conf.ClientAuth, tls.RequireAnyClientCert)
+	var pins []string
+	for _, p := range o.ClientPin {
+		pins = append(pins, plainFingerprint(p))
+	}
+	conf.VerifyConnection = func(cs tls.ConnectionState) error {
+		if got := fingerprint(cs.PeerCertificates[0].Raw); !slices.Contains(pins, got) {
+			return fmt.Errorf("the client's certificate has the fingerprint %s, which is not one of those that may come in", got)
+		}
+		return nil
+	}
+	return conf, nil
+}

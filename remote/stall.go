@@ -1,0 +1,60 @@
+package remote
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"time"
+)
+
+var errBodyStalled = errors.New("the request's body does not come")
+
+// withStall gives each read of a request's body and each write of its answer so
+// much time, and ends the connection of a client that does not move. An answer may
+// take as long as it wants to be made.
+func withStall(w http.ResponseWriter, r *http.Request, d time.Duration) (http.ResponseWriter, *http.Request) {
+	rc := http.NewResponseController(w)
+	// Deadlines are the connection's, and so may be an earlier request's.
+	_ = rc.SetWriteDeadline(time.Now().Add(d)) // a recorder in a test has none, here and below
+	if r.Body != nil && r.Body != http.NoBody {
+		r = r.WithContext(r.Context())
+		r.Body = &stallBody{r.Body, rc, d}
+	}
+	return &stallWriter{w, rc, d}, r
+}
+
+type stallBody struct {
+	io.ReadCloser
+	rc *http.ResponseController
+	d  time.Duration
+}
+
+func (b *stallBody) Read(p []byte) (int, error) {
+	_ = b.rc.SetReadDeadline(time.Now().Add(b.d))
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		// From here on the server waits for the client's leaving, for as long as the
+		// answer takes.
+		_ = b.rc.SetReadDeadline(time.Time{})
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = fmt.Errorf("%w: nothing came for %v", errBodyStalled, b.d)
+	}
+	return n, err
+}
+
+type stallWriter struct {
+	http.ResponseWriter
+	rc *http.ResponseController
+	d  time.Duration
+}
+
+// Unwrap is for http.ResponseController.
+func (w *stallWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+func (w *stallWriter) Write(p []byte) (int, error) {
+	_ = w.rc.SetWriteDeadline(time.Now().Add(w.d))
+	return w.ResponseWriter.Write(p)
+}
