@@ -2,7 +2,9 @@ package volume
 
 import (
 	"errors"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -84,14 +86,16 @@ func (v *Volume) unsavedNodes() int {
 	return len(v.dirty.nodes)
 }
 
+// listOf returns the nodes of one of the maps of v.dirty as they are now.
+func (v *Volume) listOf(nodes map[meta.Ino]*node) []*node {
+	v.dirty.Lock()
+	defer v.dirty.Unlock()
+	return slices.Collect(maps.Values(nodes))
+}
+
 // flushAll flushes every dirty node, on as many cores as there are.
 func (v *Volume) flushAll(mode flushMode) error {
-	v.dirty.Lock()
-	list := make([]*node, 0, len(v.dirty.nodes))
-	for _, n := range v.dirty.nodes {
-		list = append(list, n)
-	}
-	v.dirty.Unlock()
+	list := v.listOf(v.dirty.nodes)
 	if len(list) == 1 {
 		return v.flushNode(list[0], mode) // an fsync's usual case needs no other goroutine
 	}
@@ -156,12 +160,7 @@ func (v *Volume) Cut() error {
 
 // saveAll leaves nothing unsaved.
 func (v *Volume) saveAll() error {
-	v.dirty.Lock()
-	list := make([]*node, 0, len(v.dirty.nodes))
-	for _, n := range v.dirty.nodes {
-		list = append(list, n)
-	}
-	v.dirty.Unlock()
+	list := v.listOf(v.dirty.nodes)
 	for _, n := range list {
 		for more := true; more; {
 			var err error
@@ -300,13 +299,7 @@ func (v *Volume) follows(n *node, taken runs, off int64) (bool, error) {
 // left alone for a while, or when memory is short, so that the flush that
 // follows turns them into blocks.
 func (v *Volume) foldStaged() {
-	v.dirty.Lock()
-	var staged []*node
-	for _, n := range v.dirty.staged {
-		staged = append(staged, n)
-	}
-	v.dirty.Unlock()
-	for _, n := range staged {
+	for _, n := range v.listOf(v.dirty.staged) {
 		n.mu.Lock()
 		if len(n.staged) > 0 && v.overdue(n) {
 			v.list(n)

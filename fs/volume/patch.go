@@ -119,16 +119,10 @@ func (v *Volume) mender() {
 
 // mendSome mends a page of some quiet file. It reports whether there was one.
 func (v *Volume) mendSome() (more bool, err error) {
-	v.dirty.Lock()
-	list := make([]*node, 0, len(v.dirty.patched))
-	for _, n := range v.dirty.patched {
-		list = append(list, n)
-	}
-	v.dirty.Unlock()
 	if v.DirtyBytes() > v.opts.DirtyBytes/4 {
 		return false, nil
 	}
-	for _, n := range list {
+	for _, n := range v.listOf(v.dirty.patched) {
 		var quiet bool
 		err := v.store.Update(func() (err error) {
 			n.mu.Lock()

@@ -105,9 +105,7 @@ func TestFoldIsBounded(t *testing.T) {
 	defer n.release()
 	f := &folder{v: r.v, n: n, tail: -1}
 	for off := 0; off < len(want); off += 64 << 10 {
-		p := noise(uint64(off), 2000)
-		copy(want[off:], p)
-		f.runs = append(f.runs, &run{off: int64(off), data: p})
+		f.runs = append(f.runs, &run{off: int64(off), data: noise(uint64(off), 2000)})
 	}
 	for i := 0; i < len(f.runs); {
 		from := i

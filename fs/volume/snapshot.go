@@ -132,13 +132,7 @@ func (v *Volume) cutHere(c *instant) (err error) {
 // listStaged puts all nodes with staged bytes on the list, so that these become
 // blocks.
 func (v *Volume) listStaged() {
-	v.dirty.Lock()
-	staged := make([]*node, 0, len(v.dirty.staged))
-	for _, n := range v.dirty.staged {
-		staged = append(staged, n)
-	}
-	v.dirty.Unlock()
-	for _, n := range staged {
+	for _, n := range v.listOf(v.dirty.staged) {
 		n.mu.Lock()
 		v.list(n)
 		n.mu.Unlock()
