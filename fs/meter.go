@@ -1,11 +1,8 @@
 package fs
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/quarxtor/quarxfs/fs/volume"
 )
@@ -61,9 +58,8 @@ func (o opCode) String() string { return opNames[o] }
 // A Meter counts requests by kind and times them.
 type Meter struct {
 	ops [opCount]struct {
-		n  atomic.Uint64
-		mu sync.Mutex
-		h  *hdrhistogram.Histogram // microseconds
+		n    atomic.Uint64
+		took volume.Timer
 	}
 }
 
@@ -77,13 +73,7 @@ func (m *Meter) time(op opCode) func() {
 	return func() {
 		o := &m.ops[op]
 		o.n.Add(1)
-		us := time.Since(start).Microseconds()
-		o.mu.Lock()
-		defer o.mu.Unlock()
-		if o.h == nil {
-			o.h = hdrhistogram.New(1, time.Hour.Microseconds(), 2)
-		}
-		_ = o.h.RecordValue(us) // longer than an hour is not recorded
+		o.took.Add(time.Since(start))
 	}
 }
 
@@ -101,11 +91,9 @@ func (m *Meter) Stats() Stats {
 		if n := o.n.Load(); n > 0 {
 			s.Requests[opNames[i]] = n
 		}
-		o.mu.Lock()
-		if o.h != nil {
-			s.Latencies[opNames[i]] = volume.Summarize(o.h)
+		if l := o.took.Summary(); l.Count > 0 {
+			s.Latencies[opNames[i]] = l
 		}
-		o.mu.Unlock()
 	}
 	return s
 }

@@ -72,7 +72,7 @@ type Front struct {
 	Fingerprint string // SHA-256 of the certificate in hex; empty: no TLS
 	headerTime  time.Duration
 	l           net.Listener
-	gate        *Gate
+	gate        *Gate // nil: none asks for tokens
 	http        *http.Server
 	cancel      context.CancelFunc
 }
@@ -121,10 +121,15 @@ func ListenTCP(ctx context.Context, addr string) (net.Listener, error) {
 
 // Serve answers in the background from now on.
 func (f *Front) Serve(g *Gate, log *slog.Logger) {
+	f.gate = g
+	f.serve(g, log)
+}
+
+func (f *Front) serve(h http.Handler, log *slog.Logger) {
 	ctx, cancel := context.WithCancel(context.Background())
-	f.gate, f.cancel = g, cancel
+	f.cancel = cancel
 	f.http = &http.Server{
-		Handler:           g,
+		Handler:           h,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
 		ReadHeaderTimeout: f.headerTime,
 		IdleTimeout:       idleTime,
@@ -140,13 +145,18 @@ func (f *Front) Close(ctx context.Context) error {
 	if f.http == nil {
 		return f.l.Close()
 	}
-	f.gate.leaving.Store(true)
+	if f.gate != nil {
+		f.gate.leaving.Store(true)
+	}
 	if f.http.Shutdown(ctx) == nil {
 		f.cancel()
 		return nil
 	}
 	f.cancel()
 	err := f.http.Close()
+	if f.gate == nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	return errors.Join(err, f.gate.drain(ctx))

@@ -23,7 +23,7 @@ func Handler(n Node, log *slog.Logger) http.Handler {
 }
 
 // ControlHandler serves, besides the API, what only the owner of the store's
-// directory may see: profiles of the process.
+// directory may see: profiles and metrics of the process.
 func ControlHandler(n Node, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", Handler(n, log))
@@ -34,6 +34,7 @@ func ControlHandler(n Node, log *slog.Logger) http.Handler {
 	remoteRoutes(mux, &server{n, log})
 	tokenRoutes(mux, &server{n, log})
 	profileRoutes(mux)
+	mux.Handle("GET /metrics", metricsHandler(n, log))
 	return mux
 }
 

@@ -38,7 +38,8 @@ type Stats struct {
 	Cache   store.CacheStats `json:"cache"`
 	Tiers   []store.Tier     `json:"tiers"`
 	Commits store.Latency    `json:"commits"`
-	DB      any              `json:"database"`
+	Wanted  int              `json:"wanted_blocks"` // cold ones that were used again and wait for their move
+	DB      store.DBStats    `json:"database"`
 	FUSE    FUSE             `json:"fuse"`
 	Memory  Memory           `json:"memory"`
 	Disk    store.Disk       `json:"disk"`
@@ -80,7 +81,7 @@ func summarize(st store.Stats) Stats {
 		Unreferenced: BlockSum{Count: t.Zero, Stored: t.ZeroStored},
 		BlockSizes:   powers(t.Sizes[:]),
 		Refs:         powers(t.Refs[:]),
-		Cache:        st.Cache, Tiers: st.Tiers, Commits: st.Commits, DB: st.DB, Disk: st.Disk,
+		Cache:        st.Cache, Tiers: st.Tiers, Commits: st.Commits, Wanted: st.Wanted, DB: st.DB, Disk: st.Disk,
 	}
 	for i, kind := range blockKinds {
 		s.Blocks[kind] = BlockSum{t.Blocks[i+1], t.Raw[i+1], t.Stored[i+1]}

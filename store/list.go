@@ -100,12 +100,16 @@ func decodeBlockRow(key, value []byte) (ID, Entry, error) {
 // Stats tells what is inside the store and what it did since it was opened.
 type Stats struct {
 	Totals  Totals     `json:"totals"`  // as of the last commit
-	Commits db.Latency `json:"commits"` // whole ones: flush, segments, database
+	Commits Latency    `json:"commits"` // whole ones: flush, segments, database
 	Cache   CacheStats `json:"cache"`
 	Tiers   []Tier     `json:"tiers"`
-	DB      db.Stats   `json:"database"`
+	Wanted  int        `json:"wanted_blocks"` // cold ones that were used again and wait for their move
+	DB      DBStats    `json:"database"`
 	Disk    Disk       `json:"disk"`
 }
+
+// DBStats are the database's.
+type DBStats = db.Stats
 
 // CacheStats are the RAM tier's. Bytes and Limit are of plain blocks.
 type CacheStats struct {
@@ -114,6 +118,9 @@ type CacheStats struct {
 	HitRatio        float64 `json:"hit_ratio"` // 0 to 1
 	Prefetched      uint64  `json:"prefetched"`
 	PrefetchDropped uint64  `json:"prefetch_dropped"`
+	PrefetchQueue   int     `json:"prefetch_queue"`
+	Evictions       uint64  `json:"evictions"`
+	BytesEvicted    uint64  `json:"bytes_evicted"`
 	Entries         int     `json:"entries"`
 	Bytes           int64   `json:"bytes"`
 	Limit           int64   `json:"limit_bytes"`
@@ -121,13 +128,19 @@ type CacheStats struct {
 
 // Tier is one tier on disk.
 type Tier struct {
-	Name         string `json:"name"`
-	Segments     int    `json:"segments"`
-	Bytes        int64  `json:"bytes"` // of the segments, dead records among them
-	Reads        uint64 `json:"reads"`
-	BytesRead    uint64 `json:"bytes_read"`
-	Writes       uint64 `json:"writes"`
-	BytesWritten uint64 `json:"bytes_written"`
+	Name         string  `json:"name"`
+	Reachable    bool    `json:"reachable"`
+	Segments     int     `json:"segments"`
+	Unsealed     int     `json:"unsealed_segments"` // full ones that wait for their footer, or to be uploaded
+	Bytes        int64   `json:"bytes"`             // of the segments, dead records among them
+	Reads        uint64  `json:"reads"`
+	BytesRead    uint64  `json:"bytes_read"`
+	ReadTime     Latency `json:"read_latency"`
+	Writes       uint64  `json:"writes"`
+	BytesWritten uint64  `json:"bytes_written"`
+	WriteTime    Latency `json:"write_latency"`
+	Arrived      uint64  `json:"arrived_blocks"` // that came from the other tier: promotions, or demotions
+	BytesArrived uint64  `json:"bytes_arrived"`
 }
 
 // Disk is the filesystem that the store is on. Free is what may still be
@@ -143,25 +156,31 @@ func (s *Store) Stats() Stats {
 	t := s.tiers.Stats()
 	st := Stats{
 		Totals:  s.totalsNow(),
-		Commits: s.commits.Latency(),
+		Commits: s.commits.Summary(),
 		Cache: CacheStats{
 			Hits: t.RAM.Hits, Misses: t.RAM.Misses, HitRatio: t.RAM.HitRatio(),
-			Prefetched: t.RAM.Prefetched, PrefetchDropped: t.RAM.PrefetchDropped,
+			Prefetched: t.RAM.Prefetched, PrefetchDropped: t.RAM.PrefetchDropped, PrefetchQueue: t.RAM.PrefetchQueue,
+			Evictions: t.RAM.Evictions, BytesEvicted: t.RAM.BytesEvicted,
 			Entries: t.RAM.Entries, Bytes: t.RAM.Bytes, Limit: t.RAM.Limit,
 		},
-		Tiers: []Tier{tierStats(tiering.Hot, t.Hot)},
-		DB:    s.db.Stats(),
+		Tiers:  []Tier{s.tierStats(tiering.Hot, t.Hot)},
+		Wanted: s.Keeper().Wanted,
+		DB:     s.db.Stats(),
 	}
 	if err := s.tiers.Reach(tiering.Cold); !errors.Is(err, tiering.ErrNoTier) {
-		st.Tiers = append(st.Tiers, tierStats(tiering.Cold, t.Cold))
+		st.Tiers = append(st.Tiers, s.tierStats(tiering.Cold, t.Cold))
 	}
 	st.Disk.Total, st.Disk.Free, _ = s.Space() // no figures are better than no stats
 	return st
 }
 
-func tierStats(tier uint8, t tiering.TierStats) Tier {
+func (s *Store) tierStats(tier uint8, t tiering.TierStats) Tier {
+	arrived := &s.arrived[tier]
 	return Tier{
-		Name: tierName(tier), Segments: t.Segments, Bytes: t.Bytes,
-		Reads: t.Reads, BytesRead: t.BytesRead, Writes: t.Writes, BytesWritten: t.BytesWritten,
+		Name: tierName(tier), Reachable: s.tiers.Reach(tier) == nil,
+		Segments: t.Segments, Unsealed: t.Unsealed, Bytes: t.Bytes,
+		Reads: t.Reads, BytesRead: t.BytesRead, ReadTime: t.ReadTime,
+		Writes: t.Writes, BytesWritten: t.BytesWritten, WriteTime: t.WriteTime,
+		Arrived: arrived.blocks.Load(), BytesArrived: arrived.bytes.Load(),
 	}
 }

@@ -168,6 +168,8 @@ func (m *mover) copy(batch []tiering.Placed) error {
 	}
 	noted, err := s.relocate(moves)
 	m.sum.Blocks += noted
+	s.arrived[m.to].blocks.Add(uint64(noted))
+	s.arrived[m.to].bytes.Add(uint64(to))
 	m.sum.Skipped += int64(len(moves)) - noted
 	m.sum.From += from
 	m.sum.To += to
@@ -275,9 +277,9 @@ func (s *Store) TierStates() ([]TierState, error) {
 		return nil, err
 	}
 	t := s.tiers.Stats()
-	list := []TierState{{Tier: tierStats(tiering.Hot, t.Hot), Dir: filepath.Join(s.dir, hotDir), Live: use[tiering.Hot].live}}
+	list := []TierState{{Tier: s.tierStats(tiering.Hot, t.Hot), Dir: filepath.Join(s.dir, hotDir), Live: use[tiering.Hot].live}}
 	if c, ok := s.Cold(); ok {
-		st := TierState{Tier: tierStats(tiering.Cold, t.Cold), Dir: c.Dir, Live: use[tiering.Cold].live}
+		st := TierState{Tier: s.tierStats(tiering.Cold, t.Cold), Dir: c.Dir, Live: use[tiering.Cold].live}
 		if err := s.tiers.Reach(tiering.Cold); err != nil {
 			st.Fault = err.Error()
 		}

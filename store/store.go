@@ -163,8 +163,9 @@ type Store struct {
 	kick    chan struct{}
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
-	commits db.Timer
-	version atomic.Uint64 // of the rows: commits that changed some
+	commits Timer
+	arrived [2]struct{ blocks, bytes atomic.Uint64 } // by tier: what moves brought
+	version atomic.Uint64                            // of the rows: commits that changed some
 	failed  atomic.Bool
 	closed  atomic.Bool
 }

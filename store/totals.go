@@ -7,9 +7,8 @@ import (
 	"fmt"
 	"math/bits"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
-
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/latency"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -157,7 +156,7 @@ func ratio(a, b int64) float64 {
 }
 
 // A Latency summarizes how long something took.
-type Latency = db.Latency
+type Latency = latency.Summary
 
-// Summarize reads a histogram of microseconds.
-func Summarize(h *hdrhistogram.Histogram) Latency { return db.Summarize(h) }
+// A Timer notes how long something took each time.
+type Timer = latency.Timer

@@ -1,14 +1,18 @@
 package tiering
 
 import (
+	"sync/atomic"
+
 	"github.com/maypok86/otter/v2"
+	"github.com/maypok86/otter/v2/stats"
 )
 
 // A cache holds plain blocks by ID, weighed by the bytes that they take. The
 // zero value holds nothing.
 type cache struct {
-	otter *otter.Cache[[32]byte, []byte]
-	limit int64
+	otter   *otter.Cache[[32]byte, []byte]
+	limit   int64
+	evicted *evictions
 }
 
 // cacheOverhead is about what an entry costs besides its bytes, so that a limit
@@ -19,10 +23,26 @@ func newCache(limit int64) cache {
 	if limit <= 0 {
 		return cache{}
 	}
-	return cache{limit: limit, otter: otter.Must(&otter.Options[[32]byte, []byte]{
+	gone := &evictions{}
+	return cache{limit: limit, evicted: gone, otter: otter.Must(&otter.Options[[32]byte, []byte]{
 		MaximumWeight: uint64(limit),
-		Weigher:       func(_ [32]byte, plain []byte) uint32 { return uint32(cap(plain)) + cacheOverhead },
+		Weigher:       func(_ [32]byte, plain []byte) uint32 { return weight(plain) },
+		StatsRecorder: gone,
 	})}
+}
+
+func weight(plain []byte) uint32 { return uint32(cap(plain)) + cacheOverhead }
+
+// evictions count what had to make room.
+type evictions struct {
+	stats.NoopRecorder
+	blocks, bytes atomic.Uint64
+}
+
+// RecordEviction implements stats.Recorder.
+func (e *evictions) RecordEviction(weight uint32) {
+	e.blocks.Add(1)
+	e.bytes.Add(uint64(weight))
 }
 
 func (c *cache) get(id [32]byte) ([]byte, bool) {
@@ -47,11 +67,13 @@ func (c *cache) set(id [32]byte, plain []byte) {
 	}
 }
 
-func (c *cache) usage() (bytes int64, entries int) {
+// stats fills in what the cache itself knows.
+func (c *cache) stats(s *RAMStats) {
 	if c.otter == nil {
-		return 0, 0
+		return
 	}
-	return int64(c.otter.WeightedSize()), c.otter.EstimatedSize()
+	s.Bytes, s.Entries, s.Limit = int64(c.otter.WeightedSize()), c.otter.EstimatedSize(), c.limit
+	s.Evictions, s.BytesEvicted = c.evicted.blocks.Load(), c.evicted.bytes.Load()
 }
 
 func (c *cache) close() {

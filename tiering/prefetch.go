@@ -69,6 +69,8 @@ func (p *prefetcher) request(id [32]byte, loc Location) {
 	}
 }
 
+func (p *prefetcher) waiting() int { return len(p.requests) }
+
 func (p *prefetcher) stop() {
 	close(p.quit)
 	p.readers.Wait()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/quarxtor/quarxfs/tiering/segment"
 )
@@ -20,11 +21,13 @@ func (s *Set) Read(loc Location) (segment.Header, []byte, error) {
 	if err != nil {
 		return segment.Header{}, nil, err
 	}
+	start := time.Now()
 	h, stored, err := t.record(loc, buf)
 	if err != nil {
 		return h, nil, s.reached(t, err)
 	}
 	c := &s.counters.tiers[t.id]
+	c.readTime.Add(time.Since(start))
 	c.reads.Add(1)
 	c.bytesRead.Add(uint64(loc.Length))
 	plain, err := segment.Decompress(h.Codec, nil, stored, int(h.RawLen))

@@ -35,6 +35,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/quarxtor/quarxfs/tiering/disk"
 	"github.com/quarxtor/quarxfs/tiering/segment"
@@ -215,14 +216,17 @@ func (s *Set) AppendTo(id uint8, r Record) (Location, error) {
 	if err := h.Validate(); err != nil {
 		return Location{}, fmt.Errorf("append: %w", err)
 	}
+	start := time.Now()
 	loc, err := t.append(h, r.Payload)
 	if err != nil {
 		err = s.reached(t, err)
 		id := r.ID // r itself would escape
 		return Location{}, fmt.Errorf("append %x (%d bytes): %w", id[:6], len(r.Payload), err)
 	}
-	s.counters.tiers[id].writes.Add(1)
-	s.counters.tiers[id].bytesWritten.Add(uint64(loc.Length))
+	c := &s.counters.tiers[id]
+	c.writes.Add(1)
+	c.bytesWritten.Add(uint64(loc.Length))
+	c.writeTime.Add(time.Since(start))
 	return loc, nil
 }
 

@@ -1,6 +1,10 @@
 package tiering
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/quarxtor/quarxfs/store/latency"
+)
 
 // Stats are counts since Open, and what is held now.
 type Stats struct {
@@ -15,16 +19,22 @@ type RAMStats struct {
 	Hits, Misses    uint64 // of Get and Cached; a block that Cached lacks is no miss
 	Prefetched      uint64 // blocks that Prefetch brought
 	PrefetchDropped uint64 // requests dropped since the readers were busy
+	PrefetchQueue   int    // requests that wait for a reader
+	Evictions       uint64 // blocks that made room for others
+	BytesEvicted    uint64
 	Bytes, Limit    int64
 	Entries         int
 }
 
-// TierStats are a tier's on disk. Reads are records read, whoever asked.
+// TierStats are a tier's on disk. Reads are records read, whoever asked; what failed
+// is not among them.
 type TierStats struct {
 	Reads, BytesRead     uint64
 	Writes, BytesWritten uint64
+	ReadTime, WriteTime  latency.Summary // of these, from the disk and to it
 	Bytes                int64
 	Segments             int
+	Unsealed             int // of the segments, those that are full and wait for their footer, or to be uploaded
 }
 
 // HitRatio returns the share of lookups that RAM answered, 0 for none.
@@ -40,6 +50,7 @@ type counters struct {
 	prefetched, prefetchDropped atomic.Uint64
 	tiers                       [tierCount]struct {
 		reads, bytesRead, writes, bytesWritten atomic.Uint64
+		readTime, writeTime                    latency.Timer
 	}
 }
 
@@ -50,9 +61,9 @@ func (s *Set) Stats() Stats {
 	ram := RAMStats{
 		Hits: c.ramHits.Load(), Misses: c.ramMisses.Load(),
 		Prefetched: c.prefetched.Load(), PrefetchDropped: c.prefetchDropped.Load(),
-		Limit: s.cache.limit,
+		PrefetchQueue: s.ahead.waiting(),
 	}
-	ram.Bytes, ram.Entries = s.cache.usage()
+	s.cache.stats(&ram)
 	return Stats{RAM: ram, Hot: s.tierStats(Hot), Cold: s.tierStats(Cold)}
 }
 
@@ -61,9 +72,11 @@ func (s *Set) tierStats(id uint8) TierStats {
 	st := TierStats{
 		Reads: c.reads.Load(), BytesRead: c.bytesRead.Load(),
 		Writes: c.writes.Load(), BytesWritten: c.bytesWritten.Load(),
+		ReadTime: c.readTime.Summary(), WriteTime: c.writeTime.Summary(),
 	}
 	if t, err := s.tier(id); err == nil {
 		st.Bytes, st.Segments = t.table.totals()
+		st.Unsealed = t.toSeal()
 	}
 	return st
 }

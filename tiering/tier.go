@@ -146,14 +146,22 @@ func (t *tier) reserve(n int64) (*writer, uint32, error) {
 const backlog = 2
 
 // behind reports whether too many segments wait to be uploaded. The caller holds mu.
-func (t *tier) behind() bool {
-	waiting := 0
+func (t *tier) behind() bool { return t.remote && t.retired() >= backlog }
+
+// retired counts the segments that wait to be sealed. The caller holds mu.
+func (t *tier) retired() (waiting int) {
 	for _, w := range t.mu.live {
 		if w.retired {
 			waiting++
 		}
 	}
-	return t.remote && waiting >= backlog
+	return waiting
+}
+
+func (t *tier) toSeal() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.retired()
 }
 
 // choked says why no upload makes room for appends, or nil. The caller holds mu.

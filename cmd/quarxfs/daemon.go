@@ -32,14 +32,15 @@ const (
 
 // A daemon is a store that is mounted, or only served, and its control socket.
 type daemon struct {
-	opts   *mountOptions
-	out    *logFile
-	log    *slog.Logger
-	store  *store.Store
-	volume *volume.Volume
-	mount  *fs.Mount
-	http   *http.Server
-	front  *remote.Front // nil: no other machine is let in
+	opts    *mountOptions
+	out     *logFile
+	log     *slog.Logger
+	store   *store.Store
+	volume  *volume.Volume
+	mount   *fs.Mount
+	http    *http.Server
+	front   *remote.Front // nil: no other machine is let in
+	metrics *remote.Front // nil: /metrics is on the control socket only
 
 	schedule *schedule // of snapshots
 	follower *follower // of remotes
@@ -129,6 +130,9 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 	if err == nil && o.listen.Addr != "" {
 		d.front, err = o.listen.open(ctx, o.store)
 	}
+	if err == nil && o.listen.metrics != "" {
+		d.metrics, err = remote.Listen(ctx, o.listen.metricsOptions())
+	}
 	return err
 }
 
@@ -185,6 +189,9 @@ func (d *daemon) start() (err error) {
 	if d.front != nil {
 		d.front.Serve(remote.NewGate(node, o.listen.gate(d.store, d.alive, d.log)), d.log)
 	}
+	if d.metrics != nil {
+		d.metrics.ServeMetrics(node, d.log)
+	}
 	d.schedule = startSchedule(schedule{settings: d.store.Settings, every: o.snapshotEvery, node: node, sync: d.flushed, log: d.log})
 	d.follower = startFollower(d.store.Settings, node, d.log)
 	d.keeper = startKeeper(d.store, d.volume)
@@ -202,14 +209,13 @@ func (d *daemon) startMount() (err error) {
 
 // ready tells who has started this process that it answers, and where.
 func (d *daemon) ready(stdout io.Writer) error {
-	says := ""
 	if d.front != nil {
 		d.log.Info("listening", "url", d.front.URL, "fingerprint", d.front.Fingerprint)
 		if list, _ := d.store.Tokens(); len(list)+len(d.opts.listen.anonymous) == 0 {
 			d.log.Warn("nobody can come in: there is no token yet; see quarxfs token create")
 		}
-		says = d.opts.listen.announce(d.front)
 	}
+	says := d.opts.listen.announce(d.front, d.metrics)
 	if d.opts.readyFD < 0 {
 		_, err := io.WriteString(stdout, says)
 		return err
@@ -263,10 +269,13 @@ func (d *daemon) closeAll() error {
 	if d.keeper != nil {
 		d.keeper.end()
 	}
-	if d.front != nil {
+	for _, f := range []*remote.Front{d.front, d.metrics} {
+		if f == nil {
+			continue
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
 		defer cancel()
-		errs = append(errs, d.front.Close(ctx))
+		errs = append(errs, f.Close(ctx))
 	}
 	if d.http != nil {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -20,7 +20,8 @@ type listenOptions struct {
 	anonymous  []string
 	requests   int
 	rate       float64
-	asJSON     bool // what is announced
+	metrics    string // address; empty: none
+	asJSON     bool   // what is announced
 }
 
 func (o *listenOptions) addFlags(f *pflag.FlagSet) {
@@ -31,14 +32,20 @@ func (o *listenOptions) addFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&o.ClientPin, "client-fingerprint", nil, "clients must show a certificate with one of these `SHA-256`")
 	f.StringSliceVar(&o.anonymous, "anonymous", nil, "what clients without a token may do: any of `read,write,sync,admin`")
 	f.BoolVar(&o.Insecure, "insecure", false, "listen where others could read along, or come in unknown")
+	f.StringVar(&o.metrics, "metrics", "", "answer /metrics for Prometheus at this `address`, over plain HTTP and without tokens, such as 127.0.0.1:9440")
 	f.IntVar(&o.requests, "max-requests", 256, "requests at work at a time, an upload counting as 16; others wait")
 	f.Float64Var(&o.rate, "max-rate", 2000, "requests a second that one address may send")
 }
 
 // prepare checks what can be checked before the store is open.
 func (o *listenOptions) prepare() error {
+	if o.metrics != "" {
+		if err := o.metricsOptions().Validate(); err != nil {
+			return err
+		}
+	}
 	if o.Addr == "" {
-		if o.selfSigned || o.Insecure || o.Cert+o.Key+o.ClientCA != "" || len(o.ClientPin)+len(o.anonymous) > 0 {
+		if o.selfSigned || o.Insecure && o.metrics == "" || o.Cert+o.Key+o.ClientCA != "" || len(o.ClientPin)+len(o.anonymous) > 0 {
 			return fmt.Errorf("%w: nobody is let in without an address: --listen :7440", errUsage)
 		}
 		return nil
@@ -84,23 +91,39 @@ func (o *listenOptions) open(ctx context.Context, dir string) (*remote.Front, er
 	return remote.Listen(ctx, l)
 }
 
+// metricsOptions are those of the address of /metrics.
+func (o *listenOptions) metricsOptions() remote.ListenOptions {
+	return remote.ListenOptions{Addr: o.metrics, Insecure: o.Insecure}
+}
+
 func (o *listenOptions) gate(st *store.Store, ready func() error, log *slog.Logger) remote.GateOptions {
 	return remote.GateOptions{
 		Tokens: st.CheckToken, Anonymous: o.Anonymous, Ready: ready, Requests: o.requests, Rate: o.rate, Log: log,
 	}
 }
 
-// announce is what whoever has started the daemon reads.
-func (o *listenOptions) announce(f *remote.Front) string {
+// announce is what whoever has started the daemon reads. f and metrics may be nil.
+func (o *listenOptions) announce(f, metrics *remote.Front) string {
+	var says struct {
+		URL         string `json:"url,omitempty"`
+		Fingerprint string `json:"fingerprint,omitempty"`
+		Metrics     string `json:"metrics,omitempty"`
+	}
+	if f != nil {
+		says.URL, says.Fingerprint = f.URL, f.Fingerprint
+	}
+	if metrics != nil {
+		says.Metrics = metrics.URL + "/metrics"
+	}
 	if o.asJSON {
-		b, _ := json.Marshal(struct { // strings always are JSON
-			URL         string `json:"url"`
-			Fingerprint string `json:"fingerprint,omitempty"`
-		}{f.URL, f.Fingerprint})
+		b, _ := json.Marshal(says) // strings always are JSON
 		return string(b) + "\n"
 	}
-	if f.Fingerprint == "" {
-		return "listening on " + f.URL + "\n"
+	text := ""
+	for _, line := range [][2]string{{"listening on", says.URL}, {"fingerprint", says.Fingerprint}, {"metrics at", says.Metrics}} {
+		if line[1] != "" {
+			text += line[0] + " " + line[1] + "\n"
+		}
 	}
-	return "listening on " + f.URL + "\nfingerprint " + f.Fingerprint + "\n"
+	return text
 }

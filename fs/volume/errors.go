@@ -3,8 +3,6 @@ package volume
 import (
 	"errors"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
-
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -29,11 +27,11 @@ type (
 	Time = meta.Time
 )
 
-// Latency summarizes how long something took; Summarize makes one.
+// Latency summarizes how long something took; a Timer makes one.
 type Latency = store.Latency
 
-// Summarize reads a histogram of microseconds.
-func Summarize(h *hdrhistogram.Histogram) Latency { return store.Summarize(h) }
+// A Timer notes how long something took each time.
+type Timer = store.Timer
 
 // MaxName is the longest name of a directory entry, in bytes.
 const MaxName = meta.MaxName

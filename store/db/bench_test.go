@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/store/latency"
 )
 
 const benchRows = 100_000
@@ -124,7 +126,7 @@ func BenchmarkAppend4K(b *testing.B) {
 	defer f.Close()
 	buf := make([]byte, 4096)
 	var off int64
-	var took Timer
+	var took latency.Timer
 	for b.Loop() {
 		begun := time.Now()
 		binary.BigEndian.PutUint64(buf, uint64(off))
@@ -137,10 +139,10 @@ func BenchmarkAppend4K(b *testing.B) {
 		off += int64(len(buf))
 		took.Add(time.Since(begun))
 	}
-	report(b, took.Latency())
+	report(b, took.Summary())
 }
 
-func report(b *testing.B, l Latency) {
+func report(b *testing.B, l latency.Summary) {
 	b.ReportMetric(l.P50*1000, "p50-us")
 	b.ReportMetric(l.P99*1000, "p99-us")
 }
@@ -158,7 +160,7 @@ func BenchmarkCommitWhileCompacting(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
-	var took Timer
+	var took latency.Timer
 	var compacting time.Duration
 	n := uint64(0)
 	for b.Loop() {
@@ -188,7 +190,7 @@ func BenchmarkCommitWhileCompacting(b *testing.B) {
 		}
 		compacting += time.Since(begun)
 	}
-	l := took.Latency()
+	l := took.Summary()
 	report(b, l)
 	b.ReportMetric(l.Max, "max-ms")
 	b.ReportMetric(compacting.Seconds()/float64(b.N), "compaction-s")
@@ -220,7 +222,7 @@ func BenchmarkGetWhileCommitting(b *testing.B) {
 			}
 		}
 	}()
-	var took Timer
+	var took latency.Timer
 	begun := time.Now()
 	for b.Loop() {
 		at := time.Now()
@@ -231,6 +233,6 @@ func BenchmarkGetWhileCommitting(b *testing.B) {
 	}
 	close(stop)
 	<-done
-	report(b, took.Latency())
+	report(b, took.Summary())
 	b.ReportMetric(float64(rows)/time.Since(begun).Seconds(), "rows/s")
 }
