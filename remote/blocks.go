@@ -22,8 +22,9 @@ type BlockFilter struct {
 	Prefix  string   // hex digits that the ID starts with
 	MinRefs int64
 	MaxRefs int64
-	MinSize int64 // plain bytes
-	Limit   int64 // at most so many
+	MinSize int64  // plain bytes
+	Limit   int64  // at most so many
+	After   string // begin behind the block with this ID; empty: at the first
 
 	Unreferenced bool // only those that nothing refers to
 }
@@ -38,6 +39,9 @@ func (f BlockFilter) Check() error {
 	if len(f.Prefix) > 64 || strings.Trim(f.Prefix, "0123456789abcdefABCDEF") != "" {
 		return fmt.Errorf("%w: ID prefix %q: give up to 64 hex digits", ErrRequest, f.Prefix)
 	}
+	if f.After != "" && new(store.ID).UnmarshalText([]byte(f.After)) != nil {
+		return fmt.Errorf("%w: after %q: give the %d hex digits of an ID", ErrRequest, f.After, 2*len(store.ID{}))
+	}
 	if f.MinRefs < 0 || f.MaxRefs < 0 || f.MinSize < 0 || f.Limit < 0 {
 		return fmt.Errorf("%w: a filter's number is negative", ErrRequest)
 	}
@@ -51,6 +55,11 @@ func (l *Local) ListBlocks(ctx context.Context, f BlockFilter, fn func(BlockInfo
 	}
 	listed := int64(0)
 	chosen := store.BlockFilter{MinRefs: uint64(f.MinRefs), MaxRefs: uint64(f.MaxRefs), Unused: f.Unreferenced, Prefix: f.Prefix}
+	if f.After != "" {
+		if err := chosen.After.UnmarshalText([]byte(f.After)); err != nil {
+			return err
+		}
+	}
 	return l.store.Blocks(ctx, chosen, func(b BlockInfo) error {
 		if b.Raw < f.MinSize || len(f.Kinds) > 0 && !slices.Contains(f.Kinds, b.Kind) {
 			return nil
@@ -65,6 +74,15 @@ func (l *Local) ListBlocks(ctx context.Context, f BlockFilter, fn func(BlockInfo
 	})
 }
 
+var blockParams = []param{
+	{"kind", "", "only of these kinds, separated by commas: data, file, tree, snapshot"},
+	{"prefix", "", "only those whose IDs begin so"},
+	{"min_refs", 0, "only with so many references at least"},
+	{"max_refs", 0, "only with so many references at most"},
+	{"min_size", 0, "only of so many plain bytes at least"},
+	{"unreferenced", false, "only those that nothing refers to"},
+}
+
 func (f BlockFilter) query() url.Values {
 	q := make(url.Values)
 	setText(q, "kind", strings.Join(f.Kinds, ","))
@@ -76,17 +94,15 @@ func (f BlockFilter) query() url.Values {
 	if f.Unreferenced {
 		q.Set("unreferenced", "true")
 	}
+	setText(q, "after", f.After)
 	return q
 }
 
 func parseBlockFilter(q url.Values) (f BlockFilter, err error) {
-	if err := onlyKnown(q, "kind", "prefix", "min_refs", "max_refs", "min_size", "limit", "unreferenced"); err != nil {
-		return f, err
-	}
 	if k := q.Get("kind"); k != "" {
 		f.Kinds = strings.Split(k, ",")
 	}
-	f.Prefix = q.Get("prefix")
+	f.Prefix, f.After = q.Get("prefix"), q.Get("after")
 	f.Unreferenced = q.Get("unreferenced") == "true"
 	for key, n := range map[string]*int64{"min_refs": &f.MinRefs, "max_refs": &f.MaxRefs, "min_size": &f.MinSize, "limit": &f.Limit} {
 		if *n, err = number(q, key); err != nil {

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -81,8 +83,17 @@ func rewind(req *http.Request) bool {
 func errorOf(req *http.Request, resp *http.Response) error {
 	defer resp.Body.Close()
 	var e envelope
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&e); err != nil || e.Error == nil {
+	err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&e)
+	if req.Method == http.MethodHead {
+		e.Error = new(Failure)
+		err = json.Unmarshal([]byte(resp.Header.Get(headerError)), e.Error)
+	}
+	if err != nil || e.Error == nil {
 		return fmt.Errorf("%s %s: the server answers %s", req.Method, req.URL.Path, resp.Status)
+	}
+	if size, ok := strings.CutPrefix(resp.Header.Get("Content-Range"), "bytes */"); ok {
+		n, _ := strconv.ParseInt(size, 10, 64)
+		return &endError{e.Error.err(), n}
 	}
 	return e.Error.err()
 }

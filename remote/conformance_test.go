@@ -123,7 +123,7 @@ func TestObjects(t *testing.T) {
 			}
 		}
 		var names []string
-		err = n.ListObjects(ctx, func(o remote.Object) error { names = append(names, o.Name); return nil })
+		err = n.ListObjects(ctx, remote.Page{}, func(o remote.Object) error { names = append(names, o.Name); return nil })
 		slices.Sort(names)
 		if want := []string{obj.ID.String(), obj.Name}; err != nil || len(names) != 2 || !slices.Contains(names, want[0]) || !slices.Contains(names, want[1]) {
 			t.Errorf("objects: %q, %v", names, err)

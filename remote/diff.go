@@ -93,10 +93,6 @@ func (c *Client) Diff(ctx context.Context, r DiffRequest, fn func(DiffItem) erro
 
 func (s *server) diff(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	if err := onlyKnown(q, "a", "b", "exact"); err != nil {
-		s.fail(w, r, err)
-		return
-	}
 	req := DiffRequest{A: q.Get("a"), B: q.Get("b"), Exact: q.Get("exact") == "true"}
 	sendStream(s, w, r, func(fn func(DiffItem) error) error { return s.node.Diff(r.Context(), req, fn) })
 }

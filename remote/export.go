@@ -120,7 +120,7 @@ func (l *Local) exportRoots(ctx context.Context, ref string) ([]export.Root, err
 	if err != nil {
 		return nil, err
 	}
-	err = l.store.Objects(ctx, func(o store.ObjectInfo) error {
+	err = l.store.Objects(ctx, "", func(o store.ObjectInfo) error {
 		roots = append(roots, objectRoot(o))
 		if len(roots) > export.MaxNodes {
 			return store.ErrStop
@@ -242,6 +242,13 @@ func (l *Local) inSnapshot(ctx context.Context, s store.SnapshotRef, path string
 	return export.Root{Label: export.Printable(label), Path: export.Printable(s.Name + ":" + path), Size: e.Size, ID: e.Link.ID}, nil
 }
 
+var exportParams = []param{
+	{"root", "", "what to begin at, as ref elsewhere; without it, at all snapshots and objects"},
+	{"kind", "", "only these kinds, separated by commas"},
+	{"depth", 0, "so many steps from the roots at most"},
+	{"limit", 0, "so many nodes at most"},
+}
+
 func (r ExportRequest) query() url.Values {
 	q := make(url.Values)
 	setText(q, "root", r.Root)
@@ -252,9 +259,6 @@ func (r ExportRequest) query() url.Values {
 }
 
 func parseExportRequest(q url.Values) (r ExportRequest, err error) {
-	if err := onlyKnown(q, "root", "kind", "depth", "limit"); err != nil {
-		return r, err
-	}
 	r.Root = q.Get("root")
 	if k := q.Get("kind"); k != "" {
 		r.Kinds = strings.Split(k, ",")

@@ -119,6 +119,13 @@ type Files interface {
 	ListFiles(ctx context.Context, filter FileFilter, fn func(File) error) error
 }
 
+var fileParams = []param{
+	{"path", "", "only what is below, from the root"},
+	{"name", "", "only names that match, as of a shell: *.go"},
+	{"type", "", "only these types, separated by commas: f, d, l, p, s, b, c"},
+	{"limit", 0, "list so many at most"},
+}
+
 func (f FileFilter) query() url.Values {
 	q := make(url.Values)
 	setText(q, "path", f.Path)
@@ -133,9 +140,6 @@ func (f FileFilter) query() url.Values {
 }
 
 func parseFileFilter(q url.Values) (f FileFilter, err error) {
-	if err := onlyKnown(q, "path", "name", "limit", "type"); err != nil {
-		return f, err
-	}
 	f.Path, f.Name = q.Get("path"), q.Get("name")
 	if f.Limit, err = number(q, "limit"); err != nil {
 		return f, err

@@ -42,8 +42,8 @@ const (
 
 // A Gate stands between a node's API and other machines. It asks each request for
 // a token, and bounds what one client and all of them take: requests a second,
-// requests at work, and the time without a byte. /healthz and /readyz are answered
-// to everybody.
+// requests at work, and the time without a byte. /healthz, /readyz and the API's
+// description are answered to everybody.
 type Gate struct {
 	o       GateOptions
 	api     http.Handler
@@ -95,7 +95,7 @@ func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, err)
 		return
 	}
-	if err := g.admit(r); err != nil {
+	if err := g.admit(r); err != nil && r.URL.Path != openAPIPath {
 		g.refuse(w, r, err)
 		return
 	}
@@ -237,5 +237,8 @@ func isUpload(r *http.Request) bool {
 // scopeOf returns what a request's route asks for.
 func (g *Gate) scopeOf(r *http.Request) store.Scope {
 	_, pattern := g.api.(*http.ServeMux).Handler(r)
+	if pattern == "" {
+		return store.ScopeRead // to hear that there is nothing
+	}
 	return ScopeOf(pattern)
 }

@@ -122,10 +122,10 @@ func TestGateScopes(t *testing.T) {
 		method, path string
 		scope        store.Scope
 	}{
-		{"GET", "/v1/stats", store.ScopeRead}, {"GET", "/v1/blocks", store.ScopeRead}, {"GET", "/v1/objects", store.ScopeRead},
+		{"GET", "/v1/stats", store.ScopeRead}, {"GET", "/metrics", store.ScopeRead}, {"GET", "/v1/blocks", store.ScopeRead}, {"GET", "/v1/objects", store.ScopeRead},
 		{"GET", "/v1/objects/x", store.ScopeRead}, {"HEAD", "/v1/objects/x", store.ScopeRead}, {"GET", "/v1/snapshots", store.ScopeRead},
 		{"PUT", "/v1/objects/x", store.ScopeWrite}, {"POST", "/v1/objects", store.ScopeWrite}, {"DELETE", "/v1/objects/x", store.ScopeWrite},
-		{"POST", "/v1/sync/leases", store.ScopeSync}, {"POST", "/v1/sync/records", store.ScopeSync},
+		{"POST", "/v1/sync/leases", store.ScopeSync}, {"POST", "/v1/sync/records", store.ScopeRead},
 		{"POST", "/v1/sync/leases/" + lease + "/keep", store.ScopeSync}, {"POST", "/v1/sync/leases/" + lease + "/records", store.ScopeSync},
 		{"DELETE", "/v1/sync/leases/" + lease, store.ScopeSync}, {"PUT", "/v1/sync/snapshots/x", store.ScopeSync},
 	} {
@@ -138,9 +138,17 @@ func TestGateScopes(t *testing.T) {
 	}
 	// What only the store's owner may do is not there at all.
 	for _, path := range []string{"/v1/tokens", "/debug/pprof/", "/v1/settings"} {
-		if got, _ := ask(t, "GET", f.URL+path, tokens[store.ScopeAdmin], nil); got != 404 {
-			t.Errorf("%s: %d", path, got)
+		for _, scope := range []store.Scope{store.ScopeAdmin, store.ScopeRead} {
+			if got, _ := ask(t, "GET", f.URL+path, tokens[scope], nil); got != 404 {
+				t.Errorf("%s with scope %s: %d", path, scope, got)
+			}
 		}
+		if got, _ := ask(t, "GET", f.URL+path, "", nil); got != 401 {
+			t.Errorf("%s without a token: %d", path, got)
+		}
+	}
+	if got, _ := ask(t, "GET", f.URL+"/v1/openapi.json", "", nil); got != 200 {
+		t.Errorf("the description without a token: %d", got)
 	}
 }
 
@@ -264,7 +272,7 @@ func TestGateStalledUpload(t *testing.T) {
 		t.Errorf("the next: %d", got)
 	}
 	var names []string
-	if err := s.node.ListObjects(t.Context(), func(o remote.Object) error { names = append(names, o.Name); return nil }); err != nil || fmt.Sprint(names) != "[whole]" {
+	if err := s.node.ListObjects(t.Context(), remote.Page{}, func(o remote.Object) error { names = append(names, o.Name); return nil }); err != nil || fmt.Sprint(names) != "[whole]" {
 		t.Errorf("objects %v, %v", names, err)
 	}
 }

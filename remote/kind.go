@@ -18,6 +18,8 @@ var (
 	ErrForbidden = errors.New("the token does not allow this")
 	ErrBusy      = errors.New("the server is busy")
 	ErrRate      = errors.New("too many requests")
+
+	ErrCondition = errors.New("a condition of the request does not hold")
 )
 
 // kinds is how errors travel: by name, under an HTTP status. errors.Is gives
@@ -45,6 +47,7 @@ var kinds = []struct {
 	{"unauthorized", store.ErrToken, http.StatusUnauthorized},
 	{"stalled", errBodyStalled, http.StatusRequestTimeout},
 	{"forbidden", ErrForbidden, http.StatusForbidden},
+	{"condition", ErrCondition, http.StatusPreconditionFailed},
 	{"busy", ErrBusy, http.StatusServiceUnavailable},
 	{"rate", ErrRate, http.StatusTooManyRequests},
 	{"unavailable", store.ErrUnavailable, http.StatusServiceUnavailable},

@@ -3,6 +3,7 @@ package remote
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"time"
@@ -49,7 +50,7 @@ var (
 // Stats implements Node.
 func (l *Local) Stats(ctx context.Context) (Stats, error) {
 	s := summarize(l.store.Stats())
-	if err := l.store.Objects(ctx, func(Object) error { s.Objects++; return nil }); err != nil {
+	if err := l.store.Objects(ctx, "", func(Object) error { s.Objects++; return nil }); err != nil {
 		return s, err
 	}
 	s.Store = StoreInfo{l.store.Dir(), l.store.Config()}
@@ -95,6 +96,23 @@ func (l *Local) Get(ctx context.Context, ref string, off, length int64, w io.Wri
 func (l *Local) Remove(ctx context.Context, ref string) error { return l.store.Delete(ctx, ref) }
 
 // ListObjects implements Node.
-func (l *Local) ListObjects(ctx context.Context, fn func(Object) error) error {
-	return l.store.Objects(ctx, fn)
+func (l *Local) ListObjects(ctx context.Context, p Page, fn func(Object) error) error {
+	if p.Limit < 0 {
+		return fmt.Errorf("%w: limit %d", ErrRequest, p.Limit)
+	}
+	listed := int64(0)
+	return l.store.Objects(ctx, p.After, func(o Object) error {
+		if err := fn(o); err != nil {
+			return err
+		}
+		if listed++; listed == p.Limit {
+			return store.ErrStop
+		}
+		return nil
+	})
+}
+
+// StatObject implements Node.
+func (l *Local) StatObject(ctx context.Context, ref string) (Object, error) {
+	return l.store.Stat(ctx, ref)
 }

@@ -295,12 +295,7 @@ func (c *Client) Matrix(ctx context.Context, fn func(MatrixItem) error) error {
 }
 
 func (s *server) why(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	err := onlyKnown(q, "block")
-	var why Why
-	if err == nil {
-		why, err = s.node.Why(r.Context(), q.Get("block"))
-	}
+	why, err := s.node.Why(r.Context(), r.URL.Query().Get("block"))
 	s.answer(w, r, why, err)
 }
 

@@ -35,8 +35,12 @@ type Node interface {
 	// Remove takes an object's reference away. store.ErrNotFound,
 	// store.ErrAmbiguous.
 	Remove(ctx context.Context, ref string) error
-	// ListObjects calls fn for every object until fn fails.
-	ListObjects(ctx context.Context, fn func(Object) error) error
+	// StatObject tells what ref, as in Get, stands for. store.ErrNotFound,
+	// store.ErrAmbiguous.
+	StatObject(ctx context.Context, ref string) (Object, error)
+	// ListObjects calls fn for a page of the objects, in order of name, until fn
+	// fails. ErrRequest: the page makes no sense.
+	ListObjects(ctx context.Context, p Page, fn func(Object) error) error
 
 	Snapshots
 	Graph
@@ -47,6 +51,12 @@ type Node interface {
 	Peer
 	Remotes
 	Tokens
+}
+
+// A Page is a part of a listing; the zero Page is all of it.
+type Page struct {
+	After string // begin behind this name
+	Limit int64  // at most so many
 }
 
 // A Graph is a node's hash-graph.

@@ -1,24 +1,22 @@
 package remote
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/quarxtor/quarxfs/store"
 )
 
 // An Object is an object's name, ID and sizes.
 type Object = store.ObjectInfo
-
-// trailerError carries the Failure of an object that could not be read to its
-// end: its first bytes were on their way by then.
-const trailerError = "Quarxfs-Error"
 
 // refPath is the path of an object. Dots would be taken for directories.
 func refPath(ref string) string {
@@ -43,6 +41,10 @@ func (c *Client) Put(ctx context.Context, name string, r io.Reader) (Object, err
 func (s *server) put(w http.ResponseWriter, r *http.Request) {
 	// On a failure the rest of the body is not wanted.
 	o, err := s.node.Put(r.Context(), r.PathValue("ref"), uploaded{r.Body})
+	if err == nil {
+		w.Header().Set("ETag", `"`+o.ID.String()+`"`)
+		w.Header().Set("Location", refPath(o.ID.String()))
+	}
 	s.answer(w, r, o, err)
 }
 
@@ -58,92 +60,266 @@ func (b uploaded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Get implements Node.
+// Get implements Node. What breaks off in the middle is asked for again from there
+// on, as long as some more comes each time.
 func (c *Client) Get(ctx context.Context, ref string, off, length int64, w io.Writer) error {
 	if off < 0 {
 		return fmt.Errorf("%w: offset %d", ErrRequest, off)
 	}
+	g := download{c: c, ref: ref, w: w}
+	for {
+		n, err := g.part(ctx, off, length)
+		if n == 0 || !errors.Is(err, errCut) || ctx.Err() != nil {
+			return err
+		}
+		off += n
+		if length >= 0 {
+			length -= n
+		}
+	}
+}
+
+// A download is an object on its way.
+type download struct {
+	c    *Client
+	ref  string
+	etag string // of what has begun to come; another object must not follow it
+	w    io.Writer
+}
+
+// part returns how much it has written. errCut: there was to be more.
+func (g *download) part(ctx context.Context, off, length int64) (int64, error) {
+	w := g.w
 	if length == 0 {
 		length, w = 1, io.Discard // a range holds a byte at least
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base+refPath(ref), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.c.base+refPath(g.ref), nil)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if off > 0 || length > 0 {
 		req.Header.Set("Range", formatRange(off, length))
 	}
-	resp, err := c.send(req)
+	if g.etag != "" {
+		req.Header.Set("If-Match", g.etag)
+	}
+	resp, err := g.c.send(req)
+	if at := new(endError); errors.As(err, &at) && at.size == off {
+		return 0, nil // no byte is no range, and no failure
+	}
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer resp.Body.Close()
-	if _, err := io.Copy(w, resp.Body); err != nil {
-		return err
+	if off > 0 && resp.StatusCode != http.StatusPartialContent {
+		return 0, fmt.Errorf("object %q has no bytes, not %d: %w", g.ref, off, store.ErrRange)
 	}
-	text := resp.Trailer.Get(trailerError)
-	if text == "" {
-		return nil
+	g.etag = resp.Header.Get("ETag")
+	body := &watched{r: resp.Body}
+	n, err := io.Copy(w, body)
+	if body.err != nil {
+		err = fmt.Errorf("read %s: %w: %w", g.ref, errCut, body.err)
 	}
-	var f Failure
-	if err := json.Unmarshal([]byte(text), &f); err != nil {
-		return fmt.Errorf("read %s: %w", ref, errCut)
-	}
-	return f.err()
+	return n, err
 }
 
+// watched remembers why its reader failed.
+type watched struct {
+	r   io.Reader
+	err error
+}
+
+func (r *watched) Read(p []byte) (int, error) {
+	n, err := r.r.Read(p)
+	if err != nil && err != io.EOF {
+		r.err = err
+	}
+	return n, err
+}
+
+// An endError says that a range begins at an object's end or behind it.
+type endError struct {
+	error
+	size int64
+}
+
+func (e *endError) Unwrap() error { return e.error }
+
+// setObject tells of an object in an answer's header.
+func setObject(h http.Header, ref string, o Object) {
+	h.Set("ETag", `"`+o.ID.String()+`"`)
+	h.Set(headerName, url.PathEscape(o.Name))
+	h.Set(headerData, strconv.FormatInt(o.Data, 10))
+	h.Set("Cache-Control", "private, no-cache")
+	if ref == o.ID.String() {
+		h.Set("Cache-Control", immutable)
+	}
+}
+
+const (
+	headerName = "Quarxfs-Name"       // an object's, as in a path
+	headerData = "Quarxfs-Data-Bytes" // its size without holes
+
+	immutable = "private, max-age=31536000, immutable"
+)
+
+// StatObject implements Node.
+func (c *Client) StatObject(ctx context.Context, ref string) (o Object, err error) {
+	resp, err := c.do(ctx, http.MethodHead, refPath(ref), nil)
+	if err != nil {
+		return o, err
+	}
+	defer resp.Body.Close()
+	h := resp.Header
+	err = o.ID.UnmarshalText([]byte(strings.Trim(h.Get("ETag"), `"`)))
+	o.Size = resp.ContentLength
+	var errs [3]error
+	o.Name, errs[0] = url.PathUnescape(h.Get(headerName))
+	o.Data, errs[1] = strconv.ParseInt(h.Get(headerData), 10, 64)
+	if t := h.Get("Last-Modified"); t != "" {
+		o.Created, errs[2] = http.ParseTime(t)
+	}
+	if err = errors.Join(append(errs[:], err)...); err != nil {
+		err = fmt.Errorf("%s: read the answer's header: %w", ref, err)
+	}
+	return o, err
+}
+
+// get answers to GET and HEAD, whole or in ranges, on conditions or without.
 func (s *server) get(w http.ResponseWriter, r *http.Request) {
-	off, length, err := parseRange(r.Header.Get("Range"))
+	ref := r.PathValue("ref")
+	o, err := s.node.StatObject(r.Context(), ref)
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Trailer", trailerError)
-	body := &lateWriter{w: w, status: http.StatusOK}
-	if off > 0 || length >= 0 {
-		body.status = http.StatusPartialContent
-	}
-	err = s.node.Get(r.Context(), r.PathValue("ref"), off, length, body)
-	if err == nil {
-		_, err = body.Write(nil)
-	}
-	if err == nil || body.err != nil {
-		return
-	}
-	if !body.begun {
-		w.Header().Del("Trailer")
+	setObject(w.Header(), ref, o)
+	w.Header().Set("Content-Type", contentBytes)
+	body := &objectBody{get: func(off, length int64, w io.Writer) error {
+		return s.node.Get(r.Context(), o.ID.String(), off, length, w)
+	}, size: o.Size}
+	late := &lateWriter{ResponseWriter: w, body: body}
+	http.ServeContent(late, r, "", o.Created, body)
+	if err := late.finish(); err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	f, _ := failureOf(err)
-	s.log.Error("an object could not be sent to its end", "ref", r.PathValue("ref"), "err", err)
-	text, err := json.Marshal(f)
-	if err != nil {
-		panic(http.ErrAbortHandler)
+	if body.err != nil && late.gone == nil { // the client sees that some is missing
+		s.log.Error("an object could not be sent to its end", "ref", ref, "err", body.err)
 	}
-	w.Header().Set(trailerError, string(text))
+}
+
+// An objectBody is an object as http.ServeContent wants it.
+type objectBody struct {
+	get  func(off, length int64, w io.Writer) error
+	off  int64
+	size int64
+	err  error // of get
+}
+
+// Seek implements io.Seeker.
+func (b *objectBody) Seek(off int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		off += b.off
+	case io.SeekEnd:
+		off += b.size
+	}
+	b.off = off
+	return off, nil
+}
+
+// Read implements io.Reader, for what writeTo cannot do: several ranges at once.
+func (b *objectBody) Read(p []byte) (int, error) {
+	n := min(int64(len(p)), b.size-b.off)
+	if n <= 0 {
+		return 0, io.EOF
+	}
+	buf := bytes.NewBuffer(p[:0])
+	return int(n), b.writeTo(buf, n)
+}
+
+func (b *objectBody) writeTo(w io.Writer, n int64) error {
+	b.err = b.get(b.off, n, w)
+	b.off += n
+	return b.err
 }
 
 // A lateWriter holds the status back until there are bytes, since before that
 // a failure may still set it.
 type lateWriter struct {
-	w      http.ResponseWriter
-	status int
-	begun  bool
-	err    error // the client has left
+	http.ResponseWriter
+	body    *objectBody
+	status  int   // that is held back
+	begun   bool  // it was sent
+	refused error // in place of a body
+	gone    error // the client has left
 }
 
-func (l *lateWriter) Write(b []byte) (int, error) {
-	if !l.begun {
+// WriteHeader implements http.ResponseWriter.
+func (l *lateWriter) WriteHeader(status int) {
+	switch status {
+	case http.StatusOK, http.StatusPartialContent:
+		l.status = status
+	case http.StatusRequestedRangeNotSatisfiable:
+		l.refused = fmt.Errorf("the object has %d bytes, and none in that range: %w", l.body.size, store.ErrRange)
+	case http.StatusPreconditionFailed:
+		l.refused = fmt.Errorf("%w: the object is another one", ErrCondition)
+	default:
 		l.begun = true
-		l.w.WriteHeader(l.status)
+		l.ResponseWriter.WriteHeader(status)
 	}
-	n, err := l.w.Write(b)
+}
+
+// Write implements http.ResponseWriter.
+func (l *lateWriter) Write(p []byte) (int, error) {
+	if l.refused != nil {
+		return len(p), nil // the library's text
+	}
+	l.begin()
+	n, err := l.ResponseWriter.Write(p)
 	if err != nil {
-		l.err = err
+		l.gone = err
 	}
 	return n, err
+}
+
+func (l *lateWriter) begin() {
+	if !l.begun {
+		l.begun = true
+		l.ResponseWriter.WriteHeader(l.status)
+	}
+}
+
+// ReadFrom implements io.ReaderFrom: an object's bytes need no buffer between.
+func (l *lateWriter) ReadFrom(r io.Reader) (int64, error) {
+	out := struct{ io.Writer }{l}
+	limited, ok := r.(*io.LimitedReader)
+	if !ok || limited.R != io.Reader(l.body) {
+		return io.Copy(out, r)
+	}
+	from := l.body.off
+	err := l.body.writeTo(out, limited.N)
+	return l.body.off - from, err
+}
+
+// finish returns why nothing was sent, with a header for that.
+func (l *lateWriter) finish() error {
+	if l.begun {
+		return nil
+	}
+	err := l.refused
+	if err == nil {
+		err = l.body.err
+	}
+	if err == nil {
+		l.begin() // of an empty object, or for HEAD
+		return nil
+	}
+	for _, name := range []string{"Content-Length", "ETag", "Last-Modified", "Cache-Control", headerName, headerData} {
+		l.Header().Del(name)
+	}
+	return err
 }
 
 func formatRange(off, length int64) string {
@@ -151,31 +327,6 @@ func formatRange(off, length int64) string {
 		return fmt.Sprintf("bytes=%d-", off)
 	}
 	return fmt.Sprintf("bytes=%d-%d", off, off+length-1)
-}
-
-// parseRange reads one range of RFC 9110; an end is needed for none, a start
-// for each. length is -1 up to the object's end.
-func parseRange(h string) (off, length int64, err error) {
-	if h == "" {
-		return 0, -1, nil
-	}
-	bad := fmt.Errorf("%w: range %q: only bytes=FIRST-[LAST] is understood", ErrRequest, h)
-	spec, ok := strings.CutPrefix(h, "bytes=")
-	from, to, ok2 := strings.Cut(spec, "-")
-	if !ok || !ok2 {
-		return 0, 0, bad
-	}
-	if off, err = strconv.ParseInt(from, 10, 64); err != nil || off < 0 {
-		return 0, 0, bad
-	}
-	if to == "" {
-		return off, -1, nil
-	}
-	last, err := strconv.ParseInt(to, 10, 64)
-	if err != nil || last < off || last-off == 1<<63-1 {
-		return 0, 0, bad
-	}
-	return off, last - off + 1, nil
 }
 
 // Remove implements Node.
@@ -188,12 +339,22 @@ func (s *server) remove(w http.ResponseWriter, r *http.Request) {
 }
 
 // ListObjects implements Node.
-func (c *Client) ListObjects(ctx context.Context, fn func(Object) error) error {
-	return receiveStream(ctx, c, "/v1/objects", fn)
+func (c *Client) ListObjects(ctx context.Context, p Page, fn func(Object) error) error {
+	q := make(url.Values)
+	setText(q, "after", p.After)
+	setNumber(q, "limit", p.Limit)
+	return receiveStream(ctx, c, withQuery("/v1/objects", q), fn)
 }
 
 func (s *server) objects(w http.ResponseWriter, r *http.Request) {
-	sendStream(s, w, r, func(fn func(Object) error) error { return s.node.ListObjects(r.Context(), fn) })
+	q := r.URL.Query()
+	limit, err := number(q, "limit")
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	p := Page{q.Get("after"), limit}
+	sendStream(s, w, r, func(fn func(Object) error) error { return s.node.ListObjects(r.Context(), p, fn) })
 }
 
 // ListFiles implements Files.
@@ -222,4 +383,29 @@ func (s *server) blocks(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	sendStream(s, w, r, func(fn func(BlockInfo) error) error { return s.node.ListBlocks(r.Context(), filter, fn) })
+}
+
+// block answers to GET and HEAD of a block's plain bytes.
+func (s *server) block(w http.ResponseWriter, r *http.Request) {
+	var id store.ID
+	if err := id.UnmarshalText([]byte(r.PathValue("id"))); err != nil {
+		s.fail(w, r, fmt.Errorf("%w: block %q: %v", ErrRequest, r.PathValue("id"), err))
+		return
+	}
+	var kind, plain = "", []byte(nil)
+	err := s.node.Records(r.Context(), []store.ID{id}, func(rec store.Record) error {
+		b, err := store.Unpack(&rec)
+		kind, plain = rec.Kind.String(), bytes.Clone(b)
+		return err
+	})
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	h := w.Header()
+	h.Set("ETag", `"`+id.String()+`"`)
+	h.Set("Cache-Control", immutable)
+	h.Set("Content-Type", contentBytes)
+	h.Set("Quarxfs-Kind", kind)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(plain))
 }

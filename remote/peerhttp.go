@@ -159,24 +159,24 @@ func (c *Client) SyncState(ctx context.Context) (s SyncState, err error) {
 // syncRoutes are for peers.
 func (s *server) syncRoutes() []route {
 	return []route{
-		{"POST /v1/sync/leases", store.ScopeSync, "Keep what is sent from being swept", func(w http.ResponseWriter, r *http.Request) {
+		{"POST /v1/sync/leases", store.ScopeSync, "Keep what is sent from being swept", none, jsonOf(newLease{}), jsonOf(leaseAnswer{}), func(w http.ResponseWriter, r *http.Request) {
 			answerBody(s, w, r, func(ctx context.Context, n newLease) (leaseAnswer, error) {
 				id, err := s.node.NewLease(ctx, n.For)
 				return leaseAnswer{id}, err
 			})
 		}},
-		{"DELETE /v1/sync/leases/{lease}", store.ScopeSync, "End a lease", s.onLease(func(w http.ResponseWriter, r *http.Request, lease store.LeaseID) {
+		{"DELETE /v1/sync/leases/{lease}", store.ScopeSync, "End a lease", none, nothing, jsonOf(struct{}{}), s.onLease(func(w http.ResponseWriter, r *http.Request, lease store.LeaseID) {
 			s.answer(w, r, struct{}{}, s.node.EndLease(r.Context(), lease))
 		})},
-		{"POST /v1/sync/leases/{lease}/keep", store.ScopeSync, "Say which blocks are missing, and keep the others", s.onLease(s.keep)},
-		{"POST /v1/sync/leases/{lease}/records", store.ScopeSync, "Send records of blocks", s.onLease(s.importRecords)},
-		{"POST /v1/sync/records", store.ScopeSync, "Fetch records of blocks", s.exportRecords},
-		{"PUT /v1/sync/snapshots/{name}", store.ScopeSync, "Name a snapshot that was sent", func(w http.ResponseWriter, r *http.Request) {
+		{"POST /v1/sync/leases/{lease}/keep", store.ScopeSync, "Say which blocks are missing, and keep the others", none, rawBytes, rawBytes, s.onLease(s.keep)},
+		{"POST /v1/sync/leases/{lease}/records", store.ScopeSync, "Send records of blocks", none, records, jsonOf(struct{}{}), s.onLease(s.importRecords)},
+		{"POST /v1/sync/records", store.ScopeRead, "Fetch records of blocks", none, rawBytes, records, s.exportRecords},
+		{"PUT /v1/sync/snapshots/{name}", store.ScopeSync, "Name a snapshot that was sent", none, jsonOf(adoptRequest{}), jsonOf(struct{}{}), func(w http.ResponseWriter, r *http.Request) {
 			answerBody(s, w, r, func(ctx context.Context, a adoptRequest) (struct{}, error) {
 				return struct{}{}, s.node.Adopt(ctx, r.PathValue("name"), a.ID)
 			})
 		}},
-		{"DELETE /v1/sync/snapshots/{name}", store.ScopeSync, "Remove a snapshot that was sent", func(w http.ResponseWriter, r *http.Request) {
+		{"DELETE /v1/sync/snapshots/{name}", store.ScopeSync, "Remove a snapshot that was sent", []param{{"id", store.ID{}, "of the snapshot that has the name"}}, nothing, jsonOf(struct{}{}), func(w http.ResponseWriter, r *http.Request) {
 			var id store.ID
 			err := id.UnmarshalText([]byte(r.URL.Query().Get("id")))
 			if err != nil {

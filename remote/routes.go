@@ -2,8 +2,10 @@ package remote
 
 import (
 	"net/http"
+	"slices"
 	"sync"
 
+	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -12,33 +14,91 @@ type route struct {
 	pattern string      // as http.ServeMux has it: method, space, path
 	scope   store.Scope // what a token must allow
 	summary string
+	query   []param // the parameters it knows; others are refused
+	in, out content
 	serve   http.HandlerFunc
 }
+
+// A param is a parameter of a request's query.
+type param struct {
+	name  string
+	of    any // a value of its type
+	about string
+}
+
+// A content is what a body holds.
+type content struct {
+	mime string
+	of   any // a value of the type that JSON is made of; nil: bytes
+}
+
+func jsonOf(v any) content  { return content{contentJSON, v} }
+func linesOf(v any) content { return content{contentStream, v} }
+
+const (
+	contentJSON  = "application/json"
+	contentBytes = "application/octet-stream"
+)
+
+var (
+	nothing  = content{}
+	rawBytes = content{contentBytes, nil}
+	records  = content{contentRecords, nil}
+	text     = content{"text/plain", ""}
+	none     []param
+	paged    = []param{
+		{"after", "", "begin behind the one with this name or ID: the last of the page before"},
+		{"limit", 0, "list so many at most"},
+	}
+	reference = []param{{"ref", "", "ID:…, path:…, snap:NAME[:/PATH], obj:NAME, or what of these is meant"}}
+)
 
 // routes is the table of what Handler serves.
 func (s *server) routes() []route {
 	list := []route{
-		{"GET /v1/stats", store.ScopeRead, "What the store holds and how its tiers do", s.stats},
-		{"POST /v1/commit", store.ScopeWrite, "Make durable all that was acknowledged", s.commit},
-		{"GET /v1/blocks", store.ScopeRead, "List blocks", s.blocks},
-		{"GET /v1/graph/why", store.ScopeRead, "What keeps a block", s.why},
-		{"GET /v1/graph/show", store.ScopeRead, "Show a vertex", s.show},
-		{"GET /v1/graph/matrix", store.ScopeRead, "What snapshots share", s.matrix},
-		{"GET /v1/graph/export", store.ScopeRead, "The graph in a format of other tools", s.export},
-		{"GET /v1/graph/similar", store.ScopeRead, "Files that share blocks", s.similar},
-		{"GET /v1/graph/path", store.ScopeRead, "How two vertices are connected", s.connect},
-		{"GET /v1/usage", store.ScopeRead, "The space that paths take", s.usage},
-		{"GET /v1/diff", store.ScopeRead, "What differs between two trees", s.diff},
-		{"GET /v1/history", store.ScopeRead, "The versions of a path", s.history},
-		{"GET /v1/files", store.ScopeRead, "List files", s.files},
-		{"GET /v1/objects", store.ScopeRead, "List objects", s.objects},
-		{"POST /v1/objects", store.ScopeWrite, "Store an object", s.put},
-		{"PUT /v1/objects/{ref...}", store.ScopeWrite, "Store an object under a name", s.put},
-		{"GET /v1/objects/{ref...}", store.ScopeRead, "Read an object", s.get},
-		{"DELETE /v1/objects/{ref...}", store.ScopeWrite, "Remove the name of an object", s.remove},
+		{"GET " + openAPIPath, store.ScopeRead, "This description", none, nothing, content{contentJSON, struct{}{}}, s.openAPI},
+		{"GET /v1/stats", store.ScopeRead, "What the store holds and how its tiers do", none, nothing, jsonOf(Stats{}), s.stats},
+		{"POST /v1/commit", store.ScopeWrite, "Make durable all that was acknowledged", none, nothing, jsonOf(struct{}{}), s.commit},
+		{"GET /v1/blocks", store.ScopeRead, "List blocks", slices.Concat(paged, blockParams), nothing, linesOf(BlockInfo{}), s.blocks},
+		{"GET /v1/blocks/{id}", store.ScopeRead, "Read a block's plain bytes", none, nothing, rawBytes, s.block},
+		{"GET /v1/graph/why", store.ScopeRead, "What keeps a block",
+			[]param{{"block", "", "its ID, or at least four digits that only its ID starts with"}}, nothing, jsonOf(Why{}), s.why},
+		{"GET /v1/graph/show", store.ScopeRead, "Show a vertex", reference, nothing, linesOf(ShowItem{}), s.show},
+		{"GET /v1/graph/matrix", store.ScopeRead, "Which blocks objects refer to", none, nothing, linesOf(MatrixItem{}), s.matrix},
+		{"GET /v1/graph/export", store.ScopeRead, "A part of the graph: nodes, then edges", exportParams, nothing, linesOf(ExportItem{}), s.export},
+		{"GET /v1/graph/similar", store.ScopeRead, "What shares blocks with something",
+			slices.Concat(reference, []param{{"top", 0, "so many at most"}}), nothing, jsonOf(Similar{}), s.similar},
+		{"GET /v1/graph/path", store.ScopeRead, "How two vertices are connected",
+			[]param{{"from", "", "one of them"}, {"to", "", "the other"}}, nothing, jsonOf([]Step{}), s.connect},
+		{"GET /v1/usage", store.ScopeRead, "The space that paths take", []param{
+			{"path", "", "of what, from the root"}, {"by", "", "dir, snapshot or type"}}, nothing, jsonOf(Usage{}), s.usage},
+		{"GET /v1/diff", store.ScopeRead, "What differs between two trees", []param{
+			{"a", "", "a snapshot"}, {"b", "", "another one; without it, the live filesystem"},
+			{"exact", false, "compare the bytes of blocks that differ"}}, nothing, linesOf(DiffItem{}), s.diff},
+		{"GET /v1/history", store.ScopeRead, "How deduplication went, by snapshot", none, nothing, linesOf(graph.HistoryPoint{}), s.history},
+		{"GET /v1/files", store.ScopeRead, "List files", fileParams, nothing, linesOf(File{}), s.files},
+		{"GET /v1/objects", store.ScopeRead, "List objects, by name", paged, nothing, linesOf(Object{}), s.objects},
+		{"POST /v1/objects", store.ScopeWrite, "Store an object", none, rawBytes, jsonOf(Object{}), s.put},
+		{"PUT /v1/objects/{ref...}", store.ScopeWrite, "Store an object under a name", none, rawBytes, jsonOf(Object{}), s.put},
+		{"GET /v1/objects/{ref...}", store.ScopeRead, "Read an object, or a range of it", none, nothing, rawBytes, s.get},
+		{"DELETE /v1/objects/{ref...}", store.ScopeWrite, "Remove the name of an object", none, nothing, jsonOf(struct{}{}), s.remove},
 	}
+	list = append(list, route{"GET /metrics", store.ScopeRead, "Figures for Prometheus", none, nothing, text, metricsHandler(s.node, s.log).ServeHTTP})
 	list = append(list, s.snapshotRoutes()...)
 	return append(list, s.syncRoutes()...)
+}
+
+// handler refuses parameters that would be ignored.
+func (r *route) handler(s *server) http.HandlerFunc {
+	return func(w http.ResponseWriter, req *http.Request) {
+		for key := range req.URL.Query() {
+			if !slices.ContainsFunc(r.query, func(p param) bool { return p.name == key }) {
+				s.fail(w, req, unknownParam(key))
+				return
+			}
+		}
+		r.serve(w, req)
+	}
 }
 
 // scopes are those of all patterns of Handler.

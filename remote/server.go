@@ -17,7 +17,7 @@ func Handler(n Node, log *slog.Logger) http.Handler {
 	s := &server{n, log}
 	mux := http.NewServeMux()
 	for _, r := range s.routes() {
-		mux.HandleFunc(r.pattern, r.serve)
+		mux.HandleFunc(r.pattern, r.handler(s))
 	}
 	return mux
 }
@@ -52,9 +52,12 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, v any, err error
 		s.fail(w, r, err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Type", contentJSON)
 	_ = json.NewEncoder(w).Encode(v) // the client has left
 }
+
+// headerError has the Failure of a HEAD.
+const headerError = "Quarxfs-Error"
 
 // envelope is the body of a failed request, and the last line of a stream that
 // failed.
@@ -67,7 +70,11 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if status == http.StatusInternalServerError {
 		s.log.Error("API request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
-	w.Header().Set("Content-Type", "application/json")
+	if r.Method == http.MethodHead { // it gets no body
+		text, _ := json.Marshal(f) // two strings
+		w.Header().Set(headerError, string(text))
+	}
+	w.Header().Set("Content-Type", contentJSON)
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(envelope{&f})
 }

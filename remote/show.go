@@ -223,10 +223,6 @@ func (c *Client) Show(ctx context.Context, ref string, fn func(ShowItem) error) 
 }
 
 func (s *server) show(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	if err := onlyKnown(q, "ref"); err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	sendStream(s, w, r, func(fn func(ShowItem) error) error { return s.node.Show(r.Context(), q.Get("ref"), fn) })
+	ref := r.URL.Query().Get("ref")
+	sendStream(s, w, r, func(fn func(ShowItem) error) error { return s.node.Show(r.Context(), ref, fn) })
 }

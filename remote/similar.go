@@ -222,7 +222,7 @@ func (f *finder) consider(t thing, s *graph.Sketch) {
 
 func (f *finder) objects() error {
 	var all []store.ObjectInfo
-	err := f.l.store.Objects(f.ctx, func(o store.ObjectInfo) error { all = append(all, o); return nil })
+	err := f.l.store.Objects(f.ctx, "", func(o store.ObjectInfo) error { all = append(all, o); return nil })
 	if err != nil {
 		return err
 	}
@@ -459,9 +459,6 @@ func (c *Client) Similar(ctx context.Context, ref string, top int) (Similar, err
 func (s *server) similar(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
 	top, err := number(q, "top")
-	if err == nil {
-		err = onlyKnown(q, "ref", "top")
-	}
 	if err != nil {
 		s.fail(w, r, err)
 		return

@@ -329,10 +329,10 @@ func (c *Client) Prune(ctx context.Context, r PruneRequest) (verdicts []graph.Ve
 // snapshotRoutes are for whoever may look at a store.
 func (s *server) snapshotRoutes() []route {
 	return []route{
-		{"GET /v1/snapshots", store.ScopeRead, "List snapshots", func(w http.ResponseWriter, r *http.Request) {
+		{"GET /v1/snapshots", store.ScopeRead, "List snapshots", none, nothing, linesOf(Snapshot{}), func(w http.ResponseWriter, r *http.Request) {
 			sendStream(s, w, r, func(fn func(Snapshot) error) error { return s.node.ListSnapshots(r.Context(), fn) })
 		}},
-		{"GET /v1/snapshots/{name}", store.ScopeRead, "Show a snapshot", func(w http.ResponseWriter, r *http.Request) {
+		{"GET /v1/snapshots/{name}", store.ScopeRead, "Show a snapshot", none, nothing, jsonOf(Snapshot{}), func(w http.ResponseWriter, r *http.Request) {
 			one, err := s.node.GetSnapshot(r.Context(), r.PathValue("name"))
 			s.answer(w, r, one, err)
 		}},

@@ -302,18 +302,10 @@ func (c *Client) History(ctx context.Context, fn func(graph.HistoryPoint) error)
 
 func (s *server) usage(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
-	err := onlyKnown(q, "path", "by")
-	var u Usage
-	if err == nil {
-		u, err = s.node.Usage(r.Context(), UsageRequest{Path: q.Get("path"), By: q.Get("by")})
-	}
+	u, err := s.node.Usage(r.Context(), UsageRequest{Path: q.Get("path"), By: q.Get("by")})
 	s.answer(w, r, u, err)
 }
 
 func (s *server) history(w http.ResponseWriter, r *http.Request) {
-	if err := onlyKnown(r.URL.Query()); err != nil {
-		s.fail(w, r, err)
-		return
-	}
 	sendStream(s, w, r, func(fn func(graph.HistoryPoint) error) error { return s.node.History(r.Context(), fn) })
 }

@@ -121,7 +121,7 @@ func TestKeeperDemotesWhatIsCold(t *testing.T) {
 // objectID returns the vertex or block of an object.
 func objectID(t *testing.T, s *Store, name string) (id ID) {
 	t.Helper()
-	err := s.Objects(ctx, func(o ObjectInfo) error {
+	err := s.Objects(ctx, "", func(o ObjectInfo) error {
 		if o.Name == name {
 			id = o.ID
 		}

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/tiering"
@@ -30,6 +32,7 @@ type BlockFilter struct {
 	MaxRefs uint64 // 0: any
 	Unused  bool   // only blocks that nothing refers to; MinRefs and MaxRefs are not looked at
 	Prefix  string // hex digits that the ID starts with
+	After   ID     // only blocks whose ID is greater, unless zero
 }
 
 func (f *BlockFilter) matches(e Entry) bool {
@@ -62,7 +65,11 @@ func (s *Store) Blocks(ctx context.Context, filter BlockFilter, fn func(BlockInf
 	if !ok {
 		return fmt.Errorf("ID prefix %q is not up to %d hex digits: %w", filter.Prefix, 2*len(lo), ErrConfig)
 	}
-	return s.db.Scan(prefixKey(keyBlock, lo), prefixEnd(keyBlock, hi), func(key, value []byte) error {
+	from := prefixKey(keyBlock, lo)
+	if filter.After != (ID{}) {
+		from = slices.MaxFunc([][]byte{from, prefixEnd(keyBlock, filter.After)}, bytes.Compare)
+	}
+	return s.db.Scan(from, prefixEnd(keyBlock, hi), func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

@@ -315,7 +315,7 @@ func (m *storeModel) verify(t *rapid.T) {
 
 func (m *storeModel) wrongObjects() (wrong []string) {
 	var got int
-	err := m.f.Objects(ctx, func(o ObjectInfo) error {
+	err := m.f.Objects(ctx, "", func(o ObjectInfo) error {
 		got++
 		data, ok := m.now.objects[o.Name]
 		if !ok || o.Size != int64(len(data)) {

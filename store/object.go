@@ -196,10 +196,15 @@ func (f *fileReader) zeroes(n int64) error {
 // ErrAmbiguous, ErrCorrupt.
 func (s *Store) Stat(_ context.Context, ref string) (ObjectInfo, error) { return s.resolveRef(ref) }
 
-// Objects calls fn for every object, in order of name, as all were when it was
-// called. An error of fn ends it and is returned.
-func (s *Store) Objects(ctx context.Context, fn func(ObjectInfo) error) error {
-	return s.db.ScanPrefix([]byte{keyName}, func(key, value []byte) error {
+// Objects calls fn for every object whose name is behind after, in order of name,
+// as all were when it was called. ErrStop of fn ends it; any other error of fn does
+// too, and is returned.
+func (s *Store) Objects(ctx context.Context, after string, fn func(ObjectInfo) error) error {
+	from := append([]byte{keyName}, after...)
+	if after != "" {
+		from = append(from, 0)
+	}
+	return s.db.Scan(from, []byte{keyName + 1}, func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

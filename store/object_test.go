@@ -175,7 +175,7 @@ func TestNamesAndDelete(t *testing.T) {
 	c := mustIngest(t, s, "", randomBytes(2, 5000))
 	mustIngest(t, s, "", randomBytes(2, 5000)) // again: the same reference
 	var names []string
-	if err := s.Objects(ctx, func(o ObjectInfo) error { names = append(names, o.Name); return nil }); err != nil {
+	if err := s.Objects(ctx, "", func(o ObjectInfo) error { names = append(names, o.Name); return nil }); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := strings.Join(names, " "), c.ID.String()+" a b"; got != want && got != "a b "+c.ID.String() {

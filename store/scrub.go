@@ -292,7 +292,7 @@ func (c *scrubber) save() error {
 // chosen blocks in them, at any depth.
 func (s *Store) ObjectsHolding(ctx context.Context, chosen func(ID) bool, fn func(name string, block ID) error) error {
 	h := holding{s: s, ctx: ctx, chosen: chosen, free: make(map[ID]bool)}
-	return s.Objects(ctx, func(o ObjectInfo) error {
+	return s.Objects(ctx, "", func(o ObjectInfo) error {
 		var found []ID
 		if err := h.walk(o.ID, &found); err != nil {
 			return err

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -12,44 +13,58 @@ import (
 
 func newCat() *cobra.Command {
 	o := &getOptions{}
-	var peer string
 	cmd := &cobra.Command{
-		Use:   "cat STORE SNAPSHOT:PATH",
+		Use:   "cat STORE [REMOTE:]SNAPSHOT:PATH",
 		Short: "Write a file of a snapshot to a file or standard output",
 		Long: `Writes a file as it is in a snapshot, from a store that is mounted or not. Nothing but
 the blocks of what is written is read, and each is checked against its ID first; a
 file given with -o appears only when it is whole. Symbolic links are not followed.
 
-With --from the snapshot is one of a remote of STORE (see quarxfs remote), which need
-not be pulled first: only the blocks of what is written travel.`,
+REMOTE:SNAPSHOT:/PATH is a file in a snapshot of a remote of STORE (see quarxfs remote),
+which need not be pulled first: only the blocks of what is written travel. get takes
+this as well.`,
 		Example: `  quarxfs cat /mnt monday:etc/fstab
   quarxfs cat /srv/store monday:images/disk.raw --range 0-511 | file -
   quarxfs cat /srv/store monday:shop.sql -o shop.sql
-  quarxfs cat /srv/store --from office monday:images/disk.raw --range 0-511`,
+  quarxfs cat /srv/store office:monday:/images/disk.raw --range 0-511`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			off, length, err := parseSpan(o.span)
 			if err != nil {
 				return err
 			}
-			snapshot, path := splitPast(args[1])
+			peer, past := splitRemote(args[1])
+			snapshot, path := splitPast(past)
 			if snapshot == "" || path == "" {
 				return fmt.Errorf("%w: %q names no file: give SNAPSHOT:PATH", errUsage, args[1])
 			}
-			read := func(from remote.Past) error {
-				return o.write(cmd, func(w io.Writer) error {
-					return remote.ReadPast(cmd.Context(), from, snapshot, path, off, length, w)
-				})
-			}
 			return onStore(cmd, args, func(n remote.Node) error {
 				if peer == "" {
-					return read(n)
+					return o.past(cmd, n, snapshot, path, off, length)
 				}
-				return onRemote(cmd.Context(), n, peer, func(_ store.Remote, c *remote.Client) error { return read(c) })
+				return onRemote(cmd.Context(), n, peer, func(_ store.Remote, c *remote.Client) error {
+					return o.past(cmd, c, snapshot, path, off, length)
+				})
 			})
 		},
 	}
 	o.flags(cmd.Flags())
-	cmd.Flags().StringVar(&peer, "from", "", "a snapshot of the remote with this `name` rather than of the store")
 	return cmd
+}
+
+// past writes a file of a snapshot.
+func (o *getOptions) past(cmd *cobra.Command, from remote.Past, snapshot, path string, off, length int64) error {
+	return o.write(cmd, func(w io.Writer) error {
+		return remote.ReadPast(cmd.Context(), from, snapshot, path, off, length, w)
+	})
+}
+
+// splitRemote takes the remote off REMOTE:SNAPSHOT:/PATH; what is not of that form has
+// none. Neither remotes nor snapshots have colons in their names.
+func splitRemote(arg string) (peer, past string) {
+	peer, past, _ = strings.Cut(arg, ":")
+	if _, path, ok := strings.Cut(past, ":"); ok && strings.HasPrefix(path, "/") && peer != "" {
+		return peer, past
+	}
+	return "", arg
 }

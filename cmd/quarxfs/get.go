@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
 )
 
 type getOptions struct {
@@ -27,7 +28,9 @@ func newGet() *cobra.Command {
 		Short: "Write an object to a file or standard output",
 		Long: `Writes the object with the name, the ID or the only ID that starts with OBJECT. Every
 block is checked against its ID before it is written; a file given with -o appears only
-when it is whole.`,
+when it is whole.
+
+REMOTE:SNAPSHOT:/PATH is a file of a remote's snapshot, as for quarxfs cat.`,
 		Example: `  quarxfs get /srv/store backup -o backup.tar
   quarxfs get /srv/store shop.sql | psql shop
   quarxfs get /srv/store backup --range 0-511 | file -`,
@@ -38,6 +41,13 @@ when it is whole.`,
 				return err
 			}
 			return onStore(cmd, args, func(n remote.Node) error {
+				_, err := n.StatObject(cmd.Context(), args[1])
+				if peer, past := splitRemote(args[1]); peer != "" && errors.Is(err, store.ErrNotFound) {
+					snapshot, path := splitPast(past)
+					return onRemote(cmd.Context(), n, peer, func(_ store.Remote, c *remote.Client) error {
+						return o.past(cmd, c, snapshot, path, off, length)
+					})
+				}
 				return o.write(cmd, func(w io.Writer) error { return n.Get(cmd.Context(), args[1], off, length, w) })
 			})
 		},

@@ -14,8 +14,8 @@ var errNotDir = syscall.ENOTDIR
 
 const storeVariable = "QUARXFS_STORE"
 
-// locate returns the directory of the store that an argument names; "" is the
-// mount one stands in, else $QUARXFS_STORE.
+// locate returns the directory of the store that an argument names, or its URL; ""
+// is the mount one stands in, else $QUARXFS_STORE.
 func locate(arg string) (string, error) {
 	table, err := mountTable()
 	if err != nil {
@@ -30,6 +30,9 @@ func locate(arg string) (string, error) {
 		if arg = os.Getenv(storeVariable); arg == "" {
 			return "", errNoStore
 		}
+	}
+	if isURL(arg) {
+		return arg, nil
 	}
 	path, err := resolve(arg)
 	if err != nil {

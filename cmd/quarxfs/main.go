@@ -45,6 +45,8 @@ byte that it gives back.
 STORE names a store: its directory, or any path inside its mount. Where it may
 be left out, it is the mount one stands in, else $QUARXFS_STORE.
 
+` + urlHelp + `
+
 ` + exitHelp(),
 		Example: `  quarxfs init /srv/store
   quarxfs mount /srv/store /mnt

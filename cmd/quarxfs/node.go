@@ -18,13 +18,21 @@ const commandWait = 3 * time.Second
 // An access is how a command reaches a store.
 type access struct {
 	dir    string
+	url    string // of a node that has the store; empty: it is in dir
 	stderr io.Writer
 	tidy   bool // reclaim what nothing refers to; a daemon does so anyway
 }
 
-// run runs fn on the store: over the control socket of its daemon, else on the
-// store itself.
+// run runs fn on the store: over the network, over the control socket of its daemon,
+// or on the store itself.
 func (a access) run(ctx context.Context, fn func(remote.Node) error) error {
+	if a.url != "" {
+		r, err := nodeAt(a.url)
+		if err != nil {
+			return err
+		}
+		return onPeer(r, func(c *remote.Client) error { return fn(c) })
+	}
 	deadline := time.Now().Add(commandWait)
 	for {
 		c, err := dialControl(ctx, a.dir)

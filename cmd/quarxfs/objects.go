@@ -9,7 +9,10 @@ import (
 	"github.com/quarxtor/quarxfs/remote"
 )
 
-type objectsOptions struct{ json bool }
+type objectsOptions struct {
+	json bool
+	page remote.Page
+}
 
 func newObjects() *cobra.Command {
 	o := &objectsOptions{}
@@ -22,11 +25,13 @@ func newObjects() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error {
 				return printLines(cmd.OutOrStdout(), o.json, printObject, func(fn func(remote.Object) error) error {
-					return n.ListObjects(cmd.Context(), fn)
+					return n.ListObjects(cmd.Context(), o.page, fn)
 				})
 			})
 		},
 	}
+	cmd.Flags().StringVar(&o.page.After, "after", "", "begin behind this `name`")
+	cmd.Flags().Int64Var(&o.page.Limit, "limit", 0, "stop after so many")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print a JSON object a line")
 	return cmd
 }

@@ -129,11 +129,11 @@ func newRemoteRm() *cobra.Command {
 // tokenOf returns the token for a remote: from its file, or else the environment.
 func tokenOf(r store.Remote) (string, error) {
 	if r.TokenFile == "" {
-		return os.Getenv("QUARXFS_TOKEN"), nil
+		return os.Getenv(tokenVariable), nil
 	}
 	f, err := os.Open(r.TokenFile)
 	if err != nil {
-		return "", fmt.Errorf("token of remote %q: %w", r.Name, err)
+		return "", fmt.Errorf("token for %s: %w", r.URL, err)
 	}
 	defer f.Close()
 	info, err := f.Stat()

@@ -72,6 +72,12 @@ func findStore(cmd *cobra.Command, args []string) (access, error) {
 	if len(args) > 0 {
 		arg = args[0]
 	}
-	dir, err := locate(arg)
-	return access{dir: dir, stderr: cmd.ErrOrStderr()}, err
+	place, err := locate(arg)
+	a := access{stderr: cmd.ErrOrStderr()}
+	if isURL(place) {
+		a.url = place
+		return a, acceptURL(cmd, place)
+	}
+	a.dir = place
+	return a, err
 }

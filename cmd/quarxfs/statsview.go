@@ -39,7 +39,11 @@ func head(w io.Writer, s remote.Stats) {
 	fmt.Fprintf(w, "Blocks of   %s (%s), compression %s\n", humanize.IBytes(uint64(s.Store.Chunker.Avg)), s.Store.Chunker.Name, s.Store.Compression)
 	if s.Daemon.PID != 0 {
 		up := time.Duration(s.Daemon.Uptime * float64(time.Second)).Round(time.Second)
-		fmt.Fprintf(w, "Mounted at  %s by process %d for %v\n", s.Mountpoint, s.Daemon.PID, up)
+		where := "Mounted at  " + s.Mountpoint
+		if s.Mountpoint == "" {
+			where = "Served"
+		}
+		fmt.Fprintf(w, "%s by process %d for %v\n", where, s.Daemon.PID, up)
 	} else {
 		fmt.Fprintln(w, "Not mounted")
 	}

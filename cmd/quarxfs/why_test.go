@@ -154,7 +154,7 @@ func (s *shelf) holders(t *testing.T) map[store.ID][]string {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.node.ListObjects(ctx, func(o remote.Object) error {
+	if err := s.node.ListObjects(ctx, remote.Page{}, func(o remote.Object) error {
 		if e, err := s.st.Lookup(o.ID); err == nil {
 			file("object "+o.Name, graph.Link{ID: o.ID, Kind: e.Kind}, o.Size)
 		}

@@ -116,7 +116,7 @@ func bench(dir, name string, scans bool) (err error) {
 		}
 	}
 	var blocks []store.ID
-	err = st.Objects(ctx, func(o store.ObjectInfo) error {
+	err = st.Objects(ctx, "", func(o store.ObjectInfo) error {
 		return st.EachBelow(ctx, o.ID, func(id store.ID) bool {
 			if e, err := st.Lookup(id); err == nil && e.Kind == store.KindData {
 				blocks = append(blocks, id)

@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// urlCommands are those, with what is below them, for which STORE may be a URL.
+var urlCommands = []string{
+	"put", "get", "cat", "rm", "objects", "stats", "du", "list-files", "list-blocks", "graph", "snapshot list", "snapshot show", "snapshot diff",
+}
+
+// acceptURL refuses a URL where the command cannot use one.
+func acceptURL(cmd *cobra.Command, url string) error {
+	name := strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
+	for _, c := range urlCommands {
+		if name == c || strings.HasPrefix(name, c+" ") {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s has no way to a store at a URL: run it on the machine of %s", errUsage, cmd.CommandPath(), url)
+}
+
+func isURL(arg string) bool {
+	return strings.HasPrefix(arg, "http://") || strings.HasPrefix(arg, "https://")
+}
+
+// The variables that say whom to trust, and what to show, where STORE is a URL.
+const (
+	tokenVariable       = "QUARXFS_TOKEN"
+	tokenFileVariable   = "QUARXFS_TOKEN_FILE"
+	fingerprintVariable = "QUARXFS_FINGERPRINT"
+	caVariable          = "QUARXFS_CA"
+	certVariable        = "QUARXFS_CERT"
+	keyVariable         = "QUARXFS_KEY"
+)
+
+// nodeAt is the node at a URL, as the environment describes it.
+func nodeAt(url string) (store.Remote, error) {
+	r := store.Remote{
+		Name: "url", URL: url, Fingerprint: os.Getenv(fingerprintVariable),
+		TokenFile: os.Getenv(tokenFileVariable), CA: os.Getenv(caVariable), Cert: os.Getenv(certVariable), Key: os.Getenv(keyVariable),
+	}
+	for _, path := range []*string{&r.TokenFile, &r.CA, &r.Cert, &r.Key} {
+		if *path == "" {
+			continue
+		}
+		abs, err := filepath.Abs(*path)
+		if err != nil {
+			return r, err
+		}
+		*path = abs
+	}
+	return r, r.Validate()
+}
+
+var urlHelp = `STORE may be the URL of a node, http://HOST:PORT or https://HOST:PORT, for these:
+` + strings.Join(urlCommands, ", ") + `.
+$QUARXFS_TOKEN or the file in $QUARXFS_TOKEN_FILE has the token; $QUARXFS_FINGERPRINT,
+$QUARXFS_CA, $QUARXFS_CERT and $QUARXFS_KEY are as the flags of quarxfs remote add.`

@@ -1,0 +1,145 @@
+package remote
+
+import (
+	"encoding"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strings"
+	"sync"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3gen"
+)
+
+const openAPIPath = "/v1/openapi.json"
+
+func (s *server) openAPI(w http.ResponseWriter, r *http.Request) {
+	doc, err := describe()
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", contentJSON)
+	_, _ = w.Write(doc) // the client has left
+}
+
+// document is made when it is first asked for.
+var document struct {
+	sync.Once
+	json []byte
+	err  error
+}
+
+// describe returns the OpenAPI document of the table of routes.
+func describe() ([]byte, error) {
+	document.Do(func() { document.json, document.err = newDocument() })
+	return document.json, document.err
+}
+
+func newDocument() ([]byte, error) {
+	d := &description{
+		gen: openapi3gen.NewGenerator(openapi3gen.UseAllExportedFields(), openapi3gen.SchemaCustomizer(asText)),
+		doc: &openapi3.T{
+			OpenAPI: "3.0.3",
+			Info: &openapi3.Info{
+				Title: "QuarXFS", Version: "1",
+				Description: "The store of a QuarXFS node. docs/http-api.md tells more.",
+			},
+			Paths: openapi3.NewPaths(),
+			Components: &openapi3.Components{
+				Schemas:         openapi3.Schemas{},
+				SecuritySchemes: openapi3.SecuritySchemes{"token": {Value: openapi3.NewSecurityScheme().WithType("http").WithScheme("bearer")}},
+			},
+			Security: openapi3.SecurityRequirements{{"token": {}}},
+		},
+	}
+	var err error
+	if d.failure, err = d.schema(envelope{}); err != nil {
+		return nil, err
+	}
+	for _, r := range (&server{}).routes() {
+		if err := d.add(&r); err != nil {
+			return nil, fmt.Errorf("%s: %w", r.pattern, err)
+		}
+	}
+	return json.Marshal(d.doc)
+}
+
+type description struct {
+	gen     *openapi3gen.Generator
+	doc     *openapi3.T
+	failure *openapi3.SchemaRef
+}
+
+func (d *description) add(r *route) error {
+	method, path, _ := strings.Cut(r.pattern, " ")
+	path = strings.ReplaceAll(path, "...}", "}")
+	op := openapi3.NewOperation()
+	op.Summary = r.summary
+	op.Description = fmt.Sprintf("Needs a token with the scope %s.", r.scope)
+	for part := range strings.SplitSeq(path, "/") {
+		if name, ok := strings.CutPrefix(part, "{"); ok {
+			op.AddParameter(openapi3.NewPathParameter(strings.TrimSuffix(name, "}")).WithSchema(openapi3.NewStringSchema()))
+		}
+	}
+	for _, p := range r.query {
+		schema, err := d.schema(p.of)
+		if err != nil {
+			return err
+		}
+		param := openapi3.NewQueryParameter(p.name).WithDescription(p.about)
+		param.Schema = schema
+		op.AddParameter(param)
+	}
+	if r.in.mime != "" {
+		body, err := d.content(r.in)
+		if err != nil {
+			return err
+		}
+		op.RequestBody = &openapi3.RequestBodyRef{Value: openapi3.NewRequestBody().WithRequired(true).WithContent(body)}
+	}
+	answer, err := d.content(r.out)
+	if err != nil {
+		return err
+	}
+	about := "Done"
+	if r.out.mime == contentStream {
+		about = `A value a line, then "{}"; or a last line with an error`
+	}
+	op.AddResponse(http.StatusOK, openapi3.NewResponse().WithDescription(about).WithContent(answer))
+	op.Responses.Set("default", &openapi3.ResponseRef{Value: openapi3.NewResponse().WithDescription("Failed").
+		WithContent(openapi3.NewContentWithSchemaRef(d.failure, []string{contentJSON}))})
+	d.doc.AddOperation(path, method, op)
+	if r.out.mime == contentBytes && method == http.MethodGet {
+		head := *op
+		head.Summary = "What GET would answer, without a body"
+		head.Responses = openapi3.NewResponses(openapi3.WithStatus(http.StatusOK, &openapi3.ResponseRef{Value: openapi3.NewResponse().WithDescription("It is there")}),
+			openapi3.WithName("default", openapi3.NewResponse().WithDescription("Failed")))
+		d.doc.AddOperation(path, http.MethodHead, &head)
+	}
+	return nil
+}
+
+func (d *description) content(c content) (openapi3.Content, error) {
+	if c.of == nil {
+		return openapi3.NewContentWithSchema(openapi3.NewStringSchema().WithFormat("binary"), []string{c.mime}), nil
+	}
+	schema, err := d.schema(c.of)
+	return openapi3.NewContentWithSchemaRef(schema, []string{c.mime}), err
+}
+
+func (d *description) schema(v any) (*openapi3.SchemaRef, error) {
+	return d.gen.NewSchemaRefForValue(v, d.doc.Components.Schemas)
+}
+
+var textMarshaler = reflect.TypeFor[encoding.TextMarshaler]()
+
+// asText has what writes itself as text be a string.
+func asText(_ string, t reflect.Type, _ reflect.StructTag, schema *openapi3.Schema) error {
+	if t.Implements(textMarshaler) && !schema.Type.Is(openapi3.TypeString) {
+		*schema = *openapi3.NewStringSchema()
+	}
+	return nil
+}
