@@ -381,7 +381,7 @@ func (v *Volume) exchangeRoot(g *node) (stale []Stale, err error) {
 	return append(stale, Stale{meta.Root, ""}), nil
 }
 
-// allNames returns all entries of a directory.
+// allNames returns all entries of a directory, with their own positions.
 func (v *Volume) allNames(n *node) (list []Entry, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()

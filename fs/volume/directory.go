@@ -139,19 +139,23 @@ func (v *Volume) touchDir(n *node) {
 	v.changed(n)
 }
 
-// An Entry is one name that ReadDir lists. Pos resumes the listing after it.
+// An Entry is one name that ReadDir lists. Pos resumes the listing after it: it is
+// where the next one is. So whoever removes what it has read goes on from a position
+// that is still in use. Linux keeps a directory's listing in pages; one that was read anew
+// meanwhile no longer has the position of what was removed, and if its last page
+// is full to the byte, the kernel takes that for the end.
 type Entry struct {
 	meta.Dirent
 	Pos  uint64
 	Attr *Attr // if it is at hand
 }
 
-// ReadDir calls fn for the entries of a directory after position after, in the
+// ReadDir calls fn for the entries of a directory from a position on, in the
 // order in which they were made, until fn returns false. Positions stay valid
 // while the directory changes. Names made after the listing began are left out,
 // so that renaming or adding files while listing comes to an end. fn must not call the volume's methods for the
 // same directory, except through Peek.
-func (v *Volume) ReadDir(ino meta.Ino, after uint64, fn func(Entry) bool) error {
+func (v *Volume) ReadDir(ino meta.Ino, from uint64, fn func(Entry) bool) error {
 	n, err := v.get(ino)
 	if err != nil {
 		return err
@@ -161,56 +165,92 @@ func (v *Volume) ReadDir(ino meta.Ino, after uint64, fn func(Entry) bool) error 
 		if !n.isDir() {
 			return syscall.ENOTDIR
 		}
-		return v.readVirtualDir(n, after, fn)
+		return v.readVirtualDir(n, from, fn)
 	}
 	if err := v.unfold(n); err != nil {
 		return err
 	}
-	batch, parent, err := v.dirBatch(n, after)
+	b, err := v.readBatch(n, from)
 	if err != nil {
 		return err
 	}
-	if after < posDot && !fn(Entry{Dirent: meta.Dirent{Ino: ino, Type: syscall.S_IFDIR, Name: "."}, Pos: posDot}) {
+	if from < posDot && !fn(Entry{Dirent: meta.Dirent{Ino: ino, Type: syscall.S_IFDIR, Name: "."}, Pos: posDot}) {
 		return nil
 	}
-	if after < posDotDot && !fn(Entry{Dirent: meta.Dirent{Ino: parent, Type: syscall.S_IFDIR, Name: ".."}, Pos: posDotDot}) {
+	if from < posDotDot && !fn(Entry{Dirent: meta.Dirent{Ino: b.parent, Type: syscall.S_IFDIR, Name: ".."}, Pos: b.first}) {
 		return nil
 	}
-	for len(batch) > 0 {
-		for _, e := range batch {
+	for {
+		for _, e := range b.entries {
 			if !fn(e) {
 				return nil
 			}
 		}
-		if len(batch) < dirBatchSize {
+		if !b.full {
 			return nil
 		}
-		if batch, _, err = v.dirBatch(n, batch[len(batch)-1].Pos); err != nil {
+		if b, err = v.readBatch(n, b.entries[dirBatchSize-1].Pos); err != nil {
 			return err
 		}
 	}
-	return nil
 }
 
 // dirBatchSize is how many entries are copied at a time, so that fn runs
 // without the directory's lock.
 const dirBatchSize = 256
 
-func (v *Volume) dirBatch(n *node, after uint64) (batch []Entry, parent meta.Ino, err error) {
+// A dirBatch is some entries of a directory, the first of them at position first.
+type dirBatch struct {
+	parent  meta.Ino
+	first   uint64
+	entries []Entry
+	full    bool // there is more behind it
+}
+
+// add takes the entry at pos, or leaves it to the next batch.
+func (b *dirBatch) add(pos uint64, e meta.Dirent) (more bool) {
+	b.end(pos)
+	if b.full = len(b.entries) == dirBatchSize; !b.full {
+		b.entries = append(b.entries, Entry{Dirent: e})
+	}
+	return !b.full
+}
+
+// end says where what follows the entries is.
+func (b *dirBatch) end(pos uint64) {
+	if n := len(b.entries); n > 0 {
+		b.entries[n-1].Pos = pos
+	} else {
+		b.first = pos
+	}
+}
+
+func (v *Volume) readBatch(n *node, from uint64) (*dirBatch, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !n.isDir() {
-		return nil, 0, syscall.ENOTDIR
+		return nil, syscall.ENOTDIR
 	}
 	v.touchAtime(n)
 	if err := v.loadNames(n, true); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	if after <= posDotDot || n.listEnd == 0 {
+	if from <= posDotDot || n.listEnd == 0 {
 		n.listEnd = v.next.Load()
 	}
+	b := &dirBatch{parent: n.attr.Parent}
+	if err := v.fillBatch(n, from, b); err != nil {
+		return nil, err
+	}
+	if !b.full {
+		b.end(n.listEnd)
+	}
+	return b, nil
+}
+
+func (v *Volume) fillBatch(n *node, from uint64, b *dirBatch) error {
 	if n.dir != nil {
-		for _, p := range n.dir.order[n.dir.from(after+1):] {
+		for _, p := range n.dir.order[n.dir.from(from):] {
 			if p.pos >= n.listEnd {
 				break
 			}
@@ -218,14 +258,14 @@ func (v *Volume) dirBatch(n *node, after uint64) (batch []Entry, parent meta.Ino
 				continue
 			}
 			e := n.dir.names[p.name]
-			if batch = append(batch, Entry{Dirent: meta.Dirent{Ino: e.ino, Type: e.typ, Name: p.name}, Pos: p.pos}); len(batch) == dirBatchSize {
+			if !b.add(p.pos, meta.Dirent{Ino: e.ino, Type: e.typ, Name: p.name}) {
 				break
 			}
 		}
-		return batch, n.attr.Parent, nil
+		return nil
 	}
-	from, to := meta.EntryRange(n.ino, after+1)
-	err = v.db.Scan(from, to, func(key, value []byte) error {
+	lo, hi := meta.EntryRange(n.ino, from)
+	return v.db.Scan(lo, hi, func(key, value []byte) error {
 		_, pos, err := meta.KeyNumbers(key)
 		if err != nil {
 			return err
@@ -237,12 +277,11 @@ func (v *Volume) dirBatch(n *node, after uint64) (batch []Entry, parent meta.Ino
 		if err != nil {
 			return err
 		}
-		if batch = append(batch, Entry{Dirent: e, Pos: pos}); len(batch) == dirBatchSize {
+		if !b.add(pos, e) {
 			return meta.ErrStop
 		}
 		return nil
 	})
-	return batch, n.attr.Parent, err
 }
 
 // Peek returns an inode's attributes without bringing it into memory. ENOENT:

@@ -63,6 +63,48 @@ func TestDirectoryPositions(t *testing.T) {
 	}
 }
 
+// TestPositionAfterRemoval reads a part of a directory and removes it: the position to
+// go on from is then one that a new listing has too.
+func TestPositionAfterRemoval(t *testing.T) {
+	for _, names := range []int{0, 64} { // all in memory; none
+		for _, part := range []int{1, 2, dirBatchSize - 1, dirBatchSize, dirBatchSize + 1, 2*dirBatchSize - 1, 2 * dirBatchSize} {
+			r := testRig(t, fixed4K(), Options{NoAtime: true, Names: names})
+			const all = 2 * dirBatchSize
+			for i := range all {
+				mustCreate(t, r.v, meta.Root, fmt.Sprint(i), 0o100644)
+			}
+			list := func(from uint64, most int) (got []Entry) {
+				err := r.v.ReadDir(meta.Root, from, func(e Entry) bool {
+					if len(got) < most {
+						got = append(got, e)
+					}
+					return len(got) < most
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return got
+			}
+			read := list(posDotDot, part)
+			for i, e := range read {
+				if e.Name != fmt.Sprint(i) {
+					t.Fatalf("entry %d is %q", i, e.Name)
+				}
+				if err := r.v.Unlink(meta.Root, e.Name); err != nil {
+					t.Fatal(err)
+				}
+			}
+			pos := read[part-1].Pos
+			if rest := list(pos, all); len(rest) != all-part || part < all && rest[0].Name != fmt.Sprint(part) {
+				t.Errorf("after %d of %d come %d", part, all, len(rest))
+			}
+			if again := list(0, all); again[1].Name != ".." || again[1].Pos != pos {
+				t.Errorf("after %d were removed %q ends at %d, want %d", part, again[1].Name, again[1].Pos, pos)
+			}
+		}
+	}
+}
+
 // TestNamesInMemory: directories that together are too large for memory take
 // turns; each is asked by its rows until bringing it in is worth it.
 func TestNamesInMemory(t *testing.T) {

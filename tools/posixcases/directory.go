@@ -19,6 +19,7 @@ func directoryCases() []testCase {
 		{"dir/open-removed", directoryRemoved},
 		{"dir/cwd", currentDirectory},
 		{"dir/remove-while-listing", removeWhileListing},
+		{"dir/remove-and-list-again", removeAndListAgain},
 	}
 }
 
@@ -163,6 +164,33 @@ func removeWhileListing(r *run) {
 		}
 	}
 	r.note("rmdir", unix.Rmdir(r.p("d")))
+}
+
+// removeAndListAgain goes on with a listing after what it gave was removed and
+// somebody else has listed the directory. Linux keeps FUSE's listings in pages, and
+// takes a position that is not in one for the end if the last page is full to
+// the byte: with one of these numbers of names it is.
+func removeAndListAgain(r *run) {
+	missed := 0
+	for n := range 40 {
+		n += 140
+		dir := fmt.Sprint("d", n)
+		r.mkdir(dir, 0o755)
+		for i := range n {
+			r.file(fmt.Sprintf("%s/name%04d", dir, i), "", 0o644)
+		}
+		allDents(r.open(dir, unix.O_RDONLY))
+		fd := r.open(dir, unix.O_RDONLY)
+		seen := getdents(fd, 1024)
+		for _, e := range seen {
+			if e.name != "." && e.name != ".." {
+				must(unix.Unlink(r.p(dir + "/" + e.name)))
+			}
+		}
+		allDents(r.open(dir, unix.O_RDONLY))
+		missed += n + 2 - len(seen) - len(allDents(fd))
+	}
+	r.note("missed", missed)
 }
 
 func directoryRemoved(r *run) {
