@@ -38,10 +38,10 @@ type MountOptions struct {
 
 const maxRequest = 1 << 20 // bytes of one READ or WRITE; the kernel's own limit
 
-// A Mount is a mounted volume.
+// A Mount is a mounted filesystem.
 type Mount struct {
 	server *fuse.Server
-	fs     *filesystem
+	fs     *filesystem // nil: it is no volume's
 	dir    string
 }
 
@@ -81,35 +81,46 @@ func isMountpoint(dir string) (bool, error) {
 
 // NewMount mounts the volume at dir and serves it; it returns when the mount
 // answers. It sets the process's umask to 0.
+func NewMount(v *volume.Volume, dir string, o MountOptions) (*Mount, error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	f := newFilesystem(v, o.Logger)
+	f.sync = o.Sync
+	v.OnStale(f.stale)
+	m, err := Serve(f, dir, o.fuse(), o.ReadAhead, o.Logger)
+	if err == nil {
+		syscall.Umask(0)
+		m.fs = f
+	}
+	return m, err
+}
+
+// Serve mounts a filesystem of any kind at dir and serves it; it returns when the
+// mount answers. readAhead is as in MountOptions. Errors: ErrMountpoint, ErrNoFUSE,
+// ErrNoFusermount.
 //
 // Nothing here may send the mount a request, as go-fuse's WaitMount does: a daemon
 // that is killed while it waits for itself cannot leave, since the request ends
 // only when the daemon has left, and keeps the store. The kernel has been
 // greeted when NewServer returns, and requests from then on wait for Serve.
-func NewMount(v *volume.Volume, dir string, o MountOptions) (*Mount, error) {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
+func Serve(raw fuse.RawFileSystem, dir string, o *fuse.MountOptions, readAhead int, log *slog.Logger) (*Mount, error) {
 	if err := CheckMountpoint(dir); err != nil {
 		return nil, err
 	}
 	if err := checkFUSE(); err != nil {
 		return nil, err
 	}
-	syscall.Umask(0)
-	m := &Mount{fs: newFilesystem(v, o.Logger), dir: dir}
-	m.fs.sync = o.Sync
-	v.OnStale(m.fs.stale)
-	var err error
-	if m.server, err = fuse.NewServer(m.fs, dir, o.fuse()); err != nil {
+	server, err := fuse.NewServer(raw, dir, o)
+	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
 	freeProcessors()
-	go m.server.Serve()
-	if err := raiseReadAhead(dir, o.ReadAhead); err != nil {
-		o.Logger.Info("the kernel's read-ahead stays at its default", "err", err)
+	go server.Serve()
+	if err := raiseReadAhead(dir, readAhead); err != nil {
+		log.Info("the kernel's read-ahead stays at its default", "err", err)
 	}
-	return m, nil
+	return &Mount{server: server, dir: dir}, nil
 }
 
 // freeProcessors adds processors to Go's scheduler for the threads that block in

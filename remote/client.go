@@ -46,6 +46,9 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 func (c *Client) send(req *http.Request) (*http.Response, error) {
 	for try := 0; ; try++ {
 		resp, err := c.http.Do(req)
+		if op := new(net.OpError); errors.As(err, &op) && op.Op == "dial" && req.Context().Err() == nil {
+			return nil, fmt.Errorf("%w: %w", ErrNoAnswer, err)
+		}
 		if err != nil {
 			return nil, err
 		}

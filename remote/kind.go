@@ -19,6 +19,9 @@ var (
 	ErrBusy      = errors.New("the server is busy")
 	ErrRate      = errors.New("too many requests")
 
+	// ErrNoAnswer is a client's own: nobody answers at the node's address.
+	ErrNoAnswer = errors.New("the node does not answer")
+
 	ErrCondition = errors.New("a condition of the request does not hold")
 )
 

@@ -36,6 +36,7 @@ type daemon struct {
 	out     *logFile
 	log     *slog.Logger
 	store   *store.Store
+	past    *pastMount // in place of a store and its volume
 	volume  *volume.Volume
 	mount   *fs.Mount
 	http    *http.Server
@@ -94,6 +95,9 @@ func (o *mountOptions) serve(ctx context.Context, stdout, stderr io.Writer) (err
 
 // alive returns when the volume answers.
 func (d *daemon) alive() error {
+	if d.past != nil {
+		return nil
+	}
 	_, err := d.volume.Attr(meta.Root)
 	return err
 }
@@ -114,6 +118,12 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 	}
 	d.out = newLog(stderr, logMost)
 	d.log = slog.New(slog.NewTextHandler(d.out, &slog.HandlerOptions{Level: level}))
+	if o.node.URL != "" {
+		if err := d.openPast(ctx, b.cache); err != nil || o.readyFD < 0 {
+			return err
+		}
+		return d.detach()
+	}
 	d.store, err = store.Open(o.store, store.Options{
 		CacheBytes: b.cache, MemTable: b.memTable, CommitInterval: o.commitInterval, LockWait: lockWait, Logger: d.log,
 	})
@@ -159,13 +169,14 @@ func (d *daemon) detach() error {
 // start mounts and answers on the control socket and to other machines.
 func (d *daemon) start() (err error) {
 	o := d.opts
-	around := surroundings(d.volume)
-	around.Started, around.Mountpoint = time.Now(), o.mountpoint
-	if o.mountpoint != "" {
-		if err := d.startMount(); err != nil {
-			return err
-		}
-		around.FUSE = func() remote.FUSE { return remote.FUSE(d.mount.Stats()) }
+	var node remote.Node
+	if d.past != nil {
+		node, err = d.past.client, d.startPast()
+	} else {
+		node, err = d.startVolume()
+	}
+	if err != nil {
+		return err
 	}
 	// A child that kept /dev/fuse open would keep a dead daemon's mount hanging.
 	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
@@ -178,7 +189,6 @@ func (d *daemon) start() (err error) {
 		}
 		return err
 	}
-	node := remote.NewLocal(d.store, around)
 	d.http = &http.Server{
 		Handler:           remote.ControlHandler(node, d.log),
 		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
@@ -192,10 +202,26 @@ func (d *daemon) start() (err error) {
 	if d.metrics != nil {
 		d.metrics.ServeMetrics(node, d.log)
 	}
+	if d.past != nil {
+		return nil
+	}
 	d.schedule = startSchedule(schedule{settings: d.store.Settings, every: o.snapshotEvery, node: node, sync: d.flushed, log: d.log})
 	d.follower = startFollower(d.store.Settings, node, d.log)
 	d.keeper = startKeeper(d.store, d.volume)
 	return nil
+}
+
+// startVolume returns the node of the store, mounted where that is wanted.
+func (d *daemon) startVolume() (remote.Node, error) {
+	around := surroundings(d.volume)
+	around.Started, around.Mountpoint = time.Now(), d.opts.mountpoint
+	if around.Mountpoint != "" {
+		if err := d.startMount(); err != nil {
+			return nil, err
+		}
+		around.FUSE = func() remote.FUSE { return remote.FUSE(d.mount.Stats()) }
+	}
+	return remote.NewLocal(d.store, around), nil
 }
 
 func (d *daemon) startMount() (err error) {
@@ -282,6 +308,9 @@ func (d *daemon) closeAll() error {
 		defer cancel()
 		_ = d.http.Shutdown(ctx) // a client that goes on loses its connection at exit
 		errs = append(errs, removeControl(d.opts.store))
+	}
+	if d.past != nil {
+		errs = append(errs, d.past.close())
 	}
 	if d.volume != nil {
 		errs = append(errs, d.volume.Close())

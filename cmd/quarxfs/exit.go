@@ -45,7 +45,7 @@ var exits = []struct {
 	{10, "FUSE is not available: /dev/fuse or fusermount3 is missing", []error{fs.ErrNoFUSE, fs.ErrNoFusermount}},
 	{11, "the disk is full", []error{store.ErrFull}},
 	{12, "init: the directory is not empty or a store already", []error{store.ErrExists, store.ErrNotEmpty}},
-	{13, "the daemon does not answer", []error{errNoAnswer}},
+	{13, "the daemon or the node does not answer", []error{errNoAnswer, remote.ErrNoAnswer}},
 	{14, "scrub or fsck found damage", []error{errDamage}},
 	{15, "simulate: not all could be read", []error{errLeftOut}},
 	{16, "the name or path is taken, or the snapshot is held", []error{store.ErrNameTaken, store.ErrHeld}},

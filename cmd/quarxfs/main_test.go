@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"testing"
@@ -55,6 +56,7 @@ func TestScripts(t *testing.T) {
 			"agree":   cmdAgree,
 			"systemd": cmdSystemd,
 			"relay":   cmdRelay,
+			"said":    cmdSaid,
 		},
 	})
 }
@@ -205,6 +207,21 @@ func cmdRelay(ts *testscript.TestScript, neg bool, args []string) {
 			go relay(c, dir)
 		}
 	}()
+}
+
+// said REGEXP VARIABLE sets a variable to what the group in a regular expression
+// is in the output of the last program.
+func cmdSaid(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: said REGEXP VARIABLE")
+	}
+	re, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	found := re.FindStringSubmatch(ts.ReadFile("stdout"))
+	if len(found) != 2 {
+		ts.Fatalf("the output has no %s with a group", args[0])
+	}
+	ts.Setenv(args[1], found[1])
 }
 
 func relay(c net.Conn, dir string) {

@@ -36,7 +36,11 @@ type mountOptions struct {
 	snapshotEvery  *time.Duration // nil: as the store's settings say
 	listen         listenOptions
 
-	store      string
+	node      store.Remote // at a URL, in place of a store
+	cache     string       // where its blocks are kept
+	cacheSize byteSize
+
+	store      string // its directory; for a URL, the cache's
 	mountpoint string // empty: the store is served over the network only
 }
 
@@ -44,7 +48,7 @@ func newMount() *cobra.Command {
 	o := newMountOptions()
 	var every *time.Duration
 	cmd := &cobra.Command{
-		Use:   "mount STORE MOUNTPOINT",
+		Use:   "mount STORE|URL MOUNTPOINT",
 		Short: "Mount a store",
 		Long: `Mounts the store in the directory STORE at the empty directory MOUNTPOINT, and
 returns when the mount answers. A daemon serves it and logs to STORE/quarxfs.log.
@@ -56,9 +60,14 @@ once.
 Snapshots are made by themselves as quarxfs snapshot policy says, or for this mount at the
 interval of --snapshot-every; 0s makes none.
 
---listen lets other machines in as quarxfs serve does, and prints the address.`,
+--listen lets other machines in as quarxfs serve does, and prints the address.
+
+A URL mounts the snapshots of a node elsewhere, each a directory, to be read. Blocks are
+fetched when they are needed and kept in the directory --cache, where they can still be
+read while the node does not answer. The environment says whom to trust: see quarxfs --help.`,
 		Example: `  quarxfs mount /srv/store /mnt
-  quarxfs mount --init --memory 1GiB -o noatime,nosuid /srv/store /mnt`,
+  quarxfs mount --init --memory 1GiB -o noatime,nosuid /srv/store /mnt
+  quarxfs mount https://nas:7440 /mnt/nas --cache /var/cache/nas`,
 		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("snapshot-every") {
@@ -80,6 +89,8 @@ interval of --snapshot-every; 0s makes none.
 	f.BoolVar(&o.debug, "debug", false, "log every request")
 	f.StringVar(&o.listen.Addr, "listen", "", "let other machines in at this `address`, such as :7440")
 	o.listen.addFlags(f)
+	f.StringVar(&o.cache, "cache", "", "`directory` for blocks of a URL (default: quarxfs/HOST in the user's cache directory)")
+	f.Var(&o.cacheSize, "cache-size", "how much is kept there")
 	f.IntVar(&o.readyFD, "ready-fd", -1, "")
 	_ = f.MarkHidden("ready-fd")
 	for _, name := range []string{"foreground", "dry-run", "options"} {
@@ -88,7 +99,9 @@ interval of --snapshot-every; 0s makes none.
 	return cmd
 }
 
-func newMountOptions() *mountOptions { return &mountOptions{memory: 256 << 20, readyFD: -1} }
+func newMountOptions() *mountOptions {
+	return &mountOptions{memory: 256 << 20, cacheSize: 10 << 30, readyFD: -1}
+}
 
 // addStoreFlags are those of a process that holds a store.
 func (o *mountOptions) addStoreFlags(f *pflag.FlagSet) {
@@ -110,7 +123,13 @@ func (o *mountOptions) prepareAndServe(cmd *cobra.Command, arg, mountpoint strin
 	if err := o.splitOptions(cmd); err != nil {
 		return err
 	}
-	if err := o.prepare(arg, mountpoint); err != nil || o.dryRun {
+	var err error
+	if isURL(arg) {
+		err = o.preparePast(cmd, arg, mountpoint)
+	} else {
+		err = o.prepare(arg, mountpoint)
+	}
+	if err != nil || o.dryRun {
 		return err
 	}
 	return o.serve(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())

@@ -39,6 +39,7 @@ func Drawing() []Rule {
 	return []Rule{
 		{Layer: "cmd/quarxfs", Imports: []string{"*"}},
 		{Layer: "fs", Imports: []string{"fs/volume"}},
+		{Layer: "fs/past", Imports: []string{"fs", "graph", "store"}},
 		{Layer: "fs/volume", Imports: []string{"fs/meta", "graph", "store"}},
 		{Layer: "fs/meta", Imports: []string{"store/db"}},
 		{Layer: "remote", Imports: []string{"graph", "store"}},

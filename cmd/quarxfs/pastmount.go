@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/quarxtor/quarxfs/fs"
+	"github.com/quarxtor/quarxfs/fs/past"
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// A pastMount is what the read-only mount of a node at a URL has in place of a store.
+type pastMount struct {
+	client *remote.Client
+	cache  *remote.BlockCache
+}
+
+// pastFlags are those of mount that make sense for a URL.
+var pastFlags = []string{"cache", "cache-size", "foreground", "dry-run", "allow-other", "memory", "read-ahead", "debug", "ready-fd", "options"}
+
+// preparePast checks what can be checked before the node is asked.
+func (o *mountOptions) preparePast(cmd *cobra.Command, arg, mountpoint string) (err error) {
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if !slices.Contains(pastFlags, f.Name) && err == nil {
+			err = fmt.Errorf("%w: --%s makes no sense for a URL, whose snapshots are mounted to be read", errUsage, f.Name)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if o.memory < minBudget {
+		return fmt.Errorf("%w: memory %v: choose 64MiB or more", store.ErrConfig, &o.memory)
+	}
+	if o.node, err = nodeAt(strings.TrimRight(arg, "/")); err != nil {
+		return err
+	}
+	if o.mountpoint, err = resolve(mountpoint); err != nil {
+		return err
+	}
+	if err := fs.CheckMountpoint(o.mountpoint); err != nil {
+		return err
+	}
+	if o.store, err = cacheDir(o.cache, o.node.URL); err != nil {
+		return err
+	}
+	if within(o.store, o.mountpoint) || within(o.mountpoint, o.store) {
+		return fmt.Errorf("%w: %s and the cache %s contain each other; choose another directory", fs.ErrMountpoint, o.mountpoint, o.store)
+	}
+	return openFUSE()
+}
+
+// cacheDir returns where blocks of a node are kept.
+func cacheDir(given, at string) (string, error) {
+	if given != "" {
+		return resolve(given)
+	}
+	top, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("%w: say where blocks are kept with --cache: %v", errUsage, err)
+	}
+	u, err := url.Parse(at)
+	if err != nil {
+		return "", err
+	}
+	return resolve(filepath.Join(top, "quarxfs", strings.ReplaceAll(u.Host, ":", "_")))
+}
+
+// openPast connects to the node and opens the cache.
+func (d *daemon) openPast(ctx context.Context, memory int64) error {
+	o := d.opts
+	token, err := tokenOf(o.node)
+	if err != nil {
+		return err
+	}
+	client, err := remote.DialRemote(o.node, token)
+	if err != nil {
+		return err
+	}
+	cache, err := remote.NewBlockCache(client, remote.CacheOptions{
+		Dir: o.store, URL: o.node.URL, Disk: int64(o.cacheSize), Memory: memory, Logger: d.log,
+	})
+	if err != nil {
+		client.Close()
+		return err
+	}
+	d.past = &pastMount{client, cache}
+	_, err = cache.Snapshots(ctx) // who may not come in is told now
+	return err
+}
+
+func (d *daemon) startPast() (err error) {
+	o := d.opts
+	d.mount, err = past.Mount(pastSource{d.past.cache}, o.mountpoint, past.Options{
+		Name: o.store, AllowOther: o.allowOther, ReadAhead: o.readAhead, Debug: o.debug, Logger: d.log,
+	})
+	return err
+}
+
+func (p *pastMount) close() error {
+	p.client.Close()
+	return p.cache.Close()
+}
+
+// pastSource is a cache as a mount wants it.
+type pastSource struct{ *remote.BlockCache }
+
+// Names implements past.Source.
+func (s pastSource) Names(ctx context.Context) ([]past.Name, error) {
+	list, err := s.Snapshots(ctx)
+	names := make([]past.Name, len(list))
+	for i, one := range list {
+		names[i] = past.Name{Name: one.Name, ID: one.ID, Created: one.Created}
+	}
+	return names, err
+}
