@@ -311,7 +311,7 @@ func (s *Store) follow(id ID, e Entry, read func(tiering.Location) error) error 
 // Prefetch brings blocks into the RAM tier soon, or not at all when busy.
 func (s *Store) Prefetch(ids []ID) {
 	for _, id := range ids {
-		if _, ok := s.tiers.Cached(id); ok {
+		if s.tiers.InRAM(id) {
 			continue
 		}
 		e, err := s.Lookup(id)

@@ -180,12 +180,14 @@ func (k *keeper) adopt(p TierPolicy, heat *tiering.Heat) {
 	if !p.On() {
 		shared.heat.Store(nil)
 		shared.limit.Store(0)
+		k.s.tiers.WatchHot(0)
 		shared.short.Store(false)
 		k.tell("off")
 		return
 	}
 	shared.heat.Store(&heatClock{heat, uint32(p.Window)})
 	shared.limit.Store(p.Limit)
+	k.s.tiers.WatchHot(p.Limit)
 }
 
 func (k *keeper) tell(state string, why ...string) {

@@ -95,6 +95,9 @@ func TestKeeperDemotesWhatIsCold(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if c := s.Stats().Tiers[0].Curve; len(c) != 5 || c[1].Bytes != 8<<20 {
+		t.Errorf("the hot tier's curve: %v", c)
+	}
 	clock.Add(3600)
 	await(t, "demotion", func() bool { return liveHot(t, s) <= 8<<20*30/100+200<<10 })
 	for _, name := range []string{"a", "b"} {

@@ -131,7 +131,13 @@ type CacheStats struct {
 	Entries         int     `json:"entries"`
 	Bytes           int64   `json:"bytes"`
 	Limit           int64   `json:"limit_bytes"`
+
+	// Curve says what RAM of half to eight times the size would have hit, by LRU.
+	Curve []CurvePoint `json:"curve,omitempty"`
 }
+
+// A CurvePoint says what share of reads a size would have answered.
+type CurvePoint = tiering.CurvePoint
 
 // Tier is one tier on disk.
 type Tier struct {
@@ -148,6 +154,10 @@ type Tier struct {
 	WriteTime    Latency `json:"write_latency"`
 	Arrived      uint64  `json:"arrived_blocks"` // that came from the other tier: promotions, or demotions
 	BytesArrived uint64  `json:"bytes_arrived"`
+
+	// Curve says what hot tiers of half to eight times the policy's limit would have had
+	// of the reads that RAM had not, by LRU.
+	Curve []CurvePoint `json:"curve,omitempty"`
 }
 
 // Disk is the filesystem that the store is on. Free is what may still be
@@ -169,6 +179,7 @@ func (s *Store) Stats() Stats {
 			Prefetched: t.RAM.Prefetched, PrefetchDropped: t.RAM.PrefetchDropped, PrefetchQueue: t.RAM.PrefetchQueue,
 			Evictions: t.RAM.Evictions, BytesEvicted: t.RAM.BytesEvicted,
 			Entries: t.RAM.Entries, Bytes: t.RAM.Bytes, Limit: t.RAM.Limit,
+			Curve: t.RAM.Curve,
 		},
 		Tiers:  []Tier{s.tierStats(tiering.Hot, t.Hot)},
 		Wanted: s.Keeper().Wanted,
@@ -189,5 +200,6 @@ func (s *Store) tierStats(tier uint8, t tiering.TierStats) Tier {
 		Reads: t.Reads, BytesRead: t.BytesRead, ReadTime: t.ReadTime,
 		Writes: t.Writes, BytesWritten: t.BytesWritten, WriteTime: t.WriteTime,
 		Arrived: arrived.blocks.Load(), BytesArrived: arrived.bytes.Load(),
+		Curve: t.Curve,
 	}
 }

@@ -71,6 +71,8 @@ func (s *Set) fill(id [32]byte, loc Location) ([]byte, error) {
 		wanted := id
 		return nil, fmt.Errorf("read %x: %w", wanted[:6], err)
 	}
+	s.counters.fills.Add(1)
+	s.hotCurve.use(&id, int64(loc.Length))
 	s.cache.set(id, plain)
 	return plain, nil
 }

@@ -140,6 +140,9 @@ type Set struct {
 	flights  flights
 	ahead    prefetcher
 	counters counters
+	ramCurve *curve
+	hotCurve *curve
+	hotSize  atomic.Int64 // that hotCurve is about
 	close    func() error
 }
 
@@ -161,6 +164,9 @@ func Open(o Options) (*Set, error) {
 		s.cold.Store(openCold(o, *o.Cold))
 	}
 	s.cache = newCache(o.CacheBytes)
+	s.ramCurve = newCurve(func() uint64 { return s.counters.ramHits.Load() + s.counters.ramMisses.Load() })
+	s.ramCurve.limit(largestCurve * o.CacheBytes)
+	s.hotCurve = newCurve(s.counters.fills.Load)
 	s.flights.calls = map[[32]byte]*flight{}
 	s.ahead.start(s)
 	s.close = sync.OnceValue(s.shutdown)
@@ -316,12 +322,15 @@ func (s *Set) Scan(fn func(loc Location, h segment.Header) error) error {
 //  5. It is in a cold tier that cannot be reached: ErrUnavailable.
 //  6. The context ended while another goroutine was reading: its error.
 func (s *Set) Get(ctx context.Context, id [32]byte, loc Location) ([]byte, error) {
-	if plain, ok := s.cache.get(id); ok {
-		s.counters.ramHits.Add(1)
+	if plain, ok := s.Cached(id); ok {
 		return plain, nil
 	}
 	s.counters.ramMisses.Add(1)
-	return s.flights.do(ctx, s, id, loc)
+	plain, err := s.flights.do(ctx, s, id, loc)
+	if err == nil {
+		s.ramCurve.use(&id, int64(weight(plain)))
+	}
+	return plain, err
 }
 
 // Cached returns a block's plain bytes if they are in RAM. The slice is shared.
@@ -329,8 +338,19 @@ func (s *Set) Cached(id [32]byte) ([]byte, bool) {
 	plain, ok := s.cache.get(id)
 	if ok {
 		s.counters.ramHits.Add(1)
+		s.ramCurve.use(&id, int64(weight(plain)))
 	}
 	return plain, ok
+}
+
+// InRAM reports whether a block is in RAM. That is no use of it.
+func (s *Set) InRAM(id [32]byte) bool { return s.cache.has(id) }
+
+// WatchHot has Stats tell what hot tiers of half to eight times so many bytes would
+// have answered of the reads that RAM did not; 0: nothing.
+func (s *Set) WatchHot(bytes int64) {
+	s.hotSize.Store(bytes)
+	s.hotCurve.limit(largestCurve * bytes)
 }
 
 // Insert puts a block that is at hand into RAM, so that reading it back needs

@@ -488,6 +488,41 @@ func TestCacheKeepsToItsLimit(t *testing.T) {
 	}
 }
 
+// TestCurvesOfASet: of five blocks read in turns a RAM of four keeps none, as LRU
+// would, and one of twice the size all.
+func TestCurvesOfASet(t *testing.T) {
+	const size = 100_000
+	s := open(t, Options{CacheBytes: 4 * (size + cacheOverhead)})
+	s.WatchHot(4 * size)
+	if st := s.Stats(); st.RAM.Curve != nil || st.Hot.Curve != nil {
+		t.Errorf("before any use: %+v", st)
+	}
+	var locs []Location
+	for i := range 5 {
+		locs = append(locs, mustAppend(t, s, record(segment.Data, segment.Raw, content(uint64(i), size))))
+	}
+	for i := range 500 {
+		requireGet(t, s, content(uint64(i%5), size), locs[i%5])
+	}
+	before := s.Stats()
+	for i := range 5 {
+		s.InRAM(record(segment.Data, segment.Raw, content(uint64(i), size)).ID)
+	}
+	st := s.Stats()
+	if st.RAM.Hits != before.RAM.Hits || st.RAM.Hits+st.RAM.Misses != 500 {
+		t.Errorf("%+v", st.RAM)
+	}
+	if c := st.RAM.Curve; len(c) != 5 || c[1].Bytes != st.RAM.Limit || c[0].HitRatio != 0 || c[1].HitRatio != 0 || c[2].HitRatio != 0.99 {
+		t.Errorf("RAM: %v", c)
+	}
+	if c := st.Hot.Curve; len(c) != 5 || c[1].Bytes != 4*size || c[1].HitRatio == 0 || c[4].HitRatio < 0.9 {
+		t.Errorf("hot: %v", c) // of what RAM lets through, which is not all
+	}
+	if st.Cold.Curve != nil {
+		t.Errorf("cold: %v", st.Cold.Curve)
+	}
+}
+
 // A reader that joins another's read of the same block from elsewhere does not
 // share its failure.
 func TestStaleLocationFailsAlone(t *testing.T) {

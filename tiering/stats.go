@@ -24,6 +24,7 @@ type RAMStats struct {
 	BytesEvicted    uint64
 	Bytes, Limit    int64
 	Entries         int
+	Curve           []CurvePoint // what other sizes would have hit; nil: not known
 }
 
 // TierStats are a tier's on disk. Reads are records read, whoever asked; what failed
@@ -34,7 +35,8 @@ type TierStats struct {
 	ReadTime, WriteTime  latency.Summary // of these, from the disk and to it
 	Bytes                int64
 	Segments             int
-	Unsealed             int // of the segments, those that are full and wait for their footer, or to be uploaded
+	Unsealed             int          // of the segments, those that are full and wait for their footer, or to be uploaded
+	Curve                []CurvePoint // of the hot tier, see WatchHot; nil: not known
 }
 
 // HitRatio returns the share of lookups that RAM answered, 0 for none.
@@ -48,6 +50,7 @@ func (s RAMStats) HitRatio() float64 {
 type counters struct {
 	ramHits, ramMisses          atomic.Uint64
 	prefetched, prefetchDropped atomic.Uint64
+	fills                       atomic.Uint64 // blocks that came into RAM
 	tiers                       [tierCount]struct {
 		reads, bytesRead, writes, bytesWritten atomic.Uint64
 		readTime, writeTime                    latency.Timer
@@ -64,7 +67,10 @@ func (s *Set) Stats() Stats {
 		PrefetchQueue: s.ahead.waiting(),
 	}
 	s.cache.stats(&ram)
-	return Stats{RAM: ram, Hot: s.tierStats(Hot), Cold: s.tierStats(Cold)}
+	ram.Curve = s.ramCurve.points(s.opts.CacheBytes)
+	hot := s.tierStats(Hot)
+	hot.Curve = s.hotCurve.points(s.hotSize.Load())
+	return Stats{RAM: ram, Hot: hot, Cold: s.tierStats(Cold)}
 }
 
 func (s *Set) tierStats(id uint8) TierStats {

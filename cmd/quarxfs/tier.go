@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -118,7 +119,8 @@ func newTierRemove() *cobra.Command {
 }
 
 func newTierList() *cobra.Command {
-	return newTierShow("list", "List a store's tiers", func(w io.Writer, list []store.TierState) error {
+	read := func(ctx context.Context, n remote.Node) ([]store.TierState, error) { return n.Tiers(ctx) }
+	return newTierShow("list", "List a store's tiers", read, func(w io.Writer, list []store.TierState) error {
 		t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignLeft)
 		t.AppendHeader(table.Row{"Tier", "State", "Directory"})
 		for _, s := range list {
@@ -128,27 +130,91 @@ func newTierList() *cobra.Command {
 	})
 }
 
+// A tierStatus is what tier status tells.
+type tierStatus struct {
+	Cache  store.CacheStats  `json:"cache"`
+	Tiers  []store.TierState `json:"tiers"`
+	Wanted int               `json:"wanted_blocks"` // cold ones that were used again and wait for their move
+}
+
+func readTierStatus(ctx context.Context, n remote.Node) (st tierStatus, err error) {
+	if st.Tiers, err = n.Tiers(ctx); err != nil {
+		return st, err
+	}
+	all, err := n.Stats(ctx)
+	st.Cache, st.Wanted = all.Cache, all.Wanted
+	return st, err
+}
+
 func newTierStatus() *cobra.Command {
-	return newTierShow("status", "Show what a store's tiers hold and what they did", func(w io.Writer, list []store.TierState) error {
-		t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight)
-		t.AppendHeader(table.Row{"Tier", "State", "In use", "On disk", "Segments", "Reads", "Read", "Writes", "Written"})
-		for _, s := range list {
-			t.AppendRow(table.Row{s.Name, reach(s), size(s.Live), size(s.Bytes), humanize.Comma(int64(s.Segments)),
-				humanize.Comma(int64(s.Reads)), size(int64(s.BytesRead)), humanize.Comma(int64(s.Writes)), size(int64(s.BytesWritten))})
+	cmd := newTierShow("status", "Show what a store's tiers hold and what they did", readTierStatus, showTierStatus)
+	cmd.Long = `Shows what a store's tiers hold, what they did since the store was mounted, and how long reads took. Once
+blocks were read it also says what share of the reads other sizes of the RAM cache would have hit, and, under a
+policy, of the hot tier those that RAM did not.`
+	return cmd
+}
+
+func showTierStatus(w io.Writer, st tierStatus) error {
+	t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight,
+		text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight)
+	t.AppendHeader(table.Row{"Tier", "State", "In use", "On disk", "Segments", "Reads", "Read", "p50", "p95", "p99", "Writes", "Written"})
+	for _, s := range st.Tiers {
+		t.AppendRow(table.Row{s.Name, reach(s), size(s.Live), size(s.Bytes), humanize.Comma(int64(s.Segments)),
+			humanize.Comma(int64(s.Reads)), size(int64(s.BytesRead)), took(s.ReadTime, s.ReadTime.P50), took(s.ReadTime, s.ReadTime.P95), took(s.ReadTime, s.ReadTime.P99),
+			humanize.Comma(int64(s.Writes)), size(int64(s.BytesWritten))})
+	}
+	if err := printTable(w, t); err != nil {
+		return err
+	}
+	c := st.Cache
+	fmt.Fprintf(w, "RAM: %s of %s, %.1f %% of %s reads hit\n", size(c.Bytes), size(c.Limit), 100*c.HitRatio, humanize.Comma(int64(c.Hits+c.Misses)))
+	if st.Wanted > 0 {
+		fmt.Fprintf(w, "%s cold blocks wait to come back\n", humanize.Comma(int64(st.Wanted)))
+	}
+	for _, s := range st.Tiers {
+		if s.Unsealed > 0 {
+			fmt.Fprintf(w, "%s: %s segments wait for their footer, or to be uploaded\n", s.Name, humanize.Comma(int64(s.Unsealed)))
 		}
-		if err := printTable(w, t); err != nil {
-			return err
+		for _, p := range s.Pinned {
+			fmt.Fprintf(w, "pinned: %s\n", printable(p))
 		}
-		for _, s := range list {
-			for _, p := range s.Pinned {
-				fmt.Fprintf(w, "pinned: %s\n", printable(p))
-			}
-			if s.Fault != "" {
-				fmt.Fprintf(w, "%s: %s\n", s.Name, printable(s.Fault))
-			}
+		if s.Fault != "" {
+			fmt.Fprintf(w, "%s: %s\n", s.Name, printable(s.Fault))
 		}
+	}
+	return showCurves(w, st)
+}
+
+// took shows a percentile of what was timed.
+func took(of store.Latency, percentile float64) string {
+	if of.Count == 0 {
+		return "-"
+	}
+	return ms(percentile)
+}
+
+// showCurves says what other sizes would have hit, where that is known.
+func showCurves(w io.Writer, st tierStatus) error {
+	t := newTable("", text.AlignLeft, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight)
+	t.AppendHeader(table.Row{"Would hit", "Size", "Half", "Same", "2x", "4x", "8x"})
+	row := func(name string, curve []store.CurvePoint) {
+		if len(curve) == 0 {
+			return
+		}
+		r := table.Row{name, size(curve[1].Bytes)}
+		for _, p := range curve {
+			r = append(r, fmt.Sprintf("%.1f %%", 100*p.HitRatio))
+		}
+		t.AppendRow(r)
+	}
+	row("RAM", st.Cache.Curve)
+	for _, s := range st.Tiers {
+		row(s.Name, s.Curve)
+	}
+	if t.Length() == 0 {
 		return nil
-	})
+	}
+	return printTable(w, t)
 }
 
 func reach(s store.TierState) string {
@@ -165,7 +231,7 @@ func printTable(w io.Writer, t table.Writer) error {
 	return err
 }
 
-func newTierShow(use, short string, show func(io.Writer, []store.TierState) error) *cobra.Command {
+func newTierShow[T any](use, short string, read func(context.Context, remote.Node) (T, error), show func(io.Writer, T) error) *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
 		Use:   use + " [STORE]",
@@ -173,14 +239,14 @@ func newTierShow(use, short string, show func(io.Writer, []store.TierState) erro
 		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error {
-				list, err := n.Tiers(cmd.Context())
+				st, err := read(cmd.Context(), n)
 				if err != nil {
 					return err
 				}
 				if asJSON {
-					return printJSON(cmd.OutOrStdout(), list)
+					return printJSON(cmd.OutOrStdout(), st)
 				}
-				return show(cmd.OutOrStdout(), list)
+				return show(cmd.OutOrStdout(), st)
 			})
 		},
 	}
