@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	parcelBlocks  = 64       // data blocks in a request
+	parcelBlocks  = 32       // data blocks in a request
 	maxParcels    = 8192     // requests that the walk may be ahead: 16 MiB of IDs
 	chunkSize     = MaxBatch // vertices that are looked at, and asked for, together
 	maxChunks     = 64       // of these, waiting for the blocks below them
@@ -25,14 +25,16 @@ const (
 	maxLevels     = 1 << 16  // levels of a graph; a directory may be very deep
 	vertexPiece   = 128      // vertices in a request
 	vertexStreams = 16
-	leastStreams  = 4
-	mostStreams   = 48
+
+	joinedVertices = 512 // of several chunks in a request
+	leastStreams   = 4
+	mostStreams    = 24
 )
 
 // streamsFor says how many streams a round trip needs: on a long way a lost packet
 // costs its connection more time.
 func streamsFor(trip time.Duration) int {
-	return int(min(mostStreams, max(leastStreams, trip/(2*time.Millisecond))))
+	return int(min(mostStreams, max(leastStreams, trip/(4*time.Millisecond))))
 }
 
 // A sender is one try of a transfer. A walker goes down the source's graph and
@@ -376,9 +378,22 @@ type destinationError struct{ err error }
 func (e *destinationError) Error() string { return e.err.Error() }
 func (e *destinationError) Unwrap() error { return e.err }
 
-// order does one step after the other.
+// order does one step after the other. Chunks that are ready together and small, as
+// those of the upper levels are, share a stream: each would cost a round trip.
 func (s *sender) order(ctx context.Context) error {
+	var small []vertex
+	flush := func() error {
+		err := s.piece(ctx, small)
+		s.dropAll(small)
+		small = nil
+		return err
+	}
 	for next := range s.sequence {
+		if len(small) > 0 && (!next.ready() || len(small)+len(next.chunk) > joinedVertices) {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
 		for _, p := range next.after {
 			select {
 			case <-p.landed:
@@ -386,11 +401,18 @@ func (s *sender) order(ctx context.Context) error {
 				return ctx.Err()
 			}
 		}
-		if err := s.vertices(ctx, next.chunk); err != nil {
-			return err
+		if len(next.chunk) > joinedVertices {
+			if err := s.vertices(ctx, next.chunk); err != nil {
+				return err
+			}
+			s.dropAll(next.chunk)
+		} else {
+			small = append(small, next.chunk...)
 		}
-		for _, v := range next.chunk {
-			s.drop(v)
+		if len(small) > 0 && (next.travel != nil || len(s.sequence) == 0) {
+			if err := flush(); err != nil {
+				return err
+			}
 		}
 		if next.travel == nil {
 			continue
@@ -401,6 +423,24 @@ func (s *sender) order(ctx context.Context) error {
 		s.c.snapshots.Add(1)
 	}
 	return nil
+}
+
+// ready tells whether all parcels before a step have landed.
+func (n *step) ready() bool {
+	for _, p := range n.after {
+		select {
+		case <-p.landed:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func (s *sender) dropAll(list []vertex) {
+	for _, v := range list {
+		s.drop(v)
+	}
 }
 
 // vertices sends a chunk, in pieces at a time: no vertex of a chunk that is sent with
