@@ -39,7 +39,7 @@ type options struct {
 	seed                  uint64
 	longest               time.Duration
 	check, during         string
-	powercut              bool
+	upkeep, powercut      bool
 	images                int
 	diskSize              int64
 	diskOptions           string
@@ -59,6 +59,12 @@ func newCommand() *cobra.Command {
             moment since the file's last acknowledged fsync
   saver     replaces a file by rename: always one of its contents, whole
   database  transactions with a rollback journal, as SQLite's: none half, none lost
+
+With --upkeep there are three more:
+
+  mover     demotes and promotes the others' files, and drains a cold tier beside the store
+  snapshots makes and removes snapshots: those made are there, and as they were
+  seeker    looks for data and holes in the others' files
 
 Each acknowledged fsync is logged, with the content's checksum, outside of the
 filesystem. After a failure the store, the log and the histories are kept.
@@ -90,6 +96,7 @@ Exit status: 0 the contract was kept, 1 it was not, or the test could not run.`,
 	f.DurationVar(&o.longest, "longest", 3*time.Second, "longest time before a crash")
 	f.StringVar(&o.check, "check", "", "shell `command` to run after each crash, before the mount, with $STORE")
 	f.StringVar(&o.during, "during", "", "shell `command` to run again and again while the workers work, with $STORE and $MNT")
+	f.BoolVar(&o.upkeep, "upkeep", false, "also move blocks between tiers, make and remove snapshots, and look for holes")
 	f.BoolVar(&o.powercut, "powercut", false, "cut the power instead of killing the daemon")
 	f.IntVar(&o.images, "images", 5, "with --powercut: images of the disk per round")
 	f.Int64Var(&o.diskSize, "disk-size", 1024, "with --powercut: size of the disk in `MiB`")
@@ -100,6 +107,9 @@ Exit status: 0 the contract was kept, 1 it was not, or the test could not run.`,
 func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	if o.rounds < 1 || o.longest < time.Millisecond {
 		return errors.New("--rounds and --longest must be positive")
+	}
+	if o.upkeep && o.server != "quarxfs" {
+		return errors.New("--upkeep is for --server quarxfs")
 	}
 	if o.seed == 0 {
 		o.seed = uint64(time.Now().UnixNano())
@@ -133,12 +143,17 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	}()
 	fmt.Fprintf(out, "seed %d, %d rounds on %s\n", o.seed, o.rounds, place.Name)
 	d := &driver{
-		place: place, workers: newWorkers(place.Dir, o.seed, newAckLog(log)), rng: rand.New(rand.NewPCG(o.seed, 0)),
+		place: place, rng: rand.New(rand.NewPCG(o.seed, 0)),
 		rounds: o.rounds, longest: o.longest, term: o.server == "quarxfs", check: o.check, during: o.during, out: out, power: cut,
 		store: filepath.Join(filepath.Dir(place.Dir), "store"),
 	}
 	if cut != nil {
 		d.store = cut.disk.store()
+	}
+	acks := newAckLog(log)
+	d.workers = newWorkers(place.Dir, o.seed, acks)
+	if o.upkeep {
+		d.workers = append(d.workers, newUpkeep(o.quarxBin, place.Dir, d.store, o.seed, acks)...)
 	}
 	switch err := d.run(ctx); {
 	case ctx.Err() != nil:
