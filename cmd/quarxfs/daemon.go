@@ -46,6 +46,7 @@ type daemon struct {
 	schedule *schedule // of snapshots
 	follower *follower // of remotes
 	keeper   *keeper   // of tiers
+	mourner  *mourner  // of this process
 }
 
 // serve opens the store, mounts it and returns when it has been unmounted or
@@ -182,6 +183,11 @@ func (d *daemon) start() (err error) {
 	if err := unix.CloseRange(3, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		d.log.Warn("files are left to child processes", "err", err)
 	}
+	if d.mount != nil {
+		if d.mourner, err = startMourner(o.mountpoint); err != nil {
+			d.log.Warn("if this process is killed, its mount may hang until umount -f", "err", err)
+		}
+	}
 	l, err := listenControl(o.store)
 	if err != nil {
 		if d.mount != nil {
@@ -286,6 +292,7 @@ func (d *daemon) close() error {
 
 func (d *daemon) closeAll() error {
 	var errs []error
+	defer d.mourner.dismiss()
 	if d.follower != nil {
 		d.follower.end()
 	}

@@ -4,6 +4,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,6 +35,74 @@ func TestKilledWhileMounting(t *testing.T) {
 	}
 	must(t, "quarxfs", "mount", store, mnt)
 	must(t, "quarxfs", "umount", mnt)
+}
+
+// TestKilledWhileWritingBack: so does one that waits for the kernel to write
+// pages back, as it does before it answers a search for a hole.
+func TestKilledWhileWritingBack(t *testing.T) {
+	if testing.Short() || os.Geteuid() != 0 || openFUSE() != nil {
+		t.Skip("needs FUSE and root")
+	}
+	dir := t.TempDir()
+	t.Cleanup(func() {
+		if err := cleanUp(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	store, mnt := filepath.Join(dir, "store"), filepath.Join(dir, "mnt")
+	if err := os.Mkdir(mnt, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "quarxfs", "init", store)
+	for i := range 8 {
+		must(t, "quarxfs", "mount", store, mnt)
+		killAmidSeeks(t, store, mnt, time.Duration(5+3*i)*time.Millisecond)
+	}
+	must(t, "quarxfs", "mount", store, mnt)
+	must(t, "quarxfs", "umount", mnt)
+}
+
+// killAmidSeeks kills the daemon while holes are looked for in files that are
+// being written.
+func killAmidSeeks(t *testing.T, store, mnt string, after time.Duration) {
+	t.Helper()
+	_, pidfd, err := daemonProcess(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	var users sync.WaitGroup
+	for i := range 4 {
+		f, err := os.Create(filepath.Join(mnt, strconv.Itoa(i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		users.Go(func() {
+			defer f.Close()
+			page := make([]byte, 64<<10)
+			for n := int64(0); ; n++ {
+				if _, err := f.WriteAt(page, n%64*(128<<10)); err != nil {
+					return
+				}
+				if _, err := unix.Seek(int(f.Fd()), 0, unix.SEEK_HOLE); err != nil && err != unix.ENXIO {
+					return
+				}
+			}
+		})
+	}
+	time.Sleep(after)
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	o := umountOptions{wait: 20 * time.Second}
+	if err := o.waitFor(t.Context(), pidfd); err != nil {
+		t.Error("the daemon is still there long after SIGKILL:", err)
+		_ = unix.Unmount(mnt, unix.MNT_FORCE)
+	}
+	users.Wait()
+	if err := unix.Unmount(mnt, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func killAtMount(t *testing.T, store, mnt string) {

@@ -80,7 +80,7 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 	add("look", newStats(), newListFiles(), newListBlocks(), newDu(), newGraph(), newSimulate())
 	add("object", newPut(), newGet(), newRemove(), newObjects())
 	add("upkeep", newGC(), newScrub(), newFsck(), newRebuild(), newTier())
-	cmd.AddCommand(newVersion(), newMan(), newFlushHelper())
+	cmd.AddCommand(newVersion(), newMan(), newFlushHelper(), newMournHelper())
 	return cmd
 }
 
