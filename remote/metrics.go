@@ -237,6 +237,7 @@ func metrics() []metric {
 		{gauge, "files_bytes", "Sizes of all its regular files.", "", one(func(s *Stats) int64 { return s.Volume.LogicalBytes })},
 		{gauge, "staged_bytes", "Written bytes kept in the database until they grow to blocks.", "", one(func(s *Stats) int64 { return s.Volume.StagedBytes })},
 		{gauge, "dirty_bytes", "Memory of written bytes that are not yet stored.", "", one(func(s *Stats) int64 { return s.Volume.DirtyBytes })},
+		{gauge, "dirty_limit_bytes", "Memory that they may take.", "", one(func(s *Stats) int64 { return s.Volume.DirtyLimit })},
 		{gauge, "cached_inodes", "Inodes in memory.", "", one(func(s *Stats) int { return s.Volume.CachedNodes })},
 		{gauge, "kernel_inodes", "Inodes that the kernel knows.", "", one(func(s *Stats) int { return s.Volume.KnownNodes })},
 		{gauge, "orphan_inodes", "Inodes that have no name and are still open.", "", one(func(s *Stats) int { return s.Volume.Orphans })},

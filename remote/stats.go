@@ -66,6 +66,7 @@ type VolumeStats struct {
 	LogicalBytes int64 `json:"logical_bytes"` // sizes of all regular files
 	StagedBytes  int64 `json:"staged_bytes"`  // kept in the database until they grow to blocks
 	DirtyBytes   int64 `json:"dirty_bytes"`   // memory for what is not yet stored
+	DirtyLimit   int64 `json:"dirty_limit_bytes"`
 	CachedNodes  int   `json:"cached_inodes"`
 	KnownNodes   int   `json:"inodes_known_to_kernel"`
 	Orphans      int   `json:"unlinked_open_inodes"`

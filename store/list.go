@@ -192,6 +192,9 @@ func (s *Store) Stats() Stats {
 	return st
 }
 
+// ResizeCache changes the limit of the RAM tier, in bytes; what is over it is dropped.
+func (s *Store) ResizeCache(bytes int64) { s.tiers.ResizeRAM(bytes) }
+
 func (s *Store) tierStats(tier uint8, t tiering.TierStats) Tier {
 	arrived := &s.arrived[tier]
 	return Tier{

@@ -11,7 +11,7 @@ import (
 // zero value holds nothing.
 type cache struct {
 	otter   *otter.Cache[[32]byte, []byte]
-	limit   int64
+	limit   *atomic.Int64 // bytes
 	evicted *evictions
 }
 
@@ -24,11 +24,20 @@ func newCache(limit int64) cache {
 		return cache{}
 	}
 	gone := &evictions{}
-	return cache{limit: limit, evicted: gone, otter: otter.Must(&otter.Options[[32]byte, []byte]{
+	c := cache{limit: new(atomic.Int64), evicted: gone, otter: otter.Must(&otter.Options[[32]byte, []byte]{
 		MaximumWeight: uint64(limit),
 		Weigher:       func(_ [32]byte, plain []byte) uint32 { return weight(plain) },
 		StatsRecorder: gone,
 	})}
+	c.limit.Store(limit)
+	return c
+}
+
+// resize changes the limit, and drops at once what is over it.
+func (c *cache) resize(limit int64) {
+	if c.otter != nil && c.limit.Swap(limit) != limit {
+		c.otter.SetMaximum(uint64(limit))
+	}
 }
 
 func weight(plain []byte) uint32 { return uint32(cap(plain)) + cacheOverhead }
@@ -72,7 +81,7 @@ func (c *cache) stats(s *RAMStats) {
 	if c.otter == nil {
 		return
 	}
-	s.Bytes, s.Entries, s.Limit = int64(c.otter.WeightedSize()), c.otter.EstimatedSize(), c.limit
+	s.Bytes, s.Entries, s.Limit = int64(c.otter.WeightedSize()), c.otter.EstimatedSize(), c.limit.Load()
 	s.Evictions, s.BytesEvicted = c.evicted.blocks.Load(), c.evicted.bytes.Load()
 }
 

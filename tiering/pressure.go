@@ -1,17 +1,13 @@
 package tiering
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
-	"strconv"
-	"strings"
 
 	"github.com/shirou/gopsutil/v3/load"
 	"github.com/shirou/gopsutil/v3/mem"
+
+	"github.com/quarxtor/quarxfs/tiering/cgroup"
 )
 
 // Pressure tells whether a machine has time to move blocks. It looks at the
@@ -19,13 +15,37 @@ import (
 // process's control group, at the group's memory limit, and where the kernel has no
 // such information at the load.
 type Pressure struct {
-	root string // "/", or a test's
-	load func() (perCPU float64, err error)
-	free func() (share float64, err error)
+	group cgroup.Group
+	load  func() (perCPU float64, err error)
+	free  func() (share float64, err error)
 }
 
 // NewPressure returns the pressure on this machine.
-func NewPressure() *Pressure { return &Pressure{root: "/", load: loadPerCPU, free: freeMemory} }
+func NewPressure() *Pressure { return PressureAt("/") }
+
+// PressureAt reads the kernel's files below root instead of /.
+func PressureAt(root string) *Pressure {
+	return &Pressure{group: cgroup.Own(root), load: loadPerCPU, free: freeMemory}
+}
+
+// MemoryPressure is how short of memory this process is.
+type MemoryPressure struct {
+	cgroup.Memory
+	Stalled float64 // per cent of the last 10 s in which some task waited for memory
+	Free    float64 // share of the machine's memory that can be had
+}
+
+// Memory returns how short of memory this process is; what the kernel does not tell
+// counts as none.
+func (p *Pressure) Memory() MemoryPressure {
+	m := MemoryPressure{Memory: p.group.Memory(), Free: 1}
+	stall, _ := p.group.Stalled("memory", "some")
+	m.Stalled = stall.Percent
+	if free, err := p.free(); err == nil {
+		m.Free = free
+	}
+	return m
+}
 
 func loadPerCPU() (float64, error) {
 	avg, err := load.Avg()
@@ -57,25 +77,21 @@ const (
 
 // Busy says why blocks should not be moved now; "": they may.
 func (p *Pressure) Busy() string {
-	group := p.group()
 	told := false
 	for _, r := range []struct {
 		file, line string
 		most       float64
 	}{{"memory", "some", mostMemory}, {"cpu", "some", mostCPU}, {"io", "full", mostIO}} {
-		for _, path := range []string{filepath.Join("proc/pressure", r.file), filepath.Join(group, r.file+".pressure")} {
-			v, ok := p.stalled(path, r.line)
-			told = told || ok
-			if v > r.most {
-				return fmt.Sprintf("tasks wait for %s %.0f %% of the time (%s)", r.file, v, path)
-			}
+		stall, ok := p.group.Stalled(r.file, r.line)
+		told = told || ok
+		if stall.Percent > r.most {
+			return fmt.Sprintf("tasks wait for %s %.0f %% of the time (%s)", r.file, stall.Percent, stall.Where)
 		}
 	}
-	if share, ok := p.groupMemory(group); ok && share > mostUsed {
-		return fmt.Sprintf("%.0f %% of the control group's memory are in use", 100*share)
-	}
-	if share, err := p.free(); err == nil && share < leastFree {
-		return fmt.Sprintf("only %.1f %% of the memory are free", 100*share)
+	if m := p.Memory(); m.Used > mostUsed {
+		return fmt.Sprintf("%.0f %% of the control group's memory are in use", 100*m.Used)
+	} else if m.Free < leastFree {
+		return fmt.Sprintf("only %.1f %% of the memory are free", 100*m.Free)
 	}
 	if !told {
 		if l, err := p.load(); err == nil && l > mostLoad {
@@ -83,67 +99,4 @@ func (p *Pressure) Busy() string {
 		}
 	}
 	return ""
-}
-
-// stalled reads avg10 of a line of a pressure file.
-func (p *Pressure) stalled(path, line string) (percent float64, ok bool) {
-	b, err := os.ReadFile(filepath.Join(p.root, path))
-	if err != nil {
-		return 0, false
-	}
-	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
-		f := strings.Fields(s.Text())
-		if len(f) < 2 || f[0] != line {
-			continue
-		}
-		v, found := strings.CutPrefix(f[1], "avg10=")
-		percent, err := strconv.ParseFloat(v, 64)
-		return percent, found && err == nil
-	}
-	return 0, false
-}
-
-// group returns the directory of this process's control group of version 2,
-// relative to the root.
-func (p *Pressure) group() string {
-	const mount = "sys/fs/cgroup"
-	b, err := os.ReadFile(filepath.Join(p.root, "proc/self/cgroup"))
-	if err != nil {
-		return mount
-	}
-	for line := range strings.Lines(string(b)) {
-		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "0::"); ok {
-			return filepath.Join(mount, filepath.Clean("/"+name))
-		}
-	}
-	return mount
-}
-
-// groupMemory returns the share of the control group's limit that cannot be given
-// back.
-func (p *Pressure) groupMemory(group string) (share float64, ok bool) {
-	limit, ok1 := p.number(filepath.Join(group, "memory.max"))
-	used, ok2 := p.number(filepath.Join(group, "memory.current"))
-	if !ok1 || !ok2 || limit <= 0 {
-		return 0, false
-	}
-	b, err := os.ReadFile(filepath.Join(p.root, group, "memory.stat"))
-	if err == nil {
-		for line := range strings.Lines(string(b)) {
-			if v, found := strings.CutPrefix(line, "file "); found {
-				cached, _ := strconv.ParseFloat(strings.TrimSpace(v), 64)
-				used -= cached
-			}
-		}
-	}
-	return used / limit, true
-}
-
-func (p *Pressure) number(path string) (float64, bool) {
-	b, err := os.ReadFile(filepath.Join(p.root, path))
-	if err != nil {
-		return 0, false
-	}
-	v, err := strconv.ParseFloat(strings.TrimSpace(string(b)), 64) // "max" is no number
-	return v, err == nil
 }

@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/quarxtor/quarxfs/tiering/cgroup"
 )
 
 func TestPressure(t *testing.T) {
@@ -31,9 +33,10 @@ func TestPressure(t *testing.T) {
 		{"machine", nil, 0, 0.01, "free"},
 		{"strange", map[string]string{"proc/pressure/cpu": "some thing\n", "proc/self/cgroup": "x"}, 1, 1, ""},
 	} {
-		p := &Pressure{root: t.TempDir(), load: func() (float64, error) { return c.load, nil }, free: func() (float64, error) { return c.free, nil }}
+		root := t.TempDir()
+		p := &Pressure{group: cgroup.Own(root), load: func() (float64, error) { return c.load, nil }, free: func() (float64, error) { return c.free, nil }}
 		for name, text := range c.files {
-			path := filepath.Join(p.root, name)
+			path := filepath.Join(root, name)
 			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 				t.Fatal(err)
 			}
@@ -56,4 +59,7 @@ func TestPressureHere(t *testing.T) {
 		t.Errorf("free memory %v, %v", f, err)
 	}
 	NewPressure().Busy()
+	if m := NewPressure().Memory(); m.Free <= 0 || m.Free > 1 || m.Used < 0 || m.Limit < 0 {
+		t.Errorf("%+v", m)
+	}
 }

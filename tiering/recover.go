@@ -17,7 +17,7 @@ func openTier(o Options, id uint8, fs disk.FS, dir string) (*tier, error) {
 		_, t.remote = g.base.(disk.Remote)
 	}
 	if id != Hot {
-		t.ahead.budget = windowBudget(o.CacheBytes)
+		t.ahead.budget = o.windows
 		t.ahead.mu.streams = map[uint64]stream{}
 	}
 	t.mu.number = uint64(id) << tierShift

@@ -97,6 +97,8 @@ type Options struct {
 	FS disk.FS
 	// OpenFiles limits the sealed segments held open for reading; 0 means 512.
 	OpenFiles int
+
+	windows *atomic.Int64 // bytes that reading ahead in the cold tier may take
 }
 
 const (
@@ -155,6 +157,8 @@ func Open(o Options) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.windows = new(atomic.Int64)
+	o.windows.Store(windowBudget(o.CacheBytes))
 	s := &Set{log: o.Logger, verify: o.Verify}
 	if s.hot, err = openTier(o, Hot, o.FS, o.HotDir); err != nil {
 		return nil, fmt.Errorf("open hot tier: %w", err)
@@ -341,6 +345,13 @@ func (s *Set) Cached(id [32]byte) ([]byte, bool) {
 		s.ramCurve.use(&id, int64(weight(plain)))
 	}
 	return plain, ok
+}
+
+// ResizeRAM changes the limit of the RAM cache, and of what is read ahead beside it, in
+// bytes. What is over it is dropped. A Set that was opened without a cache stays so.
+func (s *Set) ResizeRAM(bytes int64) {
+	s.cache.resize(bytes)
+	s.opts.windows.Store(windowBudget(bytes))
 }
 
 // InRAM reports whether a block is in RAM. That is no use of it.

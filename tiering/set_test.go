@@ -488,6 +488,34 @@ func TestCacheKeepsToItsLimit(t *testing.T) {
 	}
 }
 
+func TestResizeRAM(t *testing.T) {
+	s := open(t, Options{CacheBytes: 8 << 20})
+	var locs []Location
+	for i := range 100 {
+		plain := content(uint64(i), 32<<10)
+		locs = append(locs, mustAppend(t, s, record(segment.Data, segment.Raw, plain)))
+		requireGet(t, s, plain, locs[i])
+	}
+	for _, limit := range []int64{1 << 20, 100, 8 << 20} {
+		s.ResizeRAM(limit)
+		if st := s.Stats().RAM; st.Limit != limit || st.Bytes > limit || limit == 100 && st.Entries > 0 {
+			t.Errorf("at %d: %+v", limit, st)
+		}
+		for i, loc := range locs {
+			requireGet(t, s, content(uint64(i), 32<<10), loc)
+		}
+	}
+	s.cache.otter.CleanUp()
+	if st := s.Stats().RAM; st.Entries != 100 {
+		t.Errorf("grown again: %+v", st)
+	}
+	none := open(t, Options{})
+	none.ResizeRAM(1 << 20)
+	if st := none.Stats().RAM; st.Limit != 0 {
+		t.Errorf("without a cache: %+v", st)
+	}
+}
+
 // TestCurvesOfASet: of five blocks read in turns a RAM of four keeps none, as LRU
 // would, and one of twice the size all.
 func TestCurvesOfASet(t *testing.T) {

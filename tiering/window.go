@@ -4,6 +4,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -24,7 +25,7 @@ const (
 // what is on its way wait for it. A window is let go once all of it was read, or
 // when there are too many.
 type windows struct {
-	budget int64 // bytes in all; 0: none are made
+	budget *atomic.Int64 // bytes in all; nil: none are made
 	mu     struct {
 		sync.Mutex
 		list    []*window // the oldest first
@@ -117,7 +118,7 @@ func (ws *windows) plan(segment uint64, size, off, n int64) *window {
 		ws.mu.streams[segment] = stream{next: off + n}
 		return nil
 	}
-	want := min(max(2*s.size, minWindow), maxWindow, ws.budget/4)
+	want := min(max(2*s.size, minWindow), maxWindow, ws.budget.Load()/4)
 	end := min(off+want, size)
 	if want <= n || end < off+n { // the second: the caller's location is wrong
 		ws.mu.streams[segment] = stream{next: off + n, size: s.size}
@@ -127,7 +128,7 @@ func (ws *windows) plan(segment uint64, size, off, n int64) *window {
 	w := &window{segment: segment, off: off, buf: make([]byte, end-off), unread: end - off, done: make(chan struct{})}
 	ws.mu.list = append(ws.mu.list, w)
 	ws.mu.bytes += int64(len(w.buf))
-	for ws.mu.bytes > ws.budget {
+	for ws.mu.bytes > ws.budget.Load() {
 		ws.drop(ws.mu.list[0]) // who reads from it goes on with it
 	}
 	return w
@@ -154,7 +155,7 @@ func (ws *windows) forget(segment uint64) {
 
 // readAt reads from a segment, ahead where that is worth it.
 func (t *tier) readAt(hd *handle, number uint64, p []byte, off int64) (int, error) {
-	if t.ahead.budget == 0 {
+	if t.ahead.budget == nil {
 		return hd.file.ReadAt(p, off)
 	}
 	size, sealed := t.table.sizeOfSealed(number)

@@ -1,13 +1,12 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
-	"os"
-	"path/filepath"
+	"context"
+	"log/slog"
 	"runtime/debug"
-	"strconv"
-	"strings"
+	"time"
+
+	"github.com/quarxtor/quarxfs/tiering"
 )
 
 // A budget shares the memory of a daemon out. docs/operations.md explains the
@@ -34,6 +33,16 @@ func newBudget(asked, cgroup int64) budget {
 	return budget{total: total, cache: total / 4, dirty: total / 8, memTable: min(max(total/16, minMemTable), maxMemTable)}
 }
 
+// squeezed leaves the cache and the buffers only a share of theirs, and gives the rest
+// back. The database keeps the memtables that it was opened with.
+func (b budget) squeezed(share float64, memTable int64) budget {
+	s := b
+	s.cache, s.dirty = int64(share*float64(b.cache)), int64(share*float64(b.dirty))
+	s.total = max(b.total-(b.cache-s.cache)-(b.dirty-s.dirty), 5*memTable)
+	s.memTable = memTable
+	return s
+}
+
 // apply tells the Go runtime. The collector runs earlier than by default, so
 // that garbage takes half of what is alive and not as much again.
 func (b budget) apply() {
@@ -41,47 +50,90 @@ func (b budget) apply() {
 	debug.SetMemoryLimit(b.total)
 }
 
-// cgroupLimit returns the least memory limit of the control groups that this
-// process is in; 0 when there is none.
-func cgroupLimit(root string) int64 {
-	b, err := os.ReadFile(filepath.Join(root, "proc/self/cgroup"))
-	if err != nil {
-		return 0
+// From these on memory is short, and up to those there is enough of it.
+const (
+	shortStall, enoughStall = 10.0, 2.0  // per cent of the last 10 s in which some task waited
+	shortUsed, enoughUsed   = 0.90, 0.80 // of the control group's limit
+	shortFree, enoughFree   = 0.05, 0.08 // of the machine's memory
+)
+
+const (
+	leastShare = 1.0 / 8
+	shrinkBy   = 3.0 / 4  // each look
+	growBy     = 1.0 / 64 // of all, each look: back in two minutes
+	budgetLook = 2 * time.Second
+)
+
+// nextShare returns what share of theirs the cache and the buffers may use from now
+// on: quickly less when memory is short, slowly more when there is enough.
+func nextShare(share float64, m tiering.MemoryPressure) float64 {
+	switch {
+	case m.Stalled > shortStall, m.Used > shortUsed, m.Free < shortFree:
+		return max(share*shrinkBy, leastShare)
+	case m.Stalled <= enoughStall && m.Used <= enoughUsed && m.Free >= enoughFree:
+		return min(share+growBy, 1)
 	}
-	least := int64(0)
-	for s := bufio.NewScanner(bytes.NewReader(b)); s.Scan(); {
-		f := strings.SplitN(s.Text(), ":", 3)
-		if len(f) != 3 {
-			continue
-		}
-		mount, name := "sys/fs/cgroup", "memory.max"
-		if f[1] == "memory" {
-			mount, name = "sys/fs/cgroup/memory", "memory.limit_in_bytes"
-		} else if f[1] != "" {
-			continue
-		}
-		for dir := f[2]; ; dir = filepath.Dir(dir) {
-			if n := readLimit(filepath.Join(root, mount, dir, name)); n > 0 && (least == 0 || n < least) {
-				least = n
-			}
-			if dir == "/" || dir == "." {
-				break
-			}
-		}
-	}
-	return least
+	return share
 }
 
-// readLimit returns 0 for a file that is missing or sets no limit; version 1
-// writes a number near 2^63 for none.
-func readLimit(path string) int64 {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return 0
+// A budgeter keeps a daemon to its budget while limits and pressure change.
+type budgeter struct {
+	asked int64
+	now   budget
+	share float64 // of the cache and the buffers
+	look  func() tiering.MemoryPressure
+	cache func(bytes int64) // sets its limit
+	dirty func(bytes int64) // likewise
+	log   *slog.Logger
+
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// startBudget looks every so often until end.
+func startBudget(b budgeter, every time.Duration) *budgeter {
+	ctx, cancel := context.WithCancel(context.Background())
+	b.share, b.cancel, b.done = 1, cancel, make(chan struct{})
+	go func() {
+		defer close(b.done)
+		tick := time.NewTicker(every)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				b.step()
+			}
+		}
+	}()
+	return &b
+}
+
+func (b *budgeter) end() {
+	b.cancel()
+	<-b.done
+}
+
+func (b *budgeter) step() {
+	m := b.look()
+	before, share := b.now, b.share
+	b.share = nextShare(share, m)
+	b.now = newBudget(b.asked, m.Limit).squeezed(b.share, before.memTable)
+	if b.now == before {
+		return
 	}
-	n, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-	if err != nil || n >= 1<<60 {
-		return 0
+	b.cache(b.now.cache)
+	b.dirty(b.now.dirty)
+	debug.SetMemoryLimit(b.now.total)
+	switch {
+	case b.now.total < before.total:
+		debug.FreeOSMemory() // or the kernel learns of it when the collector runs next
+		if share == 1 || b.share == share {
+			b.log.Info("memory is short: the cache and the buffers shrink", "total", b.now.total, "group_limit", m.Limit,
+				"group_used", m.Used, "machine_free", m.Free, "stalled_percent", m.Stalled)
+		}
+	case b.share == 1 && share < 1:
+		b.log.Info("the cache and the buffers have all their memory again", "total", b.now.total)
 	}
-	return n
 }

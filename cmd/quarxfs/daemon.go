@@ -21,6 +21,7 @@ import (
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/tiering"
 )
 
 const (
@@ -47,6 +48,7 @@ type daemon struct {
 	follower *follower // of remotes
 	keeper   *keeper   // of tiers
 	mourner  *mourner  // of this process
+	budget   *budgeter // of memory
 }
 
 // serve opens the store, mounts it and returns when it has been unmounted or
@@ -111,7 +113,8 @@ const lockWait = 2 * time.Second
 func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 	o := d.opts
 	raiseFileLimit()
-	b := newBudget(int64(o.memory), cgroupLimit("/"))
+	pressure := tiering.NewPressure()
+	b := newBudget(int64(o.memory), pressure.Memory().Limit)
 	b.apply()
 	level := slog.LevelInfo
 	if o.debug {
@@ -138,6 +141,11 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 		}
 	}
 	d.volume, err = volume.Open(d.store, volume.Options{DirtyBytes: b.dirty, NoAtime: o.noAtime, Logger: d.log})
+	if err == nil {
+		d.budget = startBudget(budgeter{
+			asked: int64(o.memory), now: b, look: pressure.Memory, cache: d.store.ResizeCache, dirty: d.volume.LimitDirty, log: d.log,
+		}, budgetLook)
+	}
 	if err == nil && o.listen.Addr != "" {
 		d.front, err = o.listen.open(ctx, o.store)
 	}
@@ -301,6 +309,9 @@ func (d *daemon) closeAll() error {
 	}
 	if d.keeper != nil {
 		d.keeper.end()
+	}
+	if d.budget != nil {
+		d.budget.end()
 	}
 	for _, f := range []*remote.Front{d.front, d.metrics} {
 		if f == nil {

@@ -77,38 +77,6 @@ broken line
 	}
 }
 
-func TestBudget(t *testing.T) {
-	root := t.TempDir()
-	put := func(path, text string) {
-		path = filepath.Join(root, path)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if got := cgroupLimit(root); got != 0 {
-		t.Errorf("without control groups: %d", got)
-	}
-	put("proc/self/cgroup", "4:memory:/job\n1:cpu:/\n0::/a/b\n")
-	put("sys/fs/cgroup/a/b/memory.max", "max\n")
-	put("sys/fs/cgroup/memory/job/memory.limit_in_bytes", "9223372036854771712\n")
-	if got := cgroupLimit(root); got != 0 {
-		t.Errorf("with no limit set: %d", got)
-	}
-	put("sys/fs/cgroup/a/memory.max", "209715200\n")
-	if got := cgroupLimit(root); got != 200<<20 {
-		t.Errorf("the parent's limit: %d", got)
-	}
-	if b := newBudget(256<<20, 200<<20); b.total != 150<<20 {
-		t.Errorf("budget of a small group: %+v", b)
-	}
-	if b := newBudget(1<<30, 0); b.total != 1<<30 || b.cache+b.dirty > b.total/2 {
-		t.Errorf("budget of 1 GiB: %+v", b)
-	}
-}
-
 func TestLogIsBounded(t *testing.T) {
 	saved, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {

@@ -333,3 +333,39 @@ func TestRelatime(t *testing.T) {
 		}
 	}
 }
+
+// TestLimitDirty: with less memory what is over it is stored, and writers go on.
+func TestLimitDirty(t *testing.T) {
+	r := testRig(t, smallCDC(), Options{DirtyBytes: 64 << 20})
+	want := noise(9, 12<<20)
+	ino := mustCreate(t, r.v, meta.Root, "f", 0o100644)
+	write := func(from, to int) {
+		for off := from; off < to; off += 64 << 10 {
+			mustWrite(t, r.v, ino, int64(off), want[off:off+64<<10])
+		}
+	}
+	write(0, 6<<20)
+	const less = 3 << 20
+	if used := r.v.DirtyBytes(); used <= less {
+		t.Fatalf("only %d bytes are not yet stored", used)
+	}
+	r.v.LimitDirty(less)
+	if got := r.v.Stats().DirtyLimit; got != less {
+		t.Errorf("the limit is %d", got)
+	}
+	for deadline := time.Now().Add(30 * time.Second); r.v.DirtyBytes() > less; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes stay", r.v.DirtyBytes())
+		}
+	}
+	write(6<<20, 9<<20)
+	if used := r.v.DirtyBytes(); used > less+maxRun {
+		t.Errorf("%d bytes are in use", used)
+	}
+	r.v.LimitDirty(64 << 20)
+	write(9<<20, 12<<20)
+	parts, err := r.v.Read(context.Background(), ino, 0, len(want))
+	if got := bytes.Join(parts, nil); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("read %d bytes, %v", len(got), err)
+	}
+}

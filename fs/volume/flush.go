@@ -48,7 +48,7 @@ func (v *Volume) flusher() {
 }
 
 func (v *Volume) flusherMode() flushMode {
-	if v.DirtyBytes() > v.opts.DirtyBytes/4 {
+	if v.DirtyBytes() > v.room.limit.Load()/4 {
 		return relieve
 	}
 	return fullRuns
@@ -314,4 +314,4 @@ func (v *Volume) overdue(n *node) bool {
 }
 
 // short reports whether the dirty buffers are filling up.
-func (v *Volume) short() bool { return v.DirtyBytes() > v.opts.DirtyBytes/2 }
+func (v *Volume) short() bool { return v.DirtyBytes() > v.room.limit.Load()/2 }

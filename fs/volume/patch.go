@@ -119,7 +119,7 @@ func (v *Volume) mender() {
 
 // mendSome mends a page of some quiet file. It reports whether there was one.
 func (v *Volume) mendSome() (more bool, err error) {
-	if v.DirtyBytes() > v.opts.DirtyBytes/4 {
+	if v.DirtyBytes() > v.room.limit.Load()/4 {
 		return false, nil
 	}
 	for _, n := range v.listOf(v.dirty.patched) {

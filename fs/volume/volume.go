@@ -88,8 +88,9 @@ type Volume struct {
 
 	room struct { // memory of the dirty buffers
 		sync.Mutex
-		cond *sync.Cond
-		used int64
+		cond  *sync.Cond
+		used  int64
+		limit atomic.Int64
 	}
 	staged atomic.Int64 // bytes in staged slots
 
@@ -142,6 +143,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	v.known.lookups = newLookups()
 	v.known.orphans = make(map[meta.Ino]struct{})
 	v.room.cond = sync.NewCond(&v.room)
+	v.room.limit.Store(o.DirtyBytes)
 	if err := v.load(); err != nil {
 		return nil, fmt.Errorf("open volume: %w", err)
 	}
@@ -254,7 +256,7 @@ func (v *Volume) wake(c chan struct{}) {
 func (v *Volume) reserve() {
 	v.room.Lock()
 	defer v.room.Unlock()
-	for v.room.used > v.opts.DirtyBytes {
+	for v.room.used > v.room.limit.Load() {
 		v.wake(v.flushNow)
 		v.room.cond.Wait()
 	}
@@ -271,7 +273,19 @@ func (v *Volume) account(delta int64) {
 	if delta < 0 {
 		v.room.cond.Broadcast()
 	}
-	if v.room.used > v.opts.DirtyBytes/4 {
+	if v.room.used > v.room.limit.Load()/4 {
+		v.wake(v.flushNow)
+	}
+}
+
+// LimitDirty changes the memory for written bytes that are not yet stored; whoever is
+// over it waits.
+func (v *Volume) LimitDirty(bytes int64) {
+	v.room.Lock()
+	defer v.room.Unlock()
+	v.room.limit.Store(bytes)
+	v.room.cond.Broadcast()
+	if v.room.used > bytes/4 {
 		v.wake(v.flushNow)
 	}
 }
@@ -289,6 +303,7 @@ type Stats struct {
 	LogicalBytes int64 `json:"logical_bytes"` // sizes of all regular files
 	StagedBytes  int64 `json:"staged_bytes"`
 	DirtyBytes   int64 `json:"dirty_bytes"`
+	DirtyLimit   int64 `json:"dirty_limit_bytes"`
 	CachedNodes  int   `json:"cached_inodes"`
 	KnownNodes   int   `json:"inodes_known_to_kernel"`
 	Orphans      int   `json:"unlinked_open_inodes"`
@@ -304,7 +319,7 @@ func (v *Volume) Stats() Stats {
 	v.known.Unlock()
 	return Stats{
 		Inodes: v.inodes.Load(), LogicalBytes: v.logical.Load(), StagedBytes: v.staged.Load(),
-		DirtyBytes: v.DirtyBytes(), CachedNodes: cached, KnownNodes: known, Orphans: orphans,
+		DirtyBytes: v.DirtyBytes(), DirtyLimit: v.room.limit.Load(), CachedNodes: cached, KnownNodes: known, Orphans: orphans,
 	}
 }
 
