@@ -49,7 +49,7 @@ func openCache(t *testing.T, from remote.Lister, o remote.CacheOptions) *remote.
 
 // filled returns a node with some MiB, and the IDs of its data blocks.
 func filled(t *testing.T) (*tallied, []store.ID) {
-	node, _ := openNode(t)
+	node := newSite(t, store.Options{}).node
 	if _, err := node.Put(t.Context(), "x", bytes.NewReader(randomBytes(7, 8<<20))); err != nil {
 		t.Fatal(err)
 	}

@@ -52,34 +52,31 @@ var someFiles = files{
 	{Path: "link", Type: remote.Symlink, Target: "dir/a.go"},
 }
 
-// eachNode runs a test on every implementation of Node, each with a new store.
+// eachNode runs a test on every implementation of Node, each with a new store: in this
+// process, over HTTP, and as other machines come in, over TLS and with a token.
 func eachNode(t *testing.T, test func(t *testing.T, n remote.Node)) {
 	eachNodeBehind(t, remote.Handler, test)
+	t.Run("tls", func(t *testing.T) {
+		s := newSite(t, store.Options{})
+		pem, err := remote.SelfSigned(s.st.Dir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := s.front(t, remote.ListenOptions{Cert: pem, Key: pem}, remote.GateOptions{})
+		c, err := remote.DialRemote(store.Remote{Name: "n", URL: f.URL, Fingerprint: f.Fingerprint}, s.token(t, "all", store.ScopeAdmin))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		test(t, c)
+	})
 }
 
 // eachNodeBehind does so with a handler of the caller's choice.
 func eachNodeBehind(t *testing.T, handler func(remote.Node, *slog.Logger) http.Handler, test func(t *testing.T, n remote.Node)) {
-	open := func(t *testing.T) *remote.Local {
-		dir := t.TempDir() + "/store"
-		conf := store.DefaultConfig()
-		conf.Chunker.Min, conf.Chunker.Avg, conf.Chunker.Max = 4<<10, 16<<10, 64<<10
-		if err := store.Init(dir, conf); err != nil {
-			t.Fatal(err)
-		}
-		st, err := store.Open(dir, store.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := st.Close(); err != nil {
-				t.Error(err)
-			}
-		})
-		return remote.NewLocal(st, remote.Surroundings{Files: someFiles})
-	}
-	t.Run("local", func(t *testing.T) { test(t, open(t)) })
+	t.Run("local", func(t *testing.T) { test(t, newSite(t, store.Options{}).node) })
 	t.Run("http", func(t *testing.T) {
-		srv := httptest.NewServer(handler(open(t), slog.New(slog.DiscardHandler)))
+		srv := httptest.NewServer(handler(newSite(t, store.Options{}).node, slog.New(slog.DiscardHandler)))
 		t.Cleanup(srv.Close)
 		c := remote.NewClient(srv.URL, nil)
 		t.Cleanup(c.Close)

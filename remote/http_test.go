@@ -2,6 +2,7 @@ package remote_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,30 +23,9 @@ import (
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// openNode returns a node with a store of its own, and the store's directory.
-func openNode(t *testing.T) (*remote.Local, string) {
-	t.Helper()
-	dir := t.TempDir() + "/store"
-	conf := store.DefaultConfig()
-	conf.Chunker.Min, conf.Chunker.Avg, conf.Chunker.Max = 4<<10, 16<<10, 64<<10
-	if err := store.Init(dir, conf); err != nil {
-		t.Fatal(err)
-	}
-	st, err := store.Open(dir, store.Options{SweepInterval: -1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := st.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return remote.NewLocal(st, remote.Surroundings{Files: someFiles}), dir
-}
-
 // TestObjectsOverHTTP asks as other programs than ours do.
 func TestObjectsOverHTTP(t *testing.T) {
-	node, _ := openNode(t)
+	node := newSite(t, store.Options{}).node
 	data := randomBytes(1, 300_000)
 	o, err := node.Put(t.Context(), "a b", bytes.NewReader(data))
 	if err != nil {
@@ -148,7 +129,7 @@ func TestObjectsOverHTTP(t *testing.T) {
 }
 
 func TestBlockOverHTTP(t *testing.T) {
-	node, _ := openNode(t)
+	node := newSite(t, store.Options{}).node
 	data := randomBytes(2, 500_000)
 	if _, err := node.Put(t.Context(), "x", bytes.NewReader(data)); err != nil {
 		t.Fatal(err)
@@ -275,7 +256,7 @@ func (c *cutConn) Write(b []byte) (int, error) {
 // TestDownloadGoesOn breaks each connection after some bytes: the object comes all
 // the same.
 func TestDownloadGoesOn(t *testing.T) {
-	node, _ := openNode(t)
+	node := newSite(t, store.Options{}).node
 	data := randomBytes(3, 4<<20)
 	if _, err := node.Put(t.Context(), "big", bytes.NewReader(data)); err != nil {
 		t.Fatal(err)
@@ -295,7 +276,8 @@ func TestDownloadGoesOn(t *testing.T) {
 // TestDamagedObject has a damaged block amid an object: what is before it comes, and
 // then an error that says why.
 func TestDamagedObject(t *testing.T) {
-	node, dir := openNode(t)
+	site := newSite(t, store.Options{SweepInterval: -1})
+	node, dir := site.node, site.st.Dir()
 	data := randomBytes(4, 4<<20)
 	if _, err := node.Put(t.Context(), "big", bytes.NewReader(data)); err != nil {
 		t.Fatal(err)
@@ -336,4 +318,43 @@ func TestDamagedObject(t *testing.T) {
 	if !errors.Is(err, store.ErrCorrupt) || got.Len() == 0 || !bytes.HasPrefix(data, got.Bytes()) {
 		t.Errorf("%d bytes, %v", got.Len(), err)
 	}
+}
+
+// FuzzAPI sends requests of any kind to all routes that read or change objects: none
+// may fail for reasons of the server's own, and each failure says what it is.
+func FuzzAPI(f *testing.F) {
+	for _, seed := range []struct{ method, path, query, header string }{
+		{"GET", "/v1/objects/x", "", "bytes=0-5"}, {"GET", "/v1/objects", "limit=3&after=a", ""}, {"HEAD", "/v1/objects/x", "", "bytes=-1,5-"},
+		{"PUT", "/v1/objects/y", "", ""}, {"GET", "/v1/blocks/00", "", ""}, {"GET", "/v1/blocks", "kind=data&min_refs=1", ""},
+		{"GET", "/v1/graph/why", "block=abcd", ""}, {"GET", "/v1/graph/show", "ref=obj:x", ""}, {"GET", "/v1/graph/export", "root=obj:x&depth=2", ""},
+		{"GET", "/v1/graph/similar", "ref=obj:x&top=3", ""}, {"GET", "/v1/graph/path", "from=obj:x&to=obj:x", ""}, {"GET", "/v1/usage", "path=/&by=dir", ""},
+		{"GET", "/v1/files", "type=f&name=*", ""}, {"GET", "/v1/diff", "a=x&exact=true", ""}, {"POST", "/v1/objects", "", ""}, {"DELETE", "/v1/objects/y", "", ""},
+		{"GET", "/v1/snapshots/x", "", ""}, {"POST", "/v1/commit", "", ""},
+	} {
+		f.Add(seed.method, seed.path, seed.query, seed.header, []byte("body"))
+	}
+	s := newSite(f, store.Options{})
+	if _, err := s.node.Put(f.Context(), "x", bytes.NewReader(randomBytes(1, 200_000))); err != nil {
+		f.Fatal(err)
+	}
+	h := remote.Handler(s.node, slog.New(slog.DiscardHandler))
+	f.Fuzz(func(t *testing.T, method, path, query, header string, body []byte) {
+		if !slices.Contains([]string{"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH"}, method) {
+			return
+		}
+		r := &http.Request{
+			Method: method, URL: &url.URL{Path: path, RawQuery: query}, Body: io.NopCloser(bytes.NewReader(body)),
+			Header: http.Header{"Range": {header}, "If-None-Match": {header}}, Host: "h",
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r.WithContext(t.Context()))
+		if _, known := h.(*http.ServeMux).Handler(r); known == "" || w.Code < 400 || method == "HEAD" {
+			return
+		}
+		var answer struct{ Error *remote.Failure }
+		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || answer.Error == nil || answer.Error.Message == "" ||
+			w.Code == http.StatusInternalServerError && !strings.Contains(answer.Error.Message, "no filesystem") {
+			t.Errorf("%s %q ? %q: %d %s", method, path, query, w.Code, w.Body)
+		}
+	})
 }

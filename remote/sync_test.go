@@ -45,7 +45,7 @@ func newSite(t testing.TB, o store.Options) site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = st.Close() })
-	return site{st, remote.NewLocal(st, remote.Surroundings{})}
+	return site{st, remote.NewLocal(st, remote.Surroundings{Files: someFiles})}
 }
 
 // serve returns a client of the site over TCP, through a handler around its own.
