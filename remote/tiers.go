@@ -38,14 +38,14 @@ type ShiftRequest struct {
 
 // A Shift is what a move did, or has done so far, or would do.
 type Shift struct {
-	Plan  store.MovePlan `json:"plan"` // zero for a drain
+	Plan  store.MovePlan `json:"plan"` // of a drain only with DryRun
 	Moved store.Moved    `json:"moved"`
 	Done  bool           `json:"done"`
 }
 
 // Check reports a request that makes no sense. ErrRequest; store.ErrConfig.
 func (r ShiftRequest) Check() error {
-	if r.Drain != (len(r.Paths) == 0) || r.Drain && (r.To != "hot" || r.DryRun) || r.Rate < 0 {
+	if r.Drain != (len(r.Paths) == 0) || r.Drain && r.To != "hot" || r.Rate < 0 {
 		return fmt.Errorf("%w: give paths to move, or drain to the hot tier", ErrRequest)
 	}
 	_, err := store.ParseTier(r.To)
@@ -87,10 +87,13 @@ func (l *Local) Shift(ctx context.Context, r ShiftRequest, fn func(Shift) error)
 		}
 	}}
 	var err error
-	if r.Drain {
-		sh.Moved, err = l.store.Drain(ctx, o)
-	} else {
+	switch {
+	case !r.Drain:
 		err = l.shiftPaths(ctx, r, o, &sh)
+	case r.DryRun:
+		sh.Plan, err = l.store.PlanDrain(ctx)
+	default:
+		sh.Moved, err = l.store.Drain(ctx, o)
 	}
 	if err != nil {
 		return err

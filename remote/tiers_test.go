@@ -44,6 +44,10 @@ func TestTiers(t *testing.T) {
 			t.Errorf("tiers: %+v, %v", list, err)
 		}
 		var last remote.Shift
+		dry := remote.ShiftRequest{To: "hot", Drain: true, DryRun: true}
+		if err := n.Shift(ctx, dry, func(s remote.Shift) error { last = s; return nil }); err != nil || !last.Done || last.Plan.Blocks != 0 {
+			t.Errorf("plan of a drain: %+v, %v", last, err)
+		}
 		err = n.Shift(ctx, remote.ShiftRequest{To: "hot", Drain: true}, func(s remote.Shift) error { last = s; return nil })
 		if err != nil || !last.Done || last.Moved.Blocks != 0 {
 			t.Errorf("drain: %+v, %v", last, err)

@@ -216,6 +216,29 @@ func (s *Store) Drain(ctx context.Context, o MoveOptions) (Moved, error) {
 	return m.sum, m.settle()
 }
 
+// PlanDrain says what Drain would do, as of now. It looks at every block's row.
+// ErrNoTier; ErrUnavailable.
+func (s *Store) PlanDrain(ctx context.Context) (p MovePlan, err error) {
+	if err := s.tiers.Reach(tiering.Cold); err != nil {
+		return p, fmt.Errorf("drain the cold tier: %w", err)
+	}
+	if err := s.Commit(); err != nil {
+		return p, err
+	}
+	err = s.db.ScanPrefix([]byte{keyBlock}, func(key, value []byte) error {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		_, e, err := decodeBlockRow(key, value)
+		if err == nil && e.Kind == tiering.Data && e.Loc.Tier == tiering.Cold && !e.isGhost() {
+			p.Blocks++
+			p.Bytes += e.Stored()
+		}
+		return err
+	})
+	return p, err
+}
+
 // A MovePlan says what a Move of some blocks would do, and what not and why.
 type MovePlan struct {
 	Blocks   int64 `json:"blocks"`   // that would be moved

@@ -277,7 +277,6 @@ at the root of the mount. A crash at any moment leaves each block in one tier or
 		},
 	}
 	o.flags(cmd)
-	cmd.Flags().BoolVarP(&o.DryRun, "dry-run", "n", false, "only tell what would be moved")
 	return cmd
 }
 
@@ -299,6 +298,7 @@ func newTierDrain() *cobra.Command {
 }
 
 func (o *tierMoveOptions) flags(cmd *cobra.Command) {
+	cmd.Flags().BoolVarP(&o.DryRun, "dry-run", "n", false, "only tell what would be moved")
 	cmd.Flags().Var(&o.rate, "rate", "most bytes read a second, such as 20MiB; 0: no limit")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
 }
@@ -323,6 +323,10 @@ func (o *tierMoveOptions) run(cmd *cobra.Command, args []string) error {
 		return printJSON(out, last)
 	}
 	p, m := last.Plan, last.Moved
+	if o.DryRun && o.Drain {
+		fmt.Fprintf(out, "would move %s blocks, %s as they are stored in the cold tier\n", humanize.Comma(p.Blocks), size(p.Bytes))
+		return nil
+	}
 	if o.DryRun {
 		fmt.Fprintf(out, "would move %s blocks, %s; %s are in the %s tier already", humanize.Comma(p.Blocks), size(p.Bytes), humanize.Comma(p.There), o.To)
 		fmt.Fprintf(out, ", %s vertices and %s pinned blocks stay hot, %s are lost\n",
