@@ -146,6 +146,8 @@ type below struct {
 	ids  []store.ID
 }
 
+// file adds the blocks of a file, or of all below a directory; what has gone
+// meanwhile has none.
 func (b *below) file(ctx context.Context, f export.LiveFile) error {
 	var inside []export.LiveFile
 	err := b.l.env.Live.LiveEdges(ctx, f, func(e export.LiveEdge) error {
@@ -153,14 +155,17 @@ func (b *below) file(ctx context.Context, f export.LiveFile) error {
 			inside = append(inside, *e.File)
 			return nil
 		}
-		return b.block(ctx, e.Block)
+		return gone(b.block(ctx, e.Block))
 	})
+	if gone(err) != nil {
+		return err
+	}
 	for _, child := range inside {
-		if err == nil {
-			err = b.file(ctx, child)
+		if err := b.file(ctx, child); err != nil {
+			return err
 		}
 	}
-	return err
+	return nil
 }
 
 // block adds a block, or those below a vertex that a file or directory was

@@ -7,8 +7,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/quarxtor/quarxfs/graph/export"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/tiering"
 )
 
 func TestTiers(t *testing.T) {
@@ -56,6 +58,53 @@ func TestTiers(t *testing.T) {
 			t.Errorf("remove: %v", err)
 		}
 	})
+}
+
+// A losingTree is one in which a file goes between the listing of its directory
+// and its own.
+type losingTree struct {
+	*liveTree
+	lost string
+}
+
+func (l losingTree) LiveEdges(ctx context.Context, f export.LiveFile, fn func(export.LiveEdge) error) error {
+	if l.paths[f.Ino-1] == l.lost {
+		return store.ErrNotFound
+	}
+	return l.liveTree.LiveEdges(ctx, f, fn)
+}
+
+func TestShiftPassesOverWhatHasGone(t *testing.T) {
+	ctx := context.Background()
+	dir := t.TempDir()
+	if err := store.Init(dir+"/store", store.DefaultConfig()); err != nil {
+		t.Fatal(err)
+	}
+	st, err := store.Open(dir+"/store", store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	tree := &liveTree{paths: []string{"", "d/", "d/a", "d/b", "d/c"}, blocks: make(map[string][]store.ID)}
+	for _, file := range tree.paths[2:] {
+		id, err := st.Put(tiering.Data, []byte(file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tree.blocks[file] = []store.ID{id}
+	}
+	n := remote.NewLocal(st, remote.Surroundings{Live: losingTree{tree, "d/b"}, Rows: tree})
+	if err := n.AddCold(ctx, dir+"/cold", nil); err != nil {
+		t.Fatal(err)
+	}
+	var last remote.Shift
+	err = n.Shift(ctx, remote.ShiftRequest{To: "cold", Paths: []string{"d"}, DryRun: true}, func(s remote.Shift) error { last = s; return nil })
+	if err != nil || last.Plan.Blocks != 2 {
+		t.Errorf("%+v, %v; want two blocks", last, err)
+	}
+	if err := n.Shift(ctx, remote.ShiftRequest{To: "cold", Paths: []string{"d/x"}}, func(remote.Shift) error { return nil }); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("a path that is not there: %v", err)
+	}
 }
 
 func TestTierPolicy(t *testing.T) {
