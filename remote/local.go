@@ -35,6 +35,7 @@ type Surroundings struct {
 	Namespace  Namespace
 	Snapshots  Snapshotter
 	Pins       Pins
+	Reaped     func() // returns when the files that were removed have let go of their blocks
 }
 
 // NewLocal returns the node of an open store. The caller closes the store.

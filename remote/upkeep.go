@@ -123,7 +123,13 @@ func (l *Local) GC(ctx context.Context, o GCOptions, fn func(GC) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var g GC
-	var err error
+	if l.env.Reaped != nil {
+		l.env.Reaped()
+	}
+	err := l.store.Commit() // the sweep sees what is committed
+	if err != nil {
+		return err
+	}
 	if g.Swept, err = l.store.Sweep(ctx); err != nil {
 		return err
 	}

@@ -89,5 +89,6 @@ func surroundings(vol *volume.Volume) remote.Surroundings {
 		Namespace: volumeFiles{vol},
 		Snapshots: volumeFiles{vol},
 		Pins:      volumeFiles{vol},
+		Reaped:    func() { vol.AwaitReaped() },
 	}
 }

@@ -52,15 +52,16 @@ const (
 // Update, with no lock held.
 func (v *Volume) admit(n int64) error {
 	err := v.store.Admit(n)
-	if errors.Is(err, store.ErrFull) && v.awaitReaped() {
+	if errors.Is(err, store.ErrFull) && v.AwaitReaped() {
 		err = v.store.Admit(n)
 	}
 	return err
 }
 
-// awaitReaped waits until no inode is left to be removed and reports whether
-// there was one.
-func (v *Volume) awaitReaped() (removed bool) {
+// AwaitReaped waits until no inode is left to be removed and reports whether
+// there was one. It gives up after 20 s, and waits 30 ms for files that may be in
+// use.
+func (v *Volume) AwaitReaped() (removed bool) {
 	begun := time.Now()
 	for {
 		left, orphans := v.reapable()
