@@ -14,7 +14,7 @@ stressors=("${@:4}")
 
 # run STRESSOR DIR OUT: what became of it.
 run() {
-	stress-ng --"$1" 1 --timeout "${T}s" --verify --temp-path "$2" >"$3" 2>&1
+	(cd "$2" && exec stress-ng --"$1" 1 --timeout "${T}s" --verify --temp-path "$2") >"$3" 2>&1
 	local status=$?
 	# 3: the stressor does not work on this kind of filesystem or machine.
 	grep -q 'skipped: [1-9]' "$3" && status=3
