@@ -30,6 +30,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -217,6 +218,7 @@ func (f *FS) List(string) ([]disk.Info, error) {
 		}
 	}
 	f.dropBroken(ctx, touch)
+	slices.SortFunc(list, func(a, b disk.Info) int { return strings.Compare(a.Name, b.Name) })
 	return list, nil
 }
 

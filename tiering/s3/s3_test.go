@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/tiering/disk"
+	"github.com/quarxtor/quarxfs/tiering/disk/disktest"
 	"github.com/quarxtor/quarxfs/tiering/s3"
 	"github.com/quarxtor/quarxfs/tiering/s3/s3test"
 )
@@ -86,6 +87,13 @@ func requireBytes(t testing.TB, f disk.File, want []byte) {
 	if size, err := f.Size(); err != nil || size != int64(len(want)) {
 		t.Fatalf("size %d, %v", size, err)
 	}
+}
+
+// TestConformance: a bucket is to tiers what a directory is.
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	server := s3test.Start(t)
+	disktest.Conform(t, newFS(t, server.URL, filepath.Join(t.TempDir(), "spool")), "/any/dir")
 }
 
 func TestFileBecomesAnObject(t *testing.T) {

@@ -88,10 +88,12 @@ func (s *Server) Run(t testing.TB) {
 	if err := s.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	ask := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		c, err := net.Dial("tcp", s.addr)
+		// It takes connections before it answers.
+		resp, err := ask.Get(s.URL)
 		if err == nil {
-			c.Close()
+			resp.Body.Close()
 			return
 		}
 		if time.Now().After(deadline) {
