@@ -117,7 +117,9 @@ func (c *Client) PutRecords(ctx context.Context, lease store.LeaseID, source fun
 	}()
 	err := c.call(ctx, http.MethodPost, leasePath(lease)+"/records", r, &struct{}{})
 	r.CloseWithError(errGone)
-	if serr := <-made; serr != nil && !errors.Is(serr, errGone) {
+	serr := <-made
+	cut := err != nil && errors.Is(serr, io.ErrClosedPipe) // by the transport, which says why
+	if serr != nil && !errors.Is(serr, errGone) && !cut {
 		return serr // why the request could not be whole
 	}
 	return err
