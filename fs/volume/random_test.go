@@ -483,6 +483,7 @@ func (m *machine) forget(t *rapid.T) {
 	m.v.Forget(ino, n)
 	f.known -= n
 	m.model.reap(f)
+	m.awaitReaper(t) // what was in a directory that is gone loses a name now, by the clock
 }
 
 // list goes on with a listing that has been begun, or begins one.

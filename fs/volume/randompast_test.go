@@ -83,6 +83,9 @@ func (m *machine) put(t *rapid.T, do func(context.Context, Past, string) error, 
 	}
 	m.graft(t, src, was, dir, to)
 	m.committed = m.model.clone()
+	if taken {
+		m.awaitReaper(t) // what was in a directory loses a name now, by the clock
+	}
 }
 
 // graft adds what the volume has made of an inode of a snapshot.
