@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/tiering/s3/s3test"
+)
+
+// TestS3Tier moves files of a mounted store to a bucket and back, kills the daemon
+// amid that, and takes the server away for a while: nothing is lost.
+func TestS3Tier(t *testing.T) {
+	if testing.Short() {
+		t.Skip("mounts and kills; not with -short")
+	}
+	if err := openFUSE(); err != nil {
+		t.Skip(err)
+	}
+	server := s3test.Start(t)
+	t.Setenv("QUARXFS_S3_ACCESS_KEY_ID", s3test.AccessKey)
+	t.Setenv("QUARXFS_S3_SECRET_ACCESS_KEY", s3test.SecretKey)
+	dir := t.TempDir()
+	t.Cleanup(func() {
+		if err := cleanUp(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	store, mnt := filepath.Join(dir, "store"), filepath.Join(dir, "mnt")
+	if err := os.Mkdir(mnt, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "quarxfs", "mount", "--init", store, mnt)
+	rng := rand.New(rand.NewPCG(6, 6))
+	want := make(map[string][]byte)
+	for i := range 24 {
+		data := make([]byte, 4<<20)
+		for j := range data {
+			data[j] = byte(rng.Uint32()) & 0x3f
+		}
+		name := fmt.Sprintf("f%d", i)
+		want[name] = data
+		put(t, filepath.Join(mnt, name), data)
+	}
+	must(t, "quarxfs", "tier", "add", mnt, "cold", "s3://"+s3test.Bucket+"/store", "--endpoint", server.URL)
+	must(t, "quarxfs", "tier", "demote", mnt, "/")
+	again := func() {
+		t.Helper()
+		must(t, "quarxfs", "mount", store, mnt)
+		for name, data := range want {
+			if got := must(t, "cat", filepath.Join(mnt, name)); !bytes.Equal(got, data) {
+				t.Errorf("%s: %d bytes, not those that were written", name, len(got))
+			}
+		}
+	}
+	must(t, "quarxfs", "umount", mnt)
+	again()
+	for round := range 8 {
+		args := []string{"tier", "promote", mnt, "/"}
+		if round%2 == 1 {
+			args = []string{"tier", "demote", mnt, "/"}
+		}
+		killAmid(t, store, time.Duration(rng.IntN(120))*time.Millisecond, args...)
+		must(t, "umount", "-l", mnt)
+		again()
+		must(t, "quarxfs", "fsck", mnt)
+	}
+	must(t, "quarxfs", "tier", "demote", mnt, "/")
+	put(t, filepath.Join(mnt, "hot"), []byte("hot"))
+	must(t, "quarxfs", "umount", mnt)
+	must(t, "quarxfs", "mount", store, mnt)
+
+	// The server is away: what is hot works, what is cold fails and does not hang.
+	server.Kill()
+	must(t, "cat", filepath.Join(mnt, "hot"))
+	put(t, filepath.Join(mnt, "new"), []byte("new"))
+	away := ""
+	for name, data := range want { // some are in a segment that is not full and was not sent yet
+		got, err := program(t, "timeout", "60", "cat", filepath.Join(mnt, name))
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 124 {
+			t.Error("a read hangs while the server is away")
+		}
+		if err != nil {
+			away = name
+		} else if !bytes.Equal(got, data) {
+			t.Errorf("%s: %d bytes, not those that were written", name, len(got))
+		}
+	}
+	if away == "" {
+		t.Fatal("all was read while the server is away")
+	}
+	server.Run(t)
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		got, err := program(t, "cat", filepath.Join(mnt, away))
+		if err == nil && bytes.Equal(got, want[away]) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the server is back, and a cold file cannot be read: %d bytes, %v", len(got), err)
+		}
+	}
+	must(t, "quarxfs", "tier", "drain", mnt, "cold")
+	must(t, "quarxfs", "umount", mnt)
+	server.Kill()
+	again()
+	must(t, "quarxfs", "umount", mnt)
+}
+
+// put writes a file by a child, and has it durable.
+func put(t *testing.T, path string, data []byte) {
+	t.Helper()
+	cmd := exec.Command("dd", "of="+path, "bs=64k", "conv=fsync", "status=none")
+	cmd.Stdin = bytes.NewReader(data)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("write %s: %v: %s", path, err, out)
+	}
+}
+
+// killAmid kills the store's daemon some time after a command was started.
+func killAmid(t *testing.T, store string, after time.Duration, args ...string) {
+	t.Helper()
+	_, pidfd, err := daemonProcess(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	cmd := exec.Command("quarxfs", args...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(after)
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // the daemon is gone
+	o := umountOptions{wait: 20 * time.Second}
+	if err := o.waitFor(t.Context(), pidfd); err != nil {
+		t.Fatal(err)
+	}
+}
