@@ -1,10 +1,13 @@
 // Command tierbench reads blocks of a data set four times the hot tier's limit, in
 // the order of a trace, and tells how many reads the hot tier answered, with the
 // keeper of tiers and as LRU would have, and how long they took. The cold tier is
-// a directory whose reads are slowed down; each read moves the store's clock on by a
-// second.
+// a directory whose reads are slowed down, or COLD as it is, on a disk that is slow by
+// itself and whose pages are dropped after each read. Each read moves the store's clock
+// on by a second.
 //
-//	tierbench DIR
+//	tierbench DIR [COLD]
+//
+// slowdisk.sh makes such a COLD.
 package main
 
 import (
@@ -19,6 +22,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/tiering/disk"
@@ -51,18 +56,47 @@ func (f slowFile) ReadAt(p []byte, off int64) (int, error) {
 	return f.File.ReadAt(p, off)
 }
 
+// coldFS is a disk whose files do not stay in the page cache.
+type coldFS struct{ disk.FS }
+
+type coldFile struct {
+	disk.File
+	pages *os.File
+}
+
+func (c coldFS) Open(path string) (disk.File, error) { return uncached(path, c.FS.Open) }
+
+func (c coldFS) Create(path string) (disk.File, error) { return uncached(path, c.FS.Create) }
+
+func uncached(path string, open func(string) (disk.File, error)) (disk.File, error) {
+	f, err := open(path)
+	if err != nil {
+		return nil, err
+	}
+	pages, err := os.Open(path)
+	return coldFile{f, pages}, err
+}
+
+func (f coldFile) ReadAt(p []byte, off int64) (int, error) {
+	n, err := f.File.ReadAt(p, off)
+	_ = unix.Fadvise(int(f.pages.Fd()), 0, 0, unix.FADV_DONTNEED) // the next read is faster otherwise
+	return n, err
+}
+
+func (f coldFile) Close() error { return errors.Join(f.pages.Close(), f.File.Close()) }
+
 func main() {
-	if len(os.Args) != 2 {
-		fmt.Fprintln(os.Stderr, "usage: tierbench DIR (which must be missing)")
+	if len(os.Args) != 2 && len(os.Args) != 3 {
+		fmt.Fprintln(os.Stderr, "usage: tierbench DIR [COLD] (DIR must be missing)")
 		os.Exit(2)
 	}
-	if err := run(os.Args[1]); err != nil {
+	if err := run(os.Args[1], append(os.Args[2:], "")[0]); err != nil {
 		fmt.Fprintln(os.Stderr, "tierbench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(dir string) error {
+func run(dir, cold string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
@@ -72,7 +106,11 @@ func run(dir string) error {
 		if scans {
 			name = "scan"
 		}
-		if err := bench(filepath.Join(dir, name), name, scans); err != nil {
+		p := place{dir: filepath.Join(dir, name), cold: filepath.Join(dir, name+".cold"), disk: slowFS{disk.OS()}}
+		if cold != "" {
+			p.cold, p.disk = filepath.Join(cold, name), coldFS{disk.OS()}
+		}
+		if err := bench(p, name, scans); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -88,20 +126,26 @@ func text(rng *rand.Rand, n int) []byte {
 	return b.Bytes()[:n]
 }
 
-func bench(dir, name string, scans bool) (err error) {
+// A place is where the store and its cold tier are.
+type place struct {
+	dir, cold string
+	disk      disk.FS // of the cold tier
+}
+
+func bench(at place, name string, scans bool) (err error) {
 	conf := store.DefaultConfig()
 	conf.SegmentSize = 4 << 20
-	if err := store.Init(dir, conf); err != nil {
+	if err := store.Init(at.dir, conf); err != nil {
 		return err
 	}
 	var clock atomic.Int64
 	clock.Store(time.Now().Unix())
-	st, err := store.Open(dir, store.Options{CacheBytes: 1 << 20, ColdDisk: slowFS{disk.OS()}, Now: func() time.Time { return time.Unix(clock.Load(), 0) }})
+	st, err := store.Open(at.dir, store.Options{CacheBytes: 1 << 20, ColdDisk: at.disk, Now: func() time.Time { return time.Unix(clock.Load(), 0) }})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, st.Close()) }()
-	cold, err := filepath.Abs(dir + ".cold")
+	cold, err := filepath.Abs(at.cold)
 	if err != nil {
 		return err
 	}
