@@ -45,6 +45,23 @@ func must(t *testing.T, name string, args ...string) []byte {
 	return out
 }
 
+// emptyMount returns the places of a store and its mount, neither of which is there yet
+// but for the mountpoint. What is mounted below goes when the test ends.
+func emptyMount(t *testing.T) (store, mnt string) {
+	t.Helper()
+	dir := t.TempDir()
+	t.Cleanup(func() {
+		if err := cleanUp(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	store, mnt = filepath.Join(dir, "store"), filepath.Join(dir, "mnt")
+	if err := os.Mkdir(mnt, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return store, mnt
+}
+
 // A rotten is a byte of a segment to be flipped.
 type rotten struct {
 	file   string
@@ -158,20 +175,11 @@ func TestBitRot(t *testing.T) {
 	if testing.Short() || os.Geteuid() != 0 || openFUSE() != nil {
 		t.Skip("needs FUSE and root")
 	}
-	dir := t.TempDir()
-	t.Cleanup(func() {
-		if err := cleanUp(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	store, mnt := filepath.Join(dir, "store"), filepath.Join(dir, "mnt")
-	if err := os.Mkdir(mnt, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	store, mnt := emptyMount(t)
 	must(t, "quarxfs", "init", store, "--segment-size", "1MiB")
 	must(t, "quarxfs", "mount", store, mnt)
 	rng := rand.New(rand.NewPCG(6, rotSeed(t)))
-	src := filepath.Join(dir, "src")
+	src := filepath.Join(t.TempDir(), "src")
 	if err := os.MkdirAll(filepath.Join(src, "sub"), 0o755); err != nil {
 		t.Fatal(err)
 	}

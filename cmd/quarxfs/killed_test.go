@@ -19,16 +19,7 @@ func TestKilledWhileMounting(t *testing.T) {
 	if testing.Short() || os.Geteuid() != 0 || openFUSE() != nil {
 		t.Skip("needs FUSE and root")
 	}
-	dir := t.TempDir()
-	t.Cleanup(func() {
-		if err := cleanUp(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	store, mnt := filepath.Join(dir, "store"), filepath.Join(dir, "mnt")
-	if err := os.Mkdir(mnt, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	store, mnt := emptyMount(t)
 	must(t, "quarxfs", "init", store)
 	for range 30 {
 		killAtMount(t, store, mnt)
@@ -43,16 +34,7 @@ func TestKilledWhileWritingBack(t *testing.T) {
 	if testing.Short() || os.Geteuid() != 0 || openFUSE() != nil {
 		t.Skip("needs FUSE and root")
 	}
-	dir := t.TempDir()
-	t.Cleanup(func() {
-		if err := cleanUp(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	store, mnt := filepath.Join(dir, "store"), filepath.Join(dir, "mnt")
-	if err := os.Mkdir(mnt, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	store, mnt := emptyMount(t)
 	must(t, "quarxfs", "init", store)
 	for i := range 8 {
 		must(t, "quarxfs", "mount", store, mnt)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -28,16 +27,7 @@ func TestS3Tier(t *testing.T) {
 	server := s3test.Start(t)
 	t.Setenv("QUARXFS_S3_ACCESS_KEY_ID", s3test.AccessKey)
 	t.Setenv("QUARXFS_S3_SECRET_ACCESS_KEY", s3test.SecretKey)
-	dir := t.TempDir()
-	t.Cleanup(func() {
-		if err := cleanUp(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	store, mnt := filepath.Join(dir, "store"), filepath.Join(dir, "mnt")
-	if err := os.Mkdir(mnt, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	store, mnt := emptyMount(t)
 	must(t, "quarxfs", "mount", "--init", store, mnt)
 	rng := rand.New(rand.NewPCG(6, 6))
 	want := make(map[string][]byte)
