@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"github.com/quarxtor/quarxfs/tiering"
 )
@@ -100,6 +101,9 @@ func (m *mover) batch(ctx context.Context, batch []tiering.Placed, size int64) e
 		}
 	}
 	if err := m.copy(batch); err != nil {
+		if errors.Is(err, syscall.ENOSPC) && !errors.Is(err, ErrFull) {
+			err = fmt.Errorf("%w: %w", ErrFull, err)
+		}
 		return fmt.Errorf("move to the %s tier: %w", tierName(m.to), err)
 	}
 	m.sum.Todo = max(0, m.sum.Todo-size)
