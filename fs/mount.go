@@ -88,9 +88,9 @@ func NewMount(v *volume.Volume, dir string, o MountOptions) (*Mount, error) {
 	f := newFilesystem(v, o.Logger)
 	f.sync = o.Sync
 	v.OnStale(f.stale)
+	syscall.Umask(0) // before the first request
 	m, err := Serve(f, dir, o.fuse(), o.ReadAhead, o.Logger)
 	if err == nil {
-		syscall.Umask(0)
 		m.fs = f
 	}
 	return m, err
