@@ -53,7 +53,7 @@ func (l *Local) ListBlocks(ctx context.Context, f BlockFilter, fn func(BlockInfo
 	if err := f.Check(); err != nil {
 		return err
 	}
-	listed := int64(0)
+	list := atMost(f.Limit, fn)
 	chosen := store.BlockFilter{MinRefs: uint64(f.MinRefs), MaxRefs: uint64(f.MaxRefs), Unused: f.Unreferenced, Prefix: f.Prefix}
 	if f.After != "" {
 		if err := chosen.After.UnmarshalText([]byte(f.After)); err != nil {
@@ -64,13 +64,7 @@ func (l *Local) ListBlocks(ctx context.Context, f BlockFilter, fn func(BlockInfo
 		if b.Raw < f.MinSize || len(f.Kinds) > 0 && !slices.Contains(f.Kinds, b.Kind) {
 			return nil
 		}
-		if err := fn(b); err != nil {
-			return err
-		}
-		if listed++; listed == f.Limit {
-			return store.ErrStop
-		}
-		return nil
+		return list(b)
 	})
 }
 

@@ -69,8 +69,7 @@ func (c *BlockCache) Get(ctx context.Context, id store.ID) ([]byte, error) {
 
 // GetAll returns blocks in the order of their IDs. What is missing is asked for in one
 // request, or in several where it is more than MaxBatch; what another call asks for
-// already is waited for. store.ErrCorrupt, those of
-// the client.
+// already is waited for. store.ErrCorrupt, those of the client.
 func (c *BlockCache) GetAll(ctx context.Context, ids []store.ID) ([][]byte, error) {
 	// Others may wait for what this call asks for, so it goes on; the client bounds its time.
 	found, err := c.ram.BulkGet(context.WithoutCancel(ctx), ids, otter.BulkLoaderFunc[store.ID, []byte](c.load))

@@ -101,16 +101,21 @@ func (l *Local) ListObjects(ctx context.Context, p Page, fn func(Object) error) 
 	if p.Limit < 0 {
 		return fmt.Errorf("%w: limit %d", ErrRequest, p.Limit)
 	}
+	return l.store.Objects(ctx, p.After, atMost(p.Limit, fn))
+}
+
+// atMost has a walk end after so many values; 0: not before all were seen.
+func atMost[T any](limit int64, fn func(T) error) func(T) error {
 	listed := int64(0)
-	return l.store.Objects(ctx, p.After, func(o Object) error {
-		if err := fn(o); err != nil {
+	return func(v T) error {
+		if err := fn(v); err != nil {
 			return err
 		}
-		if listed++; listed == p.Limit {
+		if listed++; listed == limit {
 			return store.ErrStop
 		}
 		return nil
-	})
+	}
 }
 
 // StatObject implements Node.

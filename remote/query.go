@@ -35,14 +35,10 @@ func number(q url.Values, key string) (int64, error) {
 func onlyKnown(q url.Values, keys ...string) error {
 	for key := range q {
 		if !slices.Contains(keys, key) {
-			return unknownParam(key)
+			return fmt.Errorf("%w: parameter %q is not known", ErrRequest, key)
 		}
 	}
 	return nil
-}
-
-func unknownParam(key string) error {
-	return fmt.Errorf("%w: parameter %q is not known", ErrRequest, key)
 }
 
 // withQuery appends the parameters to a path.

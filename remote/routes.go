@@ -90,12 +90,14 @@ func (s *server) routes() []route {
 
 // handler refuses parameters that would be ignored.
 func (r *route) handler(s *server) http.HandlerFunc {
+	names := make([]string, len(r.query))
+	for i, p := range r.query {
+		names[i] = p.name
+	}
 	return func(w http.ResponseWriter, req *http.Request) {
-		for key := range req.URL.Query() {
-			if !slices.ContainsFunc(r.query, func(p param) bool { return p.name == key }) {
-				s.fail(w, req, unknownParam(key))
-				return
-			}
+		if err := onlyKnown(req.URL.Query(), names...); err != nil {
+			s.fail(w, req, err)
+			return
 		}
 		r.serve(w, req)
 	}

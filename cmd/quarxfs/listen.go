@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 
 	"github.com/spf13/pflag"
 
@@ -56,16 +55,8 @@ func (o *listenOptions) prepare() error {
 	if o.requests < 16 || o.requests > 65536 || o.rate <= 0 {
 		return fmt.Errorf("%w: --max-requests is 16 to 65536, and --max-rate more than 0", errUsage)
 	}
-	// The daemon has another directory than who starts it.
-	for _, path := range []*string{&o.Cert, &o.Key, &o.ClientCA} {
-		if *path == "" {
-			continue
-		}
-		abs, err := filepath.Abs(*path)
-		if err != nil {
-			return err
-		}
-		*path = abs
+	if err := makeAbs(&o.Cert, &o.Key, &o.ClientCA); err != nil {
+		return err
 	}
 	o.Anonymous = nil
 	for _, s := range o.anonymous {

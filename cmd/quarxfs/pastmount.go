@@ -118,7 +118,7 @@ func (s pastSource) Names(ctx context.Context) ([]past.Name, error) {
 	list, err := s.Snapshots(ctx)
 	names := make([]past.Name, len(list))
 	for i, one := range list {
-		names[i] = past.Name{Name: one.Name, ID: one.ID, Created: one.Created}
+		names[i] = past.Name{Name: one.Name, ID: one.ID}
 	}
 	return names, err
 }

@@ -47,17 +47,26 @@ func nodeAt(url string) (store.Remote, error) {
 		Name: "url", URL: url, Fingerprint: os.Getenv(fingerprintVariable),
 		TokenFile: os.Getenv(tokenFileVariable), CA: os.Getenv(caVariable), Cert: os.Getenv(certVariable), Key: os.Getenv(keyVariable),
 	}
-	for _, path := range []*string{&r.TokenFile, &r.CA, &r.Cert, &r.Key} {
+	if err := makeAbs(&r.TokenFile, &r.CA, &r.Cert, &r.Key); err != nil {
+		return r, err
+	}
+	return r, r.Validate()
+}
+
+// makeAbs makes paths that are given absolute: a daemon has another directory than
+// who starts it.
+func makeAbs(paths ...*string) error {
+	for _, path := range paths {
 		if *path == "" {
 			continue
 		}
 		abs, err := filepath.Abs(*path)
 		if err != nil {
-			return r, err
+			return err
 		}
 		*path = abs
 	}
-	return r, r.Validate()
+	return nil
 }
 
 var urlHelp = `STORE may be the URL of a node, http://HOST:PORT or https://HOST:PORT, for these:

@@ -258,22 +258,16 @@ func (n *node) linked(ctx context.Context, link graph.Link) ([]byte, error) {
 	if v.Size > maxLinked {
 		return nil, fmt.Errorf("extended attributes of %d bytes: %w", v.Size, store.ErrCorrupt)
 	}
-	var out []byte
-	err = graph.FileStretches(ctx, src, link, v.Size, func(x graph.Stretch) error {
-		if x.Hole {
-			out = append(out, make([]byte, x.Len)...)
-			return nil
-		}
-		b, err := src.Get(ctx, x.ID)
-		if err == nil && int64(x.Skip)+x.Len > int64(len(b)) {
-			err = fmt.Errorf("block %s is shorter than its vertex says: %w", x.ID.Short(), store.ErrCorrupt)
-		}
-		if err == nil {
-			out = append(out, b[x.Skip:][:x.Len]...)
-		}
-		return err
-	})
-	return out, err
+	var list []graph.Stretch
+	if err := graph.FileStretches(ctx, src, link, v.Size, func(x graph.Stretch) error { list = append(list, x); return nil }); err != nil {
+		return nil, err
+	}
+	blocks, err := src.GetAll(ctx, idsOf(list))
+	if err != nil {
+		return nil, err
+	}
+	out := make([]byte, v.Size)
+	return out, copyOut(out, 0, list, blocks)
 }
 
 // maxLinked bounds the extended attributes of a file, in bytes.

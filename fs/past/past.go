@@ -37,9 +37,8 @@ type Source interface {
 
 // A Name is a snapshot's.
 type Name struct {
-	Name    string
-	ID      store.ID
-	Created time.Time
+	Name string
+	ID   store.ID
 }
 
 // Options are the settings of a mount.
