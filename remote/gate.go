@@ -78,9 +78,6 @@ func NewGate(n Node, o GateOptions) *Gate {
 	return g
 }
 
-// drain returns when no request is at work, or ctx has ended.
-func (g *Gate) drain(ctx context.Context) error { return g.places.Acquire(ctx, int64(g.o.Requests)) }
-
 // ServeHTTP implements http.Handler.
 func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {

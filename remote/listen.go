@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -72,9 +71,8 @@ type Front struct {
 	Fingerprint string // SHA-256 of the certificate in hex; empty: no TLS
 	headerTime  time.Duration
 	l           net.Listener
-	gate        *Gate // nil: none asks for tokens
-	http        *http.Server
-	cancel      context.CancelFunc
+	gate        *Gate    // nil: none asks for tokens
+	service     *Service // nil: none answers yet
 }
 
 // Listen takes the address; Serve answers there. ErrConfig: also where an address
@@ -126,40 +124,20 @@ func (f *Front) Serve(g *Gate, log *slog.Logger) {
 }
 
 func (f *Front) serve(h http.Handler, log *slog.Logger) {
-	ctx, cancel := context.WithCancel(context.Background())
-	f.cancel = cancel
-	f.http = &http.Server{
-		Handler:           h,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelWarn),
-		ReadHeaderTimeout: f.headerTime,
-		IdleTimeout:       idleTime,
-		MaxHeaderBytes:    maxHeader,
-		BaseContext:       func(net.Listener) context.Context { return ctx },
-	}
-	go func() { _ = f.http.Serve(f.l) }()
+	f.service = Serve(f.l, &http.Server{
+		Handler: h, ReadHeaderTimeout: f.headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+	}, log)
 }
 
-// Close lets nobody in, gives the requests at work until ctx ends, then breaks them
-// off, and returns when they have seen that, or after another while.
+// Close is as that of Service.
 func (f *Front) Close(ctx context.Context) error {
-	if f.http == nil {
+	if f.service == nil {
 		return f.l.Close()
 	}
 	if f.gate != nil {
 		f.gate.leaving.Store(true)
 	}
-	if f.http.Shutdown(ctx) == nil {
-		f.cancel()
-		return nil
-	}
-	f.cancel()
-	err := f.http.Close()
-	if f.gate == nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-	defer cancel()
-	return errors.Join(err, f.gate.drain(ctx))
+	return f.service.Close(ctx)
 }
 
 // serverTLS is TLS 1.3 and HTTP/1.1: a stream of blocks has a connection, and its

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -28,6 +27,7 @@ const (
 	flushTime   = 30 * time.Second // for the kernel to hand over what it has not yet written
 	unmountTime = 10 * time.Second
 	drainTime   = 5 * time.Second  // for requests of other machines, before they are broken off
+	controlTime = time.Second      // for those on the control socket
 	closeTime   = 60 * time.Second // for the last commit
 )
 
@@ -40,9 +40,9 @@ type daemon struct {
 	past    *pastMount // in place of a store and its volume
 	volume  *volume.Volume
 	mount   *fs.Mount
-	http    *http.Server
-	front   *remote.Front // nil: no other machine is let in
-	metrics *remote.Front // nil: /metrics is on the control socket only
+	control *remote.Service // on the control socket
+	front   *remote.Front   // nil: no other machine is let in
+	metrics *remote.Front   // nil: /metrics is on the control socket only
 
 	schedule *schedule // of snapshots
 	follower *follower // of remotes
@@ -203,13 +203,7 @@ func (d *daemon) start() (err error) {
 		}
 		return err
 	}
-	d.http = &http.Server{
-		Handler:           remote.ControlHandler(node, d.log),
-		ErrorLog:          slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
-		ReadHeaderTimeout: 10 * time.Second,
-		BaseContext:       func(net.Listener) context.Context { return context.Background() },
-	}
-	go func() { _ = d.http.Serve(l) }()
+	d.control = remote.Serve(l, &http.Server{Handler: remote.ControlHandler(node, d.log), ReadHeaderTimeout: 10 * time.Second}, d.log)
 	if d.front != nil {
 		d.front.Serve(remote.NewGate(node, o.listen.gate(d.store, d.alive, d.log)), d.log)
 	}
@@ -313,18 +307,19 @@ func (d *daemon) closeAll() error {
 	if d.budget != nil {
 		d.budget.end()
 	}
-	for _, f := range []*remote.Front{d.front, d.metrics} {
-		if f == nil {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), drainTime)
+	// Nobody may be at work with the store when it closes.
+	drain := func(s interface{ Close(context.Context) error }, within time.Duration) {
+		ctx, cancel := context.WithTimeout(context.Background(), within)
 		defer cancel()
-		errs = append(errs, f.Close(ctx))
+		errs = append(errs, s.Close(ctx))
 	}
-	if d.http != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		_ = d.http.Shutdown(ctx) // a client that goes on loses its connection at exit
+	for _, f := range []*remote.Front{d.front, d.metrics} {
+		if f != nil {
+			drain(f, drainTime)
+		}
+	}
+	if d.control != nil {
+		drain(d.control, controlTime)
 		errs = append(errs, removeControl(d.opts.store))
 	}
 	if d.past != nil {
