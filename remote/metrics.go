@@ -3,6 +3,7 @@ package remote
 import (
 	"log/slog"
 	"net/http"
+	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -68,6 +69,8 @@ type metric struct {
 	label string
 	read  func(*Stats) []sample
 }
+
+const hotTier, coldTier = "hot", "cold"
 
 type kindOfMetric int
 
@@ -159,6 +162,25 @@ func inTier(name string, of func(*store.Tier) uint64) func(*Stats) []sample {
 	})
 }
 
+// eachSize shows a curve by the bytes of the sizes that it tells of.
+func eachSize(of func(*Stats) []store.CurvePoint) func(*Stats) []sample {
+	return func(s *Stats) (list []sample) {
+		for _, p := range of(s) {
+			list = append(list, sample{label: strconv.FormatInt(p.Bytes, 10), value: p.HitRatio})
+		}
+		return list
+	}
+}
+
+func hotCurve(s *Stats) []store.CurvePoint {
+	for i := range s.Tiers {
+		if s.Tiers[i].Name == hotTier {
+			return s.Tiers[i].Curve
+		}
+	}
+	return nil
+}
+
 func eachRequest(s *Stats) (list []sample) {
 	for op, n := range s.FUSE.Requests {
 		list = append(list, sample{label: op, value: float64(n)})
@@ -182,7 +204,6 @@ func flag(is bool) int {
 
 // metrics are all that /metrics shows of a store. docs/operations.md shows some.
 func metrics() []metric {
-	const hot, cold = "hot", "cold"
 	arrived := func(t *store.Tier) uint64 { return t.Arrived }
 	bytesArrived := func(t *store.Tier) uint64 { return t.BytesArrived }
 	return []metric{
@@ -213,6 +234,7 @@ func metrics() []metric {
 		{gauge, "cache_blocks", "Blocks in RAM.", "", one(func(s *Stats) int { return s.Cache.Entries })},
 		{counter, "cache_hits_total", "Reads of blocks that were in RAM.", "", one(func(s *Stats) uint64 { return s.Cache.Hits })},
 		{counter, "cache_misses_total", "Reads of blocks that were not.", "", one(func(s *Stats) uint64 { return s.Cache.Misses })},
+		{gauge, "cache_estimated_hit_ratio", "Share of reads that RAM of other sizes would have answered, at the least.", "size_bytes", eachSize(func(s *Stats) []store.CurvePoint { return s.Cache.Curve })},
 		{counter, "cache_evicted_blocks_total", "Blocks in RAM that made room for others.", "", one(func(s *Stats) uint64 { return s.Cache.Evictions })},
 		{counter, "cache_evicted_bytes_total", "Memory of these blocks.", "", one(func(s *Stats) uint64 { return s.Cache.BytesEvicted })},
 		{counter, "prefetched_blocks_total", "Blocks read into RAM before they were asked for.", "", one(func(s *Stats) uint64 { return s.Cache.Prefetched })},
@@ -227,10 +249,11 @@ func metrics() []metric {
 		{counter, "tier_written_bytes_total", "Bytes of records written to a tier.", "tier", eachTier(func(t *store.Tier) uint64 { return t.BytesWritten })},
 		{histogram, "tier_read_duration_seconds", "Reads of records from a tier, whoever asked.", "tier", eachTierTime(func(t *store.Tier) store.Latency { return t.ReadTime })},
 		{histogram, "tier_write_duration_seconds", "Writes of records to a tier.", "tier", eachTierTime(func(t *store.Tier) store.Latency { return t.WriteTime })},
-		{counter, "promoted_blocks_total", "Blocks moved to the hot tier.", "", inTier(hot, arrived)},
-		{counter, "promoted_bytes_total", "Bytes of these blocks, as stored there.", "", inTier(hot, bytesArrived)},
-		{counter, "demoted_blocks_total", "Blocks moved to the cold tier.", "", inTier(cold, arrived)},
-		{counter, "demoted_bytes_total", "Bytes of these blocks, as stored there.", "", inTier(cold, bytesArrived)},
+		{gauge, "hot_estimated_hit_ratio", "Share of the reads that RAM had not that hot tiers of other sizes would have answered; only under a policy.", "size_bytes", eachSize(hotCurve)},
+		{counter, "promoted_blocks_total", "Blocks moved to the hot tier.", "", inTier(hotTier, arrived)},
+		{counter, "promoted_bytes_total", "Bytes of these blocks, as stored there.", "", inTier(hotTier, bytesArrived)},
+		{counter, "demoted_blocks_total", "Blocks moved to the cold tier.", "", inTier(coldTier, arrived)},
+		{counter, "demoted_bytes_total", "Bytes of these blocks, as stored there.", "", inTier(coldTier, bytesArrived)},
 		{gauge, "promotion_queue", "Cold blocks that were used again and wait for their move.", "", one(func(s *Stats) int { return s.Wanted })},
 
 		{gauge, "inodes", "Inodes of the live filesystem.", "", one(func(s *Stats) int64 { return s.Volume.Inodes })},

@@ -126,6 +126,8 @@ func TestMetrics(t *testing.T) {
 		{"quarxfs_cache_evicted_blocks_total", "", 1, 2 * blocks},
 		{"quarxfs_cache_limit_bytes", "", 1 << 20, 1 << 20},
 		{"quarxfs_cache_bytes", "", 1, 1 << 20},
+		{"quarxfs_cache_estimated_hit_ratio", "524288", 0, 0}, // all was read once
+		{"quarxfs_cache_estimated_hit_ratio", "8388608", 0, 0},
 		{"quarxfs_tier_read_duration_seconds", "cold", 2 * blocks, 4 * blocks}, // one move back, and the object
 		{"quarxfs_tier_write_duration_seconds", "hot", 2 * blocks, 3 * blocks},
 		{"quarxfs_commit_duration_seconds", "", 1, 100},
@@ -140,6 +142,12 @@ func TestMetrics(t *testing.T) {
 		if got := value(t, after, c.name, c.label); got < c.low || got > c.high {
 			t.Errorf("%s{%q} is %v, want %v to %v", c.name, c.label, got, c.low, c.high)
 		}
+	}
+	if n := len(after["quarxfs_cache_estimated_hit_ratio"].GetMetric()); n != 5 {
+		t.Errorf("the curve of RAM has %d sizes", n)
+	}
+	if after["quarxfs_hot_estimated_hit_ratio"] != nil {
+		t.Error("there is a curve of the hot tier without a policy")
 	}
 	h := after["quarxfs_fuse_request_duration_seconds"].GetMetric()[0].GetHistogram()
 	for _, b := range h.GetBucket() {
