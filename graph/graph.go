@@ -8,6 +8,7 @@ package graph
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/quarxtor/quarxfs/store"
@@ -17,10 +18,15 @@ import (
 type ID = store.ID
 
 // A Source gives the plain bytes of blocks, which are shared and must not be
-// changed. Errors: store.ErrNotFound, store.ErrCorrupt.
+// changed. Errors: store.ErrNotFound, store.ErrCorrupt; ErrGone where a vertex does not
+// imply what it links to.
 type Source interface {
 	Get(ctx context.Context, id ID) ([]byte, error)
 }
+
+// ErrGone says that a block is not there any more, though something that was read
+// earlier links to it: a snapshot elsewhere was removed while it was looked at.
+var ErrGone = errors.New("the block is gone")
 
 // A Sink stores a vertex unless it is there, and returns its ID. What the
 // vertex links to has been stored before. (I5)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/maypok86/otter/v2"
 
+	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -55,6 +56,10 @@ func NewBlockCache(from Lister, o CacheOptions) (*BlockCache, error) {
 
 const blockOverhead = 256 // bytes that an entry takes besides, about
 
+// ResizeMemory changes how many bytes of blocks are kept in memory; what is over it is
+// dropped.
+func (c *BlockCache) ResizeMemory(bytes int64) { c.ram.SetMaximum(uint64(bytes)) }
+
 // Close lets go of the directory. Nothing may be under way.
 func (c *BlockCache) Close() error { return c.disk.close() }
 
@@ -69,7 +74,7 @@ func (c *BlockCache) Get(ctx context.Context, id store.ID) ([]byte, error) {
 
 // GetAll returns blocks in the order of their IDs. What is missing is asked for in one
 // request, or in several where it is more than MaxBatch; what another call asks for
-// already is waited for. store.ErrCorrupt, those of the client.
+// already is waited for. graph.ErrGone, store.ErrCorrupt, those of the client.
 func (c *BlockCache) GetAll(ctx context.Context, ids []store.ID) ([][]byte, error) {
 	// Others may wait for what this call asks for, so it goes on; the client bounds its time.
 	found, err := c.ram.BulkGet(context.WithoutCancel(ctx), ids, otter.BulkLoaderFunc[store.ID, []byte](c.load))
@@ -80,7 +85,7 @@ func (c *BlockCache) GetAll(ctx context.Context, ids []store.ID) ([][]byte, erro
 	for i, id := range ids {
 		var ok bool
 		if blocks[i], ok = found[id]; !ok {
-			return nil, fmt.Errorf("block %s did not come: %w", id.Short(), errNotGot)
+			return nil, fmt.Errorf("block %s did not come: %w", id.Short(), errCut)
 		}
 	}
 	return blocks, nil
@@ -120,12 +125,10 @@ func (c *BlockCache) fetch(ctx context.Context, ids []store.ID, found map[store.
 	})
 	if errors.Is(err, store.ErrNotFound) {
 		// Not to be taken for a name that a directory has not got.
-		err = fmt.Errorf("%w: %v", errNotGot, err)
+		err = fmt.Errorf("%w: the node has not got a block: %v", graph.ErrGone, err)
 	}
 	return err
 }
-
-var errNotGot = errors.New("the node has not got a block")
 
 // Snapshots returns the node's snapshots; while it does not answer, those of the last
 // time that it did, even of another process.

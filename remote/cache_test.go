@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -99,7 +100,7 @@ func TestCacheAsksOnce(t *testing.T) {
 			t.Errorf("block %s was asked for %d times", id.Short(), times)
 		}
 	}
-	if _, err := c.GetAll(t.Context(), []store.ID{ids[0], {1}}); err == nil || errors.Is(err, store.ErrNotFound) {
+	if _, err := c.GetAll(t.Context(), []store.ID{ids[0], {1}}); !errors.Is(err, graph.ErrGone) || errors.Is(err, store.ErrNotFound) {
 		t.Errorf("a block that is nowhere: %v", err)
 	}
 	if _, err := remote.NewBlockCache(n, o); !errors.Is(err, store.ErrLocked) {
@@ -140,6 +141,21 @@ func TestCacheIsBounded(t *testing.T) {
 	for deadline := time.Now().Add(10 * time.Second); size() > limit+limit/4; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%d bytes in a cache of %d", size(), limit)
+		}
+	}
+}
+
+// The memory of a cache can be changed, and is then bounded by that.
+func TestCacheResizes(t *testing.T) {
+	n, ids := filled(t)
+	c := openCache(t, n, remote.CacheOptions{Dir: t.TempDir(), URL: "http://a", Disk: 1 << 30, Memory: 64 << 20})
+	defer c.Close()
+	requireBlocks(t, n, c, ids)
+	for _, limit := range []int64{1 << 20, 256 << 10, 8 << 20} {
+		c.ResizeMemory(limit)
+		requireBlocks(t, n, c, ids)
+		if used, most := c.Memory(); used > limit || most != limit {
+			t.Errorf("%d bytes of %d in memory, want at most %d", used, most, limit)
 		}
 	}
 }

@@ -55,7 +55,7 @@ func (n *node) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*no
 		return nil, syscall.ENOENT
 	}
 	if err != nil {
-		return nil, n.view.f.errno("look up "+name, err)
+		return nil, n.view.errno(ctx, "look up "+name, err)
 	}
 	return n.view.inode(ctx, &n.Inode, e, out)
 }
@@ -98,7 +98,7 @@ func (s *stream) HasNext() bool {
 	s.index += int64(len(s.batch))
 	s.done = len(s.batch) < listBatch
 	if err != nil {
-		s.errno = n.view.f.errno("list a directory", err)
+		s.errno = n.view.errno(context.Background(), "list a directory", err)
 		s.done = true
 		return true // Next has the error
 	}
@@ -138,15 +138,15 @@ func (n *node) Read(ctx context.Context, _ nodefs.FileHandle, dest []byte, off i
 	}
 	list, err := n.stretches(ctx, off, length)
 	if err != nil {
-		return nil, n.view.f.errno("read", err)
+		return nil, n.view.errno(ctx, "read", err)
 	}
 	n.readAhead(off, length)
 	blocks, err := n.view.f.src.GetAll(ctx, idsOf(list))
 	if err != nil {
-		return nil, n.view.f.errno("read", err)
+		return nil, n.view.errno(ctx, "read", err)
 	}
 	if err := copyOut(dest[:length], off, list, blocks); err != nil {
-		return nil, n.view.f.errno("read", err)
+		return nil, n.view.errno(ctx, "read", err)
 	}
 	return fuse.ReadResultData(dest[:length]), 0
 }
@@ -277,7 +277,7 @@ const maxLinked = 64 << 20
 func (n *node) Getxattr(ctx context.Context, name string, dest []byte) (uint32, syscall.Errno) {
 	set, err := n.xattrs(ctx)
 	if err != nil {
-		return 0, n.view.f.errno("getxattr", err)
+		return 0, n.view.errno(ctx, "getxattr", err)
 	}
 	i, ok := slices.BinarySearchFunc(set, name, func(x graph.Xattr, name string) int { return strings.Compare(x.Name, name) })
 	if !ok {
@@ -290,7 +290,7 @@ func (n *node) Getxattr(ctx context.Context, name string, dest []byte) (uint32, 
 func (n *node) Listxattr(ctx context.Context, dest []byte) (uint32, syscall.Errno) {
 	set, err := n.xattrs(ctx)
 	if err != nil {
-		return 0, n.view.f.errno("listxattr", err)
+		return 0, n.view.errno(ctx, "listxattr", err)
 	}
 	var list []byte
 	for _, x := range set {

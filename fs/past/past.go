@@ -12,7 +12,9 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -62,12 +64,7 @@ const maxRequest = 1 << 20 // bytes of one READ; the kernel's own limit
 // devices: who made them may be root elsewhere only. Errors: those of fs.Serve.
 func Mount(src Source, dir string, o Options) (*fs.Mount, error) {
 	root := os.Geteuid() == 0
-	f := &filesystem{src: src, log: o.Logger, began: time.Now()}
-	keep := keepTime
-	raw := nodefs.NewNodeFS(&top{f: f}, &nodefs.Options{
-		AttrTimeout: &keep, EntryTimeout: &keep, NegativeTimeout: new(time.Duration), RootStableAttr: &nodefs.StableAttr{Ino: 1},
-		NullPermissions: true, // as they are in the snapshot
-	})
+	_, raw := newFilesystem(src, o.Logger)
 	return fs.Serve(raw, dir, &fuse.MountOptions{
 		AllowOther: o.AllowOther || root, Options: []string{"ro", "nosuid", "nodev", "default_permissions"}, FsName: o.Name, Name: "quarxfs",
 		MaxWrite: maxRequest, MaxReadAhead: maxRequest, MaxBackground: 64, EnableAcl: true, DisableSplice: true, Debug: o.Debug,
@@ -75,6 +72,15 @@ func Mount(src Source, dir string, o Options) (*fs.Mount, error) {
 		DirectMount: root, DirectMountFlags: unix.MS_MGC_VAL | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV,
 		EnableSymlinkCaching: true, DisabledCapabilities: fuse.CAP_PASSTHROUGH,
 	}, o.ReadAhead, o.Logger)
+}
+
+func newFilesystem(src Source, log *slog.Logger) (*top, fuse.RawFileSystem) {
+	t := &top{f: &filesystem{src: src, log: log, began: time.Now()}}
+	keep := keepTime
+	return t, nodefs.NewNodeFS(t, &nodefs.Options{
+		AttrTimeout: &keep, EntryTimeout: &keep, NegativeTimeout: new(time.Duration), RootStableAttr: &nodefs.StableAttr{Ino: 1},
+		NullPermissions: true, // as they are in the snapshot
+	})
 }
 
 // filesystem is what all inodes share.
@@ -100,6 +106,16 @@ func (f *filesystem) list(ctx context.Context) ([]Name, error) {
 		f.names, f.until = names, time.Now().Add(ListTime)
 	}
 	return names, err
+}
+
+// has reports whether a snapshot is still there, asked for anew. It is while nobody says
+// otherwise.
+func (f *filesystem) has(ctx context.Context, id store.ID) bool {
+	f.mu.Lock()
+	f.until = time.Time{}
+	f.mu.Unlock()
+	names, err := f.list(ctx)
+	return err != nil || slices.ContainsFunc(names, func(n Name) bool { return n.ID == id })
 }
 
 // errno is what the kernel is told.
@@ -174,7 +190,7 @@ func (t *top) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*nod
 		if err != nil {
 			return nil, t.f.errno("open snapshot "+name, err)
 		}
-		v := &view{f: t.f, id: n.ID, snap: s}
+		v := &view{f: t.f, name: n.Name, id: n.ID, snap: s}
 		e := s.Root
 		ch, errno := v.inode(ctx, &t.Inode, e, out)
 		out.SetEntryTimeout(ListTime)
@@ -186,8 +202,22 @@ func (t *top) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*nod
 // A view is a snapshot that is looked at.
 type view struct {
 	f    *filesystem
+	name string
 	id   store.ID
 	snap graph.Snapshot
+	gone atomic.Bool // it was removed where it comes from
+}
+
+// errno is what the kernel is told of what went wrong in a snapshot. ESTALE: it was
+// removed meanwhile; the log has that once.
+func (v *view) errno(ctx context.Context, op string, err error) syscall.Errno {
+	if !errors.Is(err, graph.ErrGone) || !v.gone.Load() && v.f.has(ctx, v.id) {
+		return v.f.errno(op, err)
+	}
+	if !v.gone.Swap(true) {
+		v.f.log.Warn("a snapshot was removed where it comes from: what was not read of it yet is stale", "snapshot", v.name, "op", op, "err", err)
+	}
+	return syscall.ESTALE
 }
 
 // A node is a file or directory in a snapshot.
@@ -210,7 +240,7 @@ func (v *view) inode(ctx context.Context, dir *nodefs.Inode, e graph.Entry, out 
 	if e.Ident != 0 {
 		full, err := graph.OpenTree(v.f.src, v.snap.Table, graph.LinkTable).Lookup(ctx, graph.TableKey(e.Ident))
 		if err != nil {
-			return nil, v.f.errno("look up "+e.Name, err)
+			return nil, v.errno(ctx, "look up "+e.Name, err)
 		}
 		full.Name, full.Ident = e.Name, e.Ident
 		e = full
