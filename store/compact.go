@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/routine"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -401,15 +402,8 @@ func (s *Store) tend(ctx context.Context) {
 		return
 	}
 	// What the last opening left is taken soon: this one may be short as well.
-	tick := time.NewTimer(min(s.opts.SweepInterval, firstSweep))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		tick.Reset(s.opts.SweepInterval)
+	every := s.opts.SweepInterval
+	routine.Each(ctx, min(every, firstSweep), every, nil, func() {
 		_, err := s.Sweep(ctx)
 		if err == nil {
 			var c Compacted
@@ -421,7 +415,7 @@ func (s *Store) tend(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			s.log.Error("sweep failed", "err", err)
 		}
-	}
+	})
 }
 
 // firstSweep is how long after opening the first sweep comes.

@@ -35,6 +35,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/routine"
 	"github.com/quarxtor/quarxfs/tiering"
 	"github.com/quarxtor/quarxfs/tiering/disk"
 )
@@ -429,19 +430,12 @@ func (s *Store) Join(p Participant) {
 // background commits at every interval or kick.
 func (s *Store) background(ctx context.Context) {
 	defer s.stopped.Done()
-	tick := time.NewTicker(s.opts.CommitInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		case <-s.kick:
-		}
+	every := s.opts.CommitInterval
+	routine.Each(ctx, every, every, s.kick, func() {
 		if err := s.Commit(); err != nil {
 			s.log.Error("background commit failed; it will be tried again", "err", err)
 		}
-	}
+	})
 }
 
 // Space returns the size of the disk under the store and how much of it may

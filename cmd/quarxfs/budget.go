@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/quarxtor/quarxfs/store/routine"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -85,34 +86,12 @@ type budgeter struct {
 	cache func(bytes int64) // sets its limit
 	dirty func(bytes int64) // likewise
 	log   *slog.Logger
-
-	cancel context.CancelFunc
-	done   chan struct{}
 }
 
-// startBudget looks every so often until end.
-func startBudget(b budgeter, every time.Duration) *budgeter {
-	ctx, cancel := context.WithCancel(context.Background())
-	b.share, b.cancel, b.done = 1, cancel, make(chan struct{})
-	go func() {
-		defer close(b.done)
-		tick := time.NewTicker(every)
-		defer tick.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-				b.step()
-			}
-		}
-	}()
-	return &b
-}
-
-func (b *budgeter) end() {
-	b.cancel()
-	<-b.done
+// startBudget looks every so often.
+func startBudget(b budgeter, every time.Duration) *routine.Routine {
+	b.share = 1
+	return routine.Start(func(ctx context.Context) { routine.Each(ctx, every, every, nil, b.step) })
 }
 
 func (b *budgeter) step() {

@@ -142,7 +142,7 @@ func TestBudgetFollows(t *testing.T) {
 	put("proc/pressure/memory", "some avg10=0.00 avg60=0.00 avg300=0.00 total=1\n")
 	put(group+"memory.max", "max\n")
 	await("no limit any more", b)
-	f.end()
+	f.End()
 	if n := strings.Count(log.String(), "memory is short"); n != 3 {
 		t.Errorf("%d lines say so: %s", n, log.String())
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/routine"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -44,11 +45,9 @@ type daemon struct {
 	front   *remote.Front   // nil: no other machine is let in
 	metrics *remote.Front   // nil: /metrics is on the control socket only
 
-	schedule *schedule // of snapshots
-	follower *follower // of remotes
-	keeper   *keeper   // of tiers
-	mourner  *mourner  // of this process
-	budget   *budgeter // of memory
+	mourner *mourner           // of this process
+	budget  *routine.Routine   // of memory
+	upkeep  []*routine.Routine // snapshots, remotes, tiers
 }
 
 // serve opens the store, mounts it and returns when it has been unmounted or
@@ -122,9 +121,15 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 	}
 	d.out = newLog(stderr, logMost)
 	d.log = slog.New(slog.NewTextHandler(d.out, &slog.HandlerOptions{Level: level}))
+	follow := budgeter{asked: int64(o.memory), now: b, look: pressure.Memory, log: d.log}
 	if o.node.URL != "" {
-		if err := d.openPast(ctx, b.cache); err != nil || o.readyFD < 0 {
+		if err := d.openPast(ctx, b.cache); err != nil {
 			return err
+		}
+		follow.cache = d.past.cache.ResizeMemory
+		d.budget = startBudget(follow, budgetLook)
+		if o.readyFD < 0 {
+			return nil
 		}
 		return d.detach()
 	}
@@ -142,9 +147,8 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 	}
 	d.volume, err = volume.Open(d.store, volume.Options{DirtyBytes: b.dirty, NoAtime: o.noAtime, Logger: d.log})
 	if err == nil {
-		d.budget = startBudget(budgeter{
-			asked: int64(o.memory), now: b, look: pressure.Memory, cache: d.store.ResizeCache, dirty: d.volume.LimitDirty, log: d.log,
-		}, budgetLook)
+		follow.cache, follow.dirty = d.store.ResizeCache, d.volume.LimitDirty
+		d.budget = startBudget(follow, budgetLook)
 	}
 	if err == nil && o.listen.Addr != "" {
 		d.front, err = o.listen.open(ctx, o.store)
@@ -213,9 +217,10 @@ func (d *daemon) start() (err error) {
 	if d.past != nil {
 		return nil
 	}
-	d.schedule = startSchedule(schedule{settings: d.store.Settings, every: o.snapshotEvery, node: node, sync: d.flushed, log: d.log})
-	d.follower = startFollower(d.store.Settings, node, d.log)
-	d.keeper = startKeeper(d.store, d.volume)
+	snapshots := schedule{settings: d.store.Settings, every: o.snapshotEvery, node: node, sync: d.flushed, log: d.log}
+	remotes := follower{settings: d.store.Settings, node: node, log: d.log}
+	tiers := func(ctx context.Context) { keepTiers(ctx, d.store, d.volume) }
+	d.upkeep = []*routine.Routine{routine.Start(remotes.run), routine.Start(snapshots.run), routine.Start(tiers)}
 	return nil
 }
 
@@ -295,17 +300,8 @@ func (d *daemon) close() error {
 func (d *daemon) closeAll() error {
 	var errs []error
 	defer d.mourner.dismiss()
-	if d.follower != nil {
-		d.follower.end()
-	}
-	if d.schedule != nil {
-		d.schedule.end()
-	}
-	if d.keeper != nil {
-		d.keeper.end()
-	}
-	if d.budget != nil {
-		d.budget.end()
+	for _, r := range append(d.upkeep, d.budget) {
+		r.End()
 	}
 	// Nobody may be at work with the store when it closes.
 	drain := func(s interface{ Close(context.Context) error }, within time.Duration) {

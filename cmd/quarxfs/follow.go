@@ -13,6 +13,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/routine"
 )
 
 func newSyncFollow() *cobra.Command {
@@ -81,28 +82,13 @@ type follower struct {
 	settings func() (store.Settings, <-chan struct{}, error)
 	node     remote.Node
 	log      *slog.Logger
-
-	cancel context.CancelFunc
-	done   sync.WaitGroup
 }
 
-func startFollower(settings func() (store.Settings, <-chan struct{}, error), node remote.Node, log *slog.Logger) *follower {
-	f := &follower{settings: settings, node: node, log: log}
-	var ctx context.Context
-	ctx, f.cancel = context.WithCancel(context.Background())
-	f.done.Go(func() { f.run(ctx) })
-	return f
-}
-
-// end stops the syncs; what has arrived stays.
-func (f *follower) end() {
-	f.cancel()
-	f.done.Wait()
-}
-
-// run has a goroutine for each remote that is followed; a change of the settings
-// replaces those that it changes.
+// run has a goroutine for each remote that is followed, until ctx ends; a change of the
+// settings replaces those that it changes. What has arrived stays.
 func (f *follower) run(ctx context.Context) {
+	var syncs sync.WaitGroup
+	defer syncs.Wait()
 	running := make(map[store.Remote]context.CancelFunc)
 	for {
 		set, changed, _ := f.settings() // what is wrong with them was logged
@@ -122,7 +108,7 @@ func (f *follower) run(ctx context.Context) {
 			if running[r] == nil {
 				one, stop := context.WithCancel(ctx)
 				running[r] = stop
-				f.done.Go(func() { f.follow(one, r) })
+				syncs.Go(func() { f.follow(one, r) })
 			}
 		}
 		select {
@@ -137,9 +123,7 @@ func (f *follower) run(ctx context.Context) {
 }
 
 func (f *follower) follow(ctx context.Context, r store.Remote) {
-	tick := time.NewTicker(r.Follow.Every())
-	defer tick.Stop()
-	for {
+	routine.Each(ctx, 0, r.Follow.Every(), nil, func() {
 		err := onPeer(r, func(peer *remote.Client) error {
 			j := syncJob{remote: r, pull: r.Follow.Pull, all: true, prune: r.Follow.Prune}
 			done, err := j.run(ctx, f.node, peer)
@@ -151,10 +135,5 @@ func (f *follower) follow(ctx context.Context, r store.Remote) {
 		if err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) {
 			f.log.Error("the sync failed; it is tried again in its turn", "remote", r.Name, "err", err)
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-	}
+	})
 }

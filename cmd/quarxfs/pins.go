@@ -28,24 +28,8 @@ func (l volumeFiles) PinnedBlocks(ctx context.Context, fn func(store.ID) error) 
 	return l.vol.PinnedBlocks(ctx, fn)
 }
 
-// A keeper moves a mounted store's blocks between tiers.
-type keeper struct {
-	cancel context.CancelFunc
-	done   chan struct{}
-}
-
-func startKeeper(st *store.Store, vol *volume.Volume) *keeper {
-	ctx, cancel := context.WithCancel(context.Background())
-	k := &keeper{cancel, make(chan struct{})}
-	go func() {
-		defer close(k.done)
-		st.KeepTiers(ctx, store.KeeperOptions{Pins: vol.PinnedBlocks, Busy: tiering.NewPressure().Busy})
-	}()
-	return k
-}
-
-// end stops the keeper; a batch under way is finished.
-func (k *keeper) end() {
-	k.cancel()
-	<-k.done
+// keepTiers moves a mounted store's blocks between tiers until ctx ends; a batch under
+// way is finished.
+func keepTiers(ctx context.Context, st *store.Store, vol *volume.Volume) {
+	st.KeepTiers(ctx, store.KeeperOptions{Pins: vol.PinnedBlocks, Busy: tiering.NewPressure().Busy})
 }

@@ -22,26 +22,10 @@ type schedule struct {
 	node     remote.Node
 	sync     func() error // has the kernel hand over what was written
 	log      *slog.Logger
-
-	cancel context.CancelFunc
-	done   chan struct{}
 }
 
-func startSchedule(s schedule) *schedule {
-	ctx, cancel := context.WithCancel(context.Background())
-	s.cancel, s.done = cancel, make(chan struct{})
-	go s.run(ctx)
-	return &s
-}
-
-// end stops the schedule; a snapshot under way gives up.
-func (s *schedule) end() {
-	s.cancel()
-	<-s.done
-}
-
+// run goes on until ctx ends; a snapshot under way gives up.
 func (s *schedule) run(ctx context.Context) {
-	defer close(s.done)
 	var every time.Duration // that next was reckoned with
 	var next time.Time
 	for {

@@ -44,10 +44,11 @@ func Drawing() []Rule {
 		{Layer: "fs/meta", Imports: []string{"store/db"}},
 		{Layer: "remote", Imports: []string{"graph", "store"}},
 		{Layer: "graph", Imports: []string{"store"}},
-		{Layer: "store", Imports: []string{"store/chunk", "store/db", "store/latency", "tiering", "tiering/s3"}, Shuns: surface},
+		{Layer: "store", Imports: []string{"store/chunk", "store/db", "store/latency", "store/routine", "tiering", "tiering/s3"}, Shuns: surface},
 		{Layer: "store/chunk", Shuns: surface},
 		{Layer: "store/db", Imports: []string{"store/latency"}, Shuns: surface},
 		{Layer: "store/latency", Shuns: surface},
+		{Layer: "store/routine", Shuns: surface},
 		{Layer: "tiering", Imports: []string{"tiering/segment", "store/latency"}, Shuns: surface},
 		{Layer: "tiering/s3", Imports: []string{"tiering"}}, // is a client of HTTP
 		{Layer: "tiering/segment", Shuns: surface},

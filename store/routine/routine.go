@@ -1,0 +1,50 @@
+// Package routine has what goes on beside requests, and is told to end.
+package routine
+
+import (
+	"context"
+	"time"
+)
+
+// A Routine is a goroutine that ends when it is told to.
+type Routine struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// Start has run go on in the background until it returns, as it does when its context
+// ends.
+func Start(run func(ctx context.Context)) *Routine {
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &Routine{cancel, make(chan struct{})}
+	go func() {
+		defer close(r.done)
+		run(ctx)
+	}()
+	return r
+}
+
+// End tells the routine to end, and waits until it has. A nil one has.
+func (r *Routine) End() {
+	if r != nil {
+		r.cancel()
+		<-r.done
+	}
+}
+
+// Each calls step after first, then every so often, and when something is in kick,
+// until ctx ends. A step that takes longer delays the next.
+func Each(ctx context.Context, first, every time.Duration, kick <-chan struct{}, step func()) {
+	due := time.NewTimer(first)
+	defer due.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-due.C:
+			due.Reset(every)
+		case <-kick:
+		}
+		step()
+	}
+}
