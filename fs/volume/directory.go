@@ -284,16 +284,14 @@ func (v *Volume) fillBatch(n *node, from uint64, b *dirBatch) error {
 	})
 }
 
-// Peek returns an inode's attributes without bringing it into memory. ENOENT:
-// it has gone.
+// Peek returns an inode's attributes and drops nothing from memory for it, so
+// that it can be asked of a whole tree. ENOENT: it has gone.
 func (v *Volume) Peek(ino meta.Ino) (Attr, error) {
-	v.cache.Lock()
-	n, ok := v.cache.nodes[ino]
-	if ok {
-		n.users.Add(1)
+	n, _ := v.cached(ino)
+	if n == nil && v.readAhead(ino) {
+		n, _ = v.cached(ino)
 	}
-	v.cache.Unlock()
-	if !ok {
+	if n == nil {
 		tmp, err := v.readNode(ino)
 		if err != nil {
 			return Attr{}, err

@@ -111,14 +111,10 @@ func (v *Volume) list(n *node) {
 // it. ENOENT: there is no such inode.
 func (v *Volume) get(ino meta.Ino) (*node, error) {
 	for {
-		v.cache.Lock()
-		if n, ok := v.cache.nodes[ino]; ok {
-			n.users.Add(1)
-			v.cache.Unlock()
+		n, evictions := v.cached(ino)
+		if n != nil {
 			return n, nil
 		}
-		evictions := v.cache.evictions
-		v.cache.Unlock()
 		n, err := v.readNode(ino)
 		if err != nil {
 			return nil, err
@@ -129,6 +125,17 @@ func (v *Volume) get(ino meta.Ino) (*node, error) {
 	}
 }
 
+// cached is get of an inode in the table. Otherwise it returns nil and what
+// insert wants to know.
+func (v *Volume) cached(ino meta.Ino) (n *node, evictions uint64) {
+	v.cache.Lock()
+	defer v.cache.Unlock()
+	if n = v.cache.nodes[ino]; n != nil {
+		n.users.Add(1)
+	}
+	return n, v.cache.evictions
+}
+
 func (v *Volume) readNode(ino meta.Ino) (*node, error) {
 	if isVirtual(ino) {
 		return v.readVirtual(ino)
@@ -137,9 +144,13 @@ func (v *Volume) readNode(ino meta.Ino) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	return nodeOf(ino, attr), nil
+}
+
+func nodeOf(ino meta.Ino, attr meta.Inode) *node {
 	n := &node{ino: ino, attr: attr}
 	n.init()
-	return n, nil
+	return n
 }
 
 func (v *Volume) readInode(ino meta.Ino) (meta.Inode, error) {

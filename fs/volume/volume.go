@@ -63,7 +63,8 @@ type Volume struct {
 		evictions uint64
 		retry     int // no eviction below so many nodes
 	}
-	names struct { // directories whose names are in memory
+	reader inodeReader
+	names  struct { // directories whose names are in memory
 		sync.Mutex
 		dirs  map[*node]struct{}
 		count int

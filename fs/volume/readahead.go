@@ -1,0 +1,82 @@
+package volume
+
+import (
+	"sync"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+)
+
+// An inodeReader notices when inodes are read in the order of their numbers, as
+// in a listing of a tree that is not in memory, and then reads the rows of many
+// at once.
+type inodeReader struct {
+	sync.Mutex
+	next meta.Ino // the number after the last one read
+	size meta.Ino // numbers that the last read covered
+}
+
+const (
+	readAheadGap = 64 // numbers that may be left out
+	minReadAhead = 16
+	maxReadAhead = 256
+)
+
+// span returns how many numbers to read from ino on: 1 unless ino follows what
+// was read last.
+func (r *inodeReader) span(ino meta.Ino) meta.Ino {
+	r.Lock()
+	defer r.Unlock()
+	if ino >= r.next && ino-r.next <= readAheadGap {
+		r.size = min(max(2*r.size, minReadAhead), maxReadAhead)
+	} else {
+		r.size = 1
+	}
+	r.next = ino + r.size
+	return r.size
+}
+
+// readAhead puts inodes from ino on into the table if inodes are being read in
+// order. It only takes what room there is, so that a listing drops nothing that is
+// in use; whoever misses an inode reads it by itself. It reports whether it did.
+func (v *Volume) readAhead(ino meta.Ino) bool {
+	span := v.reader.span(ino)
+	if span == 1 || isVirtual(ino+span) {
+		return false
+	}
+	v.cache.Lock()
+	evictions, full := v.cache.evictions, len(v.cache.nodes) > v.opts.Nodes/2
+	v.cache.Unlock()
+	if full {
+		return false
+	}
+	nodes := make([]*node, 0, span)
+	err := v.db.Scan(meta.InodeKey(ino), meta.InodeKey(ino+span), func(key, row []byte) error {
+		number, err := meta.KeyIno(key)
+		if err != nil {
+			return err
+		}
+		attr, err := meta.DecodeInode(row)
+		if err != nil {
+			return meta.ErrStop // told to whoever asks for this one
+		}
+		// A clone that is being made counts the names of such files without nodes.
+		if !attr.Shared {
+			nodes = append(nodes, nodeOf(number, attr))
+		}
+		return nil
+	})
+	if err != nil {
+		return false
+	}
+	v.cache.Lock()
+	defer v.cache.Unlock()
+	if evictions != v.cache.evictions {
+		return false // one of them may have been a newer one of these
+	}
+	for _, n := range nodes {
+		if _, ok := v.cache.nodes[n.ino]; !ok {
+			v.cache.nodes[n.ino] = n
+		}
+	}
+	return true
+}
