@@ -12,6 +12,10 @@ import (
 // reapPages is how many pages of extents one step of a removal releases.
 const reapPages = 64
 
+// reapPause is how long the reaper lets removals gather. Waking it for each of
+// many would cost more than the removal.
+const reapPause = 20 * time.Millisecond
+
 // reaper removes inodes that have neither a name nor a user.
 func (v *Volume) reaper() {
 	defer v.stopped.Done()
@@ -20,6 +24,11 @@ func (v *Volume) reaper() {
 		case <-v.stop:
 			return
 		case <-v.reapNow:
+		}
+		select {
+		case <-v.stop:
+			return
+		case <-time.After(reapPause):
 		}
 		for {
 			ino, ok := v.nextReap()
