@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
@@ -96,13 +97,11 @@ Exit status: 0 done, 1 a workload failed, was interrupted or gave a wrong result
 	return cmd
 }
 
-// goroot asks the go command's environment first: a program built with
-// -trimpath does not know.
+// goroot asks the go command: a program built with -trimpath does not know.
+// Without one the default is a relative path that set-up will name.
 func goroot() string {
-	if root := os.Getenv("GOROOT"); root != "" {
-		return root
-	}
-	return runtime.GOROOT() //lint:ignore SA1019 the tool runs where it was built
+	root, _ := exec.Command("go", "env", "GOROOT").Output()
+	return strings.TrimSpace(string(root))
 }
 
 func (o *options) run(cmd *cobra.Command, args []string) error {
