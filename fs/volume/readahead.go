@@ -46,9 +46,12 @@ func (v *Volume) readAhead(ino meta.Ino) bool {
 	v.cache.Lock()
 	evictions, full := v.cache.evictions, len(v.cache.nodes) > v.opts.Nodes/2
 	v.cache.Unlock()
-	if full {
-		return false
-	}
+	return !full && v.insertAll(v.readNodes(ino, span), evictions)
+}
+
+// readNodes reads the inodes from ino to ino+span-1, as far as that is possible.
+// Whoever asks for the one where it is not is told why.
+func (v *Volume) readNodes(ino, span meta.Ino) []*node {
 	nodes := make([]*node, 0, span)
 	err := v.db.Scan(meta.InodeKey(ino), meta.InodeKey(ino+span), func(key, row []byte) error {
 		number, err := meta.KeyIno(key)
@@ -56,22 +59,24 @@ func (v *Volume) readAhead(ino meta.Ino) bool {
 			return err
 		}
 		attr, err := meta.DecodeInode(row)
-		if err != nil {
-			return meta.ErrStop // told to whoever asks for this one
-		}
-		// A clone that is being made counts the names of such files without nodes.
-		if !attr.Shared {
+		// A clone that is being made counts the names of shared files without nodes.
+		if err == nil && !attr.Shared {
 			nodes = append(nodes, nodeOf(number, attr))
 		}
-		return nil
+		return err
 	})
 	if err != nil {
-		return false
+		v.log.Debug("inodes cannot be read ahead", "from", uint64(ino), "err", err)
 	}
+	return nodes
+}
+
+// insertAll is insert of nodes that nobody waits for.
+func (v *Volume) insertAll(nodes []*node, evictions uint64) bool {
 	v.cache.Lock()
 	defer v.cache.Unlock()
 	if evictions != v.cache.evictions {
-		return false // one of them may have been a newer one of these
+		return false
 	}
 	for _, n := range nodes {
 		if _, ok := v.cache.nodes[n.ino]; !ok {
