@@ -321,3 +321,14 @@ func (s *Store) Prefetch(ids []ID) {
 		s.tiers.Prefetch(id, e.Loc)
 	}
 }
+
+// Preload brings a block of the hot tier into the RAM tier, unless it is there. It
+// is no use of the block, and who gets the block is told of errors.
+func (s *Store) Preload(id ID) {
+	if s.tiers.InRAM(id) {
+		return
+	}
+	if e, err := s.Lookup(id); err == nil && e.Loc.Tier == tiering.Hot {
+		s.tiers.Preload(id, e.Loc)
+	}
+}

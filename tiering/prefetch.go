@@ -49,7 +49,7 @@ func (p *prefetcher) run() {
 
 func (p *prefetcher) read(r prefetch) {
 	s := p.set
-	if s.cache.has(r.id) {
+	if s.cache.otter == nil || s.cache.has(r.id) {
 		return
 	}
 	// An error is for the one who asks for the block to see.

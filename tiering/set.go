@@ -372,3 +372,6 @@ func (s *Set) Insert(id [32]byte, plain []byte) { s.cache.set(id, plain) }
 // Prefetch reads a block into RAM in the background, if it is not there and the
 // readers are not busy; otherwise it does nothing. It never blocks.
 func (s *Set) Prefetch(id [32]byte, loc Location) { s.ahead.request(id, loc) }
+
+// Preload is Prefetch that is done when it returns.
+func (s *Set) Preload(id [32]byte, loc Location) { s.ahead.read(prefetch{id, loc}) }

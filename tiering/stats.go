@@ -17,7 +17,7 @@ type Stats struct {
 // their bytes as well.
 type RAMStats struct {
 	Hits, Misses    uint64 // of Get and Cached; a block that Cached lacks is no miss
-	Prefetched      uint64 // blocks that Prefetch brought
+	Prefetched      uint64 // blocks that Prefetch and Preload brought
 	PrefetchDropped uint64 // requests dropped since the readers were busy
 	PrefetchQueue   int    // requests that wait for a reader
 	Evictions       uint64 // blocks that made room for others

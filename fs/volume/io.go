@@ -126,6 +126,9 @@ func (v *Volume) readOnce(ctx context.Context, n *node, off int64, size int) ([]
 		return nil, nil
 	}
 	size = int(min(int64(size), n.attr.Size-off))
+	if off == 0 && n.isSmall() {
+		v.prefetcher.reads(n.ino)
+	}
 	var dirty []byte
 	var covered [][2]int
 	if end := off + int64(size); n.flushing.intersects(off, end) || n.runs.intersects(off, end) {

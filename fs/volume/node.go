@@ -198,8 +198,8 @@ func (v *Volume) bound() {
 	v.cache.retry = len(v.cache.nodes) + v.opts.Nodes/64
 }
 
-// evict drops a share of the nodes that nobody uses and that hold nothing the
-// database lacks. v.cache is held. Go's map order makes the choice random.
+// evict drops a share of the nodes. v.cache is held. Go's map order makes the
+// choice random.
 func (v *Volume) evict() {
 	v.cache.evictions++
 	tries, dropped := 4096, 0
@@ -207,17 +207,27 @@ func (v *Volume) evict() {
 		if tries--; tries < 0 || dropped >= 1024 {
 			return
 		}
-		// A user holds the table's lock when it starts; so nobody can start now.
-		if n.users.Load() != 0 || !n.mu.TryLock() {
-			continue
-		}
-		if !n.listed && !n.busy && len(n.runs) == 0 && len(n.staged) == 0 && n.patched == nil && ino != meta.Root {
-			v.dropNames(n)
-			delete(v.cache.nodes, ino)
+		if ino != meta.Root && v.drop(n) {
 			dropped++
 		}
-		n.mu.Unlock()
 	}
+}
+
+// drop takes a node out of the table that nobody uses and that holds nothing the
+// database lacks; it reports whether it did. v.cache is held, and evictions was
+// counted.
+func (v *Volume) drop(n *node) bool {
+	// A user holds the table's lock when it starts; so nobody can start now.
+	if n.users.Load() != 0 || !n.mu.TryLock() {
+		return false
+	}
+	defer n.mu.Unlock()
+	if n.listed || n.busy || len(n.runs) > 0 || len(n.staged) > 0 || n.patched != nil {
+		return false
+	}
+	v.dropNames(n)
+	delete(v.cache.nodes, n.ino)
+	return true
 }
 
 // forgetNode takes a reaped node out of the table.

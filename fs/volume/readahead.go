@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
@@ -19,6 +20,7 @@ const (
 	readAheadGap = 64 // numbers that may be left out
 	minReadAhead = 16
 	maxReadAhead = 256
+	maxAhead     = 4096 // inodes in the table because of it
 )
 
 // span returns how many numbers to read from ino on: 1 unless ino follows what
@@ -36,17 +38,14 @@ func (r *inodeReader) span(ino meta.Ino) meta.Ino {
 }
 
 // readAhead puts inodes from ino on into the table if inodes are being read in
-// order. It only takes what room there is, so that a listing drops nothing that is
-// in use; whoever misses an inode reads it by itself. It reports whether it did.
+// order, and reports whether it did.
 func (v *Volume) readAhead(ino meta.Ino) bool {
 	span := v.reader.span(ino)
 	if span == 1 || isVirtual(ino+span) {
 		return false
 	}
-	v.cache.Lock()
-	evictions, full := v.cache.evictions, len(v.cache.nodes) > v.opts.Nodes/2
-	v.cache.Unlock()
-	return !full && v.insertAll(v.readNodes(ino, span), evictions)
+	_, evictions := v.cached(ino)
+	return v.insertAll(v.readNodes(ino, span), evictions)
 }
 
 // readNodes reads the inodes from ino to ino+span-1, as far as that is possible.
@@ -71,7 +70,8 @@ func (v *Volume) readNodes(ino, span meta.Ino) []*node {
 	return nodes
 }
 
-// insertAll is insert of nodes that nobody waits for.
+// insertAll is insert of nodes that nobody waits for. They drop older ones of
+// their kind, so that listing a large tree leaves the rest of the table alone.
 func (v *Volume) insertAll(nodes []*node, evictions uint64) bool {
 	v.cache.Lock()
 	defer v.cache.Unlock()
@@ -81,7 +81,18 @@ func (v *Volume) insertAll(nodes []*node, evictions uint64) bool {
 	for _, n := range nodes {
 		if _, ok := v.cache.nodes[n.ino]; !ok {
 			v.cache.nodes[n.ino] = n
+			v.cache.ahead = append(v.cache.ahead, n.ino)
 		}
 	}
+	if over := len(v.cache.ahead) - min(maxAhead, v.opts.Nodes/2); over > 0 {
+		v.cache.evictions++
+		for _, ino := range v.cache.ahead[:over] {
+			if n := v.cache.nodes[ino]; n != nil {
+				v.drop(n)
+			}
+		}
+		v.cache.ahead = slices.Delete(v.cache.ahead, 0, over)
+	}
+	v.bound()
 	return true
 }

@@ -13,6 +13,7 @@
 //	        Volume.dirty   the set of nodes to be written
 //	        Volume.known   the kernel's lookup counts and the orphans
 //	        Volume.views   what the kernel knows of snapshots
+//	        inodeReader, prefetcher  where listings and readers are; nothing is taken inside
 //	        the store's inner locks
 //
 // node.mu is released while blocks are hashed, stored or read; node.busy says
@@ -61,10 +62,12 @@ type Volume struct {
 		sync.Mutex
 		nodes     map[meta.Ino]*node
 		evictions uint64
-		retry     int // no eviction below so many nodes
+		retry     int        // no eviction below so many nodes
+		ahead     []meta.Ino // nodes that were read ahead, the oldest first
 	}
-	reader inodeReader
-	names  struct { // directories whose names are in memory
+	reader     inodeReader
+	prefetcher prefetcher
+	names      struct { // directories whose names are in memory
 		sync.Mutex
 		dirs  map[*node]struct{}
 		count int
@@ -135,6 +138,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 		stop:     make(chan struct{}),
 	}
 	v.closing, v.close = context.WithCancel(context.Background())
+	v.prefetcher.spans = make(chan inodeSpan, 1)
 	v.cache.nodes = make(map[meta.Ino]*node)
 	v.views.nodes, v.views.snaps = make(map[meta.Ino]*virtual), make(map[store.ID]*snapView)
 	v.names.dirs = make(map[*node]struct{})
@@ -149,10 +153,11 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 		return nil, fmt.Errorf("open volume: %w", err)
 	}
 	st.Join(v)
-	v.stopped.Add(3)
+	v.stopped.Add(4)
 	go v.flusher()
 	go v.mender()
 	go v.reaper()
+	go v.prefetch()
 	v.wake(v.reapNow)
 	return v, nil
 }
