@@ -217,6 +217,7 @@ func TestWhyAgreesWithBruteForce(t *testing.T) {
 				}
 			}
 		}
+		s.vol.AwaitReaped() // what was unlinked counts until then
 		if err := s.st.Commit(); err != nil {
 			t.Fatal(err)
 		}

@@ -369,3 +369,26 @@ func TestLimitDirty(t *testing.T) {
 		t.Errorf("read %d bytes, %v", len(got), err)
 	}
 }
+
+// Data far apart is found whatever the number of pages without any between.
+func TestSeekOverManyPages(t *testing.T) {
+	r := testRig(t, fixed4K(), Options{NoAtime: true})
+	ino := mustCreate(t, r.v, meta.Root, "sparse", 0o100644)
+	offsets := []int64{0, 70 * r.v.span, 1100 * r.v.span, 1101 * r.v.span, 3_000_000 * r.v.span}
+	for _, off := range offsets {
+		mustWrite(t, r.v, ino, off, noise(uint64(off), 4096))
+	}
+	mustSync(t, r.v)
+	r.close(t)
+	r.open(t)
+	for i, off := range offsets {
+		if i > 0 {
+			if got, err := r.v.Seek(ino, offsets[i-1]+4096, unix.SEEK_DATA); err != nil || got != off {
+				t.Errorf("data after %d: %d, %v; want %d", offsets[i-1], got, err, off)
+			}
+		}
+		if got, err := r.v.Seek(ino, off, unix.SEEK_HOLE); err != nil || got != off+4096 {
+			t.Errorf("hole after %d: %d, %v; want %d", off, got, err, off+4096)
+		}
+	}
+}

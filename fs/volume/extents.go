@@ -16,6 +16,9 @@ const maxPages = 4096
 // the database takes rows of 512 KiB.
 const maxExtents = 8192
 
+// pagesTried is up to how many pages are asked for one by one.
+const pagesTried = 64
+
 // A page holds the extents that start within one span of a file.
 type page struct {
 	exts  []meta.Extent
@@ -75,7 +78,7 @@ func (x *extents) shrink() {
 // be tried one by one.
 func (v *Volume) pagesBetween(n *node, first, last uint64) ([]uint64, error) {
 	var list []uint64
-	if last-first < 64 {
+	if last-first < pagesTried {
 		for i := first; i <= last; i++ {
 			list = append(list, i)
 		}
@@ -123,23 +126,28 @@ func (v *Volume) eachExtent(n *node, lo, hi int64, fn func(meta.Extent) bool) er
 }
 
 // eachRowExtent is eachExtent for the pages from first to last. It reports
-// whether fn wants more.
+// whether fn wants more. It looks at 64 pages, then at the next 1,024, and so on:
+// who wants one extent need not list all of a large sparse file.
 func (v *Volume) eachRowExtent(n *node, first, last uint64, lo, hi int64, fn func(meta.Extent) bool) (more bool, err error) {
-	list, err := v.pagesBetween(n, first, last)
-	if err != nil {
-		return false, err
-	}
-	for _, i := range list {
-		p, err := v.page(n, i)
+	for count := uint64(pagesTried); first <= last; count *= 16 {
+		to := min(last, first+count-1)
+		list, err := v.pagesBetween(n, first, to)
 		if err != nil {
 			return false, err
 		}
-		k := sort.Search(len(p.exts), func(k int) bool { return p.exts[k].End() > lo })
-		for _, e := range p.exts[k:] {
-			if e.Off >= hi || !fn(e) {
-				return false, nil
+		for _, i := range list {
+			p, err := v.page(n, i)
+			if err != nil {
+				return false, err
+			}
+			k := sort.Search(len(p.exts), func(k int) bool { return p.exts[k].End() > lo })
+			for _, e := range p.exts[k:] {
+				if e.Off >= hi || !fn(e) {
+					return false, nil
+				}
 			}
 		}
+		first = to + 1
 	}
 	return true, nil
 }
