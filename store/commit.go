@@ -45,17 +45,19 @@ func (s *Store) ref(id ID, delta int64) {
 	s.pend.changes[id] = c
 }
 
-// Relieve starts a commit when much is pending. Call it now and then outside
-// Update.
+// Relieve starts a commit when much is pending, and waits for one when so much is
+// that memory would fill while commits are slow. Call it now and then outside Update.
 func (s *Store) Relieve() {
 	rows, bytes := s.db.Pending()
 	maxRows, maxBytes := s.db.Limit()
-	if rows < maxRows/4 && bytes < maxBytes/4 {
-		return
-	}
-	select {
-	case s.kick <- struct{}{}:
-	default:
+	switch {
+	case rows >= 4*maxRows || bytes >= 4*maxBytes:
+		_ = s.Commit() // what fails is tried again, and told, by the one in the background
+	case rows >= maxRows/4 || bytes >= maxBytes/4:
+		select {
+		case s.kick <- struct{}{}:
+		default:
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package tiering
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -581,4 +582,20 @@ func TestWaitersHeedTheirContext(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	delete(s.flights.calls, id)
+}
+
+// TestManyRecords: a segment of tiny records is full long before it has its size.
+func TestManyRecords(t *testing.T) {
+	s := open(t, Options{})
+	var plain [4]byte
+	var locs []Location
+	for i := range maxRecords + 2 {
+		binary.LittleEndian.PutUint32(plain[:], uint32(i))
+		locs = append(locs, mustAppend(t, s, record(segment.Data, segment.Raw, plain[:])))
+	}
+	first, last := locs[maxRecords-1], locs[maxRecords]
+	if first.Segment != locs[0].Segment || last.Segment == first.Segment || locs[maxRecords+1].Segment != last.Segment {
+		t.Errorf("records %d, %d and the next are in segments %d, %d, %d", maxRecords-1, maxRecords, first.Segment, last.Segment, locs[maxRecords+1].Segment)
+	}
+	requireGet(t, s, plain[:], locs[maxRecords+1])
 }

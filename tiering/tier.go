@@ -24,6 +24,10 @@ const (
 	// that appends find their blocks allocated, and a full disk shows before
 	// bytes are accepted and not when they are synced.
 	reserveAhead = 2 * writeBackStep
+	// maxRecords is how many records fill a segment, whatever its size: each takes 52
+	// bytes of memory until it is sealed, and three times that while it is, as in
+	// whoever goes through a segment's records later.
+	maxRecords = 1 << 16
 )
 
 // A tier is one directory of segments.
@@ -115,7 +119,7 @@ func (t *tier) reserve(n int64) (*writer, uint32, error) {
 			return nil, 0, ErrClosed
 		}
 		if w := t.mu.active; w != nil {
-			if w.end+n <= t.size || w.end == segment.FileHeaderSize {
+			if w.end+n <= t.size && len(w.entries)+w.inflight < maxRecords || w.end == segment.FileHeaderSize {
 				offset := uint32(w.end)
 				w.end += n
 				w.inflight++

@@ -22,6 +22,7 @@ type budget struct {
 const (
 	minBudget   = 64 << 20
 	minMemTable = 8 << 20
+	perInode    = 4096     // bytes of all for one: some 1,200 with its extents and two names, and garbage
 	maxMemTable = 64 << 20 // a larger one only makes opening after a crash slower
 )
 
@@ -33,6 +34,9 @@ func newBudget(asked, cgroup int64) budget {
 	total = max(total, minBudget)
 	return budget{total: total, cache: total / 4, dirty: total / 8, memTable: min(max(total/16, minMemTable), maxMemTable)}
 }
+
+// inodes is how many are kept in memory. It stays what it was when the volume was opened.
+func (b budget) inodes() int { return int(b.total / perInode) }
 
 // squeezed leaves the cache and the buffers only a share of theirs, and gives the rest
 // back. The database keeps the memtables that it was opened with.

@@ -242,7 +242,7 @@ func (g *grafter) fill(dir meta.Ino, d *graph.Entry) error {
 		if err != nil {
 			return err
 		}
-		g.v.store.Relieve()
+		g.v.relieve()
 		for _, s := range subs {
 			if err := g.fill(s.ino, &s.e); err != nil {
 				return err
@@ -481,7 +481,7 @@ func (v *Volume) shed(n *node) error {
 		if err != nil {
 			return err
 		}
-		v.store.Relieve()
+		v.relieve()
 		select {
 		case <-v.stop:
 			return errStopped

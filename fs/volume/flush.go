@@ -80,6 +80,20 @@ const (
 	fewNodes    = 32
 )
 
+// relieve does what Store.Relieve does, and counts the inodes in memory that wait
+// for a commit: as many as may be kept there cannot be dropped. It is called outside
+// of Update, with no lock held.
+func (v *Volume) relieve() {
+	if v.unsavedNodes() >= max(v.opts.Nodes, leastUnsaved) {
+		_ = v.store.Commit() // as there; even one that fails has made rows of them
+		return
+	}
+	v.store.Relieve()
+}
+
+// leastUnsaved is how many inodes may wait however few are kept.
+const leastUnsaved = 4096
+
 func (v *Volume) unsavedNodes() int {
 	v.dirty.Lock()
 	defer v.dirty.Unlock()

@@ -128,7 +128,7 @@ func (v *Volume) make(dir meta.Ino, name string, c New) (Attr, error) {
 		a = n.stat()
 		return nil
 	})
-	v.store.Relieve()
+	v.relieve()
 	return a, err
 }
 
@@ -316,7 +316,7 @@ func (v *Volume) remove(dir meta.Ino, name string, wantDir bool) error {
 		v.dropName(d, n)
 		return nil
 	})
-	v.store.Relieve()
+	v.relieve()
 	return err
 }
 

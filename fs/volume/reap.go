@@ -38,7 +38,7 @@ func (v *Volume) reaper() {
 			if err := v.reap(ino); err != nil {
 				v.log.Error("an unlinked file cannot be removed; the next mount tries again", "inode", uint64(ino), "err", err)
 			}
-			v.store.Relieve()
+			v.relieve()
 			select {
 			case <-v.stop:
 				return

@@ -40,7 +40,7 @@ func (v *Volume) Rename(oldDir meta.Ino, oldName string, newDir meta.Ino, newNam
 		}
 		return r.run()
 	})
-	v.store.Relieve()
+	v.relieve()
 	return err
 }
 

@@ -120,7 +120,7 @@ func (v *Volume) unfold(d *node) error {
 		if err != nil {
 			return fmt.Errorf("directory %d: %w", d.ino, err)
 		}
-		v.store.Relieve()
+		v.relieve()
 	}
 }
 
@@ -277,7 +277,7 @@ func (v *Volume) own(n *node) error {
 		if err != nil {
 			return fmt.Errorf("inode %d: %w", n.ino, err)
 		}
-		v.store.Relieve()
+		v.relieve()
 	}
 	return nil
 }
