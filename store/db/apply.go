@@ -15,6 +15,7 @@ import (
 // has gathered, or waits for one when it needs what only a round can give.
 type applier struct {
 	kick chan struct{} // capacity 1: a round is wanted
+	asks chan func()   // to be called between rounds
 	stop chan struct{}
 	done chan struct{}
 
@@ -38,7 +39,7 @@ const (
 )
 
 func newApplier() *applier {
-	a := &applier{kick: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
+	a := &applier{kick: make(chan struct{}, 1), asks: make(chan func()), stop: make(chan struct{}), done: make(chan struct{})}
 	a.changed.L = &a.mu
 	return a
 }
@@ -49,6 +50,9 @@ func (d *DB) runApplier() {
 	for {
 		select {
 		case <-a.kick:
+		case f := <-a.asks:
+			f()
+			continue
 		case <-a.stop:
 			return
 		}
@@ -65,6 +69,14 @@ func (d *DB) runApplier() {
 		a.changed.Broadcast()
 		a.mu.Unlock()
 	}
+}
+
+// do calls f between two rounds and returns its error. The applier must not be
+// stopped meanwhile.
+func (a *applier) do(f func() error) error {
+	done := make(chan error)
+	a.asks <- func() { done <- f() }
+	return <-done
 }
 
 func (a *applier) wake() {
@@ -163,7 +175,7 @@ func (d *DB) applyLayer(o *overlay) error {
 	d.mu.Lock()
 	rows, bytes := o.snapshot(), o.bytes
 	d.mu.Unlock()
-	w := &d.writer
+	w := &d.inUse().writer
 	err := d.room(d.roomToApply(bytes))
 	if err == nil {
 		err = w.apply(rows)
@@ -182,14 +194,13 @@ func (d *DB) applyLayer(o *overlay) error {
 	d.mu.applying = false
 	d.mu.ts = w.ts
 	d.mu.Unlock()
-	d.kv.SetDiscardTs(d.readers.oldest(w.ts))
 	d.considerCompacting()
 	return nil
 }
 
 // checkpoint releases a file whose commits Badger has.
 func (d *DB) checkpoint(file *logFile) error {
-	if err := d.wal.checkpoint(); err != nil {
+	if err := d.inUse().wal.checkpoint(); err != nil {
 		d.log.Error("cannot sync applied commits; the log keeps them", "error", err)
 		return d.applier.fail(err)
 	}

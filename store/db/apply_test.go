@@ -20,14 +20,15 @@ func TestApplyFails(t *testing.T) {
 	}
 	d.Set([]byte("a"), []byte("1"))
 	commit(t, d)
-	good := d.wal.file
+	wal := d.inUse().wal
+	good := wal.file
 	r, w, err := os.Pipe() // cannot be allocated to, or synced
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	d.wal.file = w
-	d.wal.backed = 1 << 40
+	wal.file = w
+	wal.backed = 1 << 40
 	d.clog.seal()
 	d.applier.wake()
 	if err := d.applier.wait(func() bool { return false }); !errors.Is(err, ErrFailed) {
@@ -41,7 +42,7 @@ func TestApplyFails(t *testing.T) {
 	if got := dump(t, d, nil, nil); got != "a=1 b=1 " {
 		t.Fatal(got)
 	}
-	d.wal.file = good
+	wal.file = good
 	w.Close()
 	if err := d.Close(); !errors.Is(err, ErrFailed) {
 		t.Fatal(err)

@@ -143,14 +143,15 @@ func (d *DB) committed(seq uint64) {
 	}
 }
 
-// writer writes rows to Badger, in as many transactions as they need. It is
-// used by one goroutine: that of Open, then the applier's.
+// writer writes rows to a base, in as many transactions as they need.
 type writer struct {
 	d     *DB
+	b     *base
 	txn   *badger.Txn
 	rows  int
 	bytes int64
 	ts    uint64 // of the last transaction
+	still bool   // ts is also that of the next ones
 
 	entries []badger.Entry // unused ones, made many at a time
 }
@@ -167,7 +168,7 @@ func (w *writer) put(key, value []byte) error {
 		}
 	}
 	if w.txn == nil {
-		w.txn = w.d.kv.NewTransactionAt(w.ts, true)
+		w.txn = w.b.kv.NewTransactionAt(w.ts, true)
 	}
 	w.rows++
 	w.bytes += size
@@ -189,17 +190,19 @@ func (w *writer) commit() error {
 	if w.txn == nil {
 		return nil
 	}
-	if err := w.d.wal.reserve(w.bytes); err != nil {
+	if err := w.b.wal.reserve(w.bytes); err != nil {
 		return err
 	}
 	txn, bytes := w.txn, w.bytes
 	w.txn, w.rows, w.bytes = nil, 0, 0
-	w.ts++
+	if !w.still {
+		w.ts++
+	}
 	if err := txn.CommitAt(w.ts, nil); err != nil {
 		return err
 	}
 	defer w.d.step(stepApplied)
-	return w.d.wal.follow(bytes)
+	return w.b.wal.follow(bytes)
 }
 
 // apply writes all rows.
@@ -220,7 +223,7 @@ func (w *writer) settle() error {
 	if err := w.commit(); err != nil {
 		return err
 	}
-	return w.d.wal.checkpoint()
+	return w.b.wal.checkpoint()
 }
 
 func (w *writer) discard() {
@@ -235,6 +238,8 @@ const (
 	stepApplied  = "applied" // a Badger transaction
 	stepSynced   = "synced"  // all of them
 	stepReleased = "released"
+
+	stepChangedOver = "changed over" // to another base
 )
 
 func (d *DB) step(what string) {

@@ -5,78 +5,82 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// flushKey is a row that is written only to be dropped again.
-var flushKey = []byte{0xff, 0xff, 'f'}
-
 // Compact gives back what deleted and replaced rows take on the disk, and
-// returns how many bytes that is. Commits wait; readers go on, but for the moment
-// in which the memtable is written out. Errors: ErrFull, ErrCorrupt, ErrFailed, those
-// of the disk. If rows would have been lost, no more commits are taken, and
-// opening the database again goes back to before.
-func (d *DB) Compact() (int64, error) { return d.compact(d.flushMemTable) }
-
-// compact has Badger make new tables, after flush, of those that there are.
-func (d *DB) compact(flush func() error) (int64, error) {
-	// Damage would pass for the end of a table.
-	if err := d.Verify(); err != nil {
-		return 0, fmt.Errorf("compact database: %w", err)
+// returns how many bytes that is. All rows are copied into a new base, which takes
+// the place of the one in use; commits and readers go on. When a view is open since before the last
+// compaction, nothing is done. Errors: ErrFull, ErrCorrupt, ErrClosed, ErrFailed, those of the
+// disk. After an error all is as before.
+func (d *DB) Compact() (int64, error) {
+	freed, err := d.compact(d.settle)
+	if errors.Is(err, errStillRead) {
+		d.log.Info("database not compacted", "why", err)
+		return 0, nil
 	}
+	return freed, err
+}
+
+var errStillRead = errors.New("the tables of before the last compaction are still read")
+
+// settle has the commits so far carried into the base.
+func (d *DB) settle() error {
 	d.writing.Lock()
-	defer d.writing.Unlock()
-	if err := d.use(); err != nil {
-		return 0, err
+	d.clog.seal()
+	d.writing.Unlock()
+	return d.applier.wait(func() bool { return d.clog.sealed() == nil })
+}
+
+func (d *DB) compact(before func() error) (int64, error) {
+	c := d.compactor
+	c.running.Lock()
+	defer c.running.Unlock()
+	if c.stopped() {
+		return 0, ErrClosed
 	}
-	defer d.users.Done()
-	if err := d.drain(); err != nil {
-		return 0, err
+	if c.retiring.Load() {
+		return 0, errStillRead
 	}
-	before, err := d.diskBytes()
+	from, err := d.use()
 	if err != nil {
 		return 0, err
 	}
-	// Tables are written anew before the old ones go.
-	if err := fits(before+2*d.opt.MemTable, d.gate.refresh()); err != nil {
-		return 0, err
+	var freed int64
+	if err = before(); err == nil {
+		freed, err = d.replaceBase(from)
 	}
-	if err := d.guarded(flush); err != nil {
+	from.leave()
+	if err != nil {
 		return 0, fmt.Errorf("compact database: %w", err)
 	}
-	after, err := d.diskBytes()
-	return max(0, before-after), err
+	d.retire(from)
+	return max(0, freed), nil
 }
 
-// guarded compacts with a guard.
-func (d *DB) guarded(flush func() error) error {
-	g, err := d.begin()
-	if err != nil {
-		return err
+// retire discards a base that was in use, at once or when its last reader is done.
+func (d *DB) retire(b *base) {
+	select {
+	case <-b.idle:
+		d.discard(b)
+		return
+	default:
 	}
-	err = flush()
-	if err != nil && !errors.Is(err, ErrFull) {
-		return err // and no more commits are taken
-	}
-	if err == nil {
-		if ferr := d.kv.Flatten(1); ferr != nil {
-			d.log.Debug("database not compacted to the end", "err", ferr)
-		}
-	}
-	if rerr := g.release(); rerr != nil {
-		d.log.Error("a compaction of the database failed; unmounting and mounting again goes back to before it", "err", rerr)
-		return d.applier.fail(rerr)
-	}
-	return err
+	c := d.compactor
+	c.retiring.Store(true)
+	c.retired.Go(func() {
+		<-b.idle
+		d.discard(b)
+		c.retiring.Store(false)
+	})
 }
 
-// Badger compacts when it is asked to, not by itself: nobody could tell
-// then what it lost.
+// Badger is compacted when it is asked for or worth it, not by itself: nobody
+// could tell then what it lost (ADR 4).
 const (
 	crowdedTables = 5  // of level 0, if they are worth it
 	tooManyTables = 64 // of level 0
@@ -89,7 +93,7 @@ const (
 func (d *DB) crowded() bool {
 	var n int
 	var top, below int64
-	for _, l := range d.kv.Levels() {
+	for _, l := range d.inUse().kv.Levels() {
 		if l.Level == 0 {
 			n, top = l.NumTables, l.Size
 		} else {
@@ -102,19 +106,34 @@ func (d *DB) crowded() bool {
 // A compactor compacts in the background. The applier wakes it.
 type compactor struct {
 	kick chan struct{} // capacity 1
-	stop chan struct{}
+	stop chan struct{} // closed to end compactions, also those that were asked for
 	done chan struct{}
 	once sync.Once
+
+	running  sync.Mutex // one compaction at a time
+	retired  sync.WaitGroup
+	retiring atomic.Bool // a base that was in use is still there
 }
 
 func newCompactor() *compactor {
 	return &compactor{kick: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{})}
 }
 
-// end waits for a compaction under way.
+// end has a compaction under way give up, and waits for that.
 func (c *compactor) end() {
 	c.once.Do(func() { close(c.stop) })
 	<-c.done
+	c.running.Lock()
+	defer c.running.Unlock()
+}
+
+func (c *compactor) stopped() bool {
+	select {
+	case <-c.stop:
+		return true
+	default:
+		return false
+	}
 }
 
 func (d *DB) runCompactor() {
@@ -132,7 +151,9 @@ func (d *DB) runCompactor() {
 		}
 		tried = time.Now()
 		if _, err := d.compact(func() error { return nil }); err != nil {
-			d.log.Warn("database not compacted; it will be tried again", "err", err)
+			if !c.stopped() {
+				d.log.Warn("database not compacted; it will be tried again", "err", err)
+			}
 			continue
 		}
 		d.log.Info("database compacted", "took", time.Since(tried))
@@ -152,62 +173,18 @@ func (d *DB) considerCompacting() {
 	}
 }
 
-// drain has all commits carried into Badger and all log files released. Until
-// the caller, who holds writing, lets it go, the applier then has nothing to do
-// and leaves its writer alone.
-func (d *DB) drain() error {
-	d.clog.seal()
-	return d.applier.wait(func() bool { return d.clog.sealed() == nil })
-}
-
-// flushMemTable has Badger turn its memtable into a table. That is the first
-// thing that DropPrefix does, and the only way to ask for it. The log must be
-// drained.
-func (d *DB) flushMemTable() error {
-	w := &d.writer
-	err := w.put(flushKey, []byte{})
-	if err == nil {
-		err = w.commit()
-	}
-	if err != nil {
-		w.discard()
-		if errors.Is(err, ErrFull) {
-			return err
-		}
-		return d.applier.fail(err)
-	}
-	d.mu.Lock()
-	d.mu.ts = w.ts
-	d.mu.Unlock()
-	d.kv.SetDiscardTs(d.readers.oldest(w.ts))
-	err = d.kv.DropPrefix(flushKey)
-	if err == nil {
-		err = d.wal.follow(0) // the log has a successor now
-	}
-	if err == nil {
-		err = d.wal.checkpoint()
-	}
-	if err != nil {
-		return d.applier.fail(err)
-	}
-	return nil
-}
-
-// diskBytes returns what Badger's files take.
-func (d *DB) diskBytes() (int64, error) {
+// diskBytes returns what the files take.
+func diskBytes(names []string) (int64, error) {
 	var sum int64
-	names, err := filepath.Glob(filepath.Join(d.opt.Dir, "*"))
 	for _, name := range names {
 		var st unix.Stat_t
-		switch serr := unix.Lstat(name, &st); {
-		case filepath.Base(name) == ballastName, isLog(name), errors.Is(serr, fs.ErrNotExist):
-		case serr != nil:
-			return 0, &os.PathError{Op: "stat", Path: name, Err: serr}
+		switch err := unix.Lstat(name, &st); {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return 0, &os.PathError{Op: "stat", Path: name, Err: err}
 		default:
 			sum += st.Blocks * 512
 		}
 	}
-	return sum, err
+	return sum, nil
 }
-
-func isLog(name string) bool { return strings.HasPrefix(filepath.Base(name), logPrefix) }

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -106,7 +108,10 @@ func TestKill(t *testing.T) {
 			}
 			acked = n
 		}
-		_ = cmd.Wait()
+		err := cmd.Wait()
+		if ws, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); !ok || ws.Signal() != syscall.SIGKILL {
+			t.Fatalf("the child ended by itself: %v", err)
+		}
 		d, err := Open(testOptions(dir))
 		if err != nil {
 			t.Fatal(err)
@@ -124,10 +129,10 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// image copies Badger's files as a power cut would leave them: of the pages of
-// its logs that changed since synced, a random half reached the disk, and a log
-// made since may be missing.
-func image(t *testing.T, dir string, synced map[string][]byte, rng *rand.Rand) string {
+// image copies the files as a power cut would leave them: of the pages of
+// Badger's logs that changed since synced, a random half reached the disk, and a log
+// made since may be missing. Of the files of a compaction that were not synced, something is there, or nothing.
+func image(t *testing.T, dir string, synced map[string][]byte, unsynced map[string]bool, rng *rand.Rand) string {
 	t.Helper()
 	to := fastDir(t)
 	for name, data := range readDir(t, dir) {
@@ -143,6 +148,15 @@ func image(t *testing.T, dir string, synced map[string][]byte, rng *rand.Rand) s
 					copy(data[off:end], old[off:end])
 				}
 			}
+		}
+		if unsynced[name] {
+			if rng.IntN(2) == 0 {
+				continue
+			}
+			data = data[:rng.IntN(len(data)+1)]
+		}
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(to, name)), 0o700); err != nil {
+			t.Fatal(err)
 		}
 		if err := writeSparse(filepath.Join(to, name), data); err != nil {
 			t.Fatal(err)
@@ -167,36 +181,47 @@ func writeSparse(name string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// readDir reads all files, again if Badger changed its list of tables meanwhile.
+// readDir reads all files, again if the list of tables or the base in use changed meanwhile.
 func readDir(t *testing.T, dir string) map[string][]byte {
 	t.Helper()
-	manifest := func() string {
-		data, err := os.ReadFile(filepath.Join(dir, "MANIFEST"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return string(data)
-	}
-	for {
-		before := manifest()
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files := make(map[string][]byte)
-		for _, e := range entries {
-			data, err := os.ReadFile(filepath.Join(dir, e.Name()))
-			if err != nil && !errors.Is(err, os.ErrNotExist) {
+	lists := func() string {
+		var all []byte
+		for _, name := range []string{"", bases[0], bases[1]} {
+			data, err := os.ReadFile(filepath.Join(dir, name, "MANIFEST"))
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				t.Fatal(err)
 			}
-			if err == nil {
-				files[e.Name()] = data
-			}
+			all = append(all, data...)
 		}
-		if before == manifest() {
+		return string(all)
+	}
+	for {
+		before := lists()
+		files := make(map[string][]byte)
+		err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
+			if err != nil || e.IsDir() {
+				return ignoreAbsent(err)
+			}
+			data, err := os.ReadFile(name)
+			if err == nil {
+				files[strings.TrimPrefix(name, dir+"/")] = data
+			}
+			return ignoreAbsent(err)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if before == lists() {
 			return files
 		}
 	}
+}
+
+func ignoreAbsent(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // powerCut is a database whose power is cut after steps of its work. All is
@@ -209,6 +234,7 @@ type powerCut struct {
 	d            *DB // nil while it is opened
 	acked, begun int
 	synced       map[string][]byte // Badger's files at the last checkpoint
+	unsynced     map[string]bool   // files that a compaction has written
 	cuts         []cut
 	every        int
 	steps        int
@@ -224,7 +250,7 @@ type cut struct {
 func (p *powerCut) note() {
 	if p.steps++; p.steps%p.every == 0 {
 		m := p.m.cut(p.rng, []float64{0, 0.5, 1}[p.rng.IntN(3)])
-		p.cuts = append(p.cuts, cut{image(p.t, p.dir, p.synced, p.rng), m, p.acked, p.begun})
+		p.cuts = append(p.cuts, cut{image(p.t, p.dir, p.synced, p.unsynced, p.rng), m, p.acked, p.begun})
 	}
 }
 
@@ -232,12 +258,27 @@ func (p *powerCut) step(what string) {
 	p.m.mu.Lock()
 	defer p.m.mu.Unlock()
 	if what == stepSynced {
-		if p.d != nil && p.d.wal.dirty {
+		if p.d != nil && p.d.inUse().wal.dirty {
 			p.t.Error("Badger's log was not synced")
 		}
 		p.synced = readDir(p.t, p.dir)
 	}
 	p.note()
+}
+
+// operation comes before each of a compaction.
+func (p *powerCut) operation(op, name string) error {
+	p.m.mu.Lock()
+	defer p.m.mu.Unlock()
+	p.note()
+	name = strings.TrimPrefix(name, p.dir+"/")
+	switch op {
+	case "write":
+		p.unsynced[name] = true
+	case "sync":
+		delete(p.unsynced, name) // synced a moment later, but nobody looks meanwhile
+	}
+	return nil
 }
 
 func (p *powerCut) set(acked, begun int) {
@@ -250,13 +291,14 @@ func (p *powerCut) set(acked, begun int) {
 // after a cut at any step the last commit acknowledged, or the one begun, as a
 // whole; also when the recovery is cut in turn.
 func TestPowerCut(t *testing.T) {
-	p := &powerCut{t: t, rng: rand.New(rand.NewPCG(1, 2)), dir: fastDir(t), m: newMemDir(), every: 9}
+	p := &powerCut{t: t, rng: rand.New(rand.NewPCG(1, 2)), dir: fastDir(t), m: newMemDir(), unsynced: make(map[string]bool), every: 9}
 	if testing.Short() {
 		p.every = 12
 	}
 	opt := testOptions(p.dir)
 	opt.logs = p.m
 	opt.step = p.step
+	opt.disk.before = p.operation
 	d := openTest(t, opt)
 	d.maxRows = crashKeys / 3
 	p.synced = readDir(t, p.dir)
@@ -276,8 +318,13 @@ func TestPowerCut(t *testing.T) {
 		p.set(n-1, n)
 		commit(t, d)
 		p.set(n, n)
-		if n%4 == 0 {
+		switch n % 4 {
+		case 0:
 			drain(t, d)
+		case 2:
+			if _, err := d.Compact(); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	if err := d.Close(); err != nil {
@@ -294,7 +341,7 @@ func TestPowerCut(t *testing.T) {
 
 // recover opens what a cut left, and what a cut of that leaves.
 func (p *powerCut) recover(i int, c cut, twice bool) {
-	inner := &powerCut{t: p.t, rng: p.rng, dir: c.dir, m: c.m, every: 1000, acked: c.acked, begun: c.begun}
+	inner := &powerCut{t: p.t, rng: p.rng, dir: c.dir, m: c.m, unsynced: make(map[string]bool), every: 1000, acked: c.acked, begun: c.begun}
 	if twice {
 		inner.every = 1 + p.rng.IntN(6)
 	}
@@ -302,6 +349,7 @@ func (p *powerCut) recover(i int, c cut, twice bool) {
 	opt := testOptions(c.dir)
 	opt.logs = c.m
 	opt.step = inner.step
+	opt.disk.before = inner.operation
 	c.m.before = func(string) error {
 		inner.note()
 		return nil

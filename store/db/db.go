@@ -7,7 +7,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,6 +68,7 @@ type Options struct {
 	// Logger is slog.Default if nil.
 	Logger *slog.Logger
 
+	disk       disk
 	logs       logDir            // nil: Dir
 	logFile    int64             // size of a log file, if not 0
 	readAround int64             // see the constant of this name, if not 0
@@ -81,7 +81,7 @@ type Options struct {
 type DB struct {
 	opt     Options
 	log     *slog.Logger
-	kv      *badger.DB
+	lock    *os.File
 	gate    *gate
 	ballast *ballast
 	spare   *ballast
@@ -94,8 +94,6 @@ type DB struct {
 
 	applier   *applier
 	compactor *compactor
-	wal       *wal      // the applier's
-	writer    writer    // the applier's
 	advised   time.Time // when adviseTables last ran; the applier's
 	maxRows   int
 	maxBytes  int64
@@ -106,14 +104,11 @@ type DB struct {
 		frozen   *overlay   // never nil; empty when nothing waits for Write
 		logged   []*overlay // in the log, but not in Badger; the oldest first
 		applying bool       // Badger may have part of logged[0]
-		ts       uint64     // of the last layer in Badger
+		base     *base
+		ts       uint64 // of the last layer in the base
 		closed   bool
 	}
-	// users counts the calls that read Badger's mapped files, which Close unmaps.
-	// It grows only under mu, while mu.closed is false.
-	users   sync.WaitGroup
-	readers readers
-	meter   meter
+	meter meter
 }
 
 // Open opens the database in opt.Dir, or makes one, and repeats the commits
@@ -123,7 +118,6 @@ func Open(opt Options) (*DB, error) {
 	opt = opt.withDefaults()
 	d := &DB{opt: opt, log: opt.Logger}
 	d.mu.active, d.mu.frozen = new(overlay), new(overlay)
-	d.readers.at = make(map[uint64]int)
 	if err := makeDir(opt.Dir); err != nil {
 		return nil, fmt.Errorf("open database %s: %w", opt.Dir, err)
 	}
@@ -139,34 +133,14 @@ func Open(opt Options) (*DB, error) {
 func (d *DB) open() error {
 	d.ending.Store(true)
 	defer d.ending.Store(false)
-	if err := d.roomToOpen(); err != nil {
-		return err
-	}
-	if err := removeEmptyLogs(d.opt.Dir); err != nil {
-		return err
-	}
-	if err := d.restore(); err != nil {
-		return fmt.Errorf("go back to before a compaction: %w", err)
-	}
-	if err := d.mendManifest(); err != nil {
-		return err
-	}
-	if names, size := tables(d.opt.Dir); size > d.opt.readAround {
-		warmTables(names)
-	}
-	kv, err := badger.OpenManaged(d.opt.badger())
+	lock, err := lockDir(d.opt.Dir)
 	if err != nil {
 		return err
 	}
-	d.kv = kv
-	d.writer = writer{d: d, ts: kv.MaxVersion()}
-	d.maxRows = int(kv.MaxBatchCount()) - 2
-	d.maxBytes = kv.MaxBatchSize() - 1024
-	if err := d.recover(); err != nil {
-		return errors.Join(err, d.wal.close(), d.clog.close(), kv.Close())
+	d.lock = lock
+	if err := d.openRows(); err != nil {
+		return errors.Join(err, lock.Close())
 	}
-	d.mu.ts = d.writer.ts
-	kv.SetDiscardTs(d.mu.ts)
 	d.adviseTables()
 	d.applier = newApplier()
 	go d.runApplier()
@@ -177,11 +151,46 @@ func (d *DB) open() error {
 	return nil
 }
 
-// recover brings Badger up to the last commit.
-func (d *DB) recover() (err error) {
-	if d.wal, err = openWAL(d.opt.Dir); err != nil {
+// openRows opens the base in use and brings it up to the last commit.
+func (d *DB) openRows() error {
+	place, err := readPlace(d.opt.Dir)
+	if err != nil {
 		return err
 	}
+	// A name that could not be synced when it was given may not be the one on the disk.
+	if err := d.opt.disk.syncDir(d.opt.Dir); err != nil {
+		return err
+	}
+	if err := d.tidy(place); err != nil { // gives room
+		return err
+	}
+	if err := d.roomToOpen(place); err != nil {
+		return err
+	}
+	if place == "" {
+		if place, err = d.makePlace(); err != nil {
+			return err
+		}
+		if err := d.tidy(place); err != nil {
+			return err
+		}
+	}
+	b, err := d.openBase(filepath.Join(d.opt.Dir, place))
+	if err != nil {
+		return err
+	}
+	d.mu.base = b
+	d.maxRows = int(b.kv.MaxBatchCount()) - 2
+	d.maxBytes = b.kv.MaxBatchSize() - 1024
+	if err := d.recover(); err != nil {
+		return errors.Join(err, b.close(), d.clog.close())
+	}
+	d.mu.ts = b.writer.ts
+	return nil
+}
+
+// recover brings the base up to the last commit.
+func (d *DB) recover() (err error) {
 	if err := d.recoverJournal(); err != nil {
 		return err
 	}
@@ -212,18 +221,19 @@ func (d *DB) replay() error {
 			return err
 		}
 	}
-	defer d.writer.discard()
+	w := &d.mu.base.writer
+	defer w.discard()
 	for _, r := range records {
 		payload, err := r.payload()
 		if err == nil {
-			err = eachChange(payload, d.writer.put)
+			err = eachChange(payload, w.put)
 		}
 		if err != nil {
 			return fmt.Errorf("repeat commit %d: %w", r.seq, err)
 		}
 	}
 	if len(records) > 0 {
-		if err := d.writer.settle(); err != nil {
+		if err := w.settle(); err != nil {
 			return err
 		}
 		d.step(stepSynced)
@@ -231,7 +241,7 @@ func (d *DB) replay() error {
 	return d.clog.reset()
 }
 
-// Close waits for the calls under way, carries all commits into Badger, and
+// Close has a compaction give up, waits for the calls under way, carries all commits into Badger, and
 // closes the database. Changes that no Write has committed are dropped. It must
 // not be called from within a Scan.
 func (d *DB) Close() error {
@@ -246,8 +256,11 @@ func (d *DB) Close() error {
 	d.mu.closed = true
 	d.ending.Store(true)
 	dropped := d.mu.active.rows.Len() + d.mu.frozen.rows.Len()
+	b := d.mu.base
 	d.mu.Unlock()
-	d.users.Wait()
+	b.leave()
+	<-b.idle
+	d.compactor.retired.Wait()
 	if dropped > 0 {
 		d.log.Warn("database closed with changes not committed", "rows", dropped)
 	}
@@ -260,7 +273,7 @@ func (d *DB) Close() error {
 	// Badger flushes its memtable as it closes, through a mapping that kills
 	// the process if the disk is full.
 	_ = d.room(d.opt.MemTable)
-	err := errors.Join(d.wal.close(), d.kv.Close())
+	err := b.close()
 	switch {
 	case err == nil && applied == nil:
 		// Badger has made tables of everything.
@@ -271,7 +284,7 @@ func (d *DB) Close() error {
 	default:
 		err = errors.Join(applied, err)
 	}
-	return errors.Join(err, d.clog.close())
+	return errors.Join(err, d.clog.close(), d.lock.Close())
 }
 
 func (o Options) withDefaults() Options {
@@ -309,14 +322,12 @@ const bloomRate = 0.0001
 // badger's options: everything in the LSM tree, uncompressed because rows are
 // mostly hashes, and read through the page cache, so that Badger needs no block
 // cache cache of its own. SyncWrites is off: commits are durable in our log first.
-func (o Options) badger() badger.Options {
-	return badger.DefaultOptions(o.Dir).
+func (o Options) badger(dir string) badger.Options {
+	return badger.DefaultOptions(dir).
 		WithLogger(badgerLog{o.Logger}).
 		WithMemTableSize(o.MemTable).
 		WithNumMemtables(2).
-		WithBaseLevelSize(1 << 50).                // two levels: a compaction writes each row once
-		WithNumCompactors(0).                      // see compactor
-		WithNumLevelZeroTables(crowdedTables - 1). // with as many it would find nothing to do
+		WithNumCompactors(0). // see rebase
 		WithNumLevelZeroTablesStall(1 << 16).
 		WithNumVersionsToKeep(1).
 		WithSyncWrites(false).
@@ -358,60 +369,46 @@ func (d *DB) Get(key []byte) ([]byte, error) {
 	for i := len(d.mu.logged) - 1; i >= 0 && !ok; i-- {
 		value, ok = d.mu.logged[i].get(key)
 	}
-	closed := d.mu.closed
+	closed, b := d.mu.closed, d.mu.base
 	if !ok && !closed {
-		d.users.Add(1)
+		b.refs.Add(1)
 	}
 	d.mu.RUnlock()
 	switch {
 	case closed:
 		return nil, ErrClosed
 	case !ok:
-		defer d.users.Done()
-		return d.stored(key)
+		defer b.leave()
+		return b.get(key)
 	case value == nil:
 		return nil, ErrNotFound
 	}
 	return value, nil
 }
 
-// use keeps Badger open until users.Done, unless it is closed already.
-func (d *DB) use() error {
+// use keeps the base in use open until its leave, unless it is closed already.
+func (d *DB) use() (*base, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	if d.mu.closed {
-		return ErrClosed
+		return nil, ErrClosed
 	}
-	d.users.Add(1)
-	return nil
+	d.mu.base.refs.Add(1)
+	return d.mu.base, nil
 }
 
-// stored reads a row that no overlay knows. Reading the newest version needs no
-// timestamp: a commit under way shows only rows that the overlays still hold.
-func (d *DB) stored(key []byte) ([]byte, error) {
-	txn := d.kv.NewTransactionAt(latest, false)
-	defer txn.Discard()
-	return stored(txn, key)
+// inUse returns the base in use. Only the applier changes it.
+func (d *DB) inUse() *base {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.mu.base
 }
 
-func stored(txn *badger.Txn, key []byte) (_ []byte, err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	defer catchFault(&err)
-	item, err := txn.Get(key)
-	if errors.Is(err, badger.ErrKeyNotFound) {
-		return nil, ErrNotFound
-	}
-	if err != nil {
-		return nil, fmt.Errorf("get row %x: %w", key, err)
-	}
-	value, err := item.ValueCopy(nil)
-	if err != nil {
-		return nil, fmt.Errorf("get row %x: %w", key, err)
-	}
-	if value == nil {
-		value = []byte{}
-	}
-	return value, nil
+// version is that of the last layer in the base.
+func (d *DB) version() uint64 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.mu.ts
 }
 
 // Set stores value under key in the active overlay. It never does I/O and owns

@@ -108,9 +108,7 @@ func TestLayers(t *testing.T) {
 // drain waits until Badger has all commits.
 func drain(t testing.TB, d *DB) {
 	t.Helper()
-	d.writing.Lock()
-	defer d.writing.Unlock()
-	if err := d.drain(); err != nil {
+	if err := d.settle(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -128,9 +126,10 @@ func crash(d *DB) error {
 	d.mu.closed = true
 	d.mu.Unlock()
 	d.compactor.end()
+	d.compactor.retired.Wait()
 	close(d.applier.stop)
 	<-d.applier.done
-	return errors.Join(d.wal.close(), d.kv.Close(), d.clog.close())
+	return errors.Join(d.inUse().close(), d.clog.close(), d.lock.Close())
 }
 
 // fastDir is a directory in memory, if there is one, for tests in which what

@@ -2,6 +2,7 @@ package db
 
 import (
 	"fmt"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -85,8 +86,8 @@ func (d *DB) Free() int64 { return max(0, d.gate.refresh()-d.gate.reserve) }
 
 // roomToOpen drops the ballast if Badger could run out of room while it turns
 // the logs it finds into tables, which it does before it can be asked anything.
-func (d *DB) roomToOpen() error {
-	logs, err := logBytes(d.opt.Dir)
+func (d *DB) roomToOpen(place string) error {
+	logs, err := logBytes(filepath.Join(d.opt.Dir, place))
 	if err != nil {
 		return err
 	}

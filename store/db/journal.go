@@ -57,6 +57,7 @@ func (m *marker) add(chunk []byte) {
 // recoverJournal finishes a commit whose marker is there and removes the chunks
 // of one whose marker is not.
 func (d *DB) recoverJournal() error {
+	w := &d.mu.base.writer
 	marked, err := d.checkJournal()
 	if err != nil {
 		return err
@@ -68,30 +69,30 @@ func (d *DB) recoverJournal() error {
 			return nil
 		}
 		// Badger reuses the slice it passes, and rows are kept until their commit.
-		return eachChange(bytes.Clone(chunk), d.writer.put)
+		return eachChange(bytes.Clone(chunk), w.put)
 	})
-	defer d.writer.discard()
+	defer w.discard()
 	if err != nil || (!marked && len(keys) == 0) {
 		return err
 	}
 	d.log.Info("ending a commit that was interrupted", "finished", marked)
 	// The changes are durable before the journal goes, and its marker goes with
 	// all chunks in one transaction.
-	if err := d.writer.settle(); err != nil {
+	if err := w.settle(); err != nil {
 		return err
 	}
 	for _, key := range append(keys, markerKey) {
-		if err := d.writer.put(key, nil); err != nil {
+		if err := w.put(key, nil); err != nil {
 			return err
 		}
 	}
-	return d.writer.settle()
+	return w.settle()
 }
 
 // checkJournal tells whether there is a marker, and if so that all chunks are
 // as it says, before any is applied.
 func (d *DB) checkJournal() (bool, error) {
-	value, err := d.stored(markerKey)
+	value, err := d.mu.base.get(markerKey)
 	if errors.Is(err, ErrNotFound) {
 		return false, nil
 	}
@@ -114,7 +115,7 @@ func (d *DB) checkJournal() (bool, error) {
 }
 
 func (d *DB) eachChunk(fn func(key, value []byte) error) error {
-	txn := d.kv.NewTransactionAt(latest, false)
+	txn := d.mu.base.kv.NewTransactionAt(latest, false)
 	defer txn.Discard()
 	it := txn.NewIterator(badger.IteratorOptions{Prefix: chunkPrefix})
 	defer it.Close()

@@ -17,7 +17,7 @@ func withoutLog(t *testing.T, opt Options, marked bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &d.writer
+	w := &d.inUse().writer
 	put := func(key, value []byte) {
 		if err := w.put(key, value); err != nil {
 			t.Fatal(err)

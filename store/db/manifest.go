@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"hash/crc32"
 	"io/fs"
 	"os"
@@ -89,8 +88,8 @@ func readSets(list []byte) (sets []changeSet, whole bool) {
 // torn sets, and tables whose addition failed. Badger made the latter again under another
 // number, or will do so from the memtable's log. Any other table that is missing is
 // damage, which Badger reports.
-func (d *DB) mendManifest() error {
-	name := filepath.Join(d.opt.Dir, badger.ManifestFilename)
+func (d *DB) mendManifest(dir string) error {
+	name := filepath.Join(dir, badger.ManifestFilename)
 	list, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(list) < manifestHeader {
 		return nil
@@ -99,11 +98,11 @@ func (d *DB) mendManifest() error {
 		return err
 	}
 	sets, whole := readSets(list)
-	void, err := d.voidSets(sets)
+	void, err := voidSets(dir, sets)
 	if err != nil || whole && len(void) == 0 {
 		return err
 	}
-	d.log.Warn("mending the database's list of tables after a failure of the disk", "dir", d.opt.Dir, "whole", whole, "void", len(void))
+	d.log.Warn("mending the database's list of tables after a failure of the disk", "dir", dir, "whole", whole, "void", len(void))
 	var mended bytes.Buffer
 	mended.Write(list[:manifestHeader])
 	for i, s := range sets {
@@ -111,11 +110,11 @@ func (d *DB) mendManifest() error {
 			mended.Write(s.raw)
 		}
 	}
-	return replaceFile(name, mended.Bytes())
+	return d.opt.disk.replace(name, mended.Bytes())
 }
 
 // voidSets returns the sets that a failed flush left.
-func (d *DB) voidSets(sets []changeSet) (map[int]bool, error) {
+func voidSets(dir string, sets []changeSet) (map[int]bool, error) {
 	deleted := make(map[uint64]bool)
 	last := -1 // the last flush
 	for i, s := range sets {
@@ -128,7 +127,7 @@ func (d *DB) voidSets(sets []changeSet) (map[int]bool, error) {
 			}
 		}
 	}
-	logs, err := logBytes(d.opt.Dir)
+	logs, err := logBytes(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +137,7 @@ func (d *DB) voidSets(sets []changeSet) (map[int]bool, error) {
 		if !ok || deleted[id] || i == last && logs == 0 {
 			continue
 		}
-		_, err := os.Stat(table.NewFilename(id, d.opt.Dir))
+		_, err := os.Stat(table.NewFilename(id, dir))
 		if errors.Is(err, fs.ErrNotExist) {
 			void[i] = true
 		} else if err != nil {
@@ -148,47 +147,13 @@ func (d *DB) voidSets(sets []changeSet) (map[int]bool, error) {
 	return void, nil
 }
 
-// listsTables tells whether the list of tables in dir names just these.
-func listsTables(dir string, want []badger.TableInfo, opt badger.Options) error {
-	f, err := os.Open(filepath.Join(dir, badger.ManifestFilename))
+// encodeSet is what readSet reads.
+func encodeSet(m *pb.ManifestChangeSet) ([]byte, error) {
+	body, err := proto.Marshal(m)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer f.Close()
-	list, _, err := badger.ReplayManifestFile(f, 0, opt)
-	if err != nil {
-		return err
-	}
-	for _, t := range want {
-		if m, ok := list.Tables[t.ID]; !ok || int(m.Level) != t.Level {
-			return fmt.Errorf("%w: table %d of level %d is not in the list of tables", ErrCorrupt, t.ID, t.Level)
-		}
-		delete(list.Tables, t.ID)
-	}
-	for id := range list.Tables {
-		if _, err := os.Stat(table.NewFilename(id, dir)); err != nil {
-			return fmt.Errorf("table %d is in the list of tables: %w", id, err)
-		}
-		return fmt.Errorf("%w: table %d is in the list of tables but not in use", ErrCorrupt, id)
-	}
-	return nil
-}
-
-// replaceFile gives a small file new contents, durably and at once.
-func replaceFile(name string, data []byte) error {
-	f, err := os.OpenFile(name+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(name+".tmp", name); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(name))
+	set := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
+	set = binary.BigEndian.AppendUint32(set, crc32.Checksum(body, castagnoli()))
+	return append(set, body...), nil
 }

@@ -119,9 +119,7 @@ func (m *model) actions() map[string]func(*rapid.T) {
 // carries all of them into Badger.
 func (m *model) layer(t *rapid.T) {
 	if rapid.Bool().Draw(t, "checkpoint") {
-		m.d.writing.Lock()
-		defer m.d.writing.Unlock()
-		if err := m.d.drain(); err != nil {
+		if err := m.d.settle(); err != nil {
 			t.Fatal(err)
 		}
 		return

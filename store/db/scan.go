@@ -5,42 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
-	"sync"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/tidwall/btree"
 )
-
-// readers are the timestamps that scans under way read at, with their number.
-// Badger must keep the row versions that they see.
-type readers struct {
-	sync.Mutex
-	at map[uint64]int
-}
-
-func (r *readers) enter(ts uint64) {
-	r.Lock()
-	defer r.Unlock()
-	r.at[ts]++
-}
-
-func (r *readers) leave(ts uint64) {
-	r.Lock()
-	defer r.Unlock()
-	if r.at[ts]--; r.at[ts] == 0 {
-		delete(r.at, ts)
-	}
-}
-
-// oldest returns the least timestamp in use, or now.
-func (r *readers) oldest(now uint64) uint64 {
-	r.Lock()
-	defer r.Unlock()
-	for ts := range r.at {
-		now = min(now, ts)
-	}
-	return now
-}
 
 // Scan calls fn with every row from <= key < to in ascending order; a nil to
 // has no end. The rows are those of one instant: changes made since, by fn or
@@ -73,13 +41,12 @@ func prefixEnd(prefix []byte) []byte {
 }
 
 // A View is the database at one instant. Its methods may be called concurrently.
-// While it is open, Badger keeps every row that it shows, and Close of the
+// While it is open, the tables of its instant stay, after a compaction too, and Close of the
 // database waits; so it is to be closed, and soon.
 type View struct {
-	d      *DB
+	base   *base
 	layers []*rowMap // newest first
 	txn    *badger.Txn
-	ts     uint64
 }
 
 // View returns the database as it is now, with the changes that are not yet
@@ -90,15 +57,14 @@ func (d *DB) View() (*View, error) {
 	if d.mu.closed {
 		return nil, ErrClosed
 	}
-	v := &View{d: d, layers: make([]*rowMap, 0, 2+maxLayers), ts: d.mu.ts}
+	v := &View{base: d.mu.base, layers: make([]*rowMap, 0, 2+maxLayers)}
 	v.add(d.mu.active)
 	v.add(d.mu.frozen)
 	for i := len(d.mu.logged) - 1; i >= 0; i-- {
 		v.add(d.mu.logged[i])
 	}
-	d.users.Add(1)
-	d.readers.enter(v.ts)
-	v.txn = d.kv.NewTransactionAt(v.ts, false)
+	v.base.refs.Add(1)
+	v.txn = v.base.kv.NewTransactionAt(d.mu.ts, false)
 	return v, nil
 }
 
@@ -111,8 +77,7 @@ func (v *View) add(o *overlay) {
 // Close ends the view. It is to be called once.
 func (v *View) Close() {
 	v.txn.Discard()
-	v.d.readers.leave(v.ts)
-	v.d.users.Done()
+	v.base.leave()
 }
 
 // Get returns the value that key had, which the caller must not modify, or

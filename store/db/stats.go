@@ -63,11 +63,12 @@ func (d *DB) Stats() Stats {
 	d.mu.RUnlock()
 	s.Ballast = d.ballast.bytes()
 	s.Free = d.Free()
-	if d.use() != nil {
+	b, err := d.use()
+	if err != nil {
 		return s
 	}
-	defer d.users.Done()
-	for _, t := range d.kv.Tables() {
+	defer b.leave()
+	for _, t := range b.kv.Tables() {
 		s.LSMBytes += int64(t.OnDiskSize)
 	}
 	return s

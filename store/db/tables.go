@@ -97,7 +97,7 @@ func indexOf(f io.ReaderAt, size int64) (from, to int64, err error) {
 
 // tables returns the names and the size of all tables in dir.
 func tables(dir string) (names []string, size int64) {
-	names, _ = filepath.Glob(filepath.Join(dir, "*.sst"))
+	names, _ = filepath.Glob(filepath.Join(dir, "*"+sstExt))
 	for _, name := range names {
 		if info, err := os.Stat(name); err == nil {
 			size += info.Size()
@@ -112,10 +112,11 @@ func tables(dir string) (names []string, size int64) {
 // another one, which the advice does no harm.
 func (d *DB) adviseTables() {
 	d.advised = time.Now()
-	if _, size := tables(d.opt.Dir); size <= d.opt.readAround {
+	base := d.inUse().dir
+	if _, size := tables(base); size <= d.opt.readAround {
 		return
 	}
-	dir, err := filepath.Abs(d.opt.Dir)
+	dir, err := filepath.Abs(base)
 	if err == nil {
 		dir, err = filepath.EvalSymlinks(dir)
 	}
@@ -126,7 +127,7 @@ func (d *DB) adviseTables() {
 	}
 	for line := range bytes.Lines(maps) {
 		name := string(bytes.TrimSpace(line))
-		if !strings.HasSuffix(name, ".sst") || !strings.Contains(name, dir+"/") {
+		if !strings.HasSuffix(name, sstExt) || !strings.Contains(name, dir+"/") {
 			continue
 		}
 		var from, to uintptr

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -40,7 +41,7 @@ func TestAdviseTables(t *testing.T) {
 func TestIndexOf(t *testing.T) {
 	opt := testOptions(t.TempDir())
 	fillAndClose(t, opt)
-	names, size := tables(opt.Dir)
+	names, size := tables(filepath.Join(opt.Dir, bases[0]))
 	var index int64
 	for _, name := range names {
 		b, err := os.ReadFile(name)

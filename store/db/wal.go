@@ -188,15 +188,6 @@ func logBytes(dir string) (int64, error) {
 // leaves one when the machine stops between the truncation and the removal of a
 // log that is no longer needed, or between the creation and the sizing of a new one.
 func removeEmptyLogs(dir string) error {
-	lock, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	// The lock that Badger takes: another process may be about to size a new log.
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("database is in use: %w", err)
-	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err

@@ -323,7 +323,7 @@ func TestIndexSize(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	tables, err := filepath.Glob(dir + "/*.sst")
+	tables, err := filepath.Glob(dir + "/*/*.sst")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -190,12 +190,11 @@ func (b *blockRun) writes(s subject) error {
 	return s.each(fmt.Sprintf("%d new blocks and commit", commitOf), max(1, b.o.ops/commitOf), func(int) error { return b.fill(commitOf) })
 }
 
-// sizeOf returns the bytes that the files in dir take.
+// sizeOf returns the bytes that the tables below dir take.
 func sizeOf(dir string) int64 {
 	var n int64
-	list, _ := os.ReadDir(dir)
-	for _, e := range list {
-		if info, err := e.Info(); err == nil && !e.IsDir() && filepath.Ext(e.Name()) == ".sst" {
+	for _, name := range filesIn(dir) {
+		if info, err := os.Stat(name); err == nil && filepath.Ext(name) == ".sst" {
 			n += info.Size()
 		}
 	}

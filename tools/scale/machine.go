@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -25,11 +26,7 @@ func cpuTime() time.Duration {
 
 // warm reads all files in a directory, so that they are in the page cache.
 func warm(dir string) error {
-	names, err := filepath.Glob(filepath.Join(dir, "*"))
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
+	for _, name := range filesIn(dir) {
 		f, err := os.Open(name)
 		if err != nil {
 			continue // gone meanwhile
@@ -40,6 +37,17 @@ func warm(dir string) error {
 		}
 	}
 	return nil
+}
+
+// filesIn returns the names of all files below dir, but for those that go meanwhile.
+func filesIn(dir string) (names []string) {
+	_ = filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			names = append(names, name)
+		}
+		return nil
+	})
+	return names
 }
 
 // procField reads a number of a file with a name and a number in each line; 0

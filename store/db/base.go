@@ -1,0 +1,144 @@
+package db
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync/atomic"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/table"
+)
+
+// A base is one Badger database, in a directory of its own. One is in use; a
+// compaction makes another, which takes its place:
+//
+//	being made [build] -> opened [openBase] -> caught up -> in use [changeOver] -> retired -> removed [discard]
+//
+// Badger never compacts it, so what it holds at a version stays what it is.
+type base struct {
+	dir string
+	kv  *badger.DB
+	wal *wal
+	// writer is used by one goroutine: that of Open, then the applier's; before
+	// the base is in use, that of the compaction.
+	writer writer
+
+	// refs counts the calls that read Badger's mapped files, which closing
+	// unmaps, and the DB whose base it is. It grows only under DB.mu, while the base is in use.
+	refs atomic.Int64
+	idle chan struct{} // closed when refs is 0, which is final
+}
+
+// openBase opens the base in dir. What d keeps besides is not touched.
+func (d *DB) openBase(dir string) (*base, error) {
+	if err := removeEmptyLogs(dir); err != nil {
+		return nil, err
+	}
+	if err := d.mendManifest(dir); err != nil {
+		return nil, err
+	}
+	if names, size := tables(dir); size > d.opt.readAround {
+		warmTables(names)
+	}
+	kv, err := badger.OpenManaged(d.opt.badger(dir))
+	if err != nil {
+		return nil, err
+	}
+	b := &base{dir: dir, kv: kv, idle: make(chan struct{})}
+	b.refs.Store(1)
+	b.writer = writer{d: d, b: b, ts: kv.MaxVersion()}
+	if b.wal, err = openWAL(dir); err != nil {
+		return nil, errors.Join(err, kv.Close())
+	}
+	return b, nil
+}
+
+func (b *base) close() error { return errors.Join(b.wal.close(), b.kv.Close()) }
+
+// leave ends a call that use has admitted, or that the base is in use.
+func (b *base) leave() {
+	if b.refs.Add(-1) == 0 {
+		close(b.idle)
+	}
+}
+
+// discard closes a base that nobody reads any more, or ever has, and removes it.
+func (d *DB) discard(b *base) {
+	if err := errors.Join(b.empty(), b.close()); err != nil {
+		d.log.Warn("closing a database that is no longer used", "dir", b.dir, "err", err)
+	}
+	d.removeAll(b.dir)
+}
+
+// empty gives back what the tables take on the disk. Badger makes one more, of its memtable, as it
+// closes, through a mapping that kills the process if there is no room.
+func (b *base) empty() (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer catchFault(&err)
+	for _, t := range b.kv.Tables() { // not one that is just being made
+		err = errors.Join(err, os.Truncate(table.NewFilename(t.ID, b.dir), 0))
+	}
+	return err
+}
+
+// removeAll removes what the next opening would remove as well.
+func (d *DB) removeAll(name string) {
+	if err := os.RemoveAll(name); err != nil {
+		d.log.Warn("cannot remove what is no longer used of the database", "path", name, "err", err)
+	}
+}
+
+// get reads the newest version of a row. That needs no timestamp: a commit under
+// way shows only rows that the overlays still hold.
+func (b *base) get(key []byte) ([]byte, error) {
+	txn := b.kv.NewTransactionAt(latest, false)
+	defer txn.Discard()
+	return stored(txn, key)
+}
+
+func stored(txn *badger.Txn, key []byte) (_ []byte, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer catchFault(&err)
+	item, err := txn.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return nil, ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("get row %x: %w", key, err)
+	}
+	value, err := item.ValueCopy(nil)
+	if err != nil {
+		return nil, fmt.Errorf("get row %x: %w", key, err)
+	}
+	if value == nil {
+		value = []byte{}
+	}
+	return value, nil
+}
+
+// verify reads every block of every table.
+func (b *base) verify() (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	// Badger 4.9.6 dereferences nil as it makes the error for a bad block.
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: a table does not match its checksums", ErrCorrupt)
+		}
+	}()
+	if err := b.kv.VerifyChecksum(); err != nil {
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return nil
+}
+
+// size returns what Badger's files take on the disk.
+func (b *base) size() (int64, error) {
+	names, err := filepath.Glob(filepath.Join(b.dir, "*"))
+	if err != nil {
+		return 0, err
+	}
+	return diskBytes(names)
+}

@@ -1,0 +1,202 @@
+package db
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/dgraph-io/badger/v4"
+	"golang.org/x/sys/unix"
+)
+
+// The base in use is in one of two directories; the file MANIFEST beside them
+// holds the name of that one, and nothing else. Replacing the file is how
+// another base comes into use. Where a database of before has it, it is Badger's list of tables,
+// which begins with a word of its own: whoever takes ours for one refuses it
+// rather than making an empty database.
+const (
+	placeName = badger.ManifestFilename
+	keepName  = "keep" // before: what a compaction was to be taken back to
+	sstExt    = ".sst"
+)
+
+var bases = [...]string{"rows.0", "rows.1"}
+
+// otherBase is the directory for the base that takes the place of the one in dir.
+func otherBase(dir string) string {
+	parent, name := filepath.Split(dir)
+	return filepath.Join(parent, bases[1-slices.Index(bases[:], name)])
+}
+
+// A disk does what changes the database's directory, but for the log and what Badger does.
+// Tests set before, whose error an operation then has.
+type disk struct{ before func(op, name string) error }
+
+func (k disk) do(op, name string, f func() error) error {
+	if k.before != nil {
+		if err := k.before(op, name); err != nil {
+			return err
+		}
+	}
+	return f()
+}
+
+// write makes a file, durably but for its name.
+func (k disk) write(name string, data []byte) error {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	err = k.do("write", name, func() error {
+		_, err := f.Write(data)
+		return err
+	})
+	if err == nil {
+		err = k.do("sync", name, f.Sync)
+	}
+	return errors.Join(err, f.Close())
+}
+
+// replace gives a small file new contents, durably and at once. After an error it has the old or the new ones.
+func (k disk) replace(name string, data []byte) error {
+	if err := k.write(name+".tmp", data); err != nil {
+		return err
+	}
+	if err := k.do("rename", name, func() error { return os.Rename(name+".tmp", name) }); err != nil {
+		return err
+	}
+	return k.syncDir(filepath.Dir(name))
+}
+
+func (k disk) syncDir(dir string) error {
+	return k.do("syncdir", dir, func() error { return syncDir(dir) })
+}
+
+// lockDir keeps other processes out of the directory until the file is closed.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("database is in use: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// readPlace returns the name of the base's directory, or "" if there is no database
+// in dir yet or one of before.
+func readPlace(dir string) (string, error) {
+	b, err := os.ReadFile(filepath.Join(dir, placeName))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return "", unused(dir)
+	case err != nil:
+		return "", err
+	case strings.HasPrefix(string(b), "Bdgr"):
+		return "", nil
+	case !slices.Contains(bases[:], string(b)):
+		return "", fmt.Errorf("%w: %.20q in %s is no name of a directory", ErrCorrupt, b, placeName)
+	}
+	return string(b), nil
+}
+
+// unused tells whether dir has never been a database.
+func unused(dir string) error {
+	for _, name := range []string{logName(0), filepath.Join(bases[0], placeName), filepath.Join(bases[1], placeName)} {
+		_, err := os.Lstat(filepath.Join(dir, name))
+		if err == nil {
+			return fmt.Errorf("%w: there is %s, but no %s", ErrCorrupt, name, placeName)
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// makePlace makes the first base's directory. A database of before had Badger's files
+// where ours are; those that count move into it, from keep if a compaction was not
+// ended. It may be repeated when it was interrupted.
+func (d *DB) makePlace() (string, error) {
+	dir, disk := d.opt.Dir, d.opt.disk
+	to := filepath.Join(dir, bases[0])
+	if err := os.Mkdir(to, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	from := filepath.Join(dir, keepName)
+	list, err := os.ReadFile(filepath.Join(from, badger.ManifestFilename))
+	if errors.Is(err, fs.ErrNotExist) {
+		from = dir
+		list, err = os.ReadFile(filepath.Join(from, badger.ManifestFilename))
+	}
+	switch {
+	case err == nil:
+		d.log.Info("moving the database's tables into a directory of their own", "from", from, "to", to)
+		if err := d.moveTables(from, to); err != nil {
+			return "", err
+		}
+		if err := disk.replace(filepath.Join(to, badger.ManifestFilename), list); err != nil {
+			return "", err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return "", err
+	}
+	if err := disk.syncDir(dir); err != nil {
+		return "", err
+	}
+	return bases[0], d.point(bases[0])
+}
+
+func (d *DB) moveTables(from, to string) error {
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); ext != sstExt && ext != memExt {
+			continue
+		}
+		name := filepath.Join(from, e.Name())
+		if err := d.opt.disk.do("rename", name, func() error { return os.Rename(name, filepath.Join(to, e.Name())) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// point makes the base in the directory of this name the one in use, for the next opening.
+func (d *DB) point(name string) error {
+	return d.opt.disk.replace(filepath.Join(d.opt.Dir, placeName), []byte(name))
+}
+
+// tidy removes what is left of bases not in use, and of a database of before.
+func (d *DB) tidy(place string) error {
+	if place == "" {
+		return nil
+	}
+	entries, err := os.ReadDir(d.opt.Dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if name := e.Name(); name != place && stale(name) {
+			d.removeAll(filepath.Join(d.opt.Dir, name))
+		}
+	}
+	return nil
+}
+
+func stale(name string) bool {
+	switch name {
+	case bases[0], bases[1], keepName, keepName + ".tmp", placeName + ".tmp",
+		"KEYREGISTRY", "DISCARD", "LOCK", "MANIFEST-REWRITE":
+		return true
+	}
+	ext := filepath.Ext(name)
+	return ext == sstExt || ext == memExt || ext == vlogExt
+}
