@@ -36,10 +36,28 @@ measure() {
 	printf '%-42s %8d ms %12d bytes stored\n' "$what" "$ms" $(($(stored) - before))
 }
 
+# sample keeps in $top/memory the most of each kind that the daemon had resident.
+sample() {
+	local pid=$1 kind value unit
+	declare -A most
+	while kill -0 "$pid" 2>/dev/null; do
+		while read -r kind value unit; do
+			case $kind in
+			RssAnon: | RssFile:) ((value <= ${most[$kind]:-0})) || most[$kind]=$value ;;
+			esac
+		done <"/proc/$pid/status"
+		echo "anonymous $((${most[RssAnon:]:-0} / 1024)) MiB, mapped files $((${most[RssFile:]:-0} / 1024)) MiB" >"$top/memory.new"
+		mv "$top/memory.new" "$top/memory"
+		sleep 0.1
+	done
+}
+
 "$quarxfs" mount --init "$store" "$mnt"
+sample "$("$quarxfs" stats "$store" --json | jq .daemon.pid)" 2>/dev/null &
 if [[ ! -e $mnt/tree ]]; then
 	measure "make $files files" "$top/stall" -files "$files" -size 100 "$mnt/tree" sync -f "$mnt"
 fi
+echo "most memory of the daemon so far: $(<"$top/memory")"
 [[ -z ${KEEP:-} ]] || exit 0
 measure "first snapshot" "$quarxfs" snapshot create "$mnt" first
 for i in 1 2 3 4 5; do
@@ -55,3 +73,4 @@ measure "du" "$quarxfs" du "$mnt"
 measure "clone of all" "$quarxfs" snapshot clone "$mnt" first "$mnt/clone"
 measure "restore of a directory of 1,000 files" "$quarxfs" snapshot restore "$mnt" first:tree/1 "$mnt/tree/1"
 measure "rollback of all, without a snapshot before" "$quarxfs" snapshot rollback "$mnt" first --no-safety
+echo "most memory of the daemon: $(<"$top/memory")"
