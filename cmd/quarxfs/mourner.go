@@ -48,6 +48,8 @@ func startMourner(dir string) (*mourner, error) {
 		return nil, err
 	}
 	defer r.Close()
+	// The child inherits that: a signal before it listens must not end it. It looks then.
+	signal.Ignore(deathSignal)
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread() // it is this thread whose death the child is told of
