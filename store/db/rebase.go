@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/pb"
@@ -28,6 +29,7 @@ type rebase struct {
 	at uint64
 	// unsure says that either base may be found in use by the next opening.
 	unsure bool
+	letGo  time.Time // when what was read of the tables was last let go
 }
 
 const (
@@ -37,6 +39,8 @@ const (
 	maxRounds = 20
 	// checkRows is how often a compaction looks whether to go on.
 	checkRows = 4096
+	// letGoEvery is how long what is read of tables may stay mapped.
+	letGoEvery = 100 * time.Millisecond
 )
 
 // replaceBase makes a copy of the base in use take its place, and returns by how many bytes
@@ -108,6 +112,7 @@ func (r *rebase) build(dir string) error {
 
 // goOn tells whether there is a reason not to.
 func (r *rebase) goOn() error {
+	r.letGoOfTables()
 	if r.d.compactor.stopped() {
 		return ErrClosed
 	}
@@ -115,6 +120,19 @@ func (r *rebase) goOn() error {
 		return err
 	}
 	return fits(2*r.d.opt.MemTable, r.d.gate.refresh())
+}
+
+// letGoOfTables keeps the tables that are read from front to back from filling the process's
+// memory.
+func (r *rebase) letGoOfTables() {
+	if time.Since(r.letGo) < letGoEvery {
+		return
+	}
+	r.letGo = time.Now()
+	r.from.letGo()
+	if r.to != nil {
+		r.to.letGo()
+	}
 }
 
 // eachRow calls fn with each row of b at a version, until it returns an error.

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dgraph-io/badger/v4/table"
 	"golang.org/x/sys/unix"
 )
 
@@ -106,33 +107,53 @@ func tables(dir string) (names []string, size int64) {
 	return names, size
 }
 
-// adviseTables tells the kernel that the tables, when they are large, are read
-// at random. Badger does not tell where it has mapped them; the kernel does.
-// A mapping that Badger replaces at this moment leaves its addresses to
-// another one, which the advice does no harm.
+// mappedTables is how many memtables the tables may be large before those that have not
+// been needed for a while leave this process's memory.
+const mappedTables = 4
+
+// adviseTables tells the kernel that the tables of the base in use, when they are large, are read
+// at random, and lets go of what is mapped of them.
 func (d *DB) adviseTables() {
 	d.advised = time.Now()
-	base := d.inUse().dir
-	if _, size := tables(base); size <= d.opt.readAround {
-		return
+	b := d.inUse()
+	_, size := tables(b.dir)
+	if size > d.opt.readAround {
+		b.advise(unix.MADV_RANDOM)
 	}
-	dir, err := filepath.Abs(base)
+	if size > mappedTables*d.opt.MemTable {
+		b.letGo()
+	}
+}
+
+// letGo takes the tables out of this process's memory. They stay in the page cache, from
+// where they are mapped again when they are needed.
+func (b *base) letGo() { b.advise(unix.MADV_DONTNEED) }
+
+// advise tells the kernel something of the tables. Badger does not tell where it has mapped
+// them; the kernel does. Of a base that stays open, which the caller sees to, no table that Badger
+// lists is ever unmapped, so their addresses are theirs.
+func (b *base) advise(how int) {
+	listed := make(map[string]bool)
+	for _, t := range b.kv.Tables() {
+		listed[table.IDToFilename(t.ID)] = true
+	}
+	dir, err := filepath.Abs(b.dir)
 	if err == nil {
 		dir, err = filepath.EvalSymlinks(dir)
 	}
 	maps, err2 := os.ReadFile("/proc/self/maps")
 	if err != nil || err2 != nil {
-		d.log.Debug("the kernel reads around in tables", "err", err, "maps", err2)
-		return
+		return // the kernel does as it does without advice
 	}
 	for line := range bytes.Lines(maps) {
-		name := string(bytes.TrimSpace(line))
-		if !strings.HasSuffix(name, sstExt) || !strings.Contains(name, dir+"/") {
+		where, name, _ := strings.Cut(string(bytes.TrimSpace(line)), "/")
+		name = "/" + name
+		if filepath.Dir(name) != dir || !listed[filepath.Base(name)] {
 			continue
 		}
 		var from, to uintptr
-		if _, err := fmt.Sscanf(name, "%x-%x", &from, &to); err == nil {
-			_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_RANDOM)
+		if _, err := fmt.Sscanf(where, "%x-%x", &from, &to); err == nil {
+			_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, uintptr(how))
 		}
 	}
 }

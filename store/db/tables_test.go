@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -82,6 +83,54 @@ func fillAndClose(t *testing.T, opt Options) {
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// TestLetGo: what is let go of the tables is not in the process's memory any more, and
+// can be read all the same.
+func TestLetGo(t *testing.T) {
+	opt := testOptions(t.TempDir())
+	fillAndClose(t, opt)
+	d, err := Open(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := d.Verify(); err != nil {
+		t.Fatal(err)
+	}
+	before := mappedBytes(t, opt.Dir)
+	d.inUse().letGo()
+	if after := mappedBytes(t, opt.Dir); before == 0 || after != 0 {
+		t.Errorf("%d bytes of tables were in memory, and are %d", before, after)
+	}
+	if err := d.Verify(); err != nil {
+		t.Error(err)
+	}
+}
+
+// mappedBytes returns what of the tables in dir is in this process's memory.
+func mappedBytes(t *testing.T, dir string) (sum int64) {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/smaps")
+	if err != nil {
+		t.Skip(err)
+	}
+	in := false
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Fields(line)
+		if !strings.HasSuffix(fields[0], ":") {
+			name := fields[len(fields)-1]
+			in = strings.HasPrefix(name, dir) && strings.HasSuffix(name, sstExt)
+		}
+		if in && fields[0] == "Rss:" {
+			kb, err := strconv.ParseInt(fields[1], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum += kb << 10
+		}
+	}
+	return sum
 }
 
 // tableMappings counts the tables that are mapped, and those of them that the
