@@ -146,8 +146,8 @@ func (d *DB) runCompactor() {
 		case <-c.stop:
 			return
 		}
-		if !tried.IsZero() && time.Since(tried) < compactAgain {
-			continue
+		if !d.crowded() || !tried.IsZero() && time.Since(tried) < compactAgain {
+			continue // the kick came while the last compaction ran
 		}
 		tried = time.Now()
 		if _, err := d.compact(func() error { return nil }); err != nil {
