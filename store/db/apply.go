@@ -15,9 +15,11 @@ import (
 // has gathered, or waits for one when it needs what only a round can give.
 type applier struct {
 	kick chan struct{} // capacity 1: a round is wanted
-	asks chan func()   // to be called between rounds
+	asks chan func()   // to be called between layers
 	stop chan struct{}
 	done chan struct{}
+
+	mirror *mirror // or nil; the goroutine's
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -25,6 +27,28 @@ type applier struct {
 	ended   uint64
 	err     error // of the last round that ended
 	failed  error // final: Badger's state is unknown
+}
+
+// A mirror is a base that gets what the one in use gets, and is synced when that is.
+type mirror struct {
+	b *base
+	// needed says that it may be found in use by the next opening. Then what goes wrong with it is
+	// as bad as with the other; before, it only ends the mirror.
+	needed bool
+	ended  error
+}
+
+// do calls f, which does the next thing to m, unless it has ended.
+func (m *mirror) do(f func() error) error {
+	if m == nil || m.ended != nil {
+		return nil
+	}
+	err := f()
+	if m.needed {
+		return err
+	}
+	m.ended = err
+	return nil
 }
 
 const (
@@ -71,7 +95,7 @@ func (d *DB) runApplier() {
 	}
 }
 
-// do calls f between two rounds and returns its error. The applier must not be
+// do calls f between two layers and returns its error. The applier must not be
 // stopped meanwhile.
 func (a *applier) do(f func() error) error {
 	done := make(chan error)
@@ -134,6 +158,11 @@ func (a *applier) progress() {
 // applyDue is a round.
 func (d *DB) applyDue() error {
 	for {
+		select {
+		case f := <-d.applier.asks:
+			f()
+		default:
+		}
 		file := d.clog.sealed()
 		layer := d.due(file)
 		switch {
@@ -175,13 +204,11 @@ func (d *DB) applyLayer(o *overlay) error {
 	d.mu.Lock()
 	rows, bytes := o.snapshot(), o.bytes
 	d.mu.Unlock()
-	w := &d.inUse().writer
 	err := d.room(d.roomToApply(bytes))
 	if err == nil {
-		err = w.apply(rows)
+		err = d.carry(rows, bytes)
 	}
 	if err != nil {
-		w.discard()
 		if !errors.Is(err, ErrFull) {
 			d.log.Error("cannot apply commits; the log keeps them", "error", err)
 			return d.applier.fail(err)
@@ -192,15 +219,36 @@ func (d *DB) applyLayer(o *overlay) error {
 	d.mu.logged[0] = nil
 	d.mu.logged = d.mu.logged[1:]
 	d.mu.applying = false
-	d.mu.ts = w.ts
+	d.mu.ts = d.mu.base.writer.ts
 	d.mu.Unlock()
 	d.considerCompacting()
 	return nil
 }
 
+// carry writes rows to the base in use, and to the mirror in the same versions.
+func (d *DB) carry(rows *rowMap, bytes int64) error {
+	w := &d.inUse().writer
+	ts := w.ts
+	if err := w.apply(rows); err != nil {
+		return err
+	}
+	m := d.applier.mirror
+	return m.do(func() error {
+		if err := fits(d.roomToApply(bytes), d.gate.refresh()); err != nil {
+			return err
+		}
+		m.b.writer.ts = ts
+		return m.b.writer.apply(rows)
+	})
+}
+
 // checkpoint releases a file whose commits Badger has.
 func (d *DB) checkpoint(file *logFile) error {
-	if err := d.inUse().wal.checkpoint(); err != nil {
+	err := d.inUse().wal.checkpoint()
+	if m := d.applier.mirror; err == nil {
+		err = m.do(func() error { return m.b.wal.checkpoint() })
+	}
+	if err != nil {
 		d.log.Error("cannot sync applied commits; the log keeps them", "error", err)
 		return d.applier.fail(err)
 	}

@@ -15,7 +15,7 @@ import (
 // A base is one Badger database, in a directory of its own. One is in use; a
 // compaction makes another, which takes its place:
 //
-//	being made [build] -> opened [openBase] -> caught up -> in use [changeOver] -> retired -> removed [discard]
+//	being made [build] -> opened [openBase] -> compared -> mirror [join] -> caught up -> in use [end] -> retired -> removed [discard]
 //
 // Badger never compacts it, so what it holds at a version stays what it is.
 type base struct {

@@ -41,6 +41,11 @@ func (b *Batch) Delete(key []byte) { b.add(key, nil) }
 
 func (b *Batch) add(key, value []byte) {
 	checkRow(key, value)
+	b.put(key, value)
+}
+
+// put adds a change of any row, also of a reserved one.
+func (b *Batch) put(key, value []byte) {
 	b.rows = append(b.rows, row{key, value})
 	b.bytes += rowSize(len(key), len(value))
 }

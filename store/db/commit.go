@@ -205,8 +205,9 @@ func (w *writer) commit() error {
 	return w.b.wal.follow(bytes)
 }
 
-// apply writes all rows.
+// apply writes all rows, or drops what is left of them.
 func (w *writer) apply(rows *rowMap) error {
+	defer w.discard()
 	var err error
 	rows.Scan(func(key string, value []byte) bool {
 		err = w.put(asBytes(key), value)

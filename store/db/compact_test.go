@@ -421,6 +421,110 @@ func TestCompactWhileWorking(t *testing.T) {
 	}
 }
 
+// breakLog makes the new base's log one that cannot be allocated to, or synced.
+func breakLog(t *testing.T, b *base) {
+	r, w, err := os.Pipe()
+	if err == nil {
+		err = errors.Join(r.Close(), b.wal.file.Close())
+	}
+	if err != nil {
+		t.Error(err)
+	}
+	b.wal.file = w
+}
+
+// TestMirrorFails: what goes wrong with the new base ends the compaction, and
+// commits too only when the next opening may find it in use.
+func TestMirrorFails(t *testing.T) {
+	for _, needed := range []bool{false, true} {
+		w := openWorked(t, testOptions(fastDir(t)))
+		w.must(9000)
+		drain(t, w.d)
+		broken := false
+		w.d.opt.step = func(what string) { // the applier's
+			if m := w.d.applier.mirror; m != nil && !needed && !broken {
+				broken = true
+				breakLog(t, m.b)
+			}
+		}
+		w.d.opt.disk.before = func(op, name string) error {
+			if op == "write" && !broken {
+				w.must(2000)
+			}
+			if op != "rename" {
+				return nil
+			}
+			if err := w.d.settle(); err != nil {
+				t.Error(err)
+			}
+			if needed && filepath.Dir(name) == w.opt.Dir {
+				broken = true
+				_ = w.d.applier.do(func() error { breakLog(t, w.d.applier.mirror.b); return nil })
+				w.must(10)
+				if err := w.d.settle(); !errors.Is(err, ErrFailed) {
+					t.Error(err)
+				}
+			}
+			return nil
+		}
+		_, err := w.d.Compact()
+		if err == nil || !broken || errors.Is(err, ErrFailed) != needed {
+			t.Errorf("needed %v, broken %v: %v", needed, broken, err)
+		}
+		w.d.opt.disk.before = nil
+		w.check("after the failure")
+		if err := w.change(100); errors.Is(err, ErrFailed) != needed || !needed && err != nil {
+			t.Errorf("needed %v: a commit: %v", needed, err)
+		}
+		if needed {
+			w.reopened("reopened")
+			continue
+		}
+		if _, err := w.d.Compact(); err != nil {
+			t.Error(err)
+		}
+		w.reopened("reopened")
+	}
+}
+
+// TestCompactedValues: empty ones are not taken for absent, deletions not for empty ones.
+func TestCompactedValues(t *testing.T) {
+	w := openWorked(t, testOptions(t.TempDir()))
+	w.d.Set([]byte("empty"), nil)
+	w.d.Set([]byte("gone"), nil)
+	w.d.Set([]byte("late"), []byte("x"))
+	commit(t, w.d)
+	w.d.opt.disk.before = func(op, _ string) error {
+		if op == "rename" {
+			w.d.Delete([]byte("gone"))
+			w.d.Set([]byte("late"), nil)
+			commit(t, w.d)
+			return w.d.settle()
+		}
+		return nil
+	}
+	for range 2 {
+		if _, err := w.d.Compact(); err != nil {
+			t.Fatal(err)
+		}
+		w.d.opt.disk.before = nil
+		for _, key := range []string{"empty", "late"} {
+			if v, err := w.d.Get([]byte(key)); err != nil || v == nil || len(v) != 0 {
+				t.Errorf("%s: %q, %v", key, v, err)
+			}
+		}
+		if _, err := w.d.Get([]byte("gone")); !errors.Is(err, ErrNotFound) {
+			t.Error(err)
+		}
+		if got := dump(t, w.d, nil, nil); got != "empty= late= " {
+			t.Error(got)
+		}
+	}
+	if err := w.d.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestCompactionThatLosesRows: when the new tables do not have all rows, they are not used.
 func TestCompactionThatLosesRows(t *testing.T) {
 	opt := testOptions(t.TempDir())

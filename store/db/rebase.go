@@ -16,28 +16,26 @@ import (
 )
 
 // A rebase is a compaction: it copies the base in use as it was at a version into
-// a new one, compares the two, copies what has come meanwhile, in rounds, and lets the applier
-// do the last of them and change over. Until then the new base means nothing,
-// and whatever fails, it is removed.
+// a new one, and compares the two. Then the applier writes to both, while what has come in between is
+// copied too. With that the new one has all rows, is made what the next opening finds, and is
+// read. Until then it means nothing, and whatever fails, it is removed.
 //
 // The tables are not made by Badger, which writes them through mappings and
 // panics when it cannot (StreamWriter), but with its table.Builder.
 type rebase struct {
 	d        *DB
 	from, to *base
-	// at is the version of from up to which to has all.
-	at uint64
-	// unsure says that either base may be found in use by the next opening.
+	// at is the version of from that the tables of to were made of, joined that since
+	// which the applier writes to both.
+	at, joined uint64
+	// unsure says that the new base may be found in use by the next opening, though it is not in use now.
 	unsure bool
 	letGo  time.Time // when what was read of the tables was last let go
 }
 
 const (
-	// lastRows is what is left for the applier to copy, about.
-	lastRows = 4096
-	// maxRounds bounds how often that is tried to reach.
-	maxRounds = 20
-	// checkRows is how often a compaction looks whether to go on.
+	// checkRows is how often a compaction looks whether to go on, and how much it gives the
+	// applier to write at once.
 	checkRows = 4096
 	// letGoEvery is how long what is read of tables may stay mapped.
 	letGoEvery = 100 * time.Millisecond
@@ -203,16 +201,21 @@ func (r *rebase) follow() error {
 	if err := r.compare(); err != nil {
 		return err
 	}
-	for range maxRounds {
-		rows, err := r.copySince(r.d.version())
-		if err != nil {
-			return err
-		}
-		if rows <= lastRows {
-			break
-		}
+	a := r.d.applier
+	if err := a.do(r.join); err != nil {
+		return err
 	}
-	return r.d.applier.do(r.changeOver)
+	err := r.catchUp()
+	if err == nil {
+		err = a.do(r.need)
+	}
+	if err == nil {
+		err = syncLogs(r.to.dir)
+	}
+	if err == nil {
+		err = r.point()
+	}
+	return a.do(func() error { return r.end(err) })
 }
 
 // compare tells whether the new base has the rows of the other, in the versions that they had.
@@ -260,60 +263,51 @@ func sameRow(a, b *badger.Item) (same bool, err error) {
 	return same, err
 }
 
-// copySince copies what has come after r.at up to a version, deletions too, and
-// makes it durable. It is all of that version then. It returns the number of rows.
-func (r *rebase) copySince(version uint64) (rows int, err error) {
-	if version == r.at {
-		return 0, nil
+// join makes the new base the mirror. It is the applier's to do, as the next ones are.
+func (r *rebase) join() error {
+	if err := r.d.applier.failure(); err != nil {
+		return err
 	}
-	w := &r.to.writer
-	defer w.discard()
-	w.ts, w.still = version, true
-	defer func() { w.still = false }()
-	var last []byte
-	opt := badger.IteratorOptions{AllVersions: true, SinceTs: r.at}
-	err = r.from.eachRow(version, opt, func(item *badger.Item) error {
-		if rows > 0 && bytes.Equal(item.Key(), last) {
-			return nil // an older version
-		}
-		if rows%checkRows == 0 {
-			if err := r.goOn(); err != nil {
-				return err
-			}
-		}
-		rows++
-		last = item.KeyCopy(nil)
-		var value []byte
-		if !item.IsDeletedOrExpired() {
-			value = []byte{}
-			if err := item.Value(func(v []byte) error {
-				value = append(value, v...)
-				return nil
-			}); err != nil {
-				return err
-			}
-		}
-		return w.put(last, value)
-	})
-	if err == nil {
-		err = w.settle()
-	}
-	if err == nil {
-		r.at = version
-	}
-	return rows, err
+	r.joined = r.d.version()
+	r.d.applier.mirror = &mirror{b: r.to}
+	return nil
 }
 
-// changeOver puts the new base into use. Only the applier may, between two layers.
-func (r *rebase) changeOver() error {
+// write writes rows to the new base that it would have got before it was the mirror. All
+// get the last version of then, and the mirror has later ones.
+func (r *rebase) write(rows []row) error {
+	m := r.d.applier.mirror
+	if m.ended != nil {
+		return m.ended
+	}
+	w := &m.b.writer
+	defer w.discard()
+	defer func(ts uint64) { w.ts, w.still = ts, false }(w.ts)
+	w.ts, w.still = r.joined, true
+	for _, row := range rows {
+		if err := w.put(row.key, row.value); err != nil {
+			return err
+		}
+	}
+	return w.commit()
+}
+
+// need says that the mirror is going to be what the next opening finds.
+func (r *rebase) need() error {
+	m := r.d.applier.mirror
+	m.needed = m.ended == nil
+	return m.ended
+}
+
+// end puts the new base into use, unless there is an error, and ends the mirror.
+func (r *rebase) end(err error) error {
 	d := r.d
+	d.applier.mirror = nil
+	if err != nil {
+		return err
+	}
 	if err := d.applier.failure(); err != nil {
-		return err
-	}
-	if _, err := r.copySince(d.version()); err != nil {
-		return err
-	}
-	if err := r.point(); err != nil {
+		r.unsure = true
 		return err
 	}
 	r.to.writer.ts = r.from.writer.ts
@@ -324,6 +318,46 @@ func (r *rebase) changeOver() error {
 	d.adviseTables()
 	d.step(stepChangedOver)
 	return nil
+}
+
+// catchUp copies what has come between at and joined, deletions too.
+func (r *rebase) catchUp() error {
+	if r.joined == r.at {
+		return nil
+	}
+	var b Batch
+	give := func() error {
+		err := r.goOn()
+		if err == nil {
+			err = r.d.applier.do(func() error { return r.write(b.rows) })
+		}
+		b.Reset()
+		return err
+	}
+	var last []byte
+	opt := badger.IteratorOptions{AllVersions: true, SinceTs: r.at}
+	err := r.from.eachRow(r.joined, opt, func(item *badger.Item) error {
+		if last != nil && bytes.Equal(item.Key(), last) {
+			return nil // an older version
+		}
+		last = item.KeyCopy(nil)
+		var value []byte
+		if !item.IsDeletedOrExpired() {
+			var err error
+			if value, err = item.ValueCopy([]byte{}); err != nil {
+				return err
+			}
+		}
+		b.put(last, value)
+		if b.Len() >= checkRows || b.Bytes() >= applyBytes {
+			return give()
+		}
+		return nil
+	})
+	if err == nil {
+		err = give()
+	}
+	return err
 }
 
 // point makes the new base the one of the next opening. When that cannot be told for certain,

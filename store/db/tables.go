@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -118,7 +119,7 @@ func (d *DB) adviseTables() {
 	b := d.inUse()
 	_, size := tables(b.dir)
 	if size > d.opt.readAround {
-		b.advise(unix.MADV_RANDOM)
+		_ = b.advise(unix.MADV_RANDOM)
 	}
 	if size > mappedTables*d.opt.MemTable {
 		b.letGo()
@@ -127,12 +128,14 @@ func (d *DB) adviseTables() {
 
 // letGo takes the tables out of this process's memory. They stay in the page cache, from
 // where they are mapped again when they are needed.
-func (b *base) letGo() { b.advise(unix.MADV_DONTNEED) }
+func (b *base) letGo() { _ = b.advise(unix.MADV_DONTNEED) }
 
 // advise tells the kernel something of the tables. Badger does not tell where it has mapped
 // them; the kernel does. Of a base that stays open, which the caller sees to, no table that Badger
-// lists is ever unmapped, so their addresses are theirs.
-func (b *base) advise(how int) {
+// lists is ever unmapped, so their addresses are theirs. After an error the kernel does as it does without advice.
+func (b *base) advise(how int) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // listing tables reads their indexes
+	defer catchFault(&err)
 	listed := make(map[string]bool)
 	for _, t := range b.kv.Tables() {
 		listed[table.IDToFilename(t.ID)] = true
@@ -141,9 +144,12 @@ func (b *base) advise(how int) {
 	if err == nil {
 		dir, err = filepath.EvalSymlinks(dir)
 	}
-	maps, err2 := os.ReadFile("/proc/self/maps")
-	if err != nil || err2 != nil {
-		return // the kernel does as it does without advice
+	if err != nil {
+		return err
+	}
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return err
 	}
 	for line := range bytes.Lines(maps) {
 		where, name, _ := strings.Cut(string(bytes.TrimSpace(line)), "/")
@@ -156,4 +162,5 @@ func (b *base) advise(how int) {
 			_, _, _ = unix.Syscall(unix.SYS_MADVISE, from, to-from, uintptr(how))
 		}
 	}
+	return nil
 }

@@ -160,6 +160,29 @@ func (w *wal) flush() error {
 	return pathError("fdatasync", w.file.Name(), err)
 }
 
+// syncLogs makes durable what the logs in dir have, though transactions go on: a log that goes
+// meanwhile has become a table, a new one holds nothing of before.
+func syncLogs(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, "*"+memExt))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		f, err := os.OpenFile(name, os.O_RDWR, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		err = pathError("fdatasync", name, unix.Fdatasync(int(f.Fd())))
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+	}
+	return syncDir(dir)
+}
+
 func (w *wal) close() error {
 	if w == nil || w.file == nil {
 		return nil
