@@ -91,9 +91,14 @@ const (
 // crowded tells whether look-ups pass through too many tables. All of the
 // database is written anew, so it shall have grown by a half, or be read slowly.
 func (d *DB) crowded() bool {
+	b, err := d.use()
+	if err != nil {
+		return false
+	}
+	defer b.leave()
 	var n int
 	var top, below int64
-	for _, l := range d.inUse().kv.Levels() {
+	for _, l := range b.kv.Levels() {
 		if l.Level == 0 {
 			n, top = l.NumTables, l.Size
 		} else {
