@@ -2,16 +2,19 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/tiering/s3/s3test"
 )
 
@@ -65,6 +68,7 @@ func TestS3Tier(t *testing.T) {
 	}
 	must(t, "quarxfs", "tier", "demote", mnt, "/")
 	put(t, filepath.Join(mnt, "hot"), []byte("hot"))
+	awaitUploads(t, mnt) // unmounting breaks them off, and what is not sent can be read
 	must(t, "quarxfs", "umount", mnt)
 	must(t, "quarxfs", "mount", store, mnt)
 
@@ -102,6 +106,24 @@ func TestS3Tier(t *testing.T) {
 	server.Kill()
 	again()
 	must(t, "quarxfs", "umount", mnt)
+}
+
+// awaitUploads waits until the cold tier has no full segment that is not uploaded.
+func awaitUploads(t *testing.T, mnt string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		var stats struct{ Tiers []store.Tier }
+		if err := json.Unmarshal(must(t, "quarxfs", "stats", mnt, "--json"), &stats); err != nil {
+			t.Fatal(err)
+		}
+		waiting := slices.ContainsFunc(stats.Tiers, func(tier store.Tier) bool { return tier.Unsealed > 0 })
+		if len(stats.Tiers) == 2 && !waiting {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("segments still wait to be uploaded: %+v", stats.Tiers)
+		}
+	}
 }
 
 // put writes a file by a child, and has it durable.
