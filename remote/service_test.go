@@ -11,22 +11,14 @@ import (
 	"github.com/quarxtor/quarxfs/remote"
 )
 
-// TestServiceWaits: when Close returns no request is at work any more, also none that
-// takes its time after it was broken off.
-func TestServiceWaits(t *testing.T) {
+// serveOne has h answer one request, whose end is told.
+func serveOne(t *testing.T, h http.HandlerFunc) (*remote.Service, <-chan error) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	began, broken, goOn := make(chan struct{}), make(chan struct{}), make(chan struct{})
-	var ended atomic.Bool
-	s := remote.Serve(l, &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		close(began)
-		<-r.Context().Done()
-		close(broken)
-		<-goOn
-		ended.Store(true)
-	})}, slog.New(slog.DiscardHandler))
+	s := remote.Serve(l, &http.Server{Handler: h}, slog.New(slog.DiscardHandler))
 	client := make(chan error, 1)
 	go func() {
 		resp, err := http.Get("http://" + l.Addr().String())
@@ -35,6 +27,21 @@ func TestServiceWaits(t *testing.T) {
 		}
 		client <- err
 	}()
+	return s, client
+}
+
+// TestServiceWaits: when Close returns no request is at work any more, also none that
+// takes its time after it was broken off.
+func TestServiceWaits(t *testing.T) {
+	began, broken, goOn := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var ended atomic.Bool
+	s, client := serveOne(t, func(_ http.ResponseWriter, r *http.Request) {
+		close(began)
+		<-r.Context().Done()
+		close(broken)
+		<-goOn
+		ended.Store(true)
+	})
 	<-began
 	now, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -60,26 +67,14 @@ func TestServiceWaits(t *testing.T) {
 
 // TestServiceFinishes: requests may end by themselves.
 func TestServiceFinishes(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	began, goOn := make(chan struct{}), make(chan struct{})
-	s := remote.Serve(l, &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	s, client := serveOne(t, func(_ http.ResponseWriter, r *http.Request) {
 		close(began)
 		<-goOn
 		if r.Context().Err() != nil {
 			t.Error("it was broken off")
 		}
-	})}, slog.New(slog.DiscardHandler))
-	client := make(chan error, 1)
-	go func() {
-		resp, err := http.Get("http://" + l.Addr().String())
-		if err == nil {
-			resp.Body.Close()
-		}
-		client <- err
-	}()
+	})
 	<-began
 	closed := make(chan error, 1)
 	go func() { closed <- s.Close(t.Context()) }()

@@ -179,8 +179,7 @@ func (g *grafter) top(e *graph.Entry, flat bool) (n *node, err error) {
 			return err
 		}
 		attr.Nlink = 0
-		n = &node{ino: ino, attr: attr}
-		n.init()
+		n = nodeOf(ino, attr)
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		n.users.Add(1)

@@ -158,11 +158,10 @@ func (v *Volume) vacant(d *node, name string) error {
 
 func (v *Volume) newNode(d *node, c New) *node {
 	now := v.now()
-	n := &node{ino: meta.Ino(v.alloc()), attr: meta.Inode{
+	n := nodeOf(meta.Ino(v.alloc()), meta.Inode{
 		Mode: c.Mode, UID: c.UID, GID: c.GID, Nlink: 1, Rdev: c.Rdev, Target: c.Target,
 		Atime: now, Mtime: now, Ctime: now, Btime: now,
-	}}
-	n.init()
+	})
 	n.ext.absent = true
 	if n.isDir() {
 		n.attr.Nlink = 2

@@ -49,8 +49,6 @@ type node struct {
 	listEnd uint64     // positions from here on are newer than the last listing's start; 0: not listed yet
 }
 
-func (n *node) init() { n.idle.L = &n.mu }
-
 func (n *node) isDir() bool { return n.attr.Mode&syscall.S_IFMT == syscall.S_IFDIR }
 func (n *node) isReg() bool { return n.attr.Mode&syscall.S_IFMT == syscall.S_IFREG }
 
@@ -149,7 +147,7 @@ func (v *Volume) readNode(ino meta.Ino) (*node, error) {
 
 func nodeOf(ino meta.Ino, attr meta.Inode) *node {
 	n := &node{ino: ino, attr: attr}
-	n.init()
+	n.idle.L = &n.mu
 	return n
 }
 

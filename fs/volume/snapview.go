@@ -253,8 +253,8 @@ func (v *Volume) treeOf(d *node) *graph.Tree {
 }
 
 func virtualNode(ino, parent meta.Ino, view *snapView, e *graph.Entry) *node {
-	n := &node{ino: ino, frozen: true, view: view, attr: inodeOf(e, parent), xattrs: e.Xattrs, xattrLink: e.XattrLink}
-	n.init()
+	n := nodeOf(ino, inodeOf(e, parent))
+	n.frozen, n.view, n.xattrs, n.xattrLink = true, view, e.Xattrs, e.XattrLink
 	n.ext.absent = true
 	return n
 }
@@ -282,11 +282,11 @@ func (v *Volume) snapshotsNode() (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &node{ino: SnapshotsDir, frozen: true, attr: meta.Inode{
+	n := nodeOf(SnapshotsDir, meta.Inode{
 		Mode: syscall.S_IFDIR | 0o755, UID: root.UID, GID: root.GID, Nlink: 2, Parent: meta.Root,
 		Atime: root.Btime, Mtime: root.Btime, Ctime: root.Btime, Btime: root.Btime,
-	}}
-	n.init()
+	})
+	n.frozen = true
 	return n, nil
 }
 

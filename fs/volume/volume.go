@@ -198,12 +198,11 @@ const firstIno = 16
 func (v *Volume) format() error {
 	v.next.Store(firstIno)
 	now := v.now()
-	root := &node{ino: meta.Root, attr: meta.Inode{
+	root := nodeOf(meta.Root, meta.Inode{
 		Mode: syscall.S_IFDIR | 0o755, Nlink: 2, Parent: meta.Root,
 		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
 		Atime: now, Mtime: now, Ctime: now, Btime: now,
-	}}
-	root.init()
+	})
 	root.ext.absent = true
 	v.keepNames(root, newDirectory())
 	return v.store.Update(func() error {
