@@ -51,8 +51,8 @@ lint:
 
 tools:
 	@mkdir -p bin
-	go build -o bin/bench ./tools/bench
-	go build -o bin/crashtest ./tools/crashtest
+	go build -o bin/bench ./tools/bench/fs
+	go build -o bin/crashtest ./tools/verify/crash
 	go build -o bin/loopback $(LOOPBACK)
 
 # The first target is the reference of the ratios.
@@ -70,19 +70,19 @@ show: build
 
 # Ten releases of a source tree in QuarXFS, restic and borg: docs/snapshots.md.
 releases: build
-	tools/releases/releases.sh bin/quarxfs
+	tools/bench/releases/releases.sh bin/quarxfs
 
 # What sync sends, and what a SIGKILL in its midst leaves: docs/sync-protocol.md.
 # SYNC_FLAGS="--rounds 50" SYNC=kill, or SYNC=link.
 SYNC ?= bytes
 syncbench: build
-	go build -o bin/syncbench ./tools/syncbench
+	go build -o bin/syncbench ./tools/bench/sync
 	bin/syncbench $(SYNC_FLAGS) $(SYNC)
 
 # Hit ratio and latency by tier, against LRU: docs/tiering.md.
 tierbench:
 	@mkdir -p $(BENCH_DIR)
-	go run ./tools/tierbench $(BENCH_DIR)/tiers
+	go run ./tools/bench/tier $(BENCH_DIR)/tiers
 
 crashtest: build tools
 	bin/crashtest --work $(BENCH_DIR) $(CRASH_FLAGS)

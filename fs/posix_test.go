@@ -142,7 +142,7 @@ func TestPosix(t *testing.T) {
 }
 
 // TestCases compares the mount with a directory of the machine's own disk, by
-// the table of cases in tools/posixcases.
+// the table of cases in tools/verify/posixcases.
 func TestCases(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some 20 s")
@@ -160,7 +160,7 @@ func TestCases(t *testing.T) {
 	for dir := mnt; dir != "/"; dir = filepath.Dir(dir) {
 		allowPassage(t, dir)
 	}
-	out, err := exec.Command("go", "run", "github.com/quarxtor/quarxfs/tools/posixcases", "-ref", ref, "-dir", mnt).CombinedOutput()
+	out, err := exec.Command("go", "run", "github.com/quarxtor/quarxfs/tools/verify/posixcases", "-ref", ref, "-dir", mnt).CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}

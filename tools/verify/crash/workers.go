@@ -16,7 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/quarxtor/quarxfs/tools/crashtest/history"
+	"github.com/quarxtor/quarxfs/tools/verify/crash/history"
 )
 
 // A worker changes files in a directory of its own until the filesystem dies

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/quarxtor/quarxfs/tools/crashtest/history"
+	"github.com/quarxtor/quarxfs/tools/verify/crash/history"
 )
 
 // newUpkeep returns workers that do what else is done to a store in use: blocks

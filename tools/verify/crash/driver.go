@@ -16,8 +16,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/quarxtor/quarxfs/tools/crashtest/history"
 	"github.com/quarxtor/quarxfs/tools/serve"
+	"github.com/quarxtor/quarxfs/tools/verify/crash/history"
 )
 
 // A driver does rounds of: mount, judge, work, kill.

@@ -7,8 +7,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/quarxtor/quarxfs/tools/crashtest/history"
 	"github.com/quarxtor/quarxfs/tools/serve"
+	"github.com/quarxtor/quarxfs/tools/verify/crash/history"
 )
 
 // A powerCut is how a driver that has one ends its rounds: by images of the disk

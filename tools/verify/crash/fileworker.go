@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/quarxtor/quarxfs/tools/crashtest/history"
+	"github.com/quarxtor/quarxfs/tools/verify/crash/history"
 )
 
 // A fileWorker appends, overwrites, renames, creates and unlinks in a few

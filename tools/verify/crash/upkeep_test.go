@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/quarxtor/quarxfs/tools/crashtest/history"
+	"github.com/quarxtor/quarxfs/tools/verify/crash/history"
 )
 
 // TestSnapshotsAreJudged changes what a snapshot has, in a directory that has

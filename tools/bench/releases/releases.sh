@@ -3,7 +3,7 @@
 # a backup of each: in QuarXFS, with restic and with borg. Tells bytes and times,
 # and compares every snapshot with the release that it is of.
 #
-#   tools/releases/releases.sh [QUARXFS [DIRECTORY]]
+#   tools/bench/releases/releases.sh [QUARXFS [DIRECTORY]]
 #
 # The releases are Go modules (MODULE, VERSIONS), fetched once into DIRECTORY. A
 # plain working directory is brought from one release to the next, so that only

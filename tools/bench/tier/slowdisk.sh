@@ -2,7 +2,7 @@
 # tierbench with a cold tier that is really slower: an ext4 on a loop device from which a
 # control group lets so many reads through in a second.
 #
-#	tools/tierbench/slowdisk.sh [READS [DIRECTORY]]
+#	tools/bench/tier/slowdisk.sh [READS [DIRECTORY]]
 #
 # Needs root, go, and the blkio controller (version 1) or io (version 2).
 set -euo pipefail

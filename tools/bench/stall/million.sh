@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What snapshots of a large tree take, on a mount, with the built program:
 #
-#   tools/stall/million.sh [QUARXFS [DIRECTORY [FILES]]]
+#   tools/bench/stall/million.sh [QUARXFS [DIRECTORY [FILES]]]
 #
 # It makes files of 100 bytes, 1,000 in a directory, and then snapshots, a clone, a
 # restore and a rollback of them. With KEEP=1 it only makes the files, for a run that

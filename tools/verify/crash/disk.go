@@ -15,8 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/quarxtor/quarxfs/tools/crashtest/history"
 	"github.com/quarxtor/quarxfs/tools/serve"
+	"github.com/quarxtor/quarxfs/tools/verify/crash/history"
 )
 
 // A disk is an ext4 on a loop device whose content can be copied in an instant,

@@ -2,7 +2,7 @@
 // operation costs. Costs must not grow with the store; memory is published per
 // million files and blocks. It uses the store and the volume as a library, with the
 // settings of `quarxfs mount`; what a request costs on its way from the kernel
-// is tools/bench's to measure.
+// is tools/bench/fs's to measure.
 package main
 
 import (

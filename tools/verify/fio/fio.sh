@@ -1,5 +1,5 @@
 #!/bin/bash
-# fioverify.sh [QUARXFS [DIR]]: fio writes files on a mount in each of its ways (buffered, direct
+# fio.sh [QUARXFS [DIR]]: fio writes files on a mount in each of its ways (buffered, direct
 # and mapped; psync, libaio and io_uring; in order and at random; small and large blocks) and reads
 # every block back with its CRC32C. After a remount all of it is read again. Then the same with gc and
 # snapshots being made and removed meanwhile. It works in a new directory below DIR and removes it.

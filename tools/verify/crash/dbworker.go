@@ -8,7 +8,7 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/quarxtor/quarxfs/tools/crashtest/history"
+	"github.com/quarxtor/quarxfs/tools/verify/crash/history"
 )
 
 // A saver replaces a file as editors do: temporary file, rename over the old.

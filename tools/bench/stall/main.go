@@ -2,7 +2,7 @@
 // as one that makes a snapshot. First it makes many files, so that there is
 // something to do:
 //
-//	go run ./tools/stall -files 100000 /mnt/stall quarxfs snapshot create /mnt
+//	go run ./tools/bench/stall -files 100000 /mnt/stall quarxfs snapshot create /mnt
 package main
 
 import (
