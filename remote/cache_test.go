@@ -14,6 +14,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/remotetest"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -50,8 +51,8 @@ func openCache(t *testing.T, from remote.Lister, o remote.CacheOptions) *remote.
 
 // filled returns a node with some MiB, and the IDs of its data blocks.
 func filled(t *testing.T) (*tallied, []store.ID) {
-	node := newSite(t, store.Options{}).node
-	if _, err := node.Put(t.Context(), "x", bytes.NewReader(randomBytes(7, 8<<20))); err != nil {
+	node := newSite(t, store.Options{}).Node
+	if _, err := node.Put(t.Context(), "x", bytes.NewReader(remotetest.RandomBytes(7, 8<<20))); err != nil {
 		t.Fatal(err)
 	}
 	var ids []store.ID

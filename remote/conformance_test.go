@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -18,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/remotetest"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -58,7 +58,7 @@ func eachNode(t *testing.T, test func(t *testing.T, n remote.Node)) {
 	eachNodeBehind(t, remote.Handler, test)
 	t.Run("tls", func(t *testing.T) {
 		s := newSite(t, store.Options{})
-		pem, err := remote.SelfSigned(s.st.Dir())
+		pem, err := remote.SelfSigned(s.Store.Dir())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -74,9 +74,9 @@ func eachNode(t *testing.T, test func(t *testing.T, n remote.Node)) {
 
 // eachNodeBehind does so with a handler of the caller's choice.
 func eachNodeBehind(t *testing.T, handler func(remote.Node, *slog.Logger) http.Handler, test func(t *testing.T, n remote.Node)) {
-	t.Run("local", func(t *testing.T) { test(t, newSite(t, store.Options{}).node) })
+	t.Run("local", func(t *testing.T) { test(t, newSite(t, store.Options{}).Node) })
 	t.Run("http", func(t *testing.T) {
-		srv := httptest.NewServer(handler(newSite(t, store.Options{}).node, slog.New(slog.DiscardHandler)))
+		srv := httptest.NewServer(handler(newSite(t, store.Options{}).Node, slog.New(slog.DiscardHandler)))
 		t.Cleanup(srv.Close)
 		c := remote.NewClient(srv.URL, nil)
 		t.Cleanup(c.Close)
@@ -84,16 +84,10 @@ func eachNodeBehind(t *testing.T, handler func(remote.Node, *slog.Logger) http.H
 	})
 }
 
-func randomBytes(seed uint64, n int) []byte {
-	b := make([]byte, n)
-	_, _ = rand.NewChaCha8([32]byte{byte(seed)}).Read(b)
-	return b
-}
-
 func TestObjects(t *testing.T) {
 	eachNode(t, func(t *testing.T, n remote.Node) {
 		ctx := t.Context()
-		data := randomBytes(1, 1<<20)
+		data := remotetest.RandomBytes(1, 1<<20)
 		obj, err := n.Put(ctx, "a/b ../%2F?#ü", bytes.NewReader(data))
 		if err != nil || obj.Size != int64(len(data)) || obj.Name != "a/b ../%2F?#ü" {
 			t.Fatalf("put: %+v, %v", obj, err)
@@ -218,7 +212,7 @@ func TestListFiles(t *testing.T) {
 func TestBlocksAndStats(t *testing.T) {
 	eachNode(t, func(t *testing.T, n remote.Node) {
 		ctx := t.Context()
-		data := randomBytes(2, 1<<20)
+		data := remotetest.RandomBytes(2, 1<<20)
 		if _, err := n.Put(ctx, "one", bytes.NewReader(data)); err != nil {
 			t.Fatal(err)
 		}
@@ -269,7 +263,7 @@ func TestClientsAtOnce(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 16 {
 			wg.Go(func() {
-				name, data := string(rune('a'+i)), randomBytes(uint64(i), 200_000)
+				name, data := string(rune('a'+i)), remotetest.RandomBytes(uint64(i), 200_000)
 				if _, err := n.Put(t.Context(), name, bytes.NewReader(data)); err != nil {
 					t.Error(err)
 					return

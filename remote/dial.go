@@ -31,7 +31,7 @@ func DialRemote(r store.Remote, token string) (*Client, error) {
 	d := net.Dialer{Timeout: 20 * time.Second, KeepAlive: 15 * time.Second, Control: useBBR}
 	t := &http.Transport{
 		DisableCompression: true, DialContext: d.DialContext, TLSClientConfig: conf, TLSHandshakeTimeout: 20 * time.Second,
-		MaxIdleConnsPerHost: mostStreams + 4, IdleConnTimeout: 90 * time.Second,
+		MaxIdleConnsPerHost: MaxStreams + 4, IdleConnTimeout: 90 * time.Second,
 		ReadBufferSize: 64 << 10, WriteBufferSize: 64 << 10,
 	}
 	c := &http.Client{Transport: t}
@@ -40,6 +40,9 @@ func DialRemote(r store.Remote, token string) (*Client, error) {
 	}
 	return &Client{strings.TrimRight(r.URL, "/"), c}, nil
 }
+
+// MaxStreams is how many requests to a node a sync has under way.
+const MaxStreams = 24
 
 // bearer sends a token with each request. It goes to no other host: the API
 // redirects nowhere.

@@ -7,12 +7,13 @@ import (
 
 	"github.com/quarxtor/quarxfs/graph/export"
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/remotetest"
 	"github.com/quarxtor/quarxfs/store"
 )
 
 func TestExport(t *testing.T) {
 	eachNode(t, func(t *testing.T, n remote.Node) {
-		data := randomBytes(9, 300_000)
+		data := remotetest.RandomBytes(9, 300_000)
 		obj, err := n.Put(t.Context(), "one", bytes.NewReader(data))
 		if err != nil {
 			t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/remotetest"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -28,8 +29,8 @@ func (s site) front(t *testing.T, l remote.ListenOptions, g remote.GateOptions) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	g.Tokens, g.Log = s.st.CheckToken, slog.New(slog.DiscardHandler)
-	f.Serve(remote.NewGate(s.node, g), g.Log)
+	g.Tokens, g.Log = s.Store.CheckToken, slog.New(slog.DiscardHandler)
+	f.Serve(remote.NewGate(s.Node, g), g.Log)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel() // at once
@@ -42,7 +43,7 @@ func (s site) front(t *testing.T, l remote.ListenOptions, g remote.GateOptions) 
 
 func (s site) token(t *testing.T, name string, scopes ...store.Scope) string {
 	t.Helper()
-	secret, err := s.st.CreateToken(name, scopes, time.Time{})
+	secret, err := s.Store.CreateToken(name, scopes, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,10 +78,10 @@ func TestGateTokens(t *testing.T) {
 	f := s.front(t, remote.ListenOptions{}, remote.GateOptions{})
 	good := s.token(t, "good", store.ScopeRead)
 	revoked := s.token(t, "revoked", store.ScopeAdmin)
-	if err := s.st.RevokeToken("revoked"); err != nil {
+	if err := s.Store.RevokeToken("revoked"); err != nil {
 		t.Fatal(err)
 	}
-	expired, err := s.st.CreateToken("expired", []store.Scope{store.ScopeAdmin}, now.Add(time.Minute))
+	expired, err := s.Store.CreateToken("expired", []store.Scope{store.ScopeAdmin}, now.Add(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +227,7 @@ func TestGateBusy(t *testing.T) {
 func TestClientWaitsForBusyServer(t *testing.T) {
 	s := newSite(t, store.Options{})
 	calls := 0
-	c := s.serve(t, func(h http.Handler) http.Handler {
+	c := s.Serve(t, func(h http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if calls++; calls == 1 {
 				w.WriteHeader(http.StatusServiceUnavailable)
@@ -272,7 +273,7 @@ func TestGateStalledUpload(t *testing.T) {
 		t.Errorf("the next: %d", got)
 	}
 	var names []string
-	if err := s.node.ListObjects(t.Context(), remote.Page{}, func(o remote.Object) error { names = append(names, o.Name); return nil }); err != nil || fmt.Sprint(names) != "[whole]" {
+	if err := s.Node.ListObjects(t.Context(), remote.Page{}, func(o remote.Object) error { names = append(names, o.Name); return nil }); err != nil || fmt.Sprint(names) != "[whole]" {
 		t.Errorf("objects %v, %v", names, err)
 	}
 }
@@ -282,7 +283,7 @@ func TestGateStalledDownload(t *testing.T) {
 	s := newSite(t, store.Options{})
 	f := s.front(t, remote.ListenOptions{}, remote.GateOptions{Requests: 16, Stall: 100 * time.Millisecond})
 	token := s.token(t, "all", store.ScopeAdmin)
-	if _, err := s.node.Put(t.Context(), "big", bytes.NewReader(randomBytes(1, 32<<20))); err != nil {
+	if _, err := s.Node.Put(t.Context(), "big", bytes.NewReader(remotetest.RandomBytes(1, 32<<20))); err != nil {
 		t.Fatal(err)
 	}
 	c, err := net.Dial("tcp", strings.TrimPrefix(f.URL, "http://"))
@@ -328,7 +329,7 @@ func TestFrontClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	f.Serve(remote.NewGate(s.node, remote.GateOptions{Tokens: s.st.CheckToken, Log: log}), log)
+	f.Serve(remote.NewGate(s.Node, remote.GateOptions{Tokens: s.Store.CheckToken, Log: log}), log)
 	token := s.token(t, "w", store.ScopeWrite)
 	r, w := io.Pipe()
 	done := make(chan error, 1)

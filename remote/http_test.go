@@ -20,13 +20,14 @@ import (
 	"testing"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/remotetest"
 	"github.com/quarxtor/quarxfs/store"
 )
 
 // TestObjectsOverHTTP asks as other programs than ours do.
 func TestObjectsOverHTTP(t *testing.T) {
-	node := newSite(t, store.Options{}).node
-	data := randomBytes(1, 300_000)
+	node := newSite(t, store.Options{}).Node
+	data := remotetest.RandomBytes(1, 300_000)
 	o, err := node.Put(t.Context(), "a b", bytes.NewReader(data))
 	if err != nil {
 		t.Fatal(err)
@@ -129,8 +130,8 @@ func TestObjectsOverHTTP(t *testing.T) {
 }
 
 func TestBlockOverHTTP(t *testing.T) {
-	node := newSite(t, store.Options{}).node
-	data := randomBytes(2, 500_000)
+	node := newSite(t, store.Options{}).Node
+	data := remotetest.RandomBytes(2, 500_000)
 	if _, err := node.Put(t.Context(), "x", bytes.NewReader(data)); err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +163,7 @@ func TestPages(t *testing.T) {
 		for i := range 10 {
 			name := fmt.Sprintf("o%d", i)
 			want = append(want, name)
-			if _, err := n.Put(ctx, name, bytes.NewReader(randomBytes(uint64(i), 40_000))); err != nil {
+			if _, err := n.Put(ctx, name, bytes.NewReader(remotetest.RandomBytes(uint64(i), 40_000))); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -256,8 +257,8 @@ func (c *cutConn) Write(b []byte) (int, error) {
 // TestDownloadGoesOn breaks each connection after some bytes: the object comes all
 // the same.
 func TestDownloadGoesOn(t *testing.T) {
-	node := newSite(t, store.Options{}).node
-	data := randomBytes(3, 4<<20)
+	node := newSite(t, store.Options{}).Node
+	data := remotetest.RandomBytes(3, 4<<20)
 	if _, err := node.Put(t.Context(), "big", bytes.NewReader(data)); err != nil {
 		t.Fatal(err)
 	}
@@ -277,8 +278,8 @@ func TestDownloadGoesOn(t *testing.T) {
 // then an error that says why.
 func TestDamagedObject(t *testing.T) {
 	site := newSite(t, store.Options{SweepInterval: -1})
-	node, dir := site.node, site.st.Dir()
-	data := randomBytes(4, 4<<20)
+	node, dir := site.Node, site.Store.Dir()
+	data := remotetest.RandomBytes(4, 4<<20)
 	if _, err := node.Put(t.Context(), "big", bytes.NewReader(data)); err != nil {
 		t.Fatal(err)
 	}
@@ -334,10 +335,10 @@ func FuzzAPI(f *testing.F) {
 		f.Add(seed.method, seed.path, seed.query, seed.header, []byte("body"))
 	}
 	s := newSite(f, store.Options{})
-	if _, err := s.node.Put(f.Context(), "x", bytes.NewReader(randomBytes(1, 200_000))); err != nil {
+	if _, err := s.Node.Put(f.Context(), "x", bytes.NewReader(remotetest.RandomBytes(1, 200_000))); err != nil {
 		f.Fatal(err)
 	}
-	h := remote.Handler(s.node, slog.New(slog.DiscardHandler))
+	h := remote.Handler(s.Node, slog.New(slog.DiscardHandler))
 	f.Fuzz(func(t *testing.T, method, path, query, header string, body []byte) {
 		if !slices.Contains([]string{"GET", "HEAD", "PUT", "POST", "DELETE", "PATCH"}, method) {
 			return

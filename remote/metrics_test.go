@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/remotetest"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -93,7 +94,7 @@ func TestMetrics(t *testing.T) {
 	if err := n.AddCold(ctx, filepath.Join(t.TempDir(), "cold"), nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.Put(ctx, "a", bytes.NewReader(randomBytes(1, 8<<20))); err != nil {
+	if _, err := n.Put(ctx, "a", bytes.NewReader(remotetest.RandomBytes(1, 8<<20))); err != nil {
 		t.Fatal(err)
 	}
 	var ids []store.ID

@@ -11,6 +11,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/remotetest"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -27,9 +28,9 @@ func (c *counted) Records(ctx context.Context, ids []store.ID, fn func(store.Rec
 
 func TestReadPast(t *testing.T) {
 	s := newSite(t, store.Options{})
-	s.plant(t, "monday", 1, 2)
-	want := slices.Concat(randomBytes(2, 20_000), randomBytes(102, 20_000), randomBytes(202, 20_000))
-	for name, n := range map[string]remote.Node{"local": s.node, "http": s.serve(t, nil)} {
+	s.Plant(t, "monday", 1, 2)
+	want := slices.Concat(remotetest.RandomBytes(2, 20_000), remotetest.RandomBytes(102, 20_000), remotetest.RandomBytes(202, 20_000))
+	for name, n := range map[string]remote.Node{"local": s.Node, "http": s.Serve(t, nil)} {
 		t.Run(name, func(t *testing.T) {
 			for _, c := range []struct {
 				off, length int64
@@ -86,12 +87,12 @@ func (r refusing) Write([]byte) (int, error) { return 0, r.err }
 // more of its vertices than is needed.
 func TestReadPastSparse(t *testing.T) {
 	s := newSite(t, store.Options{})
-	release := s.st.Hold()
-	b := s.st.NewFileBuilder()
+	release := s.Store.Hold()
+	b := s.Store.NewFileBuilder()
 	var want []byte
 	for i := range 3000 {
-		block := randomBytes(uint64(i%50), 2000+i)
-		id, err := s.st.Put(store.KindData, block)
+		block := remotetest.RandomBytes(uint64(i%50), 2000+i)
+		id, err := s.Store.Put(store.KindData, block)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,15 +111,15 @@ func TestReadPastSparse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := s.putSnapshot(t, []graph.Entry{{
+	id := s.PutSnapshot(t, []graph.Entry{{
 		Name: "f", Mode: syscall.S_IFREG | 0o644, Size: root.Size, Data: root.Data, Link: graph.Link{ID: root.ID, Kind: store.KindFile},
 	}})
-	if err := s.st.Update(func() error { return s.st.NameSnapshot("s", id) }); err != nil {
+	if err := s.Store.Update(func() error { return s.Store.NameSnapshot("s", id) }); err != nil {
 		t.Fatal(err)
 	}
 	b.Close()
 	release()
-	n := &counted{Node: s.serve(t, nil)}
+	n := &counted{Node: s.Serve(t, nil)}
 	for _, off := range []int64{0, 2001, 4000, root.Size / 2, root.Size - 1} {
 		for _, length := range []int64{1, 5000, 100_000} {
 			n.ids = nil
@@ -135,7 +136,7 @@ func TestReadPastSparse(t *testing.T) {
 		}
 	}
 	var got bytes.Buffer
-	if err := remote.ReadPast(t.Context(), s.node, "s", "f", 0, -1, &got); err != nil || !bytes.Equal(got.Bytes(), want) {
+	if err := remote.ReadPast(t.Context(), s.Node, "s", "f", 0, -1, &got); err != nil || !bytes.Equal(got.Bytes(), want) {
 		t.Errorf("whole: %d bytes, %v", got.Len(), err)
 	}
 }

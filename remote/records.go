@@ -21,10 +21,10 @@ import (
 //
 // A record of 20,000 bytes takes 20,042.
 const (
-	recordHead  = 42
-	recordsEnd  = 0
-	recordsFail = 255
-	maxFailure  = 64 << 10
+	RecordHeader = 42 // bytes before a record's payload
+	recordsEnd   = 0
+	recordsFail  = 255
+	maxFailure   = 64 << 10
 
 	contentRecords = "application/vnd.quarxfs.records"
 	contentIDs     = "application/vnd.quarxfs.ids"
@@ -36,7 +36,7 @@ const (
 // recordWriter writes a stream of records.
 type recordWriter struct {
 	w    io.Writer
-	head [recordHead]byte
+	head [RecordHeader]byte
 	n    uint32
 }
 
@@ -71,7 +71,7 @@ func (w *recordWriter) fail(err error) error {
 // is fn's only until it returns. No length is believed before it is checked.
 // ErrRequest: what comes is no such stream, or more than that; errCut.
 func readRecords(r io.Reader, most int, fn func(store.Record) error) error {
-	var head [recordHead]byte
+	var head [RecordHeader]byte
 	var buf []byte
 	for n := 0; ; n++ {
 		if _, err := io.ReadFull(r, head[:]); err != nil {

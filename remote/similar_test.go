@@ -14,6 +14,7 @@ import (
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/graph/export"
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/remotetest"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/tiering"
 )
@@ -204,7 +205,7 @@ func TestSimilar(t *testing.T) {
 // TestConnect walks every way that it finds.
 func TestConnect(t *testing.T) {
 	eachLiveNode(t, func(t *testing.T, n remote.Node, tree *liveTree) {
-		obj, err := n.Put(t.Context(), "", io.MultiReader(bytes.NewReader(randomBytes(3, 400_000)), strings.NewReader("x")))
+		obj, err := n.Put(t.Context(), "", io.MultiReader(bytes.NewReader(remotetest.RandomBytes(3, 400_000)), strings.NewReader("x")))
 		if err != nil {
 			t.Fatal(err)
 		}

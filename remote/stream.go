@@ -8,7 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/url"
+	"syscall"
 	"time"
 )
 
@@ -63,6 +66,24 @@ var (
 	errCut     = errors.New("the answer was cut off")
 	errBodyCut = errors.New("the request's body was cut off")
 )
+
+// Retryable tells whether the same request may go well later: the connection broke, or the
+// node had too much to do.
+func Retryable(err error) bool {
+	if errors.Is(err, context.Canceled) && !errors.Is(err, errCut) {
+		return false
+	}
+	for _, e := range []error{errCut, errBodyCut, io.ErrUnexpectedEOF, io.EOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE, ErrBusy, ErrRate} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	if _, ok := errors.AsType[*url.Error](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[net.Error](err)
+	return ok
+}
 
 // receiveStream calls fn with each value of a stream. An error of fn ends it.
 func receiveStream[T any](ctx context.Context, c *Client, path string, fn func(T) error) error {

@@ -6,16 +6,17 @@ import (
 	"testing"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/remotetest"
 	"github.com/quarxtor/quarxfs/store"
 )
 
 func TestGC(t *testing.T) {
 	eachNodeBehind(t, remote.ControlHandler, func(t *testing.T, n remote.Node) {
 		ctx := t.Context()
-		if _, err := n.Put(ctx, "gone", bytes.NewReader(randomBytes(1, 4<<20))); err != nil {
+		if _, err := n.Put(ctx, "gone", bytes.NewReader(remotetest.RandomBytes(1, 4<<20))); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := n.Put(ctx, "kept", bytes.NewReader(randomBytes(2, 1<<20))); err != nil {
+		if _, err := n.Put(ctx, "kept", bytes.NewReader(remotetest.RandomBytes(2, 1<<20))); err != nil {
 			t.Fatal(err)
 		}
 		if err := n.Remove(ctx, "gone"); err != nil {
@@ -29,7 +30,7 @@ func TestGC(t *testing.T) {
 			t.Errorf("gc: %+v", last)
 		}
 		var got bytes.Buffer
-		if err := n.Get(ctx, "kept", 0, -1, &got); err != nil || !bytes.Equal(got.Bytes(), randomBytes(2, 1<<20)) {
+		if err := n.Get(ctx, "kept", 0, -1, &got); err != nil || !bytes.Equal(got.Bytes(), remotetest.RandomBytes(2, 1<<20)) {
 			t.Errorf("after gc: %d bytes, %v", got.Len(), err)
 		}
 		if err := n.GC(ctx, remote.GCOptions{MinLive: 7}, func(remote.GC) error { return nil }); !errors.Is(err, store.ErrConfig) && !errors.Is(err, remote.ErrRequest) {
@@ -45,7 +46,7 @@ func TestGC(t *testing.T) {
 func TestScrubAndFsck(t *testing.T) {
 	eachNodeBehind(t, remote.ControlHandler, func(t *testing.T, n remote.Node) {
 		ctx := t.Context()
-		if _, err := n.Put(ctx, "x", bytes.NewReader(randomBytes(1, 2<<20))); err != nil {
+		if _, err := n.Put(ctx, "x", bytes.NewReader(remotetest.RandomBytes(1, 2<<20))); err != nil {
 			t.Fatal(err)
 		}
 		var last remote.Scrub

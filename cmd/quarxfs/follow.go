@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/transfer"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/routine"
 )
@@ -125,8 +126,8 @@ func (f *follower) run(ctx context.Context) {
 func (f *follower) follow(ctx context.Context, r store.Remote) {
 	routine.Each(ctx, 0, r.Follow.Every(), nil, func() {
 		err := onPeer(r, func(peer *remote.Client) error {
-			j := syncJob{remote: r, pull: r.Follow.Pull, all: true, prune: r.Follow.Prune}
-			done, err := j.run(ctx, f.node, peer)
+			j := transfer.Job{Remote: r, Pull: r.Follow.Pull, All: true, Prune: r.Follow.Prune, Host: hostname()}
+			done, err := j.Run(ctx, f.node, peer)
 			if err == nil && len(done.Sent)+len(done.Pruned) > 0 {
 				f.log.Info("synced", "remote", r.Name, "direction", done.Direction, "snapshots", len(done.Sent), "blocks", done.Blocks, "bytes", done.Bytes, "pruned", len(done.Pruned))
 			}

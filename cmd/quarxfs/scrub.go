@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/transfer"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -103,11 +104,11 @@ func (r *scrubReport) heal(cmd *cobra.Command, n remote.Node, name string) error
 		for i, b := range r.Damaged {
 			ids[i] = b.ID
 		}
-		healed := make(map[store.ID]bool)
-		_, err := remote.Heal(cmd.Context(), peer, n, ids, func(id store.ID) { healed[id] = true })
-		r.Damaged = slices.DeleteFunc(r.Damaged, func(b remote.BadBlock) bool { return healed[b.ID] })
-		r.Bad -= int64(len(healed))
-		r.Healed += int64(len(healed))
+		restored := make(map[store.ID]bool)
+		_, err := transfer.RestoreBlocks(cmd.Context(), peer, n, ids, func(id store.ID) { restored[id] = true })
+		r.Damaged = slices.DeleteFunc(r.Damaged, func(b remote.BadBlock) bool { return restored[b.ID] })
+		r.Bad -= int64(len(restored))
+		r.Healed += int64(len(restored))
 		if err == nil {
 			err = n.Sync(cmd.Context())
 		}
@@ -130,7 +131,7 @@ func (r scrubReport) print(w io.Writer) error {
 	if r.Resumed {
 		resumed = " (gone on with)"
 	}
-	_, err := fmt.Fprintf(w, "%s blocks, %s read%s: %s bad, %s healed\n",
+	_, err := fmt.Fprintf(w, "%s blocks, %s read%s: %s bad, %s restored\n",
 		humanize.Comma(r.Blocks), size(r.Bytes), resumed, humanize.Comma(int64(len(r.Damaged))), humanize.Comma(r.Healed))
 	if r.Hidden > 0 {
 		fmt.Fprintf(w, "%s blocks are in the cold tier, which is out of reach: they were not checked\n", humanize.Comma(r.Hidden))

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/transfer"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -29,7 +30,7 @@ as they are stored. A sync that was interrupted goes on where it was when it is 
 }
 
 func newSyncRun(pull bool) *cobra.Command {
-	j := &syncJob{pull: pull}
+	j := &transfer.Job{Pull: pull, Host: hostname()}
 	var prefix string
 	var asJSON bool
 	use, short := "push", "Send snapshots to a remote store"
@@ -45,14 +46,14 @@ already is passed over. If another snapshot there has the name, nothing is done:
 		Example: fmt.Sprintf("  quarxfs sync %s /mnt nas --all --prune\n  quarxfs sync %s /mnt nas monday --as monday-2", use, use),
 		Args:    cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			j.names = args[2:]
-			if err := j.check(); err != nil {
+			j.Names = args[2:]
+			if err := checkSync(j); err != nil {
 				return err
 			}
 			return onStore(cmd, args[:1], func(n remote.Node) error {
 				return onRemote(cmd.Context(), n, args[1], func(r store.Remote, peer *remote.Client) error {
-					if j.remote = r; cmd.Flags().Changed("prefix") {
-						j.remote.Prefix = prefix
+					if j.Remote = r; cmd.Flags().Changed("prefix") {
+						j.Remote.Prefix = prefix
 					}
 					return runSync(cmd, j, n, peer, asJSON)
 				})
@@ -60,19 +61,19 @@ already is passed over. If another snapshot there has the name, nothing is done:
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&j.all, "all", false, "all snapshots")
-	f.BoolVar(&j.latest, "latest", false, "the newest snapshot")
-	f.StringVar(&j.as, "as", "", "the `name` that the only snapshot gets there")
+	f.BoolVar(&j.All, "all", false, "all snapshots")
+	f.BoolVar(&j.Latest, "latest", false, "the newest snapshot")
+	f.StringVar(&j.As, "as", "", "the `name` that the only snapshot gets there")
 	f.StringVar(&prefix, "prefix", "", "`text` before the names there, in place of the remote's")
-	f.BoolVar(&j.prune, "prune", false, "with --all: remove there what came from here and is here no more")
-	f.IntVar(&j.streams, "streams", 0, "streams of blocks at a time; 0: as the way is long")
+	f.BoolVar(&j.Prune, "prune", false, "with --all: remove there what came from here and is here no more")
+	f.IntVar(&j.Streams, "streams", 0, "streams of blocks at a time; 0: as the way is long")
 	jsonFlag(f, &asJSON)
 	return cmd
 }
 
-func (j *syncJob) check() error {
+func checkSync(j *transfer.Job) error {
 	ways := 0
-	for _, set := range []bool{j.all, j.latest, len(j.names) > 0} {
+	for _, set := range []bool{j.All, j.Latest, len(j.Names) > 0} {
 		if set {
 			ways++
 		}
@@ -80,25 +81,25 @@ func (j *syncJob) check() error {
 	switch {
 	case ways != 1:
 		return fmt.Errorf("%w: name snapshots, or give --all or --latest", errUsage)
-	case j.as != "" && (j.all || len(j.names) > 1):
+	case j.As != "" && (j.All || len(j.Names) > 1):
 		return fmt.Errorf("%w: --as is for one snapshot; give --prefix", errUsage)
-	case j.prune && !j.all:
+	case j.Prune && !j.All:
 		return fmt.Errorf("%w: --prune goes with --all", errUsage)
-	case j.streams < 0 || j.streams > 256:
-		return fmt.Errorf("%w: --streams %d: choose up to 256", errUsage, j.streams)
+	case j.Streams < 0 || j.Streams > 256:
+		return fmt.Errorf("%w: --streams %d: choose up to 256", errUsage, j.Streams)
 	}
 	return nil
 }
 
-func runSync(cmd *cobra.Command, j *syncJob, local, peer remote.Node, asJSON bool) error {
+func runSync(cmd *cobra.Command, j *transfer.Job, local, peer remote.Node, asJSON bool) error {
 	line := newProgress(cmd.ErrOrStderr(), asJSON)
 	begun := time.Now()
-	j.progress = func(p remote.SyncProgress) { line.show("%s", describeSync(p, time.Since(begun))) }
-	j.retried = func(err error) {
+	j.Progress = func(p transfer.Progress) { line.show("%s", describeSync(p, time.Since(begun))) }
+	j.Retried = func(err error) {
 		line.clear()
 		fmt.Fprintf(cmd.ErrOrStderr(), "quarxfs: the sync goes on after: %s\n", oneLine(err))
 	}
-	r, err := j.run(cmd.Context(), local, peer)
+	r, err := j.Run(cmd.Context(), local, peer)
 	line.clear()
 	if err != nil {
 		return err
@@ -114,7 +115,7 @@ func runSync(cmd *cobra.Command, j *syncJob, local, peer remote.Node, asJSON boo
 }
 
 // describeSync is what a terminal shows of a sync.
-func describeSync(p remote.SyncProgress, took time.Duration) string {
+func describeSync(p transfer.Progress, took time.Duration) string {
 	seconds := max(0.001, took.Seconds())
 	eta := ""
 	if p.Blocks > 0 && p.Found > p.Blocks {
@@ -164,7 +165,7 @@ func (s syncStatus) print(w io.Writer) error {
 		case !ok:
 			fmt.Fprintln(w, "  never synced")
 		case n.Error != "":
-			fmt.Fprintf(w, "  %s %s failed: %s\n", humanize.Time(n.Ended), n.Direction, printable(n.Error))
+			fmt.Fprintf(w, "  %s %s failed: %s\n", humanize.Time(n.Ended), n.Direction, printable(joinLines(n.Error)))
 		default:
 			fmt.Fprintf(w, "  %s %s: %s snapshots, %s blocks, %s\n", humanize.Time(n.Ended), n.Direction, humanize.Comma(n.Snapshots), humanize.Comma(n.Blocks), size(n.Bytes))
 		}

@@ -1,40 +1,39 @@
-package remote
+// Package transfer copies snapshots between two stores, wherever these are: what a sync
+// sends is chosen by a Job, and sent by a Transfer.
+package transfer
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/url"
 	"slices"
 	"sync/atomic"
-	"syscall"
 	"time"
 
+	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 )
 
 // A Transfer is snapshots that one peer is to have of another.
 type Transfer struct {
-	From, To  Peer
-	Snapshots []Travel                  // in the order in which they are to arrive
+	From, To  remote.Peer
+	Snapshots []SnapshotRef             // in the order in which they are to arrive
 	Base      []store.ID                // at most one: a snapshot that both have; what it shares needs no question
 	Whose     string                    // the name of the leases, to be shown
 	Streams   int                       // of blocks at a time; 0: by the round trip to the peers
-	Progress  func(SyncProgress)        // if set, called now and then, never twice at a time
+	Progress  func(Progress)            // if set, called now and then, never twice at a time
 	Retried   func(cause error)         // if set, called before all is begun again
 	Wait      func(n int) time.Duration // before the nth retry in a row; nil: 0.5 s, and twice as much each time
 }
 
-// A Travel is a snapshot that travels, and the name that it gets.
-type Travel struct {
+// A SnapshotRef is a snapshot that travels, and the name that it gets.
+type SnapshotRef struct {
 	Name string
 	ID   store.ID
 }
 
-// A SyncProgress says how far a transfer is.
-type SyncProgress struct {
+// A Progress says how far a transfer is.
+type Progress struct {
 	Snapshots int64 `json:"snapshots"` // that have arrived
 	Blocks    int64 `json:"blocks"`    // that have travelled, vertices among them
 	Bytes     int64 `json:"bytes"`     // of their records
@@ -45,8 +44,8 @@ type SyncProgress struct {
 
 type counters struct{ snapshots, blocks, bytes, found, skipped, retries atomic.Int64 }
 
-func (c *counters) now() SyncProgress {
-	return SyncProgress{c.snapshots.Load(), c.blocks.Load(), c.bytes.Load(), c.found.Load(), c.skipped.Load(), c.retries.Load()}
+func (c *counters) now() Progress {
+	return Progress{c.snapshots.Load(), c.blocks.Load(), c.bytes.Load(), c.found.Load(), c.skipped.Load(), c.retries.Load()}
 }
 
 // maxRetries is how often a transfer is begun again without a block that came.
@@ -56,7 +55,7 @@ const maxRetries = 6
 // What is there does not travel. When a connection breaks, Run begins anew, which
 // costs a question for each subtree; so does whoever calls it again later. Errors:
 // those of Peer.
-func (t Transfer) Run(ctx context.Context) (SyncProgress, error) {
+func (t Transfer) Run(ctx context.Context) (Progress, error) {
 	if t.Wait == nil {
 		t.Wait = func(n int) time.Duration { return 250 * time.Millisecond << n }
 	}
@@ -145,7 +144,7 @@ func (l *leasePair) begin(ctx context.Context, t *Transfer) (err error) {
 		ids = append(ids, s.ID)
 	}
 	for len(ids) > 0 {
-		n := min(len(ids), MaxBatch)
+		n := min(len(ids), remote.MaxBatch)
 		has, err := t.From.Keep(ctx, l.from, ids[:n])
 		if err != nil {
 			return err
@@ -167,49 +166,37 @@ func (l *leasePair) end(ctx context.Context, t *Transfer) error {
 // errSource: what was to be sent cannot be read; another try is no use.
 var errSource = errors.New("the source of the sync lacks a block")
 
-// retryable tells whether another try may go well: the connection broke, or the
-// peer was started anew and lost what it had not yet committed.
+// retryable tells whether another try may go well: the connection broke, or the peer was
+// started anew and lost what it had not yet committed.
 func retryable(err error) bool {
-	if errors.Is(err, errSource) || errors.Is(err, context.Canceled) && !errors.Is(err, errCut) {
-		return false
-	}
-	for _, e := range []error{errCut, errBodyCut, io.ErrUnexpectedEOF, io.EOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE, store.ErrNotFound, ErrBusy, ErrRate} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	if _, ok := errors.AsType[*url.Error](err); ok {
-		return true
-	}
-	_, ok := errors.AsType[net.Error](err)
-	return ok
+	return !errors.Is(err, errSource) && (remote.Retryable(err) || errors.Is(err, store.ErrNotFound))
 }
 
-// Heal stores good copies of blocks that to has lost or cannot read, as far as
+// RestoreBlocks stores good copies of blocks that to has lost or cannot read, as far as
 // from has them, and calls fn for each that came. Vertices whose links are missing too
 // come in a later round.
-func Heal(ctx context.Context, from, to Peer, ids []store.ID, fn func(store.ID)) (healed int, err error) {
+func RestoreBlocks(ctx context.Context, from, to remote.Peer, ids []store.ID, fn func(store.ID)) (restored int, err error) {
 	lease, err := to.NewLease(ctx, "scrub")
 	if err != nil {
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, to.EndLease(ctx, lease)) }()
-	for before := -1; before < healed && len(ids) > 0; {
-		before = healed
+	for before := -1; before < restored && len(ids) > 0; {
+		before = restored
 		var left []store.ID
 		for _, id := range ids {
 			err := to.PutRecords(ctx, lease, func(put func(store.Record) error) error { return from.Records(ctx, []store.ID{id}, put) })
 			switch {
 			case err == nil:
-				healed++
+				restored++
 				fn(id)
 			case errors.Is(err, store.ErrNotFound), errors.Is(err, store.ErrCorrupt):
 				left = append(left, id) // the peer has no good copy, or what it links to is to come
 			default:
-				return healed, err
+				return restored, err
 			}
 		}
 		ids = left
 	}
-	return healed, nil
+	return restored, nil
 }

@@ -1,4 +1,4 @@
-package remote
+package transfer
 
 import (
 	"bytes"
@@ -12,59 +12,59 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 )
 
 const (
-	parcelBlocks  = 32       // data blocks in a request
-	maxParcels    = 8192     // requests that the walk may be ahead: 16 MiB of IDs
-	chunkSize     = MaxBatch // vertices that are looked at, and asked for, together
-	maxChunks     = 64       // of these, waiting for the blocks below them
-	keepVertices  = 64 << 20 // bytes of vertices that are kept from the walk until they are sent
-	maxSent       = 1 << 20  // IDs that are known to be under way
-	maxLevels     = 1 << 16  // levels of a graph; a directory may be very deep
-	vertexPiece   = 128      // vertices in a request
+	batchBlocks   = 32              // data blocks in a request
+	maxBatches    = 8192            // requests that the walk may be ahead: 16 MiB of IDs
+	chunkSize     = remote.MaxBatch // vertices that are looked at, and asked for, together
+	maxChunks     = 64              // of these, waiting for the blocks below them
+	keepVertices  = 64 << 20        // bytes of vertices that are kept from the walk until they are sent
+	maxSent       = 1 << 20         // IDs that are known to be under way
+	maxLevels     = 1 << 16         // levels of a graph; a directory may be very deep
+	vertexBatch   = 128             // vertices in a request
 	vertexStreams = 16
 
 	joinedVertices = 512 // of several chunks in a request
 	leastStreams   = 4
-	mostStreams    = 24
 )
 
 // streamsFor says how many streams a round trip needs: on a long way a lost packet
 // costs its connection more time.
 func streamsFor(trip time.Duration) int {
-	return int(min(mostStreams, max(leastStreams, trip/(4*time.Millisecond))))
+	return int(min(remote.MaxStreams, max(leastStreams, trip/(4*time.Millisecond))))
 }
 
 // A sender is one try of a transfer. A walker goes down the source's graph and
-// asks the destination what it lacks. Data blocks go out in parcels, several at a time. A
-// vertex goes when all below it has arrived: the sequencer waits for the parcels
+// asks the destination what it lacks. Data blocks go out in batches, several at a time. A
+// vertex goes when all below it has arrived: the sequencer waits for the batches
 // that were sent before it. (I5)
 type sender struct {
 	t        *Transfer
 	c        *counters
 	leases   *leasePair
 	sent     map[store.ID]struct{}
-	parcel   []store.ID
-	pending  []*parcel // since the last chunk
-	parcels  chan *parcel
+	batch    []store.ID
+	pending  []*batch // since the last chunk
+	batches  chan *batch
 	sequence chan step
 	kept     atomic.Int64 // bytes of vertices in memory
 }
 
-// A parcel is data blocks that travel together.
-type parcel struct {
-	ids    []store.ID
-	landed chan struct{}
+// A batch is data blocks that are sent in one request.
+type batch struct {
+	ids     []store.ID
+	arrived chan struct{}
 }
 
-// A step is what happens after some parcels have landed: vertices are sent, or a
+// A step is what happens after some batches have arrived: vertices are sent, or a
 // snapshot gets its name.
 type step struct {
-	after  []*parcel
-	chunk  []vertex
-	travel *Travel
+	after    []*batch
+	chunk    []vertex
+	snapshot *SnapshotRef
 }
 
 // A vertex is one that the destination lacks.
@@ -76,15 +76,15 @@ type vertex struct {
 func newSender(t *Transfer, leases *leasePair, c *counters) *sender {
 	return &sender{
 		t: t, c: c, leases: leases, sent: make(map[store.ID]struct{}),
-		parcels: make(chan *parcel, maxParcels), sequence: make(chan step, maxChunks),
+		batches: make(chan *batch, maxBatches), sequence: make(chan step, maxChunks),
 	}
 }
 
 func (s *sender) run(ctx context.Context) error {
 	begun := time.Now()
 	roots := make([]store.ID, len(s.t.Snapshots))
-	for i, travel := range s.t.Snapshots {
-		roots[i] = travel.ID
+	for i, snapshot := range s.t.Snapshots {
+		roots[i] = snapshot.ID
 	}
 	missing, err := s.ask(ctx, append(roots, s.t.Base...))
 	if err != nil {
@@ -100,12 +100,12 @@ func (s *sender) run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for range streams {
-		g.Go(func() error { return s.carry(ctx) })
+		g.Go(func() error { return s.sendWorker(ctx) })
 	}
-	g.Go(func() error { return s.order(ctx) })
+	g.Go(func() error { return s.sendInOrder(ctx) })
 	g.Go(func() error {
 		defer close(s.sequence)
-		defer close(s.parcels)
+		defer close(s.batches)
 		base := slices.DeleteFunc(slices.Clone(s.t.Base), func(id store.ID) bool { return lacks[id] })
 		for i := range s.t.Snapshots {
 			if lacks[roots[i]] {
@@ -116,7 +116,7 @@ func (s *sender) run(ctx context.Context) error {
 			if len(s.t.Base) > 0 {
 				base = roots[i : i+1]
 			}
-			if err := s.enqueue(ctx, step{travel: &s.t.Snapshots[i]}); err != nil {
+			if err := s.enqueue(ctx, step{snapshot: &s.t.Snapshots[i]}); err != nil {
 				return err
 			}
 		}
@@ -129,7 +129,7 @@ func (s *sender) run(ctx context.Context) error {
 // others.
 func (s *sender) ask(ctx context.Context, ids []store.ID) (missing []store.ID, err error) {
 	for len(ids) > 0 {
-		n := min(len(ids), MaxBatch)
+		n := min(len(ids), remote.MaxBatch)
 		has, err := s.t.To.Keep(ctx, s.leases.to, ids[:n])
 		if err != nil {
 			return nil, err
@@ -286,32 +286,32 @@ func (s *sender) mark(id store.ID) {
 	s.sent[id] = struct{}{}
 }
 
-// send puts a data block into the next parcel.
+// send puts a data block into the next batch.
 func (s *sender) send(ctx context.Context, id store.ID) error {
 	s.mark(id)
-	if s.parcel = append(s.parcel, id); len(s.parcel) < parcelBlocks {
+	if s.batch = append(s.batch, id); len(s.batch) < batchBlocks {
 		return nil
 	}
 	return s.close(ctx)
 }
 
-// close hands the parcel on.
+// close hands the batch on.
 func (s *sender) close(ctx context.Context) error {
-	if len(s.parcel) == 0 {
+	if len(s.batch) == 0 {
 		return nil
 	}
-	p := &parcel{s.parcel, make(chan struct{})}
-	s.parcel = nil
+	p := &batch{s.batch, make(chan struct{})}
+	s.batch = nil
 	s.pending = append(s.pending, p)
 	select {
-	case s.parcels <- p:
+	case s.batches <- p:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// enqueue has a step happen when all parcels before it have landed.
+// enqueue has a step happen when all batches before it have arrived.
 func (s *sender) enqueue(ctx context.Context, next step) error {
 	if err := s.close(ctx); err != nil {
 		return err
@@ -341,13 +341,13 @@ func (s *sender) drop(v vertex) {
 	}
 }
 
-// carry sends parcels.
-func (s *sender) carry(ctx context.Context) error {
-	for p := range s.parcels {
+// sendWorker sends batches.
+func (s *sender) sendWorker(ctx context.Context) error {
+	for p := range s.batches {
 		if err := s.transfer(ctx, p.ids); err != nil {
 			return err
 		}
-		close(p.landed)
+		close(p.arrived)
 	}
 	return nil
 }
@@ -364,7 +364,7 @@ func (s *sender) counted(put func(store.Record) error) func(store.Record) error 
 		err := put(r)
 		if err == nil {
 			s.c.blocks.Add(1)
-			s.c.bytes.Add(recordHead + n)
+			s.c.bytes.Add(remote.RecordHeader + n)
 		} else if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrCorrupt) {
 			err = &destinationError{err}
 		}
@@ -378,12 +378,12 @@ type destinationError struct{ err error }
 func (e *destinationError) Error() string { return e.err.Error() }
 func (e *destinationError) Unwrap() error { return e.err }
 
-// order does one step after the other. Chunks that are ready together and small, as
+// sendInOrder does one step after the other. Chunks that are ready together and small, as
 // those of the upper levels are, share a stream: each would cost a round trip.
-func (s *sender) order(ctx context.Context) error {
+func (s *sender) sendInOrder(ctx context.Context) error {
 	var small []vertex
 	flush := func() error {
-		err := s.piece(ctx, small)
+		err := s.sendVertices(ctx, small)
 		s.dropAll(small)
 		small = nil
 		return err
@@ -396,28 +396,28 @@ func (s *sender) order(ctx context.Context) error {
 		}
 		for _, p := range next.after {
 			select {
-			case <-p.landed:
+			case <-p.arrived:
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		}
 		if len(next.chunk) > joinedVertices {
-			if err := s.vertices(ctx, next.chunk); err != nil {
+			if err := s.sendChunk(ctx, next.chunk); err != nil {
 				return err
 			}
 			s.dropAll(next.chunk)
 		} else {
 			small = append(small, next.chunk...)
 		}
-		if len(small) > 0 && (next.travel != nil || len(s.sequence) == 0) {
+		if len(small) > 0 && (next.snapshot != nil || len(s.sequence) == 0) {
 			if err := flush(); err != nil {
 				return err
 			}
 		}
-		if next.travel == nil {
+		if next.snapshot == nil {
 			continue
 		}
-		if err := s.t.To.Adopt(ctx, next.travel.Name, next.travel.ID); err != nil {
+		if err := s.t.To.Adopt(ctx, next.snapshot.Name, next.snapshot.ID); err != nil {
 			return err
 		}
 		s.c.snapshots.Add(1)
@@ -425,11 +425,11 @@ func (s *sender) order(ctx context.Context) error {
 	return nil
 }
 
-// ready tells whether all parcels before a step have landed.
+// ready tells whether all batches before a step have arrived.
 func (n *step) ready() bool {
 	for _, p := range n.after {
 		select {
-		case <-p.landed:
+		case <-p.arrived:
 		default:
 			return false
 		}
@@ -443,19 +443,19 @@ func (s *sender) dropAll(list []vertex) {
 	}
 }
 
-// vertices sends a chunk, in pieces at a time: no vertex of a chunk that is sent with
+// sendChunk sends a chunk, several batches at a time: no vertex of a chunk that is sent with
 // it links to another, or it would have been sent from further down.
-func (s *sender) vertices(ctx context.Context, chunk []vertex) error {
+func (s *sender) sendChunk(ctx context.Context, chunk []vertex) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(vertexStreams)
-	for piece := range slices.Chunk(chunk, vertexPiece) {
-		g.Go(func() error { return s.piece(ctx, piece) })
+	for part := range slices.Chunk(chunk, vertexBatch) {
+		g.Go(func() error { return s.sendVertices(ctx, part) })
 	}
 	return g.Wait()
 }
 
-// piece sends vertices in one stream.
-func (s *sender) piece(ctx context.Context, chunk []vertex) error {
+// sendVertices sends vertices in one stream.
+func (s *sender) sendVertices(ctx context.Context, chunk []vertex) error {
 	return s.t.To.PutRecords(ctx, s.leases.to, func(put func(store.Record) error) error {
 		put = s.counted(put)
 		for len(chunk) > 0 {

@@ -1,10 +1,11 @@
-package main
+package transfer
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,44 +13,45 @@ import (
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// A syncJob says which snapshots are to be on the other side too.
-type syncJob struct {
-	remote  store.Remote
-	pull    bool
-	names   []string // or
-	all     bool     // or
-	latest  bool
-	as      string // the name that the only one gets
-	prune   bool
-	streams int
+// A Job says which snapshots are to be on the other side too.
+type Job struct {
+	Remote  store.Remote
+	Pull    bool
+	Names   []string // or
+	All     bool     // or
+	Latest  bool
+	As      string // the name that the only one gets
+	Prune   bool
+	Streams int
+	Host    string // this machine, which the leases name
 
-	progress func(remote.SyncProgress)
-	retried  func(error)
+	Progress func(Progress) // may be nil
+	Retried  func(error)    // may be nil
 }
 
-// A syncReport says what a sync did.
-type syncReport struct {
+// A Report says what a sync did.
+type Report struct {
 	Remote    string   `json:"remote"`
 	Direction string   `json:"direction"`
 	Sent      []string `json:"snapshots"` // their names on the receiving side
 	Pruned    []string `json:"pruned"`
-	remote.SyncProgress
+	Progress
 	Seconds float64 `json:"seconds"`
 }
 
-func (j *syncJob) direction() string {
-	if j.pull {
+func (j *Job) direction() string {
+	if j.Pull {
 		return "pull"
 	}
 	return "push"
 }
 
-// run does the job, and has the local store remember how it went.
-func (j *syncJob) run(ctx context.Context, local, peer remote.Node) (syncReport, error) {
+// Run does the job, and has the local store remember how it went.
+func (j *Job) Run(ctx context.Context, local, peer remote.Node) (Report, error) {
 	begun := time.Now()
-	r := syncReport{Remote: j.remote.Name, Direction: j.direction(), Sent: []string{}, Pruned: []string{}}
+	r := Report{Remote: j.Remote.Name, Direction: j.direction(), Sent: []string{}, Pruned: []string{}}
 	from, to := local, peer
-	if j.pull {
+	if j.Pull {
 		from, to = peer, local
 	}
 	err := j.sync(ctx, from, to, &r)
@@ -59,12 +61,12 @@ func (j *syncJob) run(ctx context.Context, local, peer remote.Node) (syncReport,
 		Snapshots: int64(len(r.Sent)), Blocks: r.Blocks, Bytes: r.Bytes,
 	}
 	if err != nil {
-		note.Error = oneLine(err)
+		note.Error = err.Error()
 	}
 	return r, errors.Join(err, local.NoteSync(context.WithoutCancel(ctx), note))
 }
 
-func (j *syncJob) sync(ctx context.Context, from, to remote.Node, r *syncReport) error {
+func (j *Job) sync(ctx context.Context, from, to remote.Node, r *Report) error {
 	has, err := snapshotsOf(ctx, from)
 	if err != nil {
 		return err
@@ -73,24 +75,24 @@ func (j *syncJob) sync(ctx context.Context, from, to remote.Node, r *syncReport)
 	if err != nil {
 		return err
 	}
-	travels, err := j.choose(has, there)
+	chosen, err := j.choose(has, there)
 	if err != nil {
 		return err
 	}
-	if len(travels) > 0 {
-		t := remote.Transfer{From: from, To: to, Snapshots: travels, Whose: j.direction() + " by " + hostname(),
-			Streams: j.streams, Progress: j.progress, Retried: j.retried}
-		if !j.pull { // a pull asks its own store, which costs nothing
+	if len(chosen) > 0 {
+		t := Transfer{From: from, To: to, Snapshots: chosen, Whose: j.direction() + " by " + j.Host,
+			Streams: j.Streams, Progress: j.Progress, Retried: j.Retried}
+		if !j.Pull { // a pull asks its own store, which costs nothing
 			t.Base = newestCommon(has, there)
 		}
-		if r.SyncProgress, err = t.Run(ctx); err != nil {
+		if r.Progress, err = t.Run(ctx); err != nil {
 			return err
 		}
-		for _, t := range travels {
+		for _, t := range chosen {
 			r.Sent = append(r.Sent, t.Name)
 		}
 	}
-	if !j.prune {
+	if !j.Prune {
 		return nil
 	}
 	return j.pruneAt(ctx, from, to, has, there, r)
@@ -117,8 +119,8 @@ func snapshotsOf(ctx context.Context, n remote.Node) (list []remote.Snapshot, er
 
 // choose returns the snapshots that are to travel and are not there. The error
 // names all whose names are taken.
-func (j *syncJob) choose(has, there []remote.Snapshot) ([]remote.Travel, error) {
-	chosen, err := j.wanted(has)
+func (j *Job) choose(has, there []remote.Snapshot) ([]SnapshotRef, error) {
+	wanted, err := j.wanted(has)
 	if err != nil {
 		return nil, err
 	}
@@ -126,36 +128,36 @@ func (j *syncJob) choose(has, there []remote.Snapshot) ([]remote.Travel, error) 
 	for _, s := range there {
 		taken[s.Name], known[s.ID] = s.ID, true
 	}
-	var travels []remote.Travel
+	var chosen []SnapshotRef
 	var conflicts []string
-	for _, s := range chosen {
-		name := j.remote.Prefix + s.Name
-		if j.as != "" {
-			name = j.as
+	for _, s := range wanted {
+		name := j.Remote.Prefix + s.Name
+		if j.As != "" {
+			name = j.As
 		}
 		id, ok := taken[name]
 		switch {
-		case ok && id == s.ID, j.all && known[s.ID]:
+		case ok && id == s.ID, j.All && known[s.ID]:
 		case ok:
-			conflicts = append(conflicts, printable(name))
+			conflicts = append(conflicts, strconv.Quote(name))
 		default:
 			if err := store.ValidSnapshotName(name); err != nil {
 				return nil, err
 			}
-			travels = append(travels, remote.Travel{Name: name, ID: s.ID})
+			chosen = append(chosen, SnapshotRef{Name: name, ID: s.ID})
 		}
 	}
 	if len(conflicts) > 0 {
 		return nil, fmt.Errorf("%w: the receiving store has other snapshots called %s; give --as or --prefix", store.ErrNameTaken, strings.Join(conflicts, ", "))
 	}
-	return travels, nil
+	return chosen, nil
 }
 
-func (j *syncJob) wanted(has []remote.Snapshot) ([]remote.Snapshot, error) {
+func (j *Job) wanted(has []remote.Snapshot) ([]remote.Snapshot, error) {
 	switch {
-	case j.all || len(has) == 0 && len(j.names) == 0:
+	case j.All || len(has) == 0 && len(j.Names) == 0:
 		return has, nil
-	case j.latest:
+	case j.Latest:
 		return has[len(has)-1:], nil
 	}
 	byName := make(map[string]remote.Snapshot, len(has))
@@ -163,7 +165,7 @@ func (j *syncJob) wanted(has []remote.Snapshot) ([]remote.Snapshot, error) {
 		byName[s.Name] = s
 	}
 	var chosen []remote.Snapshot
-	for _, name := range j.names {
+	for _, name := range j.Names {
 		s, ok := byName[name]
 		if !ok {
 			return nil, fmt.Errorf("snapshot %q: the sending store has none of that name: %w", name, store.ErrNotFound)
@@ -174,7 +176,7 @@ func (j *syncJob) wanted(has []remote.Snapshot) ([]remote.Snapshot, error) {
 }
 
 // pruneAt removes what came from the sending store and is there no more.
-func (j *syncJob) pruneAt(ctx context.Context, from, to remote.Node, has, there []remote.Snapshot, r *syncReport) error {
+func (j *Job) pruneAt(ctx context.Context, from, to remote.Node, has, there []remote.Snapshot, r *Report) error {
 	st, err := from.Stats(ctx)
 	if err != nil {
 		return err
@@ -184,7 +186,7 @@ func (j *syncJob) pruneAt(ctx context.Context, from, to remote.Node, has, there 
 		kept[s.ID] = true
 	}
 	for _, s := range there {
-		if s.Held || kept[s.ID] || s.Volume != st.Store.VolumeID || !strings.HasPrefix(s.Name, j.remote.Prefix) {
+		if s.Held || kept[s.ID] || s.Volume != st.Store.VolumeID || !strings.HasPrefix(s.Name, j.Remote.Prefix) {
 			continue
 		}
 		if err := to.Disown(ctx, s.Name, s.ID); err != nil {

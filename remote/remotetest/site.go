@@ -1,0 +1,157 @@
+// Package remotetest makes stores with nodes on them, for tests.
+package remotetest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"syscall"
+	"testing"
+
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// A Site is a store with a node on it.
+type Site struct {
+	Store *store.Store
+	Node  *remote.Local
+}
+
+// NewSite makes a store of small blocks in a directory of the test.
+func NewSite(t testing.TB, o store.Options, around remote.Surroundings) Site {
+	t.Helper()
+	dir := t.TempDir() + "/store"
+	conf := store.DefaultConfig()
+	conf.Chunker.Min, conf.Chunker.Avg, conf.Chunker.Max = 4<<10, 16<<10, 64<<10
+	if err := store.Init(dir, conf); err != nil {
+		t.Fatal(err)
+	}
+	o.MemTable, o.Ballast = 8<<20, -1
+	st, err := store.Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = st.Close() })
+	return Site{st, remote.NewLocal(st, around)}
+}
+
+// Serve returns a client of the site over TCP, through a handler around its own.
+func (s Site) Serve(t testing.TB, around func(http.Handler) http.Handler) *remote.Client {
+	h := remote.Handler(s.Node, slog.New(slog.DiscardHandler))
+	if around != nil {
+		h = around(h)
+	}
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	c := remote.NewClient(srv.URL, nil)
+	t.Cleanup(c.Close)
+	return c
+}
+
+// Plant makes a snapshot of files of random bytes and returns its ID. Files with
+// the same seed are equal.
+func (s Site) Plant(t testing.TB, name string, seeds ...uint64) store.ID {
+	t.Helper()
+	release := s.Store.Hold()
+	defer release()
+	names := make([]graph.Entry, 0, len(seeds))
+	for i, seed := range seeds {
+		var blocks [][]byte
+		for k := range 3 {
+			blocks = append(blocks, RandomBytes(seed+uint64(k)*100, 20_000))
+		}
+		ids, err := s.Store.PutAll(blocks)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := s.Store.NewFileBuilder()
+		for _, id := range ids {
+			if err := b.Add(store.Part{ID: id, Len: 20_000}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		root, err := b.Finish()
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, graph.Entry{
+			Name: fmt.Sprintf("f%04d", i), Mode: syscall.S_IFREG | 0o644, Size: root.Size, Data: root.Data,
+			Link: graph.Link{ID: root.ID, Kind: store.KindFile},
+		})
+		b.Close()
+	}
+	id := s.PutSnapshot(t, names)
+	if err := s.Store.Update(func() error { return s.Store.NameSnapshot(name, id) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Store.Commit(); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func (s Site) PutSnapshot(t testing.TB, names []graph.Entry) store.ID {
+	t.Helper()
+	w := graph.NewWriter(s.Store)
+	defer w.Close()
+	tree := graph.NewTreeBuilder(w, graph.Directory)
+	var below graph.Sums
+	for i := range names {
+		if err := tree.Add(&names[i]); err != nil {
+			t.Fatal(err)
+		}
+		below.Add(names[i].Sum(), 1)
+	}
+	root, err := tree.Finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	snap := graph.Snapshot{Volume: s.Store.Config().VolumeID, Root: graph.Entry{
+		Mode: syscall.S_IFDIR | 0o755, Entries: int64(len(names)), Below: below, Link: graph.Link{ID: root.ID, Kind: store.KindTree},
+	}}
+	plain, err := snap.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := s.Store.Put(store.KindSnapshot, plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// Sound sees that a store is whole.
+func (s Site) Sound(t testing.TB) {
+	t.Helper()
+	r, err := s.Store.Check(context.Background(), store.CheckOptions{Data: true})
+	if err != nil || r.Count != 0 {
+		t.Fatalf("check: %v, %v", r.Problems, err)
+	}
+}
+
+// Below returns all that a snapshot has.
+func (s Site) Below(t testing.TB, id store.ID) map[store.ID]bool {
+	t.Helper()
+	all := make(map[store.ID]bool)
+	err := graph.Walk{}.From(context.Background(), s.Store, []store.ID{id}, func(v graph.Vertex) error {
+		all[v.ID] = true
+		_, err := s.Store.Get(context.Background(), v.ID)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// RandomBytes returns n bytes that are the same for each seed.
+func RandomBytes(seed uint64, n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.NewChaCha8([32]byte{byte(seed)}).Read(b)
+	return b
+}
