@@ -69,7 +69,7 @@ func (c *Client) Get(ctx context.Context, ref string, off, length int64, w io.Wr
 	g := download{c: c, ref: ref, w: w}
 	for {
 		n, err := g.part(ctx, off, length)
-		if n == 0 || !errors.Is(err, errCut) || ctx.Err() != nil {
+		if n == 0 || !errors.Is(err, ErrCut) || ctx.Err() != nil {
 			return err
 		}
 		off += n
@@ -87,7 +87,7 @@ type download struct {
 	w    io.Writer
 }
 
-// part returns how much it has written. errCut: there was to be more.
+// part returns how much it has written. ErrCut: there was to be more.
 func (g *download) part(ctx context.Context, off, length int64) (int64, error) {
 	w := g.w
 	if length == 0 {
@@ -118,7 +118,7 @@ func (g *download) part(ctx context.Context, off, length int64) (int64, error) {
 	body := &watched{r: resp.Body}
 	n, err := io.Copy(w, body)
 	if body.err != nil {
-		err = fmt.Errorf("read %s: %w: %w", g.ref, errCut, body.err)
+		err = fmt.Errorf("read %s: %w: %w", g.ref, ErrCut, body.err)
 	}
 	return n, err
 }

@@ -72,7 +72,7 @@ func (c *Client) Records(ctx context.Context, ids []store.ID, fn func(store.Reco
 	}
 	defer resp.Body.Close()
 	n := 0
-	err = readRecords(bufio.NewReaderSize(resp.Body, 64<<10), len(ids), func(r store.Record) error {
+	err = ReadRecords(bufio.NewReaderSize(resp.Body, 64<<10), len(ids), func(r store.Record) error {
 		if r.ID != ids[n] {
 			return fmt.Errorf("block %s: %w: %w", store.ID(r.ID).Short(), errUnasked, store.ErrCorrupt)
 		}
@@ -81,7 +81,7 @@ func (c *Client) Records(ctx context.Context, ids []store.ID, fn func(store.Reco
 		return fn(r)
 	})
 	if err == nil && n < len(ids) {
-		err = fmt.Errorf("%d of %d blocks came: %w", n, len(ids), errCut)
+		err = fmt.Errorf("%d of %d blocks came: %w", n, len(ids), ErrCut)
 	}
 	if err == nil {
 		err = drain(resp.Body)
@@ -89,7 +89,7 @@ func (c *Client) Records(ctx context.Context, ids []store.ID, fn func(store.Reco
 	return orCause(ctx, err)
 }
 
-var errStalled = fmt.Errorf("the peer has sent nothing for %v: %w", stallTime, errCut)
+var errStalled = fmt.Errorf("the peer has sent nothing for %v: %w", stallTime, ErrCut)
 
 func orCause(ctx context.Context, err error) error {
 	if err != nil && errors.Is(context.Cause(ctx), errStalled) {
@@ -104,10 +104,10 @@ func (c *Client) PutRecords(ctx context.Context, lease store.LeaseID, source fun
 	made := make(chan error, 1)
 	go func() {
 		out := bufio.NewWriterSize(w, 64<<10)
-		rw := &recordWriter{w: out}
-		err := source(rw.record)
+		rw := NewRecordWriter(out)
+		err := source(rw.Write)
 		if err == nil {
-			err = rw.end()
+			err = rw.End()
 		}
 		if err == nil {
 			err = out.Flush()
@@ -242,13 +242,13 @@ func (s *server) importRecords(w http.ResponseWriter, r *http.Request, lease sto
 	rc := http.NewResponseController(w)
 	body := bufio.NewReaderSize(r.Body, 64<<10)
 	err := s.node.PutRecords(r.Context(), lease, func(put func(store.Record) error) error {
-		return readRecords(body, MaxBatch, func(rec store.Record) error {
+		return ReadRecords(body, MaxBatch, func(rec store.Record) error {
 			_ = rc.SetReadDeadline(time.Now().Add(stallTime)) // a test's writer has none
 			return put(rec)
 		})
 	})
 	_ = rc.SetReadDeadline(time.Time{})
-	if errors.Is(err, errCut) {
+	if errors.Is(err, ErrCut) {
 		err = fmt.Errorf("%w: %w", ErrRequest, err)
 	}
 	s.answer(w, r, struct{}{}, err)
@@ -263,14 +263,14 @@ func (s *server) exportRecords(w http.ResponseWriter, r *http.Request) {
 	rc := http.NewResponseController(w)
 	w.Header().Set("Content-Type", contentRecords)
 	out := bufio.NewWriterSize(w, 64<<10)
-	rw := &recordWriter{w: out}
+	rw := NewRecordWriter(out)
 	err = s.node.Records(r.Context(), ids, func(rec store.Record) error {
 		_ = rc.SetWriteDeadline(time.Now().Add(stallTime))
-		return rw.record(rec)
+		return rw.Write(rec)
 	})
 	switch {
 	case err == nil:
-		err = rw.end()
+		err = rw.End()
 	case rw.n == 0:
 		s.fail(w, r, err)
 		return

@@ -33,14 +33,17 @@ const (
 	MaxBatch = 4096
 )
 
-// recordWriter writes a stream of records.
-type recordWriter struct {
+// A RecordWriter writes a stream of records.
+type RecordWriter struct {
 	w    io.Writer
 	head [RecordHeader]byte
 	n    uint32
 }
 
-func (w *recordWriter) frame(kind, codec byte, raw, stored uint32, id store.ID, payload []byte) error {
+// NewRecordWriter returns a writer to w.
+func NewRecordWriter(w io.Writer) *RecordWriter { return &RecordWriter{w: w} }
+
+func (w *RecordWriter) frame(kind, codec byte, raw, stored uint32, id store.ID, payload []byte) error {
 	h := &w.head
 	h[0], h[1] = kind, codec
 	binary.LittleEndian.PutUint32(h[2:], raw)
@@ -53,29 +56,31 @@ func (w *recordWriter) frame(kind, codec byte, raw, stored uint32, id store.ID, 
 	return err
 }
 
-func (w *recordWriter) record(r store.Record) error {
+// Write adds a record.
+func (w *RecordWriter) Write(r store.Record) error {
 	w.n++
 	return w.frame(byte(r.Kind), byte(r.Codec), r.RawLen, uint32(len(r.Payload)), r.ID, r.Payload)
 }
 
-func (w *recordWriter) end() error { return w.frame(recordsEnd, 0, w.n, 0, store.ID{}, nil) }
+// End ends a stream that is whole.
+func (w *RecordWriter) End() error { return w.frame(recordsEnd, 0, w.n, 0, store.ID{}, nil) }
 
 // fail ends a stream that cannot be whole.
-func (w *recordWriter) fail(err error) error {
+func (w *RecordWriter) fail(err error) error {
 	f, _ := failureOf(err)
 	b, _ := json.Marshal(envelope{&f})
 	return w.frame(recordsFail, 0, 0, uint32(len(b)), store.ID{}, b)
 }
 
-// readRecords calls fn for the records of a stream, at most so many. The payload
+// ReadRecords calls fn for the records of a stream, at most so many. The payload
 // is fn's only until it returns. No length is believed before it is checked.
-// ErrRequest: what comes is no such stream, or more than that; errCut.
-func readRecords(r io.Reader, most int, fn func(store.Record) error) error {
+// ErrRequest: what comes is no such stream, or more than that; ErrCut.
+func ReadRecords(r io.Reader, most int, fn func(store.Record) error) error {
 	var head [RecordHeader]byte
 	var buf []byte
 	for n := 0; ; n++ {
 		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return fmt.Errorf("records: %w: %w", errCut, err)
+			return fmt.Errorf("records: %w: %w", ErrCut, err)
 		}
 		raw, stored := binary.LittleEndian.Uint32(head[2:]), binary.LittleEndian.Uint32(head[6:])
 		bound := uint32(store.MaxBlock)
@@ -95,7 +100,7 @@ func readRecords(r io.Reader, most int, fn func(store.Record) error) error {
 		}
 		buf = buf[:stored]
 		if _, err := io.ReadFull(r, buf); err != nil {
-			return fmt.Errorf("records: %w: %w", errCut, err)
+			return fmt.Errorf("records: %w: %w", ErrCut, err)
 		}
 		if head[0] == recordsFail {
 			return failureIn(buf)
@@ -111,7 +116,7 @@ func readRecords(r io.Reader, most int, fn func(store.Record) error) error {
 func failureIn(b []byte) error {
 	var e envelope
 	if err := json.Unmarshal(b, &e); err != nil || e.Error == nil {
-		return fmt.Errorf("records: %w: a failure that cannot be read", errCut)
+		return fmt.Errorf("records: %w: a failure that cannot be read", ErrCut)
 	}
 	return e.Error.err()
 }
@@ -155,7 +160,7 @@ func packBits(bits []bool) []byte {
 func readBits(r io.Reader, n int) ([]bool, error) {
 	b := make([]byte, (n+7)/8)
 	if _, err := io.ReadFull(r, b); err != nil {
-		return nil, fmt.Errorf("which blocks are there: %w: %w", errCut, err)
+		return nil, fmt.Errorf("which blocks are there: %w: %w", ErrCut, err)
 	}
 	bits := make([]bool, n)
 	for i := range bits {

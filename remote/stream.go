@@ -63,17 +63,18 @@ func sendStream[T any](s *server, w http.ResponseWriter, r *http.Request, list f
 }
 
 var (
-	errCut     = errors.New("the answer was cut off")
+	// ErrCut says that an answer broke off: what came before is good, and not all.
+	ErrCut     = errors.New("the answer was cut off")
 	errBodyCut = errors.New("the request's body was cut off")
 )
 
 // Retryable tells whether the same request may go well later: the connection broke, or the
 // node had too much to do.
 func Retryable(err error) bool {
-	if errors.Is(err, context.Canceled) && !errors.Is(err, errCut) {
+	if errors.Is(err, context.Canceled) && !errors.Is(err, ErrCut) {
 		return false
 	}
-	for _, e := range []error{errCut, errBodyCut, io.ErrUnexpectedEOF, io.EOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE, ErrBusy, ErrRate} {
+	for _, e := range []error{ErrCut, errBodyCut, io.ErrUnexpectedEOF, io.EOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE, ErrBusy, ErrRate} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -108,7 +109,7 @@ func receiveMethod[T any](ctx context.Context, c *Client, method, path string, b
 		if bytes.HasPrefix(line, []byte(`{"error":`)) {
 			var e envelope
 			if err := json.Unmarshal(line, &e); err != nil || e.Error == nil {
-				return fmt.Errorf("%s: %w", path, errCut)
+				return fmt.Errorf("%s: %w", path, ErrCut)
 			}
 			return e.Error.err()
 		}
@@ -121,9 +122,9 @@ func receiveMethod[T any](ctx context.Context, c *Client, method, path string, b
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return fmt.Errorf("%s: %w: %w", path, errCut, err)
+		return fmt.Errorf("%s: %w: %w", path, ErrCut, err)
 	}
-	return fmt.Errorf("%s: %w", path, errCut)
+	return fmt.Errorf("%s: %w", path, ErrCut)
 }
 
 // drain reads the end of a body, so that its connection can be used again.

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/snapread"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -53,9 +54,9 @@ this as well.`,
 }
 
 // past writes a file of a snapshot.
-func (o *getOptions) past(cmd *cobra.Command, from remote.Past, snapshot, path string, off, length int64) error {
+func (o *getOptions) past(cmd *cobra.Command, from snapread.Reader, snapshot, path string, off, length int64) error {
 	return o.write(cmd, func(w io.Writer) error {
-		return remote.ReadPast(cmd.Context(), from, snapshot, path, off, length, w)
+		return snapread.ReadFile(cmd.Context(), from, snapshot, path, off, length, w)
 	})
 }
 

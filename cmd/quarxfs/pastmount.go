@@ -15,13 +15,14 @@ import (
 	"github.com/quarxtor/quarxfs/fs"
 	"github.com/quarxtor/quarxfs/fs/past"
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/snapread"
 	"github.com/quarxtor/quarxfs/store"
 )
 
 // A pastMount is what the read-only mount of a node at a URL has in place of a store.
 type pastMount struct {
 	client *remote.Client
-	cache  *remote.BlockCache
+	cache  *snapread.BlockCache
 }
 
 // pastFlags are those of mount that make sense for a URL.
@@ -85,7 +86,7 @@ func (d *daemon) openPast(ctx context.Context, memory int64) error {
 	if err != nil {
 		return err
 	}
-	cache, err := remote.NewBlockCache(client, remote.CacheOptions{
+	cache, err := snapread.NewBlockCache(client, snapread.CacheOptions{
 		Dir: o.store, URL: o.node.URL, Disk: int64(o.cacheSize), Memory: memory, Logger: d.log,
 	})
 	if err != nil {
@@ -111,7 +112,7 @@ func (p *pastMount) close() error {
 }
 
 // pastSource is a cache as a mount wants it.
-type pastSource struct{ *remote.BlockCache }
+type pastSource struct{ *snapread.BlockCache }
 
 // Names implements past.Source.
 func (s pastSource) Names(ctx context.Context) ([]past.Name, error) {

@@ -221,7 +221,7 @@ func TestCutConnections(t *testing.T) {
 		if diff := cmp.Diff(want, b.Below(t, one.ID)); diff != "" {
 			t.Error(diff)
 		}
-		// A cut costs what was in flight: two parcels and perhaps the vertices.
+		// A cut costs what was in flight: two batches and perhaps the vertices.
 		if most := int64(len(want)) + done.Retries*400; done.Blocks > most {
 			t.Errorf("%d blocks travelled for %d, with %d retries", done.Blocks, len(want), done.Retries)
 		}

@@ -43,6 +43,7 @@ func Drawing() []Rule {
 		{Layer: "fs/volume", Imports: []string{"fs/meta", "graph", "store"}},
 		{Layer: "fs/meta", Imports: []string{"store/db"}},
 		{Layer: "remote", Imports: []string{"graph", "store"}},
+		{Layer: "remote/snapread", Imports: []string{"graph", "remote", "store"}},
 		{Layer: "remote/transfer", Imports: []string{"graph", "remote", "store"}},
 		{Layer: "graph", Imports: []string{"store"}},
 		{Layer: "store", Imports: []string{"store/chunk", "store/db", "store/latency", "store/routine", "tiering", "tiering/s3"}, Shuns: surface},

@@ -1,4 +1,6 @@
-package remote
+// Package snapread reads the snapshots of a node without a copy of them: a file at a time, or
+// through a cache of blocks, as the mount of a URL does.
+package snapread
 
 import (
 	"bytes"
@@ -11,6 +13,7 @@ import (
 	"github.com/maypok86/otter/v2"
 
 	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -24,10 +27,10 @@ type BlockCache struct {
 	disk *cacheDir
 }
 
-// A Lister is a Past whose snapshots can be listed.
+// A Lister is a Reader whose snapshots can be listed.
 type Lister interface {
-	Past
-	ListSnapshots(ctx context.Context, fn func(Snapshot) error) error
+	Reader
+	ListSnapshots(ctx context.Context, fn func(remote.Snapshot) error) error
 }
 
 // CacheOptions say where blocks are kept, and how many bytes of them.
@@ -73,7 +76,7 @@ func (c *BlockCache) Get(ctx context.Context, id store.ID) ([]byte, error) {
 }
 
 // GetAll returns blocks in the order of their IDs. What is missing is asked for in one
-// request, or in several where it is more than MaxBatch; what another call asks for
+// request, or in several where it is more than remote.MaxBatch; what another call asks for
 // already is waited for. graph.ErrGone, store.ErrCorrupt, those of the client.
 func (c *BlockCache) GetAll(ctx context.Context, ids []store.ID) ([][]byte, error) {
 	// Others may wait for what this call asks for, so it goes on; the client bounds its time.
@@ -85,7 +88,7 @@ func (c *BlockCache) GetAll(ctx context.Context, ids []store.ID) ([][]byte, erro
 	for i, id := range ids {
 		var ok bool
 		if blocks[i], ok = found[id]; !ok {
-			return nil, fmt.Errorf("block %s did not come: %w", id.Short(), errCut)
+			return nil, fmt.Errorf("block %s did not come: %w", id.Short(), remote.ErrCut)
 		}
 	}
 	return blocks, nil
@@ -102,7 +105,7 @@ func (c *BlockCache) load(ctx context.Context, ids []store.ID) (map[store.ID][]b
 			missing = append(missing, id)
 		}
 	}
-	for batch := range slices.Chunk(missing, MaxBatch) {
+	for batch := range slices.Chunk(missing, remote.MaxBatch) {
 		if err := c.fetch(ctx, batch, found); err != nil {
 			return nil, err
 		}
@@ -132,16 +135,16 @@ func (c *BlockCache) fetch(ctx context.Context, ids []store.ID, found map[store.
 
 // Snapshots returns the node's snapshots; while it does not answer, those of the last
 // time that it did, even of another process.
-func (c *BlockCache) Snapshots(ctx context.Context) ([]Snapshot, error) {
-	var list []Snapshot
-	err := c.from.ListSnapshots(ctx, func(s Snapshot) error { list = append(list, s); return nil })
+func (c *BlockCache) Snapshots(ctx context.Context) ([]remote.Snapshot, error) {
+	var list []remote.Snapshot
+	err := c.from.ListSnapshots(ctx, func(s remote.Snapshot) error { list = append(list, s); return nil })
 	if err == nil {
 		if serr := c.disk.saveList(list); serr != nil {
 			c.log.Warn("the list of snapshots cannot be kept on disk", "dir", c.disk.dir, "err", serr)
 		}
 		return list, nil
 	}
-	if errors.Is(err, store.ErrToken) || errors.Is(err, ErrForbidden) || ctx.Err() != nil {
+	if errors.Is(err, store.ErrToken) || errors.Is(err, remote.ErrForbidden) || ctx.Err() != nil {
 		return nil, err
 	}
 	if old, ok := c.disk.loadList(); ok {

@@ -1,4 +1,4 @@
-package remote_test
+package snapread_test
 
 import (
 	"bytes"
@@ -15,6 +15,7 @@ import (
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/remotetest"
+	"github.com/quarxtor/quarxfs/remote/snapread"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -39,10 +40,10 @@ func (c *tallied) Records(ctx context.Context, ids []store.ID, fn func(store.Rec
 	return c.Local.Records(ctx, ids, fn)
 }
 
-func openCache(t *testing.T, from remote.Lister, o remote.CacheOptions) *remote.BlockCache {
+func openCache(t *testing.T, from snapread.Lister, o snapread.CacheOptions) *snapread.BlockCache {
 	t.Helper()
 	o.Logger = slog.New(slog.DiscardHandler)
-	c, err := remote.NewBlockCache(from, o)
+	c, err := snapread.NewBlockCache(from, o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +52,7 @@ func openCache(t *testing.T, from remote.Lister, o remote.CacheOptions) *remote.
 
 // filled returns a node with some MiB, and the IDs of its data blocks.
 func filled(t *testing.T) (*tallied, []store.ID) {
-	node := newSite(t, store.Options{}).Node
+	node := remotetest.NewSite(t, store.Options{}, remote.Surroundings{}).Node
 	if _, err := node.Put(t.Context(), "x", bytes.NewReader(remotetest.RandomBytes(7, 8<<20))); err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +66,7 @@ func filled(t *testing.T) (*tallied, []store.ID) {
 	return &tallied{Local: node, asked: make(map[store.ID]int)}, ids
 }
 
-func requireBlocks(t *testing.T, n *tallied, c *remote.BlockCache, ids []store.ID) {
+func requireBlocks(t *testing.T, n *tallied, c *snapread.BlockCache, ids []store.ID) {
 	t.Helper()
 	got, err := c.GetAll(t.Context(), ids)
 	if err != nil {
@@ -89,7 +90,7 @@ func requireBlocks(t *testing.T, n *tallied, c *remote.BlockCache, ids []store.I
 // Many ask for the same blocks at once: each travels once, and lasts.
 func TestCacheAsksOnce(t *testing.T) {
 	n, ids := filled(t)
-	o := remote.CacheOptions{Dir: t.TempDir() + "/cache", URL: "http://a", Disk: 1 << 30, Memory: 64 << 20}
+	o := snapread.CacheOptions{Dir: t.TempDir() + "/cache", URL: "http://a", Disk: 1 << 30, Memory: 64 << 20}
 	c := openCache(t, n, o)
 	var wg sync.WaitGroup
 	for range 8 {
@@ -104,7 +105,7 @@ func TestCacheAsksOnce(t *testing.T) {
 	if _, err := c.GetAll(t.Context(), []store.ID{ids[0], {1}}); !errors.Is(err, graph.ErrGone) || errors.Is(err, store.ErrNotFound) {
 		t.Errorf("a block that is nowhere: %v", err)
 	}
-	if _, err := remote.NewBlockCache(n, o); !errors.Is(err, store.ErrLocked) {
+	if _, err := snapread.NewBlockCache(n, o); !errors.Is(err, store.ErrLocked) {
 		t.Errorf("a cache that is in use: %v", err)
 	}
 	if err := c.Close(); err != nil {
@@ -121,7 +122,7 @@ func TestCacheIsBounded(t *testing.T) {
 	n, ids := filled(t)
 	dir := t.TempDir()
 	const limit = 1 << 20
-	c := openCache(t, n, remote.CacheOptions{Dir: dir, URL: "http://a", Disk: limit, Memory: 256 << 10})
+	c := openCache(t, n, snapread.CacheOptions{Dir: dir, URL: "http://a", Disk: limit, Memory: 256 << 10})
 	defer c.Close()
 	for range 2 {
 		for i := 0; i < len(ids); i += 16 {
@@ -149,7 +150,7 @@ func TestCacheIsBounded(t *testing.T) {
 // The memory of a cache can be changed, and is then bounded by that.
 func TestCacheResizes(t *testing.T) {
 	n, ids := filled(t)
-	c := openCache(t, n, remote.CacheOptions{Dir: t.TempDir(), URL: "http://a", Disk: 1 << 30, Memory: 64 << 20})
+	c := openCache(t, n, snapread.CacheOptions{Dir: t.TempDir(), URL: "http://a", Disk: 1 << 30, Memory: 64 << 20})
 	defer c.Close()
 	requireBlocks(t, n, c, ids)
 	for _, limit := range []int64{1 << 20, 256 << 10, 8 << 20} {
@@ -165,7 +166,7 @@ func TestCacheResizes(t *testing.T) {
 func TestCacheChecksItsFiles(t *testing.T) {
 	n, ids := filled(t)
 	dir := t.TempDir()
-	o := remote.CacheOptions{Dir: dir, URL: "http://a", Disk: 1 << 30, Memory: 64 << 20}
+	o := snapread.CacheOptions{Dir: dir, URL: "http://a", Disk: 1 << 30, Memory: 64 << 20}
 	c := openCache(t, n, o)
 	requireBlocks(t, n, c, ids)
 	if err := c.Close(); err != nil {

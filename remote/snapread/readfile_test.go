@@ -1,4 +1,4 @@
-package remote_test
+package snapread_test
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/remotetest"
+	"github.com/quarxtor/quarxfs/remote/snapread"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -26,8 +27,8 @@ func (c *counted) Records(ctx context.Context, ids []store.ID, fn func(store.Rec
 	return c.Node.Records(ctx, ids, fn)
 }
 
-func TestReadPast(t *testing.T) {
-	s := newSite(t, store.Options{})
+func TestReadFile(t *testing.T) {
+	s := remotetest.NewSite(t, store.Options{}, remote.Surroundings{})
 	s.Plant(t, "monday", 1, 2)
 	want := slices.Concat(remotetest.RandomBytes(2, 20_000), remotetest.RandomBytes(102, 20_000), remotetest.RandomBytes(202, 20_000))
 	for name, n := range map[string]remote.Node{"local": s.Node, "http": s.Serve(t, nil)} {
@@ -40,7 +41,7 @@ func TestReadPast(t *testing.T) {
 			} {
 				node := &counted{Node: n}
 				var got bytes.Buffer
-				if err := remote.ReadPast(t.Context(), node, "monday", "f0001", c.off, c.length, &got); err != nil {
+				if err := snapread.ReadFile(t.Context(), node, "monday", "f0001", c.off, c.length, &got); err != nil {
 					t.Fatal(err)
 				}
 				part := want[c.off:]
@@ -61,18 +62,18 @@ func TestReadPast(t *testing.T) {
 			for path, want := range map[string]error{
 				"missing": store.ErrNotFound, "f0001/x": store.ErrNotFound, ".": remote.ErrRequest,
 			} {
-				if err := remote.ReadPast(t.Context(), n, "monday", path, 0, -1, io.Discard); !errors.Is(err, want) {
+				if err := snapread.ReadFile(t.Context(), n, "monday", path, 0, -1, io.Discard); !errors.Is(err, want) {
 					t.Errorf("%s: %v, want %v", path, err, want)
 				}
 			}
-			if err := remote.ReadPast(t.Context(), n, "tuesday", "f0001", 0, -1, io.Discard); !errors.Is(err, store.ErrNotFound) {
+			if err := snapread.ReadFile(t.Context(), n, "tuesday", "f0001", 0, -1, io.Discard); !errors.Is(err, store.ErrNotFound) {
 				t.Errorf("no snapshot: %v", err)
 			}
-			if err := remote.ReadPast(t.Context(), n, "monday", "f0001", 60_001, 1, io.Discard); !errors.Is(err, store.ErrRange) {
+			if err := snapread.ReadFile(t.Context(), n, "monday", "f0001", 60_001, 1, io.Discard); !errors.Is(err, store.ErrRange) {
 				t.Errorf("behind the end: %v", err)
 			}
 			full := errors.New("full")
-			if err := remote.ReadPast(t.Context(), n, "monday", "f0001", 0, -1, refusing{full}); !errors.Is(err, full) {
+			if err := snapread.ReadFile(t.Context(), n, "monday", "f0001", 0, -1, refusing{full}); !errors.Is(err, full) {
 				t.Errorf("a writer that fails: %v", err)
 			}
 		})
@@ -83,10 +84,10 @@ type refusing struct{ err error }
 
 func (r refusing) Write([]byte) (int, error) { return 0, r.err }
 
-// TestReadPastSparse reads a file of several levels, batches and holes, and no
+// TestReadFileSparse reads a file of several levels, batches and holes, and no
 // more of its vertices than is needed.
-func TestReadPastSparse(t *testing.T) {
-	s := newSite(t, store.Options{})
+func TestReadFileSparse(t *testing.T) {
+	s := remotetest.NewSite(t, store.Options{}, remote.Surroundings{})
 	release := s.Store.Hold()
 	b := s.Store.NewFileBuilder()
 	var want []byte
@@ -124,7 +125,7 @@ func TestReadPastSparse(t *testing.T) {
 		for _, length := range []int64{1, 5000, 100_000} {
 			n.ids = nil
 			var got bytes.Buffer
-			if err := remote.ReadPast(t.Context(), n, "s", "f", off, length, &got); err != nil {
+			if err := snapread.ReadFile(t.Context(), n, "s", "f", off, length, &got); err != nil {
 				t.Fatal(err)
 			}
 			if !bytes.Equal(got.Bytes(), want[off:min(off+length, root.Size)]) {
@@ -136,7 +137,7 @@ func TestReadPastSparse(t *testing.T) {
 		}
 	}
 	var got bytes.Buffer
-	if err := remote.ReadPast(t.Context(), s.Node, "s", "f", 0, -1, &got); err != nil || !bytes.Equal(got.Bytes(), want) {
+	if err := snapread.ReadFile(t.Context(), s.Node, "s", "f", 0, -1, &got); err != nil || !bytes.Equal(got.Bytes(), want) {
 		t.Errorf("whole: %d bytes, %v", got.Len(), err)
 	}
 }

@@ -1,4 +1,4 @@
-package remote
+package snapread
 
 import (
 	"context"
@@ -10,26 +10,27 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// A Past is where snapshots can be read without a copy of them: here, or on
+// A Reader is where snapshots can be read without a copy of them: here, or on
 // another machine.
-type Past interface {
-	GetSnapshot(ctx context.Context, name string) (Snapshot, error)
+type Reader interface {
+	GetSnapshot(ctx context.Context, name string) (remote.Snapshot, error)
 	Records(ctx context.Context, ids []store.ID, fn func(store.Record) error) error
 }
 
-// ReadPast writes length bytes of a file in a snapshot, from off on, to w; a
+// ReadFile writes length bytes of a file in a snapshot, from off on, to w; a
 // negative length means up to the end, and what would be beyond it is left out.
 // Only the vertices on the way and the blocks of these bytes are asked for, in
 // batches of which several are under way, and each is checked against its ID.
 // Symbolic links are not followed. Errors: store.ErrNotFound of the snapshot or
-// path, store.ErrRange, ErrRequest of what is no file, store.ErrCorrupt; what w
+// path, store.ErrRange, remote.ErrRequest of what is no file, store.ErrCorrupt; what w
 // got before is good.
-func ReadPast(ctx context.Context, from Past, snapshot, path string, off, length int64, w io.Writer) error {
+func ReadFile(ctx context.Context, from Reader, snapshot, path string, off, length int64, w io.Writer) error {
 	src := recordSource{from}
-	e, err := lookUpPast(ctx, src, snapshot, path)
+	e, err := lookUpFile(ctx, src, snapshot, path)
 	if err != nil {
 		return fmt.Errorf("%s:/%s: %w", snapshot, path, err)
 	}
@@ -49,7 +50,7 @@ func ReadPast(ctx context.Context, from Past, snapshot, path string, off, length
 }
 
 // A recordSource gets blocks as records. It is a graph.Source.
-type recordSource struct{ Past }
+type recordSource struct{ Reader }
 
 // Get implements graph.Source.
 func (s recordSource) Get(ctx context.Context, id store.ID) ([]byte, error) {
@@ -60,7 +61,7 @@ func (s recordSource) Get(ctx context.Context, id store.ID) ([]byte, error) {
 	return blocks[0], nil
 }
 
-// all returns blocks in the order of their IDs, at most MaxBatch.
+// all returns blocks in the order of their IDs, at most remote.MaxBatch.
 func (s recordSource) all(ctx context.Context, ids []store.ID) (blocks [][]byte, err error) {
 	err = s.Records(ctx, ids, func(r store.Record) error {
 		plain, err := store.Unpack(&r) // checks it
@@ -68,13 +69,13 @@ func (s recordSource) all(ctx context.Context, ids []store.ID) (blocks [][]byte,
 		return err
 	})
 	if err == nil && len(blocks) != len(ids) {
-		err = fmt.Errorf("%d of %d blocks came: %w", len(blocks), len(ids), errCut)
+		err = fmt.Errorf("%d of %d blocks came: %w", len(blocks), len(ids), remote.ErrCut)
 	}
 	return blocks, err
 }
 
-// lookUpPast finds a regular file in a snapshot.
-func lookUpPast(ctx context.Context, src recordSource, snapshot, path string) (graph.Entry, error) {
+// lookUpFile finds a regular file in a snapshot.
+func lookUpFile(ctx context.Context, src recordSource, snapshot, path string) (graph.Entry, error) {
 	described, err := src.GetSnapshot(ctx, snapshot)
 	if err != nil {
 		return graph.Entry{}, err
@@ -103,7 +104,7 @@ func lookUpPast(ctx context.Context, src recordSource, snapshot, path string) (g
 		e, err = graph.OpenTree(src, s.Table, graph.LinkTable).Lookup(ctx, graph.TableKey(e.Ident))
 	}
 	if err == nil && !e.IsFile() {
-		err = fmt.Errorf("%w: it is %s, not a file", ErrRequest, what(&e))
+		err = fmt.Errorf("%w: it is %s, not a file", remote.ErrRequest, what(&e))
 	}
 	return e, err
 }
@@ -120,30 +121,30 @@ func what(e *graph.Entry) string {
 	return "a device, socket or FIFO"
 }
 
-// How far reading goes ahead of what is written: pastAhead batches of pastBytes
-// plain bytes or pastBlocks blocks are in memory at most, and one more.
+// How far reading goes ahead of what is written: aheadBatches batches of batchBytes
+// plain bytes or batchBlocks blocks are in memory at most, and one more.
 const (
-	pastAhead  = 4
-	pastBytes  = 4 << 20
-	pastBlocks = 256
+	aheadBatches = 4
+	batchBytes   = 4 << 20
+	batchBlocks  = 256
 )
 
-// A pastBatch is stretches of a file that are fetched in one request.
-type pastBatch struct {
-	stretches []graph.Stretch
-	ids       []store.ID // of those that are no holes
-	bytes     int64
-	blocks    chan [][]byte // gets them, or is never sent to when the group fails
+// A batch is spans of a file that are fetched in one request.
+type batch struct {
+	spans  []graph.Stretch
+	ids    []store.ID // of those that are no holes
+	bytes  int64
+	blocks chan [][]byte // gets them, or is never sent to when the group fails
 }
 
 // write has one goroutine walk the file's vertices, some fetch batches, and
 // writes them in order.
 func (s recordSource) write(ctx context.Context, e graph.Entry, off, length int64, w io.Writer) error {
 	g, ctx := errgroup.WithContext(ctx)
-	ordered := make(chan *pastBatch, pastAhead-1) // and one that is being written
+	ordered := make(chan *batch, aheadBatches-1) // and one that is being written
 	g.Go(func() error {
 		defer close(ordered)
-		return s.walk(ctx, e, off, length, func(b *pastBatch) error {
+		return s.walk(ctx, e, off, length, func(b *batch) error {
 			select {
 			case ordered <- b:
 			case <-ctx.Done():
@@ -176,18 +177,18 @@ func (s recordSource) write(ctx context.Context, e graph.Entry, off, length int6
 }
 
 // walk calls fn for batches that tile a part of a file.
-func (s recordSource) walk(ctx context.Context, e graph.Entry, off, length int64, fn func(*pastBatch) error) error {
-	newBatch := func() *pastBatch { return &pastBatch{blocks: make(chan [][]byte, 1)} }
+func (s recordSource) walk(ctx context.Context, e graph.Entry, off, length int64, fn func(*batch) error) error {
+	newBatch := func() *batch { return &batch{blocks: make(chan [][]byte, 1)} }
 	b := newBatch()
 	err := graph.FileStretchesFrom(ctx, s, e.Link, e.Size, off, func(x graph.Stretch) error {
 		x.Len = min(x.Len, off+length-x.Off)
-		b.stretches = append(b.stretches, x)
+		b.spans = append(b.spans, x)
 		if !x.Hole {
 			b.ids = append(b.ids, x.ID)
 			b.bytes += x.Len
 		}
 		last := x.End() == off+length
-		if last || b.bytes >= pastBytes || len(b.stretches) >= pastBlocks {
+		if last || b.bytes >= batchBytes || len(b.spans) >= batchBlocks {
 			if err := fn(b); err != nil {
 				return err
 			}
@@ -201,8 +202,8 @@ func (s recordSource) walk(ctx context.Context, e graph.Entry, off, length int64
 	return err
 }
 
-func (b *pastBatch) write(w io.Writer, blocks [][]byte) error {
-	for _, x := range b.stretches {
+func (b *batch) write(w io.Writer, blocks [][]byte) error {
+	for _, x := range b.spans {
 		if x.Hole {
 			if _, err := io.CopyN(w, zeroes{}, x.Len); err != nil {
 				return err

@@ -1,4 +1,4 @@
-package remote
+package snapread
 
 import (
 	"bytes"
@@ -16,6 +16,7 @@ import (
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -161,7 +162,7 @@ func (d *cacheDir) get(id store.ID) (plain []byte) {
 	}
 	b, err := os.ReadFile(d.path(id))
 	if err == nil {
-		err = readRecords(bytes.NewReader(b), 1, func(r store.Record) (err error) {
+		err = remote.ReadRecords(bytes.NewReader(b), 1, func(r store.Record) (err error) {
 			if store.ID(r.ID) != id {
 				return store.ErrCorrupt
 			}
@@ -180,11 +181,11 @@ func (d *cacheDir) get(id store.ID) (plain []byte) {
 // put keeps a record.
 func (d *cacheDir) put(r *store.Record) error {
 	var b bytes.Buffer
-	w := &recordWriter{w: &b}
-	if err := w.record(*r); err != nil {
+	w := remote.NewRecordWriter(&b)
+	if err := w.Write(*r); err != nil {
 		return err
 	}
-	if err := w.end(); err != nil {
+	if err := w.End(); err != nil {
 		return err
 	}
 	path := d.path(store.ID(r.ID))
@@ -215,7 +216,7 @@ func writeWhole(path string, b []byte) error {
 	return nil
 }
 
-func (d *cacheDir) saveList(list []Snapshot) error {
+func (d *cacheDir) saveList(list []remote.Snapshot) error {
 	d.list.Lock()
 	defer d.list.Unlock()
 	b, err := json.Marshal(list)
@@ -225,7 +226,7 @@ func (d *cacheDir) saveList(list []Snapshot) error {
 	return writeWhole(filepath.Join(d.dir, cacheList), b)
 }
 
-func (d *cacheDir) loadList() (list []Snapshot, ok bool) {
+func (d *cacheDir) loadList() (list []remote.Snapshot, ok bool) {
 	d.list.Lock()
 	defer d.list.Unlock()
 	b, err := os.ReadFile(filepath.Join(d.dir, cacheList))

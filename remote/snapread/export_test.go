@@ -1,4 +1,4 @@
-package remote
+package snapread
 
 // Memory returns how many bytes of blocks are kept in memory, and how many may be.
 func (c *BlockCache) Memory() (used, limit int64) {
