@@ -160,7 +160,7 @@ func TestCases(t *testing.T) {
 	for dir := mnt; dir != "/"; dir = filepath.Dir(dir) {
 		allowPassage(t, dir)
 	}
-	out, err := exec.Command("go", "run", "github.com/quarxtor/quarxfs/tools/verify/posixcases", "-ref", ref, "-dir", mnt).CombinedOutput()
+	out, err := exec.Command("go", "run", "github.com/quarxtor/quarxfs/tools/verify/posixcases", "--ref", ref, "--dir", mnt).CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}

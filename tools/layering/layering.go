@@ -55,8 +55,8 @@ func Drawing() []Rule {
 		{Layer: "tiering/s3", Imports: []string{"tiering"}}, // is a client of HTTP
 		{Layer: "tiering/segment", Shuns: surface},
 		{Layer: "tools"},
-		{Layer: "tools/bench/scale", Imports: []string{"fs/volume", "fs/meta", "store"}},
-		{Layer: "tools/bench/tier", Imports: []string{"store", "tiering"}},
+		{Layer: "tools/bench/scale", Imports: []string{"fs/volume", "fs/meta", "store", "tools"}},
+		{Layer: "tools/bench/tier", Imports: []string{"store", "tiering", "tools"}},
 	}
 }
 

@@ -1,8 +1,6 @@
 // Command apibench measures the HTTP API of `quarxfs serve` on loopback: objects in and
 // out, the latter against net/http's FileServer over the same bytes in a process of its
 // own, and many clients at once.
-//
-//	apibench [--quarxfs FILE] [--work DIR] [--clients 1000] [--time 10s]
 package main
 
 import (
@@ -10,7 +8,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -27,6 +24,10 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/tools/cli"
 )
 
 type bench struct {
@@ -40,24 +41,27 @@ type bench struct {
 	pid        int    // of the server
 }
 
-func main() {
+func main() { cli.Main(newCommand()) }
+
+func newCommand() *cobra.Command {
 	b := &bench{}
-	flag.StringVar(&b.quarxfs, "quarxfs", "bin/quarxfs", "the program")
-	flag.StringVar(&b.work, "work", "/var/tmp/quarxfs-apibench", "directory to work in; it is removed at the end")
-	flag.IntVar(&b.clients, "clients", 1000, "clients at once")
-	flag.DurationVar(&b.time, "time", 10*time.Second, "how long they ask")
-	flag.IntVar(&b.rounds, "rounds", 5, "of each measurement; the median counts")
-	flag.Parse()
-	var err error
-	if flag.Arg(0) == "fileserver" {
-		err = serveFiles(flag.Arg(1))
-	} else {
-		err = b.run()
+	cmd := &cobra.Command{
+		Use:   "apibench",
+		Short: "Measure the HTTP API of quarxfs serve on loopback",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return b.run(cmd.Context()) },
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "apibench:", err)
-		os.Exit(1)
-	}
+	f := cmd.Flags()
+	f.StringVar(&b.quarxfs, "quarxfs", "bin/quarxfs", "the quarxfs `program`")
+	f.StringVar(&b.work, "work", "/var/tmp/quarxfs-apibench", "`directory` to work in; it is removed at the end")
+	f.IntVar(&b.clients, "clients", 1000, "clients at once")
+	f.DurationVar(&b.time, "time", 10*time.Second, "how long they ask")
+	f.IntVar(&b.rounds, "rounds", 5, "of each measurement; the median counts")
+	cmd.AddCommand(&cobra.Command{
+		Use: "fileserver DIR", Hidden: true, Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return serveFiles(args[0]) },
+	})
+	return cmd
 }
 
 // serveFiles is the reference. It says where it listens and goes on until it is killed.
@@ -70,7 +74,7 @@ func serveFiles(dir string) error {
 	return http.Serve(l, http.FileServer(http.Dir(dir)))
 }
 
-func (b *bench) run() (err error) {
+func (b *bench) run(ctx context.Context) (err error) {
 	if b.quarxfs, err = filepath.Abs(b.quarxfs); err != nil {
 		return err
 	}
@@ -105,11 +109,11 @@ func (b *bench) run() (err error) {
 	for _, s := range []struct {
 		size, count int
 	}{{64 << 10, 256}, {1 << 20, 128}, {256 << 20, 1}} {
-		if err := b.objects(dir, s.size, s.count); err != nil {
+		if err := b.objects(ctx, dir, s.size, s.count); err != nil {
 			return err
 		}
 	}
-	return b.crowd()
+	return b.crowd(ctx)
 }
 
 var listening = regexp.MustCompile(`listening on (http\S+)`)
@@ -151,7 +155,7 @@ func halfRandom(seed uint64, n int) []byte {
 func nameOf(size, i int) string { return fmt.Sprintf("o-%d-%d", size, i) }
 
 // objects puts objects, and gets them from the API and as files.
-func (b *bench) objects(dir string, size, count int) error {
+func (b *bench) objects(ctx context.Context, dir string, size, count int) error {
 	begun := time.Now()
 	var waited time.Duration // for making them
 	for i := range count {
@@ -161,7 +165,7 @@ func (b *bench) objects(dir string, size, count int) error {
 			return err
 		}
 		waited += time.Since(at)
-		if err := b.ask("PUT", b.api+"/v1/objects/"+nameOf(size, i), bytes.NewReader(data), nil); err != nil {
+		if err := b.ask(ctx, "PUT", b.api+"/v1/objects/"+nameOf(size, i), bytes.NewReader(data), nil); err != nil {
 			return err
 		}
 	}
@@ -174,7 +178,7 @@ func (b *bench) objects(dir string, size, count int) error {
 				base string
 				list *[]float64
 			}{{b.api + "/v1/objects/", &ours}, {b.files + "/", &theirs}} {
-				took, err := b.getAll(to.base, size, count, clients)
+				took, err := b.getAll(ctx, to.base, size, count, clients)
 				if err != nil {
 					return err
 				}
@@ -188,7 +192,7 @@ func (b *bench) objects(dir string, size, count int) error {
 }
 
 // getAll has each of some clients get all objects.
-func (b *bench) getAll(base string, size, count, clients int) (time.Duration, error) {
+func (b *bench) getAll(ctx context.Context, base string, size, count, clients int) (time.Duration, error) {
 	begun := time.Now()
 	var wg sync.WaitGroup
 	errs := make([]error, clients)
@@ -196,7 +200,7 @@ func (b *bench) getAll(base string, size, count, clients int) (time.Duration, er
 		wg.Go(func() {
 			for i := range count {
 				n := int64(0)
-				errs[c] = errors.Join(errs[c], b.ask("GET", base+nameOf(size, (i+c*count/clients)%count), nil, &n))
+				errs[c] = errors.Join(errs[c], b.ask(ctx, "GET", base+nameOf(size, (i+c*count/clients)%count), nil, &n))
 				if n != int64(size) {
 					errs[c] = errors.Join(errs[c], fmt.Errorf("%d bytes of %d", n, size))
 				}
@@ -210,8 +214,8 @@ func (b *bench) getAll(base string, size, count, clients int) (time.Duration, er
 var client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1 << 16, DisableCompression: true}}
 
 // ask makes a request and counts the answer's bytes.
-func (b *bench) ask(method, url string, body io.Reader, n *int64) error {
-	req, err := http.NewRequestWithContext(context.Background(), method, url, body)
+func (b *bench) ask(ctx context.Context, method, url string, body io.Reader, n *int64) error {
+	req, err := http.NewRequestWithContext(ctx, method, url, body)
 	if err != nil {
 		return err
 	}
@@ -232,7 +236,7 @@ func (b *bench) ask(method, url string, body io.Reader, n *int64) error {
 }
 
 // crowd has many clients ask at once, for objects, lists and figures.
-func (b *bench) crowd() error {
+func (b *bench) crowd(ctx context.Context) error {
 	before := b.memory("VmHWM")
 	var done, failed atomic.Int64
 	var first atomic.Value
@@ -242,13 +246,13 @@ func (b *bench) crowd() error {
 	for c := range b.clients {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(c), 1))
-			for time.Now().Before(until) {
+			for ctx.Err() == nil && time.Now().Before(until) {
 				url := b.api + "/v1/objects/" + nameOf(64<<10, rng.IntN(256))
 				if rng.IntN(100) == 0 {
 					url = b.api + "/v1/objects?limit=100"
 				}
 				at := time.Now()
-				err := b.ask("GET", url, nil, nil)
+				err := b.ask(ctx, "GET", url, nil, nil)
 				waits[c] = append(waits[c], time.Since(at))
 				done.Add(1)
 				if err != nil {

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -22,18 +21,11 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/tools/cli"
 	"github.com/quarxtor/quarxfs/tools/serve"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second interrupt ends the program at once
-	if err := newCommand().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
-}
+func main() { cli.Main(newCommand()) }
 
 type options struct {
 	work, tree            string
@@ -73,7 +65,6 @@ Exit status: 0 done, 1 a workload failed, was interrupted or gave a wrong result
 		Example: `  bench --rounds 5 loopback quarxfs
   bench --only 'untar|cp' --rounds 1 plain:/mnt/other quarxfs
   bench --mount-cmd 'other=otherfs $DIR $MNT' loopback other=custom`,
-		SilenceUsage: true, SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	f := cmd.Flags()

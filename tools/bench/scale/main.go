@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"runtime/debug"
 	"runtime/pprof"
@@ -19,19 +18,12 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/tools/cli"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-	defer stop()
-	if err := newCommand().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "scale:", err)
-		os.Exit(1)
-	}
-}
+func main() { cli.Main(newCommand()) }
 
 type options struct {
 	work   string
@@ -53,7 +45,6 @@ func newCommand() *cobra.Command {
 		Long: `Fill a store step by step and measure at each size what operations cost: warm,
 and (as root) after the kernel's caches were dropped. "reads" are the bytes read from the
 disk for each operation.`,
-		SilenceUsage: true, SilenceErrors: true,
 	}
 	f := cmd.PersistentFlags()
 	f.StringVar(&o.work, "work", "/var/tmp/quarxfs-scale", "`directory` for the store, which is removed at the end")

@@ -1,12 +1,13 @@
-// Stall tells how long a program that makes files waits while a command runs, such
+// Command stall tells how long a program that makes files waits while a command runs, such
 // as one that makes a snapshot. First it makes many files, so that there is
 // something to do:
 //
-//	go run ./tools/bench/stall -files 100000 /mnt/stall quarxfs snapshot create /mnt
+//	go run ./tools/bench/stall --files 100000 /mnt/stall quarxfs snapshot create /mnt
 package main
 
 import (
-	"flag"
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -15,21 +16,35 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/tools/cli"
 )
 
-func main() {
-	files := flag.Int("files", 100_000, "files to make before")
-	size := flag.Int("size", 4096, "`bytes` of each file")
-	settle := flag.Duration("settle", 0, "time between the files and the command")
-	flag.Parse()
-	if flag.NArg() < 2 || *files < 0 || *size < 1 {
-		fmt.Fprintln(os.Stderr, "usage: stall [flags] DIR COMMAND [ARGUMENT...]; DIR must not exist")
-		os.Exit(2)
+func main() { cli.Main(newCommand()) }
+
+func newCommand() *cobra.Command {
+	var files, size int
+	var settle time.Duration
+	cmd := &cobra.Command{
+		Use:   "stall [flags] DIR COMMAND [ARGUMENT...]",
+		Short: "Measure how long making files waits while a command runs",
+		Long:  "Make files in DIR, which must be missing, then more of them while a command runs.",
+		Args:  cobra.MinimumNArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if files < 0 || size < 1 {
+				return errors.New("--files must not be negative and --size must be positive")
+			}
+			return run(cmd.Context(), args[0], files, size, settle, args[1:])
+		},
 	}
-	if err := run(flag.Arg(0), *files, *size, *settle, flag.Args()[1:]); err != nil {
-		fmt.Fprintln(os.Stderr, "stall:", err)
-		os.Exit(1)
-	}
+	f := cmd.Flags()
+	f.SetInterspersed(false) // the command's flags are its own
+	f.IntVar(&files, "files", 100_000, "files to make before")
+	f.IntVar(&size, "size", 4096, "`bytes` of each file")
+	f.DurationVar(&settle, "settle", 0, "time between the files and the command")
+	return cmd
 }
 
 // A wait is how long the steps of making one file took.
@@ -37,10 +52,13 @@ type wait struct{ open, write, close time.Duration }
 
 func (w wait) all() time.Duration { return w.open + w.write + w.close }
 
-func run(dir string, files, size int, settle time.Duration, command []string) error {
+func run(ctx context.Context, dir string, files, size int, settle time.Duration, command []string) error {
 	body := make([]byte, size)
 	begun := time.Now()
 	for i := range files {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if _, err := makeFile(dir, i, body); err != nil {
 			return err
 		}
@@ -65,7 +83,7 @@ func run(dir string, files, size int, settle time.Duration, command []string) er
 		}
 	})
 	begun = time.Now()
-	cmd := exec.Command(command[0], command[1:]...)
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	err := cmd.Run()
 	took := time.Since(begun)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -12,21 +13,21 @@ import (
 )
 
 // bytes pushes a tree and then a changed one, and shows what went over the wire.
-func (b *bench) bytes() error {
-	src, dst, err := b.pair("127.0.0.1:0")
+func (b *bench) bytes(ctx context.Context) error {
+	src, dst, err := b.pair(ctx, "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	plain := filepath.Join(b.work, "plain")
 	for _, to := range []string{filepath.Join(src.mnt, "src"), plain} {
-		if _, err := output("cp", "-a", b.source, to); err != nil {
+		if _, err := output(ctx, "cp", "-a", b.source, to); err != nil {
 			return err
 		}
 	}
-	if err := b.pushed(src, dst, "one", "the tree"); err != nil {
+	if err := b.pushed(ctx, src, dst, "one", "the tree"); err != nil {
 		return err
 	}
-	others := b.others(plain)
+	others := b.others(ctx, plain)
 	if err := others("first"); err != nil {
 		return err
 	}
@@ -35,24 +36,24 @@ func (b *bench) bytes() error {
 			return err
 		}
 	}
-	if err := b.pushed(src, dst, "two", "a line more in every 20th file"); err != nil {
+	if err := b.pushed(ctx, src, dst, "two", "a line more in every 20th file"); err != nil {
 		return err
 	}
 	return others("then")
 }
 
-func (b *bench) pushed(src, dst *node, name, what string) error {
-	fresh, err := src.snapshot(name)
+func (b *bench) pushed(ctx context.Context, src, dst *node, name, what string) error {
+	fresh, err := src.snapshot(ctx, name)
 	if err != nil {
 		return err
 	}
 	before := dst.relay.bytes.Load()
 	var r report
-	if err := b.ask(&r, "sync", "push", src.store, "peer", name); err != nil {
+	if err := b.ask(ctx, &r, "sync", "push", src.store, "peer", name); err != nil {
 		return err
 	}
 	wire := dst.relay.bytes.Load() - before
-	if err := sameTrees(src, dst, name); err != nil {
+	if err := sameTrees(ctx, src, dst, name); err != nil {
 		return err
 	}
 	fmt.Printf("quarxfs, %s: %d bytes on the wire in %.1f s; %d blocks, records of %d bytes (wire/records %.3f); new data as stored %d bytes (wire/data %.3f)\n",
@@ -86,10 +87,10 @@ var transferred = regexp.MustCompile(`Total bytes (?:sent|received): ([\d,]+)`)
 
 // others returns a function that brings a copy of a tree up to date with rsync and
 // with restic, and shows what that takes.
-func (b *bench) others(plain string) func(when string) error {
+func (b *bench) others(ctx context.Context, plain string) func(when string) error {
 	repo := func(n string) string { return filepath.Join(b.work, "restic"+n) }
 	restic := func(args ...string) error {
-		cmd := exec.Command("restic", append(args, "--quiet", "--no-cache")...)
+		cmd := exec.CommandContext(ctx, "restic", append(args, "--quiet", "--no-cache")...)
 		cmd.Env = append(os.Environ(), "RESTIC_PASSWORD=x", "RESTIC_FROM_PASSWORD=x")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("restic %v: %w: %s", args, err, out)
@@ -97,7 +98,7 @@ func (b *bench) others(plain string) func(when string) error {
 		return nil
 	}
 	return func(when string) error {
-		out, err := output("rsync", "-az", "--no-whole-file", "--stats", plain+"/", filepath.Join(b.work, "rsynced")+"/")
+		out, err := output(ctx, "rsync", "-az", "--no-whole-file", "--stats", plain+"/", filepath.Join(b.work, "rsynced")+"/")
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -11,14 +12,14 @@ import (
 
 // kill pushes and pulls again and again and kills one side in the midst of each:
 // the command, or the daemon of the other store.
-func (b *bench) kill() error {
+func (b *bench) kill(ctx context.Context) error {
 	fmt.Printf("%d rounds, seed %d\n", b.rounds, b.seed)
 	rng := rand.New(rand.NewPCG(b.seed, 1))
-	src, dst, err := b.pair("127.0.0.1:0")
+	src, dst, err := b.pair(ctx, "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	if _, err := output(b.quarxfs, "remote", "add", dst.store, "peer", src.relay.url()); err != nil {
+	if _, err := output(ctx, b.quarxfs, "remote", "add", dst.store, "peer", src.relay.url()); err != nil {
 		return err
 	}
 	const window = 160 * time.Millisecond // a push takes about as long
@@ -28,7 +29,7 @@ func (b *bench) kill() error {
 		if err := grow(rng, filepath.Join(src.mnt, "d"), round); err != nil {
 			return err
 		}
-		if _, err := src.snapshot(name); err != nil {
+		if _, err := src.snapshot(ctx, name); err != nil {
 			return err
 		}
 		args := []string{"sync", "push", src.store, "peer", name, "--json"}
@@ -37,22 +38,22 @@ func (b *bench) kill() error {
 		}
 		whom := []string{"command", "destination", "source"}[rng.IntN(3)]
 		victim := map[string]*node{"destination": dst, "source": src}[whom]
-		hit, err := b.interrupted(args, victim, time.Duration(rng.Int64N(int64(window))))
+		hit, err := b.interrupted(ctx, args, victim, time.Duration(rng.Int64N(int64(window))))
 		if err != nil {
 			return fmt.Errorf("round %d: %w", round, err)
 		}
 		if hit {
 			counts[whom]++
 		}
-		if _, err := output(b.quarxfs, args...); err != nil {
+		if _, err := output(ctx, b.quarxfs, args...); err != nil {
 			return fmt.Errorf("round %d, after the kill of the %s: %w", round, whom, err)
 		}
 		for _, n := range []*node{src, dst} {
-			if err := n.fsck(); err != nil {
+			if err := n.fsck(ctx); err != nil {
 				return fmt.Errorf("round %d, after the kill of the %s: %w", round, whom, err)
 			}
 		}
-		if err := sameTrees(src, dst, name); err != nil {
+		if err := sameTrees(ctx, src, dst, name); err != nil {
 			return fmt.Errorf("round %d: %w", round, err)
 		}
 	}
@@ -62,14 +63,14 @@ func (b *bench) kill() error {
 
 // interrupted runs a sync and kills it, or a daemon, after a while. It tells
 // whether the sync was still under way then.
-func (b *bench) interrupted(args []string, victim *node, after time.Duration) (hit bool, err error) {
+func (b *bench) interrupted(ctx context.Context, args []string, victim *node, after time.Duration) (hit bool, err error) {
 	pid := 0
 	if victim != nil {
-		if pid, err = victim.pid(); err != nil {
+		if pid, err = victim.pid(ctx); err != nil {
 			return false, err
 		}
 	}
-	cmd := exec.Command(b.quarxfs, args...)
+	cmd := exec.CommandContext(ctx, b.quarxfs, args...)
 	if err := cmd.Start(); err != nil {
 		return false, err
 	}
@@ -82,7 +83,7 @@ func (b *bench) interrupted(args []string, victim *node, after time.Duration) (h
 	}
 	if victim == nil {
 		_ = cmd.Process.Kill() // it may have ended
-	} else if err := victim.killAndMount(pid); err != nil {
+	} else if err := victim.killAndMount(ctx, pid); err != nil {
 		return hit, err
 	}
 	select {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestKillRounds kills either side amid a few syncs; `syncbench kill` does so for long.
+// TestKillRounds kills either side amid a few syncs; syncbench kill does so for long.
 func TestKillRounds(t *testing.T) {
 	if testing.Short() {
 		t.Skip("mounts and kills; not with -short")
@@ -22,7 +22,7 @@ func TestKillRounds(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-o", b.quarxfs, "github.com/quarxtor/quarxfs/cmd/quarxfs").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if err := b.run("kill"); err != nil {
+	if err := b.run(t.Context(), b.kill); err != nil {
 		t.Error(err)
 	}
 }

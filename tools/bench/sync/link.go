@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -10,7 +11,7 @@ import (
 
 // link pushes from another network namespace over a link with a delay, loss and a
 // bandwidth, in the direction of the push and back.
-func (b *bench) link() error {
+func (b *bench) link(ctx context.Context) error {
 	ns := fmt.Sprintf("quarxfs-%d", os.Getpid())
 	here, there := fmt.Sprintf("qx%da", os.Getpid()%10000), fmt.Sprintf("qx%db", os.Getpid()%10000)
 	ends := make([]*os.File, 2)
@@ -22,7 +23,7 @@ func (b *bench) link() error {
 		defer f.Close()
 		ends[i] = f
 	}
-	defer func() { _, _ = output("ip", "netns", "del", ns) }()
+	defer func() { _, _ = output(context.WithoutCancel(ctx), "ip", "netns", "del", ns) }()
 	for _, args := range [][]string{
 		{"netns", "add", ns},
 		{"link", "set", there, "netns", ns},
@@ -31,25 +32,25 @@ func (b *bench) link() error {
 		{"-n", ns, "addr", "add", "10.213.7.2/30", "dev", there},
 		{"-n", ns, "link", "set", there, "up"},
 	} {
-		if _, err := output("ip", args...); err != nil {
+		if _, err := output(ctx, "ip", args...); err != nil {
 			return err
 		}
 	}
 	w := wire{delay: 50 * time.Millisecond, loss: 0.01, rate: float64(b.mbit) * 1e6 / 8, queue: 100 * time.Millisecond}
 	go w.carry(ends[0], ends[1])
 	go w.carry(ends[1], ends[0])
-	src, dst, err := b.pair("10.213.7.1:0")
+	src, dst, err := b.pair(ctx, "10.213.7.1:0")
 	if err != nil {
 		return err
 	}
-	if _, err := output("cp", "-a", b.source, filepath.Join(src.mnt, "src")); err != nil {
+	if _, err := output(ctx, "cp", "-a", b.source, filepath.Join(src.mnt, "src")); err != nil {
 		return err
 	}
-	if _, err := src.snapshot("one"); err != nil {
+	if _, err := src.snapshot(ctx, "one"); err != nil {
 		return err
 	}
 	begun := time.Now()
-	out, err := output("ip", "netns", "exec", ns, b.quarxfs, "sync", "push", src.store, "peer", "one", "--json")
+	out, err := output(ctx, "ip", "netns", "exec", ns, b.quarxfs, "sync", "push", src.store, "peer", "one", "--json")
 	if err != nil {
 		return err
 	}
@@ -61,5 +62,5 @@ func (b *bench) link() error {
 	rate := float64(r.Bytes) * 8 / 1e6 / took
 	fmt.Printf("100 ms, 1 %% loss, %d Mbit/s: %d bytes of records in %.1f s, %.1f Mbit/s, %.0f %% of the bandwidth; %d retries\n",
 		b.mbit, r.Bytes, took, rate, 100*rate/float64(b.mbit), r.Retries)
-	return sameTrees(src, dst, "one")
+	return sameTrees(ctx, src, dst, "one")
 }

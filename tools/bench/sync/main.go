@@ -1,17 +1,13 @@
 // Command syncbench measures what `quarxfs sync` sends, against rsync and restic,
 // over a good and a bad link, and kills either side in its midst. It mounts two
 // stores and needs root, rsync and restic; for the link also ip and /dev/net/tun.
-//
-//	syncbench [--work DIR] [--source DIR] bytes     what a push and a change cost
-//	syncbench [--work DIR] [--rounds N] kill        N pushes, each with a SIGKILL
-//	syncbench [--work DIR] [--source DIR] link      100 ms, 1 % loss, 50 Mbit/s
 package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,6 +15,10 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/tools/cli"
 )
 
 type bench struct {
@@ -35,28 +35,42 @@ type node struct {
 	relay      *relay
 }
 
-func main() {
+func main() { cli.Main(newCommand()) }
+
+func newCommand() *cobra.Command {
 	b := &bench{}
-	flag.StringVar(&b.quarxfs, "quarxfs", "bin/quarxfs", "the program")
-	flag.StringVar(&b.work, "work", "/var/tmp/quarxfs-syncbench", "directory to work in; it is removed at the end")
-	flag.StringVar(&b.source, "source", "", "tree to push; the Go source if empty")
-	flag.IntVar(&b.rounds, "rounds", 50, "of kill")
-	flag.Uint64Var(&b.seed, "seed", uint64(time.Now().UnixNano()), "of kill")
-	flag.IntVar(&b.mbit, "mbit", 50, "bandwidth of link")
-	flag.Parse()
-	if err := b.run(flag.Arg(0)); err != nil {
-		fmt.Fprintln(os.Stderr, "syncbench:", err)
-		os.Exit(1)
+	cmd := &cobra.Command{
+		Use:   "syncbench",
+		Short: "Measure what quarxfs sync sends, and interrupt it",
+		Long: `Measure what quarxfs sync sends, against rsync and restic, over a good and a bad link,
+and kill either side in its midst. It mounts two stores and needs root, rsync and
+restic; for the link also ip and /dev/net/tun.`,
 	}
+	f := cmd.PersistentFlags()
+	f.StringVar(&b.quarxfs, "quarxfs", "bin/quarxfs", "the quarxfs `program`")
+	f.StringVar(&b.work, "work", "/var/tmp/quarxfs-syncbench", "`directory` to work in; it is removed at the end")
+	f.StringVar(&b.source, "source", "", "`directory` to push; the Go source if empty")
+	for _, c := range []struct {
+		name, short string
+		do          func(context.Context) error
+	}{
+		{"bytes", "push a tree and a change, and show what each costs", b.bytes},
+		{"kill", "push again and again, each time with a SIGKILL in its midst", b.kill},
+		{"link", "push over a link with 100 ms, 1 % loss and a bandwidth", b.link},
+	} {
+		cmd.AddCommand(&cobra.Command{Use: c.name, Short: c.short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+			return b.run(cmd.Context(), c.do)
+		}})
+	}
+	f.IntVar(&b.rounds, "rounds", 50, "of kill")
+	f.Uint64Var(&b.seed, "seed", uint64(time.Now().UnixNano()), "of kill")
+	f.IntVar(&b.mbit, "mbit", 50, "bandwidth of link")
+	return cmd
 }
 
-func (b *bench) run(what string) (err error) {
-	do, ok := map[string]func() error{"bytes": b.bytes, "kill": b.kill, "link": b.link}[what]
-	if !ok {
-		return errors.New("say what to do: bytes, kill or link")
-	}
+func (b *bench) run(ctx context.Context, do func(context.Context) error) (err error) {
 	if b.source == "" {
-		root, err := output("go", "env", "GOROOT")
+		root, err := output(ctx, "go", "env", "GOROOT")
 		if err != nil {
 			return err
 		}
@@ -69,7 +83,7 @@ func (b *bench) run(what string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.clean()) }()
-	return do()
+	return do(ctx)
 }
 
 func (b *bench) clean() error {
@@ -79,9 +93,9 @@ func (b *bench) clean() error {
 	return os.RemoveAll(b.work)
 }
 
-func output(name string, args ...string) (string, error) {
+func output(ctx context.Context, name string, args ...string) (string, error) {
 	var out, problem bytes.Buffer
-	cmd := exec.Command(name, args...)
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdout, cmd.Stderr = &out, &problem
 	if err := cmd.Run(); err != nil {
 		return out.String(), fmt.Errorf("%s %s: %w: %s", filepath.Base(name), strings.Join(args, " "), err, problem.String())
@@ -89,13 +103,13 @@ func output(name string, args ...string) (string, error) {
 	return out.String(), nil
 }
 
-func (b *bench) node(name, addr string) (*node, error) {
+func (b *bench) node(ctx context.Context, name, addr string) (*node, error) {
 	dir := filepath.Join(b.work, name)
 	n := &node{b: b, store: filepath.Join(dir, "store"), mnt: filepath.Join(dir, "mnt")}
 	if err := os.MkdirAll(n.mnt, 0o755); err != nil {
 		return nil, err
 	}
-	if err := n.mount(); err != nil {
+	if err := n.mount(ctx); err != nil {
 		return nil, err
 	}
 	var err error
@@ -105,57 +119,57 @@ func (b *bench) node(name, addr string) (*node, error) {
 
 // pair returns two nodes, of which the first knows the second, at an address, as
 // peer.
-func (b *bench) pair(addr string) (src, dst *node, err error) {
-	if src, err = b.node("a", "127.0.0.1:0"); err != nil {
+func (b *bench) pair(ctx context.Context, addr string) (src, dst *node, err error) {
+	if src, err = b.node(ctx, "a", "127.0.0.1:0"); err != nil {
 		return nil, nil, err
 	}
-	if dst, err = b.node("b", addr); err != nil {
+	if dst, err = b.node(ctx, "b", addr); err != nil {
 		return nil, nil, err
 	}
-	_, err = output(b.quarxfs, "remote", "add", src.store, "peer", dst.relay.url())
+	_, err = output(ctx, b.quarxfs, "remote", "add", src.store, "peer", dst.relay.url())
 	return src, dst, err
 }
 
-func (n *node) mount() error {
-	_, err := output(n.b.quarxfs, "mount", "--init", n.store, n.mnt)
+func (n *node) mount(ctx context.Context) error {
+	_, err := output(ctx, n.b.quarxfs, "mount", "--init", n.store, n.mnt)
 	return err
 }
 
 // ask runs a command with --json and decodes what it prints.
-func (b *bench) ask(into any, args ...string) error {
-	out, err := output(b.quarxfs, append(args, "--json")...)
+func (b *bench) ask(ctx context.Context, into any, args ...string) error {
+	out, err := output(ctx, b.quarxfs, append(args, "--json")...)
 	if err != nil {
 		return err
 	}
 	return json.Unmarshal([]byte(out), into)
 }
 
-func (n *node) pid() (int, error) {
+func (n *node) pid(ctx context.Context) (int, error) {
 	var st struct {
 		Daemon struct {
 			PID int `json:"pid"`
 		} `json:"daemon"`
 	}
-	err := n.b.ask(&st, "stats", n.store)
+	err := n.b.ask(ctx, &st, "stats", n.store)
 	return st.Daemon.PID, err
 }
 
 // killAndMount kills the daemon and mounts the store again.
-func (n *node) killAndMount(pid int) error {
+func (n *node) killAndMount(ctx context.Context, pid int) error {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		return err
 	}
-	_, _ = output("umount", "-l", n.mnt) // of a daemon that is gone
-	return n.mount()
+	_, _ = output(ctx, "umount", "-l", n.mnt) // of a daemon that is gone
+	return n.mount(ctx)
 }
 
-func (n *node) snapshot(name string) (fresh int64, err error) {
+func (n *node) snapshot(ctx context.Context, name string) (fresh int64, err error) {
 	var s struct {
 		Totals struct {
 			New int64 `json:"new_stored_bytes"`
 		} `json:"totals"`
 	}
-	err = n.b.ask(&s, "snapshot", "create", n.mnt, name)
+	err = n.b.ask(ctx, &s, "snapshot", "create", n.mnt, name)
 	return s.Totals.New, err
 }
 
@@ -168,12 +182,12 @@ type report struct {
 }
 
 // sameTrees compares a snapshot on both sides.
-func sameTrees(a, b *node, name string) error {
-	_, err := output("diff", "-r", "--no-dereference", filepath.Join(a.mnt, ".snapshots", name), filepath.Join(b.mnt, ".snapshots", name))
+func sameTrees(ctx context.Context, a, b *node, name string) error {
+	_, err := output(ctx, "diff", "-r", "--no-dereference", filepath.Join(a.mnt, ".snapshots", name), filepath.Join(b.mnt, ".snapshots", name))
 	return err
 }
 
-func (n *node) fsck() error {
-	_, err := output(n.b.quarxfs, "fsck", n.store)
+func (n *node) fsck(ctx context.Context) error {
+	_, err := output(ctx, n.b.quarxfs, "fsck", n.store)
 	return err
 }

@@ -1,13 +1,9 @@
 // Command tierbench reads blocks of a data set four times the hot tier's limit, in
 // the order of a trace, and tells how many reads the hot tier answered, with the
 // keeper of tiers and as LRU would have, and how long they took. The cold tier is
-// a directory whose reads are slowed down, or COLD as it is, on a disk that is slow by
-// itself and whose pages are dropped after each read. Each read moves the store's clock
-// on by a second.
-//
-//	tierbench DIR [COLD]
-//
-// slowdisk.sh makes such a COLD.
+// a directory whose reads are slowed down, or with --cold one as it is, on a disk that is
+// slow by itself and whose pages are dropped after each read; slowdisk.sh makes such a disk.
+// Each read moves the store's clock on by a second.
 package main
 
 import (
@@ -23,10 +19,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/tiering/disk"
+	"github.com/quarxtor/quarxfs/tools/cli"
 )
 
 const (
@@ -85,18 +83,22 @@ func (f coldFile) ReadAt(p []byte, off int64) (int, error) {
 
 func (f coldFile) Close() error { return errors.Join(f.pages.Close(), f.File.Close()) }
 
-func main() {
-	if len(os.Args) != 2 && len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: tierbench DIR [COLD] (DIR must be missing)")
-		os.Exit(2)
+func main() { cli.Main(newCommand()) }
+
+func newCommand() *cobra.Command {
+	var work, cold string
+	cmd := &cobra.Command{
+		Use:   "tierbench",
+		Short: "Measure how often and how fast the hot tier answers, beside LRU",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return run(cmd.Context(), work, cold) },
 	}
-	if err := run(os.Args[1], append(os.Args[2:], "")[0]); err != nil {
-		fmt.Fprintln(os.Stderr, "tierbench:", err)
-		os.Exit(1)
-	}
+	cmd.Flags().StringVar(&work, "work", "/var/tmp/quarxfs-tierbench", "`directory` for the store; it must be missing and is removed at the end")
+	cmd.Flags().StringVar(&cold, "cold", "", "`directory` for the cold tier, on a disk that is slow by itself")
+	return cmd
 }
 
-func run(dir, cold string) error {
+func run(ctx context.Context, dir, cold string) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return err
 	}
@@ -110,7 +112,7 @@ func run(dir, cold string) error {
 		if cold != "" {
 			p.cold, p.disk = filepath.Join(cold, name), coldFS{disk.OS()}
 		}
-		if err := bench(p, name, scans); err != nil {
+		if err := bench(ctx, p, name, scans); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -132,7 +134,7 @@ type place struct {
 	disk      disk.FS // of the cold tier
 }
 
-func bench(at place, name string, scans bool) (err error) {
+func bench(ctx context.Context, at place, name string, scans bool) (err error) {
 	conf := store.DefaultConfig()
 	conf.SegmentSize = 4 << 20
 	if err := store.Init(at.dir, conf); err != nil {
@@ -152,7 +154,6 @@ func bench(at place, name string, scans bool) (err error) {
 	if err := st.AddCold(cold); err != nil {
 		return err
 	}
-	ctx := context.Background()
 	rng := rand.New(rand.NewPCG(1, 2))
 	for i := range objects {
 		if _, err := st.Ingest(ctx, bytes.NewReader(text(rng, 1<<20)), fmt.Sprint(i)); err != nil {
@@ -181,6 +182,9 @@ func bench(at place, name string, scans bool) (err error) {
 	go func() { st.KeepTiers(kctx, store.KeeperOptions{Every: 200 * time.Millisecond}); close(done) }()
 	defer func() { stop(); <-done }()
 	for st.Keeper().Demoted.Blocks == 0 || st.Keeper().State != "idle" {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		time.Sleep(50 * time.Millisecond)
 	}
 	k := st.Keeper()

@@ -9,27 +9,18 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/tools/cli"
 	"github.com/quarxtor/quarxfs/tools/serve"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // a second interrupt ends the program at once
-	if err := newCommand().ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "crashtest:", err)
-		os.Exit(1)
-	}
-}
+func main() { cli.Main(newCommand()) }
 
 type options struct {
 	server, work          string
@@ -80,8 +71,7 @@ A seed fixes what the workers choose to do, and for how long they do it; how far
 in that time is the machine's, so a replay is alike but not the same.
 
 Exit status: 0 the contract was kept, 1 it was not, or the test could not run.`,
-		Args:         cobra.NoArgs,
-		SilenceUsage: true, SilenceErrors: true,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd.OutOrStdout()) },
 	}
 	f := cmd.Flags()

@@ -1,55 +1,53 @@
 // Command faultfs shows a directory at a mountpoint and makes chosen operations
-// on it fail, as a bad disk would:
-//
-//	faultfs [-from N] [-count K] [-ops read,write,...] [-errno 5] DIR MOUNTPOINT
-//
-// Operations are counted from 1. It says on standard output that it serves and
+// on it fail, as a bad disk would. Operations are counted from 1. It says on standard output that it serves and
 // which operations it failed, and at the end how many there were. SIGUSR1 mends
 // the disk. It is for files that a program under test maps or hands to
 // a library, where no other seam can be had.
 package main
 
 import (
-	"errors"
-	"flag"
+	"context"
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/tools/cli"
 )
 
-func main() {
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "faultfs:", err)
-		os.Exit(1)
+func main() { cli.Main(newCommand()) }
+
+func newCommand() *cobra.Command {
+	d := &faulty{}
+	cmd := &cobra.Command{
+		Use:   "faultfs [flags] DIR MOUNTPOINT",
+		Short: "Show a directory at a mountpoint and fail chosen operations",
+		Args:  cobra.ExactArgs(2),
+		RunE:  func(cmd *cobra.Command, args []string) error { return d.serve(cmd.Context(), args[0], args[1]) },
 	}
+	f := cmd.Flags()
+	f.Int64Var(&d.from, "from", 0, "first operation to fail; 0: none")
+	f.Int64Var(&d.count, "count", 1, "how many to fail; 0: all from then on")
+	f.StringSliceVar(&d.ops, "ops", nil, "`operations` that are counted, such as read,write,fsync; all if empty")
+	f.IntVar(&d.errno, "errno", int(syscall.EIO), "the error's number")
+	return cmd
 }
 
-func run() error {
-	d := &faulty{}
-	flag.Int64Var(&d.from, "from", 0, "first operation to fail; 0: none")
-	flag.Int64Var(&d.count, "count", 1, "how many to fail; 0: all from then on")
-	ops := flag.String("ops", "", "operations that are counted, such as read,write,fsync; all")
-	flag.IntVar(&d.errno, "errno", int(syscall.EIO), "the error's number")
-	flag.Parse()
-	if flag.NArg() != 2 {
-		return errors.New("usage: faultfs [flags] DIR MOUNTPOINT")
-	}
-	if *ops != "" {
-		d.ops = strings.Split(*ops, ",")
-	}
-	root, err := fs.NewLoopbackRoot(flag.Arg(0))
+// serve returns when the mount has gone; a signal takes it away.
+func (d *faulty) serve(ctx context.Context, dir, mountpoint string) error {
+	root, err := fs.NewLoopbackRoot(dir)
 	if err != nil {
 		return err
 	}
 	d.RawFileSystem = fs.NewNodeFS(root, &fs.Options{NullPermissions: true})
-	server, err := fuse.NewServer(d, flag.Arg(1), &fuse.MountOptions{
+	server, err := fuse.NewServer(d, mountpoint, &fuse.MountOptions{
 		Name: "faultfs", DirectMount: true, DisableXAttrs: true, MaxWrite: 1 << 20, DisabledCapabilities: fuse.CAP_PASSTHROUGH,
 	})
 	if err != nil {
@@ -62,6 +60,7 @@ func run() error {
 			d.mended.Store(true)
 		}
 	}()
+	defer context.AfterFunc(ctx, func() { _ = server.Unmount() })() // if busy, a second signal ends it
 	fmt.Println("serving")
 	server.Serve()
 	fmt.Println("operations:", d.seen.Load())
@@ -81,7 +80,7 @@ type faulty struct {
 
 // fault says how an operation on a node, or on a name in it, ends.
 func (d *faulty) fault(op string, in *fuse.InHeader, name string) fuse.Status {
-	if d.mended.Load() || len(d.ops) > 0 && !contains(d.ops, op) {
+	if d.mended.Load() || len(d.ops) > 0 && !slices.Contains(d.ops, op) {
 		return fuse.OK
 	}
 	n := d.seen.Add(1)
@@ -93,15 +92,6 @@ func (d *faulty) fault(op string, in *fuse.InHeader, name string) fuse.Status {
 	}
 	fmt.Println("failed:", n, op, name)
 	return fuse.Status(d.errno)
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }
 
 func (d *faulty) Open(c <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {

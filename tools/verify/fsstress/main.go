@@ -1,46 +1,52 @@
 // Command fsstress does the same random operations on names, attributes and
 // data in two directories, several sequences at a time, compares every result, and
-// in the end the trees:
-//
-//	fsstress [-seed N] [-ops N] [-procs N] DIR REFERENCE
-//
-// It is to be run as root. REFERENCE lies on a filesystem that is trusted, such as ext4.
+// in the end the trees. It is to be run as root. REFERENCE lies on a filesystem that is trusted, such as ext4.
 package main
 
 import (
+	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"sync"
 	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/quarxtor/quarxfs/tools/cli"
 )
 
-func main() {
-	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the sequences")
-	ops := flag.Int("ops", 20_000, "operations in each sequence")
-	procs := flag.Int("procs", 4, "sequences at a time")
-	flag.Parse()
-	if flag.NArg() != 2 {
-		fmt.Fprintln(os.Stderr, "usage: fsstress [flags] DIR REFERENCE")
-		os.Exit(2)
+func main() { cli.Main(newCommand()) }
+
+func newCommand() *cobra.Command {
+	var seed uint64
+	var ops, procs int
+	cmd := &cobra.Command{
+		Use:   "fsstress [flags] DIR REFERENCE",
+		Short: "Do the same random operations in two directories and compare",
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			group, ctx := errgroup.WithContext(cmd.Context())
+			for i := range procs {
+				group.Go(func() error { return stress(ctx, args[0], args[1], seed, i, ops) })
+			}
+			if err := group.Wait(); err != nil {
+				return fmt.Errorf("seed %d: %w", seed, err)
+			}
+			fmt.Printf("seed %d: %d operations, no difference\n", seed, ops*procs)
+			return nil
+		},
 	}
-	var wg sync.WaitGroup
-	errs := make([]error, *procs)
-	for i := range *procs {
-		wg.Go(func() { errs[i] = stress(flag.Arg(0), flag.Arg(1), *seed, i, *ops) })
-	}
-	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		fmt.Fprintf(os.Stderr, "fsstress: seed %d: %v\n", *seed, err)
-		os.Exit(1)
-	}
-	fmt.Printf("seed %d: %d operations, no difference\n", *seed, *ops**procs)
+	f := cmd.Flags()
+	f.Uint64Var(&seed, "seed", uint64(time.Now().UnixNano()), "`number` that decides the operations")
+	f.IntVar(&ops, "ops", 20_000, "operations in each sequence")
+	f.IntVar(&procs, "procs", 4, "sequences at a time")
+	return cmd
 }
 
 // stress runs one sequence in a new directory of each tree.
-func stress(dir, ref string, seed uint64, number, ops int) error {
+func stress(ctx context.Context, dir, ref string, seed uint64, number, ops int) error {
 	name := fmt.Sprintf("/stress-%d", number)
 	dirs := [2]string{dir + name, ref + name}
 	for _, d := range dirs {
@@ -50,6 +56,9 @@ func stress(dir, ref string, seed uint64, number, ops int) error {
 	}
 	rng := rand.New(rand.NewPCG(seed, uint64(number)))
 	for n := range ops {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		op := draw(rng)
 		got, want := op.run(dirs[0]), op.run(dirs[1])
 		if got != want {

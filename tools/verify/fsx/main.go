@@ -1,43 +1,53 @@
 // Command fsx does random things to one file in every way that the kernel
 // offers and checks each byte against a copy in memory, as the program of that
-// name has done to filesystems since 1991.
-//
-//	fsx [-n OPERATIONS] [-for DURATION] [-seed N] [-size BYTES] FILE
-//
-// On a difference it prints the operations that led there and exits with 1.
+// name has done to filesystems since 1991. On a difference it prints the operations that led
+// there and exits with 1.
 package main
 
 import (
 	"bytes"
-	"flag"
+	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"time"
 	"unsafe"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/tools/cli"
 )
 
-func main() {
-	n := flag.Int("n", 10000, "number of `operations`; 0: as many as -for allows")
-	limit := flag.Duration("for", time.Hour, "stop after this `duration`")
-	seed := flag.Uint64("seed", uint64(time.Now().UnixNano()), "`number` that decides the operations")
-	size := flag.Int("size", 4<<20, "largest file size in `bytes`")
-	flag.Parse()
-	if flag.NArg() != 1 {
-		flag.Usage()
-		os.Exit(2)
+func main() { cli.Main(newCommand()) }
+
+func newCommand() *cobra.Command {
+	var n, size int
+	var limit time.Duration
+	var seed uint64
+	cmd := &cobra.Command{
+		Use:   "fsx [flags] FILE",
+		Short: "Do random things to a file and check each byte",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := context.WithTimeout(cmd.Context(), limit)
+			defer cancel()
+			x := &exerciser{path: args[0], max: size, rnd: rand.New(rand.NewPCG(seed, 0)), counts: make(map[string]int)}
+			if err := x.run(ctx, n); err != nil {
+				for _, l := range x.log {
+					fmt.Println(l)
+				}
+				return fmt.Errorf("seed %d, operation %d: %w", seed, x.done, err)
+			}
+			fmt.Printf("seed %d: %d operations and no difference: %v\n", seed, x.done, x.counts)
+			return nil
+		},
 	}
-	x := &exerciser{path: flag.Arg(0), max: *size, rnd: rand.New(rand.NewPCG(*seed, 0)), counts: make(map[string]int)}
-	if err := x.run(*n, time.Now().Add(*limit)); err != nil {
-		for _, l := range x.log {
-			fmt.Println(l)
-		}
-		fmt.Printf("seed %d, operation %d: %v\n", *seed, x.done, err)
-		os.Exit(1)
-	}
-	fmt.Printf("seed %d: %d operations and no difference: %v\n", *seed, x.done, x.counts)
+	f := cmd.Flags()
+	f.IntVar(&n, "ops", 10_000, "number of `operations`; 0: as many as --for allows")
+	f.DurationVar(&limit, "for", time.Hour, "stop after this `duration`")
+	f.Uint64Var(&seed, "seed", uint64(time.Now().UnixNano()), "`number` that decides the operations")
+	f.IntVar(&size, "size", 4<<20, "largest file size in `bytes`")
+	return cmd
 }
 
 type exerciser struct {
@@ -52,12 +62,12 @@ type exerciser struct {
 	counts map[string]int
 }
 
-func (x *exerciser) run(n int, deadline time.Time) error {
+func (x *exerciser) run(ctx context.Context, n int) error {
 	if err := x.open(unix.O_CREAT | unix.O_TRUNC); err != nil {
 		return err
 	}
 	defer x.close()
-	for ; (n == 0 || x.done < n) && time.Now().Before(deadline); x.done++ {
+	for ; (n == 0 || x.done < n) && ctx.Err() == nil; x.done++ {
 		op := operations[x.rnd.IntN(len(operations))]
 		x.counts[op.name]++
 		if err := op.do(x); err != nil {

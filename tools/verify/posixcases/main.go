@@ -1,51 +1,61 @@
 // Command posixcases runs a table of filesystem cases in two directories, one
 // of them on the machine's own disk for reference, and reports where results
 // differ. A difference is a bug unless docs/posix.md has a line for it; such
-// lines are in known.go, and one that no longer differs is reported too.
-//
-//	posixcases -ref DIR -dir DIR [-run REGEXP] [-v]
-//
-// It must run as root, because it acts as other users and makes devices. Exit
-// status: 0 no difference, 1 differences, 2 it could not run.
+// lines are in known.go, and one that no longer differs is reported too. It must run as
+// root, because it acts as other users and makes devices.
 package main
 
 import (
-	"flag"
+	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/tools/cli"
 )
 
-func main() {
-	if len(os.Args) > 2 && os.Args[1] == "-helper" {
-		os.Exit(helper(os.Args[2:]))
+func main() { cli.Main(newCommand()) }
+
+func newCommand() *cobra.Command {
+	var pattern string
+	var s session
+	cmd := &cobra.Command{
+		Use:   "posixcases --ref DIR --dir DIR",
+		Short: "Compare a filesystem with a reference, case by case",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			match, err := regexp.Compile(pattern)
+			if err != nil {
+				return fmt.Errorf("--run: %w", err)
+			}
+			if os.Geteuid() != 0 {
+				return errors.New("must run as root: it acts as other users and makes devices")
+			}
+			unix.Umask(0)
+			s.out = cmd.OutOrStdout()
+			return s.run(cmd.Context(), table(), match)
+		},
 	}
-	ref := flag.String("ref", "", "reference `directory`")
-	dir := flag.String("dir", "", "`directory` to test")
-	pattern := flag.String("run", "", "run only cases that match this `regexp`")
-	verbose := flag.Bool("v", false, "print every result, and documented differences")
-	flag.Parse()
-	match, err := regexp.Compile(*pattern)
-	if err != nil || *ref == "" || *dir == "" || os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "usage, as root: posixcases -ref DIR -dir DIR [-run REGEXP] [-v]")
-		os.Exit(2)
-	}
-	unix.Umask(0)
-	s := &session{ref: *ref, dir: *dir, verbose: *verbose}
-	for _, c := range table() {
-		if match.MatchString(c.name) {
-			s.compare(c)
-		}
-	}
-	fmt.Printf("%d cases, %d results, %d documented differences, %d undocumented\n", s.cases, s.lines, s.documented, s.bad)
-	if s.bad > 0 {
-		os.Exit(1)
-	}
+	f := cmd.Flags()
+	f.StringVar(&s.ref, "ref", "", "reference `directory`")
+	f.StringVar(&s.dir, "dir", "", "`directory` to test")
+	f.StringVar(&pattern, "run", "", "run only cases that match this `regexp`")
+	f.BoolVarP(&s.verbose, "verbose", "v", false, "print every result, and documented differences")
+	_ = cmd.MarkFlagRequired("ref") // fails for a flag that there is not
+	_ = cmd.MarkFlagRequired("dir")
+	cmd.AddCommand(&cobra.Command{
+		Use: "helper", Hidden: true, DisableFlagParsing: true,
+		Run: func(_ *cobra.Command, args []string) { os.Exit(helper(args)) },
+	})
+	return cmd
 }
 
 // A testCase works in an empty directory and notes results that do not depend
@@ -64,13 +74,45 @@ func table() []testCase {
 
 type session struct {
 	ref, dir                      string
+	out                           io.Writer
 	verbose                       bool
 	cases, lines, documented, bad int
 }
 
-func (s *session) compare(c testCase) {
+// run compares the cases that match, and returns an error if results differ that should not.
+func (s *session) run(ctx context.Context, cases []testCase, match *regexp.Regexp) error {
+	before := s.cases
+	for _, c := range cases {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !match.MatchString(c.name) {
+			continue
+		}
+		if err := s.compare(c); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(s.out, "%d cases, %d results, %d documented differences, %d undocumented\n", s.cases, s.lines, s.documented, s.bad)
+	if s.cases == before {
+		return fmt.Errorf("no case matches %q", match)
+	}
+	if s.bad > 0 {
+		return fmt.Errorf("%d results differ from the reference", s.bad)
+	}
+	return nil
+}
+
+func (s *session) compare(c testCase) error {
 	s.cases++
-	want, got := execute(c, s.ref), execute(c, s.dir)
+	want, err := execute(c, s.ref)
+	if err != nil {
+		return err
+	}
+	got, err := execute(c, s.dir)
+	if err != nil {
+		return err
+	}
 	labels := slices.Clone(want.order)
 	for _, l := range got.order {
 		if !slices.Contains(labels, l) {
@@ -81,6 +123,7 @@ func (s *session) compare(c testCase) {
 		s.lines++
 		s.line(c.name+": "+l, want.results[l], got.results[l])
 	}
+	return nil
 }
 
 func (s *session) line(label, want, got string) {
@@ -88,26 +131,26 @@ func (s *session) line(label, want, got string) {
 	switch {
 	case want == got && !ok:
 		if s.verbose {
-			fmt.Printf("same  %s = %s\n", label, got)
+			fmt.Fprintf(s.out, "same  %s = %s\n", label, got)
 		}
 	case want == got:
-		fmt.Printf("note  %s = %s: documented as different, but is not\n", label, got)
+		fmt.Fprintf(s.out, "note  %s = %s: documented as different, but is not\n", label, got)
 	case ok:
 		s.documented++
 		if s.verbose {
-			fmt.Printf("doc   %s: %s, reference %s (%s)\n", label, got, want, doc)
+			fmt.Fprintf(s.out, "doc   %s: %s, reference %s (%s)\n", label, got, want, doc)
 		}
 	default:
 		s.bad++
-		fmt.Printf("DIFF  %s: %s, reference %s\n", label, got, want)
+		fmt.Fprintf(s.out, "DIFF  %s: %s, reference %s\n", label, got, want)
 	}
 }
 
-func execute(c testCase, parent string) (r *run) {
+// execute runs a case in a new directory. That the case panics is a result, too.
+func execute(c testCase, parent string) (r *run, err error) {
 	dir, err := os.MkdirTemp(parent, "case")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(2)
+		return nil, err
 	}
 	defer os.RemoveAll(dir)
 	r = &run{dir: filepath.Join(dir, "d"), results: make(map[string]string)}
@@ -120,5 +163,5 @@ func execute(c testCase, parent string) (r *run) {
 	must(os.Chmod(dir, 0o755))
 	must(os.Mkdir(r.dir, 0o777))
 	c.run(r)
-	return r
+	return r, nil
 }

@@ -223,7 +223,7 @@ func tick() { time.Sleep(15 * time.Millisecond) }
 // printed.
 func (r *run) child(args ...string) string {
 	self := try(os.Executable())
-	cmd := exec.Command(self, append([]string{"-helper"}, args...)...)
+	cmd := exec.Command(self, append([]string{"helper"}, args...)...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
