@@ -66,11 +66,11 @@ bench-micro:
 
 # What the README promises, on a real mount with real tools; a few minutes.
 show: build
-	tools/show/show.sh bin/quarxfs $(BENCH_DIR)
+	tools/show/show.sh --work $(BENCH_DIR)
 
 # Ten releases of a source tree in QuarXFS, restic and borg: docs/snapshots.md.
 releases: build
-	tools/bench/releases/releases.sh bin/quarxfs
+	tools/bench/releases/releases.sh
 
 # What sync sends, and what a SIGKILL in its midst leaves: docs/sync-protocol.md.
 # SYNC_FLAGS="--rounds 50" SYNC=kill, or SYNC=link.
@@ -82,7 +82,7 @@ syncbench: build
 # Hit ratio and latency by tier, against LRU: docs/tiering.md.
 tierbench:
 	@mkdir -p $(BENCH_DIR)
-	go run ./tools/bench/tier $(BENCH_DIR)/tiers
+	go run ./tools/bench/tier --work $(BENCH_DIR)/tiers
 
 crashtest: build tools
 	bin/crashtest --work $(BENCH_DIR) $(CRASH_FLAGS)
