@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -191,13 +192,26 @@ func raiseReadAhead(dir string, kib int) error {
 // Wait returns when the filesystem has been unmounted and no request is left.
 func (m *Mount) Wait() { m.server.Wait() }
 
-// Unmount detaches the mount: at once when nobody uses it, else lazily, so
-// that open files answer until they are closed or the process ends.
+// heldTime is how long Unmount waits for the end of a filesystem that somebody still holds.
+const heldTime = time.Second
+
+// Unmount detaches the mount and waits for the filesystem's end. Files that are open in it, and
+// bind mounts of it, answer until they are gone or the process ends, so after a second it
+// returns all the same.
 func (m *Mount) Unmount() error {
-	err := m.server.Unmount()
-	if err == nil {
-		return nil
+	if err := m.detach(); err != nil {
+		return err
 	}
+	ended := make(chan struct{})
+	go func() { m.server.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(heldTime):
+	}
+	return nil
+}
+
+func (m *Mount) detach() error {
 	if os.Geteuid() == 0 {
 		return unix.Unmount(m.dir, unix.MNT_DETACH)
 	}

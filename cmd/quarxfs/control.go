@@ -70,14 +70,19 @@ func dialControl(ctx context.Context, dir string) (net.Conn, error) {
 	return c, err
 }
 
-// daemonProcess returns a pidfd of the store's daemon, which stays that
-// process's even when its number is given to another.
+// daemonProcess returns the store's daemon as peerProcess does.
 func daemonProcess(ctx context.Context, dir string) (pid, pidfd int, err error) {
 	c, err := dialControl(ctx, dir)
 	if err != nil {
 		return 0, -1, err
 	}
 	defer c.Close()
+	return peerProcess(c)
+}
+
+// peerProcess returns a pidfd of the process on the other side of a unix socket, which stays that
+// process's even when its number is given to another.
+func peerProcess(c net.Conn) (pid, pidfd int, err error) {
 	raw, err := c.(*net.UnixConn).SyscallConn()
 	if err != nil {
 		return 0, -1, err

@@ -45,6 +45,8 @@ type daemon struct {
 	front   *remote.Front   // nil: no other machine is let in
 	metrics *remote.Front   // nil: /metrics is on the control socket only
 
+	watchers exitWatchers
+
 	mourner *mourner           // of this process
 	budget  *routine.Routine   // of memory
 	upkeep  []*routine.Routine // snapshots, remotes, tiers
@@ -53,7 +55,7 @@ type daemon struct {
 // serve opens the store, mounts it and returns when it has been unmounted or
 // ctx has ended, with all committed.
 func (o *mountOptions) serve(ctx context.Context, stdout, stderr io.Writer) (err error) {
-	d := &daemon{opts: o}
+	d := &daemon{opts: o, watchers: exitWatchers{mountpoint: o.mountpoint}}
 	if err := d.open(ctx, stderr); err != nil {
 		return errors.Join(err, d.close())
 	}
@@ -92,6 +94,7 @@ func (o *mountOptions) serve(ctx context.Context, stdout, stderr io.Writer) (err
 	} else {
 		d.log.Info("left")
 	}
+	d.watchers.tell(err)
 	return err
 }
 
@@ -207,7 +210,10 @@ func (d *daemon) start() (err error) {
 		}
 		return err
 	}
-	d.control = remote.Serve(l, &http.Server{Handler: remote.ControlHandler(node, d.log), ReadHeaderTimeout: 10 * time.Second}, d.log)
+	mux := http.NewServeMux()
+	mux.Handle("/", remote.ControlHandler(node, d.log))
+	mux.Handle("GET "+exitStatusPath, &d.watchers)
+	d.control = remote.Serve(l, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, d.log)
 	if d.front != nil {
 		d.front.Serve(remote.NewGate(node, o.listen.gate(d.store, d.alive, d.log)), d.log)
 	}

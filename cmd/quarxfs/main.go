@@ -11,12 +11,13 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 func main() { os.Exit(run()) }
 
 func run() int {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := signal.NotifyContext(context.Background(), endSignals()...)
 	defer stop()
 	args, helper, err := asHelper(os.Args)
 	if err == nil {
@@ -33,6 +34,24 @@ func run() int {
 		return helperCode(code)
 	}
 	return code
+}
+
+// endSignals are those that make a command give up and a daemon commit and leave. The one that a
+// closed terminal sends is among them: a mount would lose what it has not committed. Who starts
+// a command with nohup means to be spared; a daemon has no terminal, so it gets only what is
+// meant for it.
+func endSignals() []os.Signal {
+	all := []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT}
+	if !signal.Ignored(syscall.SIGHUP) || isDaemon() {
+		all = append(all, syscall.SIGHUP)
+	}
+	return all
+}
+
+// isDaemon returns whether this process leads a session of its own.
+func isDaemon() bool {
+	sid, err := unix.Getsid(0)
+	return err == nil && sid == os.Getpid()
 }
 
 func newRoot() *cobra.Command {

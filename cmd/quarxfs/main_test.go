@@ -51,6 +51,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":   cmdExits,
 			"killed":  cmdKilled,
+			"signal":  cmdSignal,
 			"tmpfs":   cmdTmpfs,
 			"mounted": cmdMounted,
 			"agree":   cmdAgree,
@@ -116,6 +117,17 @@ func cmdKilled(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0))
 	o := &umountOptions{wait: 10 * time.Second}
 	ts.Check(o.waitFor(context.Background(), pidfd))
+}
+
+// signal NAME STORE sends a signal to the store's daemon.
+func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: signal NAME STORE")
+	}
+	_, pidfd, err := daemonProcess(context.Background(), ts.MkAbs(args[1]))
+	ts.Check(err)
+	defer unix.Close(pidfd)
+	ts.Check(unix.PidfdSendSignal(pidfd, unix.SignalNum("SIG"+args[0]), nil, 0))
 }
 
 // systemd FILE writes what programs that are started from now on tell systemd to

@@ -52,7 +52,7 @@ func newMount() *cobra.Command {
 		Short: "Mount a store",
 		Long: `Mounts the store in the directory STORE at the empty directory MOUNTPOINT, and
 returns when the mount answers. A daemon serves it and logs to STORE/quarxfs.log.
-SIGTERM makes the daemon commit and leave, even with files open.
+SIGTERM, SIGINT and SIGHUP make the daemon commit and leave, even with files open.
 
 What is not yet committed is lost when the machine or the daemon dies; fsync commits at
 once.

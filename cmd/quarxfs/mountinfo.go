@@ -9,15 +9,26 @@ import (
 
 const fsType = "fuse.quarxfs"
 
-// A mounted is one line of /proc/self/mountinfo.
+// A mounted is one line of a mountinfo file.
 type mounted struct {
+	id     int
+	parent int    // id of the mount that it is mounted on
+	device string // of the filesystem, MAJOR:MINOR: all its mounts have it, wherever they are
+	root   string // the directory of the filesystem that is mounted
 	dir    string
 	fsType string
 	source string // of a QuarXFS mount: the store's directory
+
+	// Groups of mounts between which mounting and unmounting propagates; 0: none.
+	shared int // peers
+	master int // it follows them
 }
 
-func mountTable() ([]mounted, error) {
-	b, err := os.ReadFile("/proc/self/mountinfo")
+func mountTable() ([]mounted, error) { return mountTableOf("self") }
+
+// mountTableOf returns the mounts that a process sees.
+func mountTableOf(pid string) ([]mounted, error) {
+	b, err := os.ReadFile("/proc/" + pid + "/mountinfo")
 	if err != nil {
 		return nil, err
 	}
@@ -31,10 +42,22 @@ func parseMountinfo(table string) []mounted {
 	for line := range strings.Lines(table) {
 		left, right, ok := strings.Cut(line, " - ")
 		l, r := strings.Fields(left), strings.Fields(right)
-		if !ok || len(l) < 5 || len(r) < 2 {
+		if !ok || len(l) < 6 || len(r) < 2 {
 			continue
 		}
-		all = append(all, mounted{dir: unescape(l[4]), fsType: r[0], source: unescape(r[1])})
+		m := mounted{device: l[2], root: unescape(l[3]), dir: unescape(l[4]), fsType: r[0], source: unescape(r[1])}
+		m.id, _ = strconv.Atoi(l[0])
+		m.parent, _ = strconv.Atoi(l[1])
+		for _, tag := range l[6:] {
+			name, group, _ := strings.Cut(tag, ":")
+			switch name {
+			case "shared":
+				m.shared, _ = strconv.Atoi(group)
+			case "master":
+				m.master, _ = strconv.Atoi(group)
+			}
+		}
+		all = append(all, m)
 	}
 	return all
 }

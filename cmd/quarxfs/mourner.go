@@ -97,7 +97,7 @@ func newMournHelper() *cobra.Command {
 func mourn(ctx context.Context, life io.Reader, dir string, pid int, tid string) error {
 	// The service manager tells all processes of a service to leave; this one
 	// leaves after the daemon.
-	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGHUP)
 	dying := make(chan os.Signal, 1)
 	signal.Notify(dying, deathSignal)
 	pidfd, err := unix.PidfdOpen(pid, 0)
