@@ -16,6 +16,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/volume"
 )
 
@@ -65,7 +66,9 @@ func (f *filesystem) entry(a volume.Attr, out *fuse.EntryOut) {
 
 func fillEntry(a volume.Attr, out *fuse.EntryOut) {
 	out.NodeId = uint64(a.Ino)
-	out.Generation = generation
+	if a.Ino != meta.Root { // the kernel has made that by itself, with none
+		out.Generation = generation
+	}
 	out.SetEntryTimeout(cacheFor)
 	out.SetAttrTimeout(keepAttr(a))
 	fillAttr(a, &out.Attr)

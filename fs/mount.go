@@ -170,7 +170,7 @@ func (o MountOptions) fuse() *fuse.MountOptions {
 		EnableSymlinkCaching:     true,
 		ExplicitDataCacheControl: true,
 		ExtraCapabilities: fuse.CAP_WRITEBACK_CACHE | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_NO_OPENDIR_SUPPORT |
-			fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT,
+			fuse.CAP_DONT_MASK | fuse.CAP_SETXATTR_EXT | fuse.CAP_EXPORT_SUPPORT,
 		DisabledCapabilities: fuse.CAP_PASSTHROUGH,
 	}
 }

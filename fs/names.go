@@ -10,6 +10,9 @@ import (
 
 func (f *filesystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	defer f.meter.time(opLookup)()
+	if name == "." || name == ".." {
+		return f.reconnect(ino(h), name, out)
+	}
 	a, err := f.vol.Lookup(ino(h), name)
 	if err == syscall.ENOENT {
 		// Inode 0 lets the kernel remember that there is nothing.
@@ -26,6 +29,24 @@ func (f *filesystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 	if inSnapshots(h.NodeId) {
 		out.SetEntryTimeout(0) // they come and go without the kernel
 	}
+	return fuse.OK
+}
+
+// reconnect answers what the kernel asks for a file handle of an inode that it has
+// forgotten: "." is the inode itself, ".." the directory that it is in. A path never
+// comes here with these names; the kernel walks them by itself.
+func (f *filesystem) reconnect(ino volume.Ino, name string, out *fuse.EntryOut) fuse.Status {
+	if name == ".." {
+		var err error
+		if ino, err = f.vol.Parent(ino); err != nil {
+			return f.status("lookup", err)
+		}
+	}
+	a, err := f.vol.Reconnect(ino)
+	if err != nil {
+		return f.status("lookup", err)
+	}
+	fillEntry(a, out) // Reconnect has counted the look-up
 	return fuse.OK
 }
 

@@ -31,9 +31,6 @@ func (v *Volume) Lookup(dir meta.Ino, name string) (Attr, error) {
 	if err == syscall.ENOENT && d.ino == meta.Root && name == SnapshotsName {
 		p, err = place{ino: SnapshotsDir}, nil
 	}
-	if name == ".." && d.isDir() {
-		p, err = place{ino: d.attr.Parent}, nil
-	}
 	d.mu.Unlock()
 	if err != nil {
 		return Attr{}, err

@@ -256,15 +256,52 @@ func (v *Volume) save(n *node) {
 }
 
 // Known tells the volume that the kernel learned of an inode, once for every
-// reply that names it.
-func (v *Volume) Known(ino meta.Ino) {
+// reply that names it. It reports false for a number that leads into no snapshot.
+func (v *Volume) Known(ino meta.Ino) bool {
 	if isVirtual(ino) {
-		v.views.known(ino, 1)
-		return
+		return v.views.known(ino, 1)
 	}
 	v.known.Lock()
 	v.known.lookups.set(ino, v.known.lookups.get(ino)+1)
 	v.known.Unlock()
+	return true
+}
+
+// Reconnect finds an inode by its number alone, as a file handle names it, and counts
+// as Known. ENOENT, ESTALE: there is none, or it has no name and nobody knows it.
+func (v *Volume) Reconnect(ino meta.Ino) (Attr, error) {
+	// Known first: from there on the reaper leaves the inode alone. If it has begun
+	// before, no name is left to be seen.
+	if !v.Known(ino) {
+		return Attr{}, syscall.ESTALE // what the table still has of it is not kept by a pin
+	}
+	a, err := v.Attr(ino)
+	if err == nil && a.Nlink == 0 {
+		err = syscall.ENOENT
+	}
+	if err != nil {
+		v.Forget(ino, 1)
+		return Attr{}, err
+	}
+	return a, nil
+}
+
+// Parent returns the directory that a directory is in. ENOENT: it was removed.
+func (v *Volume) Parent(ino meta.Ino) (meta.Ino, error) {
+	n, err := v.get(ino)
+	if err != nil {
+		return 0, err
+	}
+	defer n.release()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case !n.isDir():
+		return 0, syscall.ENOTDIR
+	case n.attr.Nlink == 0:
+		return 0, syscall.ENOENT
+	}
+	return n.attr.Parent, nil
 }
 
 // Forget takes back count calls of Known. An inode that has no name and that

@@ -264,10 +264,14 @@ func (v *Volume) Snapshot(ctx context.Context, name string) (Snapshot, error) {
 // RemoveSnapshot removes a snapshot, durably. The sweep reclaims what nothing else
 // holds. Errors: store.ErrNotFound, store.ErrHeld.
 func (v *Volume) RemoveSnapshot(name string) error {
+	s, err := v.store.Snapshot(name)
+	if err != nil {
+		return err
+	}
 	if err := v.store.RemoveSnapshot(name); err != nil {
 		return err
 	}
-	v.views.forgetIdle()
+	v.views.forgetSnapshot(s.ID)
 	v.tellGone(SnapshotsDir, name)
 	return nil
 }

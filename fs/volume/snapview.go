@@ -42,6 +42,7 @@ type virtual struct {
 	ident   uint64 // of a file with several names
 	lookups uint64 // by the kernel
 	uses    int    // others whose parent it is
+	queued  uint64 // its latest place in views.idle
 }
 
 // A snapView is a snapshot that somebody looks at. It stays whole meanwhile,
@@ -50,24 +51,32 @@ type snapView struct {
 	id    store.ID
 	graph graph.Snapshot
 	pin   *store.Pin
-	nodes int // inode numbers that lead into it
+	nodes int  // inode numbers that lead into it
+	gone  bool // the snapshot was removed: what the kernel does not know is not kept
 }
 
 // views are the inode numbers of snapshots in use.
 type views struct {
 	sync.Mutex
-	nodes map[meta.Ino]*virtual
-	snaps map[store.ID]*snapView
-	idle  []meta.Ino // told of, and perhaps not known to the kernel; the oldest first
+	nodes   map[meta.Ino]*virtual
+	snaps   map[store.ID]*snapView
+	idle    []meta.Ino // told of, and perhaps not known to the kernel; the oldest first
+	dropped uint64     // how many left idle at its front: idle[0] is at place dropped+1
 }
 
-// maxIdle is how many inodes that the kernel does not know stay.
+// maxIdle is how many inodes that the kernel does not know stay: it may ask for them by
+// a file handle.
 const maxIdle = 8192
 
 // number returns the inode number of an entry and notes where it leads.
 func (w *views) number(view *snapView, parent meta.Ino, e *graph.Entry) meta.Ino {
 	w.Lock()
 	defer w.Unlock()
+	// A node that stayed in the table may be of an earlier view of the same snapshot, which
+	// keeps it no more.
+	if p := w.nodes[parent]; p != nil {
+		view = p.view
+	}
 	return w.give(view, parent, e)
 }
 
@@ -85,8 +94,7 @@ func (w *views) give(view *snapView, parent meta.Ino, e *graph.Entry) meta.Ino {
 			if p := w.nodes[parent]; p != nil {
 				p.uses++
 			}
-			w.idle = append(w.idle, ino)
-			w.trim()
+			w.retire(ino, &want)
 		}
 		return ino
 	}
@@ -105,30 +113,63 @@ func virtualIno(id store.ID, parent meta.Ino, e *graph.Entry) meta.Ino {
 	return meta.Ino(xxhash.Sum64(b)>>2) | firstVirtual
 }
 
-// trim forgets the oldest of those that the kernel did not take.
-func (w *views) trim() {
+// retire queues an inode that the kernel does not know, to be forgotten when maxIdle
+// others have come after it.
+func (w *views) retire(ino meta.Ino, t *virtual) {
+	w.idle = append(w.idle, ino)
+	t.queued = w.dropped + uint64(len(w.idle))
 	for len(w.idle) > maxIdle {
-		ino := w.idle[0]
-		w.idle = w.idle[1:]
-		w.drop(ino)
+		w.next()
 	}
+}
+
+// next takes the oldest inode off the queue and forgets it.
+func (w *views) next() {
+	ino := w.idle[0]
+	w.idle = w.idle[1:]
+	w.dropped++
+	w.drop(ino)
 }
 
 // forgetIdle forgets all that the kernel does not know.
 func (w *views) forgetIdle() {
 	w.Lock()
 	defer w.Unlock()
-	for _, ino := range w.idle {
-		w.drop(ino)
+	for len(w.idle) > 0 {
+		w.next()
 	}
-	w.idle = nil
 }
 
-// drop forgets an inode number that nobody needs.
+// forgetSnapshot forgets what the kernel does not know of a snapshot that was removed, so that
+// its blocks can be reclaimed.
+func (w *views) forgetSnapshot(id store.ID) {
+	w.Lock()
+	defer w.Unlock()
+	view, ok := w.snaps[id]
+	if !ok {
+		return
+	}
+	view.gone = true
+	for _, ino := range w.idle {
+		if t, ok := w.nodes[ino]; ok && t.view == view {
+			w.dropNow(ino)
+		}
+	}
+}
+
+// dropNow is drop of one that may be in the queue.
+func (w *views) dropNow(ino meta.Ino) {
+	if t, ok := w.nodes[ino]; ok {
+		t.queued = 0
+	}
+	w.drop(ino)
+}
+
+// drop forgets an inode number that nobody needs and that is in the queue no more.
 func (w *views) drop(ino meta.Ino) {
 	for {
 		t, ok := w.nodes[ino]
-		if !ok || t.lookups > 0 || t.uses > 0 {
+		if !ok || t.lookups > 0 || t.uses > 0 || t.queued > w.dropped {
 			return
 		}
 		delete(w.nodes, ino)
@@ -143,19 +184,30 @@ func (w *views) drop(ino meta.Ino) {
 	}
 }
 
-func (w *views) known(ino meta.Ino, delta int64) {
+// known counts delta look-ups by the kernel. It reports whether the number leads anywhere.
+func (w *views) known(ino meta.Ino, delta int64) bool {
+	if ino == SnapshotsDir {
+		return true // for ever
+	}
 	w.Lock()
 	defer w.Unlock()
 	t, ok := w.nodes[ino]
 	if !ok {
-		return
+		return false
 	}
 	if delta < 0 {
 		t.lookups -= min(t.lookups, uint64(-delta))
-		w.drop(ino)
-		return
+		switch {
+		case t.lookups > 0:
+		case t.view.gone:
+			w.dropNow(ino)
+		default:
+			w.retire(ino, t)
+		}
+		return true
 	}
 	t.lookups += uint64(delta)
+	return true
 }
 
 func (w *views) find(ino meta.Ino) (virtual, bool) {
@@ -182,7 +234,7 @@ func (v *Volume) openView(s Snapshot) (*snapView, meta.Ino, error) {
 	ino := w.give(view, 0, &graph.Entry{})
 	// From here on the sweep leaves it; was it there until here?
 	if has, err := v.store.Has(s.ID); err != nil || !has {
-		w.drop(ino)
+		w.dropNow(ino)
 		return nil, 0, orErr(err, syscall.ENOENT)
 	}
 	return view, ino, nil
@@ -297,8 +349,6 @@ func (v *Volume) lookupVirtual(d *node, name string) (meta.Ino, error) {
 		return 0, syscall.ENOTDIR
 	case len(name) > meta.MaxName:
 		return 0, syscall.ENAMETOOLONG
-	case name == "..":
-		return d.attr.Parent, nil
 	case d.ino == SnapshotsDir:
 		s, err := v.Snapshot(context.Background(), name)
 		if err != nil {

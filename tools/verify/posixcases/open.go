@@ -125,21 +125,52 @@ func resolveFlags(r *run) {
 }
 
 func fileHandles(r *run) {
-	f := r.file("f", "by handle", 0o644)
-	h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, f, 0)
-	r.note("handle", err)
-	if err != nil {
-		return
+	handle := func(name string) unix.FileHandle {
+		h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, r.p(name), 0)
+		r.note("handle of "+name, err)
+		must(err)
+		return h
 	}
 	d := r.open("", unix.O_RDONLY)
-	fd, err := unix.OpenByHandleAt(d, h, unix.O_RDONLY)
-	r.note("open", err)
-	if err == nil {
+	opens := func(label string, h unix.FileHandle) {
+		fd, err := unix.OpenByHandleAt(d, h, unix.O_RDONLY|unix.O_NONBLOCK)
+		r.note(label, err)
+		if err != nil {
+			return
+		}
+		defer unix.Close(fd)
+		r.fstat(label+" is", fd)
 		b := make([]byte, 20)
 		n, err := unix.Read(fd, b)
-		r.note("read", string(b[:n]), err)
-		unix.Close(fd)
+		r.note(label+" reads", string(b[:max(n, 0)]), err)
 	}
+	r.file("f", "by handle", 0o644)
+	r.file("g", "removed", 0o644)
+	r.mkdir("d", 0o755)
+	r.mkdir("d/e", 0o755)
+	must(unix.Mkfifo(r.p("p"), 0o600))
+	handles := make(map[string]unix.FileHandle)
+	for _, name := range []string{"", "f", "g", "d", "d/e", "p"} {
+		handles[name] = handle(name)
+		opens("open "+name, handles[name])
+	}
+	must(unix.Rename(r.p("f"), r.p("d/e/f")))
+	opens("renamed", handles["f"])
+	must(unix.Link(r.p("d/e/f"), r.p("f")))
+	must(unix.Unlink(r.p("d/e/f")))
+	opens("by another name", handles["f"])
+	must(unix.Rename(r.p("d/e"), r.p("e")))
+	opens("moved", handles["d/e"])
+	must(unix.Unlink(r.p("g")))
+	opens("removed", handles["g"])
+	must(unix.Rmdir(r.p("d")))
+	opens("removed directory", handles["d"])
+	_, err := unix.OpenByHandleAt(d, handles["e"], unix.O_RDONLY)
+	r.note("none", err)
+	r.as(alice, func() {
+		_, err := unix.OpenByHandleAt(d, handles["f"], unix.O_RDONLY)
+		r.note("another user", err)
+	})
 }
 
 func inotifyEvents(r *run) {
