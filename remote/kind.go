@@ -7,6 +7,7 @@ import (
 	"net/http"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/handle"
 )
 
 // ErrRequest says that a request makes no sense: a filter, range or name that
@@ -66,12 +67,13 @@ type Failure struct {
 }
 
 func failureOf(err error) (Failure, int) {
+	text := handle.Shown(err.Error())
 	for _, k := range kinds {
 		if errors.Is(err, k.err) {
-			return Failure{k.name, err.Error()}, k.status
+			return Failure{k.name, text}, k.status
 		}
 	}
-	return Failure{kindOther, err.Error()}, http.StatusInternalServerError
+	return Failure{kindOther, text}, http.StatusInternalServerError
 }
 
 // remoteError is an error of the other side. Its text is the other side's; its

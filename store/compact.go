@@ -319,7 +319,7 @@ func (s *Store) roomToCopy(n int64) error {
 		return err
 	}
 	var st syscall.Statfs_t
-	if serr := syscall.Statfs(s.dir, &st); serr != nil {
+	if serr := syscall.Statfs(s.dir.Join(), &st); serr != nil {
 		return serr
 	}
 	if int64(st.Bavail)*st.Frsize-n < s.opts.MemTable+s.opts.MemTable/2 {

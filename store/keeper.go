@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -547,7 +546,7 @@ const (
 )
 
 func (s *Store) loadHeat(h *tiering.Heat) {
-	path := filepath.Join(s.dir, heatFile)
+	path := s.dir.Join(heatFile)
 	st, err := os.Stat(path)
 	if err != nil || st.Size() > tiering.MaxHeatFile {
 		return
@@ -562,7 +561,7 @@ func (s *Store) loadHeat(h *tiering.Heat) {
 }
 
 func (s *Store) saveHeat(h *tiering.Heat) {
-	path := filepath.Join(s.dir, heatFile)
+	path := s.dir.Join(heatFile)
 	if h.Empty() {
 		return
 	}

@@ -304,7 +304,7 @@ func (s *Store) TierStates() ([]TierState, error) {
 		return nil, err
 	}
 	t := s.tiers.Stats()
-	list := []TierState{{Tier: s.tierStats(tiering.Hot, t.Hot), Dir: filepath.Join(s.dir, hotDir), Live: use[tiering.Hot].live}}
+	list := []TierState{{Tier: s.tierStats(tiering.Hot, t.Hot), Dir: filepath.Join(s.Dir(), hotDir), Live: use[tiering.Hot].live}}
 	if c, ok := s.Cold(); ok {
 		st := TierState{Tier: s.tierStats(tiering.Cold, t.Cold), Dir: c.Dir, Live: use[tiering.Cold].live}
 		if err := s.tiers.Reach(tiering.Cold); err != nil {

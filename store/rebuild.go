@@ -9,10 +9,10 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/gofrs/flock"
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/handle"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -52,22 +52,14 @@ const rebuildDir = "db.rebuild"
 // or removed, and whose record is still there, may come back; of several
 // objects with a name the latest has it. Errors: those of Open, and of the disk.
 func Rebuild(ctx context.Context, dir string, o RebuildOptions) (done Rebuilt, err error) {
-	conf, err := ReadConfig(dir)
+	s, err := hold(dir, Options{Logger: o.Logger, Ballast: -1})
 	if err != nil {
 		return done, err
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	s := &Store{dir: dir, dbDir: rebuildDir, conf: conf, opts: Options{Logger: o.Logger, Ballast: -1}, log: o.Logger}
-	s.opts.setDefaults()
-	s.lock = flock.New(filepath.Join(dir, lockName), flock.SetPermissions(0o600))
-	if err := s.acquire(); err != nil {
-		return done, err
-	}
-	fresh := filepath.Join(dir, rebuildDir)
+	s.dbDir = rebuildDir
+	fresh := s.dir.Join(rebuildDir)
 	if err := os.RemoveAll(fresh); err != nil {
-		return done, errors.Join(err, s.lock.Unlock())
+		return done, errors.Join(handle.ShownError(err), s.lock.Unlock(), s.dir.Close())
 	}
 	b := rebuilder{repairer: repairer{s: s, rows: make(map[ID]Entry), counts: make(map[ID]uint64), names: make(map[string]ObjectInfo), snaps: make(map[string]SnapshotRef)}, o: o}
 	if err = s.open(); err == nil {
@@ -77,11 +69,11 @@ func Rebuild(ctx context.Context, dir string, o RebuildOptions) (done Rebuilt, e
 	if err = errors.Join(err, s.shut()); err == nil {
 		b.found.Old, err = s.exchange(fresh)
 	}
-	err = errors.Join(err, s.lock.Unlock())
-	if err != nil {
-		err = fmt.Errorf("rebuild %s: %w", dir, err)
+	if err = errors.Join(err, s.lock.Unlock()); err != nil {
+		err = handle.ShownError(fmt.Errorf("rebuild %s: %w", dir, err))
 	}
-	return b.found, err
+	b.found.Old, b.found.Damage = handle.Shown(b.found.Old), handle.Shown(b.found.Damage)
+	return b.found, errors.Join(err, s.dir.Close())
 }
 
 type rebuilder struct {
@@ -250,24 +242,24 @@ func (b *rebuilder) show() {
 // exchange puts the new database in the place of the old one at one instant, and
 // keeps the old one.
 func (s *Store) exchange(fresh string) (old string, err error) {
-	place := filepath.Join(s.dir, dbDir)
+	place := s.dir.Join(dbDir)
 	if _, err := os.Stat(place); errors.Is(err, os.ErrNotExist) {
 		if err := os.Rename(fresh, place); err != nil {
 			return "", err
 		}
-		return "", syncDir(s.dir)
+		return "", syncDir(s.dir.Join())
 	}
-	kept := filepath.Join(s.dir, dbDir+".old-"+s.opts.Now().UTC().Format("20060102-150405"))
+	kept := s.dir.Join(dbDir + ".old-" + s.opts.Now().UTC().Format("20060102-150405"))
 	if err := unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, place, unix.RENAME_EXCHANGE); err != nil {
 		return "", fmt.Errorf("exchange %s and %s: %w", fresh, place, err)
 	}
-	if err := syncDir(s.dir); err != nil {
+	if err := syncDir(s.dir.Join()); err != nil {
 		return "", err
 	}
 	if err := os.Rename(fresh, kept); err != nil {
 		return fresh, err
 	}
-	return kept, syncDir(s.dir)
+	return kept, syncDir(s.dir.Join())
 }
 
 // needsRebuild reports whether a store has segments and no database: a new one

@@ -118,7 +118,7 @@ func readSettings(dir string) (Settings, error) {
 // the store's data do not depend on it.
 func (s *Store) loadSettings() {
 	s.settings.changed = make(chan struct{})
-	if s.settings.now, s.settings.err = readSettings(s.dir); s.settings.err != nil {
+	if s.settings.now, s.settings.err = readSettings(s.dir.Join()); s.settings.err != nil {
 		s.log.Error("the store's settings cannot be used", "err", s.settings.err)
 	}
 }
@@ -145,7 +145,7 @@ func (s *Store) ChangeSettings(fn func(*Settings) error) error {
 		err = f.Validate()
 	}
 	if err == nil {
-		err = settingsKind.write(s.dir, &f)
+		err = settingsKind.write(s.dir.Join(), &f)
 	}
 	if err != nil {
 		return fmt.Errorf("change settings: %w", err)

@@ -35,6 +35,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/handle"
 	"github.com/quarxtor/quarxfs/store/routine"
 	"github.com/quarxtor/quarxfs/tiering"
 	"github.com/quarxtor/quarxfs/tiering/disk"
@@ -95,7 +96,7 @@ type Participant interface {
 
 // A Store is an open store. All methods are safe for concurrent use.
 type Store struct {
-	dir     string
+	dir     *handle.Dir
 	dbDir   string // of the database, in dir
 	conf    Config
 	opts    Options
@@ -175,20 +176,11 @@ type Store struct {
 // ErrNewer, ErrDamaged, ErrLocked, ErrFull, or what the disk says. No repair
 // step is ever needed before: what a crash left is settled here.
 func Open(dir string, o Options) (*Store, error) {
-	o.setDefaults()
-	conf, err := ReadConfig(dir)
+	s, err := hold(dir, o)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: dir, dbDir: dbDir, conf: conf, opts: o, log: o.Logger, kick: make(chan struct{}, 1)}
-	if s.chunker, err = chunk.New(conf.Chunker); err != nil {
-		return nil, err
-	}
-	s.lock = flock.New(filepath.Join(dir, lockName), flock.SetPermissions(0o600))
-	if err := s.acquire(); err != nil {
-		return nil, err
-	}
-	lost, err := needsRebuild(dir)
+	lost, err := needsRebuild(s.dir.Join())
 	if lost {
 		err = fmt.Errorf("%w: its database is missing; quarxfs rebuild makes a new one", ErrDamaged)
 	}
@@ -196,13 +188,36 @@ func Open(dir string, o Options) (*Store, error) {
 		err = s.open()
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open store %s: %w", dir, err), s.release())
+		err = handle.ShownError(fmt.Errorf("open store %s: %w", dir, err))
+		return nil, errors.Join(err, s.release())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
 	s.stopped.Add(2)
 	go s.background(ctx)
 	go s.tend(ctx)
+	return s, nil
+}
+
+// hold locks the store at dir and keeps its directory in hand: from here on the path
+// is not looked up again, since another directory may be there by then.
+func hold(dir string, o Options) (*Store, error) {
+	o.setDefaults()
+	d, err := holdDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{dir: d, dbDir: dbDir, opts: o, log: handle.Log(o.Logger), kick: make(chan struct{}, 1)}
+	if s.conf, err = readConfig(d); err == nil {
+		s.chunker, err = chunk.New(s.conf.Chunker)
+	}
+	if err == nil {
+		s.lock = flock.New(d.Join(lockName), flock.SetPermissions(0o600))
+		err = s.acquire()
+	}
+	if err != nil {
+		return nil, errors.Join(handle.ShownError(err), d.Close())
+	}
 	return s, nil
 }
 
@@ -216,10 +231,10 @@ func (s *Store) acquire() error {
 		got, err = s.lock.TryLockContext(ctx, 20*time.Millisecond)
 	}
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("lock %s: %w", s.dir, err)
+		return fmt.Errorf("lock %s: %w", s.dir.Path(), err)
 	}
 	if !got {
-		return fmt.Errorf("%s: %w", s.dir, ErrLocked)
+		return fmt.Errorf("%s: %w", s.dir.Path(), ErrLocked)
 	}
 	return nil
 }
@@ -236,19 +251,19 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	s.db, err = db.Open(db.Options{
-		Dir: filepath.Join(s.dir, s.dbDir), MinFree: s.opts.MinFree, MemTable: s.opts.MemTable, Logger: s.log,
+		Dir: s.dir.Join(s.dbDir), MinFree: s.opts.MinFree, MemTable: s.opts.MemTable, Logger: s.log,
 		Ballast: max(0, s.opts.Ballast), Spare: s.spare, BallastBelow: ballastBelow,
 	})
 	if err != nil {
 		return err
 	}
-	if s.tierConf.file, err = readTiers(s.dir); err != nil {
+	if s.tierConf.file, err = readTiers(s.dir.Join()); err != nil {
 		return err
 	}
 	s.loadSettings()
 	s.loadTokens()
 	s.tiers, err = tiering.Open(tiering.Options{
-		HotDir:      filepath.Join(s.dir, hotDir),
+		HotDir:      s.segments(hotDir),
 		Cold:        s.coldOptions(s.tierConf.file.Cold),
 		SegmentSize: s.conf.SegmentSize,
 		CacheBytes:  s.opts.CacheBytes,
@@ -285,7 +300,7 @@ func (s *Store) fitDisk() error {
 		ballast       = 16 << 20
 		spareLogs     = 8 << 20
 	)
-	total, err := diskSize(s.dir)
+	total, err := diskSize(s.dir.Join())
 	if err != nil {
 		return err
 	}
@@ -305,8 +320,16 @@ func (s *Store) fitDisk() error {
 	return nil
 }
 
-// release undoes open and acquire.
-func (s *Store) release() error { return errors.Join(s.shut(), s.lock.Unlock()) }
+// segments names a directory of segments as the disk that they are on knows it.
+func (s *Store) segments(name string) string {
+	if s.opts.Disk != nil {
+		return filepath.Join(s.dir.Path(), name)
+	}
+	return s.dir.Join(name)
+}
+
+// release undoes open and hold.
+func (s *Store) release() error { return errors.Join(s.shut(), s.lock.Unlock(), s.dir.Close()) }
 
 // shut closes what open opened, in reverse.
 func (s *Store) shut() error {
@@ -331,8 +354,12 @@ func (s *Store) Close() error {
 	return errors.Join(s.commit(), s.release())
 }
 
-// Dir returns the store's directory.
-func (s *Store) Dir() string { return s.dir }
+// Dir returns where the store's directory is, for people to read: it may be renamed
+// at any time.
+func (s *Store) Dir() string { return s.dir.Path() }
+
+// Path names what is in the store's directory, wherever that is now, until Close.
+func (s *Store) Path(elem ...string) string { return s.dir.Join(elem...) }
 
 // Config returns what was fixed when the store was made.
 func (s *Store) Config() Config { return s.conf }
@@ -441,7 +468,7 @@ func (s *Store) background(ctx context.Context) {
 // Space returns the size of the disk under the store and how much of it may
 // still be written, in bytes.
 func (s *Store) Space() (total, free int64, err error) {
-	total, err = diskSize(s.dir)
+	total, err = diskSize(s.dir.Join())
 	return total, s.db.Free(), err
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/store/handle"
 )
 
 // FormatVersion is the store format that this code writes. Every older one
@@ -125,19 +126,35 @@ func decodeSuperblock(b []byte) (Config, error) {
 // ReadConfig reads the superblock of the store at dir without opening the
 // store. The errors are ErrNotStore, ErrNewer and ErrDamaged.
 func ReadConfig(dir string) (Config, error) {
-	var sb superblock
-	err := superblockFile.read(dir, &sb)
+	d, err := holdDir(dir)
+	if err != nil {
+		return Config{}, err
+	}
+	c, err := readConfig(d)
+	return c, errors.Join(handle.ShownError(err), d.Close())
+}
+
+func holdDir(dir string) (*handle.Dir, error) {
+	d, err := handle.Open(dir)
 	if errors.Is(err, os.ErrNotExist) {
-		return Config{}, fmt.Errorf("%s: %w", dir, ErrNotStore)
+		err = fmt.Errorf("%s: %w", dir, ErrNotStore)
+	}
+	return d, err
+}
+
+func readConfig(dir *handle.Dir) (c Config, err error) {
+	var sb superblock
+	err = superblockFile.read(dir.Join(), &sb)
+	if errors.Is(err, os.ErrNotExist) {
+		err = ErrNotStore
+	}
+	if err == nil {
+		c, err = sb.config()
 	}
 	if err != nil {
-		return Config{}, fmt.Errorf("%s: %w", dir, err)
+		err = fmt.Errorf("%s: %w", dir.Path(), err)
 	}
-	c, err := sb.config()
-	if err != nil {
-		return Config{}, fmt.Errorf("%s: %w", dir, err)
-	}
-	return c, nil
+	return c, err
 }
 
 // Init makes a store in dir, which must be missing or empty. The superblock is

@@ -76,7 +76,7 @@ func readTiers(dir string) (f tiersFile, err error) {
 
 // writeTiers replaces tiers.json durably. The caller holds tierConf.
 func (s *Store) writeTiers(f tiersFile) error {
-	if err := tiersKind.write(s.dir, &f); err != nil {
+	if err := tiersKind.write(s.dir.Join(), &f); err != nil {
 		return err
 	}
 	s.tierConf.file = f
@@ -101,7 +101,7 @@ func (s *Store) bucket(c *ColdTier) (*s3.FS, error) {
 }
 
 // spool is where segments are until they are uploaded.
-func (s *Store) spool() string { return filepath.Join(s.dir, spoolDir) }
+func (s *Store) spool() string { return s.segments(spoolDir) }
 
 func (s *Store) coldFS() disk.FS {
 	switch {
@@ -123,7 +123,7 @@ func (s *Store) AddCold(dir string) error {
 		return fmt.Errorf("add cold tier %s: %w: give a path that starts with /", dir, ErrConfig)
 	}
 	dir = filepath.Clean(dir)
-	if within(s.dir, dir) {
+	if within(s.Dir(), dir) {
 		return fmt.Errorf("add cold tier %s: %w: it is inside the store's own directory", dir, ErrConfig)
 	}
 	return s.addCold(&ColdTier{Dir: dir}, s.coldFS())

@@ -94,7 +94,7 @@ var tokensKind = fileKind{name: "tokens.json", magic: "quarxfs tokens", version:
 // loadTokens keeps a file that cannot be used from nothing but letting anybody in.
 func (s *Store) loadTokens() {
 	var f tokensFile
-	err := tokensKind.read(s.dir, &f)
+	err := tokensKind.read(s.dir.Join(), &f)
 	if errors.Is(err, os.ErrNotExist) {
 		return
 	}
@@ -109,7 +109,7 @@ func (s *Store) loadTokens() {
 // changeTokens makes a list durable. The lock is held meanwhile, so that who uses a
 // token that was revoked is behind it.
 func (s *Store) changeTokens(list []Token) error {
-	if err := tokensKind.write(s.dir, &tokensFile{Tokens: list}); err != nil {
+	if err := tokensKind.write(s.dir.Join(), &tokensFile{Tokens: list}); err != nil {
 		return fmt.Errorf("change tokens: %w", err)
 	}
 	s.tokens.all = list

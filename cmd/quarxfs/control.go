@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store/handle"
 )
 
 const controlName = "control.sock"
@@ -19,33 +20,20 @@ const controlName = "control.sock"
 // errNoDaemon: no process listens on the store's control socket.
 var errNoDaemon = errors.New("no daemon")
 
-// throughFD calls fn with a short name of a path in dir: socket addresses take
-// 107 bytes, and stores may lie deeper.
-func throughFD(dir, name string, fn func(short string) error) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return fn(fmt.Sprintf("/proc/self/fd/%d/%s", d.Fd(), name))
-}
-
 // listenControl replaces the store's control socket; the caller holds the
-// store's lock, so one that is there is a dead daemon's.
+// store's lock, so one that is there is a dead daemon's. The name of the directory
+// must be short, as of a handle: a socket's address takes 107 bytes.
 func listenControl(dir string) (net.Listener, error) {
 	if err := removeControl(dir); err != nil {
 		return nil, err
 	}
-	var l *net.UnixListener
-	err := throughFD(dir, controlName, func(short string) (err error) {
-		l, err = net.ListenUnix("unix", &net.UnixAddr{Name: short, Net: "unix"})
-		return err
-	})
+	path := filepath.Join(dir, controlName)
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s: %w", filepath.Join(dir, controlName), err)
+		return nil, handle.ShownError(fmt.Errorf("listen on %s: %w", path, err))
 	}
 	l.SetUnlinkOnClose(false)
-	return l, os.Chmod(filepath.Join(dir, controlName), 0o600)
+	return l, os.Chmod(path, 0o600)
 }
 
 func removeControl(dir string) error {
@@ -58,16 +46,19 @@ func removeControl(dir string) error {
 
 // dialControl connects to the store's daemon. errNoDaemon: there is none.
 func dialControl(ctx context.Context, dir string) (net.Conn, error) {
-	var c net.Conn
-	err := throughFD(dir, controlName, func(short string) (err error) {
-		var d net.Dialer
-		c, err = d.DialContext(ctx, "unix", short)
-		return err
-	})
+	d, err := handle.Open(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, errNoDaemon
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	c, err := new(net.Dialer).DialContext(ctx, "unix", d.Join(controlName))
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, errNoDaemon
 	}
-	return c, err
+	return c, handle.ShownError(err)
 }
 
 // daemonProcess returns the store's daemon as peerProcess does.

@@ -20,6 +20,7 @@ import (
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/handle"
 	"github.com/quarxtor/quarxfs/store/routine"
 	"github.com/quarxtor/quarxfs/tiering"
 )
@@ -123,7 +124,7 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 		level = slog.LevelDebug
 	}
 	d.out = newLog(stderr, logMost)
-	d.log = slog.New(slog.NewTextHandler(d.out, &slog.HandlerOptions{Level: level}))
+	d.log = handle.Log(slog.New(slog.NewTextHandler(d.out, &slog.HandlerOptions{Level: level})))
 	follow := budgeter{asked: int64(o.memory), now: b, look: pressure.Memory, log: d.log}
 	if o.node.URL != "" {
 		if err := d.openPast(ctx, b.cache); err != nil {
@@ -154,12 +155,21 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 		d.budget = startBudget(follow, budgetLook)
 	}
 	if err == nil && o.listen.Addr != "" {
-		d.front, err = o.listen.open(ctx, o.store)
+		d.front, err = o.listen.open(ctx, d.path())
 	}
 	if err == nil && o.listen.metrics != "" {
 		d.metrics, err = remote.Listen(ctx, o.listen.metricsOptions())
 	}
 	return err
+}
+
+// path names what is in the directory of the store, or of the cache of a URL. It leads
+// there although the directory is renamed, or another one has its path, meanwhile.
+func (d *daemon) path(elem ...string) string {
+	if d.past != nil {
+		return d.past.cache.Path(elem...)
+	}
+	return d.store.Path(elem...)
 }
 
 // detach lets go of the terminal and the directory. Standard error leads to the
@@ -179,7 +189,7 @@ func (d *daemon) detach() error {
 			return err
 		}
 	}
-	return d.out.moveTo(d.opts.logPath())
+	return d.out.moveTo(d.path(logName))
 }
 
 // start mounts and answers on the control socket and to other machines.
@@ -203,7 +213,7 @@ func (d *daemon) start() (err error) {
 			d.log.Warn("if this process is killed, its mount may hang until umount -f", "err", err)
 		}
 	}
-	l, err := listenControl(o.store)
+	l, err := listenControl(d.path())
 	if err != nil {
 		if d.mount != nil {
 			err = errors.Join(err, d.mount.Unmount())
@@ -322,7 +332,7 @@ func (d *daemon) closeAll() error {
 	}
 	if d.control != nil {
 		drain(d.control, controlTime)
-		errs = append(errs, removeControl(d.opts.store))
+		errs = append(errs, removeControl(d.path()))
 	}
 	if d.past != nil {
 		errs = append(errs, d.past.close())

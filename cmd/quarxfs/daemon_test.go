@@ -22,7 +22,7 @@ func TestStoreClosesLast(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &daemon{opts: &mountOptions{store: dir}, log: slog.New(slog.DiscardHandler), store: st}
-	l, err := listenControl(dir)
+	l, err := listenControl(st.Path())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -319,5 +318,3 @@ func (o *mountOptions) ready(says string) error {
 	_, err := io.WriteString(w, readyLine+says)
 	return errors.Join(err, w.Close())
 }
-
-func (o *mountOptions) logPath() string { return filepath.Join(o.store, logName) }

@@ -10,6 +10,7 @@ import (
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/handle"
 )
 
 // commandWait is how long a command waits for another to let go of a store.
@@ -70,7 +71,7 @@ func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, vol.Close()) }()
-	err = fn(remote.NewLocal(st, surroundings(vol)))
+	err = handle.ShownError(fn(remote.NewLocal(st, surroundings(vol))))
 	if a.tidy {
 		_, serr := st.Sweep(ctx)
 		err = errors.Join(err, serr)

@@ -63,6 +63,9 @@ const blockOverhead = 256 // bytes that an entry takes besides, about
 // dropped.
 func (c *BlockCache) ResizeMemory(bytes int64) { c.ram.SetMaximum(uint64(bytes)) }
 
+// Path names what is in the cache's directory, wherever that is now, until Close.
+func (c *BlockCache) Path(elem ...string) string { return c.disk.dir.Join(elem...) }
+
 // Close lets go of the directory. Nothing may be under way.
 func (c *BlockCache) Close() error { return c.disk.close() }
 

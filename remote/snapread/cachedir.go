@@ -18,6 +18,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/handle"
 )
 
 // A cacheDir keeps records of blocks, each in a file, up to so many bytes:
@@ -28,10 +29,11 @@ import (
 //
 // All of it may be lost: nothing is synced, and each block is checked when it is read.
 type cacheDir struct {
-	dir, url string
-	lock     *os.File
-	files    *otter.Cache[store.ID, uint32] // their bytes
-	list     sync.Mutex
+	dir   *handle.Dir
+	url   string
+	lock  *os.File
+	files *otter.Cache[store.ID, uint32] // their bytes
+	list  sync.Mutex
 }
 
 const (
@@ -48,12 +50,16 @@ type cacheInfo struct {
 }
 
 func openCacheDir(o CacheOptions) (*cacheDir, error) {
-	d := &cacheDir{dir: o.Dir, url: o.URL}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return nil, err
 	}
+	dir, err := handle.Open(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	d := &cacheDir{dir: dir, url: o.URL}
 	if err := d.claim(); err != nil {
-		return nil, errors.Join(err, d.close())
+		return nil, errors.Join(handle.ShownError(err), d.close())
 	}
 	d.files = otter.Must(&otter.Options[store.ID, uint32]{
 		MaximumWeight: uint64(o.Disk),
@@ -65,15 +71,15 @@ func openCacheDir(o CacheOptions) (*cacheDir, error) {
 		},
 	})
 	if err := d.scan(); err != nil {
-		return nil, errors.Join(err, d.close())
+		return nil, errors.Join(handle.ShownError(err), d.close())
 	}
 	return d, nil
 }
 
 // claim makes sure that the directory is a cache, and nobody else's.
 func (d *cacheDir) claim() error {
-	mark := filepath.Join(d.dir, cacheMark)
-	names, err := os.ReadDir(d.dir)
+	mark := d.dir.Join(cacheMark)
+	names, err := os.ReadDir(d.dir.Join())
 	if err != nil {
 		return err
 	}
@@ -81,20 +87,20 @@ func (d *cacheDir) claim() error {
 	isCache := err == nil
 	foreign := slices.ContainsFunc(names, func(e fs.DirEntry) bool { return !strings.HasPrefix(e.Name(), ".") })
 	if !isCache && foreign {
-		return fmt.Errorf("%w: %s is no cache and holds other files", store.ErrNotEmpty, d.dir)
+		return fmt.Errorf("%w: %s is no cache and holds other files", store.ErrNotEmpty, d.dir.Path())
 	}
 	if d.lock, err = os.OpenFile(mark, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return err
 	}
 	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return fmt.Errorf("%w: the cache %s", store.ErrLocked, d.dir)
+		return fmt.Errorf("%w: the cache %s", store.ErrLocked, d.dir.Path())
 	}
 	var info cacheInfo
 	if err := json.NewDecoder(d.lock).Decode(&info); isCache && err == nil && (info.Kind != "quarxfs cache" || info.Version != 1) {
-		return fmt.Errorf("%w: %s is no cache of this version", store.ErrNotEmpty, d.dir)
+		return fmt.Errorf("%w: %s is no cache of this version", store.ErrNotEmpty, d.dir.Path())
 	}
 	if info.URL != d.url {
-		_ = os.Remove(filepath.Join(d.dir, cacheList))
+		_ = os.Remove(d.dir.Join(cacheList))
 	}
 	b, err := json.Marshal(cacheInfo{"quarxfs cache", 1, d.url})
 	if err == nil {
@@ -107,15 +113,16 @@ func (d *cacheDir) claim() error {
 }
 
 func (d *cacheDir) close() error {
-	if d.lock == nil {
-		return nil
+	var err error
+	if d.lock != nil {
+		err = d.lock.Close()
 	}
-	return d.lock.Close()
+	return errors.Join(err, d.dir.Close())
 }
 
 func (d *cacheDir) path(id store.ID) string {
 	name := id.String()
-	return filepath.Join(d.dir, cacheFiles, name[:2], name)
+	return d.dir.Join(cacheFiles, name[:2], name)
 }
 
 // scan finds what is kept, the longest unread first, and removes what was not
@@ -127,7 +134,7 @@ func (d *cacheDir) scan() error {
 		read syscall.Timespec
 	}
 	var all []file
-	err := filepath.WalkDir(filepath.Join(d.dir, cacheFiles), func(path string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(d.dir.Join(cacheFiles), func(path string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -223,13 +230,13 @@ func (d *cacheDir) saveList(list []remote.Snapshot) error {
 	if err != nil {
 		return err
 	}
-	return writeWhole(filepath.Join(d.dir, cacheList), b)
+	return writeWhole(d.dir.Join(cacheList), b)
 }
 
 func (d *cacheDir) loadList() (list []remote.Snapshot, ok bool) {
 	d.list.Lock()
 	defer d.list.Unlock()
-	b, err := os.ReadFile(filepath.Join(d.dir, cacheList))
+	b, err := os.ReadFile(d.dir.Join(cacheList))
 	if err == nil {
 		err = json.Unmarshal(b, &list)
 	}

@@ -1,0 +1,99 @@
+// Package handle keeps directories in hand: names below one lead there whatever
+// becomes of the directory's own path.
+package handle
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// fds is where the kernel shows what this process has open. What is named below a
+// number there is looked up from the directory that is open, not from its path:
+// the path may have been given to another directory, be longer than a socket's
+// address may be, or have characters that are patterns to filepath.Glob.
+const fds = "/proc/self/fd/"
+
+// A Dir is a directory that is held open.
+type Dir struct {
+	f     *os.File
+	given string // its absolute path when it was opened
+}
+
+// Open holds the directory at path. Errors: fs.ErrNotExist, syscall.ENOTDIR, and
+// what else open(2) says.
+func Open(path string) (*Dir, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	d := &Dir{f, abs}
+	if _, err := os.Readlink(d.Join()); err != nil {
+		return nil, errors.Join(fmt.Errorf("hold %s: %w: is /proc mounted?", abs, err), f.Close())
+	}
+	return d, nil
+}
+
+// Join returns a name of a path below the directory, good until Close.
+func (d *Dir) Join(elem ...string) string {
+	return filepath.Join(append([]string{fmt.Sprint(fds, d.f.Fd())}, elem...)...)
+}
+
+// Path returns where the directory is now, or where it was when nobody can say.
+func (d *Dir) Path() string {
+	now, err := os.Readlink(d.Join())
+	var here, there unix.Stat_t
+	// The kernel marks a path that has been removed by a word that is not part of it.
+	if err != nil || unix.Stat(now, &there) != nil || unix.Fstat(int(d.f.Fd()), &here) != nil ||
+		here.Dev != there.Dev || here.Ino != there.Ino {
+		return d.given
+	}
+	return now
+}
+
+// Stat describes the directory itself.
+func (d *Dir) Stat() (os.FileInfo, error) { return d.f.Stat() }
+
+// Close lets go of the directory.
+func (d *Dir) Close() error { return d.f.Close() }
+
+var held = regexp.MustCompile(regexp.QuoteMeta(fds) + `\d+`)
+
+// Shown returns text with the paths in it that lead through handles as people
+// know them. The handles must be open still.
+func Shown(text string) string {
+	if !strings.Contains(text, fds) {
+		return text
+	}
+	return held.ReplaceAllStringFunc(text, func(name string) string {
+		if path, err := os.Readlink(name); err == nil && strings.HasPrefix(path, "/") {
+			return path
+		}
+		return name
+	})
+}
+
+// ShownError returns err with the text that Shown makes of its own, now.
+func ShownError(err error) error {
+	if err == nil || !strings.Contains(err.Error(), fds) {
+		return err
+	}
+	return &shownError{err, Shown(err.Error())}
+}
+
+type shownError struct {
+	err  error
+	text string
+}
+
+func (e *shownError) Error() string { return e.text }
+func (e *shownError) Unwrap() error { return e.err }
