@@ -44,6 +44,7 @@ race-short: versitygw
 	go test -race -short -p 1 ./...
 
 lint:
+	go test ./tools/layering ./tools/house
 	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "gofmt -w these:" $$unformatted; exit 1; fi
 	go vet ./...

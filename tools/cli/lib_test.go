@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// script runs lines of a script that has sourced tools/lib.sh, with a directory of its own to work in.
+// script runs lines of a script that has sourced tools/lib.sh, in a directory of its own.
 func script(t *testing.T, lines string, args ...string) (out string, status int, work string) {
 	t.Helper()
 	lib, err := filepath.Abs("../lib.sh")
@@ -49,7 +49,7 @@ func TestFlagsOfScripts(t *testing.T) {
 	}
 }
 
-// However a script ends, its directory, its mounts and its children are gone, and its status is its own.
+// However a script ends, its directory, mounts and children are gone, and its status is its own.
 func TestCleanupOfScripts(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("mounts a tmpfs, which takes root")

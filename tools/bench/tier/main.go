@@ -188,7 +188,8 @@ func bench(ctx context.Context, at place, name string, scans bool) (err error) {
 		time.Sleep(50 * time.Millisecond)
 	}
 	k := st.Keeper()
-	fmt.Printf("%s: %d blocks; demoting took %d bytes to %d (%.0f %% fewer)\n", name, len(blocks), k.Demoted.From, k.Demoted.To, 100-100*float64(k.Demoted.To)/float64(k.Demoted.From))
+	fmt.Printf("%s: %d blocks; demoting took %d bytes to %d (%.0f %% fewer)\n", name, len(blocks),
+		k.Demoted.From, k.Demoted.To, 100-100*float64(k.Demoted.To)/float64(k.Demoted.From))
 	trace := traceOf(rng, len(blocks), scans)
 	if err := replay(ctx, st, &clock, blocks, trace[:reads]); err != nil {
 		return err

@@ -1,8 +1,7 @@
-// Command faultfs shows a directory at a mountpoint and makes chosen operations
-// on it fail, as a bad disk would. Operations are counted from 1. It says on standard output that it serves and
-// which operations it failed, and at the end how many there were. SIGUSR1 mends
-// the disk. It is for files that a program under test maps or hands to
-// a library, where no other seam can be had.
+// Command faultfs shows a directory at a mountpoint and makes chosen operations on it fail, as a
+// bad disk would. Operations are counted from 1. It says on standard output that it serves and
+// which operations it failed, and at the end how many there were. SIGUSR1 mends the disk. It is
+// for files that a program under test maps or hands to a library, where no other seam can be had.
 package main
 
 import (

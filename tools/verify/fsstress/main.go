@@ -1,6 +1,6 @@
-// Command fsstress does the same random operations on names, attributes and
-// data in two directories, several sequences at a time, compares every result, and
-// in the end the trees. It is to be run as root. REFERENCE lies on a filesystem that is trusted, such as ext4.
+// Command fsstress does the same random operations on names, attributes and data in two
+// directories, several sequences at a time, compares every result, and in the end the trees. It
+// is to be run as root. REFERENCE lies on a filesystem that is trusted, such as ext4.
 package main
 
 import (

@@ -25,7 +25,10 @@ func copyRange(in int, from int64, out int, to int64, n int) (int, error) {
 func copyRanges(r *run) {
 	r.file("src", string(pattern(300000, 1)), 0o644)
 	in := r.open("src", unix.O_RDONLY)
-	for i, c := range [][3]int64{{0, 0, 300000}, {0, 0, 1}, {1, 0, 4095}, {4096, 8192, 4096}, {100, 250000, 100000}, {299999, 7, 100}, {300000, 0, 5}, {400000, 0, 5}, {5, 500000, 65536}, {0, 3, 0}} {
+	for i, c := range [][3]int64{
+		{0, 0, 300000}, {0, 0, 1}, {1, 0, 4095}, {4096, 8192, 4096}, {100, 250000, 100000}, {299999, 7, 100},
+		{300000, 0, 5}, {400000, 0, 5}, {5, 500000, 65536}, {0, 3, 0},
+	} {
 		r.file("dst", string(pattern(280000, 2)), 0o644)
 		out := r.open("dst", unix.O_RDWR)
 		n, err := copyRange(in, c[0], out, c[1], int(c[2]))

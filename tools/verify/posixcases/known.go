@@ -8,7 +8,8 @@ var documented = []struct {
 	labels *regexp.Regexp
 	why    string
 }{
-	{regexp.MustCompile(`^priv/(write|append|write-sync|write-direct|open-trunc|truncate|truncate-same|ftruncate|fallocate|fallocate-keep|punch|zero|copy-range): other-6767 mode`), "Sgid without group execution"},
+	{regexp.MustCompile(`^priv/(write|append|write-sync|write-direct|open-trunc|truncate|truncate-same|ftruncate|` +
+		`fallocate|fallocate-keep|punch|zero|copy-range): other-6767 mode`), "Sgid without group execution"},
 	{regexp.MustCompile(`^xattr/limits: value of 65536`), "Larger limits"},
 	{regexp.MustCompile(`^sparse/limits: (truncate|size|write) (17592186044416|1152921504606846976|9223372036854771711|9223372036854775807)$`), "Larger limits"},
 	{regexp.MustCompile(`^copy/errors: (far|too far)`), "Larger limits"},

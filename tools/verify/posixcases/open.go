@@ -113,7 +113,10 @@ func resolveFlags(r *run) {
 	must(unix.Symlink("/etc/passwd", r.p("d/out")))
 	must(unix.Symlink("f", r.p("d/in")))
 	fd := r.open("d", unix.O_RDONLY)
-	for label, res := range inOrder(map[string]uint64{"beneath": unix.RESOLVE_BENEATH, "in root": unix.RESOLVE_IN_ROOT, "no symlinks": unix.RESOLVE_NO_SYMLINKS, "no mounts": unix.RESOLVE_NO_XDEV}) {
+	for label, res := range inOrder(map[string]uint64{
+		"beneath": unix.RESOLVE_BENEATH, "in root": unix.RESOLVE_IN_ROOT,
+		"no symlinks": unix.RESOLVE_NO_SYMLINKS, "no mounts": unix.RESOLVE_NO_XDEV,
+	}) {
 		for _, name := range []string{"f", "in", "out", "../d/f"} {
 			x, err := unix.Openat2(fd, name, &unix.OpenHow{Flags: unix.O_RDONLY, Resolve: res})
 			r.note(label+" "+name, err)

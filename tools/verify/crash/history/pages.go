@@ -123,7 +123,8 @@ func (f *file) allows(seen []byte) error {
 		page := seen[off:min(off+PageSize, len(seen))]
 		if !slices.ContainsFunc(f.versions, func(v []byte) bool { return pageOf(v, off, page) }) {
 			newest := f.versions[len(f.versions)-1]
-			return fmt.Errorf("page at %d is of none of the %d versions since the last fsync; %s", off, len(f.versions), explain(newest[:min(len(newest), off+len(page))], seen[:off+len(page)]))
+			return fmt.Errorf("page at %d is of none of the %d versions since the last fsync; %s",
+				off, len(f.versions), explain(newest[:min(len(newest), off+len(page))], seen[:off+len(page)]))
 		}
 	}
 	return nil

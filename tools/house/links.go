@@ -1,0 +1,83 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"unicode"
+)
+
+var (
+	link     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	codeSpan = regexp.MustCompile("`[^`]*`")
+	pathSpan = regexp.MustCompile("`((?:cmd|docs|fs|graph|remote|store|tiering|tools)/[\\w./@-]+)`")
+)
+
+// badLinks returns the links of pages that lead nowhere, and paths of the tree that they name and
+// that are not there.
+func badLinks(root string, files []*file) []string {
+	anchors := make(map[string]map[string]bool)
+	for _, f := range files {
+		if f.isDoc() {
+			anchors[f.path] = anchorsOf(string(f.text))
+		}
+	}
+	var bad []string
+	for _, f := range files {
+		if !f.isDoc() {
+			continue
+		}
+		for i, line := range strings.Split(string(f.text), "\n") {
+			wrong := func(what string) { bad = append(bad, fmt.Sprintf("%s:%d: %s", f.path, i+1, what)) }
+			for _, m := range pathSpan.FindAllStringSubmatch(line, -1) {
+				if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+					wrong(m[1] + " is not there")
+				}
+			}
+			for _, m := range link.FindAllStringSubmatch(codeSpan.ReplaceAllString(line, ""), -1) {
+				if strings.Contains(m[1], "://") {
+					continue
+				}
+				target, anchor, hasAnchor := strings.Cut(m[1], "#")
+				page := f.path
+				if target != "" {
+					page = path.Join(path.Dir(f.path), target)
+				}
+				if _, err := os.Stat(filepath.Join(root, page)); err != nil {
+					wrong(m[1] + ": no such file")
+				} else if hasAnchor && !anchors[page][anchor] {
+					wrong(m[1] + ": no such heading")
+				}
+			}
+		}
+	}
+	return bad
+}
+
+// anchorsOf makes an anchor of each heading as GitHub does.
+func anchorsOf(text string) map[string]bool {
+	anchors := make(map[string]bool)
+	literal := false
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "```") {
+			literal = !literal
+		}
+		if literal || !strings.HasPrefix(line, "#") {
+			continue
+		}
+		heading := strings.TrimSpace(strings.TrimLeft(line, "#"))
+		anchors[strings.Map(func(r rune) rune {
+			switch {
+			case r == ' ':
+				return '-'
+			case r == '-' || r == '_' || unicode.IsLetter(r) || unicode.IsDigit(r):
+				return unicode.ToLower(r)
+			}
+			return -1
+		}, heading)] = true
+	}
+	return anchors
+}
