@@ -15,7 +15,7 @@ import (
 func newCat() *cobra.Command {
 	o := &getOptions{}
 	cmd := &cobra.Command{
-		Use:   "cat STORE [REMOTE:]SNAPSHOT:PATH",
+		Use:   "cat [STORE] [REMOTE:]SNAPSHOT:PATH",
 		Short: "Write a file of a snapshot to a file or standard output",
 		Long: `Writes a file as it is in a snapshot, from a store that is mounted or not. Nothing but
 the blocks of what is written is read, and each is checked against its ID first; a
@@ -28,7 +28,6 @@ this as well.`,
   quarxfs cat /srv/store monday:images/disk.raw --range 0-511 | file -
   quarxfs cat /srv/store monday:shop.sql -o shop.sql
   quarxfs cat /srv/store office:monday:/images/disk.raw --range 0-511`,
-		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			off, length, err := parseSpan(o.span)
 			if err != nil {

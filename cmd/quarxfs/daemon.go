@@ -375,7 +375,6 @@ func newFlushHelper() *cobra.Command {
 	return &cobra.Command{
 		Use:    flushHelper + " MOUNTPOINT",
 		Hidden: true,
-		Args:   usageArgs(cobra.ExactArgs(1)),
 		RunE: func(_ *cobra.Command, args []string) error {
 			f, err := os.Open(args[0])
 			if err != nil {

@@ -24,7 +24,7 @@ type duOptions struct {
 func newDu() *cobra.Command {
 	o := &duOptions{}
 	cmd := &cobra.Command{
-		Use:   "du [STORE [PATH]]",
+		Use:   "du [STORE] [PATH]",
 		Short: "Show what parts of a store take, and what deleting them would free",
 		Long: `Shows the stored bytes of parts of a store: of blocks as they are on disk, compressed.
 
@@ -40,7 +40,6 @@ deleted a moment ago is unused until the next sweep.`,
 		Example: `  quarxfs du /mnt
   quarxfs du /mnt src --by type
   quarxfs du /srv/store --by snapshot`,
-		Args: cobra.MaximumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				o.Path = args[1]
@@ -64,7 +63,8 @@ deleted a moment ago is unused until the next sweep.`,
 	f.StringVar(&o.By, "by", remote.ByDir, "divide by dir, snapshot or type (the ending of the name)")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	f.BoolVarP(&o.bytes, "bytes", "b", false, "print bytes, not KiB, MiB and so on")
-	f.IntVar(&o.top, "top", 40, "at most so many parts; 0: all")
+	o.top = 40
+	numberVar(f, &o.top, 0, most, "top", "at most so many parts; 0: all")
 	return cmd
 }
 

@@ -22,14 +22,13 @@ func newSyncFollow() *cobra.Command {
 	var f store.Follow
 	var off, asJSON bool
 	cmd := &cobra.Command{
-		Use:   "follow STORE NAME",
+		Use:   "follow [STORE] NAME",
 		Short: "Have all snapshots synced while the store is mounted",
 		Long: `Has the daemon of a mounted store push all new snapshots to a remote, or pull them, again and
 again. It is remembered; a mounted store follows at once. Snapshots are made by
 themselves as quarxfs snapshot policy says.`,
 		Example: `  quarxfs sync follow /mnt nas --every 30s
   quarxfs sync follow /mnt nas --off`,
-		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !off && (every < time.Second || every%time.Second != 0) {
 				return fmt.Errorf("%w: --every %v: choose whole seconds, or --off", errUsage, every)
@@ -54,7 +53,7 @@ themselves as quarxfs snapshot policy says.`,
 		},
 	}
 	fl := cmd.Flags()
-	fl.DurationVar(&every, "every", 0, "sync at this `interval`, such as 30s")
+	timeVar(fl, timeFlag{to: &every, least: time.Second}, "every", "sync at this `interval`, such as 30s")
 	fl.BoolVar(&f.Pull, "pull", false, "pull, and do not push")
 	fl.BoolVar(&f.Prune, "prune", false, "remove on the receiving side what the other has no more")
 	fl.BoolVar(&off, "off", false, "sync no more by itself")

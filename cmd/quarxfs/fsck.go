@@ -36,7 +36,6 @@ block, as scrub does. On a mounted store, whoever writes waits for the first par
 lost its name or its place goes to lost+found.`,
 		Example: `  quarxfs fsck /mnt --fast
   quarxfs fsck /srv/store --repair`,
-		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	f := cmd.Flags()

@@ -26,14 +26,14 @@ moving the rest, and has the database give back what its deleted rows take. The 
 may be mounted and in use. A mounted store does the first two by itself, at leisure.`,
 		Example: `  quarxfs gc /mnt --rate 20MiB
   quarxfs gc /srv/store --min-live 0.9`,
-		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error { return o.run(cmd, n) })
 		},
 	}
 	f := cmd.Flags()
-	f.Var(&o.rate, "rate", "most bytes moved a second, such as 20MiB; 0: no limit")
-	f.Float64Var(&o.minLive, "min-live", 0.5, "empty segments of which less than this `share` is in use, up to 0.95")
+	rateVar(f, &o.rate, "rate", "most bytes moved a second, such as 20MiB; 0: no limit")
+	o.minLive = 0.5
+	shareVar(f, &o.minLive, 0.95, "min-live", "empty segments of which less than this `share` is in use, up to 0.95 or 95%")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	return cmd
 }

@@ -24,7 +24,7 @@ type getOptions struct {
 func newGet() *cobra.Command {
 	o := &getOptions{}
 	cmd := &cobra.Command{
-		Use:   "get STORE OBJECT",
+		Use:   "get [STORE] OBJECT",
 		Short: "Write an object to a file or standard output",
 		Long: `Writes the object with the name, the ID or the only ID that starts with OBJECT. Every
 block is checked against its ID before it is written; a file given with -o appears only
@@ -34,7 +34,6 @@ REMOTE:SNAPSHOT:/PATH is a file of a remote's snapshot, as for quarxfs cat.`,
 		Example: `  quarxfs get /srv/store backup -o backup.tar
   quarxfs get /srv/store shop.sql | psql shop
   quarxfs get /srv/store backup --range 0-511 | file -`,
-		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			off, length, err := parseSpan(o.span)
 			if err != nil {

@@ -18,11 +18,8 @@ func newGraph() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "graph",
 		Short: "Look into the hash-graph",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	for _, c := range []*cobra.Command{newGraphShow(), newGraphWhy(), newGraphMatrix(), newGraphExport(), newGraphSimilar(), newGraphPath()} {
-		c.Args = usageArgs(c.Args)
 		cmd.AddCommand(c)
 	}
 	return cmd
@@ -63,7 +60,6 @@ up to --limit; standard error says when that was not all.`,
 		Example: `  quarxfs graph export /mnt --root monday:src --format html -o src.html
   quarxfs graph export /srv/store --depth 3 --format dot | dot -Tpdf -o store.pdf
   quarxfs graph export /mnt --kind snapshot,tree --format graphml -o trees.graphml`,
-		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error { return o.run(cmd, n) })
 		},
@@ -71,9 +67,9 @@ up to --limit; standard error says when that was not all.`,
 	f := cmd.Flags()
 	f.StringVar(&o.format, "format", "dot", strings.Join(export.Formats(), ", "))
 	f.StringVar(&o.Root, "root", "", "where to `start`; otherwise at all snapshots, objects and /")
-	f.IntVar(&o.Depth, "depth", 0, "at most so many edges from there; 0: all")
-	f.StringSliceVar(&o.Kinds, "kind", nil, "only these `kinds` of nodes: "+remote.ExportKinds())
-	f.IntVar(&o.Limit, "limit", 0, fmt.Sprintf("at most so many nodes (default %d of a picture, else %d)", pictureNodes, exportNodes))
+	numberVar(f, &o.Depth, 0, most, "depth", "at most so many edges from there; 0: all")
+	listVar(f, &o.Kinds, "kind", "", "only these `kinds` of nodes: "+remote.ExportKinds())
+	numberVar(f, &o.Limit, 0, export.MaxNodes, "limit", fmt.Sprintf("at most so many nodes (default %d of a picture, else %d)", pictureNodes, exportNodes))
 	f.StringVarP(&o.output, "output", "o", "", "write to a `file` instead of standard output")
 	return cmd
 }

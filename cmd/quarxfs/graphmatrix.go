@@ -27,7 +27,6 @@ each object and each snapshot, a column for each data block in the order of IDs.
   json  a JSON object a line: first the sizes, then rows; a long row comes in parts`,
 		Example: `  quarxfs graph matrix /mnt > store.mtx
   quarxfs graph matrix /mnt --format csv | sort -t, -k5 | uniq -c`,
-		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			write, ok := map[string]func(io.Writer, matrixRows) error{"mtx": writeMTX, "csv": writeCSV, "json": writeMatrixJSON}[format]
 			if !ok {

@@ -24,7 +24,7 @@ type graphSimilarOptions struct {
 func newGraphSimilar() *cobra.Command {
 	o := &graphSimilarOptions{}
 	cmd := &cobra.Command{
-		Use:   "similar STORE PATH|SNAP|OBJECT",
+		Use:   "similar [STORE] PATH|SNAP|OBJECT",
 		Short: "Find what shares the most blocks with something",
 		Long: `Compares the blocks of a file with those of all files, those in snapshots and objects
 among them, those of a directory with all directories and snapshots, those of a snapshot with all snapshots and
@@ -33,7 +33,6 @@ where all are, 0 where none is. The estimate comes from small samples and decide
 looked at closely; the index is exact.`,
 		Example: `  quarxfs graph similar /mnt images/debian-12.qcow2
   quarxfs graph similar /srv/store monday --top 3`,
-		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error {
 				s, err := n.Similar(cmd.Context(), args[1], o.top)
@@ -47,7 +46,8 @@ looked at closely; the index is exact.`,
 			})
 		},
 	}
-	cmd.Flags().IntVar(&o.top, "top", 10, "show so many")
+	o.top = 10
+	numberVar(cmd.Flags(), &o.top, 1, remote.MaxSimilar, "top", "show so many")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
 	return cmd
 }
@@ -88,7 +88,7 @@ func likeName(k export.Kind) string {
 func newGraphPath() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "path STORE A B",
+		Use:   "path [STORE] A B",
 		Short: "Find the shortest connection between two things",
 		Long: `Shows how two files, directories, snapshots, objects or blocks hang together: the
 shortest way along edges of the graph, or against them. Each line is a node, with the
@@ -96,7 +96,6 @@ edge that leads to it: -> down to what the node before is made of, <- up to what
 before is a part of.`,
 		Example: `  quarxfs graph path /mnt src/a.go backup/a.go
   quarxfs graph path /srv/store monday 7db8a54c`,
-		Args: cobra.ExactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error {
 				steps, err := n.Connect(cmd.Context(), args[1], args[2])

@@ -15,7 +15,7 @@ import (
 func newGraphWhy() *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
-		Use:   "why STORE BLOCK",
+		Use:   "why [STORE] BLOCK",
 		Short: "Show every file, object and snapshot that has a block",
 		Long: `Shows every place where the bytes of a block are: path, where in the file, how many
 bytes, and where these start in the block; then whether that is so in the live
@@ -23,7 +23,6 @@ filesystem and in which snapshots. BLOCK is its ID, or at least four digits that
 its ID starts with. Of a file vertex it shows the files, of a tree the directories.`,
 		Example: `  quarxfs graph why /mnt 41f8c2
   quarxfs list-blocks /mnt --min-refs 100`,
-		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onFlushedStore(cmd, args, func(n remote.Node) error {
 				why, err := n.Why(cmd.Context(), strings.ToLower(args[1]))
@@ -83,7 +82,7 @@ func occurrence(o graph.Occurrence) string {
 func newGraphShow() *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
-		Use:   "show STORE OBJECT|PATH|SNAPSHOT",
+		Use:   "show [STORE] OBJECT|PATH|SNAPSHOT",
 		Short: "Show what an object, file, directory, snapshot or block is made of",
 		Long: `Shows the structure of something: of a file or object its stretches and the blocks that
 they are in, of a directory its entries, of a snapshot what it says of itself and the
@@ -92,7 +91,6 @@ export --root: a snapshot (monday, or monday:src/lib), the name or ID of an obje
 ID of any block or vertex, or a path in the store.`,
 		Example: `  quarxfs graph show /mnt /src/main.go
   quarxfs graph show /mnt monday:src`,
-		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onFlushedStore(cmd, args, func(n remote.Node) error {
 				return printLines(cmd.OutOrStdout(), asJSON, printShown, func(fn func(remote.ShowItem) error) error {

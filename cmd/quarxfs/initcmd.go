@@ -32,7 +32,6 @@ chosen here stays for the store's life.
   --chunker fixed     blocks of equal size: for disk images and databases.`,
 		Example: `  quarxfs init /srv/store
   quarxfs init /srv/images --chunker fixed --block-size 16KiB`,
-		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args[0]) },
 	}
 	o.addFlags(cmd)
@@ -43,10 +42,15 @@ func (o *initOptions) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.chunker, "chunker", "fastcdc", "how files are cut into blocks: fastcdc or fixed")
 	o.blockSize = 64 << 10
-	f.Var(&o.blockSize, "block-size", "average or fixed block size, a power of two from 4KiB to 4MiB")
+	f.Var(blockSizeFlag(&o.blockSize), "block-size", "average or fixed block size, a power of two from 4KiB to 4MiB")
 	f.StringVar(&o.compression, "compression", "s2", "of new blocks: s2 or none")
 	o.segmentSize = 64 << 20
-	f.Var(&o.segmentSize, "segment-size", "size of the files that hold the blocks, 1MiB to 1GiB; less than 64MiB on a small disk unless it is given")
+	sizeVar(f, sizeFlag{to: &o.segmentSize, least: 1 << 20, most: 1 << 30, example: "64MiB"}, "segment-size", "size of the files that hold the blocks, 1MiB to 1GiB; less than 64MiB on a small disk unless it is given")
+}
+
+// blockSizeFlag is a flag of the size of blocks.
+func blockSizeFlag(to *byteSize) *sizeFlag {
+	return &sizeFlag{to: to, least: 4 << 10, most: 4 << 20, example: "64KiB"}
 }
 
 func (o *initOptions) config() (store.Config, error) {

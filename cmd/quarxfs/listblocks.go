@@ -25,7 +25,6 @@ references, entropy in bits a byte, and where the block is. Changes that are not
 committed are not counted in the references.`,
 		Example: `  quarxfs list-blocks /mnt --min-refs 10
   quarxfs list-blocks /mnt --json | jq -s 'map(.raw_bytes) | add'`,
-		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.filter.MinSize = int64(o.minSize)
 			if err := o.filter.Check(); err != nil {
@@ -36,13 +35,13 @@ committed are not counted in the references.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.json, "json", false, "print a JSON object a line")
-	f.StringSliceVar(&o.filter.Kinds, "kind", nil, "only these `kinds`: data, file, tree, snapshot")
+	listVar(f, &o.filter.Kinds, "kind", "", "only these `kinds`: data, file, tree, snapshot")
 	f.StringVar(&o.filter.Prefix, "prefix", "", "only IDs that start with these hex `digits`")
-	f.Int64Var(&o.filter.MinRefs, "min-refs", 0, "only blocks with at least so many references")
-	f.Int64Var(&o.filter.MaxRefs, "max-refs", 0, "only blocks with at most so many references; 0: any")
+	numberVar(f, &o.filter.MinRefs, 0, most, "min-refs", "only blocks with at least so many references")
+	numberVar(f, &o.filter.MaxRefs, 0, most, "max-refs", "only blocks with at most so many references; 0: any")
 	f.BoolVar(&o.filter.Unreferenced, "unreferenced", false, "only blocks that nothing refers to: the sweep takes them")
-	f.Var(&o.minSize, "min-size", "only blocks of at least so many plain bytes")
-	f.Int64Var(&o.filter.Limit, "limit", 0, "stop after so many")
+	sizeVar(f, sizeFlag{to: &o.minSize}, "min-size", "only blocks of at least so many plain bytes")
+	numberVar(f, &o.filter.Limit, 0, most, "limit", "stop after so many; 0: never")
 	return cmd
 }
 

@@ -28,12 +28,13 @@ func (o *listenOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.Cert, "tls-cert", "", "use TLS with the certificate in this `file`")
 	f.StringVar(&o.Key, "tls-key", "", "`file` with the key of --tls-cert")
 	f.StringVar(&o.ClientCA, "client-ca", "", "`file` with the certificates one of which must vouch for a client's")
-	f.StringSliceVar(&o.ClientPin, "client-fingerprint", nil, "clients must show a certificate with one of these `SHA-256`")
-	f.StringSliceVar(&o.anonymous, "anonymous", nil, "what clients without a token may do: any of `read,write,sync,admin`")
+	listVar(f, &o.ClientPin, "client-fingerprint", "", "clients must show a certificate with one of these `SHA-256`")
+	listVar(f, &o.anonymous, "anonymous", "", "what clients without a token may do: any of `read,write,sync,admin`")
 	f.BoolVar(&o.Insecure, "insecure", false, "listen where others could read along, or come in unknown")
 	f.StringVar(&o.metrics, "metrics", "", "answer /metrics for Prometheus at this `address`, over plain HTTP and without tokens, such as 127.0.0.1:9440")
-	f.IntVar(&o.requests, "max-requests", 256, "requests at work at a time, an upload counting as 16; others wait")
-	f.Float64Var(&o.rate, "max-rate", 2000, "requests a second that one address may send")
+	o.requests, o.rate = 256, 2000
+	numberVar(f, &o.requests, 16, 65536, "max-requests", "requests at work at a time, an upload counting as 16; others wait")
+	numberVar(f, &o.rate, 0.001, most, "max-rate", "requests a second that one address may send")
 }
 
 // prepare checks what can be checked before the store is open.
@@ -51,9 +52,6 @@ func (o *listenOptions) prepare() error {
 	}
 	if o.selfSigned && o.Cert != "" {
 		return fmt.Errorf("%w: --tls makes a certificate; leave it out with --tls-cert", errUsage)
-	}
-	if o.requests < 16 || o.requests > 65536 || o.rate <= 0 {
-		return fmt.Errorf("%w: --max-requests is 16 to 65536, and --max-rate more than 0", errUsage)
 	}
 	if err := makeAbs(&o.Cert, &o.Key, &o.ClientCA); err != nil {
 		return err

@@ -31,7 +31,6 @@ func newListFiles() *cobra.Command {
 Names with unprintable characters are shown quoted; --json keeps all bytes.`,
 		Example: `  quarxfs list-files /mnt --type file --name '*.go'
   quarxfs list-files /srv/store src/cmd --json | jq -r .path`,
-		Args: cobra.MaximumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.complete(args); err != nil {
 				return err
@@ -41,9 +40,9 @@ Names with unprintable characters are shown quoted; --json keeps all bytes.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.json, "json", false, "print a JSON object a line")
-	f.StringSliceVar(&o.types, "type", nil, "only these `types`: file, dir, symlink, fifo, socket, block, char")
+	listVar(f, &o.types, "type", "", "only these `types`: file, dir, symlink, fifo, socket, block, char")
 	f.StringVar(&o.filter.Name, "name", "", "only names that fit the `pattern`, with * ? and [a-z]")
-	f.Int64Var(&o.filter.Limit, "limit", 0, "stop after so many")
+	numberVar(f, &o.filter.Limit, 0, most, "limit", "stop after so many; 0: never")
 	return cmd
 }
 

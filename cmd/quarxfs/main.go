@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -71,13 +70,12 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
   quarxfs mount /srv/store /mnt
   quarxfs stats /mnt
   quarxfs umount /mnt`,
-		Args:          cobra.ArbitraryArgs,
 		RunE:          runRoot,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	cmd.SetUsageTemplate(cmd.UsageTemplate() + exitFooter)
-	cmd.SetFlagErrorFunc(func(c *cobra.Command, err error) error { return usageError(c, err) })
+	cmd.SetFlagErrorFunc(flagError)
 	cmd.AddGroup(
 		&cobra.Group{ID: "drive", Title: "Stores and mounts:"},
 		&cobra.Group{ID: "past", Title: "Snapshots:"},
@@ -89,7 +87,6 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 	add := func(group string, cmds ...*cobra.Command) {
 		for _, c := range cmds {
 			c.GroupID = group
-			c.Args = usageArgs(c.Args)
 			cmd.AddCommand(c)
 		}
 	}
@@ -100,6 +97,10 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 	add("object", newPut(), newGet(), newRemove(), newObjects())
 	add("upkeep", newGC(), newScrub(), newFsck(), newRebuild(), newTier())
 	cmd.AddCommand(newVersion(), newMan(), newFlushHelper(), newMournHelper())
+	cmd.SetHelpCommand(newHelp())
+	cmd.InitDefaultHelpCmd()
+	cmd.InitDefaultCompletionCmd() // both here, so that they are taught like all others
+	teach(cmd)
 	return cmd
 }
 
@@ -108,26 +109,5 @@ func runRoot(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return cmd.Help()
 	}
-	hint := "see quarxfs --help"
-	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-		hint = "do you mean " + strings.Join(near, " or ") + "?"
-	}
-	return fmt.Errorf("%w: there is no command %q; %s", errUsage, args[0], hint)
-}
-
-// usageArgs makes a wrong number of arguments a usage error.
-func usageArgs(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error {
-		if check == nil {
-			return nil
-		}
-		if err := check(c, args); err != nil {
-			return usageError(c, err)
-		}
-		return nil
-	}
-}
-
-func usageError(c *cobra.Command, err error) error {
-	return fmt.Errorf("%w: %v; usage: %s", errUsage, err, c.UseLine())
+	return unknownCommand(cmd, args[0])
 }

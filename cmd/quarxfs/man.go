@@ -17,7 +17,6 @@ func newMan() *cobra.Command {
 		Use:    "man DIR",
 		Short:  "Write the manual pages of all commands to a directory",
 		Hidden: true,
-		Args:   usageArgs(cobra.ExactArgs(1)),
 		RunE:   func(cmd *cobra.Command, args []string) error { return writeManual(cmd.Root(), args[0]) },
 	}
 }

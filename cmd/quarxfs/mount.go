@@ -45,7 +45,7 @@ type mountOptions struct {
 
 func newMount() *cobra.Command {
 	o := newMountOptions()
-	var every *time.Duration
+	var every time.Duration
 	cmd := &cobra.Command{
 		Use:   "mount STORE|URL MOUNTPOINT",
 		Short: "Mount a store",
@@ -67,10 +67,9 @@ read while the node does not answer. The environment says whom to trust: see qua
 		Example: `  quarxfs mount /srv/store /mnt
   quarxfs mount --init --memory 1GiB -o noatime,nosuid /srv/store /mnt
   quarxfs mount https://nas:7440 /mnt/nas --cache /var/cache/nas`,
-		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("snapshot-every") {
-				o.snapshotEvery = every
+				o.snapshotEvery = &every
 			}
 			return o.run(cmd, args[0], args[1])
 		},
@@ -80,17 +79,18 @@ read while the node does not answer. The environment says whom to trust: see qua
 	f.BoolVar(&o.foreground, "foreground", false, "serve in this process and log to standard error")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only check whether it could be mounted, as mount -f does")
 	f.BoolVar(&o.allowOther, "allow-other", false, "let other users in, as a mount by root always does")
-	f.StringSliceVarP(&o.options, "options", "o", nil, "`options` as of mount(8): ro, nosuid, nodev, noexec; and all flags, such as noatime,memory=1GiB,commit_interval=10s")
+	listVar(f, &o.options, "options", "o", "`options` as of mount(8): ro, nosuid, nodev, noexec; and all flags, such as noatime,memory=1GiB,commit_interval=10s")
 	o.addStoreFlags(f)
 	f.BoolVar(&o.noAtime, "noatime", false, "reading leaves access times alone")
-	f.IntVar(&o.readAhead, "read-ahead", 4096, "`KiB` that the kernel reads ahead; only root can raise it over 128")
-	every = f.Duration("snapshot-every", 0, "make snapshots at this `interval`, such as 1h, and not at the one that is set")
+	o.readAhead = 4096
+	numberVar(f, &o.readAhead, 0, maxReadAhead, "read-ahead", "`KiB` that the kernel reads ahead; only root can raise it over 128")
+	timeVar(f, timeFlag{to: &every, least: time.Second, zero: "none"}, "snapshot-every", "make snapshots at this `interval`, such as 1h, and not at the one that is set")
 	f.BoolVar(&o.debug, "debug", false, "log every request")
 	f.StringVar(&o.listen.Addr, "listen", "", "let other machines in at this `address`, such as :7440")
 	o.listen.addFlags(f)
 	f.StringVar(&o.cache, "cache", "", "`directory` for blocks of a URL (default: quarxfs/HOST in the user's cache directory)")
-	f.Var(&o.cacheSize, "cache-size", "how much is kept there")
-	f.IntVar(&o.readyFD, "ready-fd", -1, "")
+	sizeVar(f, sizeFlag{to: &o.cacheSize, least: 1 << 20, example: "10GiB"}, "cache-size", "how much is kept there")
+	numberVar(f, &o.readyFD, -1, most, "ready-fd", "")
 	_ = f.MarkHidden("ready-fd")
 	for _, name := range []string{"foreground", "dry-run", "options"} {
 		_ = f.SetAnnotation(name, notAnOption, []string{})
@@ -98,14 +98,17 @@ read while the node does not answer. The environment says whom to trust: see qua
 	return cmd
 }
 
+// maxReadAhead is the most KiB that --read-ahead takes: more than any disk gains from.
+const maxReadAhead = 1 << 20
+
 func newMountOptions() *mountOptions {
-	return &mountOptions{memory: 256 << 20, cacheSize: 10 << 30, readyFD: -1}
+	return &mountOptions{memory: 256 << 20, commitInterval: 5 * time.Second, cacheSize: 10 << 30, readyFD: -1}
 }
 
 // addStoreFlags are those of a process that holds a store.
 func (o *mountOptions) addStoreFlags(f *pflag.FlagSet) {
-	f.Var(&o.memory, "memory", "memory that the daemon may use for caches, buffers and its database")
-	f.DurationVar(&o.commitInterval, "commit-interval", 5*time.Second, "longest time that a change stays uncommitted")
+	memoryVar(f, &o.memory, minBudget, "memory", "memory that the daemon may use for caches, buffers and its database")
+	timeVar(f, timeFlag{to: &o.commitInterval, least: 10 * time.Millisecond, most: 24 * time.Hour}, "commit-interval", "longest time that a change stays uncommitted")
 }
 
 func (o *mountOptions) run(cmd *cobra.Command, arg, mountpoint string) error {
@@ -165,15 +168,6 @@ func (o *mountOptions) prepare(arg, mountpoint string) error {
 
 // validate reports options that make no sense, wherever the store is.
 func (o *mountOptions) validate() error {
-	if o.commitInterval < 10*time.Millisecond {
-		return fmt.Errorf("%w: commit interval %v: choose 10ms or more", store.ErrConfig, o.commitInterval)
-	}
-	if e := o.snapshotEvery; e != nil && *e != 0 && *e < time.Second {
-		return fmt.Errorf("%w: a snapshot every %v: choose 1s or more, or 0s for none", store.ErrConfig, *e)
-	}
-	if o.memory < minBudget {
-		return fmt.Errorf("%w: memory %v: choose 64MiB or more", store.ErrConfig, &o.memory)
-	}
 	return o.listen.prepare()
 }
 

@@ -81,7 +81,6 @@ func newMournHelper() *cobra.Command {
 	return &cobra.Command{
 		Use:    mournHelper + " MOUNTPOINT PID TID",
 		Hidden: true,
-		Args:   usageArgs(cobra.ExactArgs(3)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			pid, err := strconv.Atoi(args[1])
 			if err != nil {

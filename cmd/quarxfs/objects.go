@@ -21,7 +21,6 @@ func newObjects() *cobra.Command {
 		Short: "List the objects of a store",
 		Example: `  quarxfs objects /srv/store
   quarxfs objects /srv/store --json | jq -r .name`,
-		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error {
 				return printLines(cmd.OutOrStdout(), o.json, printObject, func(fn func(remote.Object) error) error {
@@ -31,7 +30,7 @@ func newObjects() *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&o.page.After, "after", "", "begin behind this `name`")
-	cmd.Flags().Int64Var(&o.page.Limit, "limit", 0, "stop after so many")
+	numberVar(cmd.Flags(), &o.page.Limit, 0, most, "limit", "stop after so many; 0: never")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print a JSON object a line")
 	return cmd
 }
@@ -43,12 +42,11 @@ func printObject(w io.Writer, o remote.Object) error {
 
 func newRemove() *cobra.Command {
 	return &cobra.Command{
-		Use:   "rm STORE OBJECT",
+		Use:   "rm [STORE] OBJECT",
 		Short: "Remove an object, by name or ID",
 		Long: `Removes the object with the name, the ID or the only ID that starts with OBJECT. Blocks
 that nothing else refers to are reclaimed soon.`,
 		Example: `  quarxfs rm /srv/store shop.sql`,
-		Args:    cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return changeStore(cmd, args, func(n remote.Node) error { return n.Remove(cmd.Context(), args[1]) })
 		},

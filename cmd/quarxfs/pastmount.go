@@ -16,7 +16,6 @@ import (
 	"github.com/quarxtor/quarxfs/fs/past"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/snapread"
-	"github.com/quarxtor/quarxfs/store"
 )
 
 // A pastMount is what the read-only mount of a node at a URL has in place of a store.
@@ -37,9 +36,6 @@ func (o *mountOptions) preparePast(cmd *cobra.Command, arg, mountpoint string) (
 	})
 	if err != nil {
 		return err
-	}
-	if o.memory < minBudget {
-		return fmt.Errorf("%w: memory %v: choose 64MiB or more", store.ErrConfig, &o.memory)
 	}
 	if o.node, err = nodeAt(strings.TrimRight(arg, "/")); err != nil {
 		return err

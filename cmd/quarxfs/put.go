@@ -19,13 +19,12 @@ type putOptions struct {
 func newPut() *cobra.Command {
 	o := &putOptions{}
 	cmd := &cobra.Command{
-		Use:   "put STORE [FILE|-]",
+		Use:   "put [STORE] [FILE|-]",
 		Short: "Store a file or standard input as an object",
 		Long: `Stores FILE, or standard input, as an object and prints its ID when it is durable. The
 same bytes have the same ID. A name that is taken is moved to the new object.`,
 		Example: `  quarxfs put /srv/store backup.tar --name backup
   pg_dump shop | quarxfs put /srv/store --name shop.sql`,
-		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			in, err := openInput(cmd, args[1:])
 			if err != nil {

@@ -20,14 +20,13 @@ type rebuildOptions struct {
 func newRebuild() *cobra.Command {
 	o := &rebuildOptions{}
 	cmd := &cobra.Command{
-		Use:   "rebuild STORE",
+		Use:   "rebuild [STORE]",
 		Short: "Make the database of a store anew from its segments",
 		Long: `Makes the database anew from the segments, for when it is lost or damaged beyond
 fsck --repair. The store must not be mounted. Objects come back under their names. The
 live filesystem is in the database only and does not; its blocks become objects under
 their IDs, unless --drop-loose is given. The old database is kept beside the new one.`,
 		Example: `  quarxfs rebuild /srv/store`,
-		Args:    cobra.ExactArgs(1),
 		RunE:    func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	f := cmd.Flags()

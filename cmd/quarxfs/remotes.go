@@ -21,11 +21,8 @@ func newRemote() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "remote",
 		Short: "Name the stores to sync with",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	for _, c := range []*cobra.Command{newRemoteAdd(), newRemoteList(), newRemoteRm()} {
-		c.Args = usageArgs(c.Args)
 		cmd.AddCommand(c)
 	}
 	return cmd
@@ -34,13 +31,12 @@ func newRemote() *cobra.Command {
 func newRemoteAdd() *cobra.Command {
 	var r store.Remote
 	cmd := &cobra.Command{
-		Use:   "add STORE NAME URL",
+		Use:   "add [STORE] NAME URL",
 		Short: "Add a remote store, or change what is known of it",
 		Long: `Remembers another store under a name. The token is read from the file at each sync, or
 from $QUARXFS_TOKEN; the file must be readable by its owner only.`,
 		Example: `  quarxfs remote add /mnt nas https://nas:7440 --token-file ~/nas.token --fingerprint 3f…
   quarxfs sync push /mnt nas --all`,
-		Args: cobra.ExactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Name, r.URL = args[1], args[2]
 			for _, path := range []*string{&r.TokenFile, &r.CA, &r.Cert, &r.Key} {
@@ -82,7 +78,6 @@ func newRemoteList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [STORE]",
 		Short: "List the remote stores",
-		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onSettings(cmd, args, func(_ remote.Node, set store.Settings) error {
 				if asJSON {
@@ -117,9 +112,8 @@ func each[T any](list []T, fn func(T) error) error {
 
 func newRemoteRm() *cobra.Command {
 	return &cobra.Command{
-		Use:   "rm STORE NAME",
+		Use:   "rm [STORE] NAME",
 		Short: "Forget a remote store",
-		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args[:1], func(n remote.Node) error { return n.RemoveRemote(cmd.Context(), args[1]) })
 		},

@@ -17,25 +17,24 @@ import (
 // addRetention adds the flags of a retention policy.
 func addRetention(f *pflag.FlagSet, p *store.Retention) {
 	const newest = "keep the newest of each of the last so many "
-	f.IntVar(&p.Last, "keep-last", 0, "keep the newest so many")
-	f.IntVar(&p.Hourly, "keep-hourly", 0, newest+"hours that have any")
-	f.IntVar(&p.Daily, "keep-daily", 0, newest+"days that have any")
-	f.IntVar(&p.Weekly, "keep-weekly", 0, newest+"weeks that have any")
-	f.IntVar(&p.Monthly, "keep-monthly", 0, newest+"months that have any")
-	f.IntVar(&p.Yearly, "keep-yearly", 0, newest+"years that have any")
-	f.StringSliceVar(&p.Tags, "keep-tag", nil, "keep those with any of these `tags`")
+	numberVar(f, &p.Last, -1, most, "keep-last", "keep the newest so many")
+	numberVar(f, &p.Hourly, -1, most, "keep-hourly", newest+"hours that have any")
+	numberVar(f, &p.Daily, -1, most, "keep-daily", newest+"days that have any")
+	numberVar(f, &p.Weekly, -1, most, "keep-weekly", newest+"weeks that have any")
+	numberVar(f, &p.Monthly, -1, most, "keep-monthly", newest+"months that have any")
+	numberVar(f, &p.Yearly, -1, most, "keep-yearly", newest+"years that have any")
+	listVar(f, &p.Tags, "keep-tag", "", "keep those with any of these `tags`")
 }
 
 func newSnapshotPrune() *cobra.Command {
 	var r remote.PruneRequest
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "prune STORE",
+		Use:   "prune [STORE]",
 		Short: "Remove the snapshots that a policy does not keep",
 		Long: `Keeps the snapshots that any of the --keep flags names, and those that are held; removes
 the others.`,
 		Example: `  quarxfs snapshot prune /mnt --keep-hourly 24 --keep-daily 7 --keep-monthly 12 --dry-run`,
-		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if r.Policy.Empty() {
 				return fmt.Errorf("%w: give at least one --keep flag; without any, all snapshots would go", errUsage)
@@ -93,13 +92,12 @@ stay. --every alone leaves what is kept as it is, --keep flags alone the interva
 mounted store follows at once.`,
 		Example: `  quarxfs snapshot policy /mnt --every 1h --keep-hourly 24 --keep-daily 30
   quarxfs snapshot policy /srv/store --off`,
-		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onSettings(cmd, args, func(n remote.Node, set store.Settings) error { return o.run(cmd, n, set.Snapshots) })
 		},
 	}
 	f := cmd.Flags()
-	f.DurationVar(&o.every, "every", 0, "make one at this `interval`, such as 1h")
+	timeVar(f, timeFlag{to: &o.every, least: time.Second}, "every", "make one at this `interval`, such as 1h")
 	addRetention(f, &o.keep)
 	f.BoolVar(&o.off, "off", false, "make none")
 	jsonFlag(f, &o.json)

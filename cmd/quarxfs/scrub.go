@@ -37,13 +37,12 @@ with the files and objects that they are in; when the same bytes are written aga
 wherever in the store, they heal.`,
 		Example: `  quarxfs scrub /mnt --rate 50MiB
   quarxfs scrub /srv/store --json | jq -r '.damaged[].files[].path'`,
-		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error { return o.run(cmd, n) })
 		},
 	}
 	f := cmd.Flags()
-	f.Var(&o.rate, "rate", "most bytes read a second, such as 50MiB; 0: no limit")
+	rateVar(f, &o.rate, "rate", "most bytes read a second, such as 50MiB; 0: no limit")
 	f.StringVar(&o.from, "from", "", "fetch good copies of bad and missing blocks from this `remote`")
 	f.BoolVar(&o.restart, "restart", false, "start from the beginning, even if the last scrub was interrupted")
 	f.BoolVar(&o.json, "json", false, "print JSON")

@@ -12,7 +12,7 @@ import (
 func newServe() *cobra.Command {
 	o := newMountOptions()
 	cmd := &cobra.Command{
-		Use:   "serve STORE --listen ADDRESS",
+		Use:   "serve [STORE]",
 		Short: "Let other machines use a store",
 		Long: `Serves the API of the store in the directory STORE over HTTP, until SIGTERM, without mounting it;
 a mounted store is served with quarxfs mount --listen. Prints the address, and with TLS the
@@ -24,18 +24,21 @@ listened on. --insecure lifts both rules. /healthz and /readyz need no token.`,
 		Example: `  quarxfs serve /srv/store --listen :7440 --tls
   quarxfs serve /srv/store --listen 127.0.0.1:7440
   quarxfs serve /srv/store --listen :7440 --tls-cert nas.crt --tls-key nas.key --client-ca peers.crt`,
-		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.listen.Addr == "" {
-				return usageError(cmd, errors.New("say where: --listen :7440"))
+				return usageErrorf(cmd, "--listen ADDRESS is missing")
 			}
 			if err := o.validate(); err != nil {
 				return err
 			}
-			if err := o.findStore(args[0]); err != nil {
+			dir, err := locate(args[0])
+			if err == nil {
+				err = o.findStore(dir)
+			}
+			if err != nil {
 				return err
 			}
-			err := o.serve(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			err = o.serve(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 			if errors.Is(err, store.ErrLocked) {
 				return fmt.Errorf("%w; a mounted store is served with quarxfs mount --listen", err)
 			}

@@ -53,16 +53,16 @@ What cannot be read is named and left out, and the exit code is 15.`,
 		Example: `  quarxfs simulate ~/src /srv/images
   quarxfs simulate /home --chunker fastcdc --avg 32KiB,128KiB --compression s2,zstd
   quarxfs simulate /home --like /srv/store --json | jq '.results[0].ratio'`,
-		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&o.chunkers, "chunker", []string{"fastcdc", "fixed"}, "`ways` to cut: fastcdc, fixed")
-	f.StringSliceVar(&o.sizes, "avg", []string{"16KiB", "64KiB", "256KiB"}, "average or fixed block `sizes`, powers of two from 4KiB to 4MiB")
-	f.StringSliceVar(&o.compressions, "compression", []string{"s2"}, "`compressions`: none, s2, zstd")
+	o.chunkers, o.sizes, o.compressions = []string{"fastcdc", "fixed"}, []string{"16KiB", "64KiB", "256KiB"}, []string{"s2"}
+	listVar(f, &o.chunkers, "chunker", "", "`ways` to cut: fastcdc, fixed")
+	listVar(f, &o.sizes, "avg", "", "average or fixed block `sizes`, powers of two from 4KiB to 4MiB")
+	listVar(f, &o.compressions, "compression", "", "`compressions`: none, s2, zstd")
 	f.StringVar(&o.like, "like", "", "with the settings of this `STORE`, and no others unless they are given")
 	o.memory = 1 << 30
-	f.Var(&o.memory, "memory", "for knowing blocks again; with more blocks, some are counted for all")
+	memoryVar(f, &o.memory, 64<<10, "memory", "for knowing blocks again; with more blocks, some are counted for all")
 	f.BoolVarP(&o.oneFS, "one-file-system", "x", false, "leave out what is mounted below DIR")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	return cmd
@@ -140,7 +140,7 @@ func (o *simulateOptions) configs() ([]chunk.Config, error) {
 	for _, name := range o.chunkers {
 		for _, text := range o.sizes {
 			like := initOptions{chunker: name, compression: "s2", segmentSize: 64 << 20}
-			if err := like.blockSize.Set(text); err != nil {
+			if err := blockSizeFlag(&like.blockSize).Set(text); err != nil {
 				return nil, fmt.Errorf("%w: --avg: %v", errUsage, err)
 			}
 			conf, err := like.config()

@@ -28,14 +28,11 @@ func newSnapshot() *cobra.Command {
 		Long: `A snapshot is the whole filesystem at one instant. It costs what has changed since the
 one before. On a mount, .snapshots/NAME shows what is in it; ls does not list .snapshots,
 and mkdir and rmdir there make and remove snapshots.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	for _, c := range []*cobra.Command{
 		newSnapshotCreate(), newSnapshotList(), newSnapshotShow(), newSnapshotRm(), newSnapshotRename(), newSnapshotHold(true),
 		newSnapshotHold(false), newSnapshotDiff(), newSnapshotClone(), newSnapshotRestore(), newSnapshotRollback(), newSnapshotPrune(), newSnapshotPolicy(),
 	} {
-		c.Args = usageArgs(c.Args)
 		cmd.AddCommand(c)
 	}
 	return cmd
@@ -99,13 +96,12 @@ func newSnapshotCreate() *cobra.Command {
 	var n remote.NewSnapshot
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "create STORE [NAME]",
+		Use:   "create [STORE] [NAME]",
 		Short: "Make a snapshot",
 		Long: `Makes a snapshot of all that was written before; whoever writes meanwhile goes on. Without
 NAME it is called after the time. A name is a file name without colons.`,
 		Example: `  quarxfs snapshot create /mnt monday -m "before the upgrade"
   quarxfs snapshot create /srv/store --tag nightly`,
-		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				n.Name = args[1]
@@ -137,7 +133,7 @@ NAME it is called after the time. A name is a file name without colons.`,
 	}
 	f := cmd.Flags()
 	f.StringVarP(&n.Message, "message", "m", "", "`text` to keep with it")
-	f.StringSliceVar(&n.Tags, "tag", nil, "`tags` to keep with it, for prune")
+	listVar(f, &n.Tags, "tag", "", "`tags` to keep with it, for prune")
 	jsonFlag(f, &asJSON)
 	return cmd
 }
@@ -157,7 +153,6 @@ func newSnapshotList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [STORE]",
 		Short: "List the snapshots, the oldest first",
-		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error { return listSnapshots(cmd, n, asJSON) })
 		},
@@ -208,9 +203,8 @@ func about(s remote.Snapshot) string {
 func newSnapshotShow() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "show STORE SNAPSHOT",
+		Use:   "show [STORE] SNAPSHOT",
 		Short: "Show all about a snapshot",
-		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args[:1], func(n remote.Node) error {
 				s, err := n.GetSnapshot(cmd.Context(), args[1])
@@ -251,10 +245,9 @@ func showSnapshot(w io.Writer, s remote.Snapshot) error {
 // eachSnapshot makes a command that does the same to each of the snapshots named.
 func eachSnapshot(use, short, long string, do func(context.Context, remote.Node, string) error) *cobra.Command {
 	return &cobra.Command{
-		Use:   use + " STORE SNAPSHOT...",
+		Use:   use + " [STORE] SNAPSHOT...",
 		Short: short,
 		Long:  long,
-		Args:  cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args[:1], func(n remote.Node) error {
 				for _, name := range args[1:] {
@@ -276,9 +269,8 @@ func newSnapshotRm() *cobra.Command {
 
 func newSnapshotRename() *cobra.Command {
 	return &cobra.Command{
-		Use:   "rename STORE SNAPSHOT NAME",
+		Use:   "rename [STORE] SNAPSHOT NAME",
 		Short: "Give a snapshot another name",
-		Args:  cobra.ExactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args[:1], func(n remote.Node) error {
 				return n.EditSnapshot(cmd.Context(), args[1], remote.SnapshotEdit{Name: &args[2]})
@@ -343,27 +335,25 @@ func clone(cmd *cobra.Command, args []string, replace bool) error {
 
 func newSnapshotClone() *cobra.Command {
 	return &cobra.Command{
-		Use:   "clone STORE SNAPSHOT[:PATH] NEWPATH",
+		Use:   "clone [STORE] SNAPSHOT[:PATH] NEWPATH",
 		Short: "Make a writable copy of what is in a snapshot",
 		Long: `Makes NEWPATH, which must not exist, a writable copy of a snapshot or of PATH in it. It
 shares all bytes with the snapshot and takes the same time whatever its size. NEWPATH is
 a path in the mount, or one in the store.`,
 		Example: `  quarxfs snapshot clone /mnt monday:projects/site /mnt/site-of-monday
   quarxfs snapshot clone /srv/store monday all-of-monday`,
-		Args: cobra.ExactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error { return clone(cmd, args, false) },
 	}
 }
 
 func newSnapshotRestore() *cobra.Command {
 	return &cobra.Command{
-		Use:   "restore STORE SNAPSHOT[:PATH] TARGET",
+		Use:   "restore [STORE] SNAPSHOT[:PATH] TARGET",
 		Short: "Bring a file or directory back from a snapshot",
 		Long: `Puts what is in a snapshot at TARGET, in the place of what is there, at one instant. TARGET
 is a path in the mount, or one in the store. What was there goes away as with rm; make a
 snapshot before if it is still wanted.`,
 		Example: `  quarxfs snapshot restore /mnt monday:docs/thesis.tex /mnt/docs/thesis.tex`,
-		Args:    cobra.ExactArgs(3),
 		RunE:    func(cmd *cobra.Command, args []string) error { return clone(cmd, args, true) },
 	}
 }
@@ -371,12 +361,11 @@ snapshot before if it is still wanted.`,
 func newSnapshotRollback() *cobra.Command {
 	var asJSON, noSafety bool
 	cmd := &cobra.Command{
-		Use:   "rollback STORE SNAPSHOT",
+		Use:   "rollback [STORE] SNAPSHOT",
 		Short: "Make the whole filesystem what it was in a snapshot",
 		Long: `Makes the filesystem what it was in a snapshot, at one instant, whatever its size; it may
 stay mounted. Programs that have files open go on with the old ones. Before, it makes a
 snapshot of what is there now.`,
-		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onFlushedStore(cmd, args[:1], func(n remote.Node) error {
 				done, err := n.Rollback(cmd.Context(), remote.RollbackRequest{Snapshot: args[1], NoSafety: noSafety, Host: hostname()})

@@ -21,7 +21,7 @@ type diffOptions struct{ stat, json, ranges bool }
 func newSnapshotDiff() *cobra.Command {
 	o := &diffOptions{}
 	cmd := &cobra.Command{
-		Use:   "diff STORE A [B]",
+		Use:   "diff [STORE] A [B]",
 		Short: "Show what differs between two snapshots, or a snapshot and now",
 		Long: `Shows the paths that differ between snapshots A and B, or between A and the live
 filesystem. Only what differs is read.
@@ -35,7 +35,6 @@ filesystem. Only what differs is read.
 Access times are not compared.`,
 		Example: `  quarxfs snapshot diff /mnt monday
   quarxfs snapshot diff /mnt monday tuesday --stat`,
-		Args: cobra.RangeArgs(2, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, run := remote.DiffRequest{A: args[1], Exact: o.ranges}, onFlushedStore
 			if len(args) > 2 {

@@ -20,7 +20,6 @@ func newStats() *cobra.Command {
 		Example: `  quarxfs stats /mnt
   quarxfs stats /srv/store --json | jq .dedup_ratio
   quarxfs stats /mnt --history`,
-		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error {
 				if o.history {

@@ -19,11 +19,8 @@ func newSync() *cobra.Command {
 		Short: "Copy snapshots to and from other stores",
 		Long: `Copies snapshots between stores. Only blocks that the other side lacks travel, compressed
 as they are stored. A sync that was interrupted goes on where it was when it is begun again.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	for _, c := range []*cobra.Command{newSyncRun(false), newSyncRun(true), newSyncStatus(), newSyncFollow()} {
-		c.Args = usageArgs(c.Args)
 		cmd.AddCommand(c)
 	}
 	return cmd
@@ -38,13 +35,12 @@ func newSyncRun(pull bool) *cobra.Command {
 		use, short = "pull", "Fetch snapshots from a remote store"
 	}
 	cmd := &cobra.Command{
-		Use:   use + " STORE NAME [SNAPSHOT...]",
+		Use:   use + " [STORE] NAME [SNAPSHOT...]",
 		Short: short,
 		Long: short + `, those named, or --all, or the --latest. A snapshot that is there
 already is passed over. If another snapshot there has the name, nothing is done: give
 --as or --prefix.`,
 		Example: fmt.Sprintf("  quarxfs sync %s /mnt nas --all --prune\n  quarxfs sync %s /mnt nas monday --as monday-2", use, use),
-		Args:    cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			j.Names = args[2:]
 			if err := checkSync(j); err != nil {
@@ -66,7 +62,7 @@ already is passed over. If another snapshot there has the name, nothing is done:
 	f.StringVar(&j.As, "as", "", "the `name` that the only snapshot gets there")
 	f.StringVar(&prefix, "prefix", "", "`text` before the names there, in place of the remote's")
 	f.BoolVar(&j.Prune, "prune", false, "with --all: remove there what came from here and is here no more")
-	f.IntVar(&j.Streams, "streams", 0, "streams of blocks at a time; 0: as the way is long")
+	numberVar(f, &j.Streams, 0, 256, "streams", "streams of blocks at a time; 0: as the way is long")
 	jsonFlag(f, &asJSON)
 	return cmd
 }
@@ -85,8 +81,6 @@ func checkSync(j *transfer.Job) error {
 		return fmt.Errorf("%w: --as is for one snapshot; give --prefix", errUsage)
 	case j.Prune && !j.All:
 		return fmt.Errorf("%w: --prune goes with --all", errUsage)
-	case j.Streams < 0 || j.Streams > 256:
-		return fmt.Errorf("%w: --streams %d: choose up to 256", errUsage, j.Streams)
 	}
 	return nil
 }
@@ -137,7 +131,6 @@ func newSyncStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [STORE]",
 		Short: "Show how the last syncs went and which are under way",
-		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onSettings(cmd, args, func(n remote.Node, set store.Settings) error {
 				state, err := n.SyncState(cmd.Context())

@@ -27,14 +27,11 @@ cold tier and read from there; names, attributes and the graph stay hot. A polic
 blocks by how often they are used, and paths can be pinned to the hot tier. Equal blocks
 are there once whatever tier they are in, so a block that a demoted file shares with
 others is cold for all of them.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	for _, c := range []*cobra.Command{
 		newTierAdd(), newTierRemove(), newTierList(), newTierStatus(), newTierMove("demote", "cold"), newTierMove("promote", "hot"), newTierDrain(),
 		newTierPolicy(), newTierPin(), newTierUnpin(),
 	} {
-		c.Args = usageArgs(c.Args)
 		cmd.AddCommand(c)
 	}
 	return cmd
@@ -51,7 +48,7 @@ func onlyCold(name string) error {
 func newTierAdd() *cobra.Command {
 	place := store.S3Place{}
 	cmd := &cobra.Command{
-		Use:   "add STORE cold DIR|s3://BUCKET/PREFIX",
+		Use:   "add [STORE] cold DIR|s3://BUCKET/PREFIX",
 		Short: "Make a directory or an S3 bucket the store's cold tier",
 		Long: `Makes DIR, which must be empty or missing and should be on another disk, the store's
 cold tier. A small file in it, quarxfs-tier, tells it from an empty mountpoint: while
@@ -63,7 +60,6 @@ with AWS_, in the environment of the process that has the store open (of quarxfs
 is mounted), or from a file in the format of ~/.aws/credentials that only its owner may read.`,
 		Example: `  quarxfs tier add /srv/store cold /bulk/cold
   quarxfs tier add /srv/store cold s3://bucket/store --endpoint https://s3.example.com --credentials /etc/quarxfs-keys`,
-		Args: cobra.ExactArgs(3),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := onlyCold(args[1]); err != nil {
 				return err
@@ -106,9 +102,8 @@ func coldPlace(cmd *cobra.Command, arg string, place store.S3Place) (dir string,
 
 func newTierRemove() *cobra.Command {
 	return &cobra.Command{
-		Use:   "remove STORE cold",
+		Use:   "remove [STORE] cold",
 		Short: "Take the cold tier out of use; drain it before",
-		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := onlyCold(args[1]); err != nil {
 				return err
@@ -236,7 +231,6 @@ func newTierShow[T any](use, short string, read func(context.Context, remote.Nod
 	cmd := &cobra.Command{
 		Use:   use + " [STORE]",
 		Short: short,
-		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error {
 				st, err := read(cmd.Context(), n)
@@ -263,12 +257,11 @@ type tierMoveOptions struct {
 func newTierMove(verb, to string) *cobra.Command {
 	o := &tierMoveOptions{ShiftRequest: remote.ShiftRequest{To: to}}
 	cmd := &cobra.Command{
-		Use:   verb + " STORE PATH...",
+		Use:   verb + " [STORE] PATH...",
 		Short: fmt.Sprintf("Move files' blocks into the %s tier", to),
 		Long: fmt.Sprintf(`Moves the blocks of files, and of all files in directories, into the %s tier. PATH starts
 at the root of the mount. A crash at any moment leaves each block in one tier or the other.`, to),
 		Example: fmt.Sprintf("  quarxfs tier %s /mnt images/2023 --dry-run", verb),
-		Args:    cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, p := range args[1:] {
 				o.Paths = append(o.Paths, strings.Trim(p, "/"))
@@ -283,9 +276,8 @@ at the root of the mount. A crash at any moment leaves each block in one tier or
 func newTierDrain() *cobra.Command {
 	o := &tierMoveOptions{ShiftRequest: remote.ShiftRequest{To: "hot", Drain: true}}
 	cmd := &cobra.Command{
-		Use:   "drain STORE cold",
+		Use:   "drain [STORE] cold",
 		Short: "Bring all that is in the cold tier back",
-		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := onlyCold(args[1]); err != nil {
 				return err
@@ -299,7 +291,7 @@ func newTierDrain() *cobra.Command {
 
 func (o *tierMoveOptions) flags(cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&o.DryRun, "dry-run", "n", false, "only tell what would be moved")
-	cmd.Flags().Var(&o.rate, "rate", "most bytes read a second, such as 20MiB; 0: no limit")
+	rateVar(cmd.Flags(), &o.rate, "rate", "most bytes read a second, such as 20MiB; 0: no limit")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
 }
 

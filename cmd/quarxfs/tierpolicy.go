@@ -39,18 +39,18 @@ set and the flags given, and sets nothing.`,
 		Example: `  quarxfs tier policy /mnt --limit 200GiB --min-age 24h --hours 22:00-06:00
   quarxfs tier policy /mnt --limit 100GiB --dry-run
   quarxfs tier policy /mnt --pause`,
-		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error { return o.run(cmd, n) })
 		},
 	}
 	f := cmd.Flags()
-	f.Var(&o.limit, "limit", "most bytes of the hot tier, such as 200GiB")
-	f.IntVar(&o.high, "high", 90, "watermark, in `percent` of the limit, from which blocks leave")
-	f.IntVar(&o.low, "low", 80, "watermark, in `percent` of the limit, down to which they leave")
-	f.DurationVar(&o.minAge, "min-age", time.Hour, "blocks stored or used more recently stay; 0s: none")
-	f.DurationVar(&o.window, "window", 24*time.Hour, "two uses within this time make a block warm")
-	f.Var(&o.rate, "rate", "most bytes moved a second (default 32 MiB)")
+	sizeVar(f, sizeFlag{to: &o.limit, least: 1 << 20, example: "200GiB"}, "limit", "most bytes of the hot tier, such as 200GiB")
+	o.high, o.low, o.minAge, o.window = 90, 80, time.Hour, 24*time.Hour
+	percentVar(f, &o.high, "high", "watermark, in `percent` of the limit, from which blocks leave")
+	percentVar(f, &o.low, "low", "watermark, in `percent` of the limit, down to which they leave")
+	timeVar(f, timeFlag{to: &o.minAge, least: time.Second, zero: "none"}, "min-age", "blocks stored or used more recently stay; 0s: none")
+	timeVar(f, timeFlag{to: &o.window, least: time.Second}, "window", "two uses within this time make a block warm")
+	sizeVar(f, sizeFlag{to: &o.rate, least: 64 << 10, zero: "the default, 32 MiB", rate: true, example: "20MiB"}, "rate", "most bytes moved a second (default 32 MiB)")
 	f.StringVar(&o.hours, "hours", "", "move only at these `times` of day, such as 22:00-06:00; \"\": always")
 	f.BoolVar(&o.whenBusy, "when-busy", false, "move even when the machine is short of CPU, memory or disk time")
 	f.BoolVar(&o.pause, "pause", false, "move nothing until --resume, unless the hot tier is over its limit")
@@ -157,21 +157,19 @@ func showTierPolicy(w io.Writer, now remote.TierPolicy) error {
 
 func newTierPin() *cobra.Command {
 	return &cobra.Command{
-		Use:   "pin STORE PATH...",
+		Use:   "pin [STORE] PATH...",
 		Short: "Keep files, or directories with all below, in the hot tier",
 		Long: `Brings the blocks of files, and of all files in directories, into the hot tier, where they
 stay until unpin. A pin is the extended attribute user.quarxfs.pinned of the file or
 directory, so it follows renames. PATH starts at the root of the mount.`,
-		Args: cobra.MinimumNArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error { return pin(cmd, args, false) },
 	}
 }
 
 func newTierUnpin() *cobra.Command {
 	return &cobra.Command{
-		Use:   "unpin STORE PATH...",
+		Use:   "unpin [STORE] PATH...",
 		Short: "Let what was pinned be moved again",
-		Args:  cobra.MinimumNArgs(2),
 		RunE:  func(cmd *cobra.Command, args []string) error { return pin(cmd, args, true) },
 	}
 }

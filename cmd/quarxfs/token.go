@@ -18,11 +18,8 @@ func newToken() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token",
 		Short: "Say who may come in over the network",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	for _, c := range []*cobra.Command{newTokenCreate(), newTokenList(), newTokenRevoke()} {
-		c.Args = usageArgs(c.Args)
 		cmd.AddCommand(c)
 	}
 	return cmd
@@ -33,7 +30,7 @@ func newTokenCreate() *cobra.Command {
 	var lasts time.Duration
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "create STORE NAME",
+		Use:   "create [STORE] NAME",
 		Short: "Make a token and print it, once",
 		Long: `Makes a token that lets other machines use the store when it listens (see quarxfs serve), and
 prints it. The store keeps only its hash: what is lost cannot be shown again.
@@ -42,14 +39,10 @@ Scopes: read (all that is inside), write (put and remove objects), sync (push an
 snapshots; read with it), admin (all of these and whatever needs more).`,
 		Example: `  quarxfs token create /srv/store laptop --scope sync > laptop.token
   quarxfs token create /mnt ci --scope read,write --expires 720h`,
-		Args: cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n := remote.NewToken{Name: args[1]}
 			for _, s := range scopes {
 				n.Scopes = append(n.Scopes, store.Scope(s))
-			}
-			if lasts < 0 {
-				return fmt.Errorf("%w: --expires %v: give the time from now on", errUsage, lasts)
 			}
 			if lasts > 0 {
 				n.Expires = time.Now().Add(lasts)
@@ -68,8 +61,9 @@ snapshots; read with it), admin (all of these and whatever needs more).`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&scopes, "scope", []string{string(store.ScopeRead)}, "what it lets do: any of `read,write,sync,admin`")
-	f.DurationVar(&lasts, "expires", 0, "`time` from now on after which it counts no more, such as 720h; 0: never")
+	scopes = []string{string(store.ScopeRead)}
+	listVar(f, &scopes, "scope", "", "what it lets do: any of `read,write,sync,admin`")
+	timeVar(f, timeFlag{to: &lasts, least: time.Second, zero: "never"}, "expires", "`time` from now on after which it counts no more, such as 720h; 0: never")
 	f.BoolVar(&asJSON, "json", false, "print a JSON object")
 	return cmd
 }
@@ -79,7 +73,6 @@ func newTokenList() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list [STORE]",
 		Short: "List the tokens: names and scopes",
-		Args:  cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error {
 				list := func(fn func(store.Token) error) error { return n.ListTokens(cmd.Context(), fn) }
@@ -122,9 +115,8 @@ func minute(t time.Time) string {
 
 func newTokenRevoke() *cobra.Command {
 	return &cobra.Command{
-		Use:   "revoke STORE NAME",
+		Use:   "revoke [STORE] NAME",
 		Short: "Make a token useless, at once",
-		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args[:1], func(n remote.Node) error { return n.RevokeToken(cmd.Context(), args[1]) })
 		},

@@ -35,7 +35,6 @@ While bind mounts of it are left, or another mount namespace has a copy, the dae
 refused with their names. A bind mount is unmounted by itself. --force has the daemon leave in any case.`,
 		Example: `  quarxfs umount /mnt
   quarxfs umount --force /mnt`,
-		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.stderr = cmd.ErrOrStderr()
 			return o.run(cmd.Context(), args[0])
@@ -43,7 +42,8 @@ refused with their names. A bind mount is unmounted by itself. --force has the d
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.force, "force", false, "unmount although files are in use; who uses them gets errors")
-	f.DurationVar(&o.wait, "wait", 2*time.Minute, "longest time to wait for the daemon")
+	o.wait = 2 * time.Minute
+	timeVar(f, timeFlag{to: &o.wait}, "wait", "longest time to wait for the daemon")
 	return cmd
 }
 

@@ -14,7 +14,6 @@ func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Show the program's version and the format that it writes",
-		Args:  usageArgs(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "quarxfs %s, store format %d, %s\n",
 				version(), store.FormatVersion, runtime.Version())
