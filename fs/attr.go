@@ -30,15 +30,29 @@ func (f *filesystem) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxO
 	if err != nil {
 		return f.status("statx", err)
 	}
+	fillStatx(a, &out.Statx)
+	out.SetTimeout(keepAttr(a))
+	return fuse.OK
+}
+
+func fillStatx(a volume.Attr, out *fuse.Statx) {
 	t := func(t volume.Time) fuse.SxTime { return fuse.SxTime{Sec: uint64(t.Sec), Nsec: t.Nsec} }
-	out.Statx = fuse.Statx{
+	*out = fuse.Statx{
 		Mask: statxMask, Blksize: 4096, Nlink: a.Nlink, Uid: a.UID, Gid: a.GID, Mode: uint16(a.Mode),
 		Ino: uint64(a.Ino), Size: uint64(a.Size), Blocks: uint64(a.Blocks),
 		Atime: t(a.Atime), Btime: t(a.Btime), Ctime: t(a.Ctime), Mtime: t(a.Mtime),
 		RdevMajor: major(a.Rdev), RdevMinor: minor(a.Rdev),
 	}
-	out.SetTimeout(keepAttr(a))
-	return fuse.OK
+}
+
+// FillSnapshotAttr has what stat(2) tells of an entry in a snapshot, wherever it is mounted.
+func FillSnapshotAttr(ino uint64, e *volume.TreeEntry, out *fuse.Attr) {
+	fillAttr(volume.SnapshotAttr(volume.Ino(ino), e), out)
+}
+
+// FillSnapshotStatx is FillSnapshotAttr for statx(2).
+func FillSnapshotStatx(ino uint64, e *volume.TreeEntry, out *fuse.Statx) {
+	fillStatx(volume.SnapshotAttr(volume.Ino(ino), e), out)
 }
 
 // major and minor split a device number as the FUSE protocol packs it.

@@ -16,7 +16,6 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/volume"
 )
 
@@ -66,7 +65,7 @@ func (f *filesystem) entry(a volume.Attr, out *fuse.EntryOut) {
 
 func fillEntry(a volume.Attr, out *fuse.EntryOut) {
 	out.NodeId = uint64(a.Ino)
-	if a.Ino != meta.Root { // the kernel has made that by itself, with none
+	if a.Ino != volume.Root { // the kernel has made that by itself, with none
 		out.Generation = generation
 	}
 	out.SetEntryTimeout(cacheFor)

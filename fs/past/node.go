@@ -10,7 +10,9 @@ import (
 
 	nodefs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/fs"
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -21,6 +23,8 @@ var (
 	_ nodefs.NodeGetattrer   = (*node)(nil)
 	_ nodefs.NodeOpener      = (*node)(nil)
 	_ nodefs.NodeReader      = (*node)(nil)
+	_ nodefs.NodeLseeker     = (*node)(nil)
+	_ nodefs.NodeStatxer     = (*node)(nil)
 	_ nodefs.NodeReadlinker  = (*node)(nil)
 	_ nodefs.NodeGetxattrer  = (*node)(nil)
 	_ nodefs.NodeListxattrer = (*node)(nil)
@@ -28,7 +32,13 @@ var (
 
 // Getattr implements fs.NodeGetattrer.
 func (n *node) Getattr(_ context.Context, _ nodefs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	fill(&n.entry, n.StableAttr().Ino, &out.Attr)
+	fs.FillSnapshotAttr(n.StableAttr().Ino, &n.entry, &out.Attr)
+	return 0
+}
+
+// Statx implements fs.NodeStatxer.
+func (n *node) Statx(_ context.Context, _ nodefs.FileHandle, _, _ uint32, out *fuse.StatxOut) syscall.Errno {
+	fs.FillSnapshotStatx(n.StableAttr().Ino, &n.entry, &out.Statx)
 	return 0
 }
 
@@ -149,6 +159,28 @@ func (n *node) Read(ctx context.Context, _ nodefs.FileHandle, dest []byte, off i
 		return nil, n.view.errno(ctx, "read", err)
 	}
 	return fuse.ReadResultData(dest[:length]), 0
+}
+
+// Lseek implements fs.NodeLseeker: SEEK_DATA and SEEK_HOLE as lseek(2) says.
+func (n *node) Lseek(ctx context.Context, _ nodefs.FileHandle, off uint64, whence uint32) (uint64, syscall.Errno) {
+	if off >= uint64(n.entry.Size) {
+		return 0, syscall.ENXIO
+	}
+	found := uint64(n.entry.Size) // the end is a hole
+	err := graph.FileStretchesFrom(ctx, n.view.f.src, n.entry.Link, n.entry.Size, int64(off), func(x graph.Stretch) error {
+		if x.Hole != (whence == unix.SEEK_HOLE) {
+			return nil
+		}
+		found = uint64(x.Off)
+		return store.ErrStop
+	})
+	switch {
+	case err != nil:
+		return 0, n.view.errno(ctx, "lseek", err)
+	case whence == unix.SEEK_DATA && found == uint64(n.entry.Size):
+		return 0, syscall.ENXIO
+	}
+	return found, 0
 }
 
 // stretches returns those that tile a part of the file.

@@ -148,7 +148,7 @@ var (
 
 // Getattr implements fs.NodeGetattrer.
 func (t *top) Getattr(_ context.Context, _ nodefs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	out.Mode, out.Nlink = syscall.S_IFDIR|0o555, 2
+	out.Mode, out.Nlink, out.Size, out.Blocks, out.Blksize = syscall.S_IFDIR|0o555, 2, 4096, 8, 4096
 	out.SetTimes(&t.f.began, &t.f.began, &t.f.began)
 	return 0
 }
@@ -167,7 +167,8 @@ func (t *top) Readdir(ctx context.Context) (nodefs.DirStream, syscall.Errno) {
 	}
 	list := make([]fuse.DirEntry, len(names))
 	for i, n := range names {
-		list[i] = fuse.DirEntry{Name: n.Name, Mode: syscall.S_IFDIR}
+		v := view{id: n.ID}
+		list[i] = fuse.DirEntry{Name: n.Name, Mode: syscall.S_IFDIR, Ino: v.number(t.StableAttr().Ino, &graph.Entry{})}
 	}
 	return nodefs.NewListDirStream(list), 0
 }
@@ -252,7 +253,7 @@ func (v *view) inode(ctx context.Context, dir *nodefs.Inode, e graph.Entry, out 
 		}
 		ch := dir.NewInode(ctx, want, nodefs.StableAttr{Mode: e.Mode & syscall.S_IFMT, Ino: ino})
 		if got := ch.Operations().(*node); got.same(want) {
-			fill(&got.entry, ino, &out.Attr)
+			fs.FillSnapshotAttr(ino, &got.entry, &out.Attr)
 			return ch, 0
 		}
 	}
@@ -278,20 +279,4 @@ func (n *node) same(m *node) bool {
 		return false
 	}
 	return n.entry.Ident != 0 || n.parent == m.parent && n.entry.Name == m.entry.Name
-}
-
-func fill(e *graph.Entry, ino uint64, out *fuse.Attr) {
-	*out = fuse.Attr{
-		Ino: ino, Size: uint64(e.Size), Blocks: uint64(e.Data+511) / 512, Mode: e.Mode, Nlink: max(1, e.Nlink),
-		Owner: fuse.Owner{Uid: e.UID, Gid: e.GID}, Rdev: e.Rdev, Blksize: 4096,
-		Atime: uint64(e.Atime.Sec), Atimensec: e.Atime.Nsec,
-		Mtime: uint64(e.Mtime.Sec), Mtimensec: e.Mtime.Nsec,
-		Ctime: uint64(e.Ctime.Sec), Ctimensec: e.Ctime.Nsec,
-	}
-	switch e.Type() {
-	case syscall.S_IFDIR:
-		out.Nlink = uint32(2 + e.Subdirs)
-	case syscall.S_IFLNK:
-		out.Size = uint64(len(e.Target))
-	}
 }

@@ -13,7 +13,9 @@ import (
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/fs"
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/graph"
@@ -305,5 +307,84 @@ func TestRemovedSnapshot(t *testing.T) {
 	}
 	if _, errno := s.top.Lookup(t.Context(), "one", new(fuse.EntryOut)); errno != syscall.ENOENT {
 		t.Errorf("the removed snapshot by its name: %v, want ENOENT", errno)
+	}
+}
+
+// TestSnapshotIsAlike compares what the mount tells of files with what .snapshots on the
+// machine of the store tells: all attributes, and data and holes from every offset around
+// their bounds.
+func TestSnapshotIsAlike(t *testing.T) {
+	var v *volume.Volume
+	const end = 1<<20 + 5
+	s := newScene(t, func(filled *volume.Volume) {
+		v = filled
+		dir := create(t, v, meta.Root, "d", directory)
+		create(t, v, dir, "empty", plainFile)
+		create(t, v, dir, "link", volume.New{Mode: syscall.S_IFLNK | 0o777, Target: "../b"})
+		create(t, v, dir, "device", volume.New{Mode: syscall.S_IFCHR | 0o600, Rdev: 0x1234})
+		for name, data := range map[string][]int64{
+			"data": {0}, "hole": nil, "first": {0}, "last": {end - 9}, "some": {0, 4096, 300_000, 700_001}, "twice": {10_000},
+		} {
+			ino := create(t, v, dir, name, plainFile)
+			size := int64(end)
+			if name == "data" {
+				size = 9
+			}
+			_, err := v.SetAttr(ino, volume.Change{Size: &size})
+			must(t, err)
+			for _, off := range data {
+				must(t, v.Write(ino, off, []byte("some data"), volume.WriteMode{}))
+			}
+		}
+		twice, err := v.Lookup(dir, "twice")
+		must(t, err)
+		_, err = v.Link(twice.Ino, meta.Root, "again")
+		must(t, err)
+	})
+	snapshots, err := v.Lookup(meta.Root, volume.SnapshotsName)
+	must(t, err)
+	one, err := v.Lookup(snapshots.Ino, "one")
+	must(t, err)
+	dir, err := v.Lookup(one.Ino, "d")
+	must(t, err)
+	alike := func(name string, a volume.Attr, n *node) {
+		t.Helper()
+		var out fuse.AttrOut
+		if errno := n.Getattr(t.Context(), nil, &out); errno != 0 {
+			t.Fatal(errno)
+		}
+		ino := out.Ino
+		var want fuse.Attr
+		fs.FillSnapshotAttr(ino, &n.entry, &want)
+		if out.Attr != want || out.Blocks != uint64(a.Blocks) || out.Size != uint64(a.Size) || out.Nlink != a.Nlink || out.Rdev != a.Rdev {
+			t.Errorf("%s is %+v, and in .snapshots %+v", name, out.Attr, a)
+		}
+		var x fuse.StatxOut
+		if errno := n.Statx(t.Context(), nil, 0, 0, &x); errno != 0 || x.Ino != ino || x.Blocks != out.Blocks || x.Btime.Sec != uint64(a.Btime.Sec) || x.Btime.Nsec != a.Btime.Nsec {
+			t.Errorf("statx of %s: %+v, %v", name, x.Statx, errno)
+		}
+	}
+	alike("the root", one, s.root)
+	d, _ := s.find("d")
+	alike("d", dir, d)
+	for _, name := range []string{"empty", "link", "device", "data", "hole", "first", "last", "some", "twice"} {
+		n, _ := s.find("d", name)
+		a, err := v.Lookup(dir.Ino, name)
+		must(t, err)
+		alike(name, a, n)
+		if a.Mode&syscall.S_IFMT != syscall.S_IFREG {
+			continue
+		}
+		for _, bound := range []int64{0, 9, 4096, 8192, 10_000, 12_288, 300_000, 303_104, 700_001, 1 << 20, end} {
+			for off := max(0, bound-2); off <= bound+2; off++ {
+				for _, whence := range []uint32{unix.SEEK_DATA, unix.SEEK_HOLE} {
+					want, err := v.Seek(a.Ino, off, whence)
+					got, errno := n.Lseek(t.Context(), nil, uint64(off), whence)
+					if errno != 0 != (err != nil) || errno != 0 && errno != err || errno == 0 && got != uint64(want) {
+						t.Errorf("%s, seek %d from %d: %d, %v; in .snapshots %d, %v", name, whence, off, got, errno, want, err)
+					}
+				}
+			}
+		}
 	}
 }

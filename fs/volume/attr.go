@@ -4,6 +4,7 @@ import (
 	"syscall"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/graph"
 )
 
 // An Attr is what stat(2) tells of a file.
@@ -23,6 +24,12 @@ func (v *Volume) Attr(ino meta.Ino) (Attr, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.stat(), nil
+}
+
+// SnapshotAttr returns the attributes of an entry in a snapshot, given the inode number
+// that it is seen under.
+func SnapshotAttr(ino meta.Ino, e *graph.Entry) Attr {
+	return nodeOf(ino, inodeOf(e, 0)).stat()
 }
 
 // stat returns the node's attributes. n.mu is held.

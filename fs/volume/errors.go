@@ -4,6 +4,7 @@ import (
 	"errors"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -23,9 +24,13 @@ func isNotFound(err error) bool { return errors.Is(err, meta.ErrNotFound) }
 
 // Names of the layers below that appear in this package's methods.
 type (
-	Ino  = meta.Ino
-	Time = meta.Time
+	Ino       = meta.Ino
+	Time      = meta.Time
+	TreeEntry = graph.Entry
 )
+
+// Root is the inode of the root directory.
+const Root = meta.Root
 
 // Latency summarizes how long something took; a Timer makes one.
 type Latency = store.Latency
