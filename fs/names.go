@@ -176,16 +176,24 @@ func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 
 func (f *filesystem) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
 	defer f.meter.time(opStatFs)()
-	s, err := f.vol.Space()
-	if err != nil {
-		return f.status("statfs", err)
-	}
+	*out = statfs(f.vol.Space())
+	return fuse.OK
+}
+
+// mostInodes is how many inodes df(1) is told there can be. There is no limit; the largest
+// number that programs with 32 bits take says so without changing with the free space.
+const mostInodes = 1<<32 - 1
+
+// statfs makes the reply to statfs(2): what others have on the disk below, or what it
+// keeps for itself, is neither in use here nor free.
+func statfs(s volume.Space) fuse.StatfsOut {
 	const unit = 4096
-	free := uint64(max(0, s.Free)) / unit
-	*out = fuse.StatfsOut{
-		Blocks: uint64(s.Total) / unit, Bfree: free, Bavail: free,
-		Files: uint64(s.Inodes) + free, Ffree: free,
+	used, free := uint64(max(0, s.Used)+unit-1)/unit, uint64(max(0, s.Free))/unit
+	inodes := uint64(max(0, s.Inodes))
+	files := max(mostInodes, inodes)
+	return fuse.StatfsOut{
+		Blocks: used + free, Bfree: free, Bavail: free,
+		Files: files, Ffree: files - inodes,
 		Bsize: unit, Frsize: unit, NameLen: volume.MaxName,
 	}
-	return fuse.OK
 }

@@ -19,8 +19,8 @@ type Group struct {
 // the group were removed: Unique + SharedInside + Vertices.
 type Usage struct {
 	Name          string `json:"name"`
-	Files         int64  `json:"files"`         // with data
-	Apparent      int64  `json:"apparent"`      // bytes of live files that are not in holes, each time they are there
+	Files         int64  `json:"files"`         // regular files, each once; set by who knows them
+	Apparent      int64  `json:"apparent"`      // bytes of theirs that are not in holes; likewise
 	Unique        int64  `json:"unique"`        // of data blocks that are used once
 	SharedInside  int64  `json:"shared_inside"` // more than once, and by this group only
 	SharedOutside int64  `json:"shared_outside"`
@@ -141,11 +141,7 @@ func (a *accountant) cascade() {
 func (a *accountant) group(rows []int, stamp uint32) Usage {
 	var u Usage
 	for _, r := range rows {
-		if r < a.m.files {
-			u.Files++
-		}
 		a.m.EachInRow(r, func(e Use) bool {
-			u.Apparent += e.Len
 			a.drop(uint32(e.Col), 1)
 			return true
 		})

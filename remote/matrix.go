@@ -20,6 +20,14 @@ type Name struct {
 	Name      string
 }
 
+// Content is what an inode of the live filesystem holds: a regular file itself, or what
+// is below a cloned directory that nobody has looked into.
+type Content struct {
+	Ino   uint64
+	Files int64 // regular files
+	Data  int64 // bytes of theirs that are not in holes
+}
+
 // Rows reads the rows of the live filesystem as they are in a view. The volume's
 // owner provides it.
 type Rows interface {
@@ -28,6 +36,9 @@ type Rows interface {
 	References(ctx context.Context, rows *store.View, fn func(graph.Reference) error) error
 	// Names calls fn for every name in a directory until fn fails.
 	Names(ctx context.Context, rows *store.View, fn func(Name) error) error
+	// Contents calls fn for every regular file, and every directory whose names are
+	// still in a snapshot's tree, until fn fails.
+	Contents(ctx context.Context, rows *store.View, fn func(Content) error) error
 	// AllPaths returns all paths of the inodes, from the root, without a leading
 	// slash. One without a name is not in it.
 	AllPaths(ctx context.Context, rows *store.View, inodes map[uint64]bool) (map[uint64][]string, error)
@@ -38,6 +49,7 @@ type noRows struct{}
 
 func (noRows) References(context.Context, *store.View, func(graph.Reference) error) error { return nil }
 func (noRows) Names(context.Context, *store.View, func(Name) error) error                 { return nil }
+func (noRows) Contents(context.Context, *store.View, func(Content) error) error           { return nil }
 func (noRows) AllPaths(context.Context, *store.View, map[uint64]bool) (map[uint64][]string, error) {
 	return nil, nil
 }

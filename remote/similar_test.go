@@ -81,6 +81,18 @@ func (l *liveTree) References(_ context.Context, _ *store.View, fn func(graph.Re
 	return nil
 }
 
+func (l *liveTree) Contents(_ context.Context, _ *store.View, fn func(remote.Content) error) error {
+	for i, p := range l.paths {
+		if l.isDir(i) {
+			continue
+		}
+		if err := fn(remote.Content{Ino: uint64(i + 1), Files: 1, Data: 10 * int64(len(l.blocks[p]))}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (l *liveTree) AllPaths(_ context.Context, _ *store.View, inodes map[uint64]bool) (map[uint64][]string, error) {
 	paths := make(map[uint64][]string)
 	for i := range inodes {

@@ -20,8 +20,8 @@ type Stats struct {
 	Volume     VolumeStats `json:"volume"`
 	Objects    int64       `json:"objects"`
 
-	// Logical counts every byte that a file or object refers to, holes not;
-	// Unique each distinct one of these once; Stored what all records take but
+	// Logical counts data blocks once for each reference: of a file, an object, or a
+	// snapshot's vertex; Unique each once, without compression; Stored what all records take but
 	// those that nothing refers to and the sweep will reclaim.
 	Logical          int64   `json:"logical_bytes"`
 	Unique           int64   `json:"unique_bytes"`
@@ -62,7 +62,7 @@ type Bar struct {
 
 // VolumeStats are the live filesystem's.
 type VolumeStats struct {
-	Inodes       int64 `json:"inodes"`
+	Inodes       int64 `json:"inodes"`        // with those in clones that nobody has looked into, and unlinked open ones
 	LogicalBytes int64 `json:"logical_bytes"` // sizes of all regular files
 	StagedBytes  int64 `json:"staged_bytes"`  // kept in the database until they grow to blocks
 	DirtyBytes   int64 `json:"dirty_bytes"`   // memory for what is not yet stored

@@ -84,7 +84,7 @@ func (l *Local) Usage(ctx context.Context, r UsageRequest) (Usage, error) {
 		return u, fmt.Errorf("%q: %w", r.Path, errNoFiles)
 	}
 	err := l.withMatrix(ctx, func(m *graph.Matrix, rows *store.View) error {
-		g := &grouper{m: m, top: top.Ino, request: r, byName: make(map[string]int), files: make(map[uint64]int)}
+		g := &grouper{m: m, top: top.Ino, request: r, byName: make(map[string]int), files: make(map[uint64]*grouped)}
 		if err := l.groupFiles(ctx, g, rows, top.Directory); err != nil {
 			return err
 		}
@@ -92,7 +92,8 @@ func (l *Local) Usage(ctx context.Context, r UsageRequest) (Usage, error) {
 			g.groupNames()
 		}
 		whole := graph.Group{Name: r.Path}
-		for ino, k := range g.files {
+		for ino, f := range g.files {
+			k := f.group
 			if k == severalIn {
 				k = g.group(severalGroup)
 			}
@@ -105,8 +106,11 @@ func (l *Local) Usage(ctx context.Context, r UsageRequest) (Usage, error) {
 		if err != nil {
 			return err
 		}
-		u.Whole = account.Groups[0]
+		u.Whole = g.count(whole, account.Groups[0])
 		u.Account, err = m.Account(ctx, g.groups)
+		for i := range u.Groups {
+			u.Groups[i] = g.count(g.groups[i], u.Groups[i])
+		}
 		return err
 	})
 	// What nothing was found for, such as "files here" without files, is no part.
@@ -126,9 +130,15 @@ type grouper struct {
 	request UsageRequest
 	groups  []graph.Group
 	byName  map[string]int
-	files   map[uint64]int // group of each inode below top that has data
+	files   map[uint64]*grouped // by inode
 	dirs    map[uint64]dirName
 	below   map[uint64]int // group of what is in a directory; outside; top itself
+}
+
+// grouped is what an inode holds, and the group that its names put it in.
+type grouped struct {
+	Content
+	group int
 }
 
 type dirName struct {
@@ -142,7 +152,17 @@ const (
 	severalIn  = -1
 	severalOut = -2
 	outside    = -3
+	nameless   = -4 // no name led to it yet
 )
+
+// count adds what a group's files hold to its usage.
+func (g *grouper) count(files graph.Group, u graph.Usage) graph.Usage {
+	for _, ino := range files.Files {
+		u.Files += g.files[ino].Files
+		u.Apparent += g.files[ino].Data
+	}
+	return u
+}
 
 // group returns the number of a group, made if need be.
 func (g *grouper) group(name string) int {
@@ -160,12 +180,21 @@ func (g *grouper) group(name string) int {
 }
 
 func (l *Local) groupFiles(ctx context.Context, g *grouper, rows *store.View, directory bool) error {
+	err := l.rows().Contents(ctx, rows, func(c Content) error {
+		g.files[c.Ino] = &grouped{c, nameless}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
 	if !directory {
-		g.files[g.top] = g.group(g.request.Path)
+		if f := g.files[g.top]; f != nil {
+			f.group = g.group(g.request.Path)
+		}
 		return nil
 	}
 	g.dirs, g.below = make(map[uint64]dirName), make(map[uint64]int)
-	err := l.rows().Names(ctx, rows, func(n Name) error {
+	err = l.rows().Names(ctx, rows, func(n Name) error {
 		if n.Directory {
 			g.dirs[n.Ino] = dirName{n.Dir, n.Name}
 		}
@@ -174,19 +203,19 @@ func (l *Local) groupFiles(ctx context.Context, g *grouper, rows *store.View, di
 	if err != nil {
 		return err
 	}
-	if _, ok := g.m.FileRowOf(g.top); ok { // a clone that nobody has looked into
-		g.files[g.top] = g.group(hereGroup)
+	if f := g.files[g.top]; f != nil { // a clone that nobody has looked into
+		f.group = g.group(hereGroup)
 	}
 	return l.rows().Names(ctx, rows, func(n Name) error {
-		if _, ok := g.m.FileRowOf(n.Ino); ok {
-			g.add(n)
+		if f := g.files[n.Ino]; f != nil && n.Ino != g.top {
+			g.add(f, n)
 		}
 		return nil
 	})
 }
 
 // add gives a file, by one of its names, to a group.
-func (g *grouper) add(n Name) {
+func (g *grouper) add(f *grouped, n Name) {
 	k := g.in(n.Dir, 0)
 	switch {
 	case n.Directory && k != outside && g.request.By == ByDir:
@@ -201,16 +230,16 @@ func (g *grouper) add(n Name) {
 		}
 		k = g.group(ext)
 	}
-	old, ok := g.files[n.Ino]
-	switch {
-	case k == outside && ok, ok && old == outside && k != outside:
+	switch old := f.group; {
+	case old == nameless || old == k:
+	case k == outside || old == outside:
 		k = severalOut
-	case ok && old != k && old != severalOut:
+	case old != severalOut:
 		k = severalIn
-	case ok:
+	default:
 		k = old
 	}
-	g.files[n.Ino] = k
+	f.group = k
 }
 
 // in returns the group of what is in a directory.

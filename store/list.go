@@ -164,6 +164,7 @@ type Tier struct {
 // written before writes get ErrFull.
 type Disk struct {
 	Total int64 `json:"total_bytes"`
+	Used  int64 `json:"used_bytes"` // by the store: segments in all tiers, and the database's tables
 	Free  int64 `json:"free_bytes"`
 }
 
@@ -188,7 +189,8 @@ func (s *Store) Stats() Stats {
 	if err := s.tiers.Reach(tiering.Cold); !errors.Is(err, tiering.ErrNoTier) {
 		st.Tiers = append(st.Tiers, s.tierStats(tiering.Cold, t.Cold))
 	}
-	st.Disk.Total, st.Disk.Free, _ = s.Space() // no figures are better than no stats
+	st.Disk.Total, _ = diskSize(s.dir.Join()) // no figures are better than no stats
+	st.Disk.Used, st.Disk.Free = s.Space()
 	return st
 }
 

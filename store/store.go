@@ -465,11 +465,10 @@ func (s *Store) background(ctx context.Context) {
 	})
 }
 
-// Space returns the size of the disk under the store and how much of it may
-// still be written, in bytes.
-func (s *Store) Space() (total, free int64, err error) {
-	total, err = diskSize(s.dir.Join())
-	return total, s.db.Free(), err
+// Space returns how much the store takes, in all tiers and in the database's tables,
+// and how much may still be written, in bytes.
+func (s *Store) Space() (used, free int64) {
+	return s.tiers.Bytes() + s.db.TableBytes(), s.db.Free()
 }
 
 func diskSize(dir string) (int64, error) {

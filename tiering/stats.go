@@ -73,6 +73,17 @@ func (s *Set) Stats() Stats {
 	return Stats{RAM: ram, Hot: hot, Cold: s.tierStats(Cold)}
 }
 
+// Bytes returns what the segments of all tiers take.
+func (s *Set) Bytes() (sum int64) {
+	for id := range uint8(tierCount) {
+		if t, err := s.tier(id); err == nil {
+			bytes, _ := t.table.totals()
+			sum += bytes
+		}
+	}
+	return sum
+}
+
 func (s *Set) tierStats(id uint8) TierStats {
 	c := &s.counters.tiers[id]
 	st := TierStats{

@@ -19,6 +19,10 @@ var _ remote.Live = volumeFiles{}
 // LiveFile implements remote.Live.
 func (l volumeFiles) LiveFile(_ context.Context, path string) (export.LiveFile, error) {
 	a, err := l.find(path)
+	if err == nil && a.Mode&syscall.S_IFMT == syscall.S_IFDIR {
+		// The names in a cloned directory get rows, so that each can be told apart.
+		err = l.vol.ReadDir(a.Ino, 0, func(volume.Entry) bool { return false })
+	}
 	if a.Mode&syscall.S_IFMT == syscall.S_IFDIR {
 		return export.LiveFile{Ino: uint64(a.Ino), Directory: true}, err
 	}

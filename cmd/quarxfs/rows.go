@@ -24,6 +24,13 @@ func (l volumeFiles) Names(ctx context.Context, rows *store.View, fn func(remote
 	})
 }
 
+// Contents implements remote.Rows.
+func (l volumeFiles) Contents(ctx context.Context, rows *store.View, fn func(remote.Content) error) error {
+	return l.vol.Contents(ctx, rows, func(ino meta.Ino, below graph.Sums) error {
+		return fn(remote.Content{Ino: uint64(ino), Files: below.Files, Data: below.Data})
+	})
+}
+
 // AllPaths implements remote.Rows.
 func (l volumeFiles) AllPaths(ctx context.Context, rows *store.View, inodes map[uint64]bool) (map[uint64][]string, error) {
 	return l.vol.AllPaths(ctx, rows, inodes)

@@ -237,24 +237,39 @@ func DecodePosition(b []byte) (uint64, error) {
 }
 
 // Counters are the volume's: the next unused inode number, which also numbers
-// directory positions, and how many inodes there are.
+// directory positions, and how many inodes there are, those below a cloned directory that
+// nobody has looked into among them.
 type Counters struct {
 	Next    uint64
 	Inodes  int64
 	Logical int64 // sum of the sizes of all regular files
+	Whole   bool  // false: an earlier program made the row, and left out what is below clones
+}
+
+// Add counts so many inodes with so many bytes in regular files.
+func (c *Counters) Add(inodes, logical int64) {
+	c.Inodes, c.Logical = c.Inodes+inodes, c.Logical+logical
 }
 
 // Encode makes the row of the counters.
 func (c Counters) Encode() []byte {
 	b := binary.AppendUvarint(nil, c.Next)
 	b = binary.AppendVarint(b, c.Inodes)
-	return binary.AppendVarint(b, c.Logical)
+	b = binary.AppendVarint(b, c.Logical)
+	if c.Whole {
+		b = append(b, 1)
+	}
+	return b
 }
 
 // DecodeCounters reads the row of the counters. The error is ErrCorrupt.
 func DecodeCounters(b []byte) (Counters, error) {
 	r := reader{b: b}
 	c := Counters{Next: r.uvarint(max63), Inodes: r.varint(), Logical: r.varint()}
+	if len(r.b) > 0 {
+		c.Whole = r.uvarint(1) == 1
+		r.bad = r.bad || !c.Whole
+	}
 	if r.bad || len(r.b) != 0 {
 		return c, fmt.Errorf("volume counters: %w", ErrCorrupt)
 	}

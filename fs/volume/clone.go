@@ -172,9 +172,14 @@ type grafted struct {
 // top makes the inode that everything else is below: nameless, and known once.
 func (g *grafter) top(e *graph.Entry, flat bool) (n *node, err error) {
 	v := g.v
+	whole := e.IsDir() && e.Entries > 0 && (e.Below.Linked != 0 || flat)
 	err = v.store.Update(func() error {
 		ino := meta.Ino(v.alloc())
-		attr, err := v.newStub(ino, e)
+		record := v.newStub
+		if whole {
+			record = v.newWhole
+		}
+		attr, err := record(ino, e)
 		if err != nil {
 			return err
 		}
@@ -191,19 +196,10 @@ func (g *grafter) top(e *graph.Entry, flat bool) (n *node, err error) {
 		v.cache.Unlock()
 		return nil
 	})
-	if err != nil || !e.IsDir() || e.Entries == 0 || e.Below.Linked == 0 && !flat {
+	if err != nil || !whole {
 		return n, err
 	}
-	if err := g.fill(n.ino, e); err != nil {
-		return n, err
-	}
-	return n, v.store.Update(func() error {
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		v.dropStub(n)
-		v.changed(n)
-		return nil
-	})
+	return n, g.fill(n.ino, e)
 }
 
 // fill makes the names in a directory, in steps: stubs where no file with
@@ -251,16 +247,22 @@ func (g *grafter) fill(dir meta.Ino, d *graph.Entry) error {
 	return g.ctx.Err()
 }
 
+// newWhole is newStub for a directory whose names follow as rows.
+func (v *Volume) newWhole(ino meta.Ino, e *graph.Entry) (meta.Inode, error) {
+	bare := *e
+	bare.Entries, bare.Below = 0, graph.Sums{} // no stub, which counts for itself only
+	attr, err := v.newStub(ino, &bare)
+	attr.Entries = e.Entries
+	return attr, err
+}
+
 // addWhole makes a directory whose names follow.
 func (v *Volume) addWhole(dir meta.Ino, e *graph.Entry) (meta.Ino, error) {
-	bare := *e
-	bare.Entries = 0 // no stub
 	ino := meta.Ino(v.alloc())
-	attr, err := v.newStub(ino, &bare)
+	attr, err := v.newWhole(ino, e)
 	if err != nil {
 		return 0, err
 	}
-	attr.Entries = e.Entries
 	attr.Parent, attr.Pos = dir, v.alloc()
 	v.db.Set(meta.InodeKey(ino), meta.AppendInode(nil, &attr))
 	v.setName(dir, e.Name, attr.Pos, ino, e.Type())
@@ -455,6 +457,9 @@ func (v *Volume) takeAttr(root, g *node, b *meta.Inode) error {
 
 // shed removes the names of a directory that was removed as a whole.
 func (v *Volume) shed(n *node) error {
+	if err := v.abandonStub(n); err != nil {
+		return err
+	}
 	for {
 		n.mu.Lock()
 		full := n.attr.Nlink == 0 && n.isDir()

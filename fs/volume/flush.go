@@ -183,7 +183,7 @@ func (v *Volume) saveAll() error {
 			}
 		}
 	}
-	counts := meta.Counters{Next: v.next.Load(), Inodes: v.inodes.Load(), Logical: v.logical.Load()}
+	counts := meta.Counters{Next: v.next.Load(), Inodes: v.inodes.Load(), Logical: v.logical.Load(), Whole: true}
 	if counts != v.saved {
 		v.db.Set(meta.CounterKey(), counts.Encode())
 		v.saved = counts

@@ -17,9 +17,31 @@ func (m *model) compare(t tb, v *Volume) {
 	for _, ino := range m.inodes(func(*file) bool { return true }) {
 		m.nodes[ino].compare(t, v)
 	}
-	if got := v.Stats().Inodes; got != int64(len(m.nodes)) {
-		t.Errorf("%d inodes, want %d", got, len(m.nodes))
+	inodes, bytes := m.count()
+	if got := v.Stats(); got.Inodes != inodes || got.LogicalBytes != bytes {
+		t.Errorf("%d inodes with %d bytes, want %d with %d", got.Inodes, got.LogicalBytes, inodes, bytes)
 	}
+}
+
+// count counts all inodes, and the bytes of regular files, whoever has looked at them.
+func (m *model) count() (inodes, bytes int64) {
+	for _, f := range m.nodes {
+		inodes, bytes = inodes+1, bytes+int64(len(f.data))
+		if f.lazy != nil {
+			n, b := f.lazy.countBelow(f.lazyIno)
+			inodes, bytes = inodes+n, bytes+b
+		}
+	}
+	return inodes, bytes
+}
+
+// countBelow is count for what is in a directory of a tree without links.
+func (m *model) countBelow(dir meta.Ino) (inodes, bytes int64) {
+	for _, ino := range m.nodes[dir].names {
+		n, b := m.countBelow(ino)
+		inodes, bytes = inodes+1+n, bytes+b+int64(len(m.nodes[ino].data))
+	}
+	return inodes, bytes
 }
 
 // compareTree fails the test for every difference between what is below a directory and

@@ -43,6 +43,8 @@ type node struct {
 
 	unfolding bool // unfolded is where to go on making rows of a stub's names
 	unfolded  string
+	// unfoldedSums is over the names before unfolded.
+	unfoldedSums graph.Sums
 
 	dir     *directory // names in memory, of a directory; nil: not loaded
 	asked   int        // look-ups since it was dropped

@@ -86,6 +86,34 @@ func (v *Volume) Names(ctx context.Context, rows *store.View, fn func(dir meta.I
 	})
 }
 
+// Contents calls fn for every regular file and every directory that is a stub, with
+// sums over what the inode holds, at the instant of rows. An error of fn ends it and is
+// returned.
+func (v *Volume) Contents(ctx context.Context, rows *store.View, fn func(ino meta.Ino, sums graph.Sums) error) error {
+	return rows.ScanPrefix(meta.InodePrefix(), func(key, value []byte) error {
+		ino, err := meta.KeyIno(key)
+		if err != nil {
+			return err
+		}
+		attr, err := meta.DecodeInode(value)
+		if err != nil {
+			return fmt.Errorf("inode %d: %w", ino, err)
+		}
+		var sums graph.Sums
+		switch {
+		case attr.Mode&syscall.S_IFMT == syscall.S_IFREG:
+			sums = graph.Sums{Files: 1, Bytes: attr.Size, Data: attr.Alloc}
+		case !isLazyDir(&attr):
+			return ctx.Err()
+		default:
+			if sums, err = lazySums(ctx, v.store, rows, ino, &attr); err != nil {
+				return fmt.Errorf("inode %d: %w", ino, err)
+			}
+		}
+		return orErr(ctx.Err(), fn(ino, sums))
+	})
+}
+
 // AllPaths returns all paths of the chosen inodes, sorted, at the instant of rows.
 // One without a name is not in it.
 func (v *Volume) AllPaths(ctx context.Context, rows *store.View, chosen map[uint64]bool) (map[uint64][]string, error) {

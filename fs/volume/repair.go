@@ -110,7 +110,7 @@ func (r *repairer) run(ctx context.Context) error {
 	r.attach()
 	r.fixCounts()
 	r.fixPlaces()
-	r.save()
+	r.save(ctx)
 	r.dropTracking()
 	return nil
 }
@@ -489,16 +489,23 @@ func (r *repairer) leftovers(ino meta.Ino, f *found) {
 	})
 }
 
-func (r *repairer) save() {
-	counts := meta.Counters{Next: r.next}
+func (r *repairer) save(ctx context.Context) {
+	counts := meta.Counters{Next: r.next, Whole: true}
 	for _, ino := range r.sorted() {
 		f := r.inodes[ino]
 		if f.attr == nil {
 			continue
 		}
-		counts.Inodes++
+		counts.Add(1, 0)
 		if f.attr.Mode&syscall.S_IFMT == syscall.S_IFREG {
-			counts.Logical += f.attr.Size
+			counts.Add(0, f.attr.Size)
+		}
+		if isLazyDir(f.attr) {
+			sums, err := lazySums(ctx, r.st, r.db, ino, f.attr)
+			if err != nil {
+				r.did("inode %d: what is below the cloned directory cannot be counted: %v", ino, err)
+			}
+			counts.Add(inodesIn(sums), sums.Bytes)
 		}
 		if f.changed {
 			r.db.Set(meta.InodeKey(ino), meta.AppendInode(nil, f.attr))

@@ -148,9 +148,11 @@ func (v *Volume) unfoldNames(d *node) error {
 		}
 		made++
 		d.unfolded = e.Name + "\x00"
+		d.unfoldedSums.Add(e.Sum(), 1)
 		if e.Ident != 0 {
 			return fmt.Errorf("%q is a file with several names in a tree that may have none: %w", e.Name, store.ErrCorrupt)
 		}
+		v.count(e.Sum(), -1) // the directory has counted for it so far
 		_, err := v.addStub(d.ino, e)
 		return err
 	})
@@ -161,6 +163,7 @@ func (v *Volume) unfoldNames(d *node) error {
 	if made == unfoldStep {
 		return nil
 	}
+	v.recount(d)
 	v.dropStub(d)
 	// Names made now can go again without a mark, so the tree that the last
 	// snapshot has is nothing to build on.
@@ -170,14 +173,129 @@ func (v *Volume) unfoldNames(d *node) error {
 	return nil
 }
 
+// recount puts right what a directory counted for as a stub, in case that the sums of a
+// snapshot from elsewhere were made up. All its names have been seen.
+func (v *Volume) recount(d *node) {
+	row, err := v.db.Get(meta.TreeKey(d.ino))
+	if err != nil {
+		return
+	}
+	if branch, err := meta.DecodeBranch(row); err == nil && branch.ID == d.attr.Stub {
+		v.count(d.unfoldedSums, 1)
+		v.count(graph.Sums(branch.Below), -1)
+	}
+}
+
 // lastUnfolded finds where a crash, or being dropped from memory, left off.
 func (v *Volume) lastUnfolded(d *node) error {
-	d.unfolded = ""
-	from, to := meta.NameRange(d.ino)
-	return v.db.Scan(from, to, func(key, _ []byte) error {
-		name, err := meta.KeyTail(key)
-		d.unfolded = name + "\x00" // names are in order
+	var err error
+	d.unfoldedSums = graph.Sums{}
+	if d.unfolded, err = unfoldedUpTo(v.db, d.ino); err != nil || d.unfolded == "" {
 		return err
+	}
+	return v.treeOf(d).Each(context.Background(), "", func(e *graph.Entry) error {
+		if e.Name >= d.unfolded {
+			return store.ErrStop
+		}
+		d.unfoldedSums.Add(e.Sum(), 1)
+		return nil
+	})
+}
+
+// A rowReader is the database, or a view of it.
+type rowReader interface {
+	Get(key []byte) ([]byte, error)
+	Scan(from, to []byte, fn func(key, value []byte) error) error
+}
+
+// unfoldedUpTo returns where a directory's names without rows begin.
+func unfoldedUpTo(db rowReader, dir meta.Ino) (end string, err error) {
+	from, to := meta.NameRange(dir)
+	err = db.Scan(from, to, func(key, _ []byte) error {
+		name, err := meta.KeyTail(key)
+		end = name + "\x00" // names are in order
+		return err
+	})
+	return end, err
+}
+
+// lazySums adds up what a directory that is a stub has in its tree only. The
+// volume's counters have it beside what has rows.
+func lazySums(ctx context.Context, st *store.Store, rows rowReader, dir meta.Ino, attr *meta.Inode) (sums graph.Sums, err error) {
+	begun, err := unfoldedUpTo(rows, dir)
+	if err != nil {
+		return sums, err
+	}
+	if begun == "" {
+		row, err := rows.Get(meta.TreeKey(dir))
+		if err != nil && !isNotFound(err) {
+			return sums, err
+		}
+		if branch, err := meta.DecodeBranch(row); err == nil && branch.ID == attr.Stub {
+			return graph.Sums(branch.Below), nil
+		}
+	}
+	err = graph.OpenTree(st, store.ID(attr.Stub), graph.Directory).Each(ctx, begun, func(e *graph.Entry) error {
+		sums.Add(e.Sum(), 1)
+		return nil
+	})
+	return sums, err
+}
+
+// isLazyDir reports whether names of a directory are in a tree only.
+func isLazyDir(attr *meta.Inode) bool {
+	return attr.IsStub() && attr.Mode&syscall.S_IFMT == syscall.S_IFDIR
+}
+
+// inodesIn returns how many inodes sums are over. A file with several names is in
+// none; there are none in a tree that a stub names.
+func inodesIn(s graph.Sums) int64 { return s.Files + s.Dirs + s.Others }
+
+// count adds inodes to the volume's counters, sign times.
+func (v *Volume) count(s graph.Sums, sign int64) {
+	v.inodes.Add(sign * inodesIn(s))
+	v.logical.Add(sign * s.Bytes)
+}
+
+// countLazy adds what is below stubs to counters that an earlier program made, which
+// counted what had rows only.
+func (v *Volume) countLazy() error {
+	return v.db.ScanPrefix(meta.InodePrefix(), func(key, value []byte) error {
+		ino, err := meta.KeyIno(key)
+		if err != nil {
+			return nil // fsck finds it
+		}
+		attr, err := meta.DecodeInode(value)
+		if err != nil || !isLazyDir(&attr) {
+			return nil
+		}
+		sums, err := lazySums(context.Background(), v.store, v.db, ino, &attr)
+		if err != nil {
+			v.log.Warn("what is below a cloned directory cannot be counted", "inode", uint64(ino), "err", err)
+		}
+		v.count(sums, 1)
+		return nil
+	})
+}
+
+// abandonStub ends that a directory without a name is a stub, so that nothing below
+// it counts but what has rows: these go like those of any other directory.
+func (v *Volume) abandonStub(n *node) error {
+	return v.store.Update(func() error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.attr.Nlink != 0 || !isLazyDir(&n.attr) || n.gone {
+			return nil
+		}
+		n.reaping = true // nobody unfolds it any more
+		sums, err := lazySums(context.Background(), v.store, v.db, n.ino, &n.attr)
+		if err != nil { // it shall go even so
+			v.log.Warn("what was below a removed directory cannot be counted", "inode", uint64(n.ino), "err", err)
+		}
+		v.count(sums, -1)
+		v.dropStub(n)
+		v.unsaved(n)
+		return nil
 	})
 }
 
@@ -202,7 +320,7 @@ func (v *Volume) setName(dir meta.Ino, name string, pos uint64, ino meta.Ino, ty
 }
 
 // newStub makes the record of an inode from a snapshot's entry, and all rows but
-// that one and those of names. Inside Update.
+// that one and those of names. It counts the inode with all that is below. Inside Update.
 func (v *Volume) newStub(ino meta.Ino, e *graph.Entry) (meta.Inode, error) {
 	attr := inodeOf(e, 0)
 	if e.IsDir() && e.Entries == 0 {
@@ -226,10 +344,7 @@ func (v *Volume) newStub(ino meta.Ino, e *graph.Entry) (meta.Inode, error) {
 		branch := meta.Branch{ID: attr.Stub, Below: meta.Sums(e.Below), Entries: e.Entries, Subdirs: e.Subdirs}
 		v.db.Set(meta.TreeKey(ino), branch.Encode())
 	}
-	v.inodes.Add(1)
-	if e.IsFile() {
-		v.logical.Add(e.Size)
-	}
+	v.count(e.Sum(), 1)
 	return attr, nil
 }
 

@@ -176,6 +176,11 @@ func (v *Volume) load() error {
 	v.next.Store(v.saved.Next)
 	v.inodes.Store(v.saved.Inodes)
 	v.logical.Store(v.saved.Logical)
+	if !v.saved.Whole {
+		if err := v.countLazy(); err != nil {
+			return err
+		}
+	}
 	err = v.db.ScanPrefix(meta.OrphanPrefix(), func(key, _ []byte) error {
 		ino, err := meta.KeyIno(key)
 		v.known.orphans[ino] = struct{}{}
@@ -328,14 +333,14 @@ func (v *Volume) Stats() Stats {
 	}
 }
 
-// Space tells how much room the store's disk has.
+// Space tells how much room the store takes and has.
 type Space struct {
-	Total, Free int64 // bytes
-	Inodes      int64
+	Used, Free int64 // bytes
+	Inodes     int64
 }
 
 // Space returns what statfs(2) reports. Free is what may still be written.
-func (v *Volume) Space() (Space, error) {
-	total, free, err := v.store.Space()
-	return Space{total, free, v.inodes.Load()}, err
+func (v *Volume) Space() Space {
+	used, free := v.store.Space()
+	return Space{used, free, v.inodes.Load()}
 }

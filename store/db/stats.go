@@ -63,13 +63,19 @@ func (d *DB) Stats() Stats {
 	d.mu.RUnlock()
 	s.Ballast = d.ballast.bytes()
 	s.Free = d.Free()
+	s.LSMBytes = d.TableBytes()
+	return s
+}
+
+// TableBytes returns what all tables take on disk.
+func (d *DB) TableBytes() (sum int64) {
 	b, err := d.use()
 	if err != nil {
-		return s
+		return 0
 	}
 	defer b.leave()
 	for _, t := range b.kv.Tables() {
-		s.LSMBytes += int64(t.OnDiskSize)
+		sum += int64(t.OnDiskSize)
 	}
-	return s
+	return sum
 }

@@ -1,0 +1,147 @@
+package volume
+
+import (
+	"fmt"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// The volume's counters have all that is below clones, whoever has looked into them, and
+// stay so when unfolding breaks off, when clones go, and for a store of an earlier program.
+func TestCountersOfClones(t *testing.T) {
+	r := testRig(t, fixed4K(), Options{})
+	const files = unfoldStep + 50 // so that unfolding takes two steps
+	dir := mustCreate(t, r.v, meta.Root, "dir", syscall.S_IFDIR|0o755)
+	sub := mustCreate(t, r.v, dir, "a", syscall.S_IFDIR|0o755)
+	mustWrite(t, r.v, mustCreate(t, r.v, sub, "below", syscall.S_IFREG|0o644), 0, make([]byte, 7))
+	for i := range files {
+		mustWrite(t, r.v, mustCreate(t, r.v, dir, fmt.Sprintf("f%04d", i), syscall.S_IFREG|0o644), 0, []byte("0123456789"))
+	}
+	mustCreate(t, r.v, dir, "pipe", syscall.S_IFIFO|0o600)
+	mustSnapshot(t, r.v, "s")
+	const inodes, bytes = files + 4, 10*files + 7 // of dir
+	same := func(when string, v *Volume, clones int64) {
+		t.Helper()
+		if got := v.Stats(); got.Inodes != 1+inodes*clones || got.LogicalBytes != bytes*clones {
+			t.Errorf("%s: %d inodes with %d bytes, want %d with %d", when, got.Inodes, got.LogicalBytes, 1+inodes*clones, bytes*clones)
+		}
+	}
+	same("made", r.v, 1)
+	mustClone(t, r.v, Past{"s", "dir"}, "one")
+	mustClone(t, r.v, Past{"s", "dir"}, "two")
+	same("cloned", r.v, 3)
+
+	// One step of unfolding, and a crash; then the rest, or a removal.
+	d := mustGet(t, r.v, "one")
+	if err := r.st.Update(func() error { return r.v.unfoldNames(d) }); err != nil || !d.attr.IsStub() {
+		t.Fatalf("one step of unfolding: %v, all of it: %t", err, !d.attr.IsStub())
+	}
+	d.release()
+	mustSync(t, r.v)
+	same("one step", r.v, 3)
+	for _, after := range []string{"look", "remove"} {
+		crashed := &rig{dir: filepath.Join(t.TempDir(), "store"), clock: r.clock, options: r.options}
+		if err := copyStore(r.dir, crashed.dir); err != nil {
+			t.Fatal(err)
+		}
+		crashed.open(t)
+		same("after a crash", crashed.v, 3)
+		crashed.check(t)
+		if after == "look" {
+			if err := crashed.v.Walk(meta.Root, "", func(string, Attr) error { return nil }); err != nil {
+				t.Error(err)
+			}
+			same("all looked at", crashed.v, 3)
+		} else {
+			for _, name := range []string{"one", "two"} {
+				// A file takes the place of each, and is removed.
+				if err := crashed.v.Restore(t.Context(), Past{"s", "dir/f0000"}, name); err != nil {
+					t.Fatal(err)
+				}
+				if err := crashed.v.Unlink(meta.Root, name); err != nil {
+					t.Fatal(err)
+				}
+			}
+			crashed.awaitReaper(t)
+			same("removed", crashed.v, 1)
+		}
+		crashed.check(t)
+		crashed.close(t)
+	}
+
+	// An earlier program counted what had rows.
+	rows, data := int64(0), int64(0)
+	err := r.st.DB().ScanPrefix(meta.InodePrefix(), func(_, value []byte) error {
+		attr, err := meta.DecodeInode(value)
+		rows++
+		if attr.Mode&syscall.S_IFMT == syscall.S_IFREG {
+			data += attr.Size
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.v.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.st.Join(nil)
+	err = r.st.Update(func() error {
+		r.st.DB().Set(meta.CounterKey(), meta.Counters{Next: r.v.next.Load(), Inodes: rows, Logical: data}.Encode())
+		return nil
+	})
+	if err == nil {
+		err = r.st.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.open(t)
+	same("after an earlier program", r.v, 3)
+	if rows == 1+3*inodes {
+		t.Error("nothing was lazy")
+	}
+	if err := r.v.Rollback(t.Context(), "s"); err != nil {
+		t.Fatal(err)
+	}
+	r.awaitReaper(t)
+	same("rolled back", r.v, 1)
+	if done, err := repairOf(t, r); err != nil || len(done) > 0 {
+		t.Errorf("a repair: %q, %v", done, err)
+	}
+	same("repaired", r.v, 1)
+}
+
+// mustGet returns the node at a path, which the caller releases.
+func mustGet(t tb, v *Volume, name string) *node {
+	t.Helper()
+	a, err := v.Lookup(meta.Root, name)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	n, err := v.get(a.Ino)
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}
+
+// repairOf repairs the store of a rig, which is closed meanwhile.
+func repairOf(t *testing.T, r *rig) ([]string, error) {
+	t.Helper()
+	r.close(t)
+	st, err := store.Open(r.dir, store.Options{SweepInterval: -1, MinFree: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done, err := Repair(t.Context(), st)
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.open(t)
+	return done, err
+}
