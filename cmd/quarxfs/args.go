@@ -108,7 +108,7 @@ func arrange(c *cobra.Command, args []string) ([]string, error) {
 			return nil, missing(c, all, args)
 		}
 	default:
-		given = isStore(args[0]) || len(all) == 1 || !all[1].couldBe(args[0]) || !canFindStore()
+		given = isStore(args[0]) || len(all) == 1 || !all[1].couldBe(args[0]) || !canFindStore(args[0])
 	}
 	if !given {
 		args = append([]string{""}, args...)
@@ -176,23 +176,6 @@ func quoted(args []string) []string {
 	return list
 }
 
-// isStore reports whether an argument is a store itself: its directory, the mountpoint or a URL.
-func isStore(arg string) bool {
-	if isURL(arg) || isStoreDir(arg) {
-		return true
-	}
-	table, err := mountTable()
-	if err != nil {
-		return false
-	}
-	path, err := resolve(arg)
-	if err != nil {
-		return false
-	}
-	m, ok := mountOf(table, path)
-	return ok && m.dir == path
-}
-
 func isStoreDir(arg string) bool {
 	if arg == "" {
 		return false
@@ -201,8 +184,13 @@ func isStoreDir(arg string) bool {
 	return err == nil || !errors.Is(err, store.ErrNotStore) && !errors.Is(err, errNotDir)
 }
 
-func canFindStore() bool {
-	_, err := locate("")
+// canFindStore reports whether there is a store without STORE: the one that can be found, or the
+// one whose mount an argument that is no store itself leads into.
+func canFindStore(arg string) bool {
+	if _, err := locate(""); err == nil {
+		return true
+	}
+	_, err := findStorePath(arg)
 	return err == nil
 }
 

@@ -41,13 +41,17 @@ deleted a moment ago is unused until the next sweep.`,
   quarxfs du /mnt src --by type
   quarxfs du /srv/store --by snapshot`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				o.Path = args[1]
+			a, err := findStoreOf(cmd, args)
+			if err != nil {
+				return err
+			}
+			if o.Path, err = a.onlyPath(args); err != nil {
+				return err
 			}
 			if err := o.Check(); err != nil {
 				return err
 			}
-			return onFlushedStore(cmd, args, func(n remote.Node) error {
+			return a.runFlushed(cmd.Context(), func(n remote.Node) error {
 				u, err := n.Usage(cmd.Context(), o.UsageRequest)
 				if err != nil {
 					return err

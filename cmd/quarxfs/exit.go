@@ -99,6 +99,7 @@ var advice = []struct {
 	text string
 }{
 	{errNoStore, "give STORE, stand inside a mount, or set QUARXFS_STORE"},
+	{errUnmounted, "mount the store there with quarxfs mount STORE MOUNTPOINT"},
 	{store.ErrNotStore, "make one with quarxfs init"},
 	{store.ErrLocked, "unmount it first, or wait for the other command"},
 	{store.ErrNewer, "install a newer QuarXFS to open it"},

@@ -61,7 +61,16 @@ up to --limit; standard error says when that was not all.`,
   quarxfs graph export /srv/store --depth 3 --format dot | dot -Tpdf -o store.pdf
   quarxfs graph export /mnt --kind snapshot,tree --format graphml -o trees.graphml`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onStore(cmd, args, func(n remote.Node) error { return o.run(cmd, n) })
+			refs := append(args, make([]string, 1-len(args))...)
+			if o.Root != "" {
+				refs = append(refs, o.Root)
+			}
+			return onRefs(cmd, refs, func(n remote.Node, refs []string) error {
+				if len(refs) > 0 {
+					o.Root = refs[0]
+				}
+				return o.run(cmd, n)
+			})
 		},
 	}
 	f := cmd.Flags()

@@ -34,8 +34,8 @@ looked at closely; the index is exact.`,
 		Example: `  quarxfs graph similar /mnt images/debian-12.qcow2
   quarxfs graph similar /srv/store monday --top 3`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onStore(cmd, args, func(n remote.Node) error {
-				s, err := n.Similar(cmd.Context(), args[1], o.top)
+			return onRefs(cmd, args, func(n remote.Node, refs []string) error {
+				s, err := n.Similar(cmd.Context(), refs[0], o.top)
 				if err != nil {
 					return err
 				}
@@ -97,8 +97,8 @@ before is a part of.`,
 		Example: `  quarxfs graph path /mnt src/a.go backup/a.go
   quarxfs graph path /srv/store monday 7db8a54c`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onStore(cmd, args, func(n remote.Node) error {
-				steps, err := n.Connect(cmd.Context(), args[1], args[2])
+			return onRefs(cmd, args, func(n remote.Node, refs []string) error {
+				steps, err := n.Connect(cmd.Context(), refs[0], refs[1])
 				if err != nil {
 					return err
 				}

@@ -92,9 +92,9 @@ ID of any block or vertex, or a path in the store.`,
 		Example: `  quarxfs graph show /mnt /src/main.go
   quarxfs graph show /mnt monday:src`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onFlushedStore(cmd, args, func(n remote.Node) error {
+			return onRefs(cmd, args, func(n remote.Node, refs []string) error {
 				return printLines(cmd.OutOrStdout(), asJSON, printShown, func(fn func(remote.ShowItem) error) error {
-					return n.Show(cmd.Context(), args[1], fn)
+					return n.Show(cmd.Context(), refs[0], fn)
 				})
 			})
 		},

@@ -32,10 +32,17 @@ Names with unprintable characters are shown quoted; --json keeps all bytes.`,
 		Example: `  quarxfs list-files /mnt --type file --name '*.go'
   quarxfs list-files /srv/store src/cmd --json | jq -r .path`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.complete(args); err != nil {
+			a, err := findStoreOf(cmd, args)
+			if err != nil {
 				return err
 			}
-			return onStore(cmd, args, func(n remote.Node) error { return o.run(cmd, n) })
+			if o.filter.Path, err = a.onlyPath(args); err != nil {
+				return err
+			}
+			if err := o.complete(); err != nil {
+				return err
+			}
+			return a.run(cmd.Context(), func(n remote.Node) error { return o.run(cmd, n) })
 		},
 	}
 	f := cmd.Flags()
@@ -46,10 +53,7 @@ Names with unprintable characters are shown quoted; --json keeps all bytes.`,
 	return cmd
 }
 
-func (o *listFilesOptions) complete(args []string) error {
-	if len(args) > 1 {
-		o.filter.Path = args[1]
-	}
+func (o *listFilesOptions) complete() error {
 	for _, s := range o.types {
 		t, err := remote.ParseFileType(s)
 		if err != nil {

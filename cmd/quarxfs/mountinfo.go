@@ -78,7 +78,8 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// mountOf returns the QuarXFS mount that a clean absolute path lies in.
+// mountOf returns the QuarXFS mount that a clean absolute path lies in by its text: for
+// mountpoints. What an argument leads to, findLocation says.
 func mountOf(table []mounted, path string) (mounted, bool) {
 	var best mounted
 	for _, m := range table {

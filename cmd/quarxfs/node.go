@@ -21,7 +21,8 @@ type access struct {
 	dir    string
 	url    string // of a node that has the store; empty: it is in dir
 	stderr io.Writer
-	tidy   bool // reclaim what nothing refers to; a daemon does so anyway
+	at     *location // where STORE leads to in a mount of the store; nil: it is no path in one
+	tidy   bool      // reclaim what nothing refers to; a daemon does so anyway
 }
 
 // run runs fn on the store: over the network, over the control socket of its daemon,

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/dustin/go-humanize"
@@ -45,10 +44,15 @@ func onFlushedStore(cmd *cobra.Command, args []string, fn func(remote.Node) erro
 	if err != nil {
 		return err
 	}
+	return a.runFlushed(cmd.Context(), fn)
+}
+
+// runFlushed is run after the kernel has handed over what was written to a mount.
+func (a access) runFlushed(ctx context.Context, fn func(remote.Node) error) error {
 	if err := syncMounts(a.dir); err != nil {
 		return err
 	}
-	return a.run(cmd.Context(), fn)
+	return a.run(ctx, fn)
 }
 
 // syncMounts calls syncfs(2) on the mounts of a store.
@@ -295,39 +299,14 @@ func splitPast(arg string) (snapshot, path string) {
 	return snapshot, strings.Trim(path, "/")
 }
 
-// inStore turns an argument into a path in the store: one that lies in a mount
-// of it, from there; otherwise it is taken for one already.
-func inStore(dir, arg string) (string, error) {
-	table, err := mountTable()
-	if err != nil {
-		return "", err
-	}
-	path, err := filepath.Abs(arg)
-	if err != nil {
-		return "", err
-	}
-	if up, err := filepath.EvalSymlinks(filepath.Dir(path)); err == nil {
-		path = filepath.Join(up, filepath.Base(path))
-	}
-	if m, ok := mountOf(table, path); ok && m.source == dir {
-		return strings.Trim(strings.TrimPrefix(path, m.dir), "/"), nil
-	}
-	for _, m := range table {
-		if m.fsType == fsType && m.source == dir && filepath.IsAbs(arg) {
-			return "", fmt.Errorf("%w: %s is outside of the mount %s; to copy files out use cp -a %s/.snapshots/", errUsage, arg, m.dir, m.dir)
-		}
-	}
-	return strings.Trim(filepath.Clean(arg), "/"), nil
-}
-
 func clone(cmd *cobra.Command, args []string, replace bool) error {
-	a, err := findStore(cmd, args[:1])
+	a, err := findStoreOf(cmd, []string{args[0], args[2]})
 	if err != nil {
 		return err
 	}
 	r := remote.CloneRequest{Replace: replace}
 	r.Snapshot, r.Path = splitPast(args[1])
-	if r.To, err = inStore(a.dir, args[2]); err != nil {
+	if r.To, err = a.treePath(args[2], true); err != nil {
 		return err
 	}
 	return a.run(cmd.Context(), func(n remote.Node) error { return n.Clone(cmd.Context(), r) })

@@ -47,6 +47,17 @@ func (o *statsOptions) print(w io.Writer, s remote.Stats) error {
 	return enc.Encode(s)
 }
 
+// findStoreOf is findStore where PATH may be behind STORE: without STORE, it is the store whose
+// mount the first path leads into, if it leads into any.
+func findStoreOf(cmd *cobra.Command, args []string) (access, error) {
+	if len(args) > 1 && args[0] == "" {
+		if dir, err := findStorePath(args[1]); err == nil {
+			return access{dir: dir, stderr: cmd.ErrOrStderr()}, nil
+		}
+	}
+	return findStore(cmd, args)
+}
+
 // onStore runs fn on the store that the first argument names, if there is one.
 func onStore(cmd *cobra.Command, args []string, fn func(remote.Node) error) error {
 	a, err := findStore(cmd, args)
@@ -71,12 +82,12 @@ func findStore(cmd *cobra.Command, args []string) (access, error) {
 	if len(args) > 0 {
 		arg = args[0]
 	}
-	place, err := locate(arg)
+	dir, at, err := locateAt(arg)
 	a := access{stderr: cmd.ErrOrStderr()}
-	if isURL(place) {
-		a.url = place
-		return a, acceptURL(cmd, place)
+	if isURL(dir) {
+		a.url = dir
+		return a, acceptURL(cmd, dir)
 	}
-	a.dir = place
+	a.dir, a.at = dir, at
 	return a, err
 }

@@ -263,10 +263,14 @@ func newTierMove(verb, to string) *cobra.Command {
 at the root of the mount. A crash at any moment leaves each block in one tier or the other.`, to),
 		Example: fmt.Sprintf("  quarxfs tier %s /mnt images/2023 --dry-run", verb),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			for _, p := range args[1:] {
-				o.Paths = append(o.Paths, strings.Trim(p, "/"))
+			a, err := findStoreOf(cmd, args)
+			if err != nil {
+				return err
 			}
-			return o.run(cmd, args)
+			if o.Paths, err = a.treePaths(args[1:]); err != nil {
+				return err
+			}
+			return o.run(cmd, a)
 		},
 	}
 	o.flags(cmd)
@@ -282,7 +286,11 @@ func newTierDrain() *cobra.Command {
 			if err := onlyCold(args[1]); err != nil {
 				return err
 			}
-			return o.run(cmd, args)
+			a, err := findStore(cmd, args)
+			if err != nil {
+				return err
+			}
+			return o.run(cmd, a)
 		},
 	}
 	o.flags(cmd)
@@ -295,11 +303,11 @@ func (o *tierMoveOptions) flags(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
 }
 
-func (o *tierMoveOptions) run(cmd *cobra.Command, args []string) error {
+func (o *tierMoveOptions) run(cmd *cobra.Command, a access) error {
 	o.Rate = int64(o.rate)
 	line := newProgress(cmd.ErrOrStderr(), o.json)
 	var last remote.Shift
-	err := onFlushedStore(cmd, args, func(n remote.Node) error {
+	err := a.runFlushed(cmd.Context(), func(n remote.Node) error {
 		return n.Shift(cmd.Context(), o.ShiftRequest, func(s remote.Shift) error {
 			last = s
 			line.show("moved %s", size(s.Moved.From))

@@ -175,11 +175,15 @@ func newTierUnpin() *cobra.Command {
 }
 
 func pin(cmd *cobra.Command, args []string, off bool) error {
-	r := remote.PinRequest{Off: off}
-	for _, p := range args[1:] {
-		r.Paths = append(r.Paths, strings.Trim(p, "/"))
+	a, err := findStoreOf(cmd, args)
+	if err != nil {
+		return err
 	}
-	return onFlushedStore(cmd, args, func(n remote.Node) error {
+	r := remote.PinRequest{Off: off}
+	if r.Paths, err = a.treePaths(args[1:]); err != nil {
+		return err
+	}
+	return a.runFlushed(cmd.Context(), func(n remote.Node) error {
 		if err := n.Pin(cmd.Context(), r); err != nil || off {
 			return err
 		}

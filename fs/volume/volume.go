@@ -57,6 +57,8 @@ type Volume struct {
 	log     *slog.Logger
 	span    int64 // bytes of a file that one page of extents covers
 
+	directory string // of the store, see StoreXattr
+
 	tree  sync.Mutex
 	cache struct {
 		sync.Mutex
@@ -132,7 +134,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	ck := st.Chunker()
 	v := &Volume{
 		store: st, db: st.DB(), chunker: ck, opts: o, log: o.Logger,
-		span:     pageSpan(ck.Avg(), ck.Max()),
+		span: pageSpan(ck.Avg(), ck.Max()), directory: DirectoryKey(st.Dir()),
 		flushNow: make(chan struct{}, 1),
 		reapNow:  make(chan struct{}, 1),
 		stop:     make(chan struct{}),

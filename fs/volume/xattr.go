@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"syscall"
@@ -34,6 +35,21 @@ func checkXattrName(name string) error {
 	return syscall.EOPNOTSUPP
 }
 
+// StoreXattr is an extended attribute that every inode has, is read only and not listed: which
+// directory the volume's store is in, as DirectoryKey has it. Who sees a mount can tell by
+// it whether a directory is that of its store.
+const StoreXattr = "user.quarxfs.store"
+
+// DirectoryKey tells a directory from all others of this machine, whatever path or mount leads
+// to it: "DEVICE:INODE" in hexadecimal digits. It is empty if there is none at the path.
+func DirectoryKey(path string) string {
+	var st syscall.Stat_t
+	if syscall.Stat(path, &st) != nil || st.Mode&syscall.S_IFMT != syscall.S_IFDIR {
+		return ""
+	}
+	return fmt.Sprintf("%x:%x", st.Dev, st.Ino)
+}
+
 // GetXattr returns the value of an extended attribute. ENODATA: there is none
 // of that name.
 func (v *Volume) GetXattr(ino meta.Ino, name string) ([]byte, error) {
@@ -45,6 +61,9 @@ func (v *Volume) GetXattr(ino meta.Ino, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer n.release()
+	if name == StoreXattr && v.directory != "" {
+		return []byte(v.directory), nil
+	}
 	if told := figureOf(name); told != nil {
 		return v.figure(n, told)
 	}
@@ -115,7 +134,7 @@ func (v *Volume) SetXattr(ino meta.Ino, name string, value []byte, flags uint32,
 	if err := checkXattrName(name); err != nil {
 		return err
 	}
-	if figureOf(name) != nil {
+	if name == StoreXattr || figureOf(name) != nil {
 		return syscall.EPERM
 	}
 	if err := v.admit(int64(len(value))); err != nil {

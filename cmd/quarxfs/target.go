@@ -1,0 +1,314 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/fs/volume"
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// What a path argument leads to is asked of the kernel: the path is opened, and the
+// descriptor, not the text, says in which mount it is and at which path of the tree. So
+// symbolic links, bind mounts, what is mounted over something, other mount namespaces and
+// directories that were renamed or removed are all seen as they are.
+
+// A location is what a path leads to.
+type location struct {
+	path  string  // absolute, without symbolic links; as given where this process sees no path
+	mount mounted // the zero mount: one that this process cannot see
+	tree  string  // in a mount: the path from the top of its filesystem, without a slash before
+	known bool    // tree is known; not of what was removed or is seen through another namespace
+	rest  string  // what follows and is not there
+}
+
+// quarxfs reports whether the location is in a QuarXFS.
+func (p *location) quarxfs() bool { return p.mount.fsType == fsType }
+
+// top reports whether the location is the top of a QuarXFS, in a mount of its own or not.
+func (p *location) top() bool { return p.quarxfs() && p.known && p.tree == "" && p.rest == "" }
+
+// How openLocation treats a symbolic link at the end of a path.
+const (
+	follow   = unix.O_PATH | unix.O_CLOEXEC
+	noFollow = follow | unix.O_NOFOLLOW
+)
+
+// openLocation finds what is at a path. The error is the kernel's.
+func openLocation(path string, flags int) (*location, error) {
+	fd, err := unix.Open(path, flags, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Statx_t
+	// Nothing is asked of the filesystem itself, whose daemon may be dead.
+	err = unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID|unix.STATX_INO, &st)
+	if err != nil {
+		return nil, &os.PathError{Op: "statx", Path: path, Err: err}
+	}
+	table, err := mountTable()
+	if err != nil {
+		return nil, err
+	}
+	link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return nil, err
+	}
+	p := &location{path: link}
+	if !leadsTo(link, &st) {
+		if p.path, err = filepath.Abs(path); err != nil {
+			p.path = path // the current directory was removed
+		}
+	}
+	device := fmt.Sprintf("%d:%d", st.Dev_major, st.Dev_minor)
+	for _, m := range table {
+		switch {
+		case uint64(m.id) == st.Mnt_id:
+			p.mount = m
+			p.tree, p.known = m.treePath(link)
+		case uint64(p.mount.id) != st.Mnt_id && m.device == device && m.fsType == fsType:
+			p.mount = m // the same filesystem in a mount that is not ours
+		}
+	}
+	return p, p.checkSource(fd)
+}
+
+// leadsTo reports whether a path leads to what was opened.
+func leadsTo(path string, to *unix.Statx_t) bool {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW|unix.AT_STATX_DONT_SYNC, unix.STATX_MNT_ID|unix.STATX_INO, &st)
+	return err == nil && st.Mnt_id == to.Mnt_id && st.Ino == to.Ino
+}
+
+// treePath returns where a path within the mount is in its filesystem.
+func (m *mounted) treePath(at string) (tree string, ok bool) {
+	const gone, rootGone = " (deleted)", "//deleted" // as the kernel marks what has no name any more
+	if !within(at, m.dir) || strings.HasSuffix(m.root, rootGone) {
+		return "", false
+	}
+	if strings.HasSuffix(at, gone) {
+		if _, err := os.Lstat(at); err != nil {
+			return "", false
+		}
+	}
+	return strings.Trim(path.Join(m.root, strings.TrimPrefix(at, m.dir)), "/"), true
+}
+
+// errMoved: the store of a mount is not where it was when it was mounted.
+var errMoved = errors.New("its store is somewhere else now")
+
+// checkSource makes sure that the directory which the mount names is the one that its
+// daemon has open: it may have been renamed, or be another one in this namespace.
+func (p *location) checkSource(fd int) error {
+	if !p.quarxfs() {
+		return nil
+	}
+	buf := make([]byte, 64)
+	n, err := unix.Getxattr(fmt.Sprintf("/proc/self/fd/%d", fd), volume.StoreXattr, buf)
+	if err != nil {
+		return nil // a dead daemon's mount, a symbolic link, or the mount of a URL
+	}
+	if volume.DirectoryKey(p.mount.source) != string(buf[:n]) {
+		return fmt.Errorf("%w: %s was mounted from %s: %w", errNotMounted, p.mount.dir, p.mount.source, errMoved)
+	}
+	return nil
+}
+
+// findLocation finds the longest part of a path that is there. A symbolic link at the end stands
+// for itself if it is in a QuarXFS, and for what it leads to if it is not.
+func findLocation(path string) (*location, error) {
+	p, err := openLocation(path, noFollow)
+	if err == nil && !p.quarxfs() {
+		if through, ferr := openLocation(path, follow); ferr == nil {
+			return through, nil
+		}
+		return p, nil
+	}
+	if err == nil || errors.Is(err, errMoved) {
+		return p, err
+	}
+	trimmed := strings.TrimRight(path, "/")
+	if trimmed == "" {
+		return nil, err
+	}
+	up, name := filepath.Split(trimmed)
+	if up == "" {
+		up = "."
+	}
+	if trimmed == "." || name == ".." {
+		return nil, err
+	}
+	p, uerr := openLocation(up, follow)
+	if errors.Is(uerr, errMoved) {
+		return p, uerr
+	}
+	if uerr != nil {
+		if fi, lerr := os.Lstat(strings.TrimRight(up, "/")); lerr == nil && fi.Mode()&os.ModeSymlink != 0 {
+			return nil, err // a link that leads to nothing
+		}
+		if p, uerr = findLocation(up); uerr != nil {
+			return nil, uerr
+		}
+	}
+	if name != "." {
+		p.rest = strings.Trim(p.rest+"/"+name, "/")
+	}
+	return p, nil
+}
+
+// pathRule is how all commands take PATH.
+const pathRule = `PATH is taken as the kernel takes it if that leads into a mount of the store, as a
+relative one does where one stands in it. Any other relative path, and :PATH always, is from
+the top of the store.`
+
+// treePath returns the path of the live tree that an argument names, by the rule of pathRule.
+// creates says that nothing need be there yet. A path that is on this machine, but not in a
+// mount of the store, is refused where it could be meant: errUsage.
+func (a access) treePath(arg string, creates bool) (string, error) {
+	if top, ok := strings.CutPrefix(arg, ":"); ok {
+		return cleanTree(top)
+	}
+	if a.url != "" || strings.Trim(arg, "/") == "" {
+		return cleanTree(arg)
+	}
+	p, err := findLocation(arg)
+	if err != nil && !errors.Is(err, errMoved) {
+		p = &location{rest: arg} // a name that this machine has not
+	} else if err != nil {
+		return "", err
+	}
+	if a.has(p) {
+		if !p.known {
+			return "", fmt.Errorf("%w: %q was removed, or is in a mount that is not seen here; give :PATH, from the top of the store", errUsage, arg)
+		}
+		return cleanTree(p.tree + "/" + p.rest)
+	}
+	if a.leaves(arg) {
+		return "", fmt.Errorf("%w: %q leads into the store and out again: something is mounted there, or a link leads away", errUsage, arg)
+	}
+	if filepath.IsAbs(arg) && (creates || p.rest == "") {
+		return "", fmt.Errorf("%w: %s is not in a mount of the store; :%s is from its top, and what a mount shows in .snapshots can be copied out with cp -a",
+			errUsage, arg, strings.Trim(arg, "/"))
+	}
+	if a.at != nil && !a.at.top() && !filepath.IsAbs(arg) {
+		return "", fmt.Errorf("%w: %q could be in %s or at the top of the store; give :%s, from the top, or the whole path", errUsage, arg, a.at.path, arg)
+	}
+	return cleanTree(arg)
+}
+
+// onlyPath is treePath for the PATH behind STORE that a command may have; without one, it is
+// where STORE leads to, so that a single path says both.
+func (a access) onlyPath(args []string) (string, error) {
+	switch {
+	case len(args) > 1:
+		return a.treePath(args[1], false)
+	case a.at == nil:
+		return "", nil
+	case !a.at.known:
+		return "", fmt.Errorf("%w: %q was removed, or is in a mount that is not seen here; give STORE and :PATH", errUsage, args[0])
+	}
+	return cleanTree(a.at.tree + "/" + a.at.rest)
+}
+
+// treePaths is treePath for many.
+func (a access) treePaths(args []string) ([]string, error) {
+	paths := make([]string, len(args))
+	for i, arg := range args {
+		var err error
+		if paths[i], err = a.treePath(arg, false); err != nil {
+			return nil, err
+		}
+	}
+	return paths, nil
+}
+
+// ref makes a path of what may be a snapshot, an object, a block or a path one that the node
+// tells from the others by its slash. Names go first; what can only be a path is one.
+func (a access) ref(ctx context.Context, n remote.Node, arg string) (string, error) {
+	isPath := arg == "." || arg == ".."
+	for _, prefix := range []string{":", "/", "./", "../"} {
+		isPath = isPath || strings.HasPrefix(arg, prefix)
+	}
+	if !isPath && a.url == "" {
+		if p, err := findLocation(arg); err == nil && p.rest == "" && a.has(p) {
+			_, serr := n.GetSnapshot(ctx, arg)
+			_, oerr := n.StatObject(ctx, arg)
+			isPath = errors.Is(serr, store.ErrNotFound) && errors.Is(oerr, store.ErrNotFound)
+		}
+	}
+	if !isPath {
+		return arg, nil
+	}
+	path, err := a.treePath(arg, false)
+	return "/" + path, err
+}
+
+// onRefs runs fn on a store and what the arguments behind STORE refer to.
+func onRefs(cmd *cobra.Command, args []string, fn func(n remote.Node, refs []string) error) error {
+	a, err := findStoreOf(cmd, args)
+	if err != nil {
+		return err
+	}
+	return a.runFlushed(cmd.Context(), func(n remote.Node) error {
+		refs := make([]string, len(args)-1)
+		for i := range refs {
+			if refs[i], err = a.ref(cmd.Context(), n, args[i+1]); err != nil {
+				return err
+			}
+		}
+		return fn(n, refs)
+	})
+}
+
+// has reports whether a location is in a mount of the store.
+func (a access) has(p *location) bool {
+	if !p.quarxfs() {
+		return false
+	}
+	key := volume.DirectoryKey(a.dir)
+	return key != "" && key == volume.DirectoryKey(p.mount.source)
+}
+
+// leaves reports whether a path that leads elsewhere has a beginning, which may be the current
+// directory, that leads into a mount of the store.
+func (a access) leaves(arg string) bool {
+	begins := []string{"."}
+	if filepath.IsAbs(arg) {
+		begins = nil
+	}
+	for i := 1; i < len(arg); i++ {
+		if arg[i] == '/' {
+			begins = append(begins, arg[:i])
+		}
+	}
+	return slices.ContainsFunc(begins, func(begin string) bool {
+		p, err := openLocation(begin, follow)
+		return err == nil && a.has(p)
+	})
+}
+
+// cleanTree makes a path from the top of the store one without slashes at its ends.
+func cleanTree(path string) (string, error) {
+	var names []string
+	for name := range strings.SplitSeq(path, "/") {
+		switch name {
+		case "", ".":
+		case "..":
+			return "", fmt.Errorf("%w: no .. may be in the path %q from the top of the store", errUsage, path)
+		default:
+			names = append(names, name)
+		}
+	}
+	return strings.Join(names, "/"), nil
+}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"errors"
+	"testing"
+)
+
+// TestTreeOfMount: where a path is in the tree that a mount shows, whatever part of it that is.
+func TestTreeOfMount(t *testing.T) {
+	for _, c := range []struct{ root, dir, path, want string }{
+		{"/", "/mnt", "/mnt", ""},
+		{"/", "/mnt", "/mnt/a/b", "a/b"},
+		{"/", "/", "/a", "a"},
+		{"/sub", "/b", "/b", "sub"},
+		{"/sub/deep", "/b", "/b/f", "sub/deep/f"},
+		{"/a b", "/b", "/b/\xff", "a b/\xff"},
+	} {
+		m := mounted{root: c.root, dir: c.dir}
+		if got, ok := m.treePath(c.path); !ok || got != c.want {
+			t.Errorf("%s of %s at %s: %q, %v, want %q", c.path, c.root, c.dir, got, ok, c.want)
+		}
+	}
+	for _, c := range []struct{ root, dir, path string }{
+		{"/", "/mnt", "/mnt2"},               // not below the mountpoint: seen through another namespace
+		{"/", "/mnt", "/mnt/no/x (deleted)"}, // the kernel's mark of what has no name any more
+		{"/sub//deleted", "/b", "/b/f"},      // the same of what is bound
+		{"/", "/mnt", "/"},
+	} {
+		m := mounted{root: c.root, dir: c.dir}
+		if got, ok := m.treePath(c.path); ok {
+			t.Errorf("%s of %s at %s is %q, but cannot be known", c.path, c.root, c.dir, got)
+		}
+	}
+}
+
+func TestCleanTree(t *testing.T) {
+	for path, want := range map[string]string{
+		"": "", "/": "", "a": "a", "/a//b/": "a/b", "./a/.": "a", "..a/b..": "..a/b..", "\xff": "\xff",
+	} {
+		if got, err := cleanTree(path); err != nil || got != want {
+			t.Errorf("%q: %q, %v, want %q", path, got, err, want)
+		}
+	}
+	for _, path := range []string{"..", "a/../b", "/.."} {
+		if _, err := cleanTree(path); !errors.Is(err, errUsage) {
+			t.Errorf("%q: %v", path, err)
+		}
+	}
+}
+
+func TestStoreInFstab(t *testing.T) {
+	table := "# a comment\n/dev/vda / ext4 defaults 0 0\n/srv/my\\040store /mnt/files fuse.quarxfs noauto 0 0\nshort\n"
+	for dir, want := range map[string]string{"/mnt/files": ", the mountpoint of /srv/my store in /etc/fstab", "/": "", "/mnt": ""} {
+		if got := storeInFstab(table, dir); got != want {
+			t.Errorf("%s: %q, want %q", dir, got, want)
+		}
+	}
+}
