@@ -96,6 +96,17 @@ func TestObjects(t *testing.T) {
 		if err != nil || again.ID != obj.ID {
 			t.Fatalf("put again: %+v, %v", again, err)
 		}
+		for i, c := range []struct {
+			flags []store.IngestFlag
+			want  error
+		}{{nil, nil}, {nil, store.ErrNameTaken}, {[]store.IngestFlag{store.Replace}, nil}} {
+			if _, err := n.Put(ctx, "taken", bytes.NewReader(data[min(i, 1):9]), c.flags...); !errors.Is(err, c.want) {
+				t.Errorf("put %d under one name: %v, want %v", i, err, c.want)
+			}
+		}
+		if err := n.Remove(ctx, "taken"); err != nil {
+			t.Error(err)
+		}
 		for _, c := range []struct{ off, length int64 }{
 			{0, -1}, {0, 0}, {0, 1}, {5, 100_000}, {int64(len(data)) - 1, 1}, {int64(len(data)), -1}, {7, 1 << 40}, {500_000, -1},
 		} {

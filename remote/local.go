@@ -65,7 +65,7 @@ func (l *Local) Stats(ctx context.Context) (Stats, error) {
 		s.FUSE = l.env.FUSE()
 	}
 	if !l.env.Started.IsZero() {
-		s.Daemon = Daemon{os.Getpid(), s.Memory.RSS, time.Since(l.env.Started).Seconds()}
+		s.Daemon = Daemon{PID(os.Getpid()), s.Memory.RSS, time.Since(l.env.Started).Seconds()}
 	}
 	return s, nil
 }
@@ -84,8 +84,8 @@ func (l *Local) ListFiles(ctx context.Context, filter FileFilter, fn func(File) 
 }
 
 // Put implements Node.
-func (l *Local) Put(ctx context.Context, name string, r io.Reader) (Object, error) {
-	return l.store.Ingest(ctx, r, name)
+func (l *Local) Put(ctx context.Context, name string, r io.Reader, flags ...store.IngestFlag) (Object, error) {
+	return l.store.Ingest(ctx, r, name, flags...)
 }
 
 // Get implements Node.

@@ -8,6 +8,7 @@ import (
 	"io"
 
 	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/store"
 )
 
 // A Node is a store to talk to: Local, in this process, or Client, in another.
@@ -25,8 +26,9 @@ type Node interface {
 	Files
 
 	// Put stores what r gives as an object, durably, under a name unless that
-	// is empty. store.ErrFull: the disk is.
-	Put(ctx context.Context, name string, r io.Reader) (Object, error)
+	// is empty. store.ErrFull: the disk is. store.ErrNameTaken: another object has the
+	// name, and there is no store.Replace among the flags.
+	Put(ctx context.Context, name string, r io.Reader, flags ...store.IngestFlag) (Object, error)
 	// Get writes an object's bytes from off on to w: length of them, fewer
 	// where the object ends, all if length is negative. ref is a name, an ID or
 	// what only one ID starts with. store.ErrNotFound, store.ErrAmbiguous; or

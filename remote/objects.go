@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,10 +29,13 @@ func refPath(ref string) string {
 }
 
 // Put implements Node.
-func (c *Client) Put(ctx context.Context, name string, r io.Reader) (Object, error) {
+func (c *Client) Put(ctx context.Context, name string, r io.Reader, flags ...store.IngestFlag) (Object, error) {
 	method, path := http.MethodPost, "/v1/objects"
 	if name != "" {
 		method, path = http.MethodPut, refPath(name)
+	}
+	if slices.Contains(flags, store.Replace) {
+		path += "?replace=true"
 	}
 	var o Object
 	err := c.call(ctx, method, path, r, &o)
@@ -39,13 +43,28 @@ func (c *Client) Put(ctx context.Context, name string, r io.Reader) (Object, err
 }
 
 func (s *server) put(w http.ResponseWriter, r *http.Request) {
+	flags, err := putFlags(r.URL.Query())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
 	// On a failure the rest of the body is not wanted.
-	o, err := s.node.Put(r.Context(), r.PathValue("ref"), uploaded{r.Body})
+	o, err := s.node.Put(r.Context(), r.PathValue("ref"), uploaded{r.Body}, flags...)
 	if err == nil {
 		w.Header().Set("ETag", `"`+o.ID.String()+`"`)
 		w.Header().Set("Location", refPath(o.ID.String()))
 	}
 	s.answer(w, r, o, err)
+}
+
+func putFlags(q url.Values) ([]store.IngestFlag, error) {
+	switch q.Get("replace") {
+	case "", "false":
+		return nil, nil
+	case "true":
+		return []store.IngestFlag{store.Replace}, nil
+	}
+	return nil, fmt.Errorf("%w: replace=%q: choose true or false", ErrRequest, q.Get("replace"))
 }
 
 // uploaded is a request's body. One that was cut off must not be taken for a short

@@ -115,11 +115,23 @@ type StoreInfo struct {
 	store.Config
 }
 
-// Daemon is the process that holds the store; PID is 0 when there is none.
+// Daemon is the process that holds the store, if there is one.
 type Daemon struct {
-	PID      int     `json:"pid"`
+	PID      PID     `json:"pid"`
 	RSSBytes int64   `json:"rss_bytes"`
 	Uptime   float64 `json:"uptime_seconds"`
+}
+
+// A PID is the number of a process; 0, null in JSON, is none. A script that hands a
+// number 0 to kill(1) would signal its own group.
+type PID int
+
+// MarshalJSON implements json.Marshaler.
+func (p PID) MarshalJSON() ([]byte, error) {
+	if p == 0 {
+		return []byte("null"), nil
+	}
+	return strconv.AppendInt(nil, int64(p), 10), nil
 }
 
 // FUSE counts the kernel's requests since the mount.

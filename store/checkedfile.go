@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -139,6 +140,10 @@ func (k fileKind) write(dir string, f checkedFile) error {
 // WriteDurably replaces the file at path by one of mode 0600, by rename, synced
 // before and after. One caller at a time may do so.
 func WriteDurably(path string, b []byte) error {
+	return ErrorAt(writeDurably(path, b), path)
+}
+
+func writeDurably(path string, b []byte) error {
 	tmp := path + ".tmp"
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -156,6 +161,17 @@ func WriteDurably(path string, b []byte) error {
 		return err
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// ErrorAt has an error of a temporary file name the path that it stands for.
+func ErrorAt(err error, path string) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("write %s: %w", path, p.Err)
+	}
+	if l, ok := errors.AsType[*os.LinkError](err); ok {
+		return fmt.Errorf("write %s: %w", path, l.Err)
+	}
+	return err
 }
 
 func syncDir(dir string) error {

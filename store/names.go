@@ -82,9 +82,9 @@ func validName(name string) error {
 	return nil
 }
 
-// setName makes a name refer to o and releases what it referred to before. The
-// caller has o.ID pinned.
-func (s *Store) setName(o ObjectInfo) error {
+// setName makes a name refer to o and releases what it referred to before, if it may replace
+// that: ErrNameTaken. The caller has o.ID pinned.
+func (s *Store) setName(o ObjectInfo, replace bool) error {
 	release := s.Hold()
 	defer release()
 	if _, err := s.Put(tiering.Named, o.vertex()); err != nil {
@@ -96,6 +96,10 @@ func (s *Store) setName(o ObjectInfo) error {
 		old, err := s.named(o.Name)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
+		}
+		// Looked at under the lock: two at once with one name do not replace each other.
+		if err == nil && old.ID != o.ID && !replace {
+			return fmt.Errorf("object %q is there with other bytes: %w", o.Name, ErrNameTaken)
 		}
 		s.refObject(o, 1)
 		if err == nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 
 	"github.com/quarxtor/quarxfs/store/chunk"
@@ -252,18 +253,19 @@ func (s *Store) nameToDrop(ref string) (string, error) {
 }
 
 // Ingest stores what r gives as an object and returns once it is durable. With
-// an empty name the object is kept under its ID in hex; a name that exists
-// refers to the new object from then on. Memory is bounded whatever r gives.
-// Errors: ErrConfig for a name that no object can have, ErrFull, those of r and
+// an empty name the object is kept under its ID in hex. A name that other bytes
+// have is left to them, unless Replace says that it is to refer to these from then
+// on. Memory is bounded whatever r gives.
+// Errors: ErrNameTaken; ErrConfig for a name that no object can have, ErrFull, those of r and
 // of the disk; then a name that existed refers to what it did, except that when
 // only making it durable failed a later commit may still do so.
-func (s *Store) Ingest(ctx context.Context, r io.Reader, name string) (ObjectInfo, error) {
+func (s *Store) Ingest(ctx context.Context, r io.Reader, name string, flags ...IngestFlag) (ObjectInfo, error) {
 	if name != "" {
 		if err := validName(name); err != nil {
 			return ObjectInfo{}, err
 		}
 	}
-	o, err := s.ingest(ctx, r, name)
+	o, err := s.ingest(ctx, r, name, slices.Contains(flags, Replace))
 	if err == nil {
 		err = s.Commit()
 	}
@@ -273,7 +275,13 @@ func (s *Store) Ingest(ctx context.Context, r io.Reader, name string) (ObjectInf
 	return o, nil
 }
 
-func (s *Store) ingest(ctx context.Context, r io.Reader, name string) (ObjectInfo, error) {
+// An IngestFlag changes what Ingest does.
+type IngestFlag int
+
+// Replace has a name that is taken refer to the new object; the former one loses it.
+const Replace IngestFlag = 1
+
+func (s *Store) ingest(ctx context.Context, r io.Reader, name string, replace bool) (ObjectInfo, error) {
 	in := ingester{s: s, b: s.NewFileBuilder(), done: make(chan error, 1)}
 	defer in.close()
 	for !in.eof {
@@ -298,7 +306,7 @@ func (s *Store) ingest(ctx context.Context, r io.Reader, name string) (ObjectInf
 	if name == "" {
 		o.Name = o.ID.String()
 	}
-	return o, s.setName(o)
+	return o, s.setName(o, replace)
 }
 
 // throttle starts a commit when much is pending, and waits for one when that

@@ -127,7 +127,7 @@ func TestObjectLargerThanBatches(t *testing.T) {
 	for _, n := range []int{batchSize - 1, batchSize, 2 * batchSize, 2*batchSize + 300_000} {
 		data := randomBytes(6, n)
 		o := mustIngest(t, s, "", data)
-		slow, err := s.Ingest(ctx, iotest.HalfReader(bytes.NewReader(data)), "slow")
+		slow, err := s.Ingest(ctx, iotest.HalfReader(bytes.NewReader(data)), "slow", Replace)
 		if err != nil || slow.ID != o.ID {
 			t.Errorf("%d bytes in small reads: %s, not %s: %v", n, slow.ID, o.ID, err)
 		}
@@ -207,7 +207,13 @@ func TestNamesAndDelete(t *testing.T) {
 func TestReplacedNameReleasesTheOldObject(t *testing.T) {
 	s := newStore(t, smallConfig())
 	mustIngest(t, s, "a", randomBytes(1, 50_000))
-	mustIngest(t, s, "a", randomBytes(2, 50_000))
+	if _, err := s.Ingest(ctx, bytes.NewReader(randomBytes(2, 50_000)), "a"); !errors.Is(err, ErrNameTaken) {
+		t.Errorf("a name that is taken: %v", err)
+	}
+	mustIngest(t, s, "a", randomBytes(1, 50_000)) // the same bytes take nothing away
+	if _, err := s.Ingest(ctx, bytes.NewReader(randomBytes(2, 50_000)), "a", Replace); err != nil {
+		t.Fatal(err)
+	}
 	mustIngest(t, s, "a", randomBytes(2, 50_000))
 	if _, err := s.Sweep(ctx); err != nil {
 		t.Fatal(err)

@@ -18,8 +18,9 @@ func newCat() *cobra.Command {
 		Use:   "cat [STORE] [REMOTE:]SNAPSHOT:PATH",
 		Short: "Write a file of a snapshot to a file or standard output",
 		Long: `Writes a file as it is in a snapshot, from a store that is mounted or not. Nothing but
-the blocks of what is written is read, and each is checked against its ID first; a
-file given with -o appears only when it is whole. Symbolic links are not followed.
+the blocks of what is written is read, and each is checked against its ID first. A new file
+given with -o appears only when it is whole; one that is there is written in place, as cp does.
+Symbolic links in the snapshot are not followed.
 
 REMOTE:SNAPSHOT:/PATH is a file in a snapshot of a remote of STORE (see quarxfs remote),
 which need not be pulled first: only the blocks of what is written travel. get takes

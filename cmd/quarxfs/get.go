@@ -27,8 +27,9 @@ func newGet() *cobra.Command {
 		Use:   "get [STORE] OBJECT",
 		Short: "Write an object to a file or standard output",
 		Long: `Writes the object with the name, the ID or the only ID that starts with OBJECT. Every
-block is checked against its ID before it is written; a file given with -o appears only
-when it is whole.
+block is checked against its ID before it is written. A new file given with -o appears only
+when it is whole; one that is there is written in place, as cp does, and keeps its mode
+and names. An object is what put has stored; files of the mount are read with cat or cp.
 
 REMOTE:SNAPSHOT:/PATH is a file of a remote's snapshot, as for quarxfs cat.`,
 		Example: `  quarxfs get /srv/store backup -o backup.tar
@@ -80,33 +81,91 @@ func parseSpan(s string) (off, length int64, err error) {
 	return off, last - off + 1, nil
 }
 
-// write gives fn the output. A file is written beside its place and renamed.
+// write gives fn the output. A new file is written beside its place and renamed, so that
+// it is there when it is whole; what is there is written as cp(1) does, in place: it
+// keeps its owner, mode and names, and a symbolic link leads on to its file. A range that
+// has no byte leaves all as it is.
 func (o *getOptions) write(cmd *cobra.Command, fn func(io.Writer) error) error {
 	if o.output == "-" {
-		return fn(cmd.OutOrStdout())
+		return o.inRange(cmd.OutOrStdout(), fn)
 	}
-	if st, err := os.Stat(o.output); err == nil && !st.Mode().IsRegular() {
-		return writeInto(o.output, fn)
+	if _, err := os.Lstat(o.output); err == nil {
+		return o.writeInto(fn)
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(o.output), ".quarxfs-get-")
 	if err != nil {
-		return err
+		return store.ErrorAt(err, o.output)
 	}
-	err = errors.Join(fn(tmp), tmp.Chmod(0o666&^currentUmask()), tmp.Close())
+	err = errors.Join(o.inRange(tmp, fn), tmp.Chmod(0o666&^currentUmask()), tmp.Close())
 	if err == nil {
 		err = os.Rename(tmp.Name(), o.output)
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(tmp.Name()))
+		_ = os.Remove(tmp.Name()) // the first error counts
+		return store.ErrorAt(err, o.output)
 	}
 	return nil
 }
 
-// writeInto writes to a device or pipe.
-func writeInto(path string, fn func(io.Writer) error) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
+// inRange runs fn; store.ErrRange: a range was asked for, and no byte is in it.
+func (o *getOptions) inRange(w io.Writer, fn func(io.Writer) error) error {
+	c := &counted{w: w}
+	err := fn(c)
+	if err == nil && o.span != "" && c.n == 0 {
+		return fmt.Errorf("there is no byte at %s: %w", o.span, store.ErrRange)
+	}
+	return err
+}
+
+type counted struct {
+	w io.Writer
+	n int64
+}
+
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// writeInto writes to what is there: a file, a device or a pipe. It is opened, and a file
+// emptied, with the first byte: what cannot be read at all costs nothing that is there.
+func (o *getOptions) writeInto(fn func(io.Writer) error) error {
+	f := &lateFile{path: o.output}
+	err := o.inRange(f, fn)
+	if err == nil {
+		_, err = f.Write(nil) // an object without bytes empties the file
+	}
+	if f.file == nil {
 		return err
 	}
-	return errors.Join(fn(f), f.Close())
+	if err != nil {
+		err = fmt.Errorf("%s is not whole: %w", o.output, err)
+	}
+	return errors.Join(err, f.file.Close())
+}
+
+// A lateFile is opened when something is written to it.
+type lateFile struct {
+	path string
+	file *os.File
+}
+
+func (f *lateFile) Write(p []byte) (n int, err error) {
+	if f.file == nil {
+		// Made only behind a symbolic link: the kernel may refuse to make what is there
+		// in a directory that all can write to (fs.protected_regular).
+		file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_TRUNC, 0)
+		if errors.Is(err, os.ErrNotExist) {
+			file, err = os.OpenFile(f.path, os.O_WRONLY|os.O_CREATE, 0o666)
+		}
+		if err != nil {
+			return 0, err
+		}
+		f.file = file
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	return f.file.Write(p)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -9,11 +10,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
 )
 
 type putOptions struct {
-	name string
-	json bool
+	name    string
+	replace bool
+	json    bool
 }
 
 func newPut() *cobra.Command {
@@ -22,7 +25,8 @@ func newPut() *cobra.Command {
 		Use:   "put [STORE] [FILE|-]",
 		Short: "Store a file or standard input as an object",
 		Long: `Stores FILE, or standard input, as an object and prints its ID when it is durable. The
-same bytes have the same ID. A name that is taken is moved to the new object.`,
+same bytes have the same ID. A name that an object with other bytes has is taken (exit code
+16), unless --replace moves it to the new object. The name is that of an object, not a path.`,
 		Example: `  quarxfs put /srv/store backup.tar --name backup
   pg_dump shop | quarxfs put /srv/store --name shop.sql`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -36,6 +40,7 @@ same bytes have the same ID. A name that is taken is moved to the new object.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.name, "name", "", "a `name` for the object, so that get and rm need no ID")
+	f.BoolVar(&o.replace, "replace", false, "take the name from the object that has it, which is gone if it has no other")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	return cmd
 }
@@ -60,7 +65,14 @@ func openInput(cmd *cobra.Command, args []string) (io.ReadCloser, error) {
 }
 
 func (o *putOptions) run(cmd *cobra.Command, n remote.Node, in io.Reader) error {
-	obj, err := n.Put(cmd.Context(), o.name, in)
+	var flags []store.IngestFlag
+	if o.replace {
+		flags = append(flags, store.Replace)
+	}
+	obj, err := n.Put(cmd.Context(), o.name, in, flags...)
+	if errors.Is(err, store.ErrNameTaken) {
+		return coded{exitCode(err), joinLines(err.Error()) + ": choose another name, or add --replace"}
+	}
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -38,8 +39,8 @@ func newSyncRun(pull bool) *cobra.Command {
 		Use:   use + " [STORE] NAME [SNAPSHOT...]",
 		Short: short,
 		Long: short + `, those named, or --all, or the --latest. A snapshot that is there
-already is passed over. If another snapshot there has the name, nothing is done: give
---as or --prefix.`,
+already is passed over. One whose name another snapshot there has is left out, and named with exit
+code 16: give --as or --prefix. The others travel.`,
 		Example: fmt.Sprintf("  quarxfs sync %s /mnt nas --all --prune\n  quarxfs sync %s /mnt nas monday --as monday-2", use, use),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			j.Names = args[2:]
@@ -95,17 +96,18 @@ func runSync(cmd *cobra.Command, j *transfer.Job, local, peer remote.Node, asJSO
 	}
 	r, err := j.Run(cmd.Context(), local, peer)
 	line.clear()
-	if err != nil {
+	if err != nil && len(r.Refused) == 0 {
 		return err
 	}
-	return printOne(cmd, asJSON, r, func(w io.Writer) error {
+	// What was done is reported although something was left out.
+	return errors.Join(err, printOne(cmd, asJSON, r, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "%s %s: %s snapshots, %s blocks, %s in %.1f s; %s were there\n", r.Direction, printable(r.Remote),
 			humanize.Comma(int64(len(r.Sent))), humanize.Comma(r.Blocks), size(r.Bytes), r.Seconds, humanize.Comma(r.Skipped))
 		for _, name := range r.Pruned {
 			fmt.Fprintf(w, "removed %s\n", printable(name))
 		}
 		return err
-	})
+	}))
 }
 
 // describeSync is what a terminal shows of a sync.

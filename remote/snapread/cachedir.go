@@ -204,7 +204,8 @@ func (d *cacheDir) put(r *store.Record) error {
 }
 
 // writeWhole replaces a file, or leaves it.
-func writeWhole(path string, b []byte) error {
+func writeWhole(path string, b []byte) (err error) {
+	defer func() { err = store.ErrorAt(err, path) }()
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}

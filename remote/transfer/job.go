@@ -35,6 +35,7 @@ type Report struct {
 	Direction string   `json:"direction"`
 	Sent      []string `json:"snapshots"` // their names on the receiving side
 	Pruned    []string `json:"pruned"`
+	Refused   []string `json:"refused"` // names that other snapshots have on the receiving side
 	Progress
 	Seconds float64 `json:"seconds"`
 }
@@ -46,10 +47,12 @@ func (j *Job) direction() string {
 	return "push"
 }
 
-// Run does the job, and has the local store remember how it went.
+// Run does the job, and has the local store remember how it went. What other
+// snapshots have the names of is left out: the rest is done and reported, with
+// store.ErrNameTaken.
 func (j *Job) Run(ctx context.Context, local, peer remote.Node) (Report, error) {
 	begun := time.Now()
-	r := Report{Remote: j.Remote.Name, Direction: j.direction(), Sent: []string{}, Pruned: []string{}}
+	r := Report{Remote: j.Remote.Name, Direction: j.direction(), Sent: []string{}, Pruned: []string{}, Refused: []string{}}
 	from, to := local, peer
 	if j.Pull {
 		from, to = peer, local
@@ -75,10 +78,11 @@ func (j *Job) sync(ctx context.Context, from, to remote.Node, r *Report) error {
 	if err != nil {
 		return err
 	}
-	chosen, err := j.choose(has, there)
+	chosen, refused, err := j.choose(has, there)
 	if err != nil {
 		return err
 	}
+	r.Refused = append(r.Refused, refused...)
 	if len(chosen) > 0 {
 		t := Transfer{From: from, To: to, Snapshots: chosen, Whose: j.direction() + " by " + j.Host,
 			Streams: j.Streams, Progress: j.Progress, Retried: j.Retried}
@@ -92,10 +96,25 @@ func (j *Job) sync(ctx context.Context, from, to remote.Node, r *Report) error {
 			r.Sent = append(r.Sent, t.Name)
 		}
 	}
-	if !j.Prune {
+	if j.Prune {
+		if err := j.pruneAt(ctx, from, to, has, there, r); err != nil {
+			return err
+		}
+	}
+	return r.refusal()
+}
+
+// refusal names what was left out: store.ErrNameTaken.
+func (r *Report) refusal() error {
+	if len(r.Refused) == 0 {
 		return nil
 	}
-	return j.pruneAt(ctx, from, to, has, there, r)
+	names := make([]string, len(r.Refused))
+	for i, name := range r.Refused {
+		names[i] = strconv.Quote(name)
+	}
+	return fmt.Errorf("%w: the receiving store has other snapshots called %s; give --as or --prefix",
+		store.ErrNameTaken, strings.Join(names, ", "))
 }
 
 // newestCommon returns the ID of the newest snapshot that both sides have, if any.
@@ -117,19 +136,17 @@ func snapshotsOf(ctx context.Context, n remote.Node) (list []remote.Snapshot, er
 	return list, err
 }
 
-// choose returns the snapshots that are to travel and are not there. The error
-// names all whose names are taken.
-func (j *Job) choose(has, there []remote.Snapshot) ([]SnapshotRef, error) {
+// choose returns the snapshots that are to travel and are not there, and the names
+// that others have there.
+func (j *Job) choose(has, there []remote.Snapshot) (chosen []SnapshotRef, refused []string, err error) {
 	wanted, err := j.wanted(has)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	taken, known := make(map[string]store.ID), make(map[store.ID]bool)
 	for _, s := range there {
 		taken[s.Name], known[s.ID] = s.ID, true
 	}
-	var chosen []SnapshotRef
-	var conflicts []string
 	for _, s := range wanted {
 		name := j.Remote.Prefix + s.Name
 		if j.As != "" {
@@ -139,18 +156,15 @@ func (j *Job) choose(has, there []remote.Snapshot) ([]SnapshotRef, error) {
 		switch {
 		case ok && id == s.ID, j.All && known[s.ID]:
 		case ok:
-			conflicts = append(conflicts, strconv.Quote(name))
+			refused = append(refused, name)
 		default:
 			if err := store.ValidSnapshotName(name); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			chosen = append(chosen, SnapshotRef{Name: name, ID: s.ID})
 		}
 	}
-	if len(conflicts) > 0 {
-		return nil, fmt.Errorf("%w: the receiving store has other snapshots called %s; give --as or --prefix", store.ErrNameTaken, strings.Join(conflicts, ", "))
-	}
-	return chosen, nil
+	return chosen, refused, nil
 }
 
 func (j *Job) wanted(has []remote.Snapshot) ([]remote.Snapshot, error) {
