@@ -166,26 +166,39 @@ func Init(dir string, c Config) error {
 	if _, err := ReadConfig(dir); err == nil {
 		return fmt.Errorf("%s: %w", dir, ErrExists)
 	}
+	_, none := os.Stat(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	names, err := os.ReadDir(dir)
+	d, err := handle.Open(dir)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(handle.ShownError(fill(d, c)), d.Close()); err != nil {
+		return err
+	}
+	if none == nil {
+		return nil
+	}
+	return syncDir(filepath.Dir(filepath.Clean(dir)))
+}
+
+// fill makes a store in a directory.
+func fill(dir *handle.Dir, c Config) error {
+	names, err := os.ReadDir(dir.Join())
 	if err != nil {
 		return err
 	}
 	if len(names) > 0 {
-		return fmt.Errorf("%s: %w", dir, ErrNotEmpty)
+		return fmt.Errorf("%s: %w", dir.Path(), ErrNotEmpty)
 	}
-	if err := os.Chmod(dir, 0o700); err != nil {
+	if err := os.Chmod(dir.Join(), 0o700); err != nil {
 		return err
 	}
 	for _, sub := range []string{dbDir, hotDir} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
+		if err := os.Mkdir(dir.Join(sub), 0o700); err != nil {
 			return err
 		}
 	}
-	if err := superblockFile.write(dir, newSuperblock(c)); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(filepath.Clean(dir)))
+	return superblockFile.write(dir.Join(), newSuperblock(c))
 }

@@ -54,6 +54,10 @@ func dialControl(ctx context.Context, dir string) (net.Conn, error) {
 		return nil, err
 	}
 	defer d.Close()
+	// Who can write there could have put a link to somebody else's socket in its place.
+	if at, err := os.Lstat(d.Join(controlName)); err == nil && at.Mode().Type() != os.ModeSocket {
+		return nil, errNoDaemon
+	}
 	c, err := new(net.Dialer).DialContext(ctx, "unix", d.Join(controlName))
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, errNoDaemon

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/handle"
+	"github.com/quarxtor/quarxfs/store/owner"
 	"github.com/quarxtor/quarxfs/store/routine"
 	"github.com/quarxtor/quarxfs/tiering"
 )
@@ -40,6 +42,7 @@ type daemon struct {
 	log     *slog.Logger
 	store   *store.Store
 	past    *pastMount // in place of a store and its volume
+	foreign bool       // the store is not the caller's, as whose owner this process acts
 	volume  *volume.Volume
 	mount   *fs.Mount
 	control *remote.Service // on the control socket
@@ -137,7 +140,13 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 		}
 		return d.detach()
 	}
-	d.store, err = store.Open(o.store, store.Options{
+	// From here on what the caller named is opened by owner.AsCaller, and the mount made there.
+	inside, _, err := asOwner(o.store, d.log)
+	if err != nil {
+		return err
+	}
+	d.foreign = owner.Acting()
+	d.store, err = store.Open(inside, store.Options{
 		CacheBytes: b.cache, MemTable: b.memTable, CommitInterval: o.commitInterval, LockWait: lockWait, Logger: d.log,
 	})
 	if err != nil {
@@ -158,7 +167,7 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 		d.front, err = o.listen.open(ctx, d.path())
 	}
 	if err == nil && o.listen.metrics != "" {
-		d.metrics, err = remote.Listen(ctx, o.listen.metricsOptions())
+		d.metrics, err = listenAsCaller(ctx, o.listen.metricsOptions())
 	}
 	return err
 }
@@ -216,7 +225,7 @@ func (d *daemon) start() (err error) {
 	l, err := listenControl(d.path())
 	if err != nil {
 		if d.mount != nil {
-			err = errors.Join(err, d.mount.Unmount())
+			err = errors.Join(err, owner.AsCaller(d.mount.Unmount))
 		}
 		return err
 	}
@@ -245,7 +254,7 @@ func (d *daemon) startVolume() (remote.Node, error) {
 	around := surroundings(d.volume)
 	around.Started, around.Mountpoint = time.Now(), d.opts.mountpoint
 	if around.Mountpoint != "" {
-		if err := d.startMount(); err != nil {
+		if err := owner.AsCaller(d.startMount); err != nil {
 			return nil, err
 		}
 		around.FUSE = func() remote.FUSE { return remote.FUSE(d.mount.Stats()) }
@@ -253,10 +262,19 @@ func (d *daemon) startVolume() (remote.Node, error) {
 	return remote.NewLocal(d.store, around), nil
 }
 
+// kernelOptions are those of the mount. What is in the store of somebody else could give that one root's
+// rights, as what is on a disk that a user may mount.
+func (d *daemon) kernelOptions() []string {
+	if !d.foreign {
+		return d.opts.options
+	}
+	return append([]string{"nosuid", "nodev"}, d.opts.options...)
+}
+
 func (d *daemon) startMount() (err error) {
 	o := d.opts
 	d.mount, err = fs.NewMount(d.volume, o.mountpoint, fs.MountOptions{
-		Source: o.store, AllowOther: o.allowOther, Options: o.options, ReadAhead: o.readAhead, Debug: o.debug, Logger: d.log,
+		Source: o.store, AllowOther: o.allowOther, Options: d.kernelOptions(), ReadAhead: o.readAhead, Debug: o.debug, Logger: d.log,
 		Sync: d.flushed,
 	})
 	return err
@@ -288,7 +306,7 @@ func (d *daemon) leave(gone <-chan struct{}) {
 		d.log.Error("the kernel did not hand over all that was written", "err", err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- d.mount.Unmount() }()
+	go func() { done <- owner.AsCaller(d.mount.Unmount) }()
 	select {
 	case err := <-done:
 		if err != nil {
@@ -365,8 +383,14 @@ func flushMount(ctx context.Context, dir string) error {
 	cmd := exec.CommandContext(ctx, exe, flushHelper, dir)
 	cmd.Args[0] = os.Args[0]
 	cmd.WaitDelay = time.Second
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("syncfs %s: %w: %s", dir, err, out)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err = owner.AsCaller(cmd.Start)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		return fmt.Errorf("syncfs %s: %w: %s", dir, err, out.String())
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/store/owner"
 	"github.com/quarxtor/quarxfs/store/simulate"
 )
 
@@ -38,7 +39,7 @@ var exits = []struct {
 	{3, "there is no QuarXFS store", []error{store.ErrNotStore}},
 	{4, "the store is in use by another process", []error{store.ErrLocked}},
 	{5, "the store was made by a newer QuarXFS", []error{store.ErrNewer}},
-	{6, "the store is damaged: its superblock, index or a block", []error{store.ErrDamaged, store.ErrCorrupt}},
+	{6, "the store is damaged, or not safe to open: its superblock, index or a block; links, rights", []error{store.ErrDamaged, store.ErrCorrupt, owner.ErrUnsafe}},
 	{7, "no such object, block, path or byte range", []error{store.ErrNotFound, store.ErrRange}},
 	{8, "an ID prefix fits more than one", []error{store.ErrAmbiguous}},
 	{9, "the mountpoint is missing, not empty, busy or not mounted", []error{fs.ErrMountpoint, errNotMounted, errBusy}},

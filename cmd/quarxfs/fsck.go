@@ -131,10 +131,11 @@ func repairStore(cmd *cobra.Command, args []string) (done []string, err error) {
 		return nil, err
 	}
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	st, err := store.Open(a.dir, store.Options{Logger: log, SweepInterval: -1})
+	st, leave, err := openStore(a.dir, store.Options{Logger: log, SweepInterval: -1})
 	if err != nil {
 		return nil, err
 	}
+	defer func() { err = errors.Join(err, leave()) }()
 	defer func() { err = errors.Join(err, st.Close()) }()
 	if done, err = volume.Repair(cmd.Context(), st); err != nil {
 		return done, err

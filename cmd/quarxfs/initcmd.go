@@ -83,7 +83,7 @@ func (o *initOptions) run(cmd *cobra.Command, arg string) error {
 			return err
 		}
 	}
-	if err := store.Init(dir, conf); err != nil {
+	if err := initStore(dir, conf, cmd.ErrOrStderr()); err != nil {
 		return err
 	}
 	fmt.Fprintf(cmd.OutOrStdout(), "%s: new store, %s blocks of %s, compression %s\n",

@@ -10,6 +10,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/owner"
 )
 
 // listenOptions are how a daemon lets other machines in; no address: it does not.
@@ -77,7 +78,16 @@ func (o *listenOptions) open(ctx context.Context, dir string) (*remote.Front, er
 		}
 		l.Cert, l.Key = path, path
 	}
-	return remote.Listen(ctx, l)
+	return listenAsCaller(ctx, l)
+}
+
+// listenAsCaller is remote.Listen for files and a port that the caller has named.
+func listenAsCaller(ctx context.Context, l remote.ListenOptions) (f *remote.Front, err error) {
+	err = owner.AsCaller(func() (err error) {
+		f, err = remote.Listen(ctx, l)
+		return err
+	})
+	return f, err
 }
 
 // metricsOptions are those of the address of /metrics.

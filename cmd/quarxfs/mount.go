@@ -161,7 +161,7 @@ func (o *mountOptions) prepare(arg, mountpoint string) error {
 		return err
 	}
 	if isNew && !o.dryRun {
-		return store.Init(o.store, store.DefaultConfig())
+		return initStore(o.store, store.DefaultConfig(), os.Stderr)
 	}
 	return nil
 }

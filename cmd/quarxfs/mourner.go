@@ -15,6 +15,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/store/owner"
 )
 
 // A mourner is a child of the daemon that lets it go when it is killed. One of the daemon's
@@ -36,7 +38,7 @@ const (
 
 // startMourner is for root: others may not end a connection.
 func startMourner(dir string) (*mourner, error) {
-	if os.Geteuid() != 0 {
+	if os.Getuid() != 0 && os.Geteuid() != 0 {
 		return &mourner{}, nil
 	}
 	exe, err := os.Executable()
@@ -57,7 +59,7 @@ func startMourner(dir string) (*mourner, error) {
 		cmd.Args[0] = os.Args[0]
 		cmd.Dir, cmd.Stdin = "/", r
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: deathSignal}
-		err := cmd.Start()
+		err := owner.AsCaller(cmd.Start)
 		started <- err
 		if err == nil {
 			_ = cmd.Wait()

@@ -62,10 +62,11 @@ func (a access) run(ctx context.Context, fn func(remote.Node) error) error {
 // runHere runs fn on a store that no daemon holds.
 func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err error) {
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	st, err := store.Open(a.dir, store.Options{Logger: log, SweepInterval: -1, LockWait: lockWait})
+	st, leave, err := openStore(a.dir, store.Options{Logger: log, SweepInterval: -1, LockWait: lockWait})
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, leave()) }()
 	defer func() { err = errors.Join(err, st.Close()) }()
 	vol, err := volume.Open(st, volume.Options{Logger: log, NoAtime: true})
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/quarxtor/quarxfs/fs/past"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/snapread"
+	"github.com/quarxtor/quarxfs/store/owner"
 )
 
 // A pastMount is what the read-only mount of a node at a URL has in place of a store.
@@ -82,8 +83,13 @@ func (d *daemon) openPast(ctx context.Context, memory int64) error {
 	if err != nil {
 		return err
 	}
+	inside, _, err := asOwner(o.store, d.log)
+	if err != nil {
+		client.Close()
+		return err
+	}
 	cache, err := snapread.NewBlockCache(client, snapread.CacheOptions{
-		Dir: o.store, URL: o.node.URL, Disk: int64(o.cacheSize), Memory: memory, Logger: d.log,
+		Dir: inside, URL: o.node.URL, Disk: int64(o.cacheSize), Memory: memory, Logger: d.log,
 	})
 	if err != nil {
 		client.Close()
@@ -96,10 +102,12 @@ func (d *daemon) openPast(ctx context.Context, memory int64) error {
 
 func (d *daemon) startPast() (err error) {
 	o := d.opts
-	d.mount, err = past.Mount(pastSource{d.past.cache}, o.mountpoint, past.Options{
-		Name: o.store, AllowOther: o.allowOther, ReadAhead: o.readAhead, Debug: o.debug, Logger: d.log,
+	return owner.AsCaller(func() (err error) {
+		d.mount, err = past.Mount(pastSource{d.past.cache}, o.mountpoint, past.Options{
+			Name: o.store, AllowOther: o.allowOther, ReadAhead: o.readAhead, Debug: o.debug, Logger: d.log,
+		})
+		return err
 	})
-	return err
 }
 
 func (p *pastMount) close() error {

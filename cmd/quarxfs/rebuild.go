@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -40,16 +41,21 @@ func (o *rebuildOptions) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	inside, leave, err := asOwner(a.dir, log)
+	if err != nil {
+		return err
+	}
 	line := newProgress(cmd.ErrOrStderr(), o.json)
-	r, err := store.Rebuild(cmd.Context(), a.dir, store.RebuildOptions{
+	r, err := store.Rebuild(cmd.Context(), inside, store.RebuildOptions{
 		DropLoose: o.dropLoose,
-		Logger:    slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
+		Logger:    log,
 		Progress: func(r store.Rebuilt) {
 			line.show("%.1f %% of %s, %s blocks", percent(r.Bytes, r.Total), size(r.Total), humanize.Comma(r.Records))
 		},
 	})
 	line.clear()
-	if err != nil {
+	if err = errors.Join(err, leave()); err != nil {
 		return err
 	}
 	if o.json {

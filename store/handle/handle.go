@@ -36,8 +36,8 @@ func Open(path string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Dir{f, abs}
-	if _, err := os.Readlink(d.Join()); err != nil {
+	d := &Dir{f, Shown(abs)}
+	if _, err := os.Lstat(d.Join()); err != nil {
 		return nil, errors.Join(fmt.Errorf("hold %s: %w: is /proc mounted?", abs, err), f.Close())
 	}
 	return d, nil
@@ -51,10 +51,8 @@ func (d *Dir) Join(elem ...string) string {
 // Path returns where the directory is now, or where it was when nobody can say.
 func (d *Dir) Path() string {
 	now, err := os.Readlink(d.Join())
-	var here, there unix.Stat_t
 	// The kernel marks a path that has been removed by a word that is not part of it.
-	if err != nil || unix.Stat(now, &there) != nil || unix.Fstat(int(d.f.Fd()), &here) != nil ||
-		here.Dev != there.Dev || here.Ino != there.Ino {
+	if err != nil || !strings.HasPrefix(now, "/") || strings.HasSuffix(now, " (deleted)") {
 		return d.given
 	}
 	return now

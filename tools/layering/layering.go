@@ -50,6 +50,7 @@ func Drawing() []Rule {
 		{Layer: "store/chunk", Shuns: surface},
 		{Layer: "store/db", Imports: []string{"store/latency"}, Shuns: surface},
 		{Layer: "store/handle", Shuns: surface},
+		{Layer: "store/owner", Imports: []string{"store/handle"}, Shuns: surface},
 		{Layer: "store/latency", Shuns: surface},
 		{Layer: "store/routine", Shuns: surface},
 		{Layer: "tiering", Imports: []string{"tiering/segment", "store/latency"}, Shuns: surface},
