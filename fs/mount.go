@@ -223,6 +223,3 @@ func (m *Mount) detach() error {
 
 // Stats returns the mount's counts of requests.
 func (m *Mount) Stats() Stats { return m.fs.meter.Stats() }
-
-// Dir returns the mountpoint.
-func (m *Mount) Dir() string { return m.dir }

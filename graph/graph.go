@@ -9,7 +9,6 @@ package graph
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -33,39 +32,3 @@ var ErrGone = errors.New("the block is gone")
 type Sink interface {
 	Put(kind store.Kind, plain []byte) (ID, error)
 }
-
-// A Writer is a Sink that keeps what it has put from the sweep, until a vertex
-// that it puts later links it or the Writer is closed. It is for one goroutine
-// at a time.
-type Writer struct {
-	s   *store.Store
-	pin *store.Pin
-}
-
-// NewWriter returns a Writer into s. The caller closes it, after Ref of what is
-// to stay.
-func NewWriter(s *store.Store) *Writer { return &Writer{s, s.NewPin()} }
-
-// Put implements Sink. Errors: those of store.Put.
-func (w *Writer) Put(kind store.Kind, plain []byte) (ID, error) {
-	release := w.s.Hold()
-	defer release()
-	id, err := w.s.Put(kind, plain)
-	if err != nil {
-		return id, err
-	}
-	w.pin.Add(id)
-	links, err := store.Links(plain)
-	if err != nil {
-		return id, fmt.Errorf("put %s vertex: %w", kind, err)
-	}
-	w.pin.Drop(links...) // the vertex counts as a reference to each now
-	return id, nil
-}
-
-// Keep keeps blocks that were made elsewhere, such as files, until a vertex
-// that is put later links each. The caller holds or pins them until it returns.
-func (w *Writer) Keep(ids ...ID) { w.pin.Add(ids...) }
-
-// Close lets go of all that nothing links.
-func (w *Writer) Close() { w.pin.Release() }

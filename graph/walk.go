@@ -1,9 +1,7 @@
 package graph
 
 import (
-	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -41,12 +39,6 @@ type Edge struct {
 type Blocks interface {
 	Source
 	Lookup(id ID) (store.Entry, error)
-}
-
-// A Reverse knows the edges against their direction.
-type Reverse interface {
-	// Predecessors calls fn for every edge to a block or vertex.
-	Predecessors(ctx context.Context, id ID, fn func(Edge) error) error
 }
 
 // Edges returns the edges that leave a vertex, in the order of its links; a
@@ -150,9 +142,8 @@ type Vertex struct {
 	Depth int   // edges from the nearest root
 	Row   store.Entry
 
-	// Edges are those that the walk follows on: leaving the vertex, or
-	// leading to it on a walk backwards. On the last level of a bounded walk
-	// there are none.
+	// Edges are those that the walk follows on. On the last level of a bounded
+	// walk there are none.
 	Edges []Edge
 }
 
@@ -161,7 +152,6 @@ type Vertex struct {
 type Walk struct {
 	Depth   int          // at most so many edges from a root; 0: no bound
 	Kinds   []store.Kind // only these are given to fn and gone through; empty: all
-	Back    Reverse      // go against the edges; nil: along them
 	Visited int          // at most so many vertices; 0: no bound
 }
 
@@ -206,11 +196,7 @@ func (w Walk) From(ctx context.Context, b Blocks, roots []ID, fn func(Vertex) er
 				return unlessStop(err)
 			}
 			for _, e := range v.Edges {
-				if w.Back != nil {
-					push(e.From)
-				} else {
-					push(e.To)
-				}
+				push(e.To)
 			}
 		}
 	}
@@ -233,13 +219,6 @@ func (w Walk) vertex(ctx context.Context, b Blocks, id ID, depth int) (Vertex, e
 	if w.Depth > 0 && depth >= w.Depth {
 		return v, nil
 	}
-	if w.Back != nil {
-		err = w.Back.Predecessors(ctx, id, func(e Edge) error {
-			v.Edges = append(v.Edges, e)
-			return nil
-		})
-		return v, err
-	}
 	v.Edges, err = Successors(ctx, b, id)
 	return v, err
 }
@@ -256,65 +235,4 @@ func Successors(ctx context.Context, b Blocks, id ID) ([]Edge, error) {
 		return nil, err
 	}
 	return Edges(id, row.Kind, plain)
-}
-
-// A ReverseIndex is a Reverse of all the vertices that it was given. It takes 16
-// bytes of memory for each edge, and 32 for each vertex. It is for one goroutine
-// at a time.
-type ReverseIndex struct {
-	b      Blocks
-	ids    []ID // of vertices, in the order given
-	edges  []reverseEdge
-	sorted bool
-}
-
-type reverseEdge struct {
-	to   uint64 // the ID's first bytes
-	from uint32 // index in ids
-}
-
-// NewReverseIndex returns an index of nothing.
-func NewReverseIndex(b Blocks) *ReverseIndex { return &ReverseIndex{b: b} }
-
-// Add takes in a vertex, each once. The error is store.ErrCorrupt.
-func (x *ReverseIndex) Add(id ID, plain []byte) error {
-	links, err := store.Links(plain)
-	if err != nil {
-		return fmt.Errorf("vertex %s: %w", id, err)
-	}
-	for _, to := range links {
-		x.edges = append(x.edges, reverseEdge{head(to), uint32(len(x.ids))})
-	}
-	x.ids = append(x.ids, id)
-	x.sorted = false
-	return nil
-}
-
-func head(id ID) uint64 { return binary.BigEndian.Uint64(id[:8]) }
-
-// Predecessors implements Reverse.
-func (x *ReverseIndex) Predecessors(ctx context.Context, id ID, fn func(Edge) error) error {
-	if !x.sorted {
-		slices.SortFunc(x.edges, func(a, b reverseEdge) int {
-			return cmp.Or(cmp.Compare(a.to, b.to), cmp.Compare(a.from, b.from))
-		})
-		x.edges = slices.Compact(x.edges) // a vertex with many edges to one block is read once
-		x.sorted = true
-	}
-	i, _ := slices.BinarySearchFunc(x.edges, head(id), func(e reverseEdge, to uint64) int { return cmp.Compare(e.to, to) })
-	for ; i < len(x.edges) && x.edges[i].to == head(id); i++ {
-		edges, err := Successors(ctx, x.b, x.ids[x.edges[i].from])
-		if err != nil {
-			return err
-		}
-		for _, e := range edges {
-			if e.To != id {
-				continue
-			}
-			if err := fn(e); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

@@ -74,12 +74,6 @@ func TestWalk(t *testing.T) {
 	all := []string{
 		"0 snapshot snapshot", "1 tree root", "1 tree table", "2 file big", "2 data 2", "2 data 3", "2 data 4", "3 file part", "4 data 1",
 	}
-	back := NewReverseIndex(s)
-	for _, id := range []ID{s.bigPart, s.big, s.root, s.table, s.snapshot} {
-		if err := back.Add(id, s.blocks[id]); err != nil {
-			t.Fatal(err)
-		}
-	}
 	for _, x := range []struct {
 		name  string
 		walk  Walk
@@ -90,9 +84,6 @@ func TestWalk(t *testing.T) {
 		{"two edges", Walk{Depth: 2}, []ID{s.snapshot}, all[:7]},
 		{"trees", Walk{Kinds: []store.Kind{store.KindSnapshot, store.KindTree}}, []ID{s.snapshot}, all[:3]},
 		{"two roots", Walk{Depth: 1}, []ID{s.bigPart, s.table}, []string{"0 file part", "0 tree table", "1 data 1", "1 data 2", "1 data 3", "1 data 4"}},
-		{"back", Walk{Back: back}, []ID{fake(2)}, []string{"0 data 2", "1 file part", "1 tree root", "2 file big", "2 snapshot snapshot"}},
-		{"back one edge", Walk{Back: back, Depth: 1}, []ID{fake(4)}, []string{"0 data 4", "1 tree table"}},
-		{"nothing leads here", Walk{Back: back}, []ID{s.snapshot}, []string{"0 snapshot snapshot"}},
 	} {
 		if diff := cmp.Diff(x.want, s.walk(t, x.walk, x.roots...)); diff != "" {
 			t.Errorf("%s: %s", x.name, diff)

@@ -197,6 +197,16 @@ func TestSuperblockGolden(t *testing.T) {
 	}
 }
 
+// decodeSuperblock returns the store's settings. The errors are ErrNotStore,
+// ErrNewer and ErrDamaged.
+func decodeSuperblock(b []byte) (Config, error) {
+	var sb superblock
+	if err := superblockFile.decode(b, &sb); err != nil {
+		return Config{}, err
+	}
+	return sb.config()
+}
+
 func superblockWith(t *testing.T, features []string) []byte {
 	t.Helper()
 	sb := newSuperblock(superblockConfig())

@@ -60,14 +60,6 @@ func (s *Store) Scrub(ctx context.Context, o ScrubOptions) (Scrubbed, error) {
 	return c.cursor.Scrubbed, err
 }
 
-// LastScrub returns the scrub that runs, was interrupted or ended last. Its
-// Finished is zero unless it ended; ok is false when there was none.
-func (s *Store) LastScrub() (last Scrubbed, ok bool, err error) {
-	var c scrubCursor
-	ok, err = s.loadCursor(&c)
-	return c.Scrubbed, ok, err
-}
-
 func (s *Store) loadCursor(c *scrubCursor) (ok bool, err error) {
 	b, err := s.db.Get([]byte{keyScrub})
 	if errors.Is(err, db.ErrNotFound) {

@@ -113,16 +113,6 @@ func (sb *superblock) config() (Config, error) {
 	return sb.Config, nil
 }
 
-// decodeSuperblock returns the store's settings. The errors are ErrNotStore,
-// ErrNewer and ErrDamaged.
-func decodeSuperblock(b []byte) (Config, error) {
-	var sb superblock
-	if err := superblockFile.decode(b, &sb); err != nil {
-		return Config{}, err
-	}
-	return sb.config()
-}
-
 // ReadConfig reads the superblock of the store at dir without opening the
 // store. The errors are ErrNotStore, ErrNewer and ErrDamaged.
 func ReadConfig(dir string) (Config, error) {

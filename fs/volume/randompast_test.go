@@ -262,3 +262,12 @@ func (m *model) totals() (sum graph.Totals) {
 	walk(m.nodes[meta.Root])
 	return sum
 }
+
+// forgetIdle forgets all that the kernel does not know.
+func (w *views) forgetIdle() {
+	w.Lock()
+	defer w.Unlock()
+	for len(w.idle) > 0 {
+		w.next()
+	}
+}

@@ -131,15 +131,6 @@ func (w *views) next() {
 	w.drop(ino)
 }
 
-// forgetIdle forgets all that the kernel does not know.
-func (w *views) forgetIdle() {
-	w.Lock()
-	defer w.Unlock()
-	for len(w.idle) > 0 {
-		w.next()
-	}
-}
-
 // forgetSnapshot forgets what the kernel does not know of a snapshot that was removed, so that
 // its blocks can be reclaimed.
 func (w *views) forgetSnapshot(id store.ID) {

@@ -95,11 +95,13 @@ func (s Site) Plant(t testing.TB, name string, seeds ...uint64) store.ID {
 	return id
 }
 
+// PutSnapshot makes a snapshot of a root directory and returns its ID. The caller names it, or has
+// paused the sweep, which would take it.
 func (s Site) PutSnapshot(t testing.TB, names []graph.Entry) store.ID {
 	t.Helper()
-	w := graph.NewWriter(s.Store)
-	defer w.Close()
-	tree := graph.NewTreeBuilder(w, graph.Directory)
+	release := s.Store.Hold()
+	defer release()
+	tree := graph.NewTreeBuilder(s.Store, graph.Directory)
 	var below graph.Sums
 	for i := range names {
 		if err := tree.Add(&names[i]); err != nil {

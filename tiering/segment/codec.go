@@ -31,16 +31,6 @@ func (c Codec) String() string {
 	return "codec " + strconv.Itoa(int(c))
 }
 
-// ParseCodec is the reverse of Codec.String.
-func ParseCodec(name string) (Codec, error) {
-	for _, c := range []Codec{Raw, S2, Zstd} {
-		if c.String() == name {
-			return c, nil
-		}
-	}
-	return Raw, fmt.Errorf("unknown codec %q, want raw, s2 or zstd", name)
-}
-
 func (c Codec) valid() bool { return c <= Zstd }
 
 // Compress returns plain compressed by the wanted codec, and that codec; or

@@ -77,17 +77,6 @@ func TestLargestRecord(t *testing.T) {
 	}
 }
 
-func TestParseCodec(t *testing.T) {
-	for _, c := range []Codec{Raw, S2, Zstd} {
-		if got, err := ParseCodec(c.String()); err != nil || got != c {
-			t.Errorf("%v: %v, %v", c, got, err)
-		}
-	}
-	if _, err := ParseCodec("gzip"); err == nil {
-		t.Error("gzip is a codec")
-	}
-}
-
 // A block that claims to be huge must not make us allocate what it claims.
 func TestDecompressBombs(t *testing.T) {
 	bomb := s2.Encode(nil, make([]byte, 64<<20))
