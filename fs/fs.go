@@ -23,9 +23,6 @@ import (
 // the only one that changes the volume.
 const cacheFor = 24 * time.Hour
 
-// generation is given with every inode number; numbers are never reused.
-const generation = 1
-
 // filesystem answers the kernel's requests. Its methods are called
 // concurrently.
 type filesystem struct {
@@ -60,13 +57,13 @@ func keepAttr(a volume.Attr) time.Duration {
 
 func (f *filesystem) entry(a volume.Attr, out *fuse.EntryOut) {
 	f.vol.Known(a.Ino)
-	fillEntry(a, out)
+	f.fillEntry(a, out)
 }
 
-func fillEntry(a volume.Attr, out *fuse.EntryOut) {
+func (f *filesystem) fillEntry(a volume.Attr, out *fuse.EntryOut) {
 	out.NodeId = uint64(a.Ino)
 	if a.Ino != volume.Root { // the kernel has made that by itself, with none
-		out.Generation = generation
+		out.Generation = uint64(f.vol.Generation())
 	}
 	out.SetEntryTimeout(cacheFor)
 	out.SetAttrTimeout(keepAttr(a))

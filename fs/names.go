@@ -46,7 +46,7 @@ func (f *filesystem) reconnect(ino volume.Ino, name string, out *fuse.EntryOut) 
 	if err != nil {
 		return f.status("lookup", err)
 	}
-	fillEntry(a, out) // Reconnect has counted the look-up
+	f.fillEntry(a, out) // Reconnect has counted the look-up
 	return fuse.OK
 }
 
@@ -89,7 +89,7 @@ func (f *filesystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.Cre
 	if err != nil {
 		return f.status("tmpfile", err)
 	}
-	fillEntry(a, &out.EntryOut) // CreateNameless has counted the look-up
+	f.fillEntry(a, &out.EntryOut) // CreateNameless has counted the look-up
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE
 	return fuse.OK
 }

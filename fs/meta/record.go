@@ -3,6 +3,7 @@ package meta
 import (
 	"encoding/binary"
 	"fmt"
+	"math"
 	"strings"
 )
 
@@ -236,14 +237,16 @@ func DecodePosition(b []byte) (uint64, error) {
 	return v, nil
 }
 
-// Counters are the volume's: the next unused inode number, which also numbers
-// directory positions, and how many inodes there are, those below a cloned directory that
-// nobody has looked into among them.
+// Counters are the volume's: where numbering of inodes and directory positions goes on
+// after an opening, and how many inodes there are, those below a cloned directory that
+// nobody has looked into among them. All numbers in use are below Next, and so are those
+// that were given out since and lost in a crash.
 type Counters struct {
-	Next    uint64
-	Inodes  int64
-	Logical int64 // sum of the sizes of all regular files
-	Whole   bool  // false: an earlier program made the row, and left out what is below clones
+	Next       uint64
+	Inodes     int64
+	Logical    int64  // sum of the sizes of all regular files
+	Whole      bool   // false: an earlier program made the row, and left out what is below clones
+	Generation uint32 // tells the numbers from those of another volume in the same store; 0: made before there was one; only with Whole
 }
 
 // Add counts so many inodes with so many bytes in regular files.
@@ -259,6 +262,9 @@ func (c Counters) Encode() []byte {
 	if c.Whole {
 		b = append(b, 1)
 	}
+	if c.Generation != 0 {
+		b = binary.AppendUvarint(b, uint64(c.Generation))
+	}
 	return b
 }
 
@@ -269,6 +275,10 @@ func DecodeCounters(b []byte) (Counters, error) {
 	if len(r.b) > 0 {
 		c.Whole = r.uvarint(1) == 1
 		r.bad = r.bad || !c.Whole
+	}
+	if len(r.b) > 0 {
+		c.Generation = uint32(r.uvarint(math.MaxUint32))
+		r.bad = r.bad || c.Generation == 0
 	}
 	if r.bad || len(r.b) != 0 {
 		return c, fmt.Errorf("volume counters: %w", ErrCorrupt)

@@ -106,6 +106,7 @@ func (v *Volume) withGraft(ctx context.Context, from Past, flat bool, fn func(n 
 	if err != nil {
 		return err
 	}
+	v.coverNumbers()
 	g := &grafter{ctx: ctx, v: v, table: graph.OpenTree(v.store, s.Table, graph.LinkTable), files: make(map[uint64]*grafted)}
 	n, err := g.top(e, flat)
 	if n != nil {

@@ -84,6 +84,7 @@ const (
 // for a commit: as many as may be kept there cannot be dropped. It is called outside
 // of Update, with no lock held.
 func (v *Volume) relieve() {
+	v.coverNumbers()
 	if v.unsavedNodes() >= max(v.opts.Nodes, leastUnsaved) {
 		_ = v.store.Commit() // as there; even one that fails has made rows of them
 		return
@@ -183,7 +184,9 @@ func (v *Volume) saveAll() error {
 			}
 		}
 	}
-	counts := meta.Counters{Next: v.next.Load(), Inodes: v.inodes.Load(), Logical: v.logical.Load(), Whole: true}
+	counts := meta.Counters{
+		Next: v.numbersFrom(), Inodes: v.inodes.Load(), Logical: v.logical.Load(), Whole: true, Generation: v.saved.Generation,
+	}
 	if counts != v.saved {
 		v.db.Set(meta.CounterKey(), counts.Encode())
 		v.saved = counts

@@ -95,6 +95,7 @@ func (v *Volume) make(dir meta.Ino, name string, c New) (Attr, error) {
 	if err := v.admit(metadataCost); err != nil {
 		return Attr{}, err
 	}
+	v.coverNumbers()
 	d, err := v.get(dir)
 	if err != nil {
 		return Attr{}, err

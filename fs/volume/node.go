@@ -238,8 +238,43 @@ func (v *Volume) forgetNode(n *node) {
 	delete(v.cache.nodes, n.ino)
 }
 
-// alloc returns an unused number, for an inode or a directory position.
+// numbersAhead is how many numbers a commit sets aside for those that are given out before
+// the next one. A crash leaves them unused: whoever has a file handle of an inode that the
+// crash has undone must not come to another one by it.
+const numbersAhead = 1 << 20
+
+// alloc returns an unused number, for an inode or a directory position. coverNumbers was
+// called before, outside of Update.
 func (v *Volume) alloc() uint64 { return v.next.Add(1) - 1 }
+
+// coverNumbers commits when few of the numbers that are set aside are left, as when the
+// first one is to be given out. It is called outside of Update, with no lock held.
+func (v *Volume) coverNumbers() {
+	if v.next.Load() < v.covered.Load() {
+		return
+	}
+	v.numbering.Store(true)
+	if v.store.Commit() != nil {
+		return // it is tried again, and told, by the one in the background
+	}
+	_ = v.store.Update(func() error {
+		v.covered.Store(v.saved.Next - min(v.saved.Next, numbersAhead/2))
+		return nil
+	})
+}
+
+// numbersFrom returns where numbering shall go on when what is now saved is opened. v.saved
+// is guarded by the caller.
+func (v *Volume) numbersFrom() uint64 {
+	next := v.next.Load()
+	switch {
+	case !v.numbering.Load() || v.closing.Err() != nil:
+		return next // and a mount that only looks leaves nothing
+	case next+numbersAhead/2 < v.saved.Next:
+		return v.saved.Next
+	}
+	return next + numbersAhead
+}
 
 // save writes the node's rows into the pending commit and takes it off the
 // list. n.mu is held, inside Update or Cut.

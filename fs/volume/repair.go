@@ -133,6 +133,7 @@ func (r *repairer) row(key, value []byte) error {
 		var err error
 		if r.counts, err = meta.DecodeCounters(value); err != nil {
 			r.did("the volume's counters were damaged")
+			r.counts = meta.Counters{}
 		}
 		return nil
 	case meta.KindTouched, meta.KindGone, meta.KindTree, meta.KindTrack:
@@ -490,7 +491,10 @@ func (r *repairer) leftovers(ino meta.Ino, f *found) {
 }
 
 func (r *repairer) save(ctx context.Context) {
-	counts := meta.Counters{Next: r.next, Whole: true}
+	counts := meta.Counters{Next: r.next, Whole: true, Generation: r.counts.Generation}
+	if r.counts == (meta.Counters{}) {
+		counts.Generation = newGeneration() // numbers that were used and removed are not known any more
+	}
 	for _, ino := range r.sorted() {
 		f := r.inodes[ino]
 		if f.attr == nil {

@@ -113,6 +113,7 @@ func (v *Volume) unfold(d *node) error {
 		if !stub {
 			return nil
 		}
+		v.coverNumbers()
 		err := v.store.Update(func() error { return v.unfoldNames(d) })
 		if err == syscall.ENOENT {
 			return err

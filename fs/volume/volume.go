@@ -24,6 +24,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -86,11 +87,14 @@ type Volume struct {
 		orphans map[meta.Ino]struct{}
 		reap    []meta.Ino
 	}
-	next    atomic.Uint64 // the next unused inode number
-	saved   meta.Counters // counters as last written; guarded by the gate
-	track   meta.Tracking // what snapshots build on; guarded by the gate and, where it changes, by snapping
-	inodes  atomic.Int64
-	logical atomic.Int64
+	next       atomic.Uint64 // the next unused inode number
+	numbering  atomic.Bool   // numbers are given out
+	covered    atomic.Uint64 // up to here a crash does not give numbers out again; see coverNumbers
+	generation uint32        // of all inode numbers
+	saved      meta.Counters // counters as last written; guarded by the gate
+	track      meta.Tracking // what snapshots build on; guarded by the gate and, where it changes, by snapping
+	inodes     atomic.Int64
+	logical    atomic.Int64
 
 	room struct { // memory of the dirty buffers
 		sync.Mutex
@@ -154,6 +158,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	if err := v.load(); err != nil {
 		return nil, fmt.Errorf("open volume: %w", err)
 	}
+	v.generation = max(1, v.saved.Generation)
 	st.Join(v)
 	v.stopped.Add(4)
 	go v.flusher()
@@ -201,9 +206,18 @@ func (v *Volume) load() error {
 // firstIno leaves room below for the root and for directory positions of . and ..
 const firstIno = 16
 
+// newGeneration returns the Generation of a volume whose numbers another one of the store
+// may have given out before, as when the database was lost.
+func newGeneration() uint32 { return max(2, rand.Uint32()) }
+
+// Generation goes with every inode number but the root's: a number and a generation mean
+// one inode for ever.
+func (v *Volume) Generation() uint32 { return v.generation }
+
 // format makes the root directory; it belongs to whoever makes the volume.
 func (v *Volume) format() error {
 	v.next.Store(firstIno)
+	v.saved.Generation = newGeneration()
 	now := v.now()
 	root := nodeOf(meta.Root, meta.Inode{
 		Mode: syscall.S_IFDIR | 0o755, Nlink: 2, Parent: meta.Root,
