@@ -10,6 +10,10 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/store/db"
 )
 
 // A fileKind is one of the small JSON files of a store's directory. Each is a
@@ -19,8 +23,9 @@ import (
 type fileKind struct {
 	name    string
 	magic   string
-	version int   // that is written; all older ones are read
-	strange error // what a file without the magic is
+	version int    // that is written; all older ones are read
+	strange error  // what a file without the magic is
+	next    string // what to do about one that is damaged
 }
 
 // maxFile bounds the bytes of such a file.
@@ -82,27 +87,30 @@ func (k fileKind) encode(f checkedFile) ([]byte, error) {
 // Errors: ErrNewer, ErrDamaged, and the kind's for a file without the magic.
 func (k fileKind) decode(b []byte, f checkedFile) error {
 	if len(b) > maxFile {
-		return fmt.Errorf("%w: %s has %d bytes", ErrDamaged, k.name, len(b))
+		return k.damaged("has more than %d bytes", maxFile)
 	}
 	var head fileHead
 	if err := json.Unmarshal(b, &head); err != nil {
-		return fmt.Errorf("%w: %s: %v", ErrDamaged, k.name, err)
+		return k.damaged("is cut or no such file (%v)", err)
 	}
 	if head.Magic != k.magic {
-		return fmt.Errorf("%w: %s has no magic", k.strange, k.name)
+		if k.strange != ErrDamaged {
+			return fmt.Errorf("%w: %s has no magic", k.strange, k.name)
+		}
+		return k.damaged("has no magic")
 	}
 	if head.Version > k.version {
 		return fmt.Errorf("%w: %s has version %d, and this program reads up to %d", ErrNewer, k.name, head.Version, k.version)
 	}
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, b); err != nil {
-		return fmt.Errorf("%w: %s: %v", ErrDamaged, k.name, err)
+		return k.damaged("does not read (%v)", err)
 	}
 	if sum, said, ok := sumOf(compact.Bytes()); !ok || sum != said || head.Version < 1 {
-		return fmt.Errorf("%w: %s does not match its checksum", ErrDamaged, k.name)
+		return k.damaged("does not match its checksum")
 	}
 	if err := json.Unmarshal(b, f); err != nil {
-		return fmt.Errorf("%w: %s: %v", ErrDamaged, k.name, err)
+		return k.damaged("does not read (%v)", err)
 	}
 	if again, err := json.Marshal(f); err != nil || !bytes.Equal(again, compact.Bytes()) {
 		return fmt.Errorf("%w: %s has settings that this program does not know", ErrNewer, k.name)
@@ -110,27 +118,54 @@ func (k fileKind) decode(b []byte, f checkedFile) error {
 	return nil
 }
 
+func (k fileKind) damaged(format string, args ...any) error {
+	return damagedFile(k.name, k.next, format, args...)
+}
+
 // read reads the file in a store's directory. Besides decode's errors it may be
 // os.ErrNotExist.
 func (k fileKind) read(dir string, f checkedFile) error {
-	r, err := os.Open(filepath.Join(dir, k.name))
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	b, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+	b, err := k.raw(dir)
 	if err != nil {
 		return err
 	}
 	return k.decode(b, f)
 }
 
-// write replaces the file durably.
-func (k fileKind) write(dir string, f checkedFile) error {
+// raw reads the file's bytes. What is no file is ErrDamaged: a link is not followed.
+func (k fileKind) raw(dir string) ([]byte, error) {
+	name := filepath.Join(dir, k.name)
+	info, err := os.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, irregular(name, info.Mode())
+	}
+	r, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, explain(db.Unreadable(name, err))
+	}
+	defer r.Close()
+	b, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+	if err != nil {
+		return nil, explain(db.Unreadable(name, err))
+	}
+	return b, nil
+}
+
+// bytes encodes a file that is to be written.
+func (k fileKind) bytes(f checkedFile) ([]byte, error) {
 	b, err := k.encode(f)
 	if err == nil && len(b) > maxFile {
 		err = fmt.Errorf("%w: %s would have %d bytes", ErrConfig, k.name, len(b))
 	}
+	return b, err
+}
+
+// write replaces the file durably.
+func (k fileKind) write(dir string, f checkedFile) error {
+	b, err := k.bytes(f)
 	if err != nil {
 		return err
 	}

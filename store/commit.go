@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/tiering"
 )
 
 // A change is what happened to a block since the last cut. Index rows are
@@ -144,6 +145,9 @@ func (s *Store) settle() error {
 	if err != nil && !errors.Is(err, ErrFull) {
 		s.failed.Store(true)
 	}
+	if err == nil {
+		s.noteCommit()
+	}
 	return err
 }
 
@@ -205,7 +209,7 @@ func (r *resolver) change(id ID, c change) error {
 	if c.dead != nil {
 		r.totals.count(*c.dead, -1)
 		r.s.bad.clear(id)
-		if err := r.segment(c.dead.Loc.Segment, 0, -c.dead.Stored()); err != nil {
+		if err := r.segment(c.dead.Loc, 0, -c.dead.Stored()); err != nil {
 			return err
 		}
 		if !c.fresh {
@@ -235,7 +239,7 @@ func (r *resolver) change(id ID, c change) error {
 		if p, ok := r.s.moved[id]; ok {
 			e.Loc, e.Codec = p.loc, p.codec
 		}
-		if err := r.segment(e.Loc.Segment, e.Stored(), e.Stored()); err != nil {
+		if err := r.segment(e.Loc, e.Stored(), e.Stored()); err != nil {
 			return err
 		}
 		r.totals.Appended.add(e)
@@ -256,7 +260,9 @@ func (r *resolver) change(id ID, c change) error {
 	return nil
 }
 
-func (r *resolver) segment(n uint64, written, live int64) error {
+// segment counts a record in its segment's row.
+func (r *resolver) segment(loc tiering.Location, written, live int64) error {
+	n := loc.Segment
 	if n == 0 { // of a ghost
 		return nil
 	}
@@ -272,6 +278,12 @@ func (r *resolver) segment(n uint64, written, live int64) error {
 	}
 	row.Written += written
 	row.Live += live
+	if written > 0 {
+		row.End = max(row.End, int64(loc.Offset)+int64(loc.Length))
+		if row.Salt == 0 {
+			row.Salt = r.s.tiers.Salt(n)
+		}
+	}
 	r.segments[n] = row
 	return nil
 }

@@ -382,7 +382,7 @@ func (r *resolver) relocate(id ID, e *Entry, m *relocation) error {
 	if m == nil || e.Loc != m.from {
 		return nil
 	}
-	if err := r.segment(e.Loc.Segment, 0, -e.Stored()); err != nil {
+	if err := r.segment(e.Loc, 0, -e.Stored()); err != nil {
 		return err
 	}
 	e.Loc, e.Codec = m.to.loc, m.to.codec
@@ -392,7 +392,7 @@ func (r *resolver) relocate(id ID, e *Entry, m *relocation) error {
 	if m.heals {
 		r.s.bad.clear(id)
 	}
-	return r.segment(e.Loc.Segment, e.Stored(), e.Stored())
+	return r.segment(e.Loc, e.Stored(), e.Stored())
 }
 
 // tend sweeps and compacts now and then, beside the commits.

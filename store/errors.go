@@ -17,7 +17,7 @@ var (
 	ErrHeld      = errors.New("the snapshot is held")
 	ErrNotEmpty  = errors.New("directory is not empty")
 	ErrNewer     = errors.New("store was made by a newer QuarXFS")
-	ErrDamaged   = errors.New("superblock is damaged")
+	ErrDamaged   = errors.New("the store is damaged")
 	ErrLocked    = errors.New("store is in use by another process")
 	ErrConfig    = errors.New("bad setting")
 	ErrRange     = errors.New("offset is behind the end")

@@ -110,7 +110,7 @@ func TestEntryGolden(t *testing.T) {
 func FuzzRows(f *testing.F) {
 	e := Entry{Kind: segment.File, Raw: 1, Loc: tiering.Location{Length: 80}}
 	f.Add(e.encode())
-	f.Add(segmentRow{10, 5}.encode())
+	f.Add(segmentRow{Written: 10, Live: 5}.encode())
 	f.Add(ObjectInfo{Size: 9, Data: 5, Created: time.UnixMilli(-5)}.encode())
 	f.Add(Totals{Zero: 4}.encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -375,7 +375,7 @@ func TestCheckFinds(t *testing.T) {
 	for name, damage := range map[string]func(s *Store){
 		"I4":     func(s *Store) { s.Ref(id, 1) },
 		"I5":     func(s *Store) { s.db.Delete(blockKey(keyBlock, id)) },
-		"row":    func(s *Store) { s.db.Set(segmentKey(9), segmentRow{5, 5}.encode()) },
+		"row":    func(s *Store) { s.db.Set(segmentKey(9), segmentRow{Written: 5, Live: 5}.encode()) },
 		"totals": func(s *Store) { s.totals.Zero = 9 },
 		"I1": func(s *Store) {
 			e, _ := s.Lookup(id)

@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/tiering"
@@ -17,6 +18,7 @@ const (
 	keyName     = 'n' // object name -> objectRow
 	keyObject   = 'o' // object ID, name -> nothing
 	keySnapshot = 's' // name of a snapshot -> SnapshotRef
+	keyFile     = 'f' // name of a small file -> its bytes
 	keyTotals   = 't' // -> totals of the index
 	keyBad      = 'x' // ID of a block that cannot be read -> when and why
 	keyScrub    = 'u' // -> scrubCursor
@@ -88,10 +90,23 @@ func decodeEntry(b []byte) (Entry, error) {
 func quantizeEntropy(bits float64) uint8 { return uint8(bits*255/8 + 0.5) }
 
 // A segmentRow counts a segment's bytes, so that an empty one can be removed
-// and a sparse one compacted.
+// and a sparse one compacted, and says by what the segment is known when the store is opened.
+// Rows of before say only the first two.
 type segmentRow struct {
 	Written int64 // bytes of all records ever indexed
 	Live    int64 // bytes of records that the index points at
+	End     int64 // where the last of them ends; 0: not noted
+	Seen    int64 // when the file was last written to as it was found to be this one, in ns since 1970; 0: never
+	Salt    uint64
+}
+
+// claim is what must be there of the segment.
+func (r segmentRow) claim(n uint64) tiering.Claim {
+	c := tiering.Claim{Number: n, End: max(r.End, r.Written), Salt: r.Salt}
+	if r.Seen != 0 {
+		c.Seen = time.Unix(0, r.Seen)
+	}
+	return c
 }
 
 func segmentKey(n uint64) []byte {
@@ -99,19 +114,30 @@ func segmentKey(n uint64) []byte {
 }
 
 func (r segmentRow) encode() []byte {
-	return binary.AppendVarint(binary.AppendVarint(nil, r.Written), r.Live)
+	b := binary.AppendVarint(binary.AppendVarint(nil, r.Written), r.Live)
+	if r.End == 0 && r.Salt == 0 {
+		return b
+	}
+	return binary.LittleEndian.AppendUint64(binary.AppendVarint(binary.AppendVarint(b, r.End), r.Seen), r.Salt)
 }
 
-func decodeSegmentRow(b []byte) (segmentRow, error) {
-	w, n := binary.Varint(b)
-	if n <= 0 {
-		return segmentRow{}, fmt.Errorf("segment row: %w", ErrCorrupt)
+func decodeSegmentRow(b []byte) (r segmentRow, err error) {
+	bad := fmt.Errorf("segment row: %w", ErrCorrupt)
+	for i, field := range []*int64{&r.Written, &r.Live, &r.End, &r.Seen} {
+		if i == 2 && len(b) == 0 {
+			return r, nil
+		}
+		v, n := binary.Varint(b)
+		if n <= 0 {
+			return segmentRow{}, bad
+		}
+		*field, b = v, b[n:]
 	}
-	l, m := binary.Varint(b[n:])
-	if m <= 0 || n+m != len(b) {
-		return segmentRow{}, fmt.Errorf("segment row: %w", ErrCorrupt)
+	if len(b) != 8 || r.End < 0 {
+		return segmentRow{}, bad
 	}
-	return segmentRow{w, l}, nil
+	r.Salt = binary.LittleEndian.Uint64(b)
+	return r, nil
 }
 
 func decodeSegmentKeyRow(key, value []byte) (uint64, segmentRow, error) {

@@ -58,7 +58,14 @@ func Rebuild(ctx context.Context, dir string, o RebuildOptions) (done Rebuilt, e
 	}
 	s.dbDir = rebuildDir
 	fresh := s.dir.Join(rebuildDir)
-	if err := os.RemoveAll(fresh); err != nil {
+	err = regularFiles(s.dir.Join())
+	if err == nil {
+		err = os.RemoveAll(fresh)
+	}
+	if err == nil {
+		err = s.restoreFromOld()
+	}
+	if err != nil {
 		return done, errors.Join(handle.ShownError(err), s.lock.Unlock(), s.dir.Close())
 	}
 	b := rebuilder{repairer: repairer{s: s, rows: make(map[ID]Entry), counts: make(map[ID]uint64), names: make(map[string]ObjectInfo), snaps: make(map[string]SnapshotRef)}, o: o}
@@ -242,6 +249,13 @@ func (b *rebuilder) show() {
 // exchange puts the new database in the place of the old one at one instant, and
 // keeps the old one.
 func (s *Store) exchange(fresh string) (old string, err error) {
+	// It says what the old one had.
+	if err := os.Remove(s.dir.Join(lastCommitName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", err
+	}
+	if err := syncDir(s.dir.Join()); err != nil {
+		return "", err
+	}
 	place := s.dir.Join(dbDir)
 	if _, err := os.Stat(place); errors.Is(err, os.ErrNotExist) {
 		if err := os.Rename(fresh, place); err != nil {

@@ -454,15 +454,15 @@ func (r *repairer) fixSums(ctx context.Context) error {
 			r.did("row %x was removed: %v", key, err)
 			return nil
 		}
-		row.Live = live[n]
-		row.Written = max(row.Written, row.Live)
+		// What the file is known by is noted anew: it may have been put back, or be lost.
+		row = segmentRow{Written: max(row.Written, live[n]), Live: live[n]}
 		r.s.db.Set(bytes.Clone(key), row.encode())
 		r.did("%s: %d bytes are in use", segmentName(n), row.Live)
 		delete(live, n)
 		return nil
 	})
 	for n, bytes := range live {
-		r.s.db.Set(segmentKey(n), segmentRow{bytes, bytes}.encode())
+		r.s.db.Set(segmentKey(n), segmentRow{Written: bytes, Live: bytes}.encode())
 		r.did("%s: %d bytes are in use, and no row said so", segmentName(n), bytes)
 	}
 	t.Appended = r.s.totalsNow().Appended // nothing else says it

@@ -96,7 +96,7 @@ type settingsFile struct {
 	fileSum
 }
 
-var settingsKind = fileKind{name: "settings.json", magic: "quarxfs settings", version: 1, strange: ErrDamaged}
+var settingsKind = fileKind{name: "settings.json", magic: "quarxfs settings", version: 1, strange: ErrDamaged, next: "put it back from a copy, or remove it to have the defaults again"}
 
 // readSettings returns the defaults when there is no file. ErrNewer, ErrDamaged.
 func readSettings(dir string) (Settings, error) {
@@ -106,7 +106,7 @@ func readSettings(dir string) (Settings, error) {
 		return Settings{}, nil
 	}
 	if err == nil && f.Settings.Validate() != nil {
-		err = fmt.Errorf("%w: %s: %v", ErrDamaged, settingsKind.name, f.Settings.Validate())
+		err = settingsKind.damaged("has settings that cannot be (%v)", f.Settings.Validate())
 	}
 	if err != nil {
 		return Settings{}, fmt.Errorf("%w; the defaults count until the file is removed", err)
@@ -145,7 +145,7 @@ func (s *Store) ChangeSettings(fn func(*Settings) error) error {
 		err = f.Validate()
 	}
 	if err == nil {
-		err = settingsKind.write(s.dir.Join(), &f)
+		err = s.keepFile(settingsKind, &f)
 	}
 	if err != nil {
 		return fmt.Errorf("change settings: %w", err)

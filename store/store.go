@@ -64,6 +64,7 @@ type Options struct {
 	ColdDisk       disk.FS          // of the cold tier; nil: as Disk
 	ColdTimeout    time.Duration    // after which an operation of the cold tier is given up; 20 s
 	ColdRetry      time.Duration    // how often a cold tier that is out of reach is looked for; 2 s
+	Salvage        bool             // open though segments are missing, for Repair to go on without them
 }
 
 func (o *Options) setDefaults() {
@@ -106,6 +107,8 @@ type Store struct {
 	chunker *chunk.Chunker
 	db      *db.DB
 	tiers   *tiering.Set
+
+	lastCommit lastCommit
 
 	group       db.Group
 	reclaim     db.Group  // sweeps on a full disk
@@ -180,12 +183,15 @@ func Open(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	lost, err := needsRebuild(s.dir.Join())
-	if lost {
-		err = fmt.Errorf("%w: its database is missing; quarxfs rebuild makes a new one", ErrDamaged)
-	}
+	seen, err := s.inspect()
 	if err == nil {
 		err = s.open()
+	}
+	if err == nil {
+		err = s.noteSegments(seen)
+	}
+	if err == nil {
+		s.openLastCommit()
 	}
 	if err != nil {
 		err = handle.ShownError(fmt.Errorf("open store %s: %w", dir, err))
@@ -209,6 +215,9 @@ func hold(dir string, o Options) (*Store, error) {
 	}
 	s := &Store{dir: d, dbDir: dbDir, opts: o, log: handle.Log(o.Logger), kick: make(chan struct{}, 1)}
 	if s.conf, err = readConfig(d); err == nil {
+		err = regularFiles(d.Join()) // the lock is among them
+	}
+	if err == nil {
 		s.chunker, err = chunk.New(s.conf.Chunker)
 	}
 	if err == nil {
@@ -255,6 +264,9 @@ func (s *Store) open() (err error) {
 		Ballast: max(0, s.opts.Ballast), Spare: s.spare, BallastBelow: ballastBelow,
 	})
 	if err != nil {
+		return err
+	}
+	if err := s.restoreFiles(); err != nil {
 		return err
 	}
 	if s.tierConf.file, err = readTiers(s.dir.Join()); err != nil {
@@ -337,6 +349,7 @@ func (s *Store) shut() error {
 	if s.tiers != nil {
 		errs = append(errs, s.tiers.Close())
 	}
+	errs = append(errs, s.lastCommit.close())
 	if s.db != nil {
 		errs = append(errs, s.db.Close())
 	}

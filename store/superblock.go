@@ -83,7 +83,7 @@ type superblock struct {
 	fileSum
 }
 
-var superblockFile = fileKind{name: "quarxfs.json", magic: "quarxfs store", version: FormatVersion, strange: ErrNotStore}
+var superblockFile = fileKind{name: "quarxfs.json", magic: "quarxfs store", version: FormatVersion, strange: ErrNotStore, next: nextRestore}
 
 // featureLog: commits are in a log in front of the database. A program that does not
 // know it would open the database without the last of them. Stores that were made
@@ -108,7 +108,7 @@ func (sb *superblock) config() (Config, error) {
 		return Config{}, fmt.Errorf("%w: it names blocks by %q", ErrNewer, sb.IDScheme)
 	}
 	if err := sb.Config.Validate(); err != nil {
-		return Config{}, fmt.Errorf("%w: %v", ErrDamaged, err)
+		return Config{}, superblockFile.damaged("has settings that no store can have (%v)", err)
 	}
 	return sb.Config, nil
 }
@@ -138,6 +138,9 @@ func readConfig(dir *handle.Dir) (c Config, err error) {
 	if errors.Is(err, os.ErrNotExist) {
 		err = ErrNotStore
 	}
+	if errors.Is(err, ErrNotStore) && isUsed(dir.Join()) {
+		err = superblockFile.damaged("is missing, or is not the store's")
+	}
 	if err == nil {
 		c, err = sb.config()
 	}
@@ -145,6 +148,13 @@ func readConfig(dir *handle.Dir) (c Config, err error) {
 		err = fmt.Errorf("%s: %w", dir.Path(), err)
 	}
 	return c, err
+}
+
+// isUsed reports whether there is what only a store that was opened has.
+func isUsed(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, dbDir, "MANIFEST"))
+	hot, herr := os.Lstat(filepath.Join(dir, hotDir))
+	return err == nil && herr == nil && hot.IsDir()
 }
 
 // Init makes a store in dir, which must be missing or empty. The superblock is

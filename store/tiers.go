@@ -35,13 +35,13 @@ type tiersFile struct {
 	fileSum
 }
 
-var tiersKind = fileKind{name: "tiers.json", magic: "quarxfs tiers", version: 1, strange: ErrDamaged}
+var tiersKind = fileKind{name: "tiers.json", magic: "quarxfs tiers", version: 1, strange: ErrDamaged, next: nextRestore}
 
 // check reports a tier that cannot be: ErrDamaged.
 func (f *tiersFile) check() error {
 	if c := f.Cold; c != nil {
 		if err := c.check(); err != nil {
-			return fmt.Errorf("%w: %s: cold tier %q at %q: %v", ErrDamaged, tiersKind.name, c.ID, c.Dir, err)
+			return tiersKind.damaged("has a cold tier %q at %q that cannot be (%v)", c.ID, c.Dir, err)
 		}
 	}
 	return nil
@@ -76,7 +76,7 @@ func readTiers(dir string) (f tiersFile, err error) {
 
 // writeTiers replaces tiers.json durably. The caller holds tierConf.
 func (s *Store) writeTiers(f tiersFile) error {
-	if err := tiersKind.write(s.dir.Join(), &f); err != nil {
+	if err := s.keepFile(tiersKind, &f); err != nil {
 		return err
 	}
 	s.tierConf.file = f

@@ -89,7 +89,7 @@ type tokensFile struct {
 	fileSum
 }
 
-var tokensKind = fileKind{name: "tokens.json", magic: "quarxfs tokens", version: 1, strange: ErrDamaged}
+var tokensKind = fileKind{name: "tokens.json", magic: "quarxfs tokens", version: 1, strange: ErrDamaged, next: "put it back from a copy, or remove it to have no tokens"}
 
 // loadTokens keeps a file that cannot be used from nothing but letting anybody in.
 func (s *Store) loadTokens() {
@@ -109,7 +109,7 @@ func (s *Store) loadTokens() {
 // changeTokens makes a list durable. The lock is held meanwhile, so that who uses a
 // token that was revoked is behind it.
 func (s *Store) changeTokens(list []Token) error {
-	if err := tokensKind.write(s.dir.Join(), &tokensFile{Tokens: list}); err != nil {
+	if err := s.keepFile(tokensKind, &tokensFile{Tokens: list}); err != nil {
 		return fmt.Errorf("change tokens: %w", err)
 	}
 	s.tokens.all = list

@@ -248,9 +248,9 @@ func (c *coldTier) close() error {
 	return nil
 }
 
-// markerName is the file that tells a tier's directory from the empty one that
+// MarkerName is the file that tells a tier's directory from the empty one that
 // is left where its disk was mounted, and from another store's.
-const markerName = "quarxfs-tier"
+const MarkerName = "quarxfs-tier"
 
 const markerMost = 256
 
@@ -269,7 +269,7 @@ func MakeCold(d disk.FS, dir, id string) error {
 	if len(files) > 0 {
 		return fmt.Errorf("%s has files in it, such as %s: %w", dir, files[0].Name, fs.ErrExist)
 	}
-	making := filepath.Join(dir, markerName+".new")
+	making := filepath.Join(dir, MarkerName+".new")
 	f, err := d.Create(making)
 	if err != nil {
 		return err
@@ -282,7 +282,7 @@ func MakeCold(d disk.FS, dir, id string) error {
 		err = cerr
 	}
 	if err == nil {
-		err = d.Rename(making, filepath.Join(dir, markerName))
+		err = d.Rename(making, filepath.Join(dir, MarkerName))
 	}
 	if err != nil {
 		return errors.Join(err, d.Remove(making))
@@ -298,15 +298,18 @@ func UnmakeCold(d disk.FS, dir, id string) error {
 	if err := checkMarker(d, dir, id); err != nil {
 		return err
 	}
-	if err := d.Remove(filepath.Join(dir, markerName)); err != nil {
+	if err := d.Remove(filepath.Join(dir, MarkerName)); err != nil {
 		return err
 	}
 	return d.SyncDir(dir)
 }
 
+// CheckCold reports whether dir is the cold tier id, and can be read.
+func CheckCold(d disk.FS, dir, id string) error { return checkMarker(d, dir, id) }
+
 // checkMarker reports whether dir is the tier id.
 func checkMarker(d disk.FS, dir, id string) error {
-	f, err := d.Open(filepath.Join(dir, markerName))
+	f, err := d.Open(filepath.Join(dir, MarkerName))
 	if err != nil {
 		return err
 	}
@@ -316,7 +319,7 @@ func checkMarker(d disk.FS, dir, id string) error {
 		return err
 	}
 	if size > markerMost {
-		return fmt.Errorf("%s: %d bytes are no marker of a tier", filepath.Join(dir, markerName), size)
+		return fmt.Errorf("%s: %d bytes are no marker of a tier", filepath.Join(dir, MarkerName), size)
 	}
 	text := make([]byte, size)
 	if _, err := f.ReadAt(text, 0); err != nil {
@@ -324,7 +327,7 @@ func checkMarker(d disk.FS, dir, id string) error {
 	}
 	if string(text) != marker(id) {
 		first, rest, _ := strings.Cut(string(text), "\n")
-		return fmt.Errorf("%s: it says %q, %q, and not tier %s", filepath.Join(dir, markerName), first, strings.TrimSpace(rest), id)
+		return fmt.Errorf("%s: it says %q, %q, and not tier %s", filepath.Join(dir, MarkerName), first, strings.TrimSpace(rest), id)
 	}
 	return nil
 }

@@ -104,7 +104,6 @@ var advice = []struct {
 	{store.ErrNotStore, "make one with quarxfs init"},
 	{store.ErrLocked, "unmount it first, or wait for the other command"},
 	{store.ErrNewer, "install a newer QuarXFS to open it"},
-	{store.ErrDamaged, "restore quarxfs.json from a copy"},
 	{store.ErrFull, "free some space on that disk"},
 	{store.ErrExists, "mount it, or choose another directory"},
 	{store.ErrNotEmpty, "choose an empty or a new directory"},

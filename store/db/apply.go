@@ -253,7 +253,13 @@ func (d *DB) checkpoint(file *logFile) error {
 		return d.applier.fail(err)
 	}
 	d.step(stepSynced)
-	if err := d.clog.release(file); err != nil {
+	b := d.inUse()
+	based := b.writer.ts
+	// The list first: what it says is there is not in the log any more then.
+	if err := b.updateList(d, file.next, b.inTables(), based, false); err != nil {
+		return fmt.Errorf("list the files of %s: %w", b.dir, err)
+	}
+	if err := d.clog.release(file, based); err != nil {
 		return fmt.Errorf("release %s: %w", file.name, asFull(err))
 	}
 	d.step(stepReleased)

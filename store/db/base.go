@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/table"
@@ -25,6 +26,8 @@ type base struct {
 	// writer is used by one goroutine: that of Open, then the applier's; before
 	// the base is in use, that of the compaction.
 	writer writer
+	// list is the one on the disk, or nil; used by the same.
+	list *fileList
 
 	// refs counts the calls that read Badger's mapped files, which closing
 	// unmaps, and the DB whose base it is. It grows only under DB.mu, while the base is in use.
@@ -45,7 +48,7 @@ func (d *DB) openBase(dir string) (*base, error) {
 	}
 	kv, err := badger.OpenManaged(d.opt.badger(dir))
 	if err != nil {
-		return nil, err
+		return nil, badgerError(dir, err)
 	}
 	b := &base{dir: dir, kv: kv, idle: make(chan struct{})}
 	b.refs.Store(1)
@@ -54,6 +57,15 @@ func (d *DB) openBase(dir string) (*base, error) {
 		return nil, errors.Join(err, kv.Close())
 	}
 	return b, nil
+}
+
+// badgerError tells what the disk says from what Badger does not like about its files.
+func badgerError(dir string, err error) error {
+	var no syscall.Errno
+	if errors.As(err, &no) {
+		return err
+	}
+	return damaged(dir, "cannot be opened (%v)", err)
 }
 
 func (b *base) close() error { return errors.Join(b.wal.close(), b.kv.Close()) }

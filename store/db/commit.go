@@ -93,6 +93,7 @@ func (d *DB) commit(rows *rowMap, bytes int64) error {
 		return err
 	}
 	d.committed(d.clog.seq - 1)
+	d.commits.Store(d.clog.seq - 1)
 	return nil
 }
 
@@ -240,6 +241,7 @@ const (
 	stepSynced   = "synced"  // all of them
 	stepReleased = "released"
 
+	stepFollowed    = "followed"     // what the new base has is synced
 	stepChangedOver = "changed over" // to another base
 )
 

@@ -263,6 +263,15 @@ func (p *powerCut) step(what string) {
 		}
 		p.synced = readDir(p.t, p.dir)
 	}
+	if what == stepFollowed && p.d != nil {
+		// The new base's logs were synced just now, and it is not in use yet.
+		next := filepath.Base(otherBase(p.d.inUse().dir))
+		for name, data := range readDir(p.t, p.dir) {
+			if filepath.Dir(name) == next {
+				p.synced[name] = data
+			}
+		}
+	}
 	p.note()
 }
 

@@ -94,6 +94,7 @@ type DB struct {
 
 	applier   *applier
 	compactor *compactor
+	commits   atomic.Uint64
 	advised   time.Time // when adviseTables last ran; the applier's
 	maxRows   int
 	maxBytes  int64
@@ -153,6 +154,10 @@ func (d *DB) open() error {
 
 // openRows opens the base in use and brings it up to the last commit.
 func (d *DB) openRows() error {
+	in, err := d.opt.inspect()
+	if err != nil {
+		return err
+	}
 	place, err := readPlace(d.opt.Dir)
 	if err != nil {
 		return err
@@ -175,10 +180,14 @@ func (d *DB) openRows() error {
 			return err
 		}
 	}
+	if err := in.settle(d); err != nil {
+		return err
+	}
 	b, err := d.openBase(filepath.Join(d.opt.Dir, place))
 	if err != nil {
 		return err
 	}
+	b.list = in.list
 	d.mu.base = b
 	d.maxRows = int(b.kv.MaxBatchCount()) - 2
 	d.maxBytes = b.kv.MaxBatchSize() - 1024
@@ -186,6 +195,7 @@ func (d *DB) openRows() error {
 		return errors.Join(err, b.close(), d.clog.close())
 	}
 	d.mu.ts = b.writer.ts
+	d.commits.Store(d.clog.seq - 1)
 	return nil
 }
 
@@ -200,6 +210,9 @@ func (d *DB) recover() (err error) {
 	}
 	if err != nil {
 		return err
+	}
+	if b := d.mu.base; b.list != nil {
+		d.clog.least = max(d.clog.least, b.list.seq)
 	}
 	return d.replay()
 }
@@ -238,7 +251,34 @@ func (d *DB) replay() error {
 		}
 		d.step(stepSynced)
 	}
-	return d.clog.reset()
+	based, err := d.listFiles(d.mu.base.inTables(), true)
+	if err != nil {
+		return err
+	}
+	return d.clog.reset(based)
+}
+
+// listFiles has the base's list say what its files are now that all commits are in it, and returns the
+// version that the base has; 0 when there is no room for a list, and never was.
+func (d *DB) listFiles(settled uint64, always bool) (based uint64, err error) {
+	b := d.mu.base
+	update := func() error { return b.updateList(d, d.clog.seq, settled, b.writer.ts, always) }
+	err = update()
+	for errors.Is(err, ErrFull) && d.dropBallast() {
+		err = update()
+	}
+	switch {
+	case err == nil:
+		return b.writer.ts, nil
+	case errors.Is(err, ErrFull):
+		// The list of before stays true: the next opening looks at what was made since.
+		d.log.Warn("the list of the database's files is not brought up to date", "error", err)
+		if b.list == nil {
+			return 0, nil
+		}
+		return b.writer.ts, nil
+	}
+	return 0, err
 }
 
 // Close has a compaction give up, waits for the calls under way, carries all commits into Badger, and
@@ -278,7 +318,10 @@ func (d *DB) Close() error {
 	case err == nil && applied == nil:
 		// Badger has made tables of everything.
 		d.clog.seal()
-		err = d.clog.reset()
+		var based uint64
+		if based, err = d.listFiles(b.writer.ts, true); err == nil {
+			err = d.clog.reset(based)
+		}
 	case errors.Is(applied, ErrFull):
 		d.log.Warn("no room to apply the last commits; the log keeps them", "error", applied)
 	default:
@@ -449,3 +492,9 @@ func (d *DB) Pending() (rows int, bytes int64) {
 
 // Limit returns what one Badger transaction takes. Write takes more.
 func (d *DB) Limit() (rows int, bytes int64) { return d.maxRows, d.maxBytes }
+
+// ID names the database: it is another one after a rebuild.
+func (d *DB) ID() string { return d.clog.id.name() }
+
+// Commits is how many commits there were.
+func (d *DB) Commits() uint64 { return d.commits.Load() }

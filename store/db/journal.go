@@ -25,6 +25,7 @@ var (
 	badgerPrefix   = []byte("!badger!")
 	chunkPrefix    = []byte{0xff, 0xff, 'j'}
 	markerKey      = []byte{0xff, 0xff, 'm'}
+	rebasedKey     = []byte{0xff, 0xff, 'r'} // set when a base has caught up; of no meaning
 )
 
 const (

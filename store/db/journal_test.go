@@ -48,6 +48,7 @@ func withoutLog(t *testing.T, opt Options, marked bool) {
 			t.Fatal(err)
 		}
 	}
+	unlisted(t, opt.Dir)
 }
 
 func TestDatabaseWithoutLog(t *testing.T) {

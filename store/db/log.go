@@ -34,6 +34,10 @@ type commitLog struct {
 	seq uint64   // of the next record
 	buf []byte
 
+	// least is the sequence below which the base has all commits, however old a copy a file
+	// may be.
+	least uint64
+
 	mu    sync.Mutex // guards the states, not the files
 	files [2]*logFile
 }
@@ -52,7 +56,9 @@ type logFile struct {
 	dev   logDevice
 	size  int64
 	freed uint64 // as in the header
-	slot  int    // that holds it
+	based uint64 // likewise: the version that the base had then
+	slot  int    // that holds them
+	old   bool   // the other slot is one of before versions
 
 	state       fileState
 	gen         uint64
@@ -78,22 +84,9 @@ func openLog(dir logDir, nominal int64) (*commitLog, error) {
 }
 
 func (l *commitLog) openFiles() error {
-	var missing []*logFile
-	for i := range l.files {
-		f := &logFile{index: uint32(i), name: logName(uint32(i))}
-		l.files[i] = f
-		dev, err := l.dir.open(f.name)
-		if errors.Is(err, fs.ErrNotExist) {
-			missing = append(missing, f)
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		f.dev = dev
-		if err := l.readSlots(f); err != nil {
-			return fmt.Errorf("%s: %w", f.name, err)
-		}
+	missing, err := l.findFiles()
+	if err != nil {
+		return err
 	}
 	if len(missing) == 0 && l.files[0].freed == 0 && l.files[1].freed == 0 {
 		// The name of the second may not be durable yet.
@@ -105,6 +98,27 @@ func (l *commitLog) openFiles() error {
 	return l.make(missing)
 }
 
+// findFiles opens the files that are there.
+func (l *commitLog) findFiles() (missing []*logFile, err error) {
+	for i := range l.files {
+		f := &logFile{index: uint32(i), name: logName(uint32(i))}
+		l.files[i] = f
+		dev, err := l.dir.open(f.name)
+		if errors.Is(err, fs.ErrNotExist) {
+			missing = append(missing, f)
+			continue
+		}
+		if err != nil {
+			return nil, Unreadable(f.name, err)
+		}
+		f.dev = dev
+		if err := l.readSlots(f); err != nil {
+			return nil, err
+		}
+	}
+	return missing, nil
+}
+
 // readSlots takes the header slot with the higher generation.
 func (l *commitLog) readSlots(f *logFile) error {
 	var err error
@@ -113,7 +127,7 @@ func (l *commitLog) readSlots(f *logFile) error {
 	}
 	found := false
 	for i := range 2 {
-		var b [slotSize]byte
+		var b [basedSlot]byte
 		if f.size < logStart {
 			break
 		}
@@ -127,25 +141,39 @@ func (l *commitLog) readSlots(f *logFile) error {
 		if !found || s.freed > f.freed {
 			f.slot, f.freed = i, s.freed
 		}
+		f.based = max(f.based, s.based)
+		l.least = max(l.least, s.next)
+		f.old = f.old || s.based == 0
 		found, l.id = true, s.id
 	}
 	if !found {
-		return fmt.Errorf("%w: no header at offset 0 or %d", ErrCorrupt, blockSize)
+		return damaged(f.name, "has no header at offset 0 or %d, or one of another store", blockSize)
 	}
 	return nil
 }
 
-// make creates both files, or the second if a crash came between. A file that
-// went missing later is damage: acknowledged commits may have gone with it.
+// version is that which the base had at the latest release.
+func (l *commitLog) version() uint64 { return max(l.files[0].based, l.files[1].based) }
+
+// neverUsed tells whether a file that is missing was still to be made. One that went
+// missing later is damage: acknowledged commits may have gone with it.
+func (l *commitLog) neverUsed(missing *logFile) error {
+	f := l.files[1-missing.index]
+	c, err := l.scan(f)
+	if err != nil {
+		return err
+	}
+	if f.freed > 0 || c.highest > 0 {
+		return damaged(missing.name, "is missing")
+	}
+	return nil
+}
+
+// make creates both files, or the second if a crash came between.
 func (l *commitLog) make(missing []*logFile) error {
 	if len(missing) == 1 {
-		f := l.files[1-missing[0].index]
-		c, err := l.scan(f)
-		if err != nil {
+		if err := l.neverUsed(missing[0]); err != nil {
 			return err
-		}
-		if f.freed > 0 || c.highest > 0 {
-			return fmt.Errorf("%w: %s is missing", ErrCorrupt, missing[0].name)
 		}
 	} else if _, err := rand.Read(l.id[:]); err != nil {
 		return err
@@ -179,24 +207,39 @@ func (l *commitLog) create(f *logFile) error {
 		}
 	}
 	for range 2 {
-		if err := l.mark(f, 0); err != nil {
+		if err := l.mark(f, 0, 0, 0); err != nil {
 			return err
 		}
 	}
 	return l.dir.rename(f.name+".tmp", f.name)
 }
 
-// mark writes to the slot not in use that generations up to freed are dead.
-func (l *commitLog) mark(f *logFile, freed uint64) error {
+// mark writes to the slot not in use that generations up to freed are dead, and what
+// version the base has. From then on a program that does not know versions finds no slot
+// that it could read: it would not keep the list of tables up.
+func (l *commitLog) mark(f *logFile, freed, based, next uint64) error {
+	if err := l.writeSlot(f, freed, based, next); err != nil {
+		return err
+	}
+	if based > 0 && f.old {
+		if err := l.writeSlot(f, freed, based, next); err != nil {
+			return err
+		}
+		f.old = false
+	}
+	return nil
+}
+
+func (l *commitLog) writeSlot(f *logFile, freed, based, next uint64) error {
 	to := 1 - f.slot
-	s := slot{index: f.index, id: l.id, freed: freed}
+	s := slot{index: f.index, id: l.id, freed: freed, based: based, next: next}
 	if _, err := f.dev.WriteAt(s.encode(), int64(to)*blockSize); err != nil {
 		return err
 	}
 	if err := f.dev.sync(); err != nil {
 		return err
 	}
-	f.slot, f.freed = to, freed
+	f.slot, f.freed, f.based = to, freed, max(f.based, based)
 	return nil
 }
 
@@ -266,10 +309,10 @@ func (l *commitLog) base() uint64 {
 	return base
 }
 
-// release frees a sealed file; all its records must be durable elsewhere and
-// no older file may be sealed. It may be tried again after an error.
-func (l *commitLog) release(f *logFile) error {
-	if err := l.mark(f, f.gen); err != nil {
+// release frees a sealed file; all its records must be durable elsewhere, as is all of the base up
+// to a version (0: no list says what of), and no older file may be sealed. It may be tried again after an error.
+func (l *commitLog) release(f *logFile, based uint64) error {
+	if err := l.mark(f, f.gen, based, max(f.next, l.least)); err != nil {
 		return err
 	}
 	if f.size > l.nominal {

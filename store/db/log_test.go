@@ -22,7 +22,7 @@ func openTestLog(t testing.TB, m *memDir) *commitLog {
 	if _, err := l.recover(); err != nil {
 		t.Fatal(err)
 	}
-	if err := l.reset(); err != nil {
+	if err := l.reset(0); err != nil {
 		t.Fatal(err)
 	}
 	return l
@@ -125,7 +125,7 @@ func (lm *logModel) step() error {
 
 func (lm *logModel) checkpoint(f *logFile) error {
 	lm.durable = max(lm.durable, int(f.next)-1)
-	return lm.l.release(f)
+	return lm.l.release(f, 0)
 }
 
 // reopen recovers from a power cut, and says how that must end.
@@ -158,7 +158,7 @@ func (lm *logModel) reopen(m *memDir) error {
 	}
 	lm.m, lm.l = m, l
 	lm.begun, lm.durable = lm.acked, lm.acked
-	return l.reset()
+	return l.reset(0)
 }
 
 // TestLogPowerCut cuts the power at random operations, over and over, also
@@ -325,7 +325,7 @@ func TestLogGrows(t *testing.T) {
 		t.Fatal(numbers, err)
 	}
 	l.seal()
-	if err := l.reset(); err != nil {
+	if err := l.reset(0); err != nil {
 		t.Fatal(err)
 	}
 	for name, f := range m.names {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 )
 
 // found is a record that a scan has read and checked.
@@ -18,6 +19,7 @@ type found struct {
 type chain struct {
 	file    *logFile
 	records []found // one generation, sequences without a gap
+	freed   uint64  // generations up to this are dead
 	end     int64   // where the next record would be
 	highest uint64  // generation of any live header seen
 }
@@ -38,6 +40,7 @@ func (l *commitLog) recover() ([]found, error) {
 		if err != nil {
 			return nil, err
 		}
+		c.records = slices.DeleteFunc(c.records, func(r found) bool { return r.seq < l.least })
 		chains[i] = c
 		l.gen = max(l.gen, f.freed, c.highest)
 	}
@@ -57,11 +60,12 @@ func (l *commitLog) join(older, newer chain) ([]found, error) {
 	if newer.empty() {
 		older, newer = newer, older
 	}
+	l.seq = max(l.seq, l.least)
 	if newer.empty() {
 		return nil, nil
 	}
 	last := newer.last()
-	need, next := last.base, newer.first().seq
+	need, next := max(last.base, l.least), newer.first().seq
 	if older.file.freed+1 >= last.gen {
 		// Every generation before was released, if only after last was written.
 		need = next
@@ -74,8 +78,7 @@ func (l *commitLog) join(older, newer chain) ([]found, error) {
 	}
 	if need < next {
 		if len(records) == 0 || records[0].seq > need || records[len(records)-1].seq+1 != next {
-			return nil, fmt.Errorf("%w: %s at offset %d: commits up to %d are missing (needed from %d)",
-				ErrCorrupt, older.file.name, older.end, next-1, need)
+			return nil, damaged(older.file.name, "at offset %d lacks commits up to %d (needed from %d)", older.end, next-1, need)
 		}
 	} else {
 		records = nil
@@ -85,7 +88,7 @@ func (l *commitLog) join(older, newer chain) ([]found, error) {
 
 // scan reads the records of a file up to the first that is not there as a whole.
 func (l *commitLog) scan(f *logFile) (chain, error) {
-	c := chain{file: f, end: logStart}
+	c := chain{file: f, end: logStart, freed: l.freed()}
 	for {
 		r, ok, err := l.header(f, c.end)
 		if err != nil {
@@ -109,7 +112,7 @@ func (l *commitLog) scan(f *logFile) (chain, error) {
 // continues tells whether r can follow what the chain has.
 func (c chain) continues(r record) bool {
 	if c.empty() {
-		return r.gen > c.file.freed
+		return r.gen > c.freed
 	}
 	return r.gen == c.last().gen && r.seq == c.last().seq+1
 }
@@ -167,7 +170,7 @@ func (l *commitLog) damage(c *chain) error {
 		}
 		for at := 0; at+recordHead <= len(part); at += blockSize {
 			r, ok := parseRecord(part[at:], place{l.id, c.file.index, off + int64(at)})
-			if !ok || r.gen <= c.file.freed || (gen != 0 && r.gen != gen) || r.seq < seq {
+			if !ok || r.gen <= c.freed || (gen != 0 && r.gen != gen) || r.seq < seq {
 				continue
 			}
 			c.highest = max(c.highest, r.gen)
@@ -175,8 +178,7 @@ func (l *commitLog) damage(c *chain) error {
 				gen, seq = r.gen, r.seq
 				continue
 			}
-			return fmt.Errorf("%w: %s at offset %d: damaged, but a record follows at %d",
-				ErrCorrupt, c.file.name, c.end, off+int64(at))
+			return damaged(c.file.name, "at offset %d is damaged, and a record follows at %d", c.end, off+int64(at))
 		}
 	}
 	return nil
@@ -194,16 +196,28 @@ func (r found) payload() ([]byte, error) {
 	return b, nil
 }
 
+// freed is the generation up to which all were released, of both files: the oldest was
+// first. So a file that says less of itself is an older copy.
+func (l *commitLog) freed() (freed uint64) {
+	for _, f := range l.files {
+		if f != nil {
+			freed = max(freed, f.freed)
+		}
+	}
+	return freed
+}
+
 // reset releases all files, the oldest first.
-func (l *commitLog) reset() error {
+func (l *commitLog) reset(based uint64) error {
+	l.least = l.seq // all commits are in the base
 	for f := l.sealed(); f != nil; f = l.sealed() {
-		if f.gen == f.freed && f.size <= l.nominal {
+		if f.gen == f.freed && f.size <= l.nominal && !(f.old && based > 0) {
 			l.mu.Lock()
 			f.state = stateFree
 			l.mu.Unlock()
 			continue
 		}
-		if err := l.release(f); err != nil {
+		if err := l.release(f, based); err != nil {
 			return fmt.Errorf("release %s: %w", f.name, asFull(err))
 		}
 	}

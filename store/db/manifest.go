@@ -26,6 +26,7 @@ import (
 const (
 	manifestHeader = 8
 	setHeader      = 8
+	manifestMagic  = "Bdgr"
 )
 
 // A changeSet is one as it is in the file.

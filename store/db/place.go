@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,6 +36,14 @@ func otherBase(dir string) string {
 // A disk does what changes the database's directory, but for the log and what Badger does.
 // Tests set before, whose error an operation then has.
 type disk struct{ before func(op, name string) error }
+
+// named tells before by another name what is done, and maybe by the applier.
+func (k disk) named(prefix string) disk {
+	if k.before == nil {
+		return k
+	}
+	return disk{func(op, name string) error { return k.before(prefix+op, name) }}
+}
 
 func (k disk) do(op, name string, f func() error) error {
 	if k.before != nil {
@@ -91,7 +100,7 @@ func lockDir(dir string) (*os.File, error) {
 // readPlace returns the name of the base's directory, or "" if there is no database
 // in dir yet or one of before.
 func readPlace(dir string) (string, error) {
-	b, err := os.ReadFile(filepath.Join(dir, placeName))
+	b, err := readRegular(filepath.Join(dir, placeName), math.MaxInt32)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", unused(dir)
@@ -100,17 +109,17 @@ func readPlace(dir string) (string, error) {
 	case strings.HasPrefix(string(b), "Bdgr"):
 		return "", nil
 	case !slices.Contains(bases[:], string(b)):
-		return "", fmt.Errorf("%w: %.20q in %s is no name of a directory", ErrCorrupt, b, placeName)
+		return "", damaged(filepath.Join(dir, placeName), "has %.20q, which is no name of a directory", b)
 	}
 	return string(b), nil
 }
 
 // unused tells whether dir has never been a database.
 func unused(dir string) error {
-	for _, name := range []string{logName(0), filepath.Join(bases[0], placeName), filepath.Join(bases[1], placeName)} {
+	for _, name := range []string{logName(0), logName(1), filepath.Join(bases[0], placeName), filepath.Join(bases[1], placeName)} {
 		_, err := os.Lstat(filepath.Join(dir, name))
 		if err == nil {
-			return fmt.Errorf("%w: there is %s, but no %s", ErrCorrupt, name, placeName)
+			return damaged(filepath.Join(dir, placeName), "is missing, and there is %s", name)
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return err

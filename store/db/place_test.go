@@ -46,6 +46,41 @@ func before(t *testing.T, dir string, keep bool) {
 	if err := os.Remove(used); err != nil {
 		t.Fatal(err)
 	}
+	unlisted(t, dir)
+}
+
+// unlisted makes a database one of before there were lists of its files: the slots of its log
+// say nothing of one.
+func unlisted(t *testing.T, dir string) {
+	t.Helper()
+	for _, at := range []string{dir, filepath.Join(dir, bases[0]), filepath.Join(dir, bases[1])} {
+		if err := os.Remove(filepath.Join(at, listName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	for i := range uint32(2) {
+		f, err := os.OpenFile(filepath.Join(dir, logName(i)), os.O_RDWR, 0)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for at := int64(0); at < logStart; at += blockSize {
+			var b [basedSlot]byte
+			if _, err := f.ReadAt(b[:], at); err != nil {
+				t.Fatal(err)
+			}
+			s, ok := parseSlot(b[:])
+			s.based = 0
+			if _, err := f.WriteAt(s.encode(), at); err != nil || !ok {
+				t.Fatal(err, ok)
+			}
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestDatabaseOfBefore opens one, also when each operation of that fails in turn.

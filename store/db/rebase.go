@@ -28,6 +28,8 @@ type rebase struct {
 	// at is the version of from that the tables of to were made of, joined that since
 	// which the applier writes to both.
 	at, joined uint64
+	upto       uint64 // a version that both have, later than what was copied
+	seq        uint64 // commits below are in both
 	// unsure says that the new base may be found in use by the next opening, though it is not in use now.
 	unsure bool
 	letGo  time.Time // when what was read of the tables was last let go
@@ -212,6 +214,10 @@ func (r *rebase) follow() error {
 	if err == nil {
 		err = syncLogs(r.to.dir)
 	}
+	r.d.step(stepFollowed)
+	if err == nil {
+		err = r.list()
+	}
 	if err == nil {
 		err = r.point()
 	}
@@ -292,12 +298,36 @@ func (r *rebase) write(rows []row) error {
 	return w.commit()
 }
 
-// need says that the mirror is going to be what the next opening finds.
+// need says that the mirror is going to be what the next opening finds. A row of no meaning is
+// the first that both get then: the rows copied meanwhile have a version that others share, so
+// that the next one alone shows that all of them are there.
 func (r *rebase) need() error {
 	m := r.d.applier.mirror
 	m.needed = m.ended == nil
-	return m.ended
+	if m.ended != nil {
+		return m.ended
+	}
+	var rows rowMap
+	rows.Set(asString(rebasedKey), []byte{})
+	if err := r.d.carry(&rows, rowSize(len(rebasedKey), 0)); err != nil {
+		if !errors.Is(err, ErrFull) {
+			return r.d.applier.fail(err)
+		}
+		return err
+	}
+	r.d.mu.Lock()
+	r.d.mu.ts = r.from.writer.ts
+	r.d.mu.Unlock()
+	r.upto = r.from.writer.ts
+	if l := r.from.list; l != nil {
+		r.seq = l.seq
+	}
+	return nil
 }
+
+// list writes the new base's list, before it may be found in use. Its own tables have what
+// from had at at, and the versions from there to joined became one.
+func (r *rebase) list() error { return r.to.updateList(r.d, r.seq, r.joined, r.upto, true) }
 
 // end puts the new base into use, unless there is an error, and ends the mirror.
 func (r *rebase) end(err error) error {

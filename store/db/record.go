@@ -15,8 +15,10 @@ const (
 	logStart = 2 * blockSize
 
 	slotSize   = 52
+	basedSlot  = 60 // with the version of the base
 	recordHead = 48
-	logVersion = 1
+	logVersion = 1 // of a slot that says no version of the base
+	logBased   = 2
 
 	slotMagic   = "QXFSCLOG"
 	recordMagic = "QXCR"
@@ -36,31 +38,51 @@ type slot struct {
 	index uint32
 	id    logID
 	freed uint64
+	based uint64 // the base had all versions up to this, in the files of its list; 0: there was no list
+	next  uint64 // the base had all commits below; with based only
 }
 
 func (s slot) encode() []byte {
 	b := append(make([]byte, 0, blockSize), slotMagic...)
-	b = binary.BigEndian.AppendUint32(b, logVersion)
+	version := uint32(logVersion)
+	if s.based > 0 {
+		version = logBased
+	}
+	b = binary.BigEndian.AppendUint32(b, version)
 	b = binary.BigEndian.AppendUint32(b, s.index)
 	b = append(b, s.id[:]...)
 	b = binary.BigEndian.AppendUint64(b, s.freed)
-	b = binary.BigEndian.AppendUint64(b, 0)
+	b = binary.BigEndian.AppendUint64(b, s.based)
+	if s.based > 0 {
+		b = binary.BigEndian.AppendUint64(b, s.next)
+	}
 	b = binary.BigEndian.AppendUint32(b, crc32.Checksum(b, castagnoli()))
 	return b[:blockSize]
 }
 
 // parseSlot's second result is false for what is no slot or a damaged one.
 func parseSlot(b []byte) (slot, bool) {
-	const body = slotSize - 4
-	if len(b) < slotSize || string(b[:8]) != slotMagic || binary.BigEndian.Uint32(b[8:]) != logVersion ||
+	if len(b) < basedSlot {
+		return slot{}, false
+	}
+	body := slotSize - 4
+	version := binary.BigEndian.Uint32(b[8:])
+	if version == logBased {
+		body = basedSlot - 4
+	}
+	if string(b[:8]) != slotMagic || version != logVersion && version != logBased ||
 		crc32.Checksum(b[:body], castagnoli()) != binary.BigEndian.Uint32(b[body:]) {
 		return slot{}, false
 	}
-	return slot{
+	s := slot{
 		index: binary.BigEndian.Uint32(b[12:]),
 		id:    logID(b[16:32]),
 		freed: binary.BigEndian.Uint64(b[32:]),
-	}, true
+	}
+	if version == logBased {
+		s.based, s.next = binary.BigEndian.Uint64(b[40:]), binary.BigEndian.Uint64(b[48:])
+	}
+	return s, true
 }
 
 // place is where a record is. It is part of its checksum, so that a copy of a

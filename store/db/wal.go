@@ -70,7 +70,11 @@ func openWAL(dir string) (*wal, error) {
 }
 
 func (w *wal) open(seq int) (*os.File, error) {
-	return os.OpenFile(filepath.Join(w.dir, fmt.Sprintf("%05d%s", seq, memExt)), os.O_RDWR, 0)
+	return os.OpenFile(memName(w.dir, seq), os.O_RDWR, 0)
+}
+
+func memName(dir string, seq int) string {
+	return filepath.Join(dir, fmt.Sprintf("%05d%s", seq, memExt))
 }
 
 // reserve makes sure that the newest log has blocks for a transaction of so many

@@ -1,0 +1,435 @@
+package db
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/table"
+	"github.com/dgraph-io/badger/v4/y"
+	"github.com/dgraph-io/ristretto/v2/z"
+)
+
+// An Inspection is what a database's files are found to be before any of them is changed.
+// Badger makes a table that it misses into one that never was, and so a database with a lost file
+// into a smaller one; whoever gives it a directory must know first that all is there.
+type Inspection struct {
+	dir    string // of the base; "" before there is one
+	log    logID
+	next   uint64 // sequence that the next commit gets
+	list   *fileList
+	tables []uint64       // that are there and that Badger will read
+	mems   []string       // memtable logs likewise
+	drop   []string       // files that hold nothing, or nothing of this database, and would be in the way
+	tail   []versionedRow // changes in the log, which win over all others
+}
+
+// Inspect looks at the database in dir and changes nothing. A database that lacks what it once
+// made durable, or has files of another one, is ErrCorrupt, with the file as a *FileError. A
+// directory without a database gives an Inspection without rows.
+func Inspect(dir string) (*Inspection, error) {
+	return Options{Dir: dir}.withDefaults().inspect()
+}
+
+// ID names the database; it is "" before its first commit.
+func (in *Inspection) ID() string { return in.log.name() }
+
+// Commits is how many commits the database knows of.
+func (in *Inspection) Commits() uint64 { return in.next - 1 }
+
+func (id logID) name() string {
+	if id == (logID{}) {
+		return ""
+	}
+	return fmt.Sprintf("%x", id[:])
+}
+
+func (o Options) inspect() (*Inspection, error) {
+	in := &Inspection{next: 1}
+	if err := regularFiles(o.Dir); err != nil {
+		return nil, err
+	}
+	place, err := readPlace(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if place == "" { // new, or of before, which is moved first
+		return in, nil
+	}
+	in.dir = filepath.Join(o.Dir, place)
+	if in.list, err = readList(in.dir); err != nil {
+		return nil, err
+	}
+	needed, err := in.readLog(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := regularFiles(in.dir); err != nil {
+		return nil, err
+	}
+	if err := in.files(needed); err != nil {
+		return nil, err
+	}
+	return in, in.idle()
+}
+
+// regularFiles reports what is no file of the names that have to be one in dir.
+func regularFiles(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := filepath.Join(dir, e.Name())
+		if slices.Contains(bases[:], e.Name()) || e.Name() == keepName {
+			if !e.IsDir() {
+				return damaged(name, "is no directory")
+			}
+			continue
+		}
+		if !e.Type().IsRegular() && isOurs(e.Name()) {
+			return Irregular(name, e.Type())
+		}
+	}
+	return nil
+}
+
+// isOurs tells whether a file of this name is opened, made or removed by this package or Badger.
+func isOurs(name string) bool {
+	return stale(name) || strings.HasPrefix(name, logPrefix) || strings.HasPrefix(name, ballastName) ||
+		slices.Contains([]string{placeName, listName, listName + ".tmp"}, name)
+}
+
+// readLog reads the commits that Badger may lack, and returns the version that it must have.
+func (in *Inspection) readLog(o Options) (needed uint64, err error) {
+	l := &commitLog{dir: o.logs, seq: 1}
+	defer func() { err = errors.Join(err, l.close()) }()
+	missing, err := l.findFiles()
+	if err != nil {
+		return 0, err
+	}
+	in.log = l.id
+	if in.list != nil {
+		l.least = max(l.least, in.list.seq)
+		if len(missing) == 0 && in.list.log != l.id {
+			return 0, damaged(filepath.Join(in.dir, listName), "is of another database than %s", filepath.Join(o.Dir, logName(0)))
+		}
+	}
+	if len(missing) == 1 {
+		if err := l.neverUsed(missing[0]); err != nil {
+			return 0, err
+		}
+	}
+	if len(missing) > 0 {
+		if in.list != nil {
+			return 0, damaged(filepath.Join(o.Dir, missing[0].name), "is missing")
+		}
+		return 0, nil
+	}
+	records, err := l.recover()
+	if err != nil {
+		return 0, err
+	}
+	in.next = l.seq
+	for _, r := range records {
+		payload, err := r.payload()
+		if err == nil {
+			err = eachChange(payload, func(key, value []byte) error {
+				in.tail = append(in.tail, versionedRow{key: key, value: value})
+				return nil
+			})
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return l.version(), nil
+}
+
+// files compares the base's files with the list and with Badger's.
+func (in *Inspection) files(needed uint64) error {
+	name := filepath.Join(in.dir, badger.ManifestFilename)
+	sets, _, err := readManifest(in.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if in.list == nil && in.log == (logID{}) {
+			return nil // Badger was to make it when the first opening was interrupted
+		}
+		return damaged(name, "is missing")
+	}
+	if err != nil {
+		return err
+	}
+	if in.list == nil && needed > 0 {
+		return damaged(filepath.Join(in.dir, listName), "is missing")
+	}
+	live := liveTables(sets)
+	if in.list != nil {
+		needed = max(needed, in.list.needed)
+		for _, t := range in.list.tables {
+			if _, ok := live[t.id]; !ok {
+				return damaged(name, "is an older one, or of another store: it lacks %s", table.IDToFilename(t.id))
+			}
+			now, err := tableOf(in.dir, t.id)
+			if errors.Is(err, fs.ErrNotExist) {
+				return damaged(table.NewFilename(t.id, in.dir), "is missing")
+			}
+			if err != nil {
+				return err
+			}
+			if now != t {
+				return damaged(table.NewFilename(t.id, in.dir), "is not the one that was made here")
+			}
+		}
+	}
+	return in.rest(sets, live, needed)
+}
+
+// rest looks at the tables and memtable logs that no list has: what was made since it was
+// written, and all of a database without one. Together they must have all versions that are
+// needed.
+func (in *Inspection) rest(sets []changeSet, live map[uint64]int, needed uint64) error {
+	var lacking error // the first file that may be why versions are
+	lacks := func(err error) {
+		if lacking == nil {
+			lacking = err
+		}
+	}
+	var fresh []uint64
+	for id, set := range live {
+		if in.list != nil {
+			if _, ok := in.list.table(id); ok {
+				in.tables = append(in.tables, id)
+				continue
+			}
+		}
+		_, err := tableOf(in.dir, id)
+		switch _, flushed := sets[set].flushed(); {
+		case err == nil:
+			in.tables = append(in.tables, id)
+			fresh = append(fresh, id)
+		case !errors.Is(err, fs.ErrNotExist):
+			return err
+		case !flushed:
+			return damaged(table.NewFilename(id, in.dir), "is missing")
+		default:
+			// One that a failing disk had Badger take back, or one that was lost.
+			lacks(damaged(table.NewFilename(id, in.dir), "is missing"))
+		}
+	}
+	slices.Sort(in.tables)
+	if err := in.ownMems(lacks); err != nil {
+		return err
+	}
+	settled := uint64(0)
+	if in.list != nil {
+		settled = in.list.settled
+	} else if lacking == nil {
+		return nil // nothing says what else there should be
+	}
+	return in.versions(fresh, settled, needed, lacking)
+}
+
+// ownMems finds the memtable logs that are the base's.
+func (in *Inspection) ownMems(lacks func(error)) error {
+	mems, err := memLogs(in.dir)
+	if err != nil {
+		return err
+	}
+	there := make(map[memLog]bool)
+	for _, m := range mems {
+		name := memName(in.dir, m.seq)
+		there[m] = true
+		if in.list != nil && !slices.Contains(in.list.mems, m) {
+			// Begun since the list was written: the log has all of it. Or another's.
+			lacks(damaged(name, "is not the one that was made here"))
+			in.drop = append(in.drop, name)
+			continue
+		}
+		in.mems = append(in.mems, name)
+	}
+	if in.list == nil {
+		return nil
+	}
+	for _, m := range in.list.mems {
+		if !there[m] {
+			lacks(damaged(memName(in.dir, m.seq), "is missing, or not the one that was made here"))
+		} else {
+			lacks(damaged(memName(in.dir, m.seq), "was cut, or is an older one"))
+		}
+	}
+	return nil
+}
+
+// versions tells whether the tables and the memtable logs have all versions above settled up to
+// needed. Without a list, that is up to the newest there is, from what a compaction made on.
+func (in *Inspection) versions(fresh []uint64, settled, needed uint64, lacking error) error {
+	if in.list != nil && needed <= settled {
+		return nil
+	}
+	have := make(map[uint64]bool)
+	note := func(r versionedRow) {
+		have[r.version] = true
+		if in.list == nil {
+			needed = max(needed, r.version)
+		}
+	}
+	for _, id := range fresh {
+		if err := readTable(in.dir, id, nil, note); err != nil {
+			return err
+		}
+	}
+	for _, name := range in.mems {
+		if err := readMem(name, note); err != nil {
+			return err
+		}
+	}
+	for v := settled + 1; v <= needed; v++ {
+		if have[v] {
+			continue
+		}
+		if lacking == nil {
+			lacking = damaged(filepath.Join(in.dir, badger.ManifestFilename), "is an older one")
+		}
+		return lacking
+	}
+	return nil
+}
+
+// idle finds files that Badger wants to be sound though they never hold anything here.
+func (in *Inspection) idle() error {
+	entries, err := os.ReadDir(in.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := filepath.Join(in.dir, e.Name())
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		switch ext := filepath.Ext(name); {
+		case info.Size() == 0 && ext == memExt:
+			in.drop = append(in.drop, name)
+		case ext == vlogExt && info.Size() < memHeader,
+			e.Name() == "DISCARD" && info.Size() < discardBytes,
+			e.Name() == "KEYREGISTRY" && !soundRegistry(name):
+			in.drop = append(in.drop, name)
+		}
+	}
+	return nil
+}
+
+const (
+	discardBytes = 1 << 20
+	registryText = "Hello Badger"
+)
+
+// soundRegistry reports whether a list of keys is the empty one: 16 random bytes, a text, and no key.
+func soundRegistry(name string) bool {
+	b, err := readRegular(name, 1<<10)
+	return err == nil && bytes.HasSuffix(b, []byte(registryText)) && len(b) < 64
+}
+
+// readTable calls fn with the rows of a table whose keys begin with prefix. They are fn's only
+// until it returns.
+func readTable(dir string, id uint64, prefix []byte, fn func(versionedRow)) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	name := table.NewFilename(id, dir)
+	defer func() {
+		if r := recover(); r != nil { // Badger panics on what it cannot read
+			err = damaged(name, "cannot be read (%.100s)", fmt.Sprint(r))
+		}
+	}()
+	mf, err := z.OpenMmapFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	o := Options{}.withDefaults().badger(dir)
+	t, err := table.OpenTable(mf, table.Options{
+		BlockSize: o.BlockSize, BloomFalsePositive: o.BloomFalsePositive, ChkMode: o.ChecksumVerificationMode, Compression: o.Compression,
+	})
+	if err != nil {
+		return damaged(name, "cannot be read (%.100s)", err)
+	}
+	defer func() { err = errors.Join(err, mf.Close(-1)) }()
+	if !bytes.HasPrefix(y.ParseKey(t.Biggest()), prefix) && bytes.Compare(y.ParseKey(t.Biggest()), prefix) < 0 {
+		return nil
+	}
+	it := t.NewIterator(table.NOCACHE)
+	defer it.Close()
+	for it.Seek(y.KeyWithTs(prefix, math.MaxUint64)); it.Valid(); it.Next() {
+		key := y.ParseKey(it.Key())
+		if !bytes.HasPrefix(key, prefix) {
+			break
+		}
+		v := it.Value()
+		row := versionedRow{key: key, value: v.Value, version: y.ParseTs(it.Key())}
+		if v.Meta&memDelete != 0 {
+			row.value = nil
+		}
+		fn(row)
+	}
+	return nil
+}
+
+// Rows returns the rows whose keys begin with prefix, as they will be when the database is open.
+func (in *Inspection) Rows(prefix []byte) (map[string][]byte, error) {
+	newest := make(map[string]versionedRow)
+	note := func(r versionedRow) {
+		if !bytes.HasPrefix(r.key, prefix) {
+			return
+		}
+		if old, ok := newest[string(r.key)]; !ok || r.version >= old.version {
+			if r.value != nil {
+				r.value = append([]byte{}, r.value...)
+			}
+			newest[string(r.key)] = r
+		}
+	}
+	for _, id := range in.tables {
+		if err := readTable(in.dir, id, prefix, note); err != nil {
+			return nil, err
+		}
+	}
+	for _, name := range in.mems {
+		if err := readMem(name, note); err != nil {
+			return nil, err
+		}
+	}
+	for _, r := range in.tail {
+		r.version = math.MaxUint64
+		note(r)
+	}
+	rows := make(map[string][]byte)
+	for key, r := range newest {
+		if r.value != nil {
+			rows[key] = r.value
+		}
+	}
+	return rows, nil
+}
+
+// settle removes what would be in Badger's way. The inspection has found that nothing of it is needed.
+func (in *Inspection) settle(d *DB) error {
+	for _, name := range in.drop {
+		d.log.Info("removing a file of the database that holds nothing", "file", name)
+		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,163 @@
+package store
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/store/db"
+)
+
+// lastCommit is a file, commits, beside the database that says how many commits it has had. It is how an
+// older copy of the database, or of its log, is told from one after a crash. It is written after
+// each commit and not synced, so it may say less than is true, never more. Of two slots, the
+// one that is whole and says more counts:
+//
+//	+-----------------+--------------+----------------+--------------+-------------+
+//	| "QXCOMMIT" (8B) | volume (16B) | database (16B) | commits (8B) | CRC32C (4B) |
+//	+-----------------+--------------+----------------+--------------+-------------+
+//
+// Without the file, or with one that does not read, nothing is known. Its name comes before the
+// database's, so that who copies a store that is in use, in order, copies what was true before.
+type lastCommit struct {
+	mu   sync.Mutex // held over the writing
+	file *os.File   // nil: it cannot be written
+	mark commitMark
+	slot int64
+}
+
+type commitMark struct {
+	volume, database string // hex
+	commits          uint64
+}
+
+const (
+	lastCommitName  = "commits"
+	lastCommitMagic = "QXCOMMIT"
+	lastCommitSize  = 52
+	lastCommitStep  = 4096
+)
+
+func (m commitMark) encode() []byte {
+	b := []byte(lastCommitMagic)
+	for _, id := range []string{m.volume, m.database} {
+		raw, _ := hex.DecodeString(id)
+		b = append(b, append(raw, make([]byte, 16)...)[:16]...)
+	}
+	b = binary.BigEndian.AppendUint64(b, m.commits)
+	return binary.BigEndian.AppendUint32(b, crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)))
+}
+
+func decodeCommitMark(b []byte) (m commitMark, ok bool) {
+	if len(b) < lastCommitSize || string(b[:8]) != lastCommitMagic {
+		return m, false
+	}
+	m = commitMark{hex.EncodeToString(b[8:24]), hex.EncodeToString(b[24:40]), binary.BigEndian.Uint64(b[40:])}
+	return m, string(m.encode()) == string(b[:lastCommitSize])
+}
+
+// readLastCommit returns what the file says; ok is false when that is nothing.
+func readLastCommit(dir string) (m commitMark, ok bool, err error) {
+	f, err := os.OpenFile(filepath.Join(dir, lastCommitName), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, os.ErrNotExist) {
+		return m, false, nil
+	}
+	if err != nil {
+		return m, false, err
+	}
+	defer f.Close()
+	for at := range int64(2) {
+		var b [lastCommitSize]byte
+		if _, err := f.ReadAt(b[:], at*lastCommitStep); err != nil && err != io.EOF {
+			return m, false, err
+		}
+		if now, whole := decodeCommitMark(b[:]); whole && (!ok || now.commits > m.commits) {
+			m, ok = now, true
+		}
+	}
+	return m, ok, nil
+}
+
+// compare tells whether the database is the one that the store had last, and knows as much.
+func (l *lastCommit) compare(dir, volume string, found *db.Inspection) error {
+	m, ok, err := readLastCommit(dir)
+	if err != nil || !ok {
+		return err
+	}
+	switch {
+	case m.database != found.ID() && m.volume != volume: // another store's: it says nothing
+	case m.volume != volume:
+		return damagedFile(filepath.Join(dir, superblockFile.name), nextRestore, "is of another store")
+	case m.database != found.ID():
+		return damagedFile(filepath.Join(dir, dbDir), nextDatabase, "is not the database that the store had last")
+	case m.commits > found.Commits():
+		return damagedFile(filepath.Join(dir, dbDir), nextDatabase, "is an older copy, or has a log that is: it knows of %d commits, and there were %d", found.Commits(), m.commits)
+	}
+	return nil
+}
+
+// open begins to write the file. A store works without it.
+func (l *lastCommit) open(dir, volume, database string) error {
+	b := make([]byte, lastCommitStep+lastCommitSize)
+	name := filepath.Join(dir, lastCommitName)
+	if old, ok, err := readLastCommit(dir); err != nil || !ok || old.volume != volume || old.database != database {
+		if err := WriteDurably(name, b); err != nil {
+			return err
+		}
+	}
+	f, err := os.OpenFile(name, os.O_RDWR|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	l.file, l.mark = f, commitMark{volume: volume, database: database}
+	return nil
+}
+
+// note says that there have been so many commits.
+func (l *lastCommit) note(commits uint64) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil || commits <= l.mark.commits {
+		return nil
+	}
+	l.mark.commits, l.slot = commits, 1-l.slot
+	_, err := l.file.WriteAt(l.mark.encode(), l.slot*lastCommitStep)
+	return err
+}
+
+// close makes durable what the file says.
+func (l *lastCommit) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.file == nil {
+		return nil
+	}
+	err := errors.Join(l.file.Sync(), l.file.Close())
+	l.file = nil
+	return err
+}
+
+// openLastCommit begins to write the file. A store works without it.
+func (s *Store) openLastCommit() {
+	err := s.lastCommit.open(s.dir.Join(), s.conf.VolumeID, s.db.ID())
+	if err == nil {
+		err = s.lastCommit.note(s.db.Commits())
+	}
+	if err != nil {
+		s.log.Warn("what the last commit was is not kept beside the database", "err", err)
+	}
+}
+
+// noteCommit says that a commit was made.
+func (s *Store) noteCommit() {
+	if err := s.lastCommit.note(s.db.Commits()); err != nil {
+		s.log.Warn("what the last commit was is not kept beside the database", "err", err)
+	}
+}

@@ -1,0 +1,283 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/tiering"
+)
+
+// A sample is a store with something of all kinds in it, and its cold tier, in root. Its files are put
+// there anew for each case.
+type sample struct {
+	root string
+	want map[string][]byte // objects
+	// the files of the store: closed, as a crash left it, and both earlier; and those of another store
+	closed, crashed, earlier, foreign string
+}
+
+func (s *sample) store() string { return filepath.Join(s.root, "store") }
+
+func sampleOptions() Options {
+	return Options{SweepInterval: -1, CommitInterval: time.Hour, Ballast: 1 << 16, MemTable: 8 << 20, CacheBytes: 1, LockWait: 10 * time.Second}
+}
+
+// makeSample makes the store, and meanwhile the copies.
+func makeSample(t *testing.T, root string, seed uint64) *sample {
+	t.Helper()
+	at := func(name string) string { return filepath.Join(t.TempDir(), name) }
+	x := &sample{root: root, want: make(map[string][]byte), closed: at("closed"), crashed: at("crashed"), earlier: at("earlier")}
+	if err := Init(x.store(), smallConfig()); err != nil {
+		t.Fatal(err)
+	}
+	var s *Store
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := func() {
+		t.Helper()
+		var err error
+		s, err = Open(x.store(), sampleOptions())
+		must(err)
+	}
+	ingest := func(name string, n int) {
+		t.Helper()
+		data := words(seed+uint64(len(x.want)), n)
+		x.want[name] = data
+		_, err := s.Ingest(t.Context(), bytes.NewReader(data), name)
+		must(err)
+	}
+	open()
+	ingest("first", 100_000)
+	must(s.AddCold(filepath.Join(x.root, "cold")))
+	_, err := s.CreateToken("one", []Scope{ScopeRead}, time.Time{})
+	must(err)
+	must(s.ChangeSettings(func(c *Settings) error { c.Snapshots.Seconds = 3600; return nil }))
+	must(s.Close())
+	must(copySparse(x.root, x.earlier))
+
+	open()
+	ingest("second", 120_000)
+	ids, _ := dataBlocks(t, s)
+	_, err = s.Move(t.Context(), tiering.Cold, ids[:len(ids)/2], MoveOptions{})
+	must(err)
+	_, err = s.CreateToken("two", []Scope{ScopeRead}, time.Time{})
+	must(err)
+	must(s.ChangeSettings(func(c *Settings) error { c.Snapshots.Seconds = 7200; return nil }))
+	must(s.Close())
+	open()
+	ingest("third", 90_000)
+	must(s.Commit())
+	must(copyStore(x.root, x.crashed))
+	must(s.Close())
+	must(copySparse(x.root, x.closed))
+	return x
+}
+
+// files lists what a copy is made of.
+func files(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			names = append(names, strings.TrimPrefix(path, dir+"/"))
+		}
+		return err
+	})
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	return names
+}
+
+// tree is all that is in a directory: kinds, sizes, times and bytes.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	all := make(map[string]string)
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		all[path] = fmt.Sprint(info.Mode(), info.Size(), info.ModTime().UnixNano())
+		if info.Mode().IsRegular() {
+			b, err := os.ReadFile(path)
+			all[path] += fmt.Sprint(crc32.ChecksumIEEE(b))
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// A harm is what is done to a file; older and other are copies of it, or "".
+type harm struct {
+	name string
+	do   func(path, older, other string) error
+}
+
+var errNoSuchCase = errors.New("no such case")
+
+func replaceBy(path, from string) error {
+	if from == "" {
+		return errNoSuchCase
+	}
+	b, err := os.ReadFile(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return errNoSuchCase
+	}
+	return errors.Join(err, os.WriteFile(path, b, 0o600))
+}
+
+var harms = []harm{
+	{"missing", func(path, _, _ string) error { return os.Remove(path) }},
+	{"empty", func(path, _, _ string) error { return os.Truncate(path, 0) }},
+	{"cut", func(path, _, _ string) error {
+		info, err := os.Stat(path)
+		if err != nil || info.Size() < 2 {
+			return errors.Join(err, errNoSuchCase)
+		}
+		return os.Truncate(path, info.Size()/2)
+	}},
+	{"older", func(path, older, _ string) error { return replaceBy(path, older) }},
+	{"foreign", func(path, _, other string) error { return replaceBy(path, other) }},
+	{"a link", func(path, _, _ string) error {
+		return errors.Join(os.Rename(path, path+".moved"), os.Symlink(path+".moved", path))
+	}},
+	{"a directory", func(path, _, _ string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) }},
+	{"a pipe", func(path, _, _ string) error { return errors.Join(os.Remove(path), unix.Mkfifo(path, 0o600)) }},
+}
+
+// TestLostFiles harms each file of a store in each way, closed and after a crash. Either the store
+// opens with all that it had, or it is refused with the file and what to do about it; the same each
+// time, and what is refused is left as it is.
+func TestLostFiles(t *testing.T) {
+	root := fastRoot(t)
+	other := makeSample(t, filepath.Join(root, "other"), 1000)
+	x := makeSample(t, filepath.Join(root, "this"), 1)
+	x.foreign = other.closed
+	outcomes := make(map[string]int)
+	for state, from := range map[string]string{"closed": x.closed, "crashed": x.crashed} {
+		for _, name := range append(files(t, from), "store/"+lockName) {
+			for _, h := range harms {
+				what := fmt.Sprintf("%s: %s %s", state, name, h.name)
+				err := errors.Join(os.RemoveAll(x.root), copySparse(from, x.root), os.WriteFile(filepath.Join(x.store(), lockName), nil, 0o600))
+				if err != nil {
+					t.Fatal(err)
+				}
+				err = h.do(filepath.Join(x.root, name), filepath.Join(x.earlier, name), filepath.Join(x.foreign, name))
+				if errors.Is(err, errNoSuchCase) {
+					continue
+				}
+				if err != nil {
+					t.Fatal(what, err)
+				}
+				outcomes[x.judge(t, what)]++
+			}
+		}
+	}
+	t.Log(outcomes)
+	if outcomes["refused"] < 50 || outcomes["opened"] < 50 {
+		t.Errorf("%v: too few of one kind for the test to mean anything", outcomes)
+	}
+}
+
+// judge opens the store three times.
+func (x *sample) judge(t *testing.T, what string) (outcome string) {
+	t.Helper()
+	before := tree(t, x.root)
+	var first error
+	for n := range 3 {
+		s, err := Open(x.store(), sampleOptions())
+		if err == nil {
+			if n > 0 && first != nil {
+				t.Errorf("%s: refused, and opened the time after: %v", what, first)
+			}
+			x.compare(t, what, s)
+			if err := s.Close(); err != nil {
+				t.Errorf("%s: close: %v", what, err)
+			}
+			if n == 1 {
+				return "opened"
+			}
+			continue
+		}
+		f, ok := errors.AsType[*db.FileError](err)
+		if n == 0 {
+			first = err
+		}
+		if first == nil || err.Error() != first.Error() {
+			t.Errorf("%s: %v, and then %v", what, first, err)
+		}
+		if !errors.Is(err, ErrDamaged) && !errors.Is(err, ErrNotStore) || ok && (f.File == "" || f.Next == "") || !ok && errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", what, err)
+		}
+		after := tree(t, x.root)
+		for path := range maps.Keys(after) {
+			if before[path] != after[path] {
+				t.Errorf("%s: refused, and %s changed: %q, %q", what, path, before[path], after[path])
+			}
+		}
+		if len(before) != len(after) {
+			t.Errorf("%s: refused, and there are %d files of %d", what, len(after), len(before))
+		}
+	}
+	return "refused"
+}
+
+func (x *sample) compare(t *testing.T, what string, s *Store) {
+	t.Helper()
+	for name, want := range x.want {
+		var got bytes.Buffer
+		if err := s.Fetch(context.Background(), name, 0, -1, &got); err != nil || !bytes.Equal(got.Bytes(), want) {
+			t.Errorf("%s: %s: %d bytes of %d: %v", what, name, got.Len(), len(want), err)
+		}
+	}
+	list, err := s.Tokens()
+	if len(list) != 2 || err != nil {
+		t.Errorf("%s: tokens %v: %v", what, list, err)
+	}
+	set, _, err := s.Settings()
+	if set.Snapshots.Seconds != 7200 || err != nil {
+		t.Errorf("%s: settings %v: %v", what, set, err)
+	}
+	if c, ok := s.Cold(); !ok || c.Dir != filepath.Join(x.root, "cold") {
+		t.Errorf("%s: cold tier %v", what, c)
+	}
+	r, err := s.Check(context.Background(), CheckOptions{Data: true})
+	if err != nil || r.Count != 0 {
+		t.Errorf("%s: check: %v %v", what, r.Problems, err)
+	}
+}
+
+// fastRoot is a directory in memory, where there is one.
+func fastRoot(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "quarxfs-store")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
