@@ -1,6 +1,7 @@
 package db
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -81,8 +82,9 @@ func (d *DB) commit(rows *rowMap, bytes int64) error {
 		return err
 	}
 	if d.layers() >= maxLayers {
-		if err := d.applier.wait(func() bool { return d.layers() < maxLayers }); err != nil {
-			return err
+		err := d.applier.wait(func() bool { return d.layers() < maxLayers })
+		if err != nil && !errors.Is(err, ErrFull) {
+			return err // on a full disk it waits in the log, and joins the newest layer
 		}
 	}
 	if err := d.roomInLog(recordRoom(bytes)); err != nil {
@@ -129,7 +131,7 @@ func (d *DB) committed(seq uint64) {
 	d.mu.frozen = new(overlay)
 	n := len(d.mu.logged)
 	if n > 1 || (n == 1 && !d.mu.applying) {
-		if newest := d.mu.logged[n-1]; o.rows.Len() <= mergeRows {
+		if newest := d.mu.logged[n-1]; o.rows.Len() <= mergeRows || n >= maxLayers {
 			newest.merge(o)
 			o = newest
 			n--

@@ -199,8 +199,17 @@ func reopenSpare(dir string) error {
 	}
 	d.Set([]byte("y"), []byte("y"))
 	d.Freeze()
+	if err := d.Write(nil); err != nil || d.spare.missing() {
+		return fmt.Errorf("a small commit did not wait in the log, or took the spare: %w", err)
+	}
+	// More than the spare could carry into Badger is refused, and keeps nothing from being repeated.
+	d.Set([]byte("big"), nil)
+	for i := range 1000 {
+		d.Set(fullKey(i), bytes.Repeat([]byte{1}, 16<<10))
+	}
+	d.Freeze()
 	if err := d.Write(nil); !errors.Is(err, ErrFull) || d.spare.missing() {
-		return fmt.Errorf("a commit took the spare: %w", err)
+		return fmt.Errorf("a large commit was taken, or took the spare: %w", err)
 	}
 	if err := crash(d); err != nil {
 		return err
@@ -208,8 +217,13 @@ func reopenSpare(dir string) error {
 	if d, err = Open(opt); err != nil {
 		return fmt.Errorf("open when full and without a ballast: %w", err)
 	}
-	if v, err := d.Get([]byte("x")); err != nil || string(v) != "z" {
-		return fmt.Errorf("get: %q %w", v, err)
+	for key, want := range map[string]string{"x": "z", "y": "y"} {
+		if v, err := d.Get([]byte(key)); err != nil || string(v) != want {
+			return fmt.Errorf("get %s: %q %w", key, v, err)
+		}
+	}
+	if _, err := d.Get([]byte("big")); !errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("a commit that was refused is there: %w", err)
 	}
 	return d.Close()
 }

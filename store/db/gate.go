@@ -95,13 +95,29 @@ func (d *DB) roomToOpen(place string) error {
 }
 
 // roomToCommit asks for what the commit will need in Badger, together with the
-// ones that wait already, and in the log if that has to grow.
+// ones that wait already, and in the log if that has to grow. Without that room a
+// commit can still wait in the log.
 func (d *DB) roomToCommit(bytes int64) error {
 	need := d.roomToApply(bytes + d.unapplied())
 	if room := recordRoom(bytes); d.clog.oversize(room) {
 		need += room
 	}
-	return d.room(need)
+	err := d.room(need)
+	if err != nil && d.mayWaitInLog(bytes) {
+		return nil
+	}
+	return err
+}
+
+// mayWaitInLog tells whether a commit can be durable in the log, which has its blocks, until there
+// is room to apply it. The next opening, which may use the spare, must be able to repeat all
+// that is in the log by then.
+func (d *DB) mayWaitInLog(bytes int64) bool {
+	room := recordRoom(bytes)
+	if !d.clog.fits(room) && (d.clog.oversize(room) || !d.clog.free()) {
+		return false
+	}
+	return d.gate.refresh()+d.spare.bytes() >= d.roomToApply(d.clog.held()+bytes)
 }
 
 // roomToApply is what so many bytes of rows need in Badger: its log, the table

@@ -63,6 +63,7 @@ type logFile struct {
 	state       fileState
 	gen         uint64
 	first, next uint64 // sequences of its records: first <= seq < next
+	bytes       int64  // of the payloads of its records, at most
 }
 
 const (
@@ -258,7 +259,7 @@ func (l *commitLog) begin() bool {
 	for _, f := range l.files {
 		if f.state == stateFree {
 			l.gen++
-			f.state, f.gen, f.first, f.next = stateCurrent, l.gen, l.seq, l.seq
+			f.state, f.gen, f.first, f.next, f.bytes = stateCurrent, l.gen, l.seq, l.seq, 0
 			l.cur, l.off = f, logStart
 			return true
 		}
@@ -294,6 +295,19 @@ func (l *commitLog) free() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.files[0].state == stateFree || l.files[1].state == stateFree
+}
+
+// held is the payload bytes that a replay would have to apply, at most.
+func (l *commitLog) held() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var sum int64
+	for _, f := range l.files {
+		if f.state != stateFree {
+			sum += f.bytes
+		}
+	}
+	return sum
 }
 
 // base is the least sequence that a replay needs.
@@ -354,6 +368,7 @@ func (l *commitLog) append(rows *rowMap, bytes int64) error {
 	l.seq++
 	l.mu.Lock()
 	l.cur.next = l.seq
+	l.cur.bytes += bytes
 	l.mu.Unlock()
 	return nil
 }
