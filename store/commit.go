@@ -28,6 +28,41 @@ func (s *Store) Update(fn func() error) error {
 	return fn()
 }
 
+// Change is Update for what a user asks for. It refuses what could only stay in memory, as Accepts
+// says; upkeep and what was accepted before do not ask. It is called with no lock that a commit takes.
+func (s *Store) Change(fn func() error) error {
+	if err := s.Accepts(); err != nil {
+		return err
+	}
+	return s.Update(fn)
+}
+
+// stuck says that commits fail.
+type stuck struct {
+	err error // the last one's
+	at  time.Time
+}
+
+// stuckRetry is how long after a failed commit a change is refused without trying one.
+const stuckRetry = 100 * time.Millisecond
+
+// Accepts reports whether what is changed now can be made durable: nil, or the error that commits have
+// had since the last good one. A commit is tried first then, so that changes pass as soon as the cause
+// is gone.
+func (s *Store) Accepts() error {
+	if s.failed.Load() {
+		return ErrFailed
+	}
+	f := s.stuck.Load()
+	if f == nil {
+		return nil
+	}
+	if s.opts.Now().Sub(f.at).Abs() < stuckRetry {
+		return f.err
+	}
+	return s.Commit()
+}
+
 // Ref adds delta references to the block. Call it inside Update, together with
 // the rows that make the reference. (I4)
 func (s *Store) Ref(id ID, delta int64) {
@@ -73,18 +108,33 @@ func (s *Store) commit() error {
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
 	start := time.Now()
+	var cutAt time.Time
 	err := s.flush()
 	if err == nil {
+		cutAt = s.opts.Now()
 		err = s.cutAtGate()
 	}
 	if err == nil {
 		err = s.settle()
 	}
 	if err != nil {
-		return fmt.Errorf("commit: %w", err)
+		err = fmt.Errorf("commit: %w", err)
+		s.stuck.Store(&stuck{err, s.opts.Now()})
+		return err
 	}
+	s.stuck.Store(nil)
+	s.committed.Store(cutAt.UnixNano())
 	s.commits.Add(time.Since(start))
 	return nil
+}
+
+// LastCommit returns the instant that the last commit stands for; zero: none since the store was opened.
+func (s *Store) LastCommit() time.Time {
+	n := s.committed.Load()
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n)
 }
 
 func (s *Store) flush() error {

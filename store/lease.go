@@ -120,7 +120,7 @@ func (s *Store) NewLease(whose string) (LeaseID, error) {
 	now := s.opts.Now()
 	l := &Lease{For: whose[:min(len(whose), 255)], Begun: now, Expires: now.Add(LeaseTime)}
 	_, _ = rand.Read(l.ID[:]) // it never fails
-	err := s.Update(func() error {
+	err := s.Change(func() error {
 		s.leases.Lock()
 		defer s.leases.Unlock()
 		if err := s.makeRoomForLease(now); err != nil {
@@ -172,7 +172,7 @@ func (s *Store) Keep(lease LeaseID, ids []ID) (has []bool, err error) {
 		}
 		has[i] = err == nil && !e.isGhost() && !s.bad.has(id)
 	}
-	err = s.Update(func() error {
+	err = s.Change(func() error {
 		s.leases.Lock()
 		defer s.leases.Unlock()
 		if err := s.renew(lease); err != nil {
@@ -211,7 +211,7 @@ func (s *Store) renew(lease LeaseID) error {
 
 // EndLease lets go of all that a lease keeps. One that has ended is no error.
 func (s *Store) EndLease(lease LeaseID) error {
-	err := s.Update(func() error {
+	err := s.Change(func() error {
 		s.leases.Lock()
 		defer s.leases.Unlock()
 		l := s.leases.all[lease]
@@ -253,7 +253,7 @@ func (s *Store) endExpired(ctx context.Context) error {
 func (s *Store) dropLease(ctx context.Context, lease LeaseID) error {
 	prefix := append([]byte{keyLeased}, lease[:]...)
 	for more := true; more; {
-		err := s.Update(func() error {
+		err := s.Change(func() error {
 			s.leases.Lock()
 			defer s.leases.Unlock()
 			keys, err := s.someKeys(prefix, leaseBatch)
@@ -296,7 +296,7 @@ func (s *Store) someKeys(prefix []byte, most int) (keys [][]byte, err error) {
 // ErrNameTaken: another snapshot has it; ErrConfig: no snapshot can, or id is none;
 // ErrNotFound.
 func (s *Store) AdoptSnapshot(name string, id ID) error {
-	err := s.Update(func() error {
+	err := s.Change(func() error {
 		e, err := s.Lookup(id)
 		if err == nil && e.Kind != KindSnapshot {
 			err = fmt.Errorf("%s is a %s and no snapshot: %w", id.Short(), e.Kind, ErrConfig)
@@ -341,7 +341,7 @@ func (s *Store) NoteSync(n SyncNote) error {
 	if err != nil {
 		return err
 	}
-	return s.Update(func() error { s.db.Set(append([]byte{keySyncNote}, n.Remote...), b); return nil })
+	return s.Change(func() error { s.db.Set(append([]byte{keySyncNote}, n.Remote...), b); return nil })
 }
 
 // SyncNotes returns what is remembered of syncs, in order of the remotes' names.

@@ -90,7 +90,7 @@ func (s *Store) setName(o ObjectInfo, replace bool) error {
 	if _, err := s.Put(tiering.Named, o.vertex()); err != nil {
 		return err
 	}
-	return s.Update(func() error {
+	return s.Change(func() error {
 		s.names.Lock()
 		defer s.names.Unlock()
 		old, err := s.named(o.Name)
@@ -120,7 +120,7 @@ func (s *Store) refObject(o ObjectInfo, sign int64) {
 }
 
 func (s *Store) dropName(name string) error {
-	return s.Update(func() error {
+	return s.Change(func() error {
 		s.names.Lock()
 		defer s.names.Unlock()
 		o, err := s.named(name)

@@ -198,7 +198,7 @@ func (s *Store) changeSnapshot(old, new SnapshotRef) error {
 
 // editSnapshot changes a name as edit says and makes that durable.
 func (s *Store) editSnapshot(name string, edit func(r SnapshotRef) (SnapshotRef, error)) error {
-	err := s.Update(func() error {
+	err := s.Change(func() error {
 		s.names.Lock()
 		defer s.names.Unlock()
 		old, err := s.Snapshot(name)

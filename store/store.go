@@ -172,7 +172,10 @@ type Store struct {
 	arrived [2]struct{ blocks, bytes atomic.Uint64 } // by tier: what moves brought
 	version atomic.Uint64                            // of the rows: commits that changed some
 	failed  atomic.Bool
-	closed  atomic.Bool
+	stuck   atomic.Pointer[stuck] // nil: the last commit succeeded
+
+	committed atomic.Int64 // when the last good commit's cut was, in ns since 1970
+	closed    atomic.Bool
 }
 
 // Open opens the store at dir and locks it. The errors are ErrNotStore,
@@ -386,11 +389,11 @@ func (s *Store) DB() *db.DB { return s.db }
 
 // Admit is asked before n bytes are taken in, outside of Update. It sweeps when
 // that can make room, and waits a little while the hot tier is over its limit. It reports ErrFull when they would
-// leave too little free space, and ErrFailed when no commit can succeed any
-// more, so that memory does not fill with what cannot be kept.
+// too little free space, and what Accepts says when commits fail, so that memory does not fill
+// with what cannot be kept.
 func (s *Store) Admit(n int64) error {
-	if s.failed.Load() {
-		return ErrFailed
+	if err := s.Accepts(); err != nil {
+		return err
 	}
 	err := s.db.Admit(n)
 	if errors.Is(err, ErrFull) && s.opts.SweepInterval > 0 {

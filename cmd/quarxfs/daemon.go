@@ -355,13 +355,26 @@ func (d *daemon) closeAll() error {
 	if d.past != nil {
 		errs = append(errs, d.past.close())
 	}
+	return errors.Join(append(errs, d.closeStore())...)
+}
+
+// closeStore makes the last commit and says what is lost if it fails.
+func (d *daemon) closeStore() error {
+	var failed error
+	var lost volume.Uncommitted
 	if d.volume != nil {
-		errs = append(errs, d.volume.Close())
+		if failed = d.volume.Close(); failed != nil {
+			lost = d.volume.Uncommitted() // the store tries once more, and forgets them
+		}
 	}
-	if d.store != nil {
-		errs = append(errs, d.store.Close())
+	if d.store == nil {
+		return failed
 	}
-	return errors.Join(errs...)
+	err := d.store.Close()
+	if err == nil || len(lost.Names) == 0 {
+		return err
+	}
+	return fmt.Errorf("not kept: %v; the store is as of the commit before: %w", lost, err)
 }
 
 func raiseFileLimit() {

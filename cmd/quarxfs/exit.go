@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 
 	"github.com/quarxtor/quarxfs/fs"
 	"github.com/quarxtor/quarxfs/remote"
@@ -44,7 +45,7 @@ var exits = []struct {
 	{8, "an ID prefix fits more than one", []error{store.ErrAmbiguous}},
 	{9, "the mountpoint is missing, not empty, busy or not mounted", []error{fs.ErrMountpoint, errNotMounted, errBusy}},
 	{10, "FUSE is not available: /dev/fuse or fusermount3 is missing", []error{fs.ErrNoFUSE, fs.ErrNoFusermount}},
-	{11, "the disk is full", []error{store.ErrFull}},
+	{11, "the disk is full", []error{store.ErrFull, syscall.ENOSPC, syscall.EDQUOT}},
 	{12, "init: the directory is not empty or a store already", []error{store.ErrExists, store.ErrNotEmpty}},
 	{13, "the daemon or the node does not answer", []error{errNoAnswer, remote.ErrNoAnswer}},
 	{14, "scrub or fsck found damage", []error{errDamage}},
@@ -105,6 +106,7 @@ var advice = []struct {
 	{store.ErrLocked, "unmount it first, or wait for the other command"},
 	{store.ErrNewer, "install a newer QuarXFS to open it"},
 	{store.ErrFull, "free some space on that disk"},
+	{syscall.ENOSPC, "free some space on that disk"},
 	{store.ErrExists, "mount it, or choose another directory"},
 	{store.ErrNotEmpty, "choose an empty or a new directory"},
 	{store.ErrAmbiguous, "give more digits"},

@@ -51,7 +51,7 @@ func (v *Volume) put(ctx context.Context, from Past, to string, replace bool) er
 	v.snapping.Lock()
 	defer v.snapping.Unlock()
 	return v.withGraft(ctx, from, false, func(n *node, nlink uint32) error {
-		err := v.store.Update(func() error { return v.place(n, nlink, d, name, replace) })
+		err := v.store.Change(func() error { return v.place(n, nlink, d, name, replace) })
 		if err != nil {
 			return fmt.Errorf("%q: %w", to, err)
 		}
@@ -174,7 +174,7 @@ type grafted struct {
 func (g *grafter) top(e *graph.Entry, flat bool) (n *node, err error) {
 	v := g.v
 	whole := e.IsDir() && e.Entries > 0 && (e.Below.Linked != 0 || flat)
-	err = v.store.Update(func() error {
+	err = v.store.Change(func() error {
 		ino := meta.Ino(v.alloc())
 		record := v.newStub
 		if whole {
@@ -213,7 +213,7 @@ func (g *grafter) fill(dir meta.Ino, d *graph.Entry) error {
 	}
 	for from, more := "", true; more; {
 		var subs []sub
-		err := g.v.store.Update(func() error {
+		err := g.v.store.Change(func() error {
 			made := 0
 			more = false
 			return tree.Each(g.ctx, from, func(e *graph.Entry) error {
@@ -333,7 +333,7 @@ func (v *Volume) Rollback(ctx context.Context, name string) error {
 	defer v.snapping.Unlock()
 	return v.withGraft(ctx, Past{Snapshot: name}, true, func(n *node, _ uint32) error {
 		var stale []Stale
-		err := v.store.Update(func() (err error) {
+		err := v.store.Change(func() (err error) {
 			stale, err = v.exchangeRoot(n)
 			return err
 		})
@@ -473,7 +473,7 @@ func (v *Volume) shed(n *node) error {
 		if err != nil || len(some) == 0 {
 			return err
 		}
-		err = v.store.Update(func() error {
+		err = v.store.Change(func() error {
 			v.tree.Lock()
 			defer v.tree.Unlock()
 			for _, e := range some {

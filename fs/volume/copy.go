@@ -37,7 +37,7 @@ func (v *Volume) CopyRange(src meta.Ino, srcOff int64, dst meta.Ino, dstOff, len
 		return 0, err
 	}
 	var done int64
-	err = v.store.Update(func() (err error) {
+	err = v.store.Change(func() (err error) {
 		unlock := lockBoth(a, b)
 		defer unlock()
 		done, err = v.copyLocked(a, srcOff, b, dstOff, length)

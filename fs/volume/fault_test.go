@@ -2,9 +2,11 @@ package volume
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -56,7 +58,12 @@ func TestStoringFails(t *testing.T) {
 			t.Error("a commit succeeded without a place for its blocks")
 		}
 		same("while storing fails")
-		change(inos[1], 200_000, noise(30, 50_000))
+		if err := r.v.Write(inos[1], 200_000, noise(30, 50_000), WriteMode{}); err == nil {
+			t.Error("a write was taken that could only stay in memory")
+		}
+		if err := r.v.Rmdir(meta.Root, "0"); err == nil || errors.Is(err, syscall.ENOTDIR) {
+			t.Errorf("a change of names was looked at: %v", err)
+		}
 	}
 	if err := os.Rename(hot+".away", hot); err != nil {
 		t.Fatal(err)

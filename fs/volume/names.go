@@ -105,7 +105,7 @@ func (v *Volume) make(dir meta.Ino, name string, c New) (Attr, error) {
 		return Attr{}, err
 	}
 	var a Attr
-	err = v.store.Update(func() error {
+	err = v.store.Change(func() error {
 		v.tree.Lock()
 		defer v.tree.Unlock()
 		d.mu.Lock()
@@ -224,7 +224,7 @@ func (v *Volume) Link(ino, dir meta.Ino, name string) (Attr, error) {
 		return Attr{}, syscall.EXDEV
 	}
 	var a Attr
-	err = v.store.Update(func() error {
+	err = v.store.Change(func() error {
 		v.tree.Lock()
 		defer v.tree.Unlock()
 		if n == d {
@@ -287,7 +287,7 @@ func (v *Volume) remove(dir meta.Ino, name string, wantDir bool) error {
 	if err := v.changeable(d); err != nil {
 		return err
 	}
-	err = v.store.Update(func() error {
+	err = v.store.Change(func() error {
 		v.tree.Lock()
 		defer v.tree.Unlock()
 		d.mu.Lock()

@@ -72,7 +72,7 @@ func (v *Volume) edit(ino meta.Ino, fn func(n *node) error) error {
 	if n.frozen {
 		return syscall.EROFS
 	}
-	return v.store.Update(func() error {
+	return v.store.Change(func() error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if n.gone {

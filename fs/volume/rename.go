@@ -30,7 +30,7 @@ func (v *Volume) Rename(oldDir meta.Ino, oldName string, newDir meta.Ino, newNam
 			return err
 		}
 	}
-	err := v.store.Update(func() error {
+	err := v.store.Change(func() error {
 		v.tree.Lock()
 		defer v.tree.Unlock()
 		r := &renaming{v: v, oldName: oldName, newName: newName, flags: flags}

@@ -405,7 +405,7 @@ func (b *snapBuilder) saveBranches() error {
 		clear(b.branches)
 		return nil
 	}
-	err := b.v.store.Update(func() error {
+	err := b.v.store.Change(func() error {
 		for dir, branch := range b.branches {
 			b.v.db.Set(meta.TreeKey(dir), branch.Encode())
 		}

@@ -157,7 +157,7 @@ func (v *Volume) snapshotOf(ctx context.Context, c *instant, o SnapshotOptions) 
 	if err != nil {
 		return s, err
 	}
-	err = v.store.Update(func() error {
+	err = v.store.Change(func() error {
 		if err := v.store.NameSnapshot(o.Name, id); err != nil {
 			return err
 		}
@@ -215,7 +215,7 @@ const forgetBatch = 4096
 func (v *Volume) forgetChanges(ctx context.Context, view *meta.View, end uint64) error {
 	var keys [][]byte
 	remove := func() error {
-		err := v.store.Update(func() error {
+		err := v.store.Change(func() error {
 			for _, key := range keys {
 				v.db.Delete(key)
 			}

@@ -490,6 +490,19 @@ func (d *DB) Pending() (rows int, bytes int64) {
 	return d.mu.active.rows.Len(), d.mu.active.bytes
 }
 
+// Uncommitted calls fn with the keys of all changes that no Write has made durable.
+func (d *DB) Uncommitted(fn func(key []byte)) {
+	d.mu.Lock()
+	sets := []*rowMap{d.mu.frozen.snapshot(), d.mu.active.snapshot()}
+	d.mu.Unlock()
+	for _, rows := range sets {
+		rows.Scan(func(key string, _ []byte) bool {
+			fn(asBytes(key))
+			return true
+		})
+	}
+}
+
 // Limit returns what one Badger transaction takes. Write takes more.
 func (d *DB) Limit() (rows int, bytes int64) { return d.maxRows, d.maxBytes }
 

@@ -102,7 +102,13 @@ func (d *DB) roomToCommit(bytes int64) error {
 	if room := recordRoom(bytes); d.clog.oversize(room) {
 		need += room
 	}
+	held := d.ballast.bytes()
 	err := d.room(need)
+	if d.ballast.bytes() < held {
+		// While there is room: what the log has is applied now, so that it can take the commits to come.
+		d.clog.seal()
+		d.applier.wake()
+	}
 	if err != nil && d.mayWaitInLog(bytes) {
 		return nil
 	}

@@ -1,0 +1,108 @@
+package volume
+
+import (
+	"fmt"
+	"maps"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+)
+
+// Uncommitted is what no commit has made durable.
+type Uncommitted struct {
+	Since time.Time // of the last commit; zero: there was none since the volume was opened
+	Names []string  // paths that were made, removed, or lead to something that changed; sorted
+}
+
+func (u Uncommitted) String() string {
+	const most = 10
+	shown := make([]string, 0, most)
+	for _, name := range u.Names[:min(most, len(u.Names))] {
+		shown = append(shown, printableName(name))
+	}
+	if more := len(u.Names) - len(shown); more > 0 {
+		shown = append(shown, fmt.Sprintf("and %d more", more))
+	}
+	since := ""
+	if !u.Since.IsZero() {
+		since = " since " + u.Since.Format(time.TimeOnly)
+	}
+	noun := "names"
+	if len(u.Names) == 1 {
+		noun = "name"
+	}
+	return fmt.Sprintf("changes%s to %d %s (%s)", since, len(u.Names), noun, strings.Join(shown, ", "))
+}
+
+func printableName(name string) string {
+	if quoted := fmt.Sprintf("%q", name); quoted != `"`+name+`"` {
+		return quoted
+	}
+	return name
+}
+
+// Uncommitted tells what would be lost if the volume ended now.
+func (v *Volume) Uncommitted() Uncommitted {
+	type place struct {
+		dir  meta.Ino
+		name string
+	}
+	places := make(map[place]bool)
+	inodes := make(map[meta.Ino]bool)
+	v.db.Uncommitted(func(key []byte) {
+		switch meta.KindOf(key) {
+		case meta.KindName:
+			dir, err := meta.KeyIno(key)
+			name, nerr := meta.KeyTail(key)
+			if err == nil && nerr == nil {
+				places[place{dir, name}] = true
+			}
+		case meta.KindInode, meta.KindXattr, meta.KindExtents, meta.KindStaged:
+			if ino, err := meta.KeyIno(key); err == nil {
+				inodes[ino] = true
+			}
+		}
+	})
+	for _, n := range v.listOf(v.dirty.nodes) {
+		inodes[n.ino] = true
+	}
+	paths := make(map[string]bool)
+	for p := range places {
+		delete(inodes, p.dir) // it changed because of its names
+		paths[path.Join(v.pathOf(p.dir), p.name)] = true
+	}
+	for ino := range inodes {
+		if a, err := v.Peek(ino); err == nil && a.Nlink > 0 {
+			paths[v.pathOf(ino)] = true
+		}
+	}
+	return Uncommitted{v.store.LastCommit(), slices.Sorted(maps.Keys(paths))}
+}
+
+// pathOf returns a path of an inode, by its number from where its record does not say its name.
+func (v *Volume) pathOf(ino meta.Ino) string {
+	var parts []string
+	for ; ino != meta.Root && len(parts) < meta.MaxName; ino = v.parent(ino, &parts) {
+	}
+	slices.Reverse(parts)
+	return path.Join(parts...)
+}
+
+// parent appends the name of an inode and returns its directory; the root when it has none on record.
+func (v *Volume) parent(ino meta.Ino, parts *[]string) meta.Ino {
+	a, err := v.Peek(ino)
+	if err == nil && a.Pos != 0 {
+		var b []byte
+		if b, err = v.db.Get(meta.EntryKey(a.Parent, a.Pos)); err == nil {
+			if e, derr := meta.DecodeDirent(b); derr == nil {
+				*parts = append(*parts, e.Name)
+				return a.Parent
+			}
+		}
+	}
+	*parts = append(*parts, fmt.Sprintf("inode %d", ino))
+	return meta.Root
+}
