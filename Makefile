@@ -110,6 +110,7 @@ install: man completions
 	ln -sfr $(DESTDIR)$(PREFIX)/bin/quarxfs $(DESTDIR)$(HELPERDIR)/mount.fuse.quarxfs
 	ln -sfr $(DESTDIR)$(PREFIX)/bin/quarxfs $(DESTDIR)$(HELPERDIR)/umount.fuse.quarxfs
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man1 bin/man/*.1.gz
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man7 bin/man/*.7.gz
 	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/man/man8 bin/man/*.8.gz
 	install -D -m 644 bin/completions/bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/quarxfs
 	install -D -m 644 bin/completions/zsh $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_quarxfs

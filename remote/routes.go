@@ -50,6 +50,7 @@ var (
 		{"after", "", "begin behind the one with this name or ID: the last of the page before"},
 		{"limit", 0, "list so many at most"},
 	}
+	putParams = []param{{"replace", false, "take the name from the object that has it"}}
 	reference = []param{{"ref", "", "ID:…, path:…, snap:NAME[:/PATH], obj:NAME, or what of these is meant"}}
 )
 
@@ -78,8 +79,8 @@ func (s *server) routes() []route {
 		{"GET /v1/history", store.ScopeRead, "How deduplication went, by snapshot", none, nothing, linesOf(graph.HistoryPoint{}), s.history},
 		{"GET /v1/files", store.ScopeRead, "List files", fileParams, nothing, linesOf(File{}), s.files},
 		{"GET /v1/objects", store.ScopeRead, "List objects, by name", paged, nothing, linesOf(Object{}), s.objects},
-		{"POST /v1/objects", store.ScopeWrite, "Store an object", none, rawBytes, jsonOf(Object{}), s.put},
-		{"PUT /v1/objects/{ref...}", store.ScopeWrite, "Store an object under a name", none, rawBytes, jsonOf(Object{}), s.put},
+		{"POST /v1/objects", store.ScopeWrite, "Store an object", putParams, rawBytes, jsonOf(Object{}), s.put},
+		{"PUT /v1/objects/{ref...}", store.ScopeWrite, "Store an object under a name", putParams, rawBytes, jsonOf(Object{}), s.put},
 		{"GET /v1/objects/{ref...}", store.ScopeRead, "Read an object, or a range of it", none, nothing, rawBytes, s.get},
 		{"DELETE /v1/objects/{ref...}", store.ScopeWrite, "Remove the name of an object", none, nothing, jsonOf(struct{}{}), s.remove},
 	}

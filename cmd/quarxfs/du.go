@@ -117,7 +117,7 @@ func (o *duOptions) print(w io.Writer, u remote.Usage) error {
 	}
 	sums.AppendRow(table.Row{"Unused", o.size(u.Unused), "until the next sweep"})
 	sums.AppendRow(table.Row{"Stored", o.size(u.Total), "the sum"})
-	finish(&b, sums)
+	section(&b, sums)
 	what := "/" + printable(u.Path)
 	if u.Path == "" {
 		what = "all live files"

@@ -92,7 +92,7 @@ func exitHelp() string {
 // exitFooter ends the help of each command below the root, which lists them all.
 const exitFooter = `{{if .HasParent}}
 Exit codes: 0 done, 1 failure, 2 wrong use, 3 and more say what is wrong:
-"{{.Root.CommandPath}} --help" lists them.
+"{{.Root.CommandPath}} help exit-codes" lists them.
 {{end}}`
 
 // advice says what to do about an error, where the error does not say it.
@@ -110,6 +110,7 @@ var advice = []struct {
 	{store.ErrExists, "mount it, or choose another directory"},
 	{store.ErrNotEmpty, "choose an empty or a new directory"},
 	{store.ErrAmbiguous, "give more digits"},
+	{store.ErrNoTier, "add one with quarxfs tier add STORE cold DIR"},
 	{store.ErrUnavailable, "connect or mount the cold tier's disk; see quarxfs tier status"},
 	{store.ErrNameTaken, "choose another name, or remove that one first"},
 	{store.ErrToken, "ask the server's owner for one: quarxfs token create"},

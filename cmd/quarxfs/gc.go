@@ -23,7 +23,11 @@ func newGC() *cobra.Command {
 		Short: "Give back the space of what nothing refers to",
 		Long: `Removes blocks that nothing refers to, empties segments of which little is in use by
 moving the rest, and has the database give back what its deleted rows take. The store
-may be mounted and in use. A mounted store does the first two by itself, at leisure.`,
+may be mounted and in use. A mounted store does the first two by itself, at leisure.
+
+What it says is freed is the size of the segment files that were removed, less that of the blocks
+which were moved out of them, and what the database gave back. A removed block frees nothing while
+others keep its segment.`,
 		Example: `  quarxfs gc /mnt --rate 20MiB
   quarxfs gc /srv/store --min-live 0.9`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -54,9 +58,13 @@ func (o *gcOptions) run(cmd *cobra.Command, n remote.Node) error {
 		return json.NewEncoder(cmd.OutOrStdout()).Encode(last)
 	}
 	out := cmd.OutOrStdout()
-	fmt.Fprintf(out, "%s freed: %s blocks removed, %s moved, %s segments removed, %s given back by the database\n",
-		size(max(0, last.Freed())), humanize.Comma(last.Swept.Blocks), humanize.Comma(last.Compacted.Blocks),
-		humanize.Comma(last.Swept.Segments+last.Compacted.Segments), size(last.Compacted.Database))
+	c := last.Compacted
+	fmt.Fprintf(out, "%s freed: segments %s - moved %s + database %s\n", size(max(0, last.Freed())),
+		size(last.Swept.SegmentBytes+c.SegmentBytes), size(c.Copied), size(c.Database))
+	fmt.Fprintf(out, "  segments  %s files were removed; %s blocks (%s) had no reference left\n",
+		humanize.Comma(last.Swept.Segments+c.Segments), humanize.Comma(last.Swept.Blocks), size(last.Swept.StoredBytes))
+	fmt.Fprintf(out, "  moved     %s blocks in use were written again, out of these files\n", humanize.Comma(c.Blocks))
+	fmt.Fprintln(out, "  database  tables were written again without their deleted rows")
 	if last.Compacted.Unreadable > 0 {
 		fmt.Fprintf(out, "%s bad blocks keep their segments; see quarxfs scrub\n", humanize.Comma(last.Compacted.Unreadable))
 	}

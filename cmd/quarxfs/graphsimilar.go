@@ -67,7 +67,7 @@ func showSimilar(w io.Writer, s remote.Similar) error {
 		t.AppendRow(table.Row{fmt.Sprintf("%.4f", l.Jaccard), fmt.Sprintf("%.4f", l.Estimate), humanize.Comma(l.Shared),
 			size(l.SharedBytes), size(l.Bytes), likeName(l.Kind), printable(l.Name)})
 	}
-	finish(&b, t)
+	section(&b, t)
 	_, err := io.WriteString(w, b.String())
 	return err
 }

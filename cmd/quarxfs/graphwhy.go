@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -10,34 +12,81 @@ import (
 
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
 )
 
 func newGraphWhy() *cobra.Command {
-	asJSON := false
+	asJSON, limit := false, 10
 	cmd := &cobra.Command{
-		Use:   "why [STORE] BLOCK",
+		Use:   "why [STORE] BLOCK|PATH",
 		Short: "Show every file, object and snapshot that has a block",
 		Long: `Shows every place where the bytes of a block are: path, where in the file, how many
 bytes, and where these start in the block; then whether that is so in the live
 filesystem and in which snapshots. BLOCK is its ID, or at least four digits that only
-its ID starts with. Of a file vertex it shows the files, of a tree the directories.`,
+its ID starts with. Of a file vertex it shows the files, of a tree the directories.
+
+PATH is a file in the store, or what else quarxfs graph show takes: its blocks are shown, one after
+the other, up to --limit.`,
 		Example: `  quarxfs graph why /mnt 41f8c2
+  quarxfs graph why /mnt /src/main.go
   quarxfs list-blocks /mnt --min-refs 100`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onFlushedStore(cmd, args, func(n remote.Node) error {
+			return onRefs(cmd, args, func(n remote.Node, refs []string) error {
 				why, err := n.Why(cmd.Context(), strings.ToLower(args[1]))
+				if err == nil {
+					return printLines(cmd.OutOrStdout(), asJSON, printWhy, func(fn func(remote.Why) error) error { return fn(why) })
+				}
+				if !errors.Is(err, store.ErrNotFound) {
+					return err
+				}
+				blocks, err := blocksOf(cmd.Context(), n, refs[0])
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return printJSON(cmd.OutOrStdout(), why)
+				if most := len(blocks); limit > 0 && most > limit {
+					blocks = blocks[:limit]
+					fmt.Fprintf(cmd.ErrOrStderr(), "quarxfs: the first %d of %s blocks are shown; see --limit\n", limit, humanize.Comma(int64(most)))
 				}
-				return printWhy(cmd.OutOrStdout(), why)
+				return printLines(cmd.OutOrStdout(), asJSON, printWhy, func(fn func(remote.Why) error) error {
+					for _, id := range blocks {
+						why, err := n.Why(cmd.Context(), id.String())
+						if err == nil {
+							err = fn(why)
+						}
+						if err != nil {
+							return err
+						}
+					}
+					return nil
+				})
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	numberVar(cmd.Flags(), &limit, 0, most, "limit", "show so many blocks of PATH; 0: all")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
 	return cmd
+}
+
+// blocksOf returns the distinct blocks of a file or object, in their order.
+func blocksOf(ctx context.Context, n remote.Node, ref string) ([]store.ID, error) {
+	var blocks []store.ID
+	seen := make(map[store.ID]bool)
+	add := func(b *remote.BlockInfo) {
+		if b != nil && !seen[b.ID] {
+			seen[b.ID] = true
+			blocks = append(blocks, b.ID)
+		}
+	}
+	err := n.Show(ctx, ref, func(it remote.ShowItem) error {
+		switch {
+		case it.Subject != nil && it.Subject.Block != nil && it.Subject.Block.Kind == store.KindData.String():
+			add(it.Subject.Block) // an object of one block
+		case it.Part != nil && it.Part.Role == graph.Contains:
+			add(it.Part.Block)
+		}
+		return nil
+	})
+	return blocks, err
 }
 
 func printWhy(w io.Writer, why remote.Why) error {

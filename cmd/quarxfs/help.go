@@ -1,6 +1,11 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
 
 // newHelp is cobra's help with our words for what it does not know.
 func newHelp() *cobra.Command {
@@ -26,4 +31,45 @@ func newHelp() *cobra.Command {
 			return c.Help()
 		},
 	}
+}
+
+// topics are pages of the help that are no commands.
+func topics() []*cobra.Command {
+	return []*cobra.Command{
+		{Use: "exit-codes", Short: "What the exit codes of all commands mean", Long: exitHelp()},
+		{Use: "stores", Short: "How a store is named", Long: `STORE names a store: its directory, or any path inside its mount. Where it is in brackets
+it may be left out: then it is the mount one stands in, else $` + storeVariable + `.
+
+` + urlHelp},
+	}
+}
+
+// shortHelp is what a screen has room for; --help says what each command does.
+func shortHelp(root *cobra.Command) error {
+	var b strings.Builder
+	b.WriteString(root.Long + `
+
+First steps:
+  quarxfs mount --init STORE DIR     make a store and mount it at an empty directory
+  quarxfs stats DIR                  see what it saves
+  quarxfs snapshot create DIR NAME   keep what is there now
+  quarxfs umount DIR
+
+Commands:
+`)
+	for _, g := range root.Groups() {
+		var names []string
+		for _, c := range root.Commands() {
+			if c.GroupID == g.ID && !c.Hidden {
+				names = append(names, c.Name())
+			}
+		}
+		fmt.Fprintf(&b, "  %-20s %s\n", strings.TrimSuffix(g.Title, ":"), strings.Join(names, " "))
+	}
+	b.WriteString(`
+quarxfs --help says what each does, quarxfs help COMMAND how; see also
+quarxfs help stores and quarxfs help exit-codes.
+`)
+	_, err := fmt.Fprint(root.OutOrStdout(), b.String())
+	return err
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -69,9 +70,36 @@ func (o *initOptions) config() (store.Config, error) {
 	return conf, conf.Validate()
 }
 
+// notNested refuses a place for a store that lies in the mount of another: each
+// commit of the inner one would make the outer one write and commit as well, and neither
+// could be opened without the other.
+func notNested(dir string) error {
+	real := dir
+	for up := dir; ; up = filepath.Dir(up) { // the directory may have to be made first
+		if path, err := filepath.EvalSymlinks(up); err == nil {
+			real = filepath.Join(path, strings.TrimPrefix(dir, up))
+			break
+		}
+		if up == filepath.Dir(up) {
+			break
+		}
+	}
+	table, err := mountTable()
+	if err != nil {
+		return err
+	}
+	if m, ok := mountOf(table, real); ok {
+		return fmt.Errorf("%w: %s lies in the mount %s of another store; choose a directory outside of it", errUsage, dir, m.dir)
+	}
+	return nil
+}
+
 func (o *initOptions) run(cmd *cobra.Command, arg string) error {
 	dir, err := filepath.Abs(arg)
 	if err != nil {
+		return err
+	}
+	if err := notNested(dir); err != nil {
 		return err
 	}
 	conf, err := o.config()

@@ -58,23 +58,14 @@ func newRoot() *cobra.Command {
 		Use:   "quarxfs",
 		Short: "A filesystem that stores each distinct block once",
 		Long: `QuarXFS is a filesystem that stores each distinct block once and checks every
-byte that it gives back.
-
-STORE names a store: its directory, or any path inside its mount. Where it may
-be left out, it is the mount one stands in, else $QUARXFS_STORE.
-
-` + urlHelp + `
-
-` + exitHelp(),
-		Example: `  quarxfs init /srv/store
-  quarxfs mount /srv/store /mnt
-  quarxfs stats /mnt
-  quarxfs umount /mnt`,
+byte that it gives back.`,
 		RunE:          runRoot,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	cmd.SetUsageTemplate(cmd.UsageTemplate() + exitFooter)
+	cmd.Version = version()
+	cmd.SetVersionTemplate(versionLine())
 	cmd.SetFlagErrorFunc(flagError)
 	cmd.AddGroup(
 		&cobra.Group{ID: "drive", Title: "Stores and mounts:"},
@@ -97,6 +88,7 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 	add("object", newPut(), newGet(), newRemove(), newObjects())
 	add("upkeep", newGC(), newScrub(), newFsck(), newRebuild(), newTier())
 	cmd.AddCommand(newVersion(), newMan(), newFlushHelper(), newMournHelper())
+	cmd.AddCommand(topics()...)
 	cmd.SetHelpCommand(newHelp())
 	cmd.InitDefaultHelpCmd()
 	cmd.InitDefaultCompletionCmd() // both here, so that they are taught like all others
@@ -107,7 +99,7 @@ be left out, it is the mount one stands in, else $QUARXFS_STORE.
 // runRoot runs when no command is named.
 func runRoot(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
-		return cmd.Help()
+		return shortHelp(cmd)
 	}
 	return unknownCommand(cmd, args[0])
 }

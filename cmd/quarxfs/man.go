@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -25,9 +26,6 @@ func newMan() *cobra.Command {
 // that a package can be built twice with the same bytes.
 func writeManual(root *cobra.Command, dir string) error {
 	root.DisableAutoGenTag = true
-	for _, c := range root.Commands() {
-		addExitCodes(c)
-	}
 	h := &doc.GenManHeader{Section: "1", Source: "QuarXFS", Manual: "QuarXFS"}
 	if os.Getenv("SOURCE_DATE_EPOCH") == "" {
 		now := time.Now()
@@ -35,6 +33,17 @@ func writeManual(root *cobra.Command, dir string) error {
 	}
 	if err := doc.GenManTree(root, h, dir); err != nil {
 		return err
+	}
+	for _, c := range topics() {
+		page, err := os.Create(filepath.Join(dir, "quarxfs-"+c.Name()+".7"))
+		if err != nil {
+			return err
+		}
+		about := doc.GenManHeader{Title: "QUARXFS-" + strings.ToUpper(c.Name()), Section: "7", Source: h.Source, Manual: h.Manual, Date: h.Date}
+		c.Use, c.DisableAutoGenTag = "quarxfs-"+c.Use, true
+		if err := errors.Join(doc.GenMan(c, &about, page), page.Close()); err != nil {
+			return err
+		}
 	}
 	for _, name := range []string{mountHelper, umountHelper} {
 		command, _, _ := strings.Cut(name, ".")
@@ -44,15 +53,4 @@ func writeManual(root *cobra.Command, dir string) error {
 		}
 	}
 	return nil
-}
-
-// addExitCodes says in each page what the root's says.
-func addExitCodes(cmd *cobra.Command) {
-	if cmd.Long == "" {
-		cmd.Long = cmd.Short + "."
-	}
-	cmd.Long += "\n\n" + exitHelp()
-	for _, c := range cmd.Commands() {
-		addExitCodes(c)
-	}
 }

@@ -160,6 +160,11 @@ func (o *mountOptions) prepare(arg, mountpoint string) error {
 	if err := openFUSE(); err != nil {
 		return err
 	}
+	if isNew {
+		if err := notNested(o.store); err != nil {
+			return err
+		}
+	}
 	if isNew && !o.dryRun {
 		return initStore(o.store, store.DefaultConfig(), os.Stderr)
 	}

@@ -1,12 +1,17 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
 )
 
 type objectsOptions struct {
@@ -40,15 +45,38 @@ func printObject(w io.Writer, o remote.Object) error {
 	return err
 }
 
+// noObject says what something is that is no object.
+func noObject(ctx context.Context, n remote.Node, ref string) string {
+	if _, err := n.GetSnapshot(ctx, ref); err == nil {
+		return "it is a snapshot: quarxfs snapshot rm removes it, .snapshots/" + printable(ref) + " shows it"
+	}
+	_, err := os.Lstat(ref)
+	if err != nil {
+		path := strings.Trim(ref, "/")
+		err = n.ListFiles(ctx, remote.FileFilter{Path: path, Limit: 1}, func(remote.File) error { return nil })
+	}
+	if err == nil {
+		return "it is a file or directory, not an object: use rm, cat or cp in the mount"
+	}
+	return ""
+}
+
 func newRemove() *cobra.Command {
 	return &cobra.Command{
 		Use:   "rm [STORE] OBJECT",
 		Short: "Remove an object, by name or ID",
 		Long: `Removes the object with the name, the ID or the only ID that starts with OBJECT. Blocks
-that nothing else refers to are reclaimed soon.`,
+that nothing else refers to are reclaimed soon. Objects are what put has stored; files are removed in the
+mount with rm(1), snapshots with quarxfs snapshot rm.`,
 		Example: `  quarxfs rm /srv/store shop.sql`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return changeStore(cmd, args, func(n remote.Node) error { return n.Remove(cmd.Context(), args[1]) })
+			return changeStore(cmd, args, func(n remote.Node) error {
+				err := n.Remove(cmd.Context(), args[1])
+				if what := noObject(cmd.Context(), n, args[1]); errors.Is(err, store.ErrNotFound) && what != "" {
+					return fmt.Errorf("%w; %s", err, what)
+				}
+				return err
+			})
 		},
 	}
 }

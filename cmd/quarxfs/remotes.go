@@ -76,8 +76,9 @@ from $QUARXFS_TOKEN; the file must be readable by its owner only.`,
 func newRemoteList() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "list [STORE]",
-		Short: "List the remote stores",
+		Use:     "list [STORE]",
+		Short:   "List the remote stores",
+		Example: `  quarxfs remote list /mnt`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onSettings(cmd, args, func(_ remote.Node, set store.Settings) error {
 				if asJSON {
@@ -112,8 +113,9 @@ func each[T any](list []T, fn func(T) error) error {
 
 func newRemoteRm() *cobra.Command {
 	return &cobra.Command{
-		Use:   "rm [STORE] NAME",
-		Short: "Forget a remote store",
+		Use:     "rm [STORE] NAME",
+		Short:   "Forget a remote store",
+		Example: `  quarxfs remote rm /mnt nas`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args[:1], func(n remote.Node) error { return n.RemoveRemote(cmd.Context(), args[1]) })
 		},

@@ -186,7 +186,7 @@ func showSimulation(w io.Writer, r simulate.Report) error {
 			times(v.DedupRatio), times(v.CompressionRatio), times(v.Ratio), humanize.Comma(v.Blocks),
 			size(v.Index.Bytes + v.Index.Extents), size(int64(v.Speed)) + "/s"})
 	}
-	finish(w, t)
+	section(w, t)
 	if sampled > 1 {
 		fmt.Fprintf(w, "\nMore blocks than fit into --memory: unique, stored and blocks are estimates from one block in %d or fewer.\n", sampled)
 	}

@@ -155,8 +155,9 @@ func warnOfAlarm(cmd *cobra.Command, n remote.Node, name string) error {
 func newSnapshotList() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "list [STORE]",
-		Short: "List the snapshots, the oldest first",
+		Use:     "list [STORE]",
+		Short:   "List the snapshots, the oldest first",
+		Example: `  quarxfs snapshot list /mnt`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error { return listSnapshots(cmd, n, asJSON) })
 		},
@@ -207,8 +208,9 @@ func about(s remote.Snapshot) string {
 func newSnapshotShow() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "show [STORE] SNAPSHOT",
-		Short: "Show all about a snapshot",
+		Use:     "show [STORE] SNAPSHOT",
+		Short:   "Show all about a snapshot",
+		Example: `  quarxfs snapshot show /mnt monday`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args[:1], func(n remote.Node) error {
 				s, err := n.GetSnapshot(cmd.Context(), args[1])
@@ -249,9 +251,10 @@ func showSnapshot(w io.Writer, s remote.Snapshot) error {
 // eachSnapshot makes a command that does the same to each of the snapshots named.
 func eachSnapshot(use, short, long string, do func(context.Context, remote.Node, string) error) *cobra.Command {
 	return &cobra.Command{
-		Use:   use + " [STORE] SNAPSHOT...",
-		Short: short,
-		Long:  long,
+		Use:     use + " [STORE] SNAPSHOT...",
+		Short:   short,
+		Example: "  quarxfs snapshot " + use + " /mnt monday tuesday",
+		Long:    long,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args[:1], func(n remote.Node) error {
 				for _, name := range args[1:] {
@@ -273,8 +276,9 @@ func newSnapshotRm() *cobra.Command {
 
 func newSnapshotRename() *cobra.Command {
 	return &cobra.Command{
-		Use:   "rename [STORE] SNAPSHOT NAME",
-		Short: "Give a snapshot another name",
+		Use:     "rename [STORE] SNAPSHOT NAME",
+		Short:   "Give a snapshot another name",
+		Example: `  quarxfs snapshot rename /mnt monday before-upgrade`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args[:1], func(n remote.Node) error {
 				return n.EditSnapshot(cmd.Context(), args[1], remote.SnapshotEdit{Name: &args[2]})
@@ -340,8 +344,9 @@ snapshot before if it is still wanted.`,
 func newSnapshotRollback() *cobra.Command {
 	var asJSON, noSafety bool
 	cmd := &cobra.Command{
-		Use:   "rollback [STORE] SNAPSHOT",
-		Short: "Make the whole filesystem what it was in a snapshot",
+		Use:     "rollback [STORE] SNAPSHOT",
+		Short:   "Make the whole filesystem what it was in a snapshot",
+		Example: `  quarxfs snapshot rollback /mnt monday`,
 		Long: `Makes the filesystem what it was in a snapshot, at one instant, whatever its size; it may
 stay mounted. Programs that have files open go on with the old ones. Before, it makes a
 snapshot of what is there now.`,

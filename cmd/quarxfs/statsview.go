@@ -62,7 +62,7 @@ func sizes(w io.Writer, s remote.Stats) {
 	t.AppendRow(table.Row{"Stored", size(s.Stored), times(total), fmt.Sprintf("in all; blocks compress %s", times(s.CompressionRatio))})
 	t.AppendRow(table.Row{"Reclaimable", size(s.Unreferenced.Stored), "", humanize.Comma(s.Unreferenced.Count) + " blocks"})
 	t.AppendRow(table.Row{"Free", size(s.Disk.Free), "", "of " + size(s.Disk.Total)})
-	finish(w, t)
+	section(w, t)
 }
 
 func times(x float64) string {
@@ -84,7 +84,7 @@ func blocks(w io.Writer, s remote.Stats) {
 		}
 	}
 	if t.Length() > 0 {
-		finish(w, t)
+		section(w, t)
 	}
 }
 
@@ -101,7 +101,7 @@ func bars(w io.Writer, title string, all []remote.Bar, label func(remote.Bar) st
 		width := int((b.Count*barWidth + most - 1) / most)
 		t.AppendRow(table.Row{label(b), humanize.Comma(b.Count), strings.Repeat("#", width)})
 	}
-	finish(w, t)
+	section(w, t)
 }
 
 func countLabel(b remote.Bar) string {
@@ -123,7 +123,7 @@ func tiers(w io.Writer, s remote.Stats) {
 		t.AppendRow(table.Row{"Process", size(s.Memory.RSS), fmt.Sprintf("resident, %s at most; Go heap %s", size(s.Memory.PeakRSS), size(int64(s.Memory.Heap)))})
 		t.AppendRow(table.Row{"Unsaved", size(s.Volume.DirtyBytes), "written and not yet stored"})
 	}
-	finish(w, t)
+	section(w, t)
 }
 
 func latencies(w io.Writer, s remote.Stats) {
@@ -141,7 +141,7 @@ func latencies(w io.Writer, s remote.Stats) {
 	}) {
 		row(op, s.FUSE.Requests[op], s.FUSE.Latencies[op])
 	}
-	finish(w, t)
+	section(w, t)
 }
 
 // ms shows milliseconds.
@@ -177,10 +177,15 @@ func newTable(title string, aligns ...text.Align) table.Writer {
 	return t
 }
 
-// finish writes a table with a blank line before it and no blanks at the ends
-// of its lines.
-func finish(w io.Writer, t table.Writer) {
+// section is finish with a blank line before it, for a table that is not the first thing
+// in an output.
+func section(w io.Writer, t table.Writer) {
 	fmt.Fprintln(w)
+	finish(w, t)
+}
+
+// finish writes a table with no blanks at the ends of its lines.
+func finish(w io.Writer, t table.Writer) {
 	for line := range strings.Lines(t.Render() + "\n") {
 		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
 	}

@@ -131,8 +131,9 @@ type syncStatus struct {
 func newSyncStatus() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "status [STORE]",
-		Short: "Show how the last syncs went and which are under way",
+		Use:     "status [STORE]",
+		Short:   "Show how the last syncs went and which are under way",
+		Example: `  quarxfs sync status /mnt`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onSettings(cmd, args, func(n remote.Node, set store.Settings) error {
 				state, err := n.SyncState(cmd.Context())

@@ -102,8 +102,9 @@ func coldPlace(cmd *cobra.Command, arg string, place store.S3Place) (dir string,
 
 func newTierRemove() *cobra.Command {
 	return &cobra.Command{
-		Use:   "remove [STORE] cold",
-		Short: "Take the cold tier out of use; drain it before",
+		Use:     "remove [STORE] cold",
+		Short:   "Take the cold tier out of use; drain it before",
+		Example: `  quarxfs tier remove /mnt cold`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := onlyCold(args[1]); err != nil {
 				return err
@@ -209,6 +210,7 @@ func showCurves(w io.Writer, st tierStatus) error {
 	if t.Length() == 0 {
 		return nil
 	}
+	fmt.Fprintln(w)
 	return printTable(w, t)
 }
 
@@ -229,8 +231,9 @@ func printTable(w io.Writer, t table.Writer) error {
 func newTierShow[T any](use, short string, read func(context.Context, remote.Node) (T, error), show func(io.Writer, T) error) *cobra.Command {
 	asJSON := false
 	cmd := &cobra.Command{
-		Use:   use + " [STORE]",
-		Short: short,
+		Use:     use + " [STORE]",
+		Short:   short,
+		Example: "  quarxfs tier " + use + " /mnt",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error {
 				st, err := read(cmd.Context(), n)
@@ -280,8 +283,9 @@ at the root of the mount. A crash at any moment leaves each block in one tier or
 func newTierDrain() *cobra.Command {
 	o := &tierMoveOptions{ShiftRequest: remote.ShiftRequest{To: "hot", Drain: true}}
 	cmd := &cobra.Command{
-		Use:   "drain [STORE] cold",
-		Short: "Bring all that is in the cold tier back",
+		Use:     "drain [STORE] cold",
+		Short:   "Bring all that is in the cold tier back",
+		Example: `  quarxfs tier drain /mnt cold`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := onlyCold(args[1]); err != nil {
 				return err

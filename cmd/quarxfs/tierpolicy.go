@@ -157,8 +157,9 @@ func showTierPolicy(w io.Writer, now remote.TierPolicy) error {
 
 func newTierPin() *cobra.Command {
 	return &cobra.Command{
-		Use:   "pin [STORE] PATH...",
-		Short: "Keep files, or directories with all below, in the hot tier",
+		Use:     "pin [STORE] PATH...",
+		Short:   "Keep files, or directories with all below, in the hot tier",
+		Example: `  quarxfs tier pin /mnt projects/site`,
 		Long: `Brings the blocks of files, and of all files in directories, into the hot tier, where they
 stay until unpin. A pin is the extended attribute user.quarxfs.pinned of the file or
 directory, so it follows renames. PATH starts at the root of the mount.`,
@@ -168,9 +169,10 @@ directory, so it follows renames. PATH starts at the root of the mount.`,
 
 func newTierUnpin() *cobra.Command {
 	return &cobra.Command{
-		Use:   "unpin [STORE] PATH...",
-		Short: "Let what was pinned be moved again",
-		RunE:  func(cmd *cobra.Command, args []string) error { return pin(cmd, args, true) },
+		Use:     "unpin [STORE] PATH...",
+		Short:   "Let what was pinned be moved again",
+		Example: `  quarxfs tier unpin /mnt projects/site`,
+		RunE:    func(cmd *cobra.Command, args []string) error { return pin(cmd, args, true) },
 	}
 }
 

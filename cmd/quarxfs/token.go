@@ -71,8 +71,9 @@ snapshots; read with it), admin (all of these and whatever needs more).`,
 func newTokenList() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "list [STORE]",
-		Short: "List the tokens: names and scopes",
+		Use:     "list [STORE]",
+		Short:   "List the tokens: names and scopes",
+		Example: `  quarxfs token list /mnt`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error {
 				list := func(fn func(store.Token) error) error { return n.ListTokens(cmd.Context(), fn) }
@@ -115,8 +116,9 @@ func minute(t time.Time) string {
 
 func newTokenRevoke() *cobra.Command {
 	return &cobra.Command{
-		Use:   "revoke [STORE] NAME",
-		Short: "Make a token useless, at once",
+		Use:     "revoke [STORE] NAME",
+		Short:   "Make a token useless, at once",
+		Example: `  quarxfs token revoke /mnt laptop`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args[:1], func(n remote.Node) error { return n.RevokeToken(cmd.Context(), args[1]) })
 		},

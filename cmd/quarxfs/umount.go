@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -84,6 +85,9 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 	}
 	if len(holders) > 0 {
 		return stillHeld(m, holders)
+	}
+	if wd, err := os.Getwd(); err == nil && within(wd, m.dir) {
+		return fmt.Errorf("%w: you stand in it: cd out of %s first, or add --force", errBusy, m.dir)
 	}
 	if err := o.unmountOne(m); err != nil {
 		return err

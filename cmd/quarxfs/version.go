@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 
@@ -15,11 +16,14 @@ func newVersion() *cobra.Command {
 		Use:   "version",
 		Short: "Show the program's version and the format that it writes",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "quarxfs %s, store format %d, %s\n",
-				version(), store.FormatVersion, runtime.Version())
+			_, err := io.WriteString(cmd.OutOrStdout(), versionLine())
 			return err
 		},
 	}
+}
+
+func versionLine() string {
+	return fmt.Sprintf("quarxfs %s, store format %d, %s\n", version(), store.FormatVersion, runtime.Version())
 }
 
 // version is what the Go toolchain knows: a release's tag, else the commit.
