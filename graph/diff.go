@@ -35,6 +35,8 @@ type Difference struct {
 	Aspects []string   `json:"attributes,omitempty"` // that differ: type, mode, owner, device, target, xattrs, mtime, ctime, btime, links
 	Entries int64      `json:"entries,omitempty"`    // of a renamed directory: names in it
 	ident   uint64
+
+	was, now Link // content of a regular file on both sides
 }
 
 // Changed counts the bytes in the ranges of a modified file.
@@ -228,7 +230,7 @@ func (d *differ) one(list *[]move, p string, e *Entry) error {
 
 // both compares what a path is on both sides; the types are the same.
 func (d *differ) both(p string, a, b *Entry) error {
-	diff := &Difference{Path: p, Mode: b.Mode, Links: max(1, b.Nlink), Size: b.Size, Before: a.Size, Aspects: aspects(a, b), ident: b.Ident}
+	diff := &Difference{Path: p, Mode: b.Mode, Links: max(1, b.Nlink), Size: b.Size, Before: a.Size, Aspects: aspects(a, b), ident: b.Ident, was: a.Link, now: b.Link}
 	switch {
 	case b.IsDir() && a.Link != b.Link:
 		// Names that come and go change a directory's times.
@@ -458,10 +460,11 @@ func (d *differ) renamed(from, to *move) error {
 // below.
 func (d *differ) opened(change ChangeKind, m *move, below func(move) error) error {
 	e := m.entry
-	diff := &Difference{Change: change, Path: m.path, Mode: e.Mode, Links: max(1, e.Nlink), Size: e.Size, ident: e.Ident}
+	diff := &Difference{Change: change, Path: m.path, Mode: e.Mode, Links: max(1, e.Nlink), Size: e.Size, ident: e.Ident, now: e.Link}
 	side := 1
 	if change == Removed {
 		diff.Size, diff.Before = 0, e.Size
+		diff.was, diff.now = e.Link, Link{}
 		side = 0
 	}
 	if err := d.emit(diff); err != nil || !e.IsDir() {

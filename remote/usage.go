@@ -289,7 +289,7 @@ func (g *grouper) groupNames() {
 // History implements Graph.
 func (l *Local) History(ctx context.Context, fn func(graph.HistoryPoint) error) error {
 	defer l.store.KeepAll()()
-	var points []graph.HistoryPoint
+	var points []*datedPoint
 	err := l.store.Snapshots(ctx, func(r store.SnapshotRef) error {
 		s, err := l.snapshot(ctx, r)
 		if errors.Is(err, store.ErrNotFound) {
@@ -298,20 +298,35 @@ func (l *Local) History(ctx context.Context, fn func(graph.HistoryPoint) error) 
 		if err != nil {
 			return fmt.Errorf("snapshot %q: %w", r.Name, err)
 		}
-		points = append(points, graph.NewHistoryPoint(r.Name, r.ID, &s))
+		points = append(points, &datedPoint{graph.NewHistoryPoint(r.Name, r.ID, &s), s})
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	slices.SortStableFunc(points, func(a, b graph.HistoryPoint) int { return a.Created.Compare(b.Created) })
-	graph.Judge(points)
+	slices.SortStableFunc(points, func(a, b *datedPoint) int { return a.Created.Compare(b.Created) })
+	last := make(map[string]*datedPoint) // of each volume: those that were pulled have others
 	for _, p := range points {
-		if err := fn(p); err != nil {
+		if before := last[p.of.Volume]; before != nil {
+			if p.Alarm, err = graph.Suspect(ctx, l.store, &before.of, &p.of); err != nil {
+				if ctx.Err() != nil {
+					return err
+				}
+				p.Alarm = fmt.Sprintf("what changed since %q cannot be read, so nothing tells whether files were encrypted: %v", before.Name, err)
+			}
+		}
+		last[p.of.Volume] = p
+		if err := fn(p.HistoryPoint); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// A datedPoint is a point of the history with its snapshot.
+type datedPoint struct {
+	graph.HistoryPoint
+	of graph.Snapshot
 }
 
 // Usage implements Graph.
