@@ -38,6 +38,7 @@ var kinds = []struct {
 	{"range", store.ErrRange, http.StatusRequestedRangeNotSatisfiable},
 	{"name_taken", store.ErrNameTaken, http.StatusConflict},
 	{"held", store.ErrHeld, http.StatusConflict},
+	{"mounted", store.ErrMounted, http.StatusConflict},
 	{"not_found", store.ErrNotFound, http.StatusNotFound},
 	{"ambiguous", store.ErrAmbiguous, http.StatusConflict},
 	{"corrupt", store.ErrCorrupt, http.StatusInternalServerError},

@@ -104,7 +104,24 @@ type Rollback struct {
 type PruneRequest struct {
 	Policy store.Retention `json:"policy"`
 	Among  string          `json:"among,omitempty"` // only snapshots with this tag are judged
+	Own    bool            `json:"own,omitempty"`   // only those that this store's schedule made
 	DryRun bool            `json:"dry_run,omitempty"`
+}
+
+// ScheduleTag marks the snapshots that a schedule makes.
+const ScheduleTag = "auto"
+
+const scheduledName = "auto_2006-01-02_15-04-05"
+
+// ScheduledName is what a schedule calls the snapshot of an instant.
+func ScheduledName(t time.Time) string { return t.UTC().Format(scheduledName) }
+
+// ScheduledIn reports whether the schedule of the store with a volume made the snapshot and it still
+// has the name that it was given. One that was pulled is another volume's, one that was renamed is
+// the user's, and so is one that the user has given the tag.
+func (s *Snapshot) ScheduledIn(volume string) bool {
+	_, err := time.Parse(scheduledName, s.Name)
+	return err == nil && s.Volume == volume && slices.Contains(s.Tags, ScheduleTag)
 }
 
 // Snapshotter is what the volume's owner provides for snapshots.
@@ -116,6 +133,10 @@ type Snapshotter interface {
 	Clone(ctx context.Context, r CloneRequest) error
 	Rollback(ctx context.Context, snapshot string) error
 }
+
+// A mountGuard is a Snapshotter that knows what is mounted on the filesystem. store.ErrMounted: what is
+// mounted at or below a path stands in the way of changing what is there.
+type mountGuard interface{ NothingOn(path string) error }
 
 // snapshotter returns the volume's part, or an error when there is none.
 func (l *Local) snapshotter() (Snapshotter, error) {
@@ -211,6 +232,11 @@ func (l *Local) Rollback(ctx context.Context, r RollbackRequest) (done Rollback,
 	if _, err := l.store.Snapshot(r.Snapshot); err != nil {
 		return done, err
 	}
+	if m, ok := v.(mountGuard); ok { // before a snapshot is made in vain
+		if err := m.NothingOn("/"); err != nil {
+			return done, err
+		}
+	}
 	if !r.NoSafety {
 		s, err := v.CreateSnapshot(ctx, NewSnapshot{
 			Name:    "before-rollback_" + time.Now().UTC().Format("2006-01-02_15-04-05.000"),
@@ -239,7 +265,7 @@ func (l *Local) Prune(ctx context.Context, r PruneRequest) ([]graph.Verdict, err
 	}
 	var list []graph.Candidate
 	for _, s := range all {
-		if r.Among == "" || slices.Contains(s.Tags, r.Among) {
+		if (r.Among == "" || slices.Contains(s.Tags, r.Among)) && (!r.Own || s.ScheduledIn(l.store.Config().VolumeID)) {
 			list = append(list, graph.Candidate{Name: s.Name, Created: s.Created.Local(), Tags: s.Tags, Held: s.Held})
 		}
 	}

@@ -15,6 +15,7 @@ var (
 	ErrExists    = errors.New("already a QuarXFS store")
 	ErrNameTaken = errors.New("the name is taken")
 	ErrHeld      = errors.New("the snapshot is held")
+	ErrMounted   = errors.New("something is mounted there")
 	ErrNotEmpty  = errors.New("directory is not empty")
 	ErrNewer     = errors.New("store was made by a newer QuarXFS")
 	ErrDamaged   = errors.New("the store is damaged")

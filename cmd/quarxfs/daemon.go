@@ -242,7 +242,7 @@ func (d *daemon) start() (err error) {
 	if d.past != nil {
 		return nil
 	}
-	snapshots := schedule{settings: d.store.Settings, every: o.snapshotEvery, node: node, sync: d.flushed, log: d.log}
+	snapshots := schedule{settings: d.store.Settings, every: o.snapshotEvery, node: node, volume: d.store.Config().VolumeID, sync: d.flushed, log: d.log}
 	remotes := follower{settings: d.store.Settings, node: node, log: d.log}
 	tiers := func(ctx context.Context) { keepTiers(ctx, d.store, d.volume) }
 	d.upkeep = []*routine.Routine{routine.Start(remotes.run), routine.Start(snapshots.run), routine.Start(tiers)}
@@ -254,6 +254,7 @@ func (d *daemon) startVolume() (remote.Node, error) {
 	around := surroundings(d.volume)
 	around.Started, around.Mountpoint = time.Now(), d.opts.mountpoint
 	if around.Mountpoint != "" {
+		around.Snapshots = mountedFiles{volumeFiles{d.volume}, around.Mountpoint}
 		if err := owner.AsCaller(d.startMount); err != nil {
 			return nil, err
 		}

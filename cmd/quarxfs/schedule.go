@@ -4,15 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"time"
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 )
-
-// autoTag marks the snapshots that a schedule makes, and no others removes.
-const autoTag = "auto"
 
 // A schedule makes snapshots at an interval and removes old ones, as the
 // settings of the store say.
@@ -20,6 +16,7 @@ type schedule struct {
 	settings func() (store.Settings, <-chan struct{}, error)
 	every    *time.Duration // in the place of the interval that is set; nil: that counts
 	node     remote.Node
+	volume   string       // of the store, which its own snapshots name
 	sync     func() error // has the kernel hand over what was written
 	log      *slog.Logger
 }
@@ -67,7 +64,7 @@ const settling = 10 * time.Second
 func (s *schedule) untilDue(ctx context.Context, every time.Duration) time.Duration {
 	wait := every
 	err := s.node.ListSnapshots(ctx, func(old remote.Snapshot) error {
-		if slices.Contains(old.Tags, autoTag) {
+		if old.ScheduledIn(s.volume) {
 			wait = min(every, max(min(settling, every), every-time.Since(old.Created)))
 		}
 		return nil
@@ -82,8 +79,8 @@ func (s *schedule) once(ctx context.Context, keep store.Retention) error {
 	if err := s.sync(); err != nil {
 		s.log.Error("the kernel did not hand over all that was written", "err", err)
 	}
-	name := "auto_" + time.Now().UTC().Format("2006-01-02_15-04-05")
-	made, err := s.node.CreateSnapshot(ctx, remote.NewSnapshot{Name: name, Tags: []string{autoTag}, Host: hostname()})
+	name := remote.ScheduledName(time.Now())
+	made, err := s.node.CreateSnapshot(ctx, remote.NewSnapshot{Name: name, Tags: []string{remote.ScheduleTag}, Host: hostname()})
 	if errors.Is(err, store.ErrNameTaken) {
 		return nil
 	}
@@ -94,7 +91,7 @@ func (s *schedule) once(ctx context.Context, keep store.Retention) error {
 	if keep.Empty() {
 		return nil
 	}
-	verdicts, err := s.node.Prune(ctx, remote.PruneRequest{Policy: keep, Among: autoTag})
+	verdicts, err := s.node.Prune(ctx, remote.PruneRequest{Policy: keep, Own: true})
 	for _, v := range verdicts {
 		if !v.Keep {
 			s.log.Info("removed a snapshot", "name", v.Name)

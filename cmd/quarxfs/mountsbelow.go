@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/quarxtor/quarxfs/fs/volume"
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// When a name comes to lead to something else by other means than a request, the kernel forgets
+// what is below it, and takes away what is mounted there. So restores, rollbacks and removals of
+// snapshots are refused as long as something is.
+
+// mountedFiles are a volume's that is mounted at a directory.
+type mountedFiles struct {
+	volumeFiles
+	mountpoint string
+}
+
+// Clone implements remote.Snapshotter.
+func (l mountedFiles) Clone(ctx context.Context, r remote.CloneRequest) error {
+	if r.Replace {
+		if err := l.NothingOn(r.To); err != nil {
+			return err
+		}
+	}
+	return l.volumeFiles.Clone(ctx, r)
+}
+
+// Rollback implements remote.Snapshotter.
+func (l mountedFiles) Rollback(ctx context.Context, snapshot string) error {
+	if err := l.NothingOn("/"); err != nil {
+		return err
+	}
+	return l.volumeFiles.Rollback(ctx, snapshot)
+}
+
+// RemoveSnapshot implements remote.Snapshotter.
+func (l mountedFiles) RemoveSnapshot(ctx context.Context, name string) error {
+	if err := l.NothingOn(path.Join(volume.SnapshotsName, name)); err != nil {
+		return err
+	}
+	return l.volumeFiles.RemoveSnapshot(ctx, name)
+}
+
+// EditSnapshot implements remote.Snapshotter.
+func (l mountedFiles) EditSnapshot(ctx context.Context, name string, e remote.SnapshotEdit) error {
+	if e.Name != nil {
+		if err := l.NothingOn(path.Join(volume.SnapshotsName, name)); err != nil {
+			return err
+		}
+	}
+	return l.volumeFiles.EditSnapshot(ctx, name, e)
+}
+
+// NothingOn returns an error that names what is mounted on a path of the volume or below it, if
+// anything is.
+func (l mountedFiles) NothingOn(where string) error {
+	all, err := allTables()
+	if err != nil {
+		return err
+	}
+	on := mountsOn(all, l.mountpoint, path.Join("/", where))
+	if len(on) == 0 {
+		return nil
+	}
+	names := make([]string, len(on))
+	for i, h := range on {
+		names[i] = h.String()
+	}
+	return fmt.Errorf("%w: %s, and would be torn away; first: %s", store.ErrMounted, strings.Join(names, "; "), on[0].release())
+}
+
+// mountsOn returns what is mounted on a filesystem at or below a path of it, in any namespace and
+// through any of its mounts; a mountpoint in the first namespace says which filesystem it is.
+func mountsOn(all []namespace, mountpoint, where string) (on []holder) {
+	i := slices.IndexFunc(all[0].table, func(m mounted) bool { return m.dir == mountpoint && m.fsType == fsType })
+	if i < 0 {
+		return nil
+	}
+	device := all[0].table[i].device
+	for _, ns := range all {
+		for _, m := range ns.table {
+			parent, ok := parentOf(ns.table, m)
+			if ok && parent.device == device && within(spotOn(parent, m), where) {
+				on = append(on, holder{mounted: m, pid: ns.pid, upon: true})
+			}
+		}
+	}
+	return on
+}
