@@ -158,7 +158,7 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 			return err
 		}
 	}
-	d.volume, err = volume.Open(d.store, volume.Options{DirtyBytes: b.dirty, Nodes: b.inodes(), Names: 2 * b.inodes(), NoAtime: o.noAtime, Logger: d.log})
+	d.volume, err = volume.Open(d.store, volume.Options{DirtyBytes: b.dirty, Nodes: b.inodes(), Names: 2 * b.inodes(), NoAtime: o.noAtime, Snapshots: o.snapshots, Logger: d.log})
 	if err == nil {
 		follow.cache, follow.dirty = d.store.ResizeCache, d.volume.LimitDirty
 		d.budget = startBudget(follow, budgetLook)

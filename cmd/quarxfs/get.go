@@ -14,6 +14,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/owner"
 )
 
 type getOptions struct {
@@ -89,22 +90,25 @@ func (o *getOptions) write(cmd *cobra.Command, fn func(io.Writer) error) error {
 	if o.output == "-" {
 		return o.inRange(cmd.OutOrStdout(), fn)
 	}
-	if _, err := os.Lstat(o.output); err == nil {
+	if _, err := asCaller(func() (os.FileInfo, error) { return os.Lstat(o.output) }); err == nil {
 		return o.writeInto(fn)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(o.output), ".quarxfs-get-")
+	tmp, err := asCaller(func() (*os.File, error) { return os.CreateTemp(filepath.Dir(o.output), ".quarxfs-get-") })
 	if err != nil {
 		return store.ErrorAt(err, o.output)
 	}
-	err = errors.Join(o.inRange(tmp, fn), tmp.Chmod(0o666&^currentUmask()), tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), o.output)
-	}
-	if err != nil {
-		_ = os.Remove(tmp.Name()) // the first error counts
-		return store.ErrorAt(err, o.output)
-	}
-	return nil
+	err = o.inRange(tmp, fn)
+	return owner.AsCaller(func() error {
+		err := errors.Join(err, tmp.Chmod(0o666&^currentUmask()), tmp.Close())
+		if err == nil {
+			err = os.Rename(tmp.Name(), o.output)
+		}
+		if err != nil {
+			_ = os.Remove(tmp.Name()) // the first error counts
+			return store.ErrorAt(err, o.output)
+		}
+		return nil
+	})
 }
 
 // inRange runs fn; store.ErrRange: a range was asked for, and no byte is in it.
@@ -155,10 +159,13 @@ func (f *lateFile) Write(p []byte) (n int, err error) {
 	if f.file == nil {
 		// Made only behind a symbolic link: the kernel may refuse to make what is there
 		// in a directory that all can write to (fs.protected_regular).
-		file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_TRUNC, 0)
-		if errors.Is(err, os.ErrNotExist) {
-			file, err = os.OpenFile(f.path, os.O_WRONLY|os.O_CREATE, 0o666)
-		}
+		file, err := asCaller(func() (*os.File, error) {
+			file, err := os.OpenFile(f.path, os.O_WRONLY|os.O_TRUNC, 0)
+			if errors.Is(err, os.ErrNotExist) {
+				file, err = os.OpenFile(f.path, os.O_WRONLY|os.O_CREATE, 0o666)
+			}
+			return file, err
+		})
 		if err != nil {
 			return 0, err
 		}

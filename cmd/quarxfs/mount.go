@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/quarxtor/quarxfs/fs"
+	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -29,6 +30,7 @@ type mountOptions struct {
 	memory         byteSize
 	commitInterval time.Duration
 	noAtime        bool
+	snapshots      volume.SnapshotsShown
 	readAhead      int
 	debug          bool
 	readyFD        int
@@ -82,6 +84,7 @@ read while the node does not answer. The environment says whom to trust: see qua
 	listVar(f, &o.options, "options", "o", "`options` as of mount(8): ro, nosuid, nodev, noexec; and all flags, such as noatime,memory=1GiB,commit_interval=10s")
 	o.addStoreFlags(f)
 	f.BoolVar(&o.noAtime, "noatime", false, "reading leaves access times alone")
+	f.Var(&snapshotDirFlag{&o.snapshots}, "snapshot-dir", "who sees .snapshots: visible lists it, hidden does not, root-only keeps others out")
 	o.readAhead = 4096
 	numberVar(f, &o.readAhead, 0, maxReadAhead, "read-ahead", "`KiB` that the kernel reads ahead; only root can raise it over 128")
 	timeVar(f, timeFlag{to: &every, least: time.Second, zero: "none"}, "snapshot-every", "make snapshots at this `interval`, such as 1h, and not at the one that is set")

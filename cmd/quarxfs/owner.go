@@ -33,6 +33,15 @@ func asOwner(dir string, log *slog.Logger) (inside string, leave func() error, e
 	return d.Join(), func() error { return errors.Join(back(), d.Close()) }, nil
 }
 
+// asCaller is owner.AsCaller for what has a result.
+func asCaller[T any](fn func() (T, error)) (v T, err error) {
+	err = owner.AsCaller(func() (err error) {
+		v, err = fn()
+		return err
+	})
+	return v, err
+}
+
 // openStore opens a store as its owner would; leave is called after it has been closed.
 func openStore(dir string, o store.Options) (st *store.Store, leave func() error, err error) {
 	inside, leave, err := asOwner(dir, o.Logger)

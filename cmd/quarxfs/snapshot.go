@@ -62,7 +62,10 @@ func syncMounts(dir string) error {
 		return err
 	}
 	for _, m := range table {
-		if m.fsType != fsType || m.source != dir {
+		if m.fsType != fsType {
+			continue
+		}
+		if now, err := m.storeSoon(); err != nil || now != dir {
 			continue
 		}
 		if err := syncMount(m.dir); err != nil {

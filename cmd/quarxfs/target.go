@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -114,15 +115,48 @@ func (p *location) checkSource(fd int) error {
 	if !p.quarxfs() {
 		return nil
 	}
-	buf := make([]byte, 64)
-	n, err := unix.Getxattr(fmt.Sprintf("/proc/self/fd/%d", fd), volume.StoreXattr, buf)
+	dir, err := p.mount.storeNow(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err == nil {
+		p.mount.source = dir
+	}
+	return err
+}
+
+// storeNow asks the daemon of a mount, at a path in it, where its store is: the source in
+// the mount table is where it was when it was mounted, and another store may be there now. Where
+// nobody answers, the source has to do. errMoved: it is nowhere that this process can see.
+func (m mounted) storeNow(at string) (string, error) {
+	buf := make([]byte, 4096+64)
+	n, err := unix.Getxattr(at, volume.StoreXattr, buf)
 	if err != nil {
-		return nil // a dead daemon's mount, a symbolic link, or the mount of a URL
+		return m.source, nil // a dead daemon's mount, a symbolic link, or the mount of a URL
 	}
-	if volume.DirectoryKey(p.mount.source) != string(buf[:n]) {
-		return fmt.Errorf("%w: %s was mounted from %s: %w", errNotMounted, p.mount.dir, p.mount.source, errMoved)
+	key, now, _ := strings.Cut(string(buf[:n]), " ")
+	for _, dir := range []string{m.source, now} {
+		if volume.DirectoryKey(dir) == key {
+			return dir, nil
+		}
 	}
-	return nil
+	return "", fmt.Errorf("%w: %s was mounted from %s: %w", errNotMounted, m.dir, m.source, errMoved)
+}
+
+// storeSoon is storeNow, but for a daemon that hangs.
+func (m mounted) storeSoon() (string, error) {
+	type answer struct {
+		dir string
+		err error
+	}
+	said := make(chan answer, 1)
+	go func() {
+		dir, err := m.storeNow(m.dir)
+		said <- answer{dir, err}
+	}()
+	select {
+	case a := <-said:
+		return a.dir, a.err
+	case <-time.After(answerTime):
+		return m.source, nil
+	}
 }
 
 // findLocation finds the longest part of a path that is there. A symbolic link at the end stands

@@ -64,7 +64,11 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 		}
 		return fmt.Errorf("%w: %s; see the mounts with findmnt -t %s", errNotMounted, path, fsType)
 	}
-	w, err := watchDaemon(ctx, m.source)
+	dir, err := m.storeSoon()
+	if err != nil {
+		return err
+	}
+	w, err := watchDaemon(ctx, dir)
 	if w != nil {
 		defer w.close()
 	}

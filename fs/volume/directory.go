@@ -12,6 +12,7 @@ import (
 const (
 	posDot    = 1
 	posDotDot = 2
+	posViews  = 3 // .snapshots, where it is listed
 )
 
 // A directory is the names of a directory in memory, all of them. The node's
@@ -177,7 +178,14 @@ func (v *Volume) ReadDir(ino meta.Ino, from uint64, fn func(Entry) bool) error {
 	if from < posDot && !fn(Entry{Dirent: meta.Dirent{Ino: ino, Type: syscall.S_IFDIR, Name: "."}, Pos: posDot}) {
 		return nil
 	}
-	if from < posDotDot && !fn(Entry{Dirent: meta.Dirent{Ino: b.parent, Type: syscall.S_IFDIR, Name: ".."}, Pos: b.first}) {
+	listed, behind := ino == meta.Root && v.opts.Snapshots == SnapshotsVisible, b.first
+	if listed {
+		b.first, behind = max(b.first, posViews), posDotDot
+	}
+	if from < posDotDot && !fn(Entry{Dirent: meta.Dirent{Ino: b.parent, Type: syscall.S_IFDIR, Name: ".."}, Pos: behind}) {
+		return nil
+	}
+	if listed && from < posViews && !fn(Entry{Dirent: meta.Dirent{Ino: SnapshotsDir, Type: syscall.S_IFDIR, Name: SnapshotsName}, Pos: b.first}) {
 		return nil
 	}
 	for {

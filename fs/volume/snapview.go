@@ -24,6 +24,16 @@ import (
 // SnapshotsName is the name in the root directory of the snapshots.
 const SnapshotsName = ".snapshots"
 
+// SnapshotsShown says who sees the directory of snapshots.
+type SnapshotsShown int
+
+// Whoever knows its name can enter it, unless it is root's alone.
+const (
+	SnapshotsHidden  SnapshotsShown = iota // it is not listed
+	SnapshotsVisible                       // it is listed, and so found by find(1) and rm -r
+	SnapshotsOfRoot                        // nor may others than root enter it
+)
+
 // SnapshotsDir is the inode of that directory.
 const SnapshotsDir meta.Ino = 2
 
@@ -296,10 +306,36 @@ func (v *Volume) treeOf(d *node) *graph.Tree {
 }
 
 func virtualNode(ino, parent meta.Ino, view *snapView, e *graph.Entry) *node {
-	n := nodeOf(ino, inodeOf(e, parent))
+	a := inodeOf(e, parent)
+	a.Mode = withoutPrivileges(a.Mode)
+	n := nodeOf(ino, a)
 	n.frozen, n.view, n.xattrs, n.xattrLink = true, view, e.Xattrs, e.XattrLink
 	n.ext.absent = true
 	return n
+}
+
+// withoutPrivileges is the mode of what is in a snapshot as it is seen in .snapshots, as if that were mounted
+// nosuid,nodev: what was removed from the live tree because it gave too many rights must not go on giving them.
+// A mount cannot say so of a part of it. Who takes a file out by its vertices has the true mode.
+func withoutPrivileges(mode uint32) uint32 {
+	switch mode & syscall.S_IFMT {
+	case syscall.S_IFREG:
+		return mode &^ (syscall.S_ISUID | syscall.S_ISGID)
+	case syscall.S_IFCHR, syscall.S_IFBLK:
+		return mode &^ 0o7777 // the kernel opens a device by itself, and asks for nothing but these bits
+	}
+	return mode
+}
+
+// givesPrivileges reports whether an extended attribute does what withoutPrivileges undoes.
+func givesPrivileges(mode uint32, xattr string) bool {
+	switch mode & syscall.S_IFMT {
+	case syscall.S_IFREG:
+		return xattr == "security.capability"
+	case syscall.S_IFCHR, syscall.S_IFBLK:
+		return xattr == aclAccess
+	}
+	return false
 }
 
 // inodeOf returns the record that an entry stands for, as a stub.
@@ -325,8 +361,12 @@ func (v *Volume) snapshotsNode() (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	mode := uint32(syscall.S_IFDIR | 0o755)
+	if v.opts.Snapshots == SnapshotsOfRoot {
+		mode, root.UID, root.GID = syscall.S_IFDIR|0o700, 0, 0
+	}
 	n := nodeOf(SnapshotsDir, meta.Inode{
-		Mode: syscall.S_IFDIR | 0o755, UID: root.UID, GID: root.GID, Nlink: 2, Parent: meta.Root,
+		Mode: mode, UID: root.UID, GID: root.GID, Nlink: 2, Parent: meta.Root,
 		Atime: root.Btime, Mtime: root.Btime, Ctime: root.Btime, Btime: root.Btime,
 	})
 	n.frozen = true
@@ -469,7 +509,7 @@ func (v *Volume) virtualXattr(n *node, name string) ([]byte, error) {
 		return nil, err
 	}
 	i, ok := slices.BinarySearchFunc(set, name, func(x graph.Xattr, name string) int { return strings.Compare(x.Name, name) })
-	if !ok {
+	if !ok || givesPrivileges(n.attr.Mode, name) {
 		return nil, syscall.ENODATA
 	}
 	return set[i].Value, nil

@@ -45,6 +45,7 @@ type Options struct {
 	Names      int              // names of directories kept in memory; 131,072
 	Now        func() time.Time // the clock; the one that the kernel stamps files with
 	NoAtime    bool             // reads leave the access time alone
+	Snapshots  SnapshotsShown   // who sees .snapshots
 	Logger     *slog.Logger
 }
 
@@ -138,7 +139,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	ck := st.Chunker()
 	v := &Volume{
 		store: st, db: st.DB(), chunker: ck, opts: o, log: o.Logger,
-		span: pageSpan(ck.Avg(), ck.Max()), directory: DirectoryKey(st.Dir()),
+		span: pageSpan(ck.Avg(), ck.Max()), directory: DirectoryKey(st.Path()),
 		flushNow: make(chan struct{}, 1),
 		reapNow:  make(chan struct{}, 1),
 		stop:     make(chan struct{}),

@@ -36,8 +36,8 @@ func checkXattrName(name string) error {
 }
 
 // StoreXattr is an extended attribute that every inode has, is read only and not listed: which
-// directory the volume's store is in, as DirectoryKey has it. Who sees a mount can tell by
-// it whether a directory is that of its store.
+// directory the volume's store is in, as DirectoryKey has it, and behind a space where that is
+// now. Who sees a mount can tell by it whether a directory is that of its store.
 const StoreXattr = "user.quarxfs.store"
 
 // DirectoryKey tells a directory from all others of this machine, whatever path or mount leads
@@ -62,7 +62,7 @@ func (v *Volume) GetXattr(ino meta.Ino, name string) ([]byte, error) {
 	}
 	defer n.release()
 	if name == StoreXattr && v.directory != "" {
-		return []byte(v.directory), nil
+		return []byte(v.directory + " " + v.store.Dir()), nil
 	}
 	if told := figureOf(name); told != nil {
 		return v.figure(n, told)
@@ -106,7 +106,9 @@ func (v *Volume) xattrNames(n *node) ([]string, error) {
 	if n.frozen {
 		set, err := v.virtualXattrs(n)
 		for _, x := range set {
-			names = append(names, x.Name)
+			if !givesPrivileges(n.attr.Mode, x.Name) {
+				names = append(names, x.Name)
+			}
 		}
 		return names, err
 	}
