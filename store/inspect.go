@@ -18,7 +18,7 @@ import (
 const (
 	nextRestore  = "put it back from a copy of the store"
 	nextDatabase = "put it back from a copy of the store, or make the database anew with quarxfs rebuild"
-	nextSegment  = "put it back from a copy of the store, or have quarxfs fsck --repair go on without it"
+	nextSegment  = "put it back from a copy of the store, or have quarxfs rebuild save what is left"
 	nextLink     = "put the file itself there"
 )
 
@@ -170,7 +170,7 @@ func (s *Store) inspectTier(d disk.FS, dir string, claims []tiering.Claim) ([]ti
 	if err != nil {
 		return nil, fmt.Errorf("look at %s: %w", dir, explain(db.Unreadable(dir, err)))
 	}
-	if fault != nil && !s.opts.Salvage {
+	if fault != nil {
 		return nil, damagedFile(filepath.Join(dir, fault.File), nextSegment, "%s", fault.What)
 	}
 	return news, nil

@@ -443,9 +443,17 @@ func (r *repairer) fixSums(ctx context.Context) error {
 	for _, o := range r.names {
 		t.Objects.add(o.Size, 1)
 	}
+	sizes := make(map[uint64]int64)
+	for _, seg := range r.s.tiers.Segments() {
+		sizes[seg.Number] = seg.Bytes
+	}
+	// A segment that is lost may be another one by now, whose number was given out again.
+	known := func(n uint64, row segmentRow) bool {
+		return row.claim(n).End <= sizes[n] && (row.Salt == 0 || row.Salt == r.s.tiers.Salt(n))
+	}
 	err := r.scan(ctx, keySegment, func(key, value []byte) error {
 		n, row, err := decodeSegmentKeyRow(key, value)
-		if err == nil && row.Live == live[n] && row.Live <= row.Written {
+		if err == nil && row.Live == live[n] && row.Live <= row.Written && (row.Live == 0 || known(n, row)) {
 			delete(live, n)
 			return nil
 		}
@@ -454,8 +462,11 @@ func (r *repairer) fixSums(ctx context.Context) error {
 			r.did("row %x was removed: %v", key, err)
 			return nil
 		}
-		// What the file is known by is noted anew: it may have been put back, or be lost.
-		row = segmentRow{Written: max(row.Written, live[n]), Live: live[n]}
+		if err != nil || !known(n, row) {
+			row = segmentRow{}
+		}
+		row.Live = live[n]
+		row.Written = max(row.Written, row.Live)
 		r.s.db.Set(bytes.Clone(key), row.encode())
 		r.did("%s: %d bytes are in use", segmentName(n), row.Live)
 		delete(live, n)

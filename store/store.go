@@ -64,7 +64,6 @@ type Options struct {
 	ColdDisk       disk.FS          // of the cold tier; nil: as Disk
 	ColdTimeout    time.Duration    // after which an operation of the cold tier is given up; 20 s
 	ColdRetry      time.Duration    // how often a cold tier that is out of reach is looked for; 2 s
-	Salvage        bool             // open though segments are missing, for Repair to go on without them
 }
 
 func (o *Options) setDefaults() {

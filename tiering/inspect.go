@@ -85,7 +85,7 @@ func Inspect(d disk.FS, dir string, claims []Claim) (news []Claim, fault *Fault,
 func inspectOne(d disk.FS, dir string, f disk.Info, ok bool, c Claim) (Claim, *Fault, error) {
 	switch {
 	case !ok:
-		return c, &Fault{segment.Name(c.Number, segment.Sealed), "is missing"}, nil
+		return c, &Fault{segment.Name(c.Number, segment.Sealed), "is missing, and so is " + segment.Name(c.Number, segment.Open)}, nil
 	case f.Size < c.End:
 		return c, &Fault{f.Name, fmt.Sprintf("was cut, or is an older one: it has %d bytes, and there were records up to %d", f.Size, c.End)}, nil
 	case c.Salt != 0 && !c.Seen.IsZero() && f.Modified.Equal(c.Seen):
