@@ -52,6 +52,11 @@ type Inode struct {
 	// still has the names of a directory, or a file's bytes from page Owned on.
 	Stub  BlockID
 	Owned uint64
+
+	// Reserved are the blocks of a regular file that fallocate(2) has set aside, and
+	// Unwritten the bytes of them that no extent covers.
+	Reserved  Ranges
+	Unwritten int64
 }
 
 // IsStub reports whether some of what the inode holds is still in a vertex.
@@ -66,9 +71,10 @@ const (
 const (
 	inodeVersion = 2
 
-	inodeShared = 1 << 0
-	inodeStub   = 1 << 1
-	inodeFlags  = 1<<2 - 1
+	inodeShared   = 1 << 0
+	inodeStub     = 1 << 1
+	inodeReserved = 1 << 2
+	inodeFlags    = 1<<3 - 1
 )
 
 // AppendInode appends the record of an inode to b.
@@ -91,11 +97,17 @@ func AppendInode(b []byte, n *Inode) []byte {
 	if n.IsStub() {
 		flags |= inodeStub
 	}
+	if len(n.Reserved) > 0 {
+		flags |= inodeReserved
+	}
 	b = binary.AppendUvarint(b, flags)
 	b = binary.AppendUvarint(b, n.Pos)
 	if n.IsStub() {
 		b = append(b, n.Stub[:]...)
 		b = binary.AppendUvarint(b, n.Owned)
+	}
+	if len(n.Reserved) > 0 {
+		b = appendReserved(b, n)
 	}
 	return append(b, n.Target...)
 }
@@ -179,12 +191,14 @@ func (n *Inode) readPlace(r *reader) {
 	flags := r.uvarint(inodeFlags)
 	n.Shared = flags&inodeShared != 0
 	n.Pos = r.uvarint(max63)
-	if flags&inodeStub == 0 {
-		return
+	if flags&inodeStub != 0 {
+		copy(n.Stub[:], r.bytes(uint64(len(n.Stub))))
+		n.Owned = r.uvarint(max63)
+		r.bad = r.bad || !n.IsStub()
 	}
-	copy(n.Stub[:], r.bytes(uint64(len(n.Stub))))
-	n.Owned = r.uvarint(max63)
-	r.bad = r.bad || !n.IsStub()
+	if flags&inodeReserved != 0 {
+		n.readReserved(r)
+	}
 }
 
 // A Dirent is one name in a directory.

@@ -32,9 +32,10 @@ func TestExtremes(t *testing.T) {
 			Size: math.MaxInt64, Alloc: math.MaxInt64, Entries: math.MaxInt64, Parent: math.MaxInt64, Xattrs: math.MaxUint32,
 			Atime: Time{math.MinInt64, 999_999_999}, Mtime: Time{math.MaxInt64, 0}, Ctime: Time{-1, 1}, Btime: Time{0, 5},
 			Target: strings.Repeat("t", MaxTarget), Pos: math.MaxInt64, Shared: true, Stub: BlockID{31: 1}, Owned: math.MaxInt64,
+			Reserved: Ranges{{0, 4096}, {8192, math.MaxInt64 - 4095}}, Unwritten: 4096,
 		},
 	} {
-		if again, err := DecodeInode(AppendInode(nil, &n)); err != nil || again != n {
+		if again, err := DecodeInode(AppendInode(nil, &n)); err != nil || !reflect.DeepEqual(again, n) {
 			t.Errorf("%+v became %+v (%v)", n, again, err)
 		}
 	}
@@ -121,7 +122,7 @@ func TestInodeGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.Parent, n.Pos = 0, 0
-	if got, err := DecodeInode(old); err != nil || got != n {
+	if got, err := DecodeInode(old); err != nil || !reflect.DeepEqual(got, n) {
 		t.Errorf("version 1: %+v (%v)", got, err)
 	}
 	old[8] = 2 // links

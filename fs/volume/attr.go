@@ -40,10 +40,7 @@ func (n *node) stat() Attr {
 		a.Size = 4096
 		a.Blocks = 8
 	case n.isReg():
-		a.Blocks = (n.attr.Alloc + n.runs.length() + n.flushing.length() + 511) / 512
-		// Runs over extents are counted twice until they are stored; in a file without holes
-		// that makes no difference.
-		a.Blocks = min(a.Blocks, n.attr.Size/512+min(n.attr.Size%512, 1))
+		a.Blocks = n.blocks()
 	case n.attr.Target != "":
 		a.Size = int64(len(n.attr.Target))
 	}

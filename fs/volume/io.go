@@ -266,6 +266,9 @@ func (v *Volume) resize(n *node, size int64) error {
 			return err
 		}
 	}
+	if size <= n.attr.Size {
+		n.releaseBlocks(ceilBlock(size), math.MaxInt64)
+	}
 	v.logical.Add(size - n.attr.Size)
 	n.attr.Size = size
 	v.changed(n)
@@ -285,8 +288,8 @@ func (v *Volume) punch(n *node, lo, hi int64) error {
 }
 
 // Fallocate does what fallocate(2) says for the modes 0, KEEP_SIZE, PUNCH_HOLE
-// and ZERO_RANGE; EOPNOTSUPP for others. Nothing is set aside: a block's cost
-// depends on what will be written.
+// and ZERO_RANGE; EOPNOTSUPP for others. Nothing is set aside but in st_blocks: a block's
+// cost depends on what will be written.
 func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 	const known = unix.FALLOC_FL_KEEP_SIZE | unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_ZERO_RANGE
 	if mode&^known != 0 {
@@ -313,10 +316,15 @@ func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 			return err
 		}
 		if hole {
-			if err := v.punch(n, off, min(off+length, max(n.attr.Size, off))); err != nil {
+			if err := v.punchBlocks(n, off, min(off+length, max(n.attr.Size, off))); err != nil {
 				return err
 			}
 			v.thin(n)
+		}
+		if mode&unix.FALLOC_FL_PUNCH_HOLE == 0 {
+			if err := v.reserveBlocks(n, off, off+length); err != nil {
+				return err
+			}
 		}
 		if mode&unix.FALLOC_FL_KEEP_SIZE == 0 && off+length > n.attr.Size {
 			v.logical.Add(off + length - n.attr.Size)

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"slices"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -58,7 +58,7 @@ func TestListingReadsAhead(t *testing.T) {
 	before := list()
 	r.close(t)
 	r.open(t)
-	if after := list(); !slices.Equal(before, after) {
+	if after := list(); !reflect.DeepEqual(before, after) {
 		t.Errorf("the listing differs:\n%+v\n%+v", before, after)
 	}
 	r.v.cache.Lock()

@@ -298,7 +298,7 @@ func (r *repairer) fixRecords() {
 		}
 		if a.Mode&syscall.S_IFMT == syscall.S_IFREG && a.Alloc != f.alloc && !a.IsStub() {
 			r.did("inode %d: %d bytes are allocated, and not %d", ino, f.alloc, a.Alloc)
-			a.Alloc, f.changed = f.alloc, true
+			a.Alloc, a.Reserved, a.Unwritten, f.changed = f.alloc, nil, 0, true
 		}
 		if a.Xattrs != f.xattrs {
 			r.did("inode %d: it has %d extended attributes, and not %d", ino, f.xattrs, a.Xattrs)

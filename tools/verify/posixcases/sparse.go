@@ -136,8 +136,10 @@ func fallocates(r *run) {
 			label := fmt.Sprint(name, rg)
 			r.note(label, unix.Fallocate(fd, mode, rg[0], rg[1]))
 			r.content(label+" content", "f")
+			r.blocks(label+" blocks", fd)
 		}
 	}
+	r.reservations()
 	fd := r.open("f", unix.O_RDONLY)
 	r.note("read-only", unix.Fallocate(fd, 0, 0, 10))
 	d := r.open("", unix.O_RDONLY)
@@ -155,6 +157,51 @@ func fallocates(r *run) {
 	must(unix.Fallocate(w, 0, 0, 1<<20))
 	r.stat("allocated", "f")
 	r.content("reads as zeroes", "f")
+}
+
+// blocks notes how many blocks of 4,096 bytes stat counts of a file.
+func (r *run) blocks(label string, fd int) {
+	must(unix.Fsync(fd))
+	var st unix.Statx_t
+	must(unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_BLOCKS, &st))
+	r.note(label, (st.Blocks*512+4095)/4096)
+}
+
+// reservations allocates, writes, punches and cuts files, and counts their blocks. None gets
+// more than four extents: ext4 would count a block for them.
+func (r *run) reservations() {
+	fd := -1
+	begin := func() { fd = r.open("reserved", unix.O_CREAT|unix.O_TRUNC|unix.O_RDWR) }
+	do := func(label string, err error) {
+		r.note(label, err)
+		r.blocks(label+" blocks", fd)
+	}
+	write := func(off, n int) error {
+		_, err := unix.Pwrite(fd, pattern(n, uint32(off)), int64(off))
+		return err
+	}
+	begin()
+	do("a byte", unix.Fallocate(fd, 0, 5000, 1))
+	do("over a bound", unix.Fallocate(fd, 0, 20479, 2))
+	do("over both", unix.Fallocate(fd, 0, 4096, 20000))
+	do("once more", unix.Fallocate(fd, 0, 4097, 4095))
+	do("cut to nothing", unix.Ftruncate(fd, 0))
+	begin()
+	do("behind the end", unix.Fallocate(fd, 1, 1<<20-1, 100))
+	do("grown behind it", unix.Ftruncate(fd, 2<<20))
+	begin()
+	do("reserved", unix.Fallocate(fd, 0, 0, 50000))
+	do("written in it", write(8192, 4096))
+	begin()
+	do("reserved again", unix.Fallocate(fd, 0, 0, 50000))
+	do("written over its end", write(45056, 12288))
+	do("punched across", unix.Fallocate(fd, 3, 5000, 20000))
+	do("cut", unix.Ftruncate(fd, 10000))
+	do("grown", unix.Ftruncate(fd, 1<<20))
+	begin()
+	do("written", write(0, 20000))
+	do("zeroes over all", unix.Fallocate(fd, 16, 100, 40000))
+	do("punched to the end", unix.Fallocate(fd, 3, 30000, 1<<20))
 }
 
 func fallocateModes(r *run) {
