@@ -159,7 +159,7 @@ func matchSizes(gone []*Loss, made []int64) (m renamedFiles) {
 // Suspect is Alarm for two snapshots of a volume. Only what differs is read, and of files
 // their vertices only. Errors: those of reading.
 func Suspect(ctx context.Context, src Blocks, before, after *Snapshot) (string, error) {
-	if t := after.Totals; t.New == 0 || float64(t.Written) < alarmShare/2*float64(min(before.Totals.Data, t.Data)) {
+	if t := after.Totals; t.New == 0 || float64(max(t.Written, t.New)) < alarmShare/2*float64(min(before.Totals.Data, t.Data)) {
 		return "", nil // too little was written, whatever it was
 	}
 	s := suspicion{ctx: ctx, src: src, gone: make(map[string]*Difference)}
