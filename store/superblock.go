@@ -183,20 +183,36 @@ func Init(dir string, c Config) error {
 	return syncDir(filepath.Dir(filepath.Clean(dir)))
 }
 
+// begun reports whether an Init that was killed may have left an entry: the superblock comes last, so
+// there is nothing in it that anybody could miss.
+func begun(dir string, e os.DirEntry) bool {
+	path := filepath.Join(dir, e.Name())
+	switch e.Name() {
+	case superblockFile.name + ".tmp":
+		return e.Type().IsRegular()
+	case dbDir, hotDir:
+		inside, err := os.ReadDir(path)
+		return e.IsDir() && err == nil && len(inside) == 0
+	}
+	return false
+}
+
 // fill makes a store in a directory.
 func fill(dir *handle.Dir, c Config) error {
 	names, err := os.ReadDir(dir.Join())
 	if err != nil {
 		return err
 	}
-	if len(names) > 0 {
-		return fmt.Errorf("%s: %w", dir.Path(), ErrNotEmpty)
+	for _, e := range names {
+		if !begun(dir.Join(), e) {
+			return fmt.Errorf("%s: %w", dir.Path(), ErrNotEmpty)
+		}
 	}
 	if err := os.Chmod(dir.Join(), 0o700); err != nil {
 		return err
 	}
 	for _, sub := range []string{dbDir, hotDir} {
-		if err := os.Mkdir(dir.Join(sub), 0o700); err != nil {
+		if err := os.Mkdir(dir.Join(sub), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
 	}
