@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"time"
@@ -102,7 +103,7 @@ type segmentRow struct {
 
 // claim is what must be there of the segment.
 func (r segmentRow) claim(n uint64) tiering.Claim {
-	c := tiering.Claim{Number: n, End: max(r.End, r.Written), Salt: r.Salt}
+	c := tiering.Claim{Number: n, End: cmp.Or(r.End, r.Written), Salt: r.Salt}
 	if r.Seen != 0 {
 		c.Seen = time.Unix(0, r.Seen)
 	}

@@ -194,5 +194,28 @@ func (s *Store) noteSegments(news []tiering.Claim) error {
 			s.db.Set(segmentKey(c.Number), row.encode())
 		}
 	}
-	return nil
+	return s.noteCuts()
+}
+
+// noteCuts lowers the ends of segments that recovering has cut: a record that has rotted at the end of an open
+// segment passes for one that a crash tore. Its block is bad, and the store shall open all the same.
+func (s *Store) noteCuts() error {
+	sizes := make(map[uint64]int64)
+	for _, seg := range s.tiers.Segments() {
+		sizes[seg.Number] = seg.Bytes
+	}
+	cuts := make(map[uint64]segmentRow)
+	err := s.db.ScanPrefix([]byte{keySegment}, func(key, value []byte) error {
+		n, row, err := decodeSegmentKeyRow(key, value)
+		if size, ok := sizes[n]; ok && err == nil && row.claim(n).End > size {
+			row.End = size
+			cuts[n] = row
+		}
+		return nil
+	})
+	for n, row := range cuts {
+		s.log.Warn("the end of a segment was cut off", "segment", segmentName(n), "bytes", row.End)
+		s.db.Set(segmentKey(n), row.encode())
+	}
+	return err
 }
