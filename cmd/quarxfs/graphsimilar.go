@@ -102,24 +102,17 @@ before is a part of.`,
 				if err != nil {
 					return err
 				}
-				if asJSON {
-					return json.NewEncoder(cmd.OutOrStdout()).Encode(steps)
-				}
-				return showSteps(cmd.OutOrStdout(), steps)
+				return printLines(cmd.OutOrStdout(), asJSON, showStep, func(fn func(remote.Step) error) error { return each(steps, fn) })
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
 	return cmd
 }
 
-func showSteps(w io.Writer, steps []remote.Step) error {
-	for _, s := range steps {
-		if _, err := fmt.Fprintf(w, "%-28s %-9s %s\n", crossing(s.Edge), kindName(s.Kind), printable(s.Name)); err != nil {
-			return err
-		}
-	}
-	return nil
+func showStep(w io.Writer, s remote.Step) error {
+	_, err := fmt.Fprintf(w, "%-28s %-9s %s\n", crossing(s.Edge), kindName(s.Kind), printable(s.Name))
+	return err
 }
 
 // crossing describes an edge.

@@ -44,7 +44,8 @@ the others.`,
 				if err != nil {
 					return err
 				}
-				return printOne(cmd, asJSON, verdicts, func(w io.Writer) error { return showVerdicts(w, verdicts, r.DryRun) })
+				show := func(w io.Writer, v graph.Verdict) error { return showVerdict(w, v, r.DryRun) }
+				return printLines(cmd.OutOrStdout(), asJSON, show, func(fn func(graph.Verdict) error) error { return each(verdicts, fn) })
 			})
 		},
 	}
@@ -52,25 +53,20 @@ the others.`,
 	addRetention(f, &r.Policy)
 	f.StringVar(&r.Among, "among", "", "judge only snapshots with this `tag`")
 	f.BoolVar(&r.DryRun, "dry-run", false, "only say what would be done")
-	jsonFlag(f, &asJSON)
+	f.BoolVar(&asJSON, "json", false, "print a JSON object a line")
 	return cmd
 }
 
-func showVerdicts(w io.Writer, verdicts []graph.Verdict, dry bool) error {
-	gone := "removed"
-	if dry {
-		gone = "would be removed"
+func showVerdict(w io.Writer, v graph.Verdict, dry bool) error {
+	what := "removed"
+	switch {
+	case v.Keep:
+		what = "kept: " + strings.Join(v.Reasons, ", ")
+	case dry:
+		what = "would be removed"
 	}
-	for _, v := range verdicts {
-		what := gone
-		if v.Keep {
-			what = "kept: " + strings.Join(v.Reasons, ", ")
-		}
-		if _, err := fmt.Fprintf(w, "%s  %s  %s\n", v.Created.Local().Format("2006-01-02 15:04:05"), printable(v.Name), what); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err := fmt.Fprintf(w, "%s  %s  %s\n", v.Created.Local().Format("2006-01-02 15:04:05"), printable(v.Name), what)
+	return err
 }
 
 type policyOptions struct {

@@ -115,15 +115,31 @@ func newTierRemove() *cobra.Command {
 }
 
 func newTierList() *cobra.Command {
-	read := func(ctx context.Context, n remote.Node) ([]store.TierState, error) { return n.Tiers(ctx) }
-	return newTierShow("list", "List a store's tiers", read, func(w io.Writer, list []store.TierState) error {
-		t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignLeft)
-		t.AppendHeader(table.Row{"Tier", "State", "Directory"})
-		for _, s := range list {
-			t.AppendRow(table.Row{s.Name, reach(s), printable(s.Dir)})
-		}
-		return printTable(w, t)
-	})
+	asJSON := false
+	cmd := &cobra.Command{
+		Use:     "list [STORE]",
+		Short:   "List a store's tiers",
+		Example: "  quarxfs tier list /mnt",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args, func(n remote.Node) error {
+				list, err := n.Tiers(cmd.Context())
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return printLines(cmd.OutOrStdout(), true, nil, func(fn func(store.TierState) error) error { return each(list, fn) })
+				}
+				t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignLeft)
+				t.AppendHeader(table.Row{"Tier", "State", "Directory"})
+				for _, s := range list {
+					t.AppendRow(table.Row{s.Name, reach(s), printable(s.Dir)})
+				}
+				return printTable(cmd.OutOrStdout(), t)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
+	return cmd
 }
 
 // A tierStatus is what tier status tells.
@@ -143,7 +159,22 @@ func readTierStatus(ctx context.Context, n remote.Node) (st tierStatus, err erro
 }
 
 func newTierStatus() *cobra.Command {
-	cmd := newTierShow("status", "Show what a store's tiers hold and what they did", readTierStatus, showTierStatus)
+	asJSON := false
+	cmd := &cobra.Command{
+		Use:     "status [STORE]",
+		Short:   "Show what a store's tiers hold and what they did",
+		Example: "  quarxfs tier status /mnt",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return onStore(cmd, args, func(n remote.Node) error {
+				st, err := readTierStatus(cmd.Context(), n)
+				if err != nil {
+					return err
+				}
+				return printOne(cmd, asJSON, st, func(w io.Writer) error { return showTierStatus(w, st) })
+			})
+		},
+	}
+	jsonFlag(cmd.Flags(), &asJSON)
 	cmd.Long = `Shows what a store's tiers hold, what they did since the store was mounted, and how long reads took. Once
 blocks were read it also says what share of the reads other sizes of the RAM cache would have hit, and, under a
 policy, of the hot tier those that RAM did not.`
@@ -226,29 +257,6 @@ func printTable(w io.Writer, t table.Writer) error {
 	finish(&b, t)
 	_, err := io.WriteString(w, b.String())
 	return err
-}
-
-func newTierShow[T any](use, short string, read func(context.Context, remote.Node) (T, error), show func(io.Writer, T) error) *cobra.Command {
-	asJSON := false
-	cmd := &cobra.Command{
-		Use:     use + " [STORE]",
-		Short:   short,
-		Example: "  quarxfs tier " + use + " /mnt",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return onStore(cmd, args, func(n remote.Node) error {
-				st, err := read(cmd.Context(), n)
-				if err != nil {
-					return err
-				}
-				if asJSON {
-					return printJSON(cmd.OutOrStdout(), st)
-				}
-				return show(cmd.OutOrStdout(), st)
-			})
-		},
-	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
-	return cmd
 }
 
 type tierMoveOptions struct {
