@@ -130,7 +130,7 @@ func (r scrubReport) print(w io.Writer) error {
 	if r.Resumed {
 		resumed = " (gone on with)"
 	}
-	_, err := fmt.Fprintf(w, "%s blocks, %s read%s: %s bad, %s restored\n",
+	_, err := fmt.Fprintf(w, "%s blocks, %s read%s: %s bad, %s healed\n",
 		humanize.Comma(r.Blocks), size(r.Bytes), resumed, humanize.Comma(int64(len(r.Damaged))), humanize.Comma(r.Healed))
 	if r.Hidden > 0 {
 		fmt.Fprintf(w, "%s blocks are in the cold tier, which is out of reach: they were not checked\n", humanize.Comma(r.Hidden))
