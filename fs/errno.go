@@ -16,6 +16,7 @@ var errnos = []struct {
 	log   bool // it is worth a line in the log
 }{
 	{volume.ErrFull, syscall.ENOSPC, false},
+	{volume.ErrReadOnly, syscall.EROFS, false},
 	{volume.ErrCorrupt, syscall.EIO, true},
 	{volume.ErrMissing, syscall.EIO, true},
 	{volume.ErrNameTaken, syscall.EEXIST, false},

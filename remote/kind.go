@@ -45,6 +45,7 @@ var kinds = []struct {
 	{"damaged", store.ErrDamaged, http.StatusInternalServerError},
 	{"newer", store.ErrNewer, http.StatusInternalServerError},
 	{"locked", store.ErrLocked, http.StatusConflict},
+	{"read_only", store.ErrReadOnly, http.StatusForbidden},
 	{"full", store.ErrFull, http.StatusInsufficientStorage},
 	{"no_tier", store.ErrNoTier, http.StatusNotFound},
 	{"has_tier", store.ErrHasTier, http.StatusConflict},

@@ -47,6 +47,9 @@ func sum(k tiering.Kind, plain []byte) ID {
 //     ErrNotFound, and nothing is changed. (I5)
 //  4. The disk fails: the error, and nothing is changed.
 func (s *Store) Put(kind tiering.Kind, plain []byte) (ID, error) {
+	if s.opts.ReadOnly {
+		return ID{}, ErrReadOnly
+	}
 	if len(plain) == 0 || len(plain) > tiering.MaxRaw {
 		return ID{}, fmt.Errorf("put a block of %d bytes: %w", len(plain), ErrConfig)
 	}

@@ -46,10 +46,13 @@ type stuck struct {
 // stuckRetry is how long after a failed commit a change is refused without trying one.
 const stuckRetry = 100 * time.Millisecond
 
-// Accepts reports whether what is changed now can be made durable: nil, or the error that commits have
+// Accepts reports whether what is changed now can be made durable: nil, ErrReadOnly, or the error that commits have
 // had since the last good one. A commit is tried first then, so that changes pass as soon as the cause
 // is gone.
 func (s *Store) Accepts() error {
+	if s.opts.ReadOnly {
+		return ErrReadOnly
+	}
 	if s.failed.Load() {
 		return ErrFailed
 	}
@@ -105,6 +108,9 @@ func (s *Store) Commit() error { return s.group.Do(s.commit) }
 func (s *Store) Version() uint64 { return s.version.Load() }
 
 func (s *Store) commit() error {
+	if s.opts.ReadOnly {
+		return nil // all that there is are rows that spell out others, such as those of a clone
+	}
 	s.commitMu.Lock()
 	defer s.commitMu.Unlock()
 	start := time.Now()

@@ -72,6 +72,9 @@ const (
 // nothing refers to are the Sweep's; call that before. Errors: ErrConfig; ErrFull
 // when there is no room for copies; those of the disk.
 func (s *Store) Compact(ctx context.Context, o CompactOptions) (Compacted, error) {
+	if s.opts.ReadOnly {
+		return Compacted{}, ErrReadOnly
+	}
 	if o.MinLive == 0 {
 		o.MinLive = 0.5
 	}

@@ -26,6 +26,7 @@ var (
 	ErrNoTier    = tiering.ErrNoTier
 	ErrHasTier   = errors.New("the tier is in use")
 	ErrFull      = db.ErrFull
+	ErrReadOnly  = errors.New("the store is mounted read-only")
 	ErrFailed    = db.ErrFailed // the database's disk failed: only reopening helps
 	// ErrUnavailable: what was asked for is in a cold tier that cannot be reached
 	// now.

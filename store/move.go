@@ -45,6 +45,9 @@ type MoveOptions struct {
 // go on meanwhile. Errors: ErrNoTier; ErrUnavailable: the cold tier went
 // away, and what was not noted stays where it was; ErrFull; those of the disks.
 func (s *Store) Move(ctx context.Context, to uint8, ids []ID, o MoveOptions) (Moved, error) {
+	if s.opts.ReadOnly {
+		return Moved{}, ErrReadOnly
+	}
 	m := s.newMover(to, o)
 	err := m.move(ctx, ids)
 	if err == nil {
@@ -183,6 +186,9 @@ func (m *mover) copy(batch []tiering.Placed) error {
 // Drain moves all that is in the cold tier back to the hot one, in the order in
 // which it lies there. Errors: as Move's.
 func (s *Store) Drain(ctx context.Context, o MoveOptions) (Moved, error) {
+	if s.opts.ReadOnly {
+		return Moved{}, ErrReadOnly
+	}
 	if err := s.tiers.Reach(tiering.Cold); err != nil {
 		return Moved{}, fmt.Errorf("drain the cold tier: %w", err)
 	}

@@ -55,6 +55,9 @@ func Unpack(r *Record) ([]byte, error) {
 // PutRecord is Put of a block that another store has compressed: the record is
 // stored as it comes. plain is what Unpack gave.
 func (s *Store) PutRecord(r *Record, plain []byte) error {
+	if s.opts.ReadOnly {
+		return ErrReadOnly
+	}
 	_, err := s.put(block{kind: r.Kind, id: r.ID, plain: plain, packed: r})
 	return err
 }

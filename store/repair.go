@@ -23,6 +23,9 @@ const LostPrefix = "lost+found/"
 // repaired, Check goes on to report. It returns what it did, one line each. It takes
 // some 150 bytes of memory for each block, and nobody can write meanwhile.
 func (s *Store) Repair(ctx context.Context, o CheckOptions) ([]string, error) {
+	if s.opts.ReadOnly {
+		return nil, ErrReadOnly
+	}
 	r := repairer{s: s, o: o}
 	err := s.standstill(func() error { return r.run(ctx) })
 	if err == nil {

@@ -134,6 +134,9 @@ func (s *Store) Settings() (now Settings, changed <-chan struct{}, err error) {
 // ChangeSettings has fn change the settings, and makes that durable. Errors:
 // fn's; ErrConfig; ErrNewer or ErrDamaged, when what there is cannot be read.
 func (s *Store) ChangeSettings(fn func(*Settings) error) error {
+	if s.opts.ReadOnly {
+		return ErrReadOnly
+	}
 	s.settings.Lock()
 	defer s.settings.Unlock()
 	if s.settings.err != nil {

@@ -56,6 +56,7 @@ type Options struct {
 	SweepInterval  time.Duration    // time between automatic sweeps; 30 s, negative: none
 	Ballast        int64            // bytes set aside, when the disk fills up, to get out of a full one; 16 MiB, on a small disk 1/16 of it, negative: none. Opening has a spare one besides
 	MinFree        int64            // free bytes below which writes get ErrFull; 1 % of the disk, at most 1 GiB, at least twice MemTable
+	ReadOnly       bool             // nothing is changed: whatever would gives ErrReadOnly
 	LockWait       time.Duration    // how long to wait for a store that is in use; 0: not at all
 	Logger         *slog.Logger     // nothing is logged when nil
 	MemTable       int64            // of the database, in bytes; 64 MiB, on a small disk 1/32 of it. Up to three times 1.3 of it are in memory
@@ -201,9 +202,11 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stop = cancel
-	s.stopped.Add(2)
-	go s.background(ctx)
-	go s.tend(ctx)
+	if !o.ReadOnly {
+		s.stopped.Add(2)
+		go s.background(ctx)
+		go s.tend(ctx)
+	}
 	return s, nil
 }
 
@@ -375,6 +378,9 @@ func (s *Store) Dir() string { return s.dir.Path() }
 
 // Path names what is in the store's directory, wherever that is now, until Close.
 func (s *Store) Path(elem ...string) string { return s.dir.Join(elem...) }
+
+// ReadOnly returns whether the store was opened so.
+func (s *Store) ReadOnly() bool { return s.opts.ReadOnly }
 
 // Config returns what was fixed when the store was made.
 func (s *Store) Config() Config { return s.conf }

@@ -29,6 +29,9 @@ const sweepUncommitted = 32 << 10
 // link to (top-down, I5), and removes segments in which nothing is left. It
 // works in short steps; writers go on meanwhile.
 func (s *Store) Sweep(ctx context.Context) (Swept, error) {
+	if s.opts.ReadOnly {
+		return Swept{}, ErrReadOnly
+	}
 	var total Swept
 	if err := s.endExpired(ctx); err != nil {
 		return total, fmt.Errorf("sweep: %w", err)

@@ -117,6 +117,9 @@ func (s *Store) coldFS() disk.FS {
 // empty, and should be on another disk. ErrHasTier: there is a cold tier
 // already; ErrNotEmpty; ErrConfig.
 func (s *Store) AddCold(dir string) error {
+	if s.opts.ReadOnly {
+		return ErrReadOnly
+	}
 	s.tierConf.Lock()
 	defer s.tierConf.Unlock()
 	if !filepath.IsAbs(dir) {
@@ -132,6 +135,9 @@ func (s *Store) AddCold(dir string) error {
 // AddBucket makes a bucket's prefix, s3://bucket/prefix, the store's cold tier; it must
 // have no objects, and the bucket must exist. Errors: as AddCold's.
 func (s *Store) AddBucket(url string, place S3Place) error {
+	if s.opts.ReadOnly {
+		return ErrReadOnly
+	}
 	s.tierConf.Lock()
 	defer s.tierConf.Unlock()
 	cold := &ColdTier{Dir: strings.TrimSuffix(url, "/"), S3: &place}
@@ -188,6 +194,9 @@ func within(dir, path string) bool {
 // RemoveCold takes the cold tier out of the store, and its marker out of its
 // directory. ErrNoTier; ErrHasTier: there are blocks in it, see Drain.
 func (s *Store) RemoveCold() error {
+	if s.opts.ReadOnly {
+		return ErrReadOnly
+	}
 	s.tierConf.Lock()
 	defer s.tierConf.Unlock()
 	cold := s.tierConf.file.Cold

@@ -131,6 +131,9 @@ func (s *Store) Tokens() ([]Token, error) {
 // Zero expires: it is good until it is revoked. ErrConfig, ErrNameTaken, ErrNewer,
 // ErrDamaged.
 func (s *Store) CreateToken(name string, scopes []Scope, expires time.Time) (string, error) {
+	if s.opts.ReadOnly {
+		return "", ErrReadOnly
+	}
 	now := s.opts.Now().UTC().Truncate(time.Second)
 	scopes = slices.Compact(slices.Sorted(slices.Values(scopes)))
 	t := Token{Name: name, Scopes: scopes, Created: now, Expires: expires.UTC().Truncate(time.Second)}
@@ -161,6 +164,9 @@ func (s *Store) CreateToken(name string, scopes []Scope, expires time.Time) (str
 
 // RevokeToken makes a token useless from now on. ErrNotFound, ErrNewer, ErrDamaged.
 func (s *Store) RevokeToken(name string) error {
+	if s.opts.ReadOnly {
+		return ErrReadOnly
+	}
 	s.tokens.Lock()
 	defer s.tokens.Unlock()
 	rest := slices.DeleteFunc(slices.Clone(s.tokens.all), func(t Token) bool { return t.Name == name })

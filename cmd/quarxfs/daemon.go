@@ -148,6 +148,7 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 	d.foreign = owner.Acting()
 	d.store, err = store.Open(inside, store.Options{
 		CacheBytes: b.cache, MemTable: b.memTable, CommitInterval: o.commitInterval, LockWait: lockWait, Logger: d.log,
+		ReadOnly: o.readOnly(),
 	})
 	if err != nil {
 		return err
@@ -241,6 +242,9 @@ func (d *daemon) start() (err error) {
 	}
 	if d.past != nil {
 		return nil
+	}
+	if d.store.ReadOnly() {
+		return nil // there is nothing to keep up
 	}
 	snapshots := schedule{settings: d.store.Settings, every: o.snapshotEvery, node: node, volume: d.store.Config().VolumeID, sync: d.flushed, log: d.log}
 	remotes := follower{settings: d.store.Settings, node: node, log: d.log}

@@ -54,6 +54,7 @@ var exits = []struct {
 	{17, "the store has no such tier, or it is in use or out of reach", []error{store.ErrNoTier, store.ErrHasTier, store.ErrUnavailable}},
 	{18, "the server wants a token, or one that allows more", []error{store.ErrToken, remote.ErrForbidden}},
 	{19, "the server is busy, or was asked too often", []error{remote.ErrBusy, remote.ErrRate}},
+	{20, "the store is mounted read-only", []error{store.ErrReadOnly, syscall.EROFS}},
 	{exitInterrupted, "interrupted", []error{context.Canceled}},
 }
 
@@ -107,6 +108,7 @@ var advice = []struct {
 	{store.ErrNewer, "install a newer QuarXFS to open it"},
 	{store.ErrFull, "free some space on that disk"},
 	{syscall.ENOSPC, "free some space on that disk"},
+	{store.ErrReadOnly, "unmount it and mount it without -o ro to change it"},
 	{store.ErrExists, "mount it, or choose another directory"},
 	{store.ErrNotEmpty, "choose an empty or a new directory"},
 	{store.ErrAmbiguous, "give more digits"},

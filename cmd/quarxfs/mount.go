@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -230,6 +231,9 @@ func (o *mountOptions) splitOptions(cmd *cobra.Command) error {
 	o.options = kernel
 	return nil
 }
+
+// readOnly returns whether nothing may change what is in the store.
+func (o *mountOptions) readOnly() bool { return slices.Contains(o.options, "ro") }
 
 // ignored reports what /etc/fstab says to others.
 func ignored(option string) bool {

@@ -48,6 +48,9 @@ func (v *Volume) put(ctx context.Context, from Past, to string, replace bool) er
 	if err := v.changeable(d); err != nil {
 		return fmt.Errorf("%q: %w", to, err)
 	}
+	if err := v.store.Accepts(); err != nil {
+		return err
+	}
 	v.snapping.Lock()
 	defer v.snapping.Unlock()
 	return v.withGraft(ctx, from, false, func(n *node, nlink uint32) error {
@@ -329,6 +332,9 @@ func (v *Volume) place(n *node, nlink uint32, d *node, name string, replace bool
 // What was there goes away in the background, once nobody uses it. Files are other
 // inodes than before. Errors: store.ErrNotFound.
 func (v *Volume) Rollback(ctx context.Context, name string) error {
+	if err := v.store.Accepts(); err != nil {
+		return err
+	}
 	v.snapping.Lock()
 	defer v.snapping.Unlock()
 	return v.withGraft(ctx, Past{Snapshot: name}, true, func(n *node, _ uint32) error {

@@ -11,9 +11,10 @@ import (
 // The errors of methods that are no syscall.Errno, to be told apart with
 // errors.Is.
 var (
-	ErrFull    = store.ErrFull     // too little room on the disk
-	ErrCorrupt = store.ErrCorrupt  // stored bytes do not match their ID
-	ErrMissing = store.ErrNotFound // a block that a file refers to is not in the store
+	ErrFull     = store.ErrFull     // too little room on the disk
+	ErrReadOnly = store.ErrReadOnly // the store is open for reading only
+	ErrCorrupt  = store.ErrCorrupt  // stored bytes do not match their ID
+	ErrMissing  = store.ErrNotFound // a block that a file refers to is not in the store
 
 	ErrNameTaken = store.ErrNameTaken // a snapshot has that name
 	ErrHeld      = store.ErrHeld      // the snapshot is not to be removed

@@ -94,6 +94,9 @@ type instant struct {
 // all dirty bytes in blocks. The sweep stands still meanwhile. v.snapping is
 // held.
 func (v *Volume) withCut(ctx context.Context, advance bool, fn func(context.Context, *instant) error) error {
+	if err := v.store.Accepts(); err != nil {
+		return err
+	}
 	defer v.store.KeepAll()()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -136,6 +136,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
+	o.NoAtime = o.NoAtime || st.ReadOnly()
 	ck := st.Chunker()
 	v := &Volume{
 		store: st, db: st.DB(), chunker: ck, opts: o, log: o.Logger,
@@ -166,7 +167,9 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	go v.mender()
 	go v.reaper()
 	go v.prefetch()
-	v.wake(v.reapNow)
+	if !st.ReadOnly() {
+		v.wake(v.reapNow)
+	}
 	return v, nil
 }
 
