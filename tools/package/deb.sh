@@ -35,11 +35,8 @@ gzip -9n "$doc/changelog"
 # The program holds the code of its modules; their licences go with it.
 {
 	cat tools/package/copyright
-	go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/quarxfs | sort -u |
-		while read -r module v dir; do
-			printf '\n-- %s %s\n\n' "$module" "$v"
-			find "$dir" -maxdepth 1 -type f \( -iname 'licen[sc]e*' -o -iname 'copying*' -o -iname 'notice*' \) | sort | xargs -r cat
-		done
+	printf '\n'
+	cat NOTICE
 } >"$doc/copyright"
 chmod 644 "$doc/copyright"
 
