@@ -194,7 +194,7 @@ func TestWideLinesOfAFile(t *testing.T) {
 func TestLinksOfAPage(t *testing.T) {
 	root := t.TempDir()
 	text := "# One *Two*: `three`\n[a](q.md) [b](#one-two-three) [c](https://x.org/y) `[d](none)`\n" +
-		"[e](none.md)\n[f](#none) [g](q.md#there)\n`fs/none.go` `fs/`\n"
+		"[e](none.md)\n[f](#none) [g](q.md#there)\n`fs/none.go` `fs/` `fs.Mount` `fs/x.Name`\n"
 	for name, content := range map[string]string{"p.md": text, "q.md": "```\n# no\n```\n## There\n", "fs/x": ""} {
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755); err != nil {
 			t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 var (
 	link     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	codeSpan = regexp.MustCompile("`[^`]*`")
+	goName   = regexp.MustCompile(`\.[A-Z]\w*$`) // behind a package
 	pathSpan = regexp.MustCompile("`((?:cmd|docs|fs|graph|remote|store|tiering|tools)/[\\w./@-]+)`")
 )
 
@@ -33,7 +34,8 @@ func badLinks(root string, files []*file) []string {
 		for i, line := range strings.Split(string(f.text), "\n") {
 			wrong := func(what string) { bad = append(bad, fmt.Sprintf("%s:%d: %s", f.path, i+1, what)) }
 			for _, m := range pathSpan.FindAllStringSubmatch(line, -1) {
-				if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+				name := goName.ReplaceAllString(m[1], "")
+				if _, err := os.Stat(filepath.Join(root, name)); err != nil {
 					wrong(m[1] + " is not there")
 				}
 			}
