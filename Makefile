@@ -3,7 +3,11 @@
 
 SHELL       = /bin/bash
 .SHELLFLAGS = -o pipefail -c
+# What `make lint` runs, of these versions; .golangci.yml has the same checks for editors.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+ERRORLINT   = github.com/polyfloyd/go-errorlint@v1.8.0
+MISSPELL    = github.com/golangci/misspell/cmd/misspell@v0.8.0
+DEADCODE    = golang.org/x/tools/cmd/deadcode@v0.52.0
 BENCHSTAT   = golang.org/x/perf/cmd/benchstat@v0.0.0-20260908200009-22c9c6c9d4da
 # The S3 server that tests of the cold tier run: go install of another module, and so
 # not in go.mod.
@@ -23,69 +27,91 @@ MICRO ?= .
 COUNT ?= 6
 OLD ?=
 
-.PHONY: build versitygw test race race-short lint tools show releases bench bench-micro crashtest syncbench tierbench man completions install deb clean
+.PHONY: help build versitygw test test-long race race-short lint notice tools show releases bench bench-micro crashtest syncbench \
+	tierbench man completions install deb clean
 
-build:
+build: ## build bin/quarxfs
 	@mkdir -p bin
 	go build -o bin/quarxfs ./cmd/quarxfs
+
+help: ## list what make can do
+	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name what; do \
+		printf '  %-12s %s\n' "$$name" "$$what"; done
 
 versitygw: bin/versitygw
 
 bin/versitygw:
 	GOBIN=$(CURDIR)/bin go install -ldflags '-s -w' $(VERSITYGW)
 
-test: versitygw
+test: versitygw ## run the tests; 8 minutes on two cores
 	go test -p 1 ./...
 
-race: versitygw
+race: versitygw ## run the tests under the race detector
 	go test -race -timeout 30m ./...
 
-race-short: versitygw
+race-short: versitygw ## run the shorter ones of them under the race detector
 	go test -race -short -p 1 ./...
 
-lint:
+# Here an errno says something of a name or an inode only if it is the error itself: wrapped in one, it
+# is a disk's, and a file that a disk has lost is no name that there is not.
+BARE_ERRNO = fs/
+# Packages that only tests use.
+FOR_TESTS = tiering/disk/faultdisk|tiering/disk/disktest|tiering/s3/s3test|remote/remotetest|tools/house|tools/layering
+
+lint: ## check how the code is written
 	go test ./tools/layering ./tools/house
 	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "gofmt -w these:" $$unformatted; exit 1; fi
 	go vet ./...
 	go run $(STATICCHECK) ./...
+	@echo 'go run $(ERRORLINT) ./...'; \
+	compared=$$(go run $(ERRORLINT) ./... 2>&1 | grep -Ev '^$(CURDIR)/$(BARE_ERRNO)|^exit status'); \
+	if [ -n "$$compared" ]; then echo "$$compared"; exit 1; fi
+	git ls-files '*.go' '*.md' '*.sh' | xargs go run $(MISSPELL) -error -i exportfs
+	@echo 'go run $(DEADCODE) ./...'; \
+	dead=$$(go run $(DEADCODE) ./... | grep -Ev '^($(FOR_TESTS))/'); \
+	if [ -n "$$dead" ]; then echo "$$dead"; exit 1; fi
+	tools/package/notice.sh | cmp - NOTICE || { echo "NOTICE is old: make notice"; exit 1; }
 
-tools:
+notice: ## write NOTICE: the licences of what the program is linked with
+	tools/package/notice.sh > NOTICE.new && mv NOTICE.new NOTICE
+
+tools: ## build the programs for make bench and make crashtest
 	@mkdir -p bin
 	go build -o bin/bench ./tools/bench/fs
 	go build -o bin/crashtest ./tools/verify/crash
 	go build -o bin/loopback $(LOOPBACK)
 
 # The first target is the reference of the ratios.
-bench: build tools
+bench: build tools ## measure a mount beside a reference (BENCH_FLAGS)
 	bin/bench --work $(BENCH_DIR) $(BENCH_FLAGS) loopback quarxfs
 
-bench-micro:
+bench-micro: ## run the benchmarks of the packages (MICRO, COUNT, OLD)
 	@mkdir -p bin
 	go test -run '^$$' -bench '$(MICRO)' -benchmem -count $(COUNT) ./... | tee bin/micro.txt
 	go run $(BENCHSTAT) $(OLD) bin/micro.txt
 
 # What the README promises, on a real mount with real tools; a few minutes.
-show: build
+show: build ## show what the README promises, on a real mount
 	tools/show/show.sh --work $(BENCH_DIR)
 
 # Ten releases of a source tree in QuarXFS, restic and borg: docs/snapshots.md.
-releases: build
+releases: build ## ten releases of a source tree, beside restic and borg
 	tools/bench/releases/releases.sh
 
 # What sync sends, and what a SIGKILL in its midst leaves: docs/sync-protocol.md.
 # SYNC_FLAGS="--rounds 50" SYNC=kill, or SYNC=link.
 SYNC ?= bytes
-syncbench: build
+syncbench: build ## what a sync sends, and kills amid it (SYNC, SYNC_FLAGS)
 	go build -o bin/syncbench ./tools/bench/sync
 	bin/syncbench $(SYNC_FLAGS) $(SYNC)
 
 # Hit ratio and latency by tier, against LRU: docs/tiering.md.
-tierbench:
+tierbench: ## hits and latency by tier
 	@mkdir -p $(BENCH_DIR)
 	go run ./tools/bench/tier --work $(BENCH_DIR)/tiers
 
-crashtest: build tools
+crashtest: build tools ## kill the daemon under load and judge what is there (CRASH_FLAGS)
 	bin/crashtest --work $(BENCH_DIR) $(CRASH_FLAGS)
 
 # The date of all that is generated: that of the last commit.
@@ -95,16 +121,16 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 bin/quarxfs:
 	$(MAKE) build
 
-man: bin/quarxfs
+man: bin/quarxfs ## manual pages in bin/man
 	@rm -rf bin/man && mkdir -p bin/man
 	bin/quarxfs man bin/man
 	gzip -9n bin/man/*
 
-completions: bin/quarxfs
+completions: bin/quarxfs ## completions of shells in bin/completions
 	@mkdir -p bin/completions
 	for shell in bash zsh fish; do bin/quarxfs completion $$shell > bin/completions/$$shell || exit; done
 
-install: man completions
+install: man completions ## install below DESTDIR and PREFIX
 	install -D -m 755 bin/quarxfs $(DESTDIR)$(PREFIX)/bin/quarxfs
 	install -d $(DESTDIR)$(HELPERDIR)
 	ln -sfr $(DESTDIR)$(PREFIX)/bin/quarxfs $(DESTDIR)$(HELPERDIR)/mount.fuse.quarxfs
@@ -120,8 +146,8 @@ install: man completions
 		sed 's|@BINDIR@|$(PREFIX)/bin|' $$unit > $(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/} || exit; done
 
 # A Debian package in bin/; needs dpkg-deb and gzip.
-deb:
+deb: ## build a Debian package in bin
 	tools/package/deb.sh
 
-clean:
+clean: ## remove bin
 	rm -rf bin

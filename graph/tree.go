@@ -2,6 +2,7 @@ package graph
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sort"
 
@@ -159,7 +160,7 @@ func (t *Tree) EachFrom(ctx context.Context, index int64, fn func(*Entry) error)
 }
 
 func unlessStop(err error) error {
-	if err == store.ErrStop {
+	if errors.Is(err, store.ErrStop) {
 		return nil
 	}
 	return err

@@ -188,9 +188,9 @@ func (w Walk) From(ctx context.Context, b Blocks, roots []ID, fn func(Vertex) er
 			if visited++; w.Visited > 0 && visited > w.Visited {
 				return ErrTooMany
 			}
-			switch err := fn(v); err {
-			case nil:
-			case ErrSkipEdges:
+			switch err := fn(v); {
+			case err == nil:
+			case errors.Is(err, ErrSkipEdges):
 				continue
 			default:
 				return unlessStop(err)

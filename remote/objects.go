@@ -73,7 +73,7 @@ type uploaded struct{ r io.Reader }
 
 func (b uploaded) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p)
-	if err == io.ErrUnexpectedEOF {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = errBodyCut
 	}
 	return n, err

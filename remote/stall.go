@@ -34,7 +34,7 @@ type stallBody struct {
 func (b *stallBody) Read(p []byte) (int, error) {
 	_ = b.rc.SetReadDeadline(time.Now().Add(b.d))
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		// From here on the server waits for the client's leaving, for as long as the
 		// answer takes.
 		_ = b.rc.SetReadDeadline(time.Time{})

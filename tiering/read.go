@@ -100,7 +100,7 @@ func (t *tier) record(loc Location, buf *[]byte) (segment.Header, []byte, error)
 	}
 	p := (*buf)[:loc.Length]
 	if n, err := t.readAt(hd, loc.Segment, p, int64(loc.Offset)); n < len(p) {
-		if err == io.EOF || err == nil {
+		if errors.Is(err, io.EOF) || err == nil {
 			return bad(fmt.Sprintf("the segment ends %d bytes short", len(p)-n), nil)
 		}
 		return segment.Header{}, nil, err

@@ -65,16 +65,6 @@ func dialControl(ctx context.Context, dir string) (net.Conn, error) {
 	return c, handle.ShownError(err)
 }
 
-// daemonProcess returns the store's daemon as peerProcess does.
-func daemonProcess(ctx context.Context, dir string) (pid, pidfd int, err error) {
-	c, err := dialControl(ctx, dir)
-	if err != nil {
-		return 0, -1, err
-	}
-	defer c.Close()
-	return peerProcess(c)
-}
-
 // peerProcess returns a pidfd of the process on the other side of a unix socket, which stays that
 // process's even when its number is given to another.
 func peerProcess(c net.Conn) (pid, pidfd int, err error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,4 +122,14 @@ func killAtMount(t *testing.T, store, mnt string) {
 	if err := unix.Unmount(mnt, unix.MNT_DETACH); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// daemonProcess returns the store's daemon as peerProcess does.
+func daemonProcess(ctx context.Context, dir string) (pid, pidfd int, err error) {
+	c, err := dialControl(ctx, dir)
+	if err != nil {
+		return 0, -1, err
+	}
+	defer c.Close()
+	return peerProcess(c)
 }

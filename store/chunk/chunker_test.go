@@ -75,7 +75,7 @@ func libraryCuts(t testing.TB, config Config, data []byte) []int {
 		if len(block) > 0 {
 			lengths = append(lengths, len(block))
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return lengths
 		}
 		if err != nil {
@@ -310,7 +310,7 @@ func BenchmarkCut(b *testing.B) {
 			for b.Loop() {
 				c.Reset(bytes.NewReader(data))
 				for {
-					if _, err := c.Next(); err == io.EOF {
+					if _, err := c.Next(); errors.Is(err, io.EOF) {
 						break
 					}
 				}

@@ -22,7 +22,7 @@ func TestGroupShares(t *testing.T) {
 		var callers sync.WaitGroup
 		for range 10 {
 			callers.Go(func() {
-				if err := g.Do(run); err != want {
+				if err := g.Do(run); !errors.Is(err, want) {
 					t.Error(err)
 				}
 			})

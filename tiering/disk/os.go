@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -69,7 +70,7 @@ type osFile struct {
 
 func (f *osFile) WritePairAt(head, body []byte, off int64) error {
 	n, err := unix.Pwritev(f.fd, [][]byte{head, body}, off)
-	for err == unix.EINTR {
+	for errors.Is(err, unix.EINTR) {
 		n, err = unix.Pwritev(f.fd, [][]byte{head, body}, off)
 	}
 	if err != nil {
@@ -120,7 +121,7 @@ func pathError(op, path string, err error) error {
 
 func retry(call func() error) error {
 	for {
-		if err := call(); err != unix.EINTR {
+		if err := call(); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}

@@ -81,7 +81,7 @@ func put(t testing.TB, f *s3.FS, name string, content []byte) disk.File {
 func requireBytes(t testing.TB, f disk.File, want []byte) {
 	t.Helper()
 	got := make([]byte, len(want)+10)
-	if n, err := f.ReadAt(got, 0); err != io.EOF || !bytes.Equal(got[:n], want) {
+	if n, err := f.ReadAt(got, 0); !errors.Is(err, io.EOF) || !bytes.Equal(got[:n], want) {
 		t.Fatalf("%d of %d bytes, %v", n, len(want), err)
 	}
 	if size, err := f.Size(); err != nil || size != int64(len(want)) {
@@ -125,7 +125,7 @@ func TestFileBecomesAnObject(t *testing.T) {
 	if n, err := again.ReadAt(p, 20<<20); n != len(p) || err != nil || !bytes.Equal(p, large[20<<20:][:5000]) {
 		t.Errorf("a range: %d, %v", n, err)
 	}
-	if n, err := again.ReadAt(p, 40<<20); n != 0 || err != io.EOF {
+	if n, err := again.ReadAt(p, 40<<20); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("behind the end: %d, %v", n, err)
 	}
 	if err := f.Remove("one"); err != nil {

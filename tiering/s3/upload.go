@@ -124,7 +124,7 @@ func (f *FS) same(name string, d disk.File, size int64) error {
 		if err := f.up.Err(); err != nil {
 			return err
 		}
-		if _, err := d.ReadAt(mine[:n], off); err != nil && err != io.EOF {
+		if _, err := d.ReadAt(mine[:n], off); err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
 		got, there, err := f.read(name, theirs[:n], off)

@@ -2,6 +2,7 @@ package segment
 
 import (
 	"bytes"
+	"errors"
 	"io"
 )
 
@@ -26,7 +27,7 @@ func Scan(r io.ReaderAt, file FileHeader, size int64, fn func(e Entry, payload [
 	res := ScanResult{End: FileHeaderSize}
 	for off := int64(FileHeaderSize); ; {
 		e, payload, err := s.next(off)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return res, nil
 		}
 		if err != nil {

@@ -249,7 +249,7 @@ func TestScanOverLongGap(t *testing.T) {
 func TestScanErrors(t *testing.T) {
 	data, _ := build(testFile, []byte("a"), []byte("b"))
 	stop := errors.New("stop")
-	if _, err := Scan(bytes.NewReader(data), testFile, int64(len(data)), func(Entry, []byte) error { return stop }); err != stop {
+	if _, err := Scan(bytes.NewReader(data), testFile, int64(len(data)), func(Entry, []byte) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("fn's error became %v", err)
 	}
 	broken := errors.New("disk")

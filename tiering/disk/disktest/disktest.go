@@ -72,7 +72,7 @@ func (c *conform) bytes(f disk.File, want []byte) {
 		if !bytes.Equal(got[:n], has) {
 			c.Errorf("%d bytes at %d: read %d, not the %d there are", r[1], r[0], n, len(has))
 		}
-		if short := len(has) < r[1]; short && err != io.EOF || !short && err != nil && err != io.EOF {
+		if short := len(has) < r[1]; short && !errors.Is(err, io.EOF) || !short && err != nil && !errors.Is(err, io.EOF) {
 			c.Errorf("%d bytes at %d: %d, %v", r[1], r[0], n, err)
 		}
 	}

@@ -157,7 +157,7 @@ func (f *fileRun) reads(s subject, name string) error {
 	err = s.each("lookup of an absent file, "+name, ops, func(i int) error {
 		k := f.rand.IntN(f.size)
 		_, err := f.v.Lookup(f.dirOf(k), f.name(k+1<<40))
-		if err == syscall.ENOENT {
+		if errors.Is(err, syscall.ENOENT) {
 			return nil
 		}
 		return fmt.Errorf("file %d is there (%w)", k, err)
