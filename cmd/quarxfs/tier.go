@@ -170,7 +170,10 @@ func newTierStatus() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return printOne(cmd, asJSON, st, func(w io.Writer) error { return showTierStatus(w, st) })
+				if asJSON {
+					return printJSON(cmd.OutOrStdout(), st)
+				}
+				return showTierStatus(cmd.OutOrStdout(), st)
 			})
 		},
 	}
