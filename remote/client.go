@@ -2,7 +2,6 @@ package remote
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 )
 
 // Client is the node of a store that another process holds.
@@ -86,10 +87,10 @@ func rewind(req *http.Request) bool {
 func errorOf(req *http.Request, resp *http.Response) error {
 	defer resp.Body.Close()
 	var e envelope
-	err := json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&e)
+	err := rawjson.Read(io.LimitReader(resp.Body, 1<<20), &e)
 	if req.Method == http.MethodHead {
 		e.Error = new(Failure)
-		err = json.Unmarshal([]byte(resp.Header.Get(headerError)), e.Error)
+		err = rawjson.Unmarshal([]byte(resp.Header.Get(headerError)), e.Error)
 	}
 	if err != nil || e.Error == nil {
 		return fmt.Errorf("%s %s: the server answers %s", req.Method, req.URL.Path, resp.Status)
@@ -107,7 +108,7 @@ func (c *Client) call(ctx context.Context, method, path string, body io.Reader, 
 		return err
 	}
 	defer resp.Body.Close()
-	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+	if err := rawjson.Read(resp.Body, out); err != nil {
 		return fmt.Errorf("%s %s: read the answer: %w", method, path, err)
 	}
 	return nil

@@ -2,20 +2,17 @@ package remote
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/url"
 	"path"
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 )
 
 // A File is a file of the live filesystem.
 type File struct {
-	Path   string    `json:"path"`                 // from the root, without a leading slash
-	Raw    []byte    `json:"path_bytes,omitempty"` // Path, when it is no UTF-8 and so spoilt in JSON
+	Path   string    `json:"path"` // from the root, without a leading slash
 	Ino    uint64    `json:"ino"`
 	Type   FileType  `json:"type"`
 	Mode   uint32    `json:"mode"` // permission bits
@@ -26,27 +23,6 @@ type File struct {
 	Alloc  int64     `json:"allocated_bytes"` // that hold data
 	Mtime  time.Time `json:"mtime"`
 	Target string    `json:"target,omitempty"` // of a symbolic link
-}
-
-// MarshalJSON keeps names that are no UTF-8.
-func (f File) MarshalJSON() ([]byte, error) {
-	type plain File
-	if !utf8.ValidString(f.Path) {
-		f.Raw = []byte(f.Path)
-	}
-	return json.Marshal(plain(f))
-}
-
-// UnmarshalJSON undoes MarshalJSON.
-func (f *File) UnmarshalJSON(b []byte) error {
-	type plain File
-	if err := json.Unmarshal(b, (*plain)(f)); err != nil {
-		return err
-	}
-	if f.Raw != nil {
-		f.Path, f.Raw = string(f.Raw), nil
-	}
-	return nil
 }
 
 // A FileType is what find(1) calls a type, in full.

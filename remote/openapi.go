@@ -11,6 +11,8 @@ import (
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3gen"
+
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 )
 
 const openAPIPath = "/v1/openapi.json"
@@ -40,12 +42,12 @@ func describe() ([]byte, error) {
 
 func newDocument() ([]byte, error) {
 	d := &description{
-		gen: openapi3gen.NewGenerator(openapi3gen.UseAllExportedFields(), openapi3gen.SchemaCustomizer(asText)),
+		gen: openapi3gen.NewGenerator(openapi3gen.UseAllExportedFields(), openapi3gen.SchemaCustomizer(asJSON)),
 		doc: &openapi3.T{
 			OpenAPI: "3.0.3",
 			Info: &openapi3.Info{
 				Title: "QuarXFS", Version: "1",
-				Description: "The store of a QuarXFS node. docs/http-api.md tells more.",
+				Description: "The store of a QuarXFS node. docs/http-api.md tells more, also of names that are not UTF-8.",
 			},
 			Paths: openapi3.NewPaths(),
 			Components: &openapi3.Components{
@@ -136,10 +138,28 @@ func (d *description) schema(v any) (*openapi3.SchemaRef, error) {
 
 var textMarshaler = reflect.TypeFor[encoding.TextMarshaler]()
 
-// asText has what writes itself as text be a string.
-func asText(_ string, t reflect.Type, _ reflect.StructTag, schema *openapi3.Schema) error {
+// asJSON has what writes itself as text be a string, and gives strings the members that
+// rawjson may add.
+func asJSON(_ string, t reflect.Type, _ reflect.StructTag, schema *openapi3.Schema) error {
 	if t.Implements(textMarshaler) && !schema.Type.Is(openapi3.TypeString) {
 		*schema = *openapi3.NewStringSchema()
+	}
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	for _, f := range reflect.VisibleFields(t) {
+		key, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		raw := openapi3.NewBytesSchema()
+		raw.Description = "The bytes of " + key + " if it is not UTF-8; " + key + " is percent-encoded then"
+		switch {
+		case schema.Properties[key] == nil:
+			continue
+		case f.Type == reflect.TypeFor[[]string]():
+			raw = openapi3.NewArraySchema().WithItems(raw)
+		case f.Type != reflect.TypeFor[string]() && f.Type != reflect.TypeFor[*string]():
+			continue
+		}
+		schema.Properties[key+rawjson.Suffix] = openapi3.NewSchemaRef("", raw)
 	}
 	return nil
 }

@@ -2,11 +2,11 @@ package remote
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -68,7 +68,7 @@ func (w *RecordWriter) End() error { return w.frame(recordsEnd, 0, w.n, 0, store
 // fail ends a stream that cannot be whole.
 func (w *RecordWriter) fail(err error) error {
 	f, _ := failureOf(err)
-	b, _ := json.Marshal(envelope{&f})
+	b, _ := rawjson.Marshal(envelope{&f})
 	return w.frame(recordsFail, 0, 0, uint32(len(b)), store.ID{}, b)
 }
 
@@ -115,7 +115,7 @@ func ReadRecords(r io.Reader, most int, fn func(store.Record) error) error {
 
 func failureIn(b []byte) error {
 	var e envelope
-	if err := json.Unmarshal(b, &e); err != nil || e.Error == nil {
+	if err := rawjson.Unmarshal(b, &e); err != nil || e.Error == nil {
 		return fmt.Errorf("records: %w: a failure that cannot be read", ErrCut)
 	}
 	return e.Error.err()

@@ -1,9 +1,10 @@
 package remote
 
 import (
-	"encoding/json"
 	"log/slog"
 	"net/http"
+
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 )
 
 type server struct {
@@ -53,7 +54,7 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, v any, err error
 		return
 	}
 	w.Header().Set("Content-Type", contentJSON)
-	_ = json.NewEncoder(w).Encode(v) // the client has left
+	_ = rawjson.Write(w, v, "") // the client has left
 }
 
 // headerError has the Failure of a HEAD.
@@ -71,10 +72,10 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		s.log.Error("API request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	if r.Method == http.MethodHead { // it gets no body
-		text, _ := json.Marshal(f) // two strings
+		text, _ := rawjson.Marshal(f) // two strings
 		w.Header().Set(headerError, string(text))
 	}
 	w.Header().Set("Content-Type", contentJSON)
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(envelope{&f})
+	_ = rawjson.Write(w, envelope{&f}, "")
 }

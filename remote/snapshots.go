@@ -3,16 +3,18 @@ package remote
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -32,9 +34,10 @@ type Snapshots interface {
 	// EditSnapshot renames, holds or releases a snapshot. store.ErrNotFound,
 	// store.ErrNameTaken, store.ErrConfig.
 	EditSnapshot(ctx context.Context, name string, e SnapshotEdit) error
-	// Clone makes a path a writable copy of what is in a snapshot.
-	// store.ErrNotFound; store.ErrNameTaken unless it may replace what is there.
-	Clone(ctx context.Context, r CloneRequest) error
+	// Clone makes a path a writable copy of what is in a snapshot. What it replaces is
+	// in a snapshot that is made before. store.ErrNotFound; store.ErrNameTaken for what it
+	// may not replace.
+	Clone(ctx context.Context, r CloneRequest) (Cloned, error)
 	// Rollback makes the filesystem what it was in a snapshot. store.ErrNotFound.
 	Rollback(ctx context.Context, r RollbackRequest) (Rollback, error)
 	// Prune removes the snapshots that a policy does not keep, or only says which.
@@ -85,7 +88,16 @@ type CloneRequest struct {
 	Snapshot string `json:"snapshot"`
 	Path     string `json:"path,omitempty"` // in the snapshot; empty: all
 	To       string `json:"to"`
-	Replace  bool   `json:"replace,omitempty"` // what is at To
+	Replace  bool   `json:"replace,omitempty"`   // what is at To: a directory by a directory, anything else by anything else
+	AnyKind  bool   `json:"any_kind,omitempty"`  // with Replace: a directory also by a file, and a file by a directory
+	NoSafety bool   `json:"no_safety,omitempty"` // make no snapshot of what is there now
+	Host     string `json:"host,omitempty"`
+}
+
+// Cloned says what a clone has made, and what a restore has left.
+type Cloned struct {
+	To     string `json:"to"`                        // the path, from the top
+	Safety string `json:"safety_snapshot,omitempty"` // of what was there before
 }
 
 // A RollbackRequest says where to go back to.
@@ -215,12 +227,47 @@ func (l *Local) EditSnapshot(ctx context.Context, name string, e SnapshotEdit) e
 }
 
 // Clone implements Snapshots.
-func (l *Local) Clone(ctx context.Context, r CloneRequest) error {
+func (l *Local) Clone(ctx context.Context, r CloneRequest) (done Cloned, err error) {
 	v, err := l.snapshotter()
 	if err != nil {
-		return err
+		return done, err
 	}
-	return v.Clone(ctx, r)
+	r.To = strings.Trim(r.To, "/")
+	done.To = r.To
+	if r.Replace && !r.NoSafety && l.env.Live != nil {
+		_, err := l.env.Live.LiveFile(ctx, r.To)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			return done, err
+		}
+		r.NoSafety = err != nil // nothing is there
+	}
+	done.Safety, err = l.safely(ctx, r.NoSafety || !r.Replace, "restore", r.Snapshot, r.Host, func() error { return v.Clone(ctx, r) })
+	return done, err
+}
+
+// safely has a snapshot made of what is there now, unless that is not wanted, and then calls do.
+// Where do has found that it cannot be done, the snapshot goes again.
+func (l *Local) safely(ctx context.Context, unsafely bool, what, to, host string, do func() error) (safety string, err error) {
+	if unsafely {
+		return "", do()
+	}
+	if _, err := l.store.Snapshot(to); err != nil {
+		return "", err
+	}
+	s, err := l.env.Snapshots.CreateSnapshot(ctx, NewSnapshot{
+		Name:    "before-" + what + "_" + time.Now().UTC().Format("2006-01-02_15-04-05.000"),
+		Message: "before the " + what + " to " + to, Tags: []string{what}, Host: host,
+	})
+	if err != nil {
+		return "", err
+	}
+	err = do()
+	for _, nothingDone := range []error{store.ErrNotFound, store.ErrNameTaken, ErrRequest} {
+		if errors.Is(err, nothingDone) {
+			return "", errors.Join(err, l.env.Snapshots.RemoveSnapshot(ctx, s.Name))
+		}
+	}
+	return s.Name, err
 }
 
 // Rollback implements Snapshots.
@@ -229,25 +276,13 @@ func (l *Local) Rollback(ctx context.Context, r RollbackRequest) (done Rollback,
 	if err != nil {
 		return done, err
 	}
-	if _, err := l.store.Snapshot(r.Snapshot); err != nil {
-		return done, err
-	}
 	if m, ok := v.(mountGuard); ok { // before a snapshot is made in vain
 		if err := m.NothingOn("/"); err != nil {
 			return done, err
 		}
 	}
-	if !r.NoSafety {
-		s, err := v.CreateSnapshot(ctx, NewSnapshot{
-			Name:    "before-rollback_" + time.Now().UTC().Format("2006-01-02_15-04-05.000"),
-			Message: "before the rollback to " + r.Snapshot, Tags: []string{"rollback"}, Host: r.Host,
-		})
-		if err != nil {
-			return done, err
-		}
-		done.Safety = s.Name
-	}
-	return done, v.Rollback(ctx, r.Snapshot)
+	done.Safety, err = l.safely(ctx, r.NoSafety, "rollback", r.Snapshot, r.Host, func() error { return v.Rollback(ctx, r.Snapshot) })
+	return done, err
 }
 
 // Prune implements Snapshots.
@@ -284,7 +319,7 @@ func (l *Local) Prune(ctx context.Context, r PruneRequest) ([]graph.Verdict, err
 
 // post sends a request with a JSON body.
 func (c *Client) post(ctx context.Context, method, path string, in, out any) error {
-	b, err := json.Marshal(in)
+	b, err := rawjson.Marshal(in)
 	if err != nil {
 		return err
 	}
@@ -299,7 +334,7 @@ func (c *Client) CreateSnapshot(ctx context.Context, n NewSnapshot) (s Snapshot,
 		err = c.post(ctx, http.MethodPost, "/v1/snapshots", n, &s)
 		return s, err
 	}
-	body, err := json.Marshal(n)
+	body, err := rawjson.Marshal(n)
 	if err != nil {
 		return s, err
 	}
@@ -336,8 +371,9 @@ func (c *Client) EditSnapshot(ctx context.Context, name string, e SnapshotEdit) 
 }
 
 // Clone implements Snapshots.
-func (c *Client) Clone(ctx context.Context, r CloneRequest) error {
-	return c.post(ctx, http.MethodPost, "/v1/clone", r, &struct{}{})
+func (c *Client) Clone(ctx context.Context, r CloneRequest) (done Cloned, err error) {
+	err = c.post(ctx, http.MethodPost, "/v1/clone", r, &done)
+	return done, err
 }
 
 // Rollback implements Snapshots.
@@ -377,9 +413,7 @@ func snapshotControl(mux *http.ServeMux, n Node, log *slog.Logger) {
 			return struct{}{}, n.EditSnapshot(ctx, r.PathValue("name"), e)
 		})
 	})
-	mux.HandleFunc("POST /v1/clone", func(w http.ResponseWriter, r *http.Request) {
-		answerBody(s, w, r, func(ctx context.Context, c CloneRequest) (struct{}, error) { return struct{}{}, n.Clone(ctx, c) })
-	})
+	mux.HandleFunc("POST /v1/clone", func(w http.ResponseWriter, r *http.Request) { answerBody(s, w, r, n.Clone) })
 	mux.HandleFunc("POST /v1/rollback", func(w http.ResponseWriter, r *http.Request) { answerBody(s, w, r, n.Rollback) })
 	mux.HandleFunc("POST /v1/prune", func(w http.ResponseWriter, r *http.Request) { answerBody(s, w, r, n.Prune) })
 }
@@ -388,9 +422,11 @@ func snapshotControl(mux *http.ServeMux, n Node, log *slog.Logger) {
 const maxBody = 1 << 20
 
 func readBody(w http.ResponseWriter, r *http.Request, to any) error {
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-	d.DisallowUnknownFields()
-	if err := d.Decode(to); err != nil {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil {
+		err = rawjson.UnmarshalStrict(b, to)
+	}
+	if err != nil {
 		return fmt.Errorf("%w: the request's body: %v", ErrRequest, err)
 	}
 	return nil

@@ -196,10 +196,11 @@ func TestCloneRollbackPrune(t *testing.T) {
 			}
 		}
 		want := remote.CloneRequest{Snapshot: "a", Path: "x/ü", To: "y z", Replace: true}
-		if err := n.Clone(ctx, want); err != nil || len(v.cloned) != 1 || v.cloned[0] != want {
-			t.Errorf("clone: %+v, %v", v.cloned, err)
+		made, err := n.Clone(ctx, want)
+		if err != nil || made.To != want.To || len(v.cloned) != 1 || v.cloned[0] != want {
+			t.Errorf("clone: %+v %+v, %v", made, v.cloned, err)
 		}
-		if err := n.Clone(ctx, remote.CloneRequest{Snapshot: "a", To: "taken"}); !errors.Is(err, store.ErrNameTaken) {
+		if _, err := n.Clone(ctx, remote.CloneRequest{Snapshot: "a", To: "taken"}); !errors.Is(err, store.ErrNameTaken) {
 			t.Errorf("clone to a taken path: %v", err)
 		}
 		done, err := n.Rollback(ctx, remote.RollbackRequest{Snapshot: "a"})

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,8 @@ import (
 	"net/url"
 	"syscall"
 	"time"
+
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 )
 
 // A stream is JSON values, one a line. The last line of a stream that failed is
@@ -32,12 +33,10 @@ const (
 func sendStream[T any](s *server, w http.ResponseWriter, r *http.Request, list func(func(T) error) error) {
 	w.Header().Set("Content-Type", contentStream)
 	out := bufio.NewWriterSize(w, 64<<10)
-	enc := json.NewEncoder(out)
-	enc.SetEscapeHTML(false)
 	sent, flushed := 0, time.Now()
 	err := list(func(v T) error {
 		sent++
-		if err := enc.Encode(v); err != nil {
+		if err := rawjson.Write(out, v, ""); err != nil {
 			return err
 		}
 		if time.Since(flushed) < flushEvery {
@@ -57,7 +56,7 @@ func sendStream[T any](s *server, w http.ResponseWriter, r *http.Request, list f
 		return
 	default:
 		f, _ := failureOf(err)
-		_ = enc.Encode(envelope{&f})
+		_ = rawjson.Write(out, envelope{&f}, "")
 	}
 	_ = out.Flush() // the client has left
 }
@@ -108,13 +107,13 @@ func receiveMethod[T any](ctx context.Context, c *Client, method, path string, b
 		}
 		if bytes.HasPrefix(line, []byte(`{"error":`)) {
 			var e envelope
-			if err := json.Unmarshal(line, &e); err != nil || e.Error == nil {
+			if err := rawjson.Unmarshal(line, &e); err != nil || e.Error == nil {
 				return fmt.Errorf("%s: %w", path, ErrCut)
 			}
 			return e.Error.err()
 		}
 		var v T
-		if err := json.Unmarshal(line, &v); err != nil {
+		if err := rawjson.Unmarshal(line, &v); err != nil {
 			return fmt.Errorf("%s: read the answer: %w", path, err)
 		}
 		if err := fn(v); err != nil {

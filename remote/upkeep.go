@@ -2,7 +2,6 @@ package remote
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -252,7 +251,7 @@ func (l *Local) inSnapshots(ctx context.Context, chosen func(store.ID) bool, fil
 
 // Fsck implements Upkeep.
 func (l *Local) Fsck(ctx context.Context) (Fsck, error) {
-	var f Fsck
+	f := Fsck{Findings: []Finding{}} // none is an empty list in JSON
 	inspected := false
 	holder := func(ctx context.Context, ref func(store.ID)) error {
 		report := f.add
@@ -397,13 +396,4 @@ func (s *server) scrub(w http.ResponseWriter, r *http.Request) {
 func (s *server) fsck(w http.ResponseWriter, r *http.Request) {
 	f, err := s.node.Fsck(r.Context())
 	s.answer(w, r, f, err)
-}
-
-// MarshalJSON writes null findings as an empty list.
-func (f Fsck) MarshalJSON() ([]byte, error) {
-	type plain Fsck
-	if f.Findings == nil {
-		f.Findings = []Finding{}
-	}
-	return json.Marshal(plain(f))
 }

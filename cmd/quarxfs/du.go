@@ -36,7 +36,9 @@ func newDu() *cobra.Command {
            that only it has
 
 The lines of "freed" and those below add up to all stored bytes exactly. What was
-deleted a moment ago is unused until the next sweep.`,
+deleted a moment ago is unused until the next sweep.
+
+` + pathRule,
 		Example: `  quarxfs du /mnt
   quarxfs du /mnt src --by type
   quarxfs du /srv/store --by snapshot`,

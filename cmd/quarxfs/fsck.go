@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -73,7 +73,7 @@ func (o *fsckOptions) run(cmd *cobra.Command, args []string) error {
 	}
 	out := cmd.OutOrStdout()
 	if o.json {
-		err = json.NewEncoder(out).Encode(r)
+		err = rawjson.Write(out, r, "")
 	} else {
 		err = r.print(out)
 	}

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 )
 
 type gcOptions struct {
@@ -55,7 +55,7 @@ func (o *gcOptions) run(cmd *cobra.Command, n remote.Node) error {
 		return err
 	}
 	if o.json {
-		return json.NewEncoder(cmd.OutOrStdout()).Encode(last)
+		return rawjson.Write(cmd.OutOrStdout(), last, "")
 	}
 	out := cmd.OutOrStdout()
 	c := last.Compacted

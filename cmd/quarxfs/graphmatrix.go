@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"encoding/csv"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -11,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 )
 
 func newGraphMatrix() *cobra.Command {
@@ -123,15 +123,10 @@ func writeCSV(w io.Writer, rows matrixRows) error {
 }
 
 func writeMatrixJSON(w io.Writer, rows matrixRows) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	return rows(func(it remote.MatrixItem) error { return enc.Encode(it) })
+	return rows(func(it remote.MatrixItem) error { return rawjson.Write(w, it, "") })
 }
 
 // printJSON prints one value for programs.
 func printJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
+	return rawjson.Write(w, v, "  ")
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/graph/export"
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 )
 
 type graphSimilarOptions struct {
@@ -40,7 +40,7 @@ looked at closely; the index is exact.`,
 					return err
 				}
 				if o.json {
-					return json.NewEncoder(cmd.OutOrStdout()).Encode(s)
+					return rawjson.Write(cmd.OutOrStdout(), s, "")
 				}
 				return showSimilar(cmd.OutOrStdout(), s)
 			})

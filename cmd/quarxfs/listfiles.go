@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 )
 
 type listFilesOptions struct {
@@ -28,7 +28,10 @@ func newListFiles() *cobra.Command {
 		Use:   "list-files [STORE] [PATH]",
 		Short: "List the files of a store, mounted or not",
 		Long: `Lists the files below PATH, a directory in the store, or all. Sizes are in bytes.
-Names with unprintable characters are shown quoted; --json keeps all bytes.`,
+Names with unprintable characters are shown quoted. In JSON a name that is not UTF-8 is
+percent-encoded, and path_bytes has its bytes in base64.
+
+` + pathRule,
 		Example: `  quarxfs list-files /mnt --type file --name '*.go'
   quarxfs list-files /srv/store src/cmd --json | jq -r .path`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -117,11 +120,9 @@ func printable(s string) string {
 // printLines prints what list calls its function with, as JSON or by show.
 func printLines[T any](w io.Writer, asJSON bool, show func(io.Writer, T) error, list func(func(T) error) error) error {
 	out := bufio.NewWriterSize(w, 64<<10)
-	enc := json.NewEncoder(out)
-	enc.SetEscapeHTML(false)
 	err := list(func(v T) error {
 		if asJSON {
-			return enc.Encode(v)
+			return rawjson.Write(out, v, "")
 		}
 		return show(out, v)
 	})

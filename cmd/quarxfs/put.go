@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -77,7 +77,7 @@ func (o *putOptions) run(cmd *cobra.Command, n remote.Node, in io.Reader) error 
 		return err
 	}
 	if o.json {
-		return json.NewEncoder(cmd.OutOrStdout()).Encode(obj)
+		return rawjson.Write(cmd.OutOrStdout(), obj, "")
 	}
 	_, err = fmt.Fprintln(cmd.OutOrStdout(), obj.ID)
 	return err

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +9,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -59,7 +59,7 @@ func (o *rebuildOptions) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if o.json {
-		return json.NewEncoder(cmd.OutOrStdout()).Encode(r)
+		return rawjson.Write(cmd.OutOrStdout(), r, "")
 	}
 	return printRebuilt(cmd.OutOrStdout(), r)
 }

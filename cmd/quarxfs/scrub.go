@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/remote/transfer"
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -65,7 +65,7 @@ func (o *scrubOptions) run(cmd *cobra.Command, n remote.Node) error {
 	}
 	out := cmd.OutOrStdout()
 	if o.json {
-		err = json.NewEncoder(out).Encode(r)
+		err = rawjson.Write(out, r, "")
 	} else {
 		err = r.print(out)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +11,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/simulate"
@@ -89,7 +89,7 @@ func (o *simulateOptions) run(cmd *cobra.Command, dirs []string) error {
 		return err
 	}
 	if o.json {
-		err = json.NewEncoder(cmd.OutOrStdout()).Encode(r)
+		err = rawjson.Write(cmd.OutOrStdout(), r, "")
 	} else {
 		err = showSimulation(cmd.OutOrStdout(), r)
 	}

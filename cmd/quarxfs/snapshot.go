@@ -2,7 +2,7 @@ package main
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -17,6 +17,8 @@ import (
 
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/rawjson"
+	"github.com/quarxtor/quarxfs/store"
 )
 
 func newSnapshot() *cobra.Command {
@@ -92,7 +94,7 @@ func hostname() string {
 // printOne prints a value as JSON, or by show.
 func printOne(cmd *cobra.Command, asJSON bool, v any, show func(io.Writer) error) error {
 	if asJSON {
-		return json.NewEncoder(cmd.OutOrStdout()).Encode(v)
+		return rawjson.Write(cmd.OutOrStdout(), v, "")
 	}
 	return show(cmd.OutOrStdout())
 }
@@ -306,42 +308,76 @@ func splitPast(arg string) (snapshot, path string) {
 	return snapshot, strings.Trim(path, "/")
 }
 
-func clone(cmd *cobra.Command, args []string, replace bool) error {
+// A cloneOptions is what the commands that bring back what is in a snapshot are told.
+type cloneOptions struct {
+	remote.CloneRequest
+	done string // what the command says to have done
+	json bool
+}
+
+func (o *cloneOptions) run(cmd *cobra.Command, args []string) error {
 	a, err := findStoreOf(cmd, []string{args[0], args[2]})
 	if err != nil {
 		return err
 	}
-	r := remote.CloneRequest{Replace: replace}
-	r.Snapshot, r.Path = splitPast(args[1])
-	if r.To, err = a.treePath(args[2], true); err != nil {
+	o.Host = hostname()
+	o.Snapshot, o.Path = splitPast(args[1])
+	if o.To, err = a.treePath(args[2], true); err != nil {
 		return err
 	}
-	return a.run(cmd.Context(), func(n remote.Node) error { return n.Clone(cmd.Context(), r) })
+	return a.runFlushed(cmd.Context(), func(n remote.Node) error {
+		done, err := n.Clone(cmd.Context(), o.CloneRequest)
+		if errors.Is(err, store.ErrNameTaken) && o.Replace {
+			return fmt.Errorf("%w; --replace allows that", err)
+		}
+		if err != nil {
+			return err
+		}
+		return printOne(cmd, o.json, done, func(w io.Writer) error {
+			_, err := fmt.Fprintf(w, "%s to %s in the store\n", o.done, printable(done.To))
+			if err == nil && done.Safety != "" {
+				_, err = fmt.Fprintf(w, "what was there is in snapshot %s\n", printable(done.Safety))
+			}
+			return err
+		})
+	})
 }
 
 func newSnapshotClone() *cobra.Command {
-	return &cobra.Command{
+	o := &cloneOptions{done: "cloned"}
+	cmd := &cobra.Command{
 		Use:   "clone [STORE] SNAPSHOT[:PATH] NEWPATH",
 		Short: "Make a writable copy of what is in a snapshot",
 		Long: `Makes NEWPATH, which must not exist, a writable copy of a snapshot or of PATH in it. It
-shares all bytes with the snapshot and takes the same time whatever its size. NEWPATH is
-a path in the mount, or one in the store.`,
+shares all bytes with the snapshot and takes the same time whatever its size.
+
+SNAPSHOT:PATH is from the top of the snapshot. ` + newPathRule,
 		Example: `  quarxfs snapshot clone /mnt monday:projects/site /mnt/site-of-monday
   quarxfs snapshot clone /srv/store monday all-of-monday`,
-		RunE: func(cmd *cobra.Command, args []string) error { return clone(cmd, args, false) },
+		RunE: o.run,
 	}
+	jsonFlag(cmd.Flags(), &o.json)
+	return cmd
 }
 
 func newSnapshotRestore() *cobra.Command {
-	return &cobra.Command{
+	o := &cloneOptions{done: "restored", CloneRequest: remote.CloneRequest{Replace: true}}
+	cmd := &cobra.Command{
 		Use:   "restore [STORE] SNAPSHOT[:PATH] TARGET",
 		Short: "Bring a file or directory back from a snapshot",
-		Long: `Puts what is in a snapshot at TARGET, in the place of what is there, at one instant. TARGET
-is a path in the mount, or one in the store. What was there goes away as with rm; make a
-snapshot before if it is still wanted.`,
+		Long: `Puts what is in a snapshot at TARGET, in the place of what is there, at one instant. If
+anything is there, a snapshot is made of the filesystem before, as rollback does. A
+directory takes the place of a directory only, and a file of a file, unless --replace is
+given.
+
+SNAPSHOT:PATH is from the top of the snapshot. ` + newPathRule,
 		Example: `  quarxfs snapshot restore /mnt monday:docs/thesis.tex /mnt/docs/thesis.tex`,
-		RunE:    func(cmd *cobra.Command, args []string) error { return clone(cmd, args, true) },
+		RunE:    o.run,
 	}
+	cmd.Flags().BoolVar(&o.AnyKind, "replace", false, "replace a directory by a file, or a file by a directory")
+	cmd.Flags().BoolVar(&o.NoSafety, "no-safety", false, "make no snapshot of what is there now")
+	jsonFlag(cmd.Flags(), &o.json)
+	return cmd
 }
 
 func newSnapshotRollback() *cobra.Command {

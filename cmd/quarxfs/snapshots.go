@@ -50,11 +50,15 @@ func (l volumeFiles) EditSnapshot(_ context.Context, name string, e remote.Snaps
 
 // Clone implements remote.Snapshotter.
 func (l volumeFiles) Clone(ctx context.Context, r remote.CloneRequest) error {
+	from := volume.Past{Snapshot: r.Snapshot, Path: strings.Trim(r.Path, "/")}
 	do := l.vol.Clone
-	if r.Replace {
+	switch {
+	case r.Replace && r.AnyKind:
 		do = l.vol.Restore
+	case r.Replace:
+		do = l.vol.RestoreAlike
 	}
-	return pathError(do(ctx, volume.Past{Snapshot: r.Snapshot, Path: strings.Trim(r.Path, "/")}, r.To))
+	return pathError(do(ctx, from, r.To))
 }
 
 // Rollback implements remote.Snapshotter.

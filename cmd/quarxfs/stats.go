@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -42,9 +41,7 @@ func (o *statsOptions) print(w io.Writer, s remote.Stats) error {
 	if !o.json {
 		return showStats(w, s)
 	}
-	enc := json.NewEncoder(w)
-	enc.SetIndent("", "  ")
-	return enc.Encode(s)
+	return printJSON(w, s)
 }
 
 // findStoreOf is findStore where PATH may be behind STORE: without STORE, it is the store whose

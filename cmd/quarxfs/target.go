@@ -201,12 +201,17 @@ func findLocation(path string) (*location, error) {
 	return p, nil
 }
 
-// pathRule is how all commands take PATH.
-const pathRule = `PATH is taken as the kernel takes it if that leads into a mount of the store, as a
-relative one does where one stands in it. Any other relative path, and :PATH always, is from
-the top of the store.`
+// Help on how all commands take a path of the live filesystem.
+const (
+	pathRule = `PATH is what it is for other programs if that is in a mount of the store; a relative
+path is so where one stands in the mount. Otherwise it is from the top of the store, as
+:PATH always is.`
+	newPathRule = `The other path is
+what it is for other programs if that is in a mount of the store; a relative path is so
+where one stands in the mount. Otherwise it is from the top of the store, as :PATH always is.`
+)
 
-// treePath returns the path of the live tree that an argument names, by the rule of pathRule.
+// treePath returns the path of the live tree that an argument names, by pathRule.
 // creates says that nothing need be there yet. A path that is on this machine, but not in a
 // mount of the store, is refused where it could be meant: errUsage.
 func (a access) treePath(arg string, creates bool) (string, error) {

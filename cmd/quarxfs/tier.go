@@ -273,8 +273,10 @@ func newTierMove(verb, to string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   verb + " [STORE] PATH...",
 		Short: fmt.Sprintf("Move files' blocks into the %s tier", to),
-		Long: fmt.Sprintf(`Moves the blocks of files, and of all files in directories, into the %s tier. PATH starts
-at the root of the mount. A crash at any moment leaves each block in one tier or the other.`, to),
+		Long: fmt.Sprintf(`Moves the blocks of files, and of all files in directories, into the %s tier.
+A crash at any moment leaves each block in one tier or the other.
+
+`, to) + pathRule,
 		Example: fmt.Sprintf("  quarxfs tier %s /mnt images/2023 --dry-run", verb),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			a, err := findStoreOf(cmd, args)

@@ -162,7 +162,9 @@ func newTierPin() *cobra.Command {
 		Example: `  quarxfs tier pin /mnt projects/site`,
 		Long: `Brings the blocks of files, and of all files in directories, into the hot tier, where they
 stay until unpin. A pin is the extended attribute user.quarxfs.pinned of the file or
-directory, so it follows renames. PATH starts at the root of the mount.`,
+directory, so it follows renames.
+
+` + pathRule,
 		RunE: func(cmd *cobra.Command, args []string) error { return pin(cmd, args, false) },
 	}
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -11,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -52,7 +52,7 @@ snapshots; read with it), admin (all of these and whatever needs more).`,
 				switch {
 				case err != nil:
 				case asJSON:
-					err = json.NewEncoder(cmd.OutOrStdout()).Encode(made)
+					err = rawjson.Write(cmd.OutOrStdout(), made, "")
 				default:
 					_, err = fmt.Fprintln(cmd.OutOrStdout(), made.Token)
 				}

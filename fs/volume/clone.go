@@ -23,16 +23,34 @@ type Past struct {
 // with several names are copied name by name. Errors: store.ErrNotFound for what is not in
 // the snapshot or a directory of the path; EEXIST.
 func (v *Volume) Clone(ctx context.Context, from Past, to string) error {
-	return v.put(ctx, from, to, false)
+	return v.put(ctx, from, to, replaceNothing)
 }
+
+// replacing says what put may take the place of.
+type replacing int
+
+const (
+	replaceNothing replacing = iota
+	replaceAlike             // a directory of a directory, anything else of anything else
+	replaceAny
+)
+
+// errOtherKind: a directory would take the place of a file, or a file that of a directory.
+var errOtherKind = fmt.Errorf("it is a directory and what would take its place is not, or the other way round: %w", syscall.EEXIST)
 
 // Restore is Clone, but takes the place of what is at the path. That happens at
 // one instant.
 func (v *Volume) Restore(ctx context.Context, from Past, to string) error {
-	return v.put(ctx, from, to, true)
+	return v.put(ctx, from, to, replaceAny)
 }
 
-func (v *Volume) put(ctx context.Context, from Past, to string, replace bool) error {
+// RestoreAlike is Restore, but for a directory that is not to be a file, or a file that is not to
+// be a directory: EEXIST.
+func (v *Volume) RestoreAlike(ctx context.Context, from Past, to string) error {
+	return v.put(ctx, from, to, replaceAlike)
+}
+
+func (v *Volume) put(ctx context.Context, from Past, to string, replace replacing) error {
 	if err := v.store.Admit(metadataCost); err != nil {
 		return err
 	}
@@ -294,9 +312,9 @@ func (g *grafter) linked(dir meta.Ino, e *graph.Entry) error {
 	return nil
 }
 
-// place gives a grafted inode a name, in the place of another one if replace is
-// set. Inside Update.
-func (v *Volume) place(n *node, nlink uint32, d *node, name string, replace bool) error {
+// place gives a grafted inode a name, in the place of another one if replace allows
+// that. Inside Update.
+func (v *Volume) place(n *node, nlink uint32, d *node, name string, replace replacing) error {
 	v.tree.Lock()
 	defer v.tree.Unlock()
 	d.mu.Lock()
@@ -305,11 +323,14 @@ func (v *Volume) place(n *node, nlink uint32, d *node, name string, replace bool
 	d.mu.Unlock()
 	var old *node
 	switch {
-	case err == nil && replace:
+	case err == nil && replace != replaceNothing:
 		if old, err = v.get(p.ino); err != nil {
 			return err
 		}
 		defer old.release()
+		if replace == replaceAlike && old.isDir() != n.isDir() {
+			return errOtherKind
+		}
 	case free != nil:
 		return free
 	}
