@@ -262,7 +262,7 @@ func (l *Local) safely(ctx context.Context, unsafely bool, what, to, host string
 		return "", err
 	}
 	err = do()
-	for _, nothingDone := range []error{store.ErrNotFound, store.ErrNameTaken, ErrRequest} {
+	for _, nothingDone := range []error{store.ErrNotFound, store.ErrNameTaken, store.ErrMounted, ErrRequest} {
 		if errors.Is(err, nothingDone) {
 			return "", errors.Join(err, l.env.Snapshots.RemoveSnapshot(ctx, s.Name))
 		}

@@ -190,7 +190,7 @@ func canFindStore(arg string) bool {
 	if _, err := locate(""); err == nil {
 		return true
 	}
-	_, err := findStorePath(arg)
+	_, _, err := findStorePath(arg)
 	return err == nil
 }
 

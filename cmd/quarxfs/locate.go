@@ -71,15 +71,15 @@ func locateAt(arg string) (dir string, at *location, err error) {
 
 // findStorePath returns the store whose mount a path leads into, to what is there or is to be
 // made. errNotMounted.
-func findStorePath(path string) (dir string, err error) {
+func findStorePath(path string) (dir string, at *location, err error) {
 	p, err := findLocation(path)
 	if err == nil && !p.quarxfs() {
 		err = fmt.Errorf("%w: %s", errNotMounted, path)
 	}
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
-	return p.mount.source, nil
+	return p.mount.source, p, nil
 }
 
 // isStore reports whether an argument stands for a store by itself, and not for something that

@@ -48,8 +48,8 @@ func (o *statsOptions) print(w io.Writer, s remote.Stats) error {
 // mount the first path leads into, if it leads into any.
 func findStoreOf(cmd *cobra.Command, args []string) (access, error) {
 	if len(args) > 1 && args[0] == "" {
-		if dir, err := findStorePath(args[1]); err == nil {
-			return access{dir: dir, stderr: cmd.ErrOrStderr()}, nil
+		if dir, at, err := findStorePath(args[1]); err == nil {
+			return access{dir: dir, at: at, stderr: cmd.ErrOrStderr()}, nil
 		}
 	}
 	return findStore(cmd, args)

@@ -279,18 +279,22 @@ func (a access) ref(ctx context.Context, n remote.Node, arg string) (string, err
 	for _, prefix := range []string{":", "/", "./", "../"} {
 		isPath = isPath || strings.HasPrefix(arg, prefix)
 	}
-	if !isPath && a.url == "" {
-		if p, err := findLocation(arg); err == nil && p.rest == "" && a.has(p) {
-			_, serr := n.GetSnapshot(ctx, arg)
-			_, oerr := n.StatObject(ctx, arg)
-			isPath = errors.Is(serr, store.ErrNotFound) && errors.Is(oerr, store.ErrNotFound)
-		}
-	}
-	if !isPath {
+	if !isPath && (a.url != "" || isName(ctx, n, arg)) {
 		return arg, nil
 	}
 	path, err := a.treePath(arg, false)
+	if err == nil && !isPath && path == arg {
+		return arg, nil // the node says what it is not, if there is no such path
+	}
 	return "/" + path, err
+}
+
+// isName reports whether a snapshot, what is in one, an object or a block is meant.
+func isName(ctx context.Context, n remote.Node, arg string) bool {
+	snapshot, _ := splitPast(arg)
+	_, serr := n.GetSnapshot(ctx, snapshot)
+	_, oerr := n.StatObject(ctx, arg)
+	return !errors.Is(serr, store.ErrNotFound) || !errors.Is(oerr, store.ErrNotFound) || new(store.ID).UnmarshalText([]byte(arg)) == nil
 }
 
 // onRefs runs fn on a store and what the arguments behind STORE refer to.
