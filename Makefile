@@ -95,18 +95,18 @@ bench-micro: ## run the benchmarks of the packages (MICRO, COUNT, OLD)
 show: build ## show what the README promises, on a real mount
 	tools/show/show.sh --work $(BENCH_DIR)
 
-# Ten releases of a source tree in QuarXFS, restic and borg: docs/snapshots.md.
+# Ten releases of a source tree in QuarXFS, restic and borg: docs/results/snapshots.md.
 releases: build ## ten releases of a source tree, beside restic and borg
 	tools/bench/releases/releases.sh
 
-# What sync sends, and what a SIGKILL in its midst leaves: docs/sync-protocol.md.
+# What sync sends, and what a SIGKILL in its midst leaves: docs/results/sync.md.
 # SYNC_FLAGS="--rounds 50" SYNC=kill, or SYNC=link.
 SYNC ?= bytes
 syncbench: build ## what a sync sends, and kills amid it (SYNC, SYNC_FLAGS)
 	go build -o bin/syncbench ./tools/bench/sync
 	bin/syncbench $(SYNC_FLAGS) $(SYNC)
 
-# Hit ratio and latency by tier, against LRU: docs/tiering.md.
+# Hit ratio and latency by tier, against LRU: docs/results/tiering.md.
 tierbench: ## hits and latency by tier
 	@mkdir -p $(BENCH_DIR)
 	go run ./tools/bench/tier --work $(BENCH_DIR)/tiers

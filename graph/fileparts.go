@@ -114,8 +114,8 @@ func stretchBytes(ctx context.Context, src Source, s Stretch, n int64) ([]byte, 
 
 // DiffFiles returns the ranges of a file's content that are not the same bytes
 // at the same offset in its content before, as far as their blocks or exact tell:
-// without that a block that is another one counts as changed. Vertices with equal IDs at the same offset
-// are not read. What the file has lost at its end is in no range.
+// without that a block that is another one counts as changed. Vertices with equal IDs at the same
+// offset are not read. What the file has lost at its end is in no range.
 func DiffFiles(ctx context.Context, src Source, before Link, sizeBefore int64, after Link, sizeAfter int64, exact *Exact) ([]Range, error) {
 	a, b := newFileCursor(src, before, sizeBefore), newFileCursor(src, after, sizeAfter)
 	var ranges []Range

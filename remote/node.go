@@ -70,8 +70,8 @@ type Graph interface {
 	Export(ctx context.Context, r ExportRequest, fn func(ExportItem) error) error
 	// Similar finds what shares blocks with ref, which is as an export's root,
 	// most alike first: of a file or object, files, those in snapshots among
-	// them, and objects; of a directory or snapshot, directories and snapshots. ErrRequest, store.ErrNotFound,
-	// store.ErrAmbiguous, store.ErrCorrupt.
+	// them, and objects; of a directory or snapshot, directories and snapshots. ErrRequest,
+	// store.ErrNotFound, store.ErrAmbiguous, store.ErrCorrupt.
 	Similar(ctx context.Context, ref string, top int) (Similar, error)
 	// Connect finds a shortest way between two nodes, which are as an export's
 	// root, over edges in either direction. store.ErrNotFound: one is not there,

@@ -128,9 +128,9 @@ const scheduledName = "auto_2006-01-02_15-04-05"
 // ScheduledName is what a schedule calls the snapshot of an instant.
 func ScheduledName(t time.Time) string { return t.UTC().Format(scheduledName) }
 
-// ScheduledIn reports whether the schedule of the store with a volume made the snapshot and it still
-// has the name that it was given. One that was pulled is another volume's, one that was renamed is
-// the user's, and so is one that the user has given the tag.
+// ScheduledIn reports whether the schedule of the store with a volume made the snapshot and it
+// still has the name that it was given. One that was pulled is another volume's, one that was
+// renamed is the user's, and so is one that the user has given the tag.
 func (s *Snapshot) ScheduledIn(volume string) bool {
 	_, err := time.Parse(scheduledName, s.Name)
 	return err == nil && s.Volume == volume && slices.Contains(s.Tags, ScheduleTag)
@@ -146,8 +146,8 @@ type Snapshotter interface {
 	Rollback(ctx context.Context, snapshot string) error
 }
 
-// A mountGuard is a Snapshotter that knows what is mounted on the filesystem. store.ErrMounted: what is
-// mounted at or below a path stands in the way of changing what is there.
+// A mountGuard is a Snapshotter that knows what is mounted on the filesystem. store.ErrMounted:
+// what is mounted at or below a path stands in the way of changing what is there.
 type mountGuard interface{ NothingOn(path string) error }
 
 // snapshotter returns the volume's part, or an error when there is none.

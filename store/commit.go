@@ -29,7 +29,8 @@ func (s *Store) Update(fn func() error) error {
 }
 
 // Change is Update for what a user asks for. It refuses what could only stay in memory, as Accepts
-// says; upkeep and what was accepted before do not ask. It is called with no lock that a commit takes.
+// says; upkeep and what was accepted before do not ask. It is called with no lock that a commit
+// takes.
 func (s *Store) Change(fn func() error) error {
 	if err := s.Accepts(); err != nil {
 		return err
@@ -46,9 +47,9 @@ type stuck struct {
 // stuckRetry is how long after a failed commit a change is refused without trying one.
 const stuckRetry = 100 * time.Millisecond
 
-// Accepts reports whether what is changed now can be made durable: nil, ErrReadOnly, or the error that commits have
-// had since the last good one. A commit is tried first then, so that changes pass as soon as the cause
-// is gone.
+// Accepts reports whether what is changed now can be made durable: nil, ErrReadOnly, or the error
+// that commits have had since the last good one. A commit is tried first then, so that changes pass
+// as soon as the cause is gone.
 func (s *Store) Accepts() error {
 	if s.opts.ReadOnly {
 		return ErrReadOnly
@@ -134,7 +135,8 @@ func (s *Store) commit() error {
 	return nil
 }
 
-// LastCommit returns the instant that the last commit stands for; zero: none since the store was opened.
+// LastCommit returns the instant that the last commit stands for; zero: none since the store was
+// opened.
 func (s *Store) LastCommit() time.Time {
 	n := s.committed.Load()
 	if n == 0 {

@@ -89,9 +89,9 @@ func irregular(name string, mode fs.FileMode) error {
 	return damagedFile(f.File, nextLink, "%s", f.What)
 }
 
-// inspect looks at all that the store is made of, before anything of it is changed, and returns what
-// is new about segments. ErrDamaged, with the file as a *db.FileError: something is missing, cut, an
-// older copy, or another store's. It is the same each time, until that is mended.
+// inspect looks at all that the store is made of, before anything of it is changed, and returns
+// what is new about segments. ErrDamaged, with the file as a *db.FileError: something is missing,
+// cut, an older copy, or another store's. It is the same each time, until that is mended.
 func (s *Store) inspect() ([]tiering.Claim, error) {
 	lost, err := needsRebuild(s.dir.Join())
 	if lost {
@@ -154,8 +154,8 @@ func (s *Store) inspectSegments(rows map[string][]byte, cold *ColdTier) ([]tieri
 	return append(news, more...), err
 }
 
-// inspectMarker tells a cold tier whose marker alone is not right from one that is not there, and may
-// come: then its segments are not there either.
+// inspectMarker tells a cold tier whose marker alone is not right from one that is not there, and
+// may come: then its segments are not there either.
 func (s *Store) inspectMarker(cold *ColdTier, claims []tiering.Claim, why error) error {
 	_, fault, err := tiering.Inspect(s.coldFS(), cold.Dir, claims)
 	if len(claims) == 0 || fault != nil || err != nil {
@@ -197,8 +197,9 @@ func (s *Store) noteSegments(news []tiering.Claim) error {
 	return s.noteCuts()
 }
 
-// noteCuts lowers the ends of segments that recovering has cut: a record that has rotted at the end of an open
-// segment passes for one that a crash tore. Its block is bad, and the store shall open all the same.
+// noteCuts lowers the ends of segments that recovering has cut: a record that has rotted at the end
+// of an open segment passes for one that a crash tore. Its block is bad, and the store shall open
+// all the same.
 func (s *Store) noteCuts() error {
 	sizes := make(map[uint64]int64)
 	for _, seg := range s.tiers.Segments() {

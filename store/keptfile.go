@@ -9,9 +9,9 @@ import (
 	"github.com/quarxtor/quarxfs/store/db"
 )
 
-// The settings, the tokens and the list of tiers are files, for rebuilds and for people, and rows as well:
-// a file that was lost would else be taken for settings that nobody made. The row counts. It is
-// durable before the file is written, so that after a crash between the two the file follows.
+// The settings, the tokens and the list of tiers are files, for rebuilds and for people, and rows
+// as well: a file that was lost would else be taken for settings that nobody made. The row counts.
+// It is durable before the file is written, so that after a crash between the two the file follows.
 
 // jsonFiles are the names of all small files of a store's directory.
 func jsonFiles() []string {
@@ -51,8 +51,8 @@ func (s *Store) keepFile(k fileKind, f checkedFile) error {
 	return WriteDurably(s.dir.Join(k.name), b)
 }
 
-// restoreFiles makes files as their rows say, and rows of the files of a store of before. What a newer
-// program wrote is left to it.
+// restoreFiles makes files as their rows say, and rows of the files of a store of before. What a
+// newer program wrote is left to it.
 func (s *Store) restoreFiles() error {
 	for name, f := range keptFiles() {
 		k := kindOf(name)

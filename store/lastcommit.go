@@ -15,9 +15,9 @@ import (
 	"github.com/quarxtor/quarxfs/store/db"
 )
 
-// lastCommit is a file, commits, beside the database that says how many commits it has had. It is how an
-// older copy of the database, or of its log, is told from one after a crash. It is written after
-// each commit and not synced, so it may say less than is true, never more. Of two slots, the
+// lastCommit is a file, commits, beside the database that says how many commits it has had. It is
+// how an older copy of the database, or of its log, is told from one after a crash. It is written
+// after each commit and not synced, so it may say less than is true, never more. Of two slots, the
 // one that is whole and says more counts:
 //
 //	+-----------------+--------------+----------------+--------------+-------------+

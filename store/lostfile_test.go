@@ -20,12 +20,13 @@ import (
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
-// A sample is a store with something of all kinds in it, and its cold tier, in root. Its files are put
-// there anew for each case.
+// A sample is a store with something of all kinds in it, and its cold tier, in root. Its files are
+// put there anew for each case.
 type sample struct {
 	root string
 	want map[string][]byte // objects
-	// the files of the store: closed, as a crash left it, and both earlier; and those of another store
+	// the files of the store: closed, as a crash left it, and both earlier; and those of another
+	// store
 	closed, crashed, earlier, foreign string
 }
 

@@ -393,9 +393,9 @@ func (s *Store) Chunker() *chunk.Chunker { return s.chunker }
 func (s *Store) DB() *db.DB { return s.db }
 
 // Admit is asked before n bytes are taken in, outside of Update. It sweeps when
-// that can make room, and waits a little while the hot tier is over its limit. It reports ErrFull when they would
-// too little free space, and what Accepts says when commits fail, so that memory does not fill
-// with what cannot be kept.
+// that can make room, and waits a little while the hot tier is over its limit. It reports ErrFull
+// when they would too little free space, and what Accepts says when commits fail, so that memory
+// does not fill with what cannot be kept.
 func (s *Store) Admit(n int64) error {
 	if err := s.Accepts(); err != nil {
 		return err
@@ -418,8 +418,8 @@ const roomRetry = 200 * time.Millisecond
 // roomAhead is what a sweep on a full disk tries to gain beyond what is asked.
 const roomAhead = 16 << 20
 
-// makeRoom sweeps and compacts at once, since the disk has no room for n bytes. Callers that come meanwhile
-// share the next sweep, or go without when one has just found nothing.
+// makeRoom sweeps and compacts at once, since the disk has no room for n bytes. Callers that come
+// meanwhile share the next sweep, or go without when one has just found nothing.
 func (s *Store) makeRoom(n int64) {
 	err := s.reclaim.Do(func() error {
 		s.pend.Lock()

@@ -183,8 +183,8 @@ func Init(dir string, c Config) error {
 	return syncDir(filepath.Dir(filepath.Clean(dir)))
 }
 
-// begun reports whether an Init that was killed may have left an entry: the superblock comes last, so
-// there is nothing in it that anybody could miss.
+// begun reports whether an Init that was killed may have left an entry: the superblock comes last,
+// so there is nothing in it that anybody could miss.
 func begun(dir string, e os.DirEntry) bool {
 	path := filepath.Join(dir, e.Name())
 	switch e.Name() {

@@ -29,10 +29,10 @@ type Fault struct {
 // inspectors is how many segments are looked at at a time.
 const inspectors = 8
 
-// Inspect looks whether the segments of the claims are in dir, without changing anything. It returns
-// what the claims are now, those that say something new only, and the first fault that it finds.
-// A file that is as it was seen before is not opened. Damage inside of a segment is not looked for:
-// scrub does that.
+// Inspect looks whether the segments of the claims are in dir, without changing anything. It
+// returns what the claims are now, those that say something new only, and the first fault that it
+// finds. A file that is as it was seen before is not opened. Damage inside of a segment is not
+// looked for: scrub does that.
 func Inspect(d disk.FS, dir string, claims []Claim) (news []Claim, fault *Fault, err error) {
 	files, err := d.List(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

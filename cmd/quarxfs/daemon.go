@@ -267,8 +267,8 @@ func (d *daemon) startVolume() (remote.Node, error) {
 	return remote.NewLocal(d.store, around), nil
 }
 
-// kernelOptions are those of the mount. What is in the store of somebody else could give that one root's
-// rights, as what is on a disk that a user may mount.
+// kernelOptions are those of the mount. What is in the store of somebody else could give that one
+// root's rights, as what is on a disk that a user may mount.
 func (d *daemon) kernelOptions() []string {
 	if !d.foreign {
 		return d.opts.options

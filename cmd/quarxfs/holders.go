@@ -177,7 +177,8 @@ func openFiles(pid string) []string {
 	return names
 }
 
-// deviceOf returns the filesystem of what a path leads to, in mountinfo's form; a daemon is not asked.
+// deviceOf returns the filesystem of what a path leads to, in mountinfo's form; a daemon is not
+// asked.
 func deviceOf(path string) string {
 	var st unix.Statx_t
 	if unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC, 0, &st) != nil {

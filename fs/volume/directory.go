@@ -154,8 +154,8 @@ type Entry struct {
 // ReadDir calls fn for the entries of a directory from a position on, in the
 // order in which they were made, until fn returns false. Positions stay valid
 // while the directory changes. Names made after the listing began are left out,
-// so that renaming or adding files while listing comes to an end. fn must not call the volume's methods for the
-// same directory, except through Peek.
+// so that renaming or adding files while listing comes to an end. fn must not call the volume's
+// methods for the same directory, except through Peek.
 func (v *Volume) ReadDir(ino meta.Ino, from uint64, fn func(Entry) bool) error {
 	n, err := v.get(ino)
 	if err != nil {

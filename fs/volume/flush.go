@@ -240,8 +240,8 @@ func (n *node) hasFullRun() bool {
 }
 
 // fold cuts runs into blocks, stores these and points extents at them. In
-// a mode other than all it leaves a tail that could still grow. n.mu is held, and released while blocks are stored; the caller is inside Update or
-// Cut, so no commit sees half a fold.
+// a mode other than all it leaves a tail that could still grow. n.mu is held, and released while
+// blocks are stored; the caller is inside Update or Cut, so no commit sees half a fold.
 func (v *Volume) fold(n *node, mode flushMode) error {
 	taken, err := v.take(n, mode)
 	if err != nil || len(taken) == 0 {

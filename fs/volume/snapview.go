@@ -314,9 +314,10 @@ func virtualNode(ino, parent meta.Ino, view *snapView, e *graph.Entry) *node {
 	return n
 }
 
-// withoutPrivileges is the mode of what is in a snapshot as it is seen in .snapshots, as if that were mounted
-// nosuid,nodev: what was removed from the live tree because it gave too many rights must not go on giving them.
-// A mount cannot say so of a part of it. Who takes a file out by its vertices has the true mode.
+// withoutPrivileges is the mode of what is in a snapshot as it is seen in .snapshots, as if that
+// were mounted nosuid,nodev: what was removed from the live tree because it gave too many rights
+// must not go on giving them. A mount cannot say so of a part of it. Who takes a file out by its
+// vertices has the true mode.
 func withoutPrivileges(mode uint32) uint32 {
 	switch mode & syscall.S_IFMT {
 	case syscall.S_IFREG:

@@ -91,7 +91,8 @@ func (v *Volume) pathOf(ino meta.Ino) string {
 	return path.Join(parts...)
 }
 
-// parent appends the name of an inode and returns its directory; the root when it has none on record.
+// parent appends the name of an inode and returns its directory; the root when it has none on
+// record.
 func (v *Volume) parent(ino meta.Ino, parts *[]string) meta.Ino {
 	a, err := v.Peek(ino)
 	if err == nil && a.Pos != 0 {

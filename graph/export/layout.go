@@ -45,8 +45,8 @@ const (
 	nodeSpace = 2   // between any circles, at least
 )
 
-// layout finds a place for each node, a circle of the radius that r gives: linked ones pull each other, all push
-// each other away, circles do not overlap. It is deterministic.
+// layout finds a place for each node, a circle of the radius that r gives: linked ones pull each
+// other, all push each other away, circles do not overlap. It is deterministic.
 //
 // Forces as in Fruchterman and Reingold, Software: Practice and Experience 21
 // (1991), with steps that cool down; pushes by the approximation of Barnes and Hut,

@@ -235,8 +235,8 @@ func leftovers(t *testing.T, dir string) (left []string) {
 	return left
 }
 
-// TestCompactionFaults fails each operation of a compaction, once or from then on: the rows stay what they
-// are, also after a crash; commits go on, unless which base counts cannot be told.
+// TestCompactionFaults fails each operation of a compaction, once or from then on: the rows stay
+// what they are, also after a crash; commits go on, unless which base counts cannot be told.
 func TestCompactionFaults(t *testing.T) {
 	for _, lasting := range []bool{false, true} {
 		ended := false
@@ -553,7 +553,8 @@ func TestCompactionThatLosesRows(t *testing.T) {
 	w.reopened("reopened")
 }
 
-// TestDamageIsNotCompacted: a damaged block would end its table for the copying and for the comparison.
+// TestDamageIsNotCompacted: a damaged block would end its table for the copying and for the
+// comparison.
 func TestDamageIsNotCompacted(t *testing.T) {
 	opt := testOptions(t.TempDir())
 	if err := filled(t, opt.Dir).Close(); err != nil {

@@ -131,7 +131,8 @@ func TestKill(t *testing.T) {
 
 // image copies the files as a power cut would leave them: of the pages of
 // Badger's logs that changed since synced, a random half reached the disk, and a log
-// made since may be missing. Of the files of a compaction that were not synced, something is there, or nothing.
+// made since may be missing. Of the files of a compaction that were not synced, something is there,
+// or nothing.
 func image(t *testing.T, dir string, synced map[string][]byte, unsynced map[string]bool, rng *rand.Rand) string {
 	t.Helper()
 	to := fastDir(t)

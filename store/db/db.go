@@ -258,8 +258,8 @@ func (d *DB) replay() error {
 	return d.clog.reset(based)
 }
 
-// listFiles has the base's list say what its files are now that all commits are in it, and returns the
-// version that the base has; 0 when there is no room for a list, and never was.
+// listFiles has the base's list say what its files are now that all commits are in it, and returns
+// the version that the base has; 0 when there is no room for a list, and never was.
 func (d *DB) listFiles(settled uint64, always bool) (based uint64, err error) {
 	b := d.mu.base
 	update := func() error { return b.updateList(d, d.clog.seq, settled, b.writer.ts, always) }
@@ -281,9 +281,9 @@ func (d *DB) listFiles(settled uint64, always bool) (based uint64, err error) {
 	return 0, err
 }
 
-// Close has a compaction give up, waits for the calls under way, carries all commits into Badger, and
-// closes the database. Changes that no Write has committed are dropped. It must
-// not be called from within a Scan.
+// Close has a compaction give up, waits for the calls under way, carries all commits into Badger,
+// and closes the database. Changes that no Write has committed are dropped. It must not be called
+// from within a Scan.
 func (d *DB) Close() error {
 	d.compactor.end()
 	d.writing.Lock()

@@ -202,7 +202,8 @@ func reopenSpare(dir string) error {
 	if err := d.Write(nil); err != nil || d.spare.missing() {
 		return fmt.Errorf("a small commit did not wait in the log, or took the spare: %w", err)
 	}
-	// More than the spare could carry into Badger is refused, and keeps nothing from being repeated.
+	// More than the spare could carry into Badger is refused, and keeps nothing from being
+	// repeated.
 	d.Set([]byte("big"), nil)
 	for i := range 1000 {
 		d.Set(fullKey(i), bytes.Repeat([]byte{1}, 16<<10))

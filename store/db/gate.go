@@ -105,7 +105,8 @@ func (d *DB) roomToCommit(bytes int64) error {
 	held := d.ballast.bytes()
 	err := d.room(need)
 	if d.ballast.bytes() < held {
-		// While there is room: what the log has is applied now, so that it can take the commits to come.
+		// While there is room: what the log has is applied now, so that it can take the commits to
+		// come.
 		d.clog.seal()
 		d.applier.wake()
 	}

@@ -338,7 +338,8 @@ const (
 	registryText = "Hello Badger"
 )
 
-// soundRegistry reports whether a list of keys is the empty one: 16 random bytes, a text, and no key.
+// soundRegistry reports whether a list of keys is the empty one: 16 random bytes, a text, and no
+// key.
 func soundRegistry(name string) bool {
 	b, err := readRegular(name, 1<<10)
 	return err == nil && bytes.HasSuffix(b, []byte(registryText)) && len(b) < 64
@@ -423,7 +424,8 @@ func (in *Inspection) Rows(prefix []byte) (map[string][]byte, error) {
 	return rows, nil
 }
 
-// settle removes what would be in Badger's way. The inspection has found that nothing of it is needed.
+// settle removes what would be in Badger's way. The inspection has found that nothing of it is
+// needed.
 func (in *Inspection) settle(d *DB) error {
 	for _, name := range in.drop {
 		d.log.Info("removing a file of the database that holds nothing", "file", name)

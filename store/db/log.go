@@ -324,7 +324,8 @@ func (l *commitLog) base() uint64 {
 }
 
 // release frees a sealed file; all its records must be durable elsewhere, as is all of the base up
-// to a version (0: no list says what of), and no older file may be sealed. It may be tried again after an error.
+// to a version (0: no list says what of), and no older file may be sealed. It may be tried again
+// after an error.
 func (l *commitLog) release(f *logFile, based uint64) error {
 	if err := l.mark(f, f.gen, based, max(f.next, l.least)); err != nil {
 		return err

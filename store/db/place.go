@@ -70,7 +70,8 @@ func (k disk) write(name string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// replace gives a small file new contents, durably and at once. After an error it has the old or the new ones.
+// replace gives a small file new contents, durably and at once. After an error it has the old or
+// the new ones.
 func (k disk) replace(name string, data []byte) error {
 	if err := k.write(name+".tmp", data); err != nil {
 		return err

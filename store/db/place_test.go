@@ -10,7 +10,8 @@ import (
 )
 
 // before makes a closed database one of before: Badger's files where the log is. With keep there is
-// also what a compaction under way would have been taken back to, and only half of the tables besides.
+// also what a compaction under way would have been taken back to, and only half of the tables
+// besides.
 func before(t *testing.T, dir string, keep bool) {
 	t.Helper()
 	used := usedDir(dir)

@@ -16,8 +16,8 @@ import (
 )
 
 // A rebase is a compaction: it copies the base in use as it was at a version into
-// a new one, and compares the two. Then the applier writes to both, while what has come in between is
-// copied too. With that the new one has all rows, is made what the next opening finds, and is
+// a new one, and compares the two. Then the applier writes to both, while what has come in between
+// is copied too. With that the new one has all rows, is made what the next opening finds, and is
 // read. Until then it means nothing, and whatever fails, it is removed.
 //
 // The tables are not made by Badger, which writes them through mappings and
@@ -30,7 +30,8 @@ type rebase struct {
 	at, joined uint64
 	upto       uint64 // a version that both have, later than what was copied
 	seq        uint64 // commits below are in both
-	// unsure says that the new base may be found in use by the next opening, though it is not in use now.
+	// unsure says that the new base may be found in use by the next opening, though it is not in
+	// use now.
 	unsure bool
 	letGo  time.Time // when what was read of the tables was last let go
 }

@@ -132,7 +132,8 @@ func (b *base) letGo() { _ = b.advise(unix.MADV_DONTNEED) }
 
 // advise tells the kernel something of the tables. Badger does not tell where it has mapped
 // them; the kernel does. Of a base that stays open, which the caller sees to, no table that Badger
-// lists is ever unmapped, so their addresses are theirs. After an error the kernel does as it does without advice.
+// lists is ever unmapped, so their addresses are theirs. After an error the kernel does as it does
+// without advice.
 func (b *base) advise(how int) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // listing tables reads their indexes
 	defer catchFault(&err)

@@ -88,8 +88,8 @@ type tree struct {
 	give bool // what is root's becomes the owner's
 }
 
-// inspect looks at what is in a directory: names that fit one of the patterns, or all. ErrUnsafe: there is a
-// symbolic link.
+// inspect looks at what is in a directory: names that fit one of the patterns, or all. ErrUnsafe:
+// there is a symbolic link.
 func (t *tree) inspect(fd int, path string, patterns []string) error {
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/self/fd/%d", fd))
 	if errors.Is(err, os.ErrPermission) {
