@@ -20,7 +20,7 @@ func newCat() *cobra.Command {
 		Long: `Writes a file as it is in a snapshot, from a store that is mounted or not. Nothing but
 the blocks of what is written is read, and each is checked against its ID first. A new file
 given with -o appears only when it is whole; one that is there is written in place, as cp does.
-Symbolic links in the snapshot are not followed.
+Zeroes become holes in a file, as with get. Symbolic links in the snapshot are not followed.
 
 REMOTE:SNAPSHOT:/PATH is a file in a snapshot of a remote of STORE (see quarxfs remote),
 which need not be pulled first: only the blocks of what is written travel. get takes

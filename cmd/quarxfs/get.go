@@ -30,7 +30,9 @@ func newGet() *cobra.Command {
 		Long: `Writes the object with the name, the ID or the only ID that starts with OBJECT. Every
 block is checked against its ID before it is written. A new file given with -o appears only
 when it is whole; one that is there is written in place, as cp does, and keeps its mode
-and names. An object is what put has stored; files of the mount are read with cat or cp.
+and names. Zeroes become holes in a file (4 KiB each, as with cp --sparse=always), but not
+where it is appended to. An object is what put has stored; files of the mount are read with
+cat or cp.
 
 REMOTE:SNAPSHOT:/PATH is a file of a remote's snapshot, as for quarxfs cat.`,
 		Example: `  quarxfs get /srv/store backup -o backup.tar
@@ -113,8 +115,9 @@ func (o *getOptions) write(cmd *cobra.Command, fn func(io.Writer) error) error {
 
 // inRange runs fn; store.ErrRange: a range was asked for, and no byte is in it.
 func (o *getOptions) inRange(w io.Writer, fn func(io.Writer) error) error {
-	c := &counted{w: w}
-	err := fn(c)
+	holes := leaveHoles(w)
+	c := &counted{w: holes}
+	err := errors.Join(fn(c), holes.finish())
 	if err == nil && o.span != "" && c.n == 0 {
 		return fmt.Errorf("there is no byte at %s: %w", o.span, store.ErrRange)
 	}
@@ -146,13 +149,14 @@ func (o *getOptions) writeInto(fn func(io.Writer) error) error {
 	if err != nil {
 		err = fmt.Errorf("%s is not whole: %w", o.output, err)
 	}
-	return errors.Join(err, f.file.Close())
+	return errors.Join(err, f.out.finish(), f.file.Close())
 }
 
 // A lateFile is opened when something is written to it.
 type lateFile struct {
 	path string
 	file *os.File
+	out  *holeWriter // to file
 }
 
 func (f *lateFile) Write(p []byte) (n int, err error) {
@@ -169,10 +173,10 @@ func (f *lateFile) Write(p []byte) (n int, err error) {
 		if err != nil {
 			return 0, err
 		}
-		f.file = file
+		f.file, f.out = file, leaveHoles(file)
 	}
 	if len(p) == 0 {
 		return 0, nil
 	}
-	return f.file.Write(p)
+	return f.out.Write(p)
 }

@@ -55,9 +55,11 @@ func TestScripts(t *testing.T) {
 			"tmpfs":   cmdTmpfs,
 			"mounted": cmdMounted,
 			"agree":   cmdAgree,
-			"systemd": cmdSystemd,
-			"relay":   cmdRelay,
-			"said":    cmdSaid,
+
+			"same-holes": cmdSameHoles,
+			"systemd":    cmdSystemd,
+			"relay":      cmdRelay,
+			"said":       cmdSaid,
 		},
 	})
 }
@@ -196,6 +198,24 @@ func TestExitCodesAreOnePerLine(t *testing.T) {
 	}
 	if got := exitCode(errors.Join(errors.New("x"), fs.ErrNoFUSE)); got != 10 {
 		t.Errorf("exit code %d for a missing /dev/fuse", got)
+	}
+}
+
+// cmdSameHoles fails if a file has other bytes than one that is wanted, or more that are in no
+// hole.
+func cmdSameHoles(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: same-holes FILE WANT")
+	}
+	if ts.ReadFile(args[0]) != ts.ReadFile(args[1]) {
+		ts.Fatalf("%s and %s differ", args[0], args[1])
+	}
+	got, err := dataBytes(ts.MkAbs(args[0]))
+	ts.Check(err)
+	want, err := dataBytes(ts.MkAbs(args[1]))
+	ts.Check(err)
+	if got > want {
+		ts.Fatalf("%d bytes of %s are in no hole, want %d", got, args[0], want)
 	}
 }
 

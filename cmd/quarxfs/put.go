@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -26,7 +27,8 @@ func newPut() *cobra.Command {
 		Short: "Store a file or standard input as an object",
 		Long: `Stores FILE, or standard input, as an object and prints its ID when it is durable. The
 same bytes have the same ID. A name that an object with other bytes has is taken (exit code
-16), unless --replace moves it to the new object. The name is that of an object, not a path.`,
+16), unless --replace moves it to the new object. The name is that of an object, not a path.
+Holes of FILE are not read.`,
 		Example: `  quarxfs put /srv/store backup.tar --name backup
   pg_dump shop | quarxfs put /srv/store --name shop.sql`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -60,6 +62,9 @@ func openInput(cmd *cobra.Command, args []string) (io.ReadCloser, error) {
 	if err != nil {
 		f.Close()
 		return nil, err
+	}
+	if st.Mode().IsRegular() && st.Sys().(*syscall.Stat_t).Blocks*512 < st.Size() {
+		return &holeReader{file: f}, nil
 	}
 	return f, nil
 }
