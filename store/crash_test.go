@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/tiering/disk"
@@ -120,24 +123,51 @@ func copySparse(from, to string) error {
 		if d.Name() == lockName {
 			return nil
 		}
-		b, err := os.ReadFile(path)
-		if err != nil {
-			return err
-		}
 		f, err := os.Create(dest)
 		if err != nil {
 			return err
 		}
-		for at := 0; at < len(b); at += 64 << 10 {
-			page := b[at:min(at+64<<10, len(b))]
-			if len(bytes.Trim(page, "\x00")) > 0 {
-				if _, err := f.WriteAt(page, int64(at)); err != nil {
-					return err
-				}
-			}
-		}
-		return errors.Join(f.Truncate(int64(len(b))), f.Close())
+		size, err := eachPart(path, func(at int64, b []byte) error {
+			_, err := f.WriteAt(b, at)
+			return err
+		})
+		return errors.Join(err, f.Truncate(size), f.Close())
 	})
+}
+
+// eachPart calls fn with what is not a hole of a file, and returns its size.
+func eachPart(path string, fn func(at int64, b []byte) error) (size int64, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	b := make([]byte, 64<<10)
+	for at := int64(0); ; {
+		if at, err = f.Seek(at, unix.SEEK_DATA); errors.Is(err, unix.ENXIO) {
+			return info.Size(), nil
+		} else if err != nil {
+			return 0, err
+		}
+		end, err := f.Seek(at, unix.SEEK_HOLE)
+		if err != nil {
+			return 0, err
+		}
+		for at < end {
+			n, err := f.ReadAt(b[:min(int64(len(b)), end-at)], at)
+			if err == nil || err == io.EOF {
+				err = fn(at, b[:n])
+			}
+			if err != nil || n == 0 { // it was cut meanwhile
+				return at, err
+			}
+			at += int64(n)
+		}
+	}
 }
 
 func changing(op faultdisk.Op) bool {

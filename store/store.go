@@ -182,11 +182,25 @@ type Store struct {
 // ErrNewer, ErrDamaged, ErrLocked, ErrFull, or what the disk says. No repair
 // step is ever needed before: what a crash left is settled here.
 func Open(dir string, o Options) (*Store, error) {
-	s, err := hold(dir, o)
+	s, err := reach(dir, o)
 	if err != nil {
 		return nil, err
 	}
-	seen, err := s.inspect()
+	if _, noLock := os.Lstat(s.dir.Join(lockName)); noLock != nil {
+		// What is refused is left as it is, without a lock. If one has come meanwhile, so has
+		// somebody who works here, and what was seen means nothing.
+		_, err = s.inspect()
+		if _, noLock = os.Lstat(s.dir.Join(lockName)); noLock == nil {
+			err = nil
+		}
+	}
+	if err == nil {
+		err = s.acquire()
+	}
+	var seen []tiering.Claim
+	if err == nil {
+		seen, err = s.inspect()
+	}
 	if err == nil {
 		err = s.open()
 	}
@@ -210,9 +224,21 @@ func Open(dir string, o Options) (*Store, error) {
 	return s, nil
 }
 
-// hold locks the store at dir and keeps its directory in hand: from here on the path
-// is not looked up again, since another directory may be there by then.
+// hold reaches for the store at dir and locks it.
 func hold(dir string, o Options) (*Store, error) {
+	s, err := reach(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.acquire(); err != nil {
+		return nil, errors.Join(handle.ShownError(err), s.dir.Close())
+	}
+	return s, nil
+}
+
+// reach keeps the directory of the store at dir in hand: from here on the path
+// is not looked up again, since another directory may be there by then.
+func reach(dir string, o Options) (*Store, error) {
 	o.setDefaults()
 	d, err := holdDir(dir)
 	if err != nil {
@@ -225,13 +251,10 @@ func hold(dir string, o Options) (*Store, error) {
 	if err == nil {
 		s.chunker, err = chunk.New(s.conf.Chunker)
 	}
-	if err == nil {
-		s.lock = flock.New(d.Join(lockName), flock.SetPermissions(0o600))
-		err = s.acquire()
-	}
 	if err != nil {
 		return nil, errors.Join(handle.ShownError(err), d.Close())
 	}
+	s.lock = flock.New(d.Join(lockName), flock.SetPermissions(0o600))
 	return s, nil
 }
 

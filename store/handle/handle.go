@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,9 +20,11 @@ import (
 // address may be, or have characters that are patterns to filepath.Glob.
 const fds = "/proc/self/fd/"
 
-// A Dir is a directory that is held open.
+// A Dir is a directory that is held open until Close, although nothing may refer to the Dir
+// any more: the names that Join made are good as long. An *os.File would be closed by
+// the garbage collector then, and its number lead to whatever is opened next.
 type Dir struct {
-	f     *os.File
+	fd    atomic.Int32
 	given string // its absolute path when it was opened
 }
 
@@ -32,20 +35,21 @@ func Open(path string) (*Dir, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, unix.O_PATH|unix.O_DIRECTORY, 0)
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	d := &Dir{f, Shown(abs)}
+	d := &Dir{given: Shown(abs)}
+	d.fd.Store(int32(fd))
 	if _, err := os.Lstat(d.Join()); err != nil {
-		return nil, errors.Join(fmt.Errorf("hold %s: %w: is /proc mounted?", abs, err), f.Close())
+		return nil, errors.Join(fmt.Errorf("hold %s: %w: is /proc mounted?", abs, err), d.Close())
 	}
 	return d, nil
 }
 
 // Join returns a name of a path below the directory, good until Close.
 func (d *Dir) Join(elem ...string) string {
-	return filepath.Join(append([]string{fmt.Sprint(fds, d.f.Fd())}, elem...)...)
+	return filepath.Join(append([]string{fmt.Sprint(fds, d.fd.Load())}, elem...)...)
 }
 
 // Path returns where the directory is now, or where it was when nobody can say.
@@ -59,10 +63,16 @@ func (d *Dir) Path() string {
 }
 
 // Stat describes the directory itself.
-func (d *Dir) Stat() (os.FileInfo, error) { return d.f.Stat() }
+func (d *Dir) Stat() (os.FileInfo, error) { return os.Stat(d.Join()) }
 
 // Close lets go of the directory.
-func (d *Dir) Close() error { return d.f.Close() }
+func (d *Dir) Close() error {
+	fd := d.fd.Swap(-1)
+	if fd < 0 {
+		return os.ErrClosed // the number may be another file's by now
+	}
+	return unix.Close(int(fd))
+}
 
 var held = regexp.MustCompile(regexp.QuoteMeta(fds) + `\d+`)
 
