@@ -35,7 +35,8 @@ func (d *DB) Freeze() {
 //  2. There is no room: ErrFull.
 //  3. The disk failed: its error. The next Write begins afresh elsewhere.
 //  4. An earlier commit, though durable, could not be carried into Badger:
-//     ErrFailed, from every Write until the database is opened again.
+//     ErrFailed, from every Write until the database is opened again; or it is open for
+//     reading only: ErrReadOnly.
 //
 // After all but the first nothing counts as written, and the rows, extra's too,
 // stay readable and belong to the next Freeze and Write. When the database is
@@ -43,6 +44,9 @@ func (d *DB) Freeze() {
 //
 // Write owns the slices in extra, as Apply does; extra may be nil.
 func (d *DB) Write(extra *Batch) error {
+	if d.opt.ReadOnly {
+		return ErrReadOnly
+	}
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	rows, bytes, err := d.take(extra)

@@ -15,9 +15,12 @@ import (
 // Compact gives back what deleted and replaced rows take on the disk, and
 // returns how many bytes that is. All rows are copied into a new base, which takes
 // the place of the one in use; commits and readers go on. When a view is open since before the last
-// compaction, nothing is done. Errors: ErrFull, ErrCorrupt, ErrClosed, ErrFailed, those of the
-// disk. After an error all is as before.
+// compaction, nothing is done. Errors: ErrFull, ErrCorrupt, ErrClosed, ErrFailed, ErrReadOnly,
+// those of the disk. After an error all is as before.
 func (d *DB) Compact() (int64, error) {
+	if d.opt.ReadOnly {
+		return 0, ErrReadOnly
+	}
 	freed, err := d.compact(d.settle)
 	if errors.Is(err, errStillRead) {
 		d.log.Info("database not compacted", "why", err)

@@ -65,6 +65,9 @@ type Options struct {
 	// BallastBelow is the free space, in bytes, from which on neither is
 	// made; 0 for always.
 	BallastBelow int64
+	// ReadOnly leaves all files as they are, which may be on a disk that cannot be written to: others
+	// may have the database open in the same way. Changes stay in memory.
+	ReadOnly bool
 	// Logger is slog.Default if nil.
 	Logger *slog.Logger
 
@@ -119,8 +122,10 @@ func Open(opt Options) (*DB, error) {
 	opt = opt.withDefaults()
 	d := &DB{opt: opt, log: opt.Logger}
 	d.mu.active, d.mu.frozen = new(overlay), new(overlay)
-	if err := makeDir(opt.Dir); err != nil {
-		return nil, fmt.Errorf("open database %s: %w", opt.Dir, err)
+	if !opt.ReadOnly {
+		if err := makeDir(opt.Dir); err != nil {
+			return nil, fmt.Errorf("open database %s: %w", opt.Dir, err)
+		}
 	}
 	d.gate = newGate(opt.Dir, opt.reserve())
 	d.ballast = newBallast(filepath.Join(opt.Dir, ballastName), opt.Ballast, opt.Logger)
@@ -134,15 +139,22 @@ func Open(opt Options) (*DB, error) {
 func (d *DB) open() error {
 	d.ending.Store(true)
 	defer d.ending.Store(false)
-	lock, err := lockDir(d.opt.Dir)
+	lock, err := d.opt.lockDir()
 	if err != nil {
 		return err
 	}
 	d.lock = lock
-	if err := d.openRows(); err != nil {
+	openRows := d.openRows
+	if d.opt.ReadOnly {
+		openRows = d.openReadOnly
+	}
+	if err := openRows(); err != nil {
 		return errors.Join(err, lock.Close())
 	}
 	d.adviseTables()
+	if d.opt.ReadOnly {
+		return nil
+	}
 	d.applier = newApplier()
 	go d.runApplier()
 	d.compactor = newCompactor()
@@ -285,7 +297,9 @@ func (d *DB) listFiles(settled uint64, always bool) (based uint64, err error) {
 // and closes the database. Changes that no Write has committed are dropped. It must not be called
 // from within a Scan.
 func (d *DB) Close() error {
-	d.compactor.end()
+	if !d.opt.ReadOnly {
+		d.compactor.end()
+	}
 	d.writing.Lock()
 	defer d.writing.Unlock()
 	d.mu.Lock()
@@ -298,6 +312,9 @@ func (d *DB) Close() error {
 	dropped := d.mu.active.rows.Len() + d.mu.frozen.rows.Len()
 	b := d.mu.base
 	d.mu.Unlock()
+	if d.opt.ReadOnly {
+		return d.closeReadOnly(b)
+	}
 	b.leave()
 	<-b.idle
 	d.compactor.retired.Wait()
@@ -344,7 +361,9 @@ func (o Options) withDefaults() Options {
 	if o.readAround == 0 {
 		o.readAround = readAround
 	}
-	if o.logs == nil {
+	if o.logs == nil && o.ReadOnly {
+		o.logs = readOnlyDir{osDir(o.Dir)}
+	} else if o.logs == nil {
 		o.logs = osDir(o.Dir)
 	}
 	return o

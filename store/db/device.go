@@ -52,6 +52,11 @@ func (d osDir) rename(from, to string) error {
 
 func (d osDir) sync() error { return syncDir(string(d)) }
 
+// readOnlyDir is an osDir whose files are only read.
+type readOnlyDir struct{ osDir }
+
+func (d readOnlyDir) open(name string) (logDevice, error) { return d.openFile(name, os.O_RDONLY) }
+
 type osDevice struct{ *os.File }
 
 func (f osDevice) size() (int64, error) {

@@ -36,7 +36,7 @@ type Inspection struct {
 // made durable, or has files of another one, is ErrCorrupt, with the file as a *FileError. A
 // directory without a database gives an Inspection without rows.
 func Inspect(dir string) (*Inspection, error) {
-	return Options{Dir: dir}.withDefaults().inspect()
+	return Options{Dir: dir, ReadOnly: true}.withDefaults().inspect()
 }
 
 // ID names the database; it is "" before its first commit.

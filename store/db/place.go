@@ -86,13 +86,18 @@ func (k disk) syncDir(dir string) error {
 	return k.do("syncdir", dir, func() error { return syncDir(dir) })
 }
 
-// lockDir keeps other processes out of the directory until the file is closed.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.Open(dir)
+// lockDir keeps other processes out of the directory until the file is closed, but for those that
+// only read if this one does so, too.
+func (o Options) lockDir() (*os.File, error) {
+	f, err := os.Open(o.Dir)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	how := unix.LOCK_EX
+	if o.ReadOnly {
+		how = unix.LOCK_SH
+	}
+	if err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("database is in use: %w", err), f.Close())
 	}
 	return f, nil
