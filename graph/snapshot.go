@@ -37,7 +37,7 @@ type Totals struct {
 	Referenced int64 `json:"referenced_bytes"` // plain bytes times references
 	Unique     int64 `json:"unique_bytes"`     // plain bytes of data blocks, each once
 
-	Written   int64 `json:"written_bytes"`     // bytes of files that are new or changed
+	Written   int64 `json:"written_bytes"`     // sizes of files that are new or changed, clones apart
 	New       int64 `json:"new_bytes"`         // plain bytes of data blocks that the store did not have
 	NewStored int64 `json:"new_stored_bytes"`  // what they take
 	Entropy   int64 `json:"new_entropy_milli"` // mean over the new bytes, in 1/1000 bit a byte, 0 to 8000

@@ -30,24 +30,27 @@ func TestFiguresOfATree(t *testing.T) {
 	}
 	dir, mnt := emptyMount(t)
 	must(t, "quarxfs", "mount", "--init", "--snapshot-every", "0s", dir, mnt)
-	f := figures{t: t, dir: dir, mnt: mnt, rnd: rand.NewChaCha8([32]byte{14})}
+	f := figures{t: t, dir: dir, mnt: mnt, rnd: rand.NewChaCha8([32]byte{14}), made: make(map[string]made)}
 	f.grow()
 	lazy := f.ask(mnt)
 	walked := f.walk(mnt)
 	f.compare("clones that nobody has looked into", lazy, walked)
 	f.compare("all looked at", f.ask(mnt), walked)
-	f.pasts()
 
 	// Files of clones are changed, and a clone is removed.
 	f.patch("clone/deep/big", 70_000)
 	f.do(os.Truncate(f.at("clone/sparse"), 500_000))
 	f.do(os.RemoveAll(f.at("again")))
 	f.settle()
+	f.snapshot("four", 600_000+500_000)
 	walked = f.walk(mnt)
 	f.compare("changed", f.ask(mnt), walked)
+	f.list(mnt, walked)
+	f.history()
 
 	must(t, "quarxfs", "umount", mnt)
 	f.compare("not mounted", f.ask(dir), walked)
+	f.list(dir, walked)
 	must(t, "quarxfs", "fsck", dir)
 }
 
@@ -56,7 +59,12 @@ type figures struct {
 	t        *testing.T
 	dir, mnt string
 	rnd      *rand.ChaCha8
+	random   int64           // bytes written since the last snapshot that the store did not have
+	made     map[string]made // snapshots
 }
+
+// made is what was written before a snapshot and since the one before.
+type made struct{ written, random int64 }
 
 func (f *figures) at(path string) string { return filepath.Join(f.mnt, path) }
 
@@ -69,11 +77,20 @@ func (f *figures) do(err error) {
 
 func (f *figures) run(args ...string) { f.t.Helper(); must(f.t, "quarxfs", args...) }
 
-// random returns so many bytes, of which no two stretches are equal.
-func (f *figures) random(n int) []byte {
+// unlike returns so many bytes, of which no two stretches are equal.
+func (f *figures) unlike(n int) []byte {
 	b := make([]byte, n)
 	_, _ = f.rnd.Read(b)
+	f.random += int64(n)
 	return b
+}
+
+// snapshot makes a snapshot; written are the sizes of the files that have changed.
+func (f *figures) snapshot(name string, written int64) {
+	f.t.Helper()
+	f.run("snapshot", "create", f.mnt, name)
+	f.made[name] = made{written, f.random}
+	f.random = 0
 }
 
 func (f *figures) write(path string, b []byte) {
@@ -86,7 +103,7 @@ func (f *figures) patch(path string, off int64) {
 	f.t.Helper()
 	w, err := os.OpenFile(f.at(path), os.O_WRONLY, 0)
 	f.do(err)
-	_, err = w.WriteAt(f.random(4096), off)
+	_, err = w.WriteAt(f.unlike(4096), off)
 	f.do(err)
 	f.do(w.Sync())
 	f.do(w.Close())
@@ -109,7 +126,7 @@ func (f *figures) grow() {
 		f.do(os.MkdirAll(f.at(dir), 0o755))
 	}
 	f.write("a/text", bytes.Repeat([]byte("some text, and more of it\n"), 4000))
-	f.write("a/deep/big", f.random(600_000))
+	f.write("a/deep/big", f.unlike(600_000))
 	f.write("a/deep/er/small", []byte("x"))
 	f.write("a/none", nil)
 	f.do(os.Symlink("text", f.at("a/link")))
@@ -120,21 +137,22 @@ func (f *figures) grow() {
 	f.patch("a/sparse", 1_000_001)
 	f.patch("a/sparse", 2_000_000)
 
-	f.write("b/twice", f.random(100_000))
+	f.write("b/twice", f.unlike(100_000))
 	f.do(os.Link(f.at("b/twice"), f.at("b/twice again")))
 	f.do(os.Link(f.at("b/twice"), f.at("top")))
-	f.write("b/copy", f.random(300_000))
+	f.write("b/copy", f.unlike(300_000))
 	f.settle()
-	f.run("snapshot", "create", f.mnt, "one")
+	f.snapshot("one", 104_000+600_000+1+3_000_000+100_000+300_000)
 
 	f.patch("a/deep/big", 200_000)
 	f.patch("a/deep/big", 300_010)
-	f.write("b/new", f.random(10_000))
+	f.write("b/new", f.unlike(10_000))
 	f.do(os.Remove(f.at("b/copy")))
-	f.run("snapshot", "create", f.mnt, "two")
+	f.snapshot("two", 600_000+10_000)
 	f.run("snapshot", "rollback", f.mnt, "one")
 	f.patch("a/deep/big", 100_000)
-	f.run("snapshot", "create", f.mnt, "three")
+	f.write("a/deep/er/late", f.unlike(50_000))
+	f.snapshot("three", 600_000+50_000)
 
 	f.run("snapshot", "clone", f.mnt, "three:a", "clone")
 	f.run("snapshot", "clone", f.mnt, "two", "whole") // with hard links: copied name by name
@@ -336,41 +354,52 @@ func (f *figures) stored(when string, a told) {
 	f.same(when, "du: the sum", sum, stored)
 }
 
-// pasts compares list-files and the history with walks.
-func (f *figures) pasts() {
+// list compares list-files with a walk.
+func (f *figures) list(where string, walked map[string]item) {
 	f.t.Helper()
 	listed := make(map[string]item)
-	out, err := exec.Command("quarxfs", "list-files", f.mnt, "--json").Output()
+	out, err := exec.Command("quarxfs", "list-files", where, "--json").Output()
 	f.do(err)
 	for line := range bytes.Lines(out) {
 		var x remote.File
 		f.do(json.Unmarshal(line, &x))
 		listed[x.Path] = item{ino: x.Ino, nlink: uint64(x.Nlink), dir: x.Type == remote.Directory, regular: x.Type == remote.Regular, size: x.Size, blks: x.Alloc / 512}
 	}
-	walked := f.walk(f.mnt)
 	for path, i := range walked {
 		i.data = 0
 		if path != "." && listed[path] != i {
-			f.t.Errorf("list-files: %s is %+v, want %+v", path, listed[path], i)
+			f.t.Errorf("list-files %s: %s is %+v, want %+v", where, path, listed[path], i)
 		}
 	}
-	f.same("list-files", "paths", int64(len(listed)), int64(len(walked)-1))
+	f.same("list-files "+where, "paths", int64(len(listed)), int64(len(walked)-1))
+}
 
+// history compares the history with walks of the snapshots and with what was written.
+func (f *figures) history() {
+	f.t.Helper()
 	points := make(map[string]graph.HistoryPoint)
-	out, err = exec.Command("quarxfs", "stats", f.mnt, "--history", "--json").Output()
+	out, err := exec.Command("quarxfs", "stats", f.mnt, "--history", "--json").Output()
 	f.do(err)
 	for line := range bytes.Lines(out) {
 		var p graph.HistoryPoint
 		f.do(json.Unmarshal(line, &p))
 		points[p.Name] = p
 	}
-	if len(points) < 4 {
+	if len(points) != len(f.made)+1 { // the rollback made one
 		f.t.Errorf("the history has only %q", slices.Collect(maps.Keys(points)))
 	}
 	for name, p := range points {
 		s := sumOf(f.walk(f.at(".snapshots/"+name)), everything)
 		if got := (sums{s.inodes, p.Files, p.Dirs, p.Others, p.Logical, p.Data}); got != s {
 			f.t.Errorf("history: %s is %+v, want %+v", name, got, s)
+		}
+		f.same("history", "written of "+name, p.Written, f.made[name].written)
+		// A patch is stored by itself first, and then with what is beside it.
+		if least, most := f.made[name].random, p.Written+f.made[name].random; p.New < least || p.New > most {
+			f.t.Errorf("history: %d bytes of %s are new, want %d to %d", p.New, name, least, most)
+		}
+		if least, most := f.made[name].random, p.New; p.NewStored < least || p.NewStored > most+most/10 {
+			f.t.Errorf("history: the new bytes of %s take %d, want %d to %d", name, p.NewStored, least, most)
 		}
 	}
 }

@@ -31,7 +31,7 @@ type snapBuilder struct {
 
 	branches map[meta.Ino]meta.Branch // rows that are not yet written
 	gone     []meta.Ino               // directories that are not there any more
-	written  int64                    // bytes of files that are new or changed
+	written  int64                    // bytes of files that are new or changed, clones apart
 
 	progress func(looked int64) // may be nil
 	looked   int64              // entries made so far
@@ -166,13 +166,16 @@ func count(branch *meta.Branch, e *graph.Entry, sign int64) {
 func (b *snapBuilder) wholeDirectory(dir meta.Ino, attr *meta.Inode) (branch meta.Branch, err error) {
 	tb := graph.NewTreeBuilder(b.v.store, graph.Directory)
 	err = b.eachName(dir, attr, func(d meta.Dirent) error {
-		e, err := b.child(d)
+		e, own, err := b.child(d)
 		if err != nil {
 			return err
 		}
 		count(&branch, &e, 1)
-		if b.base == 0 || uint64(dir) >= b.base {
-			b.written += e.Size
+		// A directory whose tree is not known, as one that was a clone until somebody looked
+		// into it, may have old files and new ones.
+		_, changed := b.dirty[dir][d.Name]
+		if changed || uint64(dir) >= b.base || uint64(d.Ino) >= b.base {
+			b.written += own
 		}
 		return tb.Add(&e)
 	})
@@ -283,13 +286,13 @@ func (b *snapBuilder) change(dir meta.Ino, name string, old *graph.Tree, branch 
 	if !ok {
 		return c, nil
 	}
-	e, err := b.child(d)
+	e, own, err := b.child(d)
 	if err != nil {
 		return c, err
 	}
 	count(branch, &e, 1)
 	if !existed || was.Link != e.Link {
-		b.written += e.Size
+		b.written += own
 	}
 	c.Entry = &e
 	return c, nil
@@ -298,27 +301,38 @@ func (b *snapBuilder) change(dir meta.Ino, name string, old *graph.Tree, branch 
 // progressStep is how many entries are made between two calls of progress.
 const progressStep = 1000
 
-// child makes the entry of a name.
-func (b *snapBuilder) child(d meta.Dirent) (graph.Entry, error) {
+// child makes the entry of a name, and returns how many bytes of its file are in no
+// clone. Those of a file with several names are counted with the link table.
+func (b *snapBuilder) child(d meta.Dirent) (e graph.Entry, own int64, err error) {
 	if b.looked++; b.looked%progressStep == 0 && b.progress != nil {
 		b.progress(b.looked)
 	}
 	attr, err := b.inode(d.Ino)
 	if err != nil {
-		return graph.Entry{}, err
+		return e, 0, err
 	}
 	if attr.Mode&syscall.S_IFMT == syscall.S_IFDIR {
 		branch, err := b.directory(d.Ino, &attr)
 		if err != nil {
-			return graph.Entry{}, err
+			return e, 0, err
 		}
-		return b.entry(d.Name, d.Ino, &attr, &branch)
+		e, err = b.entry(d.Name, d.Ino, &attr, &branch)
+		return e, 0, err
 	}
 	if attr.Shared {
 		b.table[d.Ino] = true
-		return graph.Entry{Name: d.Name, Mode: attr.Mode & syscall.S_IFMT, Ident: uint64(d.Ino)}, nil
+		return graph.Entry{Name: d.Name, Mode: attr.Mode & syscall.S_IFMT, Ident: uint64(d.Ino)}, 0, nil
 	}
-	return b.entry(d.Name, d.Ino, &attr, nil)
+	e, err = b.entry(d.Name, d.Ino, &attr, nil)
+	return e, ownBytes(&attr, &e), err
+}
+
+// ownBytes returns the size of a file that is no clone's, whose bytes nobody has written.
+func ownBytes(attr *meta.Inode, e *graph.Entry) int64 {
+	if attr.IsStub() {
+		return 0
+	}
+	return e.Size
 }
 
 // links makes the link table.
@@ -331,13 +345,13 @@ func (b *snapBuilder) links() (id store.ID, sums meta.Sums, err error) {
 			if !b.table[ino] {
 				continue
 			}
-			e, err := b.linkRow(ino)
+			e, own, err := b.linkRow(ino)
 			if err != nil {
 				return id, sums, err
 			}
 			rows++
 			addRow(&sums, &e, 1)
-			b.written += e.Size
+			b.written += own
 			if err := tb.Add(&e); err != nil {
 				return id, sums, err
 			}
@@ -361,13 +375,13 @@ func (b *snapBuilder) links() (id store.ID, sums meta.Sums, err error) {
 			return id, sums, err
 		}
 		if b.table[ino] {
-			e, err := b.linkRow(ino)
+			e, own, err := b.linkRow(ino)
 			if err != nil {
 				return id, sums, err
 			}
 			addRow(&sums, &e, 1)
 			if was.Link != e.Link {
-				b.written += e.Size
+				b.written += own
 			}
 			c.Entry = &e
 		}
@@ -386,15 +400,16 @@ func addRow(sums *meta.Sums, e *graph.Entry, sign int64) {
 	*sums = meta.Sums(s)
 }
 
-// linkRow makes a row of the link table.
-func (b *snapBuilder) linkRow(ino meta.Ino) (graph.Entry, error) {
+// linkRow makes a row of the link table, and returns how many bytes of its file are in
+// no clone.
+func (b *snapBuilder) linkRow(ino meta.Ino) (e graph.Entry, own int64, err error) {
 	attr, err := b.inode(ino)
 	if err != nil {
-		return graph.Entry{}, err
+		return e, 0, err
 	}
-	e, err := b.entry(graph.TableKey(uint64(ino)), ino, &attr, nil)
+	e, err = b.entry(graph.TableKey(uint64(ino)), ino, &attr, nil)
 	e.Nlink = attr.Nlink
-	return e, err
+	return e, ownBytes(&attr, &e), err
 }
 
 // saveBranches writes the rows of the directories that were looked at. That
