@@ -76,7 +76,7 @@ func modelData(t *rapid.T) []byte {
 func (m *storeModel) ingest(t *rapid.T) {
 	name := rapid.SampledFrom(modelNames).Draw(t, "name")
 	data := modelData(t)
-	o, err := m.f.Ingest(ctx, bytes.NewReader(data), name)
+	o, err := m.f.Ingest(ctx, bytes.NewReader(data), name, Replace)
 	if err != nil {
 		t.Fatal(err)
 	}
