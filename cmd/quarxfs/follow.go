@@ -25,8 +25,8 @@ func newSyncFollow() *cobra.Command {
 		Use:   "follow [STORE] NAME",
 		Short: "Have all snapshots synced while the store is mounted",
 		Long: `Has the daemon of a mounted store push all new snapshots to a remote, or pull them, again and
-again. It is remembered; a mounted store follows at once. Snapshots are made by
-themselves as quarxfs snapshot policy says.`,
+again. It is remembered; a mounted store follows at once. Automatic snapshots are made
+as quarxfs snapshot policy says.`,
 		Example: `  quarxfs sync follow /mnt nas --every 30s
   quarxfs sync follow /mnt nas --off`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -56,7 +56,7 @@ themselves as quarxfs snapshot policy says.`,
 	timeVar(fl, timeFlag{to: &every, least: time.Second}, "every", "sync at this `interval`, such as 30s")
 	fl.BoolVar(&f.Pull, "pull", false, "pull, and do not push")
 	fl.BoolVar(&f.Prune, "prune", false, "remove on the receiving side what the other has no more")
-	fl.BoolVar(&off, "off", false, "sync no more by itself")
+	fl.BoolVar(&off, "off", false, "end automatic syncs")
 	jsonFlag(fl, &asJSON)
 	cmd.MarkFlagsMutuallyExclusive("off", "every")
 	return cmd

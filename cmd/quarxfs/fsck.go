@@ -30,7 +30,7 @@ func newFsck() *cobra.Command {
 		Short: "Check a store, and repair it",
 		Long: `Compares all that the store keeps twice: the index with the segments, reference counts
 with references, names with inodes, sums with what they sum up; and then reads every
-block, as scrub does. On a mounted store, whoever writes waits for the first part.
+block, as scrub does. On a mounted store, writers wait for the first part.
 
 --repair needs the store unmounted. It never removes the last copy of anything: what has
 lost its name or its place goes to lost+found.`,

@@ -23,7 +23,7 @@ func newGC() *cobra.Command {
 		Short: "Give back the space of what nothing refers to",
 		Long: `Removes blocks that nothing refers to, empties segments of which little is in use by
 moving the rest, and has the database give back what its deleted rows take. The store
-may be mounted and in use. A mounted store does the first two by itself, at leisure.
+may be mounted and in use. A mounted store does the first two automatically.
 
 What it says is freed is the size of the segment files that were removed, less that of the blocks
 which were moved out of them, and what the database gave back. A removed block frees nothing while

@@ -50,9 +50,9 @@ func shortHelp(root *cobra.Command) error {
 	b.WriteString(root.Long + `
 
 First steps:
-  quarxfs mount --init STORE DIR     make a store and mount it at an empty directory
+  quarxfs mount --init STORE DIR     create a store and mount it on an empty directory
   quarxfs stats DIR                  see what it saves
-  quarxfs snapshot create DIR NAME   keep what is there now
+  quarxfs snapshot create DIR NAME   keep the current state
   quarxfs umount DIR
 
 Commands:

@@ -27,7 +27,7 @@ func newInit() *cobra.Command {
 		Long: `Makes a new store in the directory STORE, which must be missing or empty. What is
 chosen here stays for the store's life.
 
-  --chunker fastcdc   blocks are cut where the content says so: an insertion in a file
+  --chunker fastcdc   files are split at boundaries chosen from the content: an insertion
                       costs a few blocks. --block-size is the average; blocks have a
                       quarter to four times of it.
   --chunker fixed     blocks of equal size: for disk images and databases.`,
@@ -41,7 +41,7 @@ chosen here stays for the store's life.
 
 func (o *initOptions) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&o.chunker, "chunker", "fastcdc", "how files are cut into blocks: fastcdc or fixed")
+	f.StringVar(&o.chunker, "chunker", "fastcdc", "how files are split into blocks: fastcdc or fixed")
 	o.blockSize = 64 << 10
 	f.Var(blockSizeFlag(&o.blockSize), "block-size", "average or fixed block size, a power of two from 4KiB to 4MiB")
 	f.StringVar(&o.compression, "compression", "s2", "of new blocks: s2 or none")

@@ -59,10 +59,10 @@ SIGTERM, SIGINT and SIGHUP make the daemon commit and leave, even with files ope
 What is not yet committed is lost when the machine or the daemon dies; fsync commits at
 once.
 
-Snapshots are made by themselves as quarxfs snapshot policy says, or for this mount at the
+Automatic snapshots are made as quarxfs snapshot policy says, or for this mount at the
 interval of --snapshot-every; 0s makes none.
 
---listen lets other machines in as quarxfs serve does, and prints the address.
+--listen accepts clients that hold a token, as quarxfs serve does, and prints the address.
 
 A URL mounts the snapshots of a node elsewhere, each a directory, to be read. Blocks are
 fetched when they are needed and kept in the directory --cache, where they can still be
@@ -78,10 +78,10 @@ read while the node does not answer. The environment says whom to trust: see qua
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&o.init, "init", false, "make the store first if there is none")
+	f.BoolVar(&o.init, "init", false, "create the store first if there is none")
 	f.BoolVar(&o.foreground, "foreground", false, "serve in this process and log to standard error")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only check whether it could be mounted, as mount -f does")
-	f.BoolVar(&o.allowOther, "allow-other", false, "let other users in, as a mount by root always does")
+	f.BoolVar(&o.allowOther, "allow-other", false, "allow other users, as a mount by root always does")
 	listVar(f, &o.options, "options", "o", "`options` as of mount(8): ro, nosuid, nodev, noexec; and all flags, such as noatime,memory=1GiB,commit_interval=10s")
 	o.addStoreFlags(f)
 	f.BoolVar(&o.noAtime, "noatime", false, "reading leaves access times alone")
@@ -90,7 +90,7 @@ read while the node does not answer. The environment says whom to trust: see qua
 	numberVar(f, &o.readAhead, 0, maxReadAhead, "read-ahead", "`KiB` that the kernel reads ahead; only root can raise it over 128")
 	timeVar(f, timeFlag{to: &every, least: time.Second, zero: "none"}, "snapshot-every", "make snapshots at this `interval`, such as 1h, and not at the one that is set")
 	f.BoolVar(&o.debug, "debug", false, "log every request")
-	f.StringVar(&o.listen.Addr, "listen", "", "let other machines in at this `address`, such as :7440")
+	f.StringVar(&o.listen.Addr, "listen", "", "accept other machines at this `address`, such as :7440")
 	o.listen.addFlags(f)
 	f.StringVar(&o.cache, "cache", "", "`directory` for blocks of a URL (default: quarxfs/HOST in the user's cache directory)")
 	sizeVar(f, sizeFlag{to: &o.cacheSize, least: 1 << 20, example: "10GiB"}, "cache-size", "how much is kept there")

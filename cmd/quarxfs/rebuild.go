@@ -22,8 +22,8 @@ func newRebuild() *cobra.Command {
 	o := &rebuildOptions{}
 	cmd := &cobra.Command{
 		Use:   "rebuild [STORE]",
-		Short: "Make the database of a store anew from its segments",
-		Long: `Makes the database anew from the segments, for when it is lost or damaged beyond
+		Short: "Rebuild the database of a store from its segments",
+		Long: `Rebuilds the database from the segments, for when it is lost or damaged beyond
 fsck --repair. The store must not be mounted. Objects come back under their names. The
 live filesystem is in the database only and does not; its blocks become objects under
 their IDs, unless --drop-loose is given. The old database is kept beside the new one.`,

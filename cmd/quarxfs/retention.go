@@ -80,7 +80,7 @@ func newSnapshotPolicy() *cobra.Command {
 	o := &policyOptions{}
 	cmd := &cobra.Command{
 		Use:   "policy [STORE]",
-		Short: "Have snapshots made and removed by themselves",
+		Short: "Make and prune snapshots automatically",
 		Long: `Sets how often a snapshot is made while the store is mounted, and which of these stay;
 without flags it shows what is set. Snapshots made so have the tag auto. When one is made,
 those with the tag that no --keep flag keeps are removed; if there are no such flags, all

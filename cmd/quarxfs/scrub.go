@@ -31,8 +31,8 @@ func newScrub() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "scrub [STORE]",
 		Short: "Read and check every block",
-		Long: `Reads every block from the disk and checks it. The store may be mounted and in use. A
-scrub that was interrupted is gone on with by the next. Bad blocks are marked and named
+		Long: `Reads every block from the disk and checks it. The store may be mounted and in use. The
+next scrub resumes an interrupted one. Bad blocks are marked and named
 with the files and objects that they are in; when the same bytes are written again,
 wherever in the store, they heal.`,
 		Example: `  quarxfs scrub /mnt --rate 50MiB

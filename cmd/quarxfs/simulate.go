@@ -36,7 +36,7 @@ func newSimulate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "simulate DIR...",
 		Short: "Tell what a store would save on data that is not in one",
-		Long: `Reads all below DIR once and tells, for every way to cut it into blocks, what a store
+		Long: `Reads all below DIR once and tells, for every way to split it into blocks, what a store
 would hold. Nothing is written. Every combination of --chunker, --avg and
 --compression is tried. Files with several names count once, and holes are not read.
 
@@ -44,9 +44,9 @@ would hold. Nothing is written. Every combination of --chunker, --avg and
   Unique    each distinct block once
   Stored    unique blocks, compressed, as records in segments
   Index     rows that find the blocks, on disk; of these about 3 % stay in memory
-  Speed     of one core that cuts, hashes and compresses
+  Speed     of one core that splits, hashes and compresses
 
-A new store cuts at places that depend on a random key, so it comes out a little
+A new store splits at places that depend on a random key, so it comes out a little
 different; --like takes the key and all settings of a store that is there.
 
 What cannot be read is named and left out, and the exit code is 15.`,
@@ -57,7 +57,7 @@ What cannot be read is named and left out, and the exit code is 15.`,
 	}
 	f := cmd.Flags()
 	o.chunkers, o.sizes, o.compressions = []string{"fastcdc", "fixed"}, []string{"16KiB", "64KiB", "256KiB"}, []string{"s2"}
-	listVar(f, &o.chunkers, "chunker", "", "`ways` to cut: fastcdc, fixed")
+	listVar(f, &o.chunkers, "chunker", "", "`ways` to split: fastcdc, fixed")
 	listVar(f, &o.sizes, "avg", "", "average or fixed block `sizes`, powers of two from 4KiB to 4MiB")
 	listVar(f, &o.compressions, "compression", "", "`compressions`: none, s2, zstd")
 	f.StringVar(&o.like, "like", "", "with the settings of this `STORE`, and no others unless they are given")

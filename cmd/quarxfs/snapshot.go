@@ -26,9 +26,9 @@ func newSnapshot() *cobra.Command {
 		Use:     "snapshot",
 		Aliases: []string{"snap"},
 		Short:   "Make, compare, restore and remove snapshots",
-		Long: `A snapshot is the whole filesystem at one instant. It costs what has changed since the
-one before. On a mount, .snapshots/NAME shows what is in it; ls does not list .snapshots,
-and mkdir and rmdir there make and remove snapshots.`,
+		Long: `A snapshot is the whole filesystem at one point in time. It takes only the space of
+what changed since the one before. On a mount, .snapshots/NAME shows what is in it; ls does
+not list .snapshots, and mkdir and rmdir there make and remove snapshots.`,
 	}
 	for _, c := range []*cobra.Command{
 		newSnapshotCreate(), newSnapshotList(), newSnapshotShow(), newSnapshotRm(), newSnapshotRename(), newSnapshotHold(true),
@@ -107,7 +107,7 @@ func newSnapshotCreate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create [STORE] [NAME]",
 		Short: "Make a snapshot",
-		Long: `Makes a snapshot of all that was written before; whoever writes meanwhile goes on. Without
+		Long: `Makes a snapshot of all that was written before; programs go on writing meanwhile. Without
 NAME it is called after the time. A name is a file name without colons.`,
 		Example: `  quarxfs snapshot create /mnt monday -m "before the upgrade"
   quarxfs snapshot create /srv/store --tag nightly`,
@@ -365,8 +365,8 @@ func newSnapshotRestore() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "restore [STORE] SNAPSHOT[:PATH] TARGET",
 		Short: "Bring a file or directory back from a snapshot",
-		Long: `Puts what is in a snapshot at TARGET, in the place of what is there, at one instant. If
-anything is there, a snapshot is made of the filesystem before, as rollback does. A
+		Long: `Replaces TARGET by what is in a snapshot, in one step. If anything is there, the current
+state of the filesystem is saved as a snapshot first, as rollback does. A
 directory takes the place of a directory only, and a file of a file, unless --replace is
 given.
 
@@ -386,9 +386,9 @@ func newSnapshotRollback() *cobra.Command {
 		Use:     "rollback [STORE] SNAPSHOT",
 		Short:   "Make the whole filesystem what it was in a snapshot",
 		Example: `  quarxfs snapshot rollback /mnt monday`,
-		Long: `Makes the filesystem what it was in a snapshot, at one instant, whatever its size; it may
-stay mounted. Programs that have files open go on with the old ones. Before, it makes a
-snapshot of what is there now.`,
+		Long: `Returns the filesystem to a snapshot in one step, whatever its size; it may stay mounted.
+Programs that have files open go on with the old ones. The current state is saved as a
+snapshot first.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onFlushedStore(cmd, args[:1], func(n remote.Node) error {
 				done, err := n.Rollback(cmd.Context(), remote.RollbackRequest{Snapshot: args[1], NoSafety: noSafety, Host: hostname()})

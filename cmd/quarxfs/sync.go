@@ -19,7 +19,7 @@ func newSync() *cobra.Command {
 		Use:   "sync",
 		Short: "Copy snapshots to and from other stores",
 		Long: `Copies snapshots between stores. Only blocks that the other side lacks travel, compressed
-as they are stored. A sync that was interrupted goes on where it was when it is begun again.`,
+as they are stored. An interrupted sync resumes when it is called again.`,
 	}
 	for _, c := range []*cobra.Command{newSyncRun(false), newSyncRun(true), newSyncStatus(), newSyncFollow()} {
 		cmd.AddCommand(c)

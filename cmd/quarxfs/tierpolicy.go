@@ -29,7 +29,7 @@ func newTierPolicy() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "policy [STORE]",
 		Short: "Have blocks moved between tiers by how they are used",
-		Long: `Sets how much the hot tier may hold, and when blocks move by themselves while the store
+		Long: `Sets how much the hot tier may hold, and when blocks move automatically while the store
 is mounted; without flags it shows what is set and what is being done. From the high
 watermark on, the coldest blocks go to the cold tier until the low one is reached. A block
 that is read twice within the window is warm; it comes back when it is cold. At the limit

@@ -17,7 +17,7 @@ import (
 func newToken() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "token",
-		Short: "Say who may come in over the network",
+		Short: "Manage the access of other machines",
 	}
 	for _, c := range []*cobra.Command{newTokenCreate(), newTokenList(), newTokenRevoke()} {
 		cmd.AddCommand(c)

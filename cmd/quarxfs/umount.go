@@ -33,7 +33,7 @@ everything and left; if it could not, the exit code and the error are the daemon
 of the commit before. The mount of a daemon that has died is cleaned away.
 
 While bind mounts of it are left, or another mount namespace has a copy, the daemon would go on: that is
-refused with their names. A bind mount is unmounted by itself. --force has the daemon leave in any case.`,
+refused with their names. For a bind mount, only that is unmounted. --force has the daemon leave in any case.`,
 		Example: `  quarxfs umount /mnt
   quarxfs umount --force /mnt`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -42,7 +42,7 @@ refused with their names. A bind mount is unmounted by itself. --force has the d
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&o.force, "force", false, "unmount although files are in use; who uses them gets errors")
+	f.BoolVar(&o.force, "force", false, "unmount although files are in use; programs that use them get errors")
 	o.wait = 2 * time.Minute
 	timeVar(f, timeFlag{to: &o.wait}, "wait", "longest time to wait for the daemon")
 	return cmd
