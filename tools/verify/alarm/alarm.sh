@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
 # How often the warning of encryption is wrong: ten real trees change as people change them, a
 # snapshot is taken after each change, and no snapshot may be warned of. Then each tree is encrypted
-# in four ways, and each has to be.
-usage="alarm.sh [--quarxfs FILE] [--work DIR] [--size MIB] [--keep]"
+# in four ways, and the table says how many of these are found. The exit code is 1 if there was a false
+# warning. TREE... are those to try, all without.
+usage="alarm.sh [--quarxfs FILE] [--work DIR] [--size MIB] [--keep] [TREE...]"
 source "$(dirname "$0")/../../lib.sh"
 size=24
 options "$@"
+((${#arguments[@]})) || arguments=(usr_share usr_lib go_source git_repository pictures media build_outputs sqlite_data backups vm_image)
 workspace
 here=$(dirname "$(readlink -f "$0")")
 
-# some DIR TARGET: copies files of a directory, in order of names, up to $size MiB.
+# some DIR TARGET: copies files of a directory, in order of names, up to $size MiB, but none that
+# Python has compiled: the changes make these.
 some() {
 	mkdir -p "$2"
-	(cd "$1" && find . -xdev -type f -size -2000k -print0 | sort -z | xargs -0 stat --printf '%s\t%n\0' 2>/dev/null |
+	(cd "$1" && find . -xdev -type f -size -2000k ! -name '*.pyc' -print0 | sort -z | xargs -0 stat --printf '%s\t%n\0' 2>/dev/null |
 		awk -v RS='\0' -v ORS='\0' -F'\t' -v most=$((size << 20)) '(sum += $1) <= most { print $2 }' |
 		tar -c --null -T - 2>/dev/null) | tar -x -C "$2"
 }
@@ -99,9 +102,10 @@ alarms() { "$quarxfs" stats "$mnt" --history --json | jq -r 'select(.alarm) | .n
 
 printf '| tree | files | MiB | changes | false warnings | encryptions found |\n|---|---|---|---|---|---|\n'
 all=0 wrong=0 tried=0 found=0
-for tree in usr_share usr_lib go_source git_repository pictures media build_outputs sqlite_data backups vm_image; do
+for tree in "${arguments[@]}"; do
 	new_store
 	changes=0
+	declare -F "$tree" >/dev/null || die "no tree $tree"
 	$tree
 	files=$(find "$mnt" -type f | wc -l) mib=$(($(du -s --block-size=1M "$mnt" | cut -f1)))
 	false_names=$(alarms) && falses=$(grep -c . <<<"$false_names")
@@ -122,4 +126,4 @@ for tree in usr_share usr_lib go_source git_repository pictures media build_outp
 	umount_store && rm -rf "$store"
 done
 echo "| all | | | $all | $wrong | $found of $tried |"
-((wrong == 0 && found == tried))
+((wrong == 0))
