@@ -71,9 +71,9 @@ func TestManual(t *testing.T) {
 		t.Fatal(out)
 	}
 	for name, want := range map[string]string{
-		"quarxfs-mount.1":         "commit-interval",
-		"quarxfs-snapshot-diff.1": "Exit codes:",
-		"umount.fuse.quarxfs.8":   ".so man1/quarxfs-umount.1",
+		"quarxfs-mount.1":       "commit-interval",
+		"quarxfs-exit-codes.7":  "Exit codes:",
+		"umount.fuse.quarxfs.8": ".so man1/quarxfs-umount.1",
 	} {
 		b := readFile(t, dir, name)
 		if !strings.Contains(strings.ReplaceAll(b, "\\-", "-"), want) {
