@@ -128,7 +128,7 @@ func (r *scrubReport) merge(b remote.BadBlock) {
 func (r scrubReport) print(w io.Writer) error {
 	resumed := ""
 	if r.Resumed {
-		resumed = " (gone on with)"
+		resumed = " (resumed)"
 	}
 	_, err := fmt.Fprintf(w, "%s blocks, %s read%s: %s bad, %s healed\n",
 		humanize.Comma(r.Blocks), size(r.Bytes), resumed, humanize.Comma(int64(len(r.Damaged))), humanize.Comma(r.Healed))
