@@ -65,7 +65,7 @@ func makeSample(t *testing.T, root string, seed uint64) *sample {
 		must(err)
 	}
 	open()
-	ingest("first", 100_000)
+	ingest("first", 20_000)
 	must(s.AddCold(filepath.Join(x.root, "cold")))
 	_, err := s.CreateToken("one", []Scope{ScopeRead}, time.Time{})
 	must(err)
@@ -74,7 +74,7 @@ func makeSample(t *testing.T, root string, seed uint64) *sample {
 	must(copySparse(x.root, x.earlier))
 
 	open()
-	ingest("second", 120_000)
+	ingest("second", 24_000)
 	must(nameSnapshot(s, "kept", putSnapshot(t, s, "of a snapshot")))
 	ids, _ := dataBlocks(t, s)
 	_, err = s.Move(t.Context(), tiering.Cold, ids[:len(ids)/2], MoveOptions{})
@@ -84,7 +84,7 @@ func makeSample(t *testing.T, root string, seed uint64) *sample {
 	must(s.ChangeSettings(func(c *Settings) error { c.Snapshots.Seconds = 7200; return nil }))
 	must(s.Close())
 	open()
-	ingest("third", 90_000)
+	ingest("third", 18_000)
 	must(s.Commit())
 	must(copyStore(x.root, x.crashed))
 	must(s.Close())
