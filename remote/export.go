@@ -47,19 +47,19 @@ func (r ExportRequest) Check() error {
 	}
 	for _, k := range r.Kinds {
 		if !slices.Contains(export.Kinds, export.Kind(k)) {
-			return fmt.Errorf("%w: kind %q: choose of %s", ErrRequest, k, ExportKinds())
+			return fmt.Errorf("%w: kind %q: choose of %s", ErrRequest, k, strings.Join(ExportKinds(), ", "))
 		}
 	}
 	return nil
 }
 
-// ExportKinds lists the kinds of nodes, for people.
-func ExportKinds() string {
+// ExportKinds lists the kinds of nodes.
+func ExportKinds() []string {
 	names := make([]string, len(export.Kinds))
 	for i, k := range export.Kinds {
 		names[i] = string(k)
 	}
-	return strings.Join(names, ", ")
+	return names
 }
 
 // Export implements Graph.

@@ -54,7 +54,7 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request, v any, err error
 		return
 	}
 	w.Header().Set("Content-Type", contentJSON)
-	_ = rawjson.Write(w, v, "") // the client has left
+	_ = rawjson.Write(w, v) // the client has left
 }
 
 // headerError has the Failure of a HEAD.
@@ -77,5 +77,5 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	w.Header().Set("Content-Type", contentJSON)
 	w.WriteHeader(status)
-	_ = rawjson.Write(w, envelope{&f}, "")
+	_ = rawjson.Write(w, envelope{&f})
 }

@@ -36,7 +36,7 @@ func sendStream[T any](s *server, w http.ResponseWriter, r *http.Request, list f
 	sent, flushed := 0, time.Now()
 	err := list(func(v T) error {
 		sent++
-		if err := rawjson.Write(out, v, ""); err != nil {
+		if err := rawjson.Write(out, v); err != nil {
 			return err
 		}
 		if time.Since(flushed) < flushEvery {
@@ -56,7 +56,7 @@ func sendStream[T any](s *server, w http.ResponseWriter, r *http.Request, list f
 		return
 	default:
 		f, _ := failureOf(err)
-		_ = rawjson.Write(out, envelope{&f}, "")
+		_ = rawjson.Write(out, envelope{&f})
 	}
 	_ = out.Flush() // the client has left
 }

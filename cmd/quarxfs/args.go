@@ -63,6 +63,10 @@ func teach(c *cobra.Command) {
 		c.RunE = runGroup
 		return
 	}
+	completeFlags(c)
+	if c.ValidArgsFunction == nil && c.HasParent() {
+		c.ValidArgsFunction = complete
+	}
 	if run := c.RunE; run != nil && c.HasParent() {
 		c.RunE = func(c *cobra.Command, args []string) error {
 			args, err := arrange(c, args)

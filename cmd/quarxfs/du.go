@@ -12,6 +12,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 )
 
 type duOptions struct {
@@ -59,15 +60,16 @@ deleted a moment ago is unused until the next sweep.
 					return err
 				}
 				if o.json {
-					return printJSON(cmd.OutOrStdout(), u)
+					return rawjson.Write(cmd.OutOrStdout(), u)
 				}
 				return o.print(cmd.OutOrStdout(), u)
 			})
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.By, "by", remote.ByDir, "divide by dir, snapshot or type (the ending of the name)")
-	f.BoolVar(&o.json, "json", false, "print JSON")
+	o.By = remote.ByDir
+	choiceVar(f, &o.By, []string{remote.ByDir, remote.BySnapshot, remote.ByType}, "by", "divide by directory, snapshot or ending of the name")
+	jsonFlag(f, &o.json)
 	f.BoolVarP(&o.bytes, "bytes", "b", false, "print bytes, not KiB, MiB and so on")
 	o.top = 40
 	numberVar(f, &o.top, 0, most, "top", "at most so many parts; 0: all")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -267,16 +268,55 @@ func (v *timeFlag) allowed() string {
 	return text
 }
 
+// A choiceFlag is a flag of one of a few words.
+type choiceFlag struct {
+	to *string
+	of []string
+}
+
+// choiceVar adds a flag of one of a few words, which its help names; its value so far is
+// the default.
+func choiceVar(f *pflag.FlagSet, to *string, of []string, name, usage string) {
+	f.Var(&choiceFlag{to, of}, name, usage+": "+either(of))
+}
+
+// either names the words of which one is to be chosen.
+func either(of []string) string {
+	last := len(of) - 1
+	return strings.Join(of[:last], ", ") + " or " + of[last]
+}
+
+func (v *choiceFlag) String() string {
+	if v.to == nil {
+		return ""
+	}
+	return *v.to
+}
+
+func (v *choiceFlag) Type() string { return "choice" }
+
+func (v *choiceFlag) choices() []string { return v.of }
+
+func (v *choiceFlag) Set(text string) error {
+	if !slices.Contains(v.of, text) {
+		return errors.New("choose " + either(v.of))
+	}
+	*v.to = text
+	return nil
+}
+
 // A listFlag is a flag of words between commas, which may be given several times. The
 // first takes the place of the default.
 type listFlag struct {
 	to    *[]string
+	of    []string
 	given bool
 }
 
 // listVar adds a flag of words; its value so far is the default.
-func listVar(f *pflag.FlagSet, to *[]string, name, short, usage string) {
-	f.VarP(&listFlag{to: to}, name, short, usage)
+// Words of others than of, if that is given, are refused.
+func listVar(f *pflag.FlagSet, to *[]string, name, short, usage string, of ...string) {
+	f.VarP(&listFlag{to: to, of: of}, name, short, usage)
 }
 
 func (v *listFlag) String() string {
@@ -288,7 +328,14 @@ func (v *listFlag) String() string {
 
 func (v *listFlag) Type() string { return "list" }
 
+func (v *listFlag) choices() []string { return v.of }
+
 func (v *listFlag) Set(text string) error {
+	for one := range strings.SplitSeq(text, ",") {
+		if len(v.of) > 0 && text != "" && !slices.Contains(v.of, one) {
+			return fmt.Errorf("choose %s, with commas between", either(v.of))
+		}
+	}
 	if !v.given {
 		*v.to, v.given = nil, true
 	}

@@ -22,7 +22,7 @@ func newSyncFollow() *cobra.Command {
 	var f store.Follow
 	var off, asJSON bool
 	cmd := &cobra.Command{
-		Use:   "follow [STORE] NAME",
+		Use:   "follow [STORE] REMOTE",
 		Short: "Have all snapshots synced while the store is mounted",
 		Long: `Has the daemon of a mounted store push all new snapshots to a remote, or pull them, again and
 again. It is remembered; a mounted store follows at once. Automatic snapshots are made

@@ -40,7 +40,7 @@ lost its name or its place goes to lost+found.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.fast, "fast", false, "do not read the blocks")
-	f.BoolVar(&o.json, "json", false, "print JSON")
+	jsonFlag(f, &o.json)
 	f.BoolVar(&o.repair, "repair", false, "repair what can be repaired")
 	return cmd
 }
@@ -73,7 +73,7 @@ func (o *fsckOptions) run(cmd *cobra.Command, args []string) error {
 	}
 	out := cmd.OutOrStdout()
 	if o.json {
-		err = rawjson.Write(out, r, "")
+		err = rawjson.Write(out, r)
 	} else {
 		err = r.print(out)
 	}

@@ -38,7 +38,7 @@ others keep its segment.`,
 	rateVar(f, &o.rate, "rate", "most bytes moved a second, such as 20MiB; 0: no limit")
 	o.minLive = 0.5
 	shareVar(f, &o.minLive, 0.95, "min-live", "empty segments of which less than this `share` is in use, up to 0.95 or 95%")
-	f.BoolVar(&o.json, "json", false, "print JSON")
+	jsonFlag(f, &o.json)
 	return cmd
 }
 
@@ -55,7 +55,7 @@ func (o *gcOptions) run(cmd *cobra.Command, n remote.Node) error {
 		return err
 	}
 	if o.json {
-		return rawjson.Write(cmd.OutOrStdout(), last, "")
+		return rawjson.Write(cmd.OutOrStdout(), last)
 	}
 	out := cmd.OutOrStdout()
 	c := last.Compacted

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
@@ -74,10 +73,11 @@ up to --limit; standard error says when that was not all.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.format, "format", "dot", strings.Join(export.Formats(), ", "))
-	f.StringVar(&o.Root, "root", "", "where to `start`; otherwise at all snapshots, objects and /")
+	o.format = "dot"
+	choiceVar(f, &o.format, export.Formats(), "format", "of the output")
+	f.StringVar(&o.Root, "root", "", "start at this `OBJECT|PATH|SNAPSHOT`; otherwise at all snapshots, objects and /")
 	numberVar(f, &o.Depth, 0, most, "depth", "at most so many edges from there; 0: all")
-	listVar(f, &o.Kinds, "kind", "", "only these `kinds` of nodes: "+remote.ExportKinds())
+	listVar(f, &o.Kinds, "kind", "", "only these `kinds` of nodes: "+strings.Join(remote.ExportKinds(), ", "), remote.ExportKinds()...)
 	numberVar(f, &o.Limit, 0, export.MaxNodes, "limit", fmt.Sprintf("at most so many nodes (default %d of a picture, else %d)", pictureNodes, exportNodes))
 	f.StringVarP(&o.output, "output", "o", "", "write to a `file` instead of standard output")
 	return cmd
@@ -89,9 +89,6 @@ func (o *graphExportOptions) run(cmd *cobra.Command, n remote.Node) error {
 		if o.format == "svg" || o.format == "html" {
 			o.Limit = pictureNodes
 		}
-	}
-	if err := export.Write(io.Discard, &export.Graph{}, o.format, ""); err != nil {
-		return fmt.Errorf("%w: --format: %v", errUsage, err)
 	}
 	line := newProgress(cmd.ErrOrStderr(), false)
 	defer line.clear()

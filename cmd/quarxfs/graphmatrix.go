@@ -28,10 +28,7 @@ each object and each snapshot, a column for each data block in the order of IDs.
 		Example: `  quarxfs graph matrix /mnt > store.mtx
   quarxfs graph matrix /mnt --format csv | sort -t, -k5 | uniq -c`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			write, ok := map[string]func(io.Writer, matrixRows) error{"mtx": writeMTX, "csv": writeCSV, "json": writeMatrixJSON}[format]
-			if !ok {
-				return fmt.Errorf("%w: --format %q: choose of mtx, csv, json", errUsage, format)
-			}
+			write := map[string]func(io.Writer, matrixRows) error{"mtx": writeMTX, "csv": writeCSV, "json": writeMatrixJSON}[format]
 			return onFlushedStore(cmd, args, func(n remote.Node) error {
 				out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
 				err := write(out, func(fn func(remote.MatrixItem) error) error { return n.Matrix(cmd.Context(), fn) })
@@ -42,7 +39,7 @@ each object and each snapshot, a column for each data block in the order of IDs.
 			})
 		},
 	}
-	cmd.Flags().StringVar(&format, "format", format, "mtx, csv or json")
+	choiceVar(cmd.Flags(), &format, []string{"mtx", "csv", "json"}, "format", "of the output")
 	return cmd
 }
 
@@ -123,10 +120,5 @@ func writeCSV(w io.Writer, rows matrixRows) error {
 }
 
 func writeMatrixJSON(w io.Writer, rows matrixRows) error {
-	return rows(func(it remote.MatrixItem) error { return rawjson.Write(w, it, "") })
-}
-
-// printJSON prints one value for programs.
-func printJSON(w io.Writer, v any) error {
-	return rawjson.Write(w, v, "  ")
+	return rows(func(it remote.MatrixItem) error { return rawjson.Write(w, it) })
 }

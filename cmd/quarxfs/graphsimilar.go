@@ -40,7 +40,7 @@ looked at closely; the index is exact.`,
 					return err
 				}
 				if o.json {
-					return rawjson.Write(cmd.OutOrStdout(), s, "")
+					return rawjson.Write(cmd.OutOrStdout(), s)
 				}
 				return showSimilar(cmd.OutOrStdout(), s)
 			})
@@ -48,7 +48,7 @@ looked at closely; the index is exact.`,
 	}
 	o.top = 10
 	numberVar(cmd.Flags(), &o.top, 1, remote.MaxSimilar, "top", "show so many")
-	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	jsonFlag(cmd.Flags(), &o.json)
 	return cmd
 }
 
@@ -88,7 +88,7 @@ func likeName(k export.Kind) string {
 func newGraphPath() *cobra.Command {
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "path [STORE] A B",
+		Use:   "path [STORE] FROM TO",
 		Short: "Find the shortest connection between two things",
 		Long: `Shows how two files, directories, snapshots, objects or blocks hang together: the
 shortest way along edges of the graph, or against them. Each line is a node, with the
@@ -106,7 +106,7 @@ before is a part of.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
+	jsonLinesFlag(cmd.Flags(), &asJSON)
 	return cmd
 }
 

@@ -63,7 +63,7 @@ the other, up to --limit.`,
 		},
 	}
 	numberVar(cmd.Flags(), &limit, 0, most, "limit", "show so many blocks of PATH; 0: all")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
+	jsonLinesFlag(cmd.Flags(), &asJSON)
 	return cmd
 }
 
@@ -148,7 +148,7 @@ ID of any block or vertex, or a path in the store.`,
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
+	jsonLinesFlag(cmd.Flags(), &asJSON)
 	return cmd
 }
 

@@ -13,6 +13,16 @@ func newHelp() *cobra.Command {
 		Use:     "help [COMMAND...]",
 		Short:   "Show what a command does",
 		Example: "  quarxfs help snapshot create",
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			c, _, err := cmd.Root().Find(args)
+			var names []string
+			for _, sub := range c.Commands() {
+				if err == nil && !sub.Hidden {
+					names = append(names, sub.Name())
+				}
+			}
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c := cmd.Root()
 			for _, name := range args {

@@ -41,10 +41,11 @@ chosen here stays for the store's life.
 
 func (o *initOptions) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&o.chunker, "chunker", "fastcdc", "how files are split into blocks: fastcdc or fixed")
+	o.chunker, o.compression = "fastcdc", "s2"
+	choiceVar(f, &o.chunker, []string{"fastcdc", "fixed"}, "chunker", "how files are split into blocks")
 	o.blockSize = 64 << 10
 	f.Var(blockSizeFlag(&o.blockSize), "block-size", "average or fixed block size, a power of two from 4KiB to 4MiB")
-	f.StringVar(&o.compression, "compression", "s2", "of new blocks: s2 or none")
+	choiceVar(f, &o.compression, []string{"s2", "none"}, "compression", "of new blocks")
 	o.segmentSize = 64 << 20
 	sizeVar(f, sizeFlag{to: &o.segmentSize, least: 1 << 20, most: 1 << 30, example: "64MiB"}, "segment-size", "size of the files that hold the blocks, 1MiB to 1GiB; less than 64MiB on a small disk unless it is given")
 }

@@ -23,8 +23,8 @@ var updateShapes = flag.Bool("update-shapes", false, "write testdata/json.golden
 var listings = []string{"graph path", "graph show", "graph why", "list-blocks", "list-files", "objects", "remote list", "snapshot diff",
 	"snapshot list", "snapshot prune", "tier list", "token list"}
 
-// TestJSONShapes pins the keys and types of what each command with --json prints, and that a
-// document is one and an empty listing nothing.
+// TestJSONShapes pins the keys and types of what each command with --json prints, that each
+// value is one line, and that an empty listing is nothing.
 func TestJSONShapes(t *testing.T) {
 	file, err := filepath.Abs("testdata/json.golden")
 	if err != nil {
@@ -58,14 +58,14 @@ func TestJSONShapes(t *testing.T) {
 	lines := map[string]string{ // behind the command
 		"du": "s", "fsck": "s", "gc": "s", "graph path": "s one one", "graph show": "s one", "graph similar": "s one", "graph why": "s one",
 		"list-blocks": "s", "list-files": "s", "objects": "s", "put": "s data/file", "rebuild": "s", "remote list": "s", "scrub": "s",
-		"simulate": "data", "snapshot create": "s c", "snapshot diff": "s a b", "snapshot list": "s", "snapshot policy": "s", "snapshot prune": "s --keep-last 9",
+		"simulate": "data", "snapshot create": "s c", "snapshot diff": "s a b", "snapshot list": "s", "snapshot clone": "s a :copy", "snapshot restore": "s a :restored", "snapshot policy": "s", "snapshot prune": "s --keep-last 9",
 		"snapshot rollback": "s a", "snapshot show": "s a", "stats": "s", "sync follow": "s nas --every 1h", "sync status": "s", "tier demote": "s /",
 		"tier drain": "s cold", "tier list": "s", "tier policy": "s", "tier promote": "s /", "tier status": "s", "token create": "s other", "token list": "s",
 	}
 	values := map[string]any{ // of what needs another machine
 		"sync push": transfer.Report{Sent: []string{""}, Pruned: []string{""}, Refused: []string{""}},
 		"sync pull": transfer.Report{Sent: []string{""}, Pruned: []string{""}, Refused: []string{""}},
-		"serve":     struct{}{},
+		"serve":     announcement{URL: "u", Fingerprint: "f", Metrics: "m"},
 	}
 	var got strings.Builder
 	everyCommand(newRoot(), nil, func(c *cobra.Command, path []string) {
@@ -78,9 +78,7 @@ func TestJSONShapes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if name != "serve" { // its URL is told by testdata/script/url.txtar
-				fmt.Fprintf(&got, "%s: %s\n", name, shapeOf(t, name, string(b), nil))
-			}
+			fmt.Fprintf(&got, "%s: %s\n", name, shapeOf(t, name, string(b), nil))
 			return
 		}
 		line, ok := lines[name]
@@ -122,7 +120,7 @@ func shapeOf(t *testing.T, name, out string, listing *bool) string {
 		}
 		addShape(all, "", v)
 	}
-	if listing != nil && *listing && n != strings.Count(out, "\n") || listing != nil && !*listing && n != 1 {
+	if listing != nil && (n != strings.Count(out, "\n") || !*listing && n != 1) {
 		t.Errorf("%s prints %d values in %d lines: listing: %v", name, n, strings.Count(out, "\n"), *listing)
 	}
 	return strings.Join(slices.Sorted(maps.Keys(all)), " ")

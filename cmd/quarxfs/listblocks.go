@@ -34,8 +34,8 @@ committed are not counted in the references.`,
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&o.json, "json", false, "print a JSON object a line")
-	listVar(f, &o.filter.Kinds, "kind", "", "only these `kinds`: data, file, tree, snapshot")
+	jsonLinesFlag(f, &o.json)
+	listVar(f, &o.filter.Kinds, "kind", "", "only these `kinds`: data, file, tree, snapshot", "data", "file", "tree", "snapshot")
 	f.StringVar(&o.filter.Prefix, "prefix", "", "only IDs that start with these hex `digits`")
 	numberVar(f, &o.filter.MinRefs, 0, most, "min-refs", "only blocks with at least so many references")
 	numberVar(f, &o.filter.MaxRefs, 0, most, "max-refs", "only blocks with at most so many references; 0: any")

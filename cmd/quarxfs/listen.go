@@ -2,13 +2,14 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/spf13/pflag"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/owner"
 )
@@ -30,7 +31,7 @@ func (o *listenOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.Key, "tls-key", "", "`file` with the key of --tls-cert")
 	f.StringVar(&o.ClientCA, "client-ca", "", "`file` with the certificates one of which must vouch for a client's")
 	listVar(f, &o.ClientPin, "client-fingerprint", "", "clients must show a certificate with one of these `SHA-256`")
-	listVar(f, &o.anonymous, "anonymous", "", "what clients without a token may do: any of `read,write,sync,admin`")
+	listVar(f, &o.anonymous, "anonymous", "", "what clients without a token may do, any of these `scopes`: read, write, sync, admin", scopeNames()...)
 	f.BoolVar(&o.Insecure, "insecure", false, "listen where others could read along, or come in unknown")
 	f.StringVar(&o.metrics, "metrics", "", "answer /metrics for Prometheus at this `address`, over plain HTTP and without tokens, such as 127.0.0.1:9440")
 	o.requests, o.rate = 256, 2000
@@ -101,13 +102,16 @@ func (o *listenOptions) gate(st *store.Store, ready func() error, log *slog.Logg
 	}
 }
 
+// An announcement is what --json says of the addresses of a daemon.
+type announcement struct {
+	URL         string `json:"url,omitempty"`
+	Fingerprint string `json:"fingerprint,omitempty"`
+	Metrics     string `json:"metrics,omitempty"`
+}
+
 // announce is what whoever has started the daemon reads. f and metrics may be nil.
 func (o *listenOptions) announce(f, metrics *remote.Front) string {
-	var says struct {
-		URL         string `json:"url,omitempty"`
-		Fingerprint string `json:"fingerprint,omitempty"`
-		Metrics     string `json:"metrics,omitempty"`
-	}
+	var says announcement
 	if f != nil {
 		says.URL, says.Fingerprint = f.URL, f.Fingerprint
 	}
@@ -115,8 +119,9 @@ func (o *listenOptions) announce(f, metrics *remote.Front) string {
 		says.Metrics = metrics.URL + "/metrics"
 	}
 	if o.asJSON {
-		b, _ := json.Marshal(says) // strings always are JSON
-		return string(b) + "\n"
+		var b strings.Builder
+		_ = rawjson.Write(&b, says) // strings always are JSON
+		return b.String()
 	}
 	text := ""
 	for _, line := range [][2]string{{"listening on", says.URL}, {"fingerprint", says.Fingerprint}, {"metrics at", says.Metrics}} {

@@ -49,8 +49,8 @@ percent-encoded, and path_bytes has its bytes in base64.
 		},
 	}
 	f := cmd.Flags()
-	f.BoolVar(&o.json, "json", false, "print a JSON object a line")
-	listVar(f, &o.types, "type", "", "only these `types`: file, dir, symlink, fifo, socket, block, char")
+	jsonLinesFlag(f, &o.json)
+	listVar(f, &o.types, "type", "", "only these `types`: file, dir, symlink, fifo, socket, block, char", "file", "dir", "symlink", "fifo", "socket", "block", "char")
 	f.StringVar(&o.filter.Name, "name", "", "only names that fit the `pattern`, with * ? and [a-z]")
 	numberVar(f, &o.filter.Limit, 0, most, "limit", "stop after so many; 0: never")
 	return cmd
@@ -122,7 +122,7 @@ func printLines[T any](w io.Writer, asJSON bool, show func(io.Writer, T) error, 
 	out := bufio.NewWriterSize(w, 64<<10)
 	err := list(func(v T) error {
 		if asJSON {
-			return rawjson.Write(out, v, "")
+			return rawjson.Write(out, v)
 		}
 		return show(out, v)
 	})

@@ -36,7 +36,7 @@ func newObjects() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&o.page.After, "after", "", "begin behind this `name`")
 	numberVar(cmd.Flags(), &o.page.Limit, 0, most, "limit", "stop after so many; 0: never")
-	cmd.Flags().BoolVar(&o.json, "json", false, "print a JSON object a line")
+	jsonLinesFlag(cmd.Flags(), &o.json)
 	return cmd
 }
 

@@ -43,7 +43,7 @@ Holes of FILE are not read.`,
 	f := cmd.Flags()
 	f.StringVar(&o.name, "name", "", "a `name` for the object, so that get and rm need no ID")
 	f.BoolVar(&o.replace, "replace", false, "take the name from the object that has it, which is gone if it has no other")
-	f.BoolVar(&o.json, "json", false, "print JSON")
+	jsonFlag(f, &o.json)
 	return cmd
 }
 
@@ -82,7 +82,7 @@ func (o *putOptions) run(cmd *cobra.Command, n remote.Node, in io.Reader) error 
 		return err
 	}
 	if o.json {
-		return rawjson.Write(cmd.OutOrStdout(), obj, "")
+		return rawjson.Write(cmd.OutOrStdout(), obj)
 	}
 	_, err = fmt.Fprintln(cmd.OutOrStdout(), obj.ID)
 	return err

@@ -32,7 +32,7 @@ their IDs, unless --drop-loose is given. The old database is kept beside the new
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.dropLoose, "drop-loose", false, "let go of blocks that belong to no named object")
-	f.BoolVar(&o.json, "json", false, "print JSON")
+	jsonFlag(f, &o.json)
 	return cmd
 }
 
@@ -59,7 +59,7 @@ func (o *rebuildOptions) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if o.json {
-		return rawjson.Write(cmd.OutOrStdout(), r, "")
+		return rawjson.Write(cmd.OutOrStdout(), r)
 	}
 	return printRebuilt(cmd.OutOrStdout(), r)
 }

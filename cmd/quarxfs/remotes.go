@@ -98,7 +98,7 @@ func newRemoteList() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
+	jsonLinesFlag(cmd.Flags(), &asJSON)
 	return cmd
 }
 
@@ -113,7 +113,7 @@ func each[T any](list []T, fn func(T) error) error {
 
 func newRemoteRm() *cobra.Command {
 	return &cobra.Command{
-		Use:     "rm [STORE] NAME",
+		Use:     "rm [STORE] REMOTE",
 		Short:   "Forget a remote store",
 		Example: `  quarxfs remote rm /mnt nas`,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -53,7 +53,7 @@ the others.`,
 	addRetention(f, &r.Policy)
 	f.StringVar(&r.Among, "among", "", "judge only snapshots with this `tag`")
 	f.BoolVar(&r.DryRun, "dry-run", false, "only say what would be done")
-	f.BoolVar(&asJSON, "json", false, "print a JSON object a line")
+	jsonLinesFlag(f, &asJSON)
 	return cmd
 }
 

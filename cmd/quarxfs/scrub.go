@@ -45,7 +45,7 @@ wherever in the store, they heal.`,
 	rateVar(f, &o.rate, "rate", "most bytes read a second, such as 50MiB; 0: no limit")
 	f.StringVar(&o.from, "from", "", "fetch good copies of bad and missing blocks from this `remote`")
 	f.BoolVar(&o.restart, "restart", false, "start from the beginning, even if the last scrub was interrupted")
-	f.BoolVar(&o.json, "json", false, "print JSON")
+	jsonFlag(f, &o.json)
 	return cmd
 }
 
@@ -65,7 +65,7 @@ func (o *scrubOptions) run(cmd *cobra.Command, n remote.Node) error {
 	}
 	out := cmd.OutOrStdout()
 	if o.json {
-		err = rawjson.Write(out, r, "")
+		err = rawjson.Write(out, r)
 	} else {
 		err = r.print(out)
 	}

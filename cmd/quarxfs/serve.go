@@ -49,6 +49,6 @@ listened on. --insecure lifts both rules. /healthz and /readyz need no token.`,
 	f.StringVar(&o.listen.Addr, "listen", "", "`address` to listen on, such as :7440; port 0 is any that is free")
 	o.listen.addFlags(f)
 	o.addStoreFlags(f)
-	f.BoolVar(&o.listen.asJSON, "json", false, "print the address as a JSON object")
+	jsonFlag(f, &o.listen.asJSON)
 	return cmd
 }

@@ -57,14 +57,14 @@ What cannot be read is named and left out, and the exit code is 15.`,
 	}
 	f := cmd.Flags()
 	o.chunkers, o.sizes, o.compressions = []string{"fastcdc", "fixed"}, []string{"16KiB", "64KiB", "256KiB"}, []string{"s2"}
-	listVar(f, &o.chunkers, "chunker", "", "`ways` to split: fastcdc, fixed")
+	listVar(f, &o.chunkers, "chunker", "", "`ways` to split: fastcdc, fixed", "fastcdc", "fixed")
 	listVar(f, &o.sizes, "avg", "", "average or fixed block `sizes`, powers of two from 4KiB to 4MiB")
-	listVar(f, &o.compressions, "compression", "", "`compressions`: none, s2, zstd")
+	listVar(f, &o.compressions, "compression", "", "`compressions`: none, s2, zstd", "none", "s2", "zstd")
 	f.StringVar(&o.like, "like", "", "with the settings of this `STORE`, and no others unless they are given")
 	o.memory = 1 << 30
 	memoryVar(f, &o.memory, 64<<10, "memory", "for knowing blocks again; with more blocks, some are counted for all")
 	f.BoolVarP(&o.oneFS, "one-file-system", "x", false, "leave out what is mounted below DIR")
-	f.BoolVar(&o.json, "json", false, "print JSON")
+	jsonFlag(f, &o.json)
 	return cmd
 }
 
@@ -89,7 +89,7 @@ func (o *simulateOptions) run(cmd *cobra.Command, dirs []string) error {
 		return err
 	}
 	if o.json {
-		err = rawjson.Write(cmd.OutOrStdout(), r, "")
+		err = rawjson.Write(cmd.OutOrStdout(), r)
 	} else {
 		err = showSimulation(cmd.OutOrStdout(), r)
 	}

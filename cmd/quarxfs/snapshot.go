@@ -94,12 +94,17 @@ func hostname() string {
 // printOne prints a value as JSON, or by show.
 func printOne(cmd *cobra.Command, asJSON bool, v any, show func(io.Writer) error) error {
 	if asJSON {
-		return rawjson.Write(cmd.OutOrStdout(), v, "")
+		return rawjson.Write(cmd.OutOrStdout(), v)
 	}
 	return show(cmd.OutOrStdout())
 }
 
 func jsonFlag(f *pflag.FlagSet, to *bool) { f.BoolVar(to, "json", false, "print JSON") }
+
+// jsonLinesFlag is jsonFlag of a listing.
+func jsonLinesFlag(f *pflag.FlagSet, to *bool) {
+	f.BoolVar(to, "json", false, "print a JSON object a line")
+}
 
 func newSnapshotCreate() *cobra.Command {
 	var n remote.NewSnapshot
@@ -167,7 +172,7 @@ func newSnapshotList() *cobra.Command {
 			return onStore(cmd, args, func(n remote.Node) error { return listSnapshots(cmd, n, asJSON) })
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
+	jsonLinesFlag(cmd.Flags(), &asJSON)
 	return cmd
 }
 

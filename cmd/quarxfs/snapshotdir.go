@@ -21,6 +21,8 @@ func (f *snapshotDirFlag) String() string {
 	return snapshotDirs[*f.to]
 }
 
+func (f *snapshotDirFlag) choices() []string { return snapshotDirs }
+
 func (f *snapshotDirFlag) Type() string { return "who" }
 
 func (f *snapshotDirFlag) Set(s string) error {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 )
 
 type statsOptions struct{ json, history bool }
@@ -32,7 +33,7 @@ func newStats() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	jsonFlag(cmd.Flags(), &o.json)
 	cmd.Flags().BoolVar(&o.history, "history", false, "print what was new in each snapshot, the oldest first; with --json an object a line")
 	return cmd
 }
@@ -41,7 +42,7 @@ func (o *statsOptions) print(w io.Writer, s remote.Stats) error {
 	if !o.json {
 		return showStats(w, s)
 	}
-	return printJSON(w, s)
+	return rawjson.Write(w, s)
 }
 
 // findStoreOf is findStore where PATH may be behind STORE: without STORE, it is the store whose

@@ -36,7 +36,7 @@ func newSyncRun(pull bool) *cobra.Command {
 		use, short = "pull", "Fetch snapshots from a remote store"
 	}
 	cmd := &cobra.Command{
-		Use:   use + " [STORE] NAME [SNAPSHOT...]",
+		Use:   use + " [STORE] REMOTE [SNAPSHOT...]",
 		Short: short,
 		Long: short + `, those named, or --all, or the --latest. A snapshot that is there
 already is passed over. One whose name another snapshot there has is left out, and named with exit

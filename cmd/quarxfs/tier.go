@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/tiering/s3"
 )
@@ -74,8 +75,8 @@ is mounted), or from a file in the format of ~/.aws/credentials that only its ow
 	f := cmd.Flags()
 	f.StringVar(&place.Endpoint, "endpoint", "https://s3.amazonaws.com", "URL of the S3 server")
 	f.StringVar(&place.Region, "region", "", "region of the bucket; the server is asked when it is not given")
-	f.StringVar(&place.Credentials, "credentials", "", "file with the keys; else they are in the environment")
-	f.StringVar(&place.CA, "ca", "", "file with certificates to trust besides the system's")
+	f.StringVar(&place.Credentials, "credentials", "", "`file` with the keys; else they are in the environment")
+	f.StringVar(&place.CA, "ca", "", "`file` with certificates to trust besides the system's")
 	f.BoolVar(&place.Insecure, "insecure", false, "do not check the server's certificate")
 	return cmd
 }
@@ -138,7 +139,7 @@ func newTierList() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
+	jsonLinesFlag(cmd.Flags(), &asJSON)
 	return cmd
 }
 
@@ -171,7 +172,7 @@ func newTierStatus() *cobra.Command {
 					return err
 				}
 				if asJSON {
-					return printJSON(cmd.OutOrStdout(), st)
+					return rawjson.Write(cmd.OutOrStdout(), st)
 				}
 				return showTierStatus(cmd.OutOrStdout(), st)
 			})
@@ -317,7 +318,7 @@ func newTierDrain() *cobra.Command {
 func (o *tierMoveOptions) flags(cmd *cobra.Command) {
 	cmd.Flags().BoolVarP(&o.DryRun, "dry-run", "n", false, "only tell what would be moved")
 	rateVar(cmd.Flags(), &o.rate, "rate", "most bytes read a second, such as 20MiB; 0: no limit")
-	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON")
+	jsonFlag(cmd.Flags(), &o.json)
 }
 
 func (o *tierMoveOptions) run(cmd *cobra.Command, a access) error {
@@ -337,7 +338,7 @@ func (o *tierMoveOptions) run(cmd *cobra.Command, a access) error {
 	}
 	out := cmd.OutOrStdout()
 	if o.json {
-		return printJSON(out, last)
+		return rawjson.Write(out, last)
 	}
 	p, m := last.Plan, last.Moved
 	if o.DryRun && o.Drain {

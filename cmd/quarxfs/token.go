@@ -25,6 +25,14 @@ func newToken() *cobra.Command {
 	return cmd
 }
 
+func scopeNames() []string {
+	var names []string
+	for _, s := range store.Scopes() {
+		names = append(names, string(s))
+	}
+	return names
+}
+
 func newTokenCreate() *cobra.Command {
 	var scopes []string
 	var lasts time.Duration
@@ -52,7 +60,7 @@ snapshots; read with it), admin (all of these and whatever needs more).`,
 				switch {
 				case err != nil:
 				case asJSON:
-					err = rawjson.Write(cmd.OutOrStdout(), made, "")
+					err = rawjson.Write(cmd.OutOrStdout(), made)
 				default:
 					_, err = fmt.Fprintln(cmd.OutOrStdout(), made.Token)
 				}
@@ -62,9 +70,9 @@ snapshots; read with it), admin (all of these and whatever needs more).`,
 	}
 	f := cmd.Flags()
 	scopes = []string{string(store.ScopeRead)}
-	listVar(f, &scopes, "scope", "", "what it lets do: any of `read,write,sync,admin`")
+	listVar(f, &scopes, "scope", "", "what it lets do, any of these `scopes`: read, write, sync, admin", scopeNames()...)
 	timeVar(f, timeFlag{to: &lasts, least: time.Second, zero: "never"}, "expires", "`time` from now on after which it counts no more, such as 720h; 0: never")
-	f.BoolVar(&asJSON, "json", false, "print a JSON object")
+	jsonFlag(f, &asJSON)
 	return cmd
 }
 
@@ -102,7 +110,7 @@ func newTokenList() *cobra.Command {
 			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print a JSON object a line")
+	jsonLinesFlag(cmd.Flags(), &asJSON)
 	return cmd
 }
 
@@ -116,7 +124,7 @@ func minute(t time.Time) string {
 
 func newTokenRevoke() *cobra.Command {
 	return &cobra.Command{
-		Use:     "revoke [STORE] NAME",
+		Use:     "revoke [STORE] TOKEN",
 		Short:   "Make a token useless, at once",
 		Example: `  quarxfs token revoke /mnt laptop`,
 		RunE: func(cmd *cobra.Command, args []string) error {

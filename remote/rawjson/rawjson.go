@@ -41,20 +41,12 @@ func Marshal(v any) ([]byte, error) {
 	return appendValue(nil, reflect.ValueOf(v))
 }
 
-// Write writes a value as JSON and a newline, indented by indent at each level if that is not empty.
-func Write(w io.Writer, v any, indent string) error {
+// Write writes a value as JSON on a line of its own.
+func Write(w io.Writer, v any) error {
 	b, err := Marshal(v)
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = w.Write(append(b, '\n'))
 	}
-	if indent != "" {
-		var out bytes.Buffer
-		if err := json.Indent(&out, b, "", indent); err != nil {
-			return err
-		}
-		b = out.Bytes()
-	}
-	_, err = w.Write(append(b, '\n'))
 	return err
 }
 

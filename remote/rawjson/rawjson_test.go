@@ -142,9 +142,9 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-func TestWriteIndents(t *testing.T) {
+func TestWriteOneLine(t *testing.T) {
 	var out bytes.Buffer
-	if err := Write(&out, inner{Name: "\xff"}, "  "); err != nil || out.String() != "{\n  \"name\": \"%FF\",\n  \"name_bytes\": \"/w==\"\n}\n" {
+	if err := Write(&out, inner{Name: "\xff"}); err != nil || out.String() != "{\"name\":\"%FF\",\"name_bytes\":\"/w==\"}\n" {
 		t.Errorf("%q, %v", out.String(), err)
 	}
 }
