@@ -198,6 +198,10 @@ func (s *Store) settle() error {
 	if err != nil {
 		return err
 	}
+	if s.opts.ReadOnly {
+		s.db.Apply(extra) // which is in memory, as is all that was cut
+		return nil
+	}
 	err = s.db.Write(extra)
 	s.unwritten = err != nil
 	if err != nil && !errors.Is(err, ErrFull) {

@@ -27,7 +27,9 @@ var (
 	ErrHasTier   = errors.New("the tier is in use")
 	ErrFull      = db.ErrFull
 	ErrReadOnly  = errors.New("the store is mounted read-only")
-	ErrFailed    = db.ErrFailed // the database's disk failed: only reopening helps
+	// ErrUnwritable: the store can be opened with Options.ReadOnly only.
+	ErrUnwritable = errors.New("the store cannot be written to")
+	ErrFailed     = db.ErrFailed // the database's disk failed: only reopening helps
 	// ErrUnavailable: what was asked for is in a cold tier that cannot be reached
 	// now.
 	ErrUnavailable = tiering.ErrUnavailable

@@ -134,11 +134,7 @@ func (s *Store) inspectSegments(rows map[string][]byte, cold *ColdTier) ([]tieri
 	if len(claims[tiering.Cold]) > 0 && cold == nil {
 		return nil, damagedFile(s.dir.Join(tiersKind.name), nextRestore, "names no cold tier, and there are blocks in one")
 	}
-	hotFS := s.opts.Disk
-	if hotFS == nil {
-		hotFS = disk.OS()
-	}
-	news, err := s.inspectTier(hotFS, s.segments(hotDir), claims[tiering.Hot])
+	news, err := s.inspectTier(s.hotFS(), s.segments(hotDir), claims[tiering.Hot])
 	if err != nil || cold == nil || cold.S3 != nil {
 		return news, err // what a bucket has is found when it is reached
 	}

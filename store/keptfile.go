@@ -54,6 +54,9 @@ func (s *Store) keepFile(k fileKind, f checkedFile) error {
 // restoreFiles makes files as their rows say, and rows of the files of a store of before. What a
 // newer program wrote is left to it.
 func (s *Store) restoreFiles() error {
+	if s.opts.ReadOnly {
+		return nil
+	}
 	for name, f := range keptFiles() {
 		k := kindOf(name)
 		row, err := s.db.Get(fileKey(name))
@@ -76,6 +79,21 @@ func (s *Store) restoreFiles() error {
 		}
 	}
 	return nil
+}
+
+// readKept reads a file as restoreFiles left it, or would: a store that is open for reading only
+// has the row count without a change to the file. Errors: as fileKind.read.
+func (s *Store) readKept(k fileKind, f checkedFile) error {
+	if s.opts.ReadOnly && !errors.Is(k.read(s.dir.Join(), keptFiles()[k.name]), ErrNewer) {
+		row, err := s.db.Get(fileKey(k.name))
+		if err == nil {
+			return k.decode(row, f)
+		}
+		if !errors.Is(err, db.ErrNotFound) {
+			return err
+		}
+	}
+	return k.read(s.dir.Join(), f)
 }
 
 func kindOf(name string) fileKind {

@@ -99,9 +99,9 @@ type settingsFile struct {
 var settingsKind = fileKind{name: "settings.json", magic: "quarxfs settings", version: 1, strange: ErrDamaged, next: "put it back from a copy, or remove it to have the defaults again"}
 
 // readSettings returns the defaults when there is no file. ErrNewer, ErrDamaged.
-func readSettings(dir string) (Settings, error) {
+func (s *Store) readSettings() (Settings, error) {
 	var f settingsFile
-	err := settingsKind.read(dir, &f)
+	err := s.readKept(settingsKind, &f)
 	if errors.Is(err, os.ErrNotExist) {
 		return Settings{}, nil
 	}
@@ -118,7 +118,7 @@ func readSettings(dir string) (Settings, error) {
 // the store's data do not depend on it.
 func (s *Store) loadSettings() {
 	s.settings.changed = make(chan struct{})
-	if s.settings.now, s.settings.err = readSettings(s.dir.Join()); s.settings.err != nil {
+	if s.settings.now, s.settings.err = s.readSettings(); s.settings.err != nil {
 		s.log.Error("the store's settings cannot be used", "err", s.settings.err)
 	}
 }

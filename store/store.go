@@ -56,7 +56,7 @@ type Options struct {
 	SweepInterval  time.Duration    // time between automatic sweeps; 30 s, negative: none
 	Ballast        int64            // bytes set aside, when the disk fills up, to get out of a full one; 16 MiB, on a small disk 1/16 of it, negative: none. Opening has a spare one besides
 	MinFree        int64            // free bytes below which writes get ErrFull; 1 % of the disk, at most 1 GiB, at least twice MemTable
-	ReadOnly       bool             // nothing is changed: whatever would gives ErrReadOnly
+	ReadOnly       bool             // no file is changed, nor need it be possible: whatever would gives ErrReadOnly. Others may open the store so, too
 	LockWait       time.Duration    // how long to wait for a store that is in use; 0: not at all
 	Logger         *slog.Logger     // nothing is logged when nil
 	MemTable       int64            // of the database, in bytes; 64 MiB, on a small disk 1/32 of it. Up to three times 1.3 of it are in memory
@@ -207,7 +207,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err == nil {
 		err = s.noteSegments(seen)
 	}
-	if err == nil {
+	if err == nil && !o.ReadOnly {
 		s.openLastCommit()
 	}
 	if err != nil {
@@ -248,24 +248,42 @@ func reach(dir string, o Options) (*Store, error) {
 	if s.conf, err = readConfig(d); err == nil {
 		err = regularFiles(d.Join()) // the lock is among them
 	}
+	if err == nil && !o.ReadOnly {
+		err = writable(d)
+	}
 	if err == nil {
 		s.chunker, err = chunk.New(s.conf.Chunker)
 	}
 	if err != nil {
 		return nil, errors.Join(handle.ShownError(err), d.Close())
 	}
-	s.lock = flock.New(d.Join(lockName), flock.SetPermissions(0o600))
+	s.lock = flock.New(d.Join(lockName), s.lockFlags()...)
 	return s, nil
 }
 
-// acquire locks the store. A holder that was killed keeps its lock until the
+// lockFlags are for opening the lock, which who only reads does not make.
+func (s *Store) lockFlags() []flock.Option {
+	if s.opts.ReadOnly {
+		return []flock.Option{flock.SetFlag(os.O_RDONLY)}
+	}
+	return []flock.Option{flock.SetPermissions(0o600)}
+}
+
+// acquire locks the store, for itself or with others who only read. A holder that was killed keeps its lock until the
 // kernel has taken it down, so Open can wait a little.
 func (s *Store) acquire() error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.opts.LockWait)
 	defer cancel()
-	got, err := s.lock.TryLock()
+	try, wait := s.lock.TryLock, s.lock.TryLockContext
+	if s.opts.ReadOnly {
+		try, wait = s.lock.TryRLock, s.lock.TryRLockContext
+	}
+	got, err := try()
 	if err == nil && !got && s.opts.LockWait > 0 {
-		got, err = s.lock.TryLockContext(ctx, 20*time.Millisecond)
+		got, err = wait(ctx, 20*time.Millisecond)
+	}
+	if s.opts.ReadOnly && errors.Is(err, os.ErrNotExist) {
+		return nil // nobody can have it
 	}
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("lock %s: %w", s.dir.Path(), err)
@@ -289,15 +307,18 @@ func (s *Store) open() (err error) {
 	}
 	s.db, err = db.Open(db.Options{
 		Dir: s.dir.Join(s.dbDir), MinFree: s.opts.MinFree, MemTable: s.opts.MemTable, Logger: s.log,
-		Ballast: max(0, s.opts.Ballast), Spare: s.spare, BallastBelow: ballastBelow,
+		Ballast: max(0, s.opts.Ballast), Spare: s.spare, BallastBelow: ballastBelow, ReadOnly: s.opts.ReadOnly,
 	})
+	if errors.Is(err, db.ErrLocked) { // by somebody who found no lock to take
+		err = fmt.Errorf("%w: %w", ErrLocked, err)
+	}
 	if err != nil {
 		return err
 	}
 	if err := s.restoreFiles(); err != nil {
 		return err
 	}
-	if s.tierConf.file, err = readTiers(s.dir.Join()); err != nil {
+	if s.tierConf.file, err = s.loadTiers(); err != nil {
 		return err
 	}
 	s.loadSettings()
@@ -308,7 +329,8 @@ func (s *Store) open() (err error) {
 		SegmentSize: s.conf.SegmentSize,
 		CacheBytes:  s.opts.CacheBytes,
 		Logger:      s.log,
-		FS:          s.opts.Disk,
+		FS:          s.hotFS(),
+		ReadOnly:    s.opts.ReadOnly,
 		Verify:      func(k tiering.Kind, id [32]byte, plain []byte) bool { return sum(k, plain) == id },
 	})
 	if err != nil {

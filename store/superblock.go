@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/handle"
 )
@@ -130,6 +132,18 @@ func holdDir(dir string) (*handle.Dir, error) {
 		err = fmt.Errorf("%s: %w", dir, ErrNotStore)
 	}
 	return d, err
+}
+
+// writable reports whether a store's directory, and the lock in it, can be written to: ErrUnwritable,
+// with what the system says.
+func writable(d *handle.Dir) error {
+	for _, name := range []string{"", lockName} {
+		err := unix.Faccessat(unix.AT_FDCWD, d.Join(name), unix.W_OK, unix.AT_EACCESS)
+		if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
+			return fmt.Errorf("%s: %w: %w", d.Path(), ErrUnwritable, err)
+		}
+	}
+	return nil
 }
 
 func readConfig(dir *handle.Dir) (c Config, err error) {

@@ -74,6 +74,18 @@ func readTiers(dir string) (f tiersFile, err error) {
 	return f, err
 }
 
+// loadTiers returns the list of tiers; none if there is no file.
+func (s *Store) loadTiers() (f tiersFile, err error) {
+	err = s.readKept(tiersKind, &f)
+	if errors.Is(err, os.ErrNotExist) {
+		return tiersFile{}, nil
+	}
+	if err == nil {
+		err = f.check()
+	}
+	return f, err
+}
+
 // writeTiers replaces tiers.json durably. The caller holds tierConf.
 func (s *Store) writeTiers(f tiersFile) error {
 	if err := s.keepFile(tiersKind, &f); err != nil {
@@ -97,18 +109,25 @@ func (s *Store) coldOptions(c *ColdTier) *tiering.ColdOptions {
 
 // bucket returns the disk of a cold tier in a bucket.
 func (s *Store) bucket(c *ColdTier) (*s3.FS, error) {
-	return s3.New(s3.Config{Place: *c.S3, URL: c.Dir, Spool: s.spool(), Local: s.opts.Disk, Timeout: s.opts.ColdTimeout})
+	return s3.New(s3.Config{Place: *c.S3, URL: c.Dir, Spool: s.spool(), Local: s.hotFS(), ReadOnly: s.opts.ReadOnly, Timeout: s.opts.ColdTimeout})
 }
 
 // spool is where segments are until they are uploaded.
 func (s *Store) spool() string { return s.segments(spoolDir) }
 
 func (s *Store) coldFS() disk.FS {
-	switch {
-	case s.opts.ColdDisk != nil:
+	if s.opts.ColdDisk != nil {
 		return s.opts.ColdDisk
+	}
+	return s.hotFS()
+}
+
+func (s *Store) hotFS() disk.FS {
+	switch {
 	case s.opts.Disk != nil:
 		return s.opts.Disk
+	case s.opts.ReadOnly:
+		return disk.ReadOnly()
 	}
 	return disk.OS()
 }

@@ -94,7 +94,7 @@ var tokensKind = fileKind{name: "tokens.json", magic: "quarxfs tokens", version:
 // loadTokens keeps a file that cannot be used from nothing but letting anybody in.
 func (s *Store) loadTokens() {
 	var f tokensFile
-	err := tokensKind.read(s.dir.Join(), &f)
+	err := s.readKept(tokensKind, &f)
 	if errors.Is(err, os.ErrNotExist) {
 		return
 	}

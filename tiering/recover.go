@@ -3,6 +3,7 @@ package tiering
 import (
 	"cmp"
 	"errors"
+	"io/fs"
 	"path/filepath"
 	"slices"
 
@@ -11,9 +12,9 @@ import (
 )
 
 // openTier lists a directory, recovers what is open, and starts the workers.
-func openTier(o Options, id uint8, fs disk.FS, dir string) (*tier, error) {
-	t := &tier{fs: fs, id: id, dir: dir, size: o.SegmentSize, lazy: id != Hot, log: o.Logger, table: newTable(fs, id, dir, o.OpenFiles)}
-	if g, ok := fs.(*guard); ok {
+func openTier(o Options, id uint8, files disk.FS, dir string) (*tier, error) {
+	t := &tier{fs: files, id: id, dir: dir, size: o.SegmentSize, lazy: id != Hot, readOnly: o.ReadOnly, log: o.Logger, table: newTable(files, id, dir, o.OpenFiles)}
+	if g, ok := files.(*guard); ok {
 		_, t.remote = g.base.(disk.Remote)
 	}
 	if id != Hot {
@@ -23,6 +24,7 @@ func openTier(o Options, id uint8, fs disk.FS, dir string) (*tier, error) {
 	t.mu.number = uint64(id) << tierShift
 	t.mu.room.L, t.mu.work.L = &t.mu.Mutex, &t.mu.Mutex
 	t.mu.live, t.mu.lost = map[uint64]*writer{}, map[uint64]error{}
+	t.mu.closing = t.readOnly
 	if err := t.recover(); err != nil {
 		for _, w := range t.mu.live {
 			w.handle.release()
@@ -30,16 +32,20 @@ func openTier(o Options, id uint8, fs disk.FS, dir string) (*tier, error) {
 		t.table.closeAll()
 		return nil, err
 	}
-	t.startWorkers()
+	if !t.readOnly {
+		t.startWorkers()
+	}
 	return t, nil
 }
 
 func (t *tier) recover() error {
-	if err := t.fs.MkdirAll(t.dir); err != nil {
-		return err
+	if !t.readOnly {
+		if err := t.fs.MkdirAll(t.dir); err != nil {
+			return err
+		}
 	}
 	files, err := t.fs.List(t.dir)
-	if err != nil {
+	if err != nil && !(t.readOnly && errors.Is(err, fs.ErrNotExist)) {
 		return err
 	}
 	var open []disk.Info
@@ -51,6 +57,9 @@ func (t *tier) recover() error {
 		t.mu.number = max(t.mu.number, number)
 		switch state {
 		case segment.Trash:
+			if t.readOnly {
+				continue
+			}
 			if err := t.fs.Remove(filepath.Join(t.dir, f.Name)); err != nil {
 				return err
 			}
@@ -65,6 +74,9 @@ func (t *tier) recover() error {
 		if err := t.recoverOpen(number, f.Size); err != nil {
 			return err
 		}
+	}
+	if t.readOnly {
+		return nil
 	}
 	return t.resume()
 }
@@ -96,6 +108,7 @@ func (t *tier) recoverOpen(number uint64, size int64) error {
 		_, listed, footerErr := segment.ReadFooter(f, size)
 		whole := footerErr == nil && slices.Equal(listed, entries)
 		switch {
+		case t.readOnly: // what is behind the last record does not count
 		case whole && t.remote:
 			retired = true // nobody who opens waits for an upload
 		case whole:
@@ -115,7 +128,11 @@ func (t *tier) recoverOpen(number uint64, size int64) error {
 	w := t.newWriter(h, res.End)
 	w.entries = entries
 	w.retired = retired
-	w.written = 1 // what a killed process wrote may still be in the page cache only
+	if t.readOnly {
+		w.stuck = true
+	} else {
+		w.written = 1 // what a killed process wrote may still be in the page cache only
+	}
 	t.mu.live[number] = w
 	return nil
 }
@@ -129,6 +146,9 @@ func (t *tier) recoverHeaderless(number uint64, size int64, f disk.File, cause e
 		return err
 	}
 	if size <= segment.FileHeaderSize {
+		if t.readOnly {
+			return nil
+		}
 		return t.fs.Remove(t.table.path(number, segment.Open))
 	}
 	t.log.Error("segment is unreadable", "segment", segment.Name(number, segment.Open), "err", cause)

@@ -95,6 +95,9 @@ type Options struct {
 	Verify func(kind segment.Kind, id [32]byte, plain []byte) bool
 	// FS; nil means the operating system.
 	FS disk.FS
+	// ReadOnly leaves the directories as they are: what a crash left is told apart in memory only, and
+	// nothing can be appended or removed. Other Sets may have them open in the same way.
+	ReadOnly bool
 	// OpenFiles limits the sealed segments held open for reading; 0 means 512.
 	OpenFiles int
 
@@ -127,6 +130,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.FS == nil {
 		o.FS = disk.OS()
+		if o.ReadOnly {
+			o.FS = disk.ReadOnly()
+		}
 	}
 	return o, nil
 }
@@ -149,9 +155,9 @@ type Set struct {
 }
 
 // Open opens the tiers and recovers them from whatever a crash left: torn tails
-// are cut off, half-sealed segments are sealed, half-removed ones are removed.
-// The caller makes sure that no other Set has the directory open, and calls
-// Close.
+// are cut off, half-sealed segments are sealed, half-removed ones are removed, all
+// but for ReadOnly. The caller makes sure that no other Set has the directory open
+// for writing, and calls Close.
 func Open(o Options) (*Set, error) {
 	o, err := o.withDefaults()
 	if err != nil {

@@ -37,6 +37,8 @@ type tier struct {
 	dir  string
 	size int64 // at which a segment is full
 	lazy bool  // no segment is made before somebody waits for one
+	// readOnly: nothing is changed. There are no workers, and what is live stays so.
+	readOnly bool
 	// remote: sealing uploads a segment, see disk.Remote. It takes long, may fail for
 	// a while, and what waits for it takes space on the local disk.
 	remote bool

@@ -26,6 +26,8 @@ var (
 	// ErrCorrupt says that the log does not hold what it must, or that a stored
 	// row does not match its checksum.
 	ErrCorrupt = errors.New("database is corrupt")
+	// ErrLocked says that another process has the database open.
+	ErrLocked = errors.New("database is in use")
 	// ErrClosed is returned by every call after Close.
 	ErrClosed = errors.New("database is closed")
 	// ErrFailed is returned by Write after commits could not be carried from the

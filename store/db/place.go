@@ -2,7 +2,6 @@ package db
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"math"
 	"os"
@@ -98,7 +97,10 @@ func (o Options) lockDir() (*os.File, error) {
 		how = unix.LOCK_SH
 	}
 	if err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("database is in use: %w", err), f.Close())
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = ErrLocked
+		}
+		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }

@@ -53,10 +53,11 @@ type Place struct {
 // Config is what an FS is made from.
 type Config struct {
 	Place
-	URL     string // s3://bucket/prefix
-	Spool   string // local directory; it is made if missing
-	Local   disk.FS
-	Timeout time.Duration // most that reading may take; 0: 20 s
+	URL      string // s3://bucket/prefix
+	Spool    string // local directory; it is made if missing
+	Local    disk.FS
+	ReadOnly bool          // nothing is changed in the bucket; nor is Local to let anything be
+	Timeout  time.Duration // most that reading may take; 0: 20 s
 }
 
 const (
@@ -217,7 +218,9 @@ func (f *FS) List(string) ([]disk.Info, error) {
 			list = append(list, disk.Info{Name: strings.TrimSuffix(name, "/"), Size: o.Size})
 		}
 	}
-	f.dropBroken(ctx, touch)
+	if !f.c.ReadOnly {
+		f.dropBroken(ctx, touch)
+	}
 	slices.SortFunc(list, func(a, b disk.Info) int { return strings.Compare(a.Name, b.Name) })
 	return list, nil
 }
