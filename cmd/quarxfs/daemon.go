@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -46,6 +47,7 @@ type daemon struct {
 	volume  *volume.Volume
 	mount   *fs.Mount
 	control *remote.Service // on the control socket
+	socket  string          // its path
 	front   *remote.Front   // nil: no other machine is let in
 	metrics *remote.Front   // nil: /metrics is on the control socket only
 
@@ -199,7 +201,13 @@ func (d *daemon) detach() error {
 			return err
 		}
 	}
-	return d.out.moveTo(d.path(logName))
+	return d.besides(func() error {
+		path, err := d.ownLog()
+		if err != nil {
+			return err
+		}
+		return d.out.moveTo(path)
+	})
 }
 
 // start mounts and answers on the control socket and to other machines.
@@ -223,7 +231,7 @@ func (d *daemon) start() (err error) {
 			d.log.Warn("if this process is killed, its mount may hang until umount -f", "err", err)
 		}
 	}
-	l, err := listenControl(d.path())
+	l, err := d.listen()
 	if err != nil {
 		if d.mount != nil {
 			err = errors.Join(err, owner.AsCaller(d.mount.Unmount))
@@ -251,6 +259,25 @@ func (d *daemon) start() (err error) {
 	tiers := func(ctx context.Context) { keepTiers(ctx, d.store, d.volume) }
 	d.upkeep = []*routine.Routine{routine.Start(remotes.run), routine.Start(snapshots.run), routine.Start(tiers)}
 	return nil
+}
+
+// listen makes the control socket.
+func (d *daemon) listen() (l net.Listener, err error) {
+	err = d.besides(func() (err error) {
+		if d.socket, err = d.ownSocket(); err == nil {
+			l, err = listenControl(d.socket)
+		}
+		return err
+	})
+	return l, err
+}
+
+// besides runs fn, which is about what may be in a directory of the caller's and not in the store.
+func (d *daemon) besides(fn func() error) error {
+	if d.readsOnly() {
+		return owner.AsCaller(fn)
+	}
+	return fn()
 }
 
 // startVolume returns the node of the store, mounted where that is wanted.
@@ -355,7 +382,7 @@ func (d *daemon) closeAll() error {
 	}
 	if d.control != nil {
 		drain(d.control, controlTime)
-		errs = append(errs, removeControl(d.path()))
+		errs = append(errs, d.besides(func() error { return removeControl(d.socket) }))
 	}
 	if d.past != nil {
 		errs = append(errs, d.past.close())

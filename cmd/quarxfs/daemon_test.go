@@ -22,7 +22,7 @@ func TestStoreClosesLast(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := &daemon{opts: &mountOptions{store: dir}, log: slog.New(slog.DiscardHandler), store: st}
-	l, err := listenControl(st.Path())
+	l, err := listenControl(st.Path(controlName))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -54,7 +54,7 @@ var exits = []struct {
 	{17, "the store has no such tier, or it is in use or out of reach", []error{store.ErrNoTier, store.ErrHasTier, store.ErrUnavailable}},
 	{18, "the server wants a token, or one that allows more", []error{store.ErrToken, remote.ErrForbidden}},
 	{19, "the server is busy, or was asked too often", []error{remote.ErrBusy, remote.ErrRate}},
-	{20, "the store is mounted read-only", []error{store.ErrReadOnly, syscall.EROFS}},
+	{20, "the store is mounted read-only, or cannot be written to", []error{store.ErrReadOnly, store.ErrUnwritable, syscall.EROFS}},
 	{exitInterrupted, "interrupted", []error{context.Canceled}},
 }
 
@@ -108,6 +108,7 @@ var advice = []struct {
 	{store.ErrNewer, "install a newer QuarXFS to open it"},
 	{store.ErrFull, "free some space on that disk"},
 	{syscall.ENOSPC, "free some space on that disk"},
+	{store.ErrUnwritable, "it can be mounted with -o ro, and read"},
 	{store.ErrReadOnly, "unmount it and mount it without -o ro to change it"},
 	{store.ErrExists, "mount it, or choose another directory"},
 	{store.ErrNotEmpty, "choose an empty or a new directory"},

@@ -104,14 +104,28 @@ type daemonWatch struct {
 	status     *bufio.Reader // nil: the daemon is of a version that tells no status
 }
 
-// watchDaemon connects to the daemon of a store. errNoDaemon: there is none; errNoAnswer: it
-// hangs, and what is returned besides can only be waited for.
-func watchDaemon(ctx context.Context, dir string) (*daemonWatch, error) {
-	c, err := dialControl(ctx, dir)
-	if err != nil {
-		return nil, err
+// watchDaemon connects to the daemon of a store; of several, to the one that has made the mount, if
+// one has. errNoDaemon: there is none; errNoAnswer: it hangs, and what is returned besides can only
+// be waited for.
+func watchDaemon(ctx context.Context, dir string, m mounted) (w *daemonWatch, err error) {
+	conns, err := dialControls(ctx, dir)
+	for len(conns) > 0 {
+		w, err = watchConn(conns[0], dir)
+		if conns = conns[1:]; len(conns) == 0 || err == nil && w.isAt(m) {
+			break
+		}
+		if w != nil {
+			w.close()
+		}
 	}
-	w := &daemonWatch{store: dir, conn: c}
+	for _, c := range conns {
+		c.Close()
+	}
+	return w, err
+}
+
+func watchConn(c net.Conn, dir string) (w *daemonWatch, err error) {
+	w = &daemonWatch{store: dir, conn: c}
 	if w.pid, w.pidfd, err = peerProcess(c); err != nil {
 		c.Close()
 		return nil, err

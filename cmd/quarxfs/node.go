@@ -59,10 +59,16 @@ func (a access) run(ctx context.Context, fn func(remote.Node) error) error {
 	}
 }
 
-// runHere runs fn on a store that no daemon holds.
+// runHere runs fn on a store that no daemon holds, for reading only where it cannot be written to.
 func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err error) {
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	st, leave, err := openStore(a.dir, store.Options{Logger: log, SweepInterval: -1, LockWait: lockWait})
+	o := store.Options{Logger: log, SweepInterval: -1, LockWait: lockWait}
+	st, leave, err := openStore(a.dir, o)
+	var unwritable error
+	if errors.Is(err, store.ErrUnwritable) {
+		unwritable, o.ReadOnly = err, true
+		st, leave, err = openStore(a.dir, o)
+	}
 	if err != nil {
 		return err
 	}
@@ -74,7 +80,10 @@ func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err er
 	}
 	defer func() { err = errors.Join(err, vol.Close()) }()
 	err = handle.ShownError(fn(remote.NewLocal(st, surroundings(vol))))
-	if a.tidy {
+	if errors.Is(err, store.ErrReadOnly) && unwritable != nil {
+		err = unwritable // nobody has mounted it so
+	}
+	if a.tidy && !o.ReadOnly {
 		_, serr := st.Sweep(ctx)
 		err = errors.Join(err, serr)
 	}

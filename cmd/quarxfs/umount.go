@@ -68,7 +68,7 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 	if err != nil {
 		return err
 	}
-	w, err := watchDaemon(ctx, dir)
+	w, err := watchDaemon(ctx, dir, m)
 	if w != nil {
 		defer w.close()
 	}

@@ -138,7 +138,7 @@ func (t *tree) inspectOne(dir int, name, path string) error {
 	// A file with another name may be anybody's, linked here; one with this name only is of
 	// this directory, whose owner could as well remove it.
 	if t.give && st.Uid == 0 && st.Dev == t.top.Dev && (kind == unix.S_IFDIR || kind == unix.S_IFREG && st.Nlink == 1 || kind == unix.S_IFSOCK) {
-		if err := unix.Fchownat(fd, "", int(t.top.Uid), int(t.top.Gid), unix.AT_EMPTY_PATH); err != nil {
+		if err := unix.Fchownat(fd, "", int(t.top.Uid), int(t.top.Gid), unix.AT_EMPTY_PATH); err != nil && !errors.Is(err, unix.EROFS) {
 			return &os.PathError{Op: "chown", Path: path, Err: err}
 		}
 	}
