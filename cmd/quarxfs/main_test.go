@@ -27,8 +27,30 @@ func TestMain(m *testing.M) {
 // TestScripts runs testdata/script: the program as its users see it. Mounts are
 // touched by child processes only, and cleaned away whatever happens.
 func TestScripts(t *testing.T) {
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata/script",
+	p := scriptParams(t)
+	p.Dir = "testdata/script"
+	testscript.Run(t, p)
+}
+
+// TestNamespaceScripts runs testdata/namespaces, one script after the other: a new mount
+// namespace has a copy of each mount that is there, and umount refuses while one has.
+func TestNamespaceScripts(t *testing.T) {
+	scripts, err := filepath.Glob("testdata/namespaces/*.txtar")
+	if err != nil || len(scripts) == 0 {
+		t.Fatal("no scripts: ", err)
+	}
+	for _, script := range scripts {
+		// The subtest that Run makes is parallel, so each script gets a test to end in.
+		t.Run("alone", func(t *testing.T) {
+			p := scriptParams(t)
+			p.Files = []string{script}
+			testscript.Run(t, p)
+		})
+	}
+}
+
+func scriptParams(t *testing.T) testscript.Params {
+	return testscript.Params{
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("TZ", "UTC")
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each command otherwise
@@ -61,7 +83,7 @@ func TestScripts(t *testing.T) {
 			"relay":      cmdRelay,
 			"said":       cmdSaid,
 		},
-	})
+	}
 }
 
 // cleanUp ends the daemons of all mounts below dir and takes the mounts away.

@@ -92,7 +92,7 @@ func (s *shelf) step(t *testing.T, i int) {
 		}
 		s.dirs = append(s.dirs, a.Ino)
 	case k == 1:
-		if _, err := s.node.Put(t.Context(), fmt.Sprint("object", s.rnd.IntN(4)), bytes.NewReader(s.bytes())); err != nil {
+		if _, err := s.node.Put(t.Context(), fmt.Sprint("object", s.rnd.IntN(4)), bytes.NewReader(s.bytes()), store.Replace); err != nil {
 			t.Fatal(err)
 		}
 	case there && k == 2:
