@@ -218,7 +218,8 @@ func TestLostFiles(t *testing.T) {
 	}
 }
 
-// renew puts the store there anew; where one was refused, which is seen to have changed nothing, only the file that was harmed.
+// renew puts the store there anew; where one was refused, which is seen to have changed nothing,
+// only the file that was harmed.
 func (x *sample) renew(from, path string, refused bool) error {
 	what, to := from, x.root
 	if refused {

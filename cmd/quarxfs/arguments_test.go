@@ -23,8 +23,8 @@ var sampleOf = map[string]string{
 	"cold": "cold", "DIR|s3://BUCKET/PREFIX": "cold-tier", "OBJECT|PATH|SNAPSHOT": "nothing", "PATH|SNAP|OBJECT": "nothing",
 }
 
-// storeCommands are all commands that work on a store that is named, with arguments that could be. They are
-// those of the program, so that a new one is among them.
+// storeCommands are all commands that work on a store that is named, with arguments that could be.
+// They are those of the program, so that a new one is among them.
 func storeCommands(t *testing.T) (all map[string][]string, many map[string]bool) {
 	all, many = make(map[string][]string), make(map[string]bool)
 	var walk func(c *cobra.Command)

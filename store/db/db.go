@@ -67,8 +67,8 @@ type Options struct {
 	// BallastBelow is the free space, in bytes, from which on neither is
 	// made; 0 for always.
 	BallastBelow int64
-	// ReadOnly leaves all files as they are, which may be on a disk that cannot be written to: others
-	// may have the database open in the same way. Changes stay in memory.
+	// ReadOnly leaves all files as they are, which may be on a disk that cannot be written to:
+	// others may have the database open in the same way. Changes stay in memory.
 	ReadOnly bool
 	// Logger is slog.Default if nil.
 	Logger *slog.Logger
