@@ -94,7 +94,7 @@ func (k fileKind) decode(b []byte, f checkedFile) error {
 		return k.damaged("is cut or no such file (%v)", err)
 	}
 	if head.Magic != k.magic {
-		if k.strange != ErrDamaged {
+		if !errors.Is(k.strange, ErrDamaged) {
 			return fmt.Errorf("%w: %s has no magic", k.strange, k.name)
 		}
 		return k.damaged("has no magic")

@@ -159,7 +159,7 @@ func eachPart(path string, fn func(at int64, b []byte) error) (size int64, err e
 		}
 		for at < end {
 			n, err := f.ReadAt(b[:min(int64(len(b)), end-at)], at)
-			if err == nil || err == io.EOF {
+			if err == nil || errors.Is(err, io.EOF) {
 				err = fn(at, b[:n])
 			}
 			if err != nil || n == 0 { // it was cut meanwhile

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
@@ -166,7 +167,6 @@ func (f *figures) grow() {
 type told struct {
 	du    remote.Usage
 	stats remote.Stats
-	files map[string]remote.File
 	space unix.Statfs_t // of a mount
 }
 
@@ -231,7 +231,7 @@ func dataBytes(path string) (sum int64, err error) {
 	defer r.Close()
 	for end := int64(0); ; {
 		from, err := unix.Seek(int(r.Fd()), end, unix.SEEK_DATA)
-		if err == syscall.ENXIO {
+		if errors.Is(err, syscall.ENXIO) {
 			return sum, nil
 		}
 		if err == nil {

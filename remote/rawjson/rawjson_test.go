@@ -22,16 +22,17 @@ type deep struct{ Label string }
 type sample struct {
 	inner
 	*deep
-	Path    string    `json:"path"`
-	To      *string   `json:"to,omitempty"`
-	Bytes   int64     `json:"raw_bytes"`
-	At      time.Time `json:"at"`
-	Zero    time.Time `json:"zero,omitzero"`
-	Raw     []byte    `json:"blob,omitempty"`
-	Below   []inner   `json:"below"`
-	One     *inner    `json:"one,omitempty"`
-	Any     any       `json:"any,omitempty"`
-	Hidden  string    `json:"-"`
+	Path   string    `json:"path"`
+	To     *string   `json:"to,omitempty"`
+	Bytes  int64     `json:"raw_bytes"`
+	At     time.Time `json:"at"`
+	Zero   time.Time `json:"zero,omitzero"`
+	Raw    []byte    `json:"blob,omitempty"`
+	Below  []inner   `json:"below"`
+	One    *inner    `json:"one,omitempty"`
+	Any    any       `json:"any,omitempty"`
+	Hidden string    `json:"-"`
+	//lint:ignore U1000 what is not exported is left out
 	private string
 }
 

@@ -246,7 +246,7 @@ func memSalt(name string) (string, error) {
 	defer f.Close()
 	var b [memHeader]byte
 	n, err := f.ReadAt(b[:], 0)
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		err = nil
 	}
 	return hex.EncodeToString(b[:n]), err

@@ -77,7 +77,7 @@ func readMem(name string, fn func(versionedRow)) error {
 
 // endOfMem makes the end of the entries of the end of the file.
 func endOfMem(err error) error {
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return nil
 	}
 	return err
