@@ -50,7 +50,7 @@ percent-encoded, and path_bytes has its bytes in base64.
 	}
 	f := cmd.Flags()
 	jsonLinesFlag(f, &o.json)
-	listVar(f, &o.types, "type", "", "only these `types`: file, dir, symlink, fifo, socket, block, char", "file", "dir", "symlink", "fifo", "socket", "block", "char")
+	listVar(f, &o.types, "type", "", "only these `types`: file, dir, symlink, fifo, socket, block, char")
 	f.StringVar(&o.filter.Name, "name", "", "only names that fit the `pattern`, with * ? and [a-z]")
 	numberVar(f, &o.filter.Limit, 0, most, "limit", "stop after so many; 0: never")
 	return cmd
