@@ -256,11 +256,25 @@ func memSalt(name string) (string, error) {
 // seq are in b, durably, and no version above upto. settled is that up to which all are in tables.
 func (b *base) updateList(d *DB, seq, settled, upto uint64, always bool) error {
 	list := fileList{log: d.clog.id, seq: seq, settled: settled, needed: upto}
+	// Badger makes tables meanwhile, which are in its list before they are in use. Those are not
+	// listed here, and so are read when the database is opened: what is listed is taken to have
+	// no version above settled. A closed database makes no more.
+	closed := b.kv.IsClosed()
+	made := make(map[uint64]bool)
+	if !closed {
+		for _, t := range b.kv.Tables() {
+			made[t.ID] = true
+			list.settled = max(list.settled, t.MaxVersion)
+		}
+	}
 	sets, _, err := readManifest(b.dir)
 	if err != nil {
 		return err
 	}
 	for id := range liveTables(sets) {
+		if !closed && !made[id] {
+			continue
+		}
 		t, ok := b.list.table(id)
 		if !ok {
 			if t, err = tableOf(b.dir, id); errors.Is(err, fs.ErrNotExist) {
