@@ -269,8 +269,8 @@ func (s *Store) lockFlags() []flock.Option {
 	return []flock.Option{flock.SetPermissions(0o600)}
 }
 
-// acquire locks the store, for itself or with others who only read. A holder that was killed keeps its lock until the
-// kernel has taken it down, so Open can wait a little.
+// acquire locks the store, for itself or with others who only read. A holder that was killed
+// keeps its lock until the kernel has taken it down, so Open can wait a little.
 func (s *Store) acquire() error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.opts.LockWait)
 	defer cancel()

@@ -134,8 +134,8 @@ func holdDir(dir string) (*handle.Dir, error) {
 	return d, err
 }
 
-// writable reports whether a store's directory, and the lock in it, can be written to: ErrUnwritable,
-// with what the system says.
+// writable reports whether a store's directory, and the lock in it, can be written to:
+// ErrUnwritable, with what the system says.
 func writable(d *handle.Dir) error {
 	for _, name := range []string{"", lockName} {
 		err := unix.Faccessat(unix.AT_FDCWD, d.Join(name), unix.W_OK, unix.AT_EACCESS)

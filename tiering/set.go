@@ -95,8 +95,9 @@ type Options struct {
 	Verify func(kind segment.Kind, id [32]byte, plain []byte) bool
 	// FS; nil means the operating system.
 	FS disk.FS
-	// ReadOnly leaves the directories as they are: what a crash left is told apart in memory only, and
-	// nothing can be appended or removed. Other Sets may have them open in the same way.
+	// ReadOnly leaves the directories as they are: what a crash left is told apart in memory
+	// only, and nothing can be appended or removed. Other Sets may have them open in the same
+	// way.
 	ReadOnly bool
 	// OpenFiles limits the sealed segments held open for reading; 0 means 512.
 	OpenFiles int

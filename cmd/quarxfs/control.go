@@ -23,9 +23,9 @@ const controlName = "control.sock"
 // errNoDaemon: no process listens on the store's control socket.
 var errNoDaemon = errors.New("no daemon")
 
-// ownSocket and ownLog are where a daemon has its control socket and its log: in the store's directory.
-// One that only reads has them elsewhere, since nothing there is to change, or can: the socket by
-// the number of its process, as several may read.
+// ownSocket and ownLog are where a daemon has its control socket and its log: in the store's
+// directory. One that only reads has them elsewhere, since nothing there is to change, or can:
+// the socket by the number of its process, as several may read.
 func (d *daemon) ownSocket() (string, error) {
 	if !d.readsOnly() {
 		return d.path(controlName), nil
@@ -57,7 +57,8 @@ const (
 	runtimeTop = "/run/quarxfs" // root's
 )
 
-// besides names a file of a store that is not in its directory, which its device and its inode stand for.
+// besides names a file of a store that is not in its directory, which its device and its inode
+// stand for.
 func besides(dir, suffix string) (string, error) {
 	top := runtimeTop
 	if uid := os.Getuid(); uid != 0 {
@@ -103,7 +104,8 @@ func removeControl(path string) error {
 	return err
 }
 
-// dialControl connects to the store's daemon, to any if there are several. errNoDaemon: there is none.
+// dialControl connects to the store's daemon, to any if there are several. errNoDaemon: there
+// is none.
 func dialControl(ctx context.Context, dir string) (net.Conn, error) {
 	conns, err := dialControls(ctx, dir)
 	if err != nil {

@@ -7,8 +7,8 @@
 //	"KEY":       percent-encoded, to be looked at: w%FF
 //	"KEY_bytes": the bytes, in base64
 //
-// and so is a list of strings one of which is no UTF-8, with KEY_bytes a list of the same length. Read,
-// KEY_bytes counts. What is read must be UTF-8: ErrNotUTF8.
+// and so is a list of strings one of which is no UTF-8, with KEY_bytes a list of the same
+// length. Read, KEY_bytes counts. What is read must be UTF-8: ErrNotUTF8.
 package rawjson
 
 import (
