@@ -18,7 +18,8 @@ import (
 
 // The words of usage lines, and something that each can be. A new word belongs here.
 var sampleOf = map[string]string{
-	"A": "s1", "B": "s1", "[B]": "s1", "FROM": "s1", "TO": "s1", "REMOTE": "nobody", "TOKEN": "nobody", "BLOCK": "0000", "BLOCK|PATH": "0000", "FILE|-": "-", "NAME": "nobody", "NEWPATH": ":new", "OBJECT": "nothing",
+	"A": "s1", "B": "s1", "[B]": "s1", "FROM": "s1", "TO": "s1", "REMOTE": "nobody", "TOKEN": "nobody", "BLOCK": "0000",
+	"BLOCK|PATH": "0000", "FILE|-": "-", "NAME": "nobody", "NEWPATH": ":new", "OBJECT": "nothing",
 	"PATH": ":f", "SNAPSHOT": "s1", "SNAPSHOT[:PATH]": "s1:f", "[REMOTE:]SNAPSHOT:PATH": "s1:f", "TARGET": ":f", "URL": "http://127.0.0.1:1",
 	"cold": "cold", "DIR|s3://BUCKET/PREFIX": "cold-tier", "OBJECT|PATH|SNAPSHOT": "nothing", "PATH|SNAP|OBJECT": "nothing",
 }
