@@ -159,7 +159,7 @@ func TestStoreMayBeLeftOut(t *testing.T) {
 		{"snapshot rm files", "!SNAPSHOT is missing"},
 		{"snapshot rm files monday", "files,monday"},
 		{"snapshot rm monday", ",monday"},
-		{"graph path files a", "!B is missing"},
+		{"graph path files a", "!TO is missing"},
 		{"graph path a b", ",a,b"},
 		{"tier drain cold", ",cold"},
 		{"tier drain files", `!"cold" is missing`},
