@@ -179,6 +179,9 @@ var harms = []harm{
 // opens with all that it had, or it is refused with the file and what to do about it; the same each
 // time, and what is refused is left as it is.
 func TestLostFiles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("hundreds of openings one after the other: make test has them all")
+	}
 	root := fastRoot(t)
 	other := makeSample(t, filepath.Join(root, "other"), 1000)
 	x := makeSample(t, filepath.Join(root, "this"), 1)
