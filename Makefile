@@ -44,7 +44,7 @@ bin/versitygw:
 	GOBIN=$(CURDIR)/bin go install -ldflags '-s -w' $(VERSITYGW)
 
 test: versitygw ## run the tests
-	go test -p 1 ./...
+	go test -p 1 -timeout 20m ./...
 
 # The random sequences several times as often, and a large tree: what is rare shows here.
 test-long: versitygw ## run what takes longer
@@ -55,7 +55,7 @@ race: versitygw ## run the tests under the race detector
 	go test -race -timeout 30m ./...
 
 race-short: versitygw ## run the shorter ones of them under the race detector
-	go test -race -short -p 1 ./...
+	go test -race -short -p 1 -timeout 20m ./...
 
 # Here an errno says something of a name or an inode only if it is the error itself: wrapped in one, it
 # is a disk's, and a file that a disk has lost is no name that there is not.
