@@ -82,15 +82,19 @@ func (v *sizeFlag) Set(text string) error {
 }
 
 func (v *sizeFlag) allowed() string {
-	text := "a size such as " + v.example
+	return "a size such as " + v.example + inBounds(v.least, v.most, v.zero)
+}
+
+// inBounds says which values a flag takes, and what zero means.
+func inBounds[T ~int64](least, most T, zero string) (text string) {
 	switch {
-	case v.most != math.MaxInt64:
-		text += fmt.Sprintf(", from %v to %v", v.least, v.most)
-	case v.least > 1:
-		text += fmt.Sprintf(", at least %v", v.least)
+	case most != math.MaxInt64:
+		text = fmt.Sprintf(", from %v to %v", least, most)
+	case least > 1:
+		text = fmt.Sprintf(", at least %v", least)
 	}
-	if v.zero != "" {
-		text += "; 0: " + v.zero
+	if zero != "" {
+		text += "; 0: " + zero
 	}
 	return text
 }
@@ -255,17 +259,7 @@ func parseTime(text string) (time.Duration, error) {
 }
 
 func (v *timeFlag) allowed() string {
-	text := "a time such as 30s, 10m, 1h or 7d"
-	switch {
-	case v.most != math.MaxInt64:
-		text += fmt.Sprintf(", from %v to %v", v.least, v.most)
-	case v.least > 1:
-		text += fmt.Sprintf(", at least %v", v.least)
-	}
-	if v.zero != "" {
-		text += "; 0: " + v.zero
-	}
-	return text
+	return "a time such as 30s, 10m, 1h or 7d" + inBounds(v.least, v.most, v.zero)
 }
 
 // A choiceFlag is a flag of one of a few words.
