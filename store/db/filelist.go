@@ -47,6 +47,9 @@ type memLog struct {
 	salt string // hex
 }
 
+// begun reports whether the log has its header.
+func (m memLog) begun() bool { return len(m.salt) == hex.EncodedLen(memHeader) }
+
 const (
 	listName  = "TABLES"
 	listMagic = "QuarXFS tables 1"
@@ -106,7 +109,10 @@ func parseList(b []byte) (*fileList, error) {
 			_, err = fmt.Sscanf(rest, "%d %d %x", &t.id, &t.size, &t.sum)
 			l.tables = append(l.tables, t)
 		case "mem":
-			_, err = fmt.Sscanf(rest, "%d %s", &m.seq, &m.salt)
+			// Lists were written that name a log without a salt, which had no row yet.
+			seq, salt, _ := strings.Cut(rest, " ")
+			m.seq, err = strconv.Atoi(seq)
+			m.salt = salt
 			l.mems = append(l.mems, m)
 		}
 		if err != nil {
@@ -212,7 +218,7 @@ func liveTables(sets []changeSet) map[uint64]int {
 	return live
 }
 
-// memLogs returns the memtable logs in dir that have a header.
+// memLogs returns the memtable logs in dir.
 func memLogs(dir string) ([]memLog, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -289,6 +295,8 @@ func (b *base) updateList(d *DB, seq, settled, upto uint64, always bool) error {
 	if list.mems, err = memLogs(b.dir); err != nil {
 		return err
 	}
+	// Badger may be making the next one, which has no version yet.
+	list.mems = slices.DeleteFunc(list.mems, func(m memLog) bool { return !m.begun() })
 	if !always && b.list != nil && slices.Equal(list.tables, b.list.tables) && slices.Equal(list.mems, b.list.mems) {
 		return nil
 	}
