@@ -43,7 +43,6 @@ const maxRequest = 1 << 20 // bytes of one READ or WRITE; the kernel's own limit
 type Mount struct {
 	server *fuse.Server
 	fs     *filesystem // nil: it is no volume's
-	dir    string
 }
 
 // CheckMountpoint reports why a filesystem cannot be mounted at dir. The errors
@@ -121,7 +120,7 @@ func Serve(raw fuse.RawFileSystem, dir string, o *fuse.MountOptions, readAhead i
 	if err := raiseReadAhead(dir, readAhead); err != nil {
 		log.Info("the kernel's read-ahead stays at its default", "err", err)
 	}
-	return &Mount{server: server, dir: dir}, nil
+	return &Mount{server: server}, nil
 }
 
 // freeProcessors adds processors to Go's scheduler for the threads that block in
@@ -195,11 +194,11 @@ func (m *Mount) Wait() { m.server.Wait() }
 // heldTime is how long Unmount waits for the end of a filesystem that somebody still holds.
 const heldTime = time.Second
 
-// Unmount detaches the mount and waits for the filesystem's end. Files that are open in it, and
-// bind mounts of it, answer until they are gone or the process ends, so after a second it
-// returns all the same.
-func (m *Mount) Unmount() error {
-	if err := m.detach(); err != nil {
+// Unmount detaches the mount, which is at dir now: it may have been moved. It waits for the
+// filesystem's end. Files that are open in it, and bind mounts of it, answer until they are gone or
+// the process ends, so after a second it returns all the same.
+func (m *Mount) Unmount(dir string) error {
+	if err := detach(dir); err != nil {
 		return err
 	}
 	ended := make(chan struct{})
@@ -211,12 +210,12 @@ func (m *Mount) Unmount() error {
 	return nil
 }
 
-func (m *Mount) detach() error {
+func detach(dir string) error {
 	if os.Geteuid() == 0 {
-		return unix.Unmount(m.dir, unix.MNT_DETACH)
+		return unix.Unmount(dir, unix.MNT_DETACH)
 	}
-	if out, err := exec.Command("fusermount3", "-u", "-z", m.dir).CombinedOutput(); err != nil {
-		return fmt.Errorf("unmount %s: %w: %s", m.dir, err, strings.TrimSpace(string(out)))
+	if out, err := exec.Command("fusermount3", "-u", "-z", dir).CombinedOutput(); err != nil {
+		return fmt.Errorf("unmount %s: %w: %s", dir, err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }

@@ -61,7 +61,7 @@ func serveTest(dir, mnt string, options []string) error {
 	}
 	fmt.Println("mounted")
 	_, _ = io.Copy(io.Discard, os.Stdin)
-	if err := m.Unmount(); err != nil {
+	if err := m.Unmount(mnt); err != nil {
 		return err
 	}
 	m.Wait()

@@ -194,7 +194,7 @@ func canFindStore(arg string) bool {
 	if _, err := locate(""); err == nil {
 		return true
 	}
-	_, _, err := findStorePath(arg)
+	_, err := findStorePath(arg)
 	return err == nil
 }
 

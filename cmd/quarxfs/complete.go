@@ -134,11 +134,11 @@ func ask(ctx context.Context, from []offer, arg, typed string) []string {
 	if len(from) == 0 {
 		return nil
 	}
-	dir, err := locate(arg)
-	if err != nil || isURL(dir) {
+	to, err := locateAt(arg)
+	if err != nil || isURL(to.dir) {
 		return nil
 	}
-	client := controlClient(dir)
+	client := controlClient(to.dir, to.device)
 	defer client.Close()
 	var list []string
 	add := func(s string) error {

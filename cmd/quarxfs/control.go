@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -25,12 +26,16 @@ var errNoDaemon = errors.New("no daemon")
 
 // ownSocket and ownLog are where a daemon has its control socket and its log: in the store's
 // directory. One that only reads has them elsewhere, since nothing there is to change, or can:
-// the socket by the number of its process, as several may read.
+// the socket by the number of its filesystem, as several may read.
 func (d *daemon) ownSocket() (string, error) {
 	if !d.readsOnly() {
 		return d.path(controlName), nil
 	}
-	return besides(d.path(), fmt.Sprintf("-%d%s", os.Getpid(), socketExt))
+	of := d.at.Device
+	if d.mount == nil {
+		of = fmt.Sprintf("pid%d", os.Getpid())
+	}
+	return besides(d.path(), socketOf(of))
 }
 
 func (d *daemon) ownLog() (string, error) {
@@ -42,20 +47,38 @@ func (d *daemon) ownLog() (string, error) {
 
 func (d *daemon) readsOnly() bool { return d.past == nil && d.store.ReadOnly() }
 
-// socketsOf returns where the control sockets of the daemons of a store may be.
-func socketsOf(d *handle.Dir) []string {
+// socketOf ends the name of the control socket of a daemon that only reads.
+func socketOf(device string) string { return "-" + strings.ReplaceAll(device, ":", "-") + ".sock" }
+
+// socketsOf returns where the control sockets of the daemons of a store may be: first that of the
+// daemon which only reads and serves the filesystem with a device number, if one does.
+func socketsOf(d *handle.Dir, device string) []string {
 	list := []string{d.Join(controlName)}
-	if prefix, err := besides(d.Join(), "-"); err == nil {
-		more, _ := filepath.Glob(prefix + "*" + socketExt)
-		list = append(list, more...)
+	prefix, err := besides(d.Join(), "-")
+	if err != nil {
+		return list
 	}
+	dir, prefix := filepath.Split(prefix)
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if name := e.Name(); strings.HasPrefix(name, prefix) && strings.HasSuffix(name, ".sock") {
+			list = append(list, filepath.Join(dir, name))
+		}
+	}
+	own := func(path string) bool { return device != "" && strings.HasSuffix(path, socketOf(device)) }
+	slices.SortStableFunc(list, func(a, b string) int {
+		switch {
+		case own(a):
+			return -1
+		case own(b):
+			return 1
+		}
+		return 0
+	})
 	return list
 }
 
-const (
-	socketExt  = ".sock"
-	runtimeTop = "/run/quarxfs" // root's
-)
+const runtimeTop = "/run/quarxfs" // root's
 
 // besides names a file of a store that is not in its directory, which its device and its inode
 // stand for.
@@ -104,22 +127,10 @@ func removeControl(path string) error {
 	return err
 }
 
-// dialControl connects to the store's daemon, to any if there are several. errNoDaemon: there
-// is none.
-func dialControl(ctx context.Context, dir string) (net.Conn, error) {
-	conns, err := dialControls(ctx, dir)
-	if err != nil {
-		return nil, err
-	}
-	for _, c := range conns[1:] {
-		c.Close()
-	}
-	return conns[0], nil
-}
-
-// dialControls connects to all daemons of a store: several may have it open for reading only.
+// dialControl connects to the store's daemon. Several may have the store open for reading only:
+// then to the one that serves the filesystem with that device number, if one does, else to any.
 // errNoDaemon: there is none.
-func dialControls(ctx context.Context, dir string) ([]net.Conn, error) {
+func dialControl(ctx context.Context, dir, device string) (net.Conn, error) {
 	d, err := handle.Open(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, errNoDaemon
@@ -128,17 +139,14 @@ func dialControls(ctx context.Context, dir string) ([]net.Conn, error) {
 		return nil, err
 	}
 	defer d.Close()
-	var conns []net.Conn
-	for _, path := range socketsOf(d) {
+	for _, path := range socketsOf(d, device) {
 		c, derr := dialSocket(ctx, path)
 		if derr == nil {
-			conns = append(conns, c)
-		} else if !errors.Is(derr, errNoDaemon) {
+			return c, nil
+		}
+		if !errors.Is(derr, errNoDaemon) {
 			err = derr
 		}
-	}
-	if len(conns) > 0 {
-		return conns, nil
 	}
 	if err == nil {
 		err = errNoDaemon
@@ -176,6 +184,6 @@ func peerProcess(c net.Conn) (pid, pidfd int, err error) {
 	return int(cred.Pid), pidfd, err
 }
 
-func controlClient(dir string) *remote.Client {
-	return remote.NewClient("http://daemon", func(ctx context.Context) (net.Conn, error) { return dialControl(ctx, dir) })
+func controlClient(dir, device string) *remote.Client {
+	return remote.NewClient("http://daemon", func(ctx context.Context) (net.Conn, error) { return dialControl(ctx, dir, device) })
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/fs"
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/volume"
@@ -46,6 +47,7 @@ type daemon struct {
 	foreign bool       // the store is not the caller's, as whose owner this process acts
 	volume  *volume.Volume
 	mount   *fs.Mount
+	at      mounts.Key      // the mount, wherever it is moved to
 	control *remote.Service // on the control socket
 	socket  string          // its path
 	front   *remote.Front   // nil: no other machine is let in
@@ -53,7 +55,7 @@ type daemon struct {
 
 	watchers exitWatchers
 
-	mourner *mourner           // of this process
+	aborter *connAborter       // of this process's mount
 	budget  *routine.Routine   // of memory
 	upkeep  []*routine.Routine // snapshots, remotes, tiers
 }
@@ -61,7 +63,7 @@ type daemon struct {
 // serve opens the store, mounts it and returns when it has been unmounted or
 // ctx has ended, with all committed.
 func (o *mountOptions) serve(ctx context.Context, stdout, stderr io.Writer) (err error) {
-	d := &daemon{opts: o, watchers: exitWatchers{mountpoint: o.mountpoint}}
+	d := &daemon{opts: o}
 	if err := d.open(ctx, stderr); err != nil {
 		return errors.Join(err, d.close())
 	}
@@ -206,6 +208,7 @@ func (d *daemon) detach() error {
 		if err != nil {
 			return err
 		}
+		d.watchers.log = handle.Shown(path)
 		return d.out.moveTo(path)
 	})
 }
@@ -227,19 +230,20 @@ func (d *daemon) start() (err error) {
 		d.log.Warn("files are left to child processes", "err", err)
 	}
 	if d.mount != nil {
-		if d.mourner, err = startMourner(o.mountpoint); err != nil {
+		if d.aborter, err = startConnAborter(d.at); err != nil {
 			d.log.Warn("if this process is killed, its mount may hang until umount -f", "err", err)
 		}
 	}
 	l, err := d.listen()
 	if err != nil {
 		if d.mount != nil {
-			err = errors.Join(err, owner.AsCaller(d.mount.Unmount))
+			err = errors.Join(err, owner.AsCaller(func() error { return d.mount.Unmount(o.mountpoint) }))
 		}
 		return err
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", remote.ControlHandler(node, d.log))
+	d.watchers.mount = d.at
 	mux.Handle("GET "+exitStatusPath, &d.watchers)
 	d.control = remote.Serve(l, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, d.log)
 	if d.front != nil {
@@ -285,10 +289,10 @@ func (d *daemon) startVolume() (remote.Node, error) {
 	around := surroundings(d.volume)
 	around.Started, around.Mountpoint = time.Now(), d.opts.mountpoint
 	if around.Mountpoint != "" {
-		around.Snapshots = mountedFiles{volumeFiles{d.volume}, around.Mountpoint}
 		if err := owner.AsCaller(d.startMount); err != nil {
 			return nil, err
 		}
+		around.Snapshots = mountedFiles{volumeFiles{d.volume}, d.at.Device}
 		around.FUSE = func() remote.FUSE { return remote.FUSE(d.mount.Stats()) }
 	}
 	return remote.NewLocal(d.store, around), nil
@@ -309,6 +313,17 @@ func (d *daemon) startMount() (err error) {
 		Source: o.store, AllowOther: o.allowOther, Options: d.kernelOptions(), ReadAhead: o.readAhead, Debug: o.debug, Logger: d.log,
 		Sync: d.flushed,
 	})
+	if err == nil {
+		err = d.noteMount()
+	}
+	return err
+}
+
+// noteMount notes which mount is this daemon's.
+func (d *daemon) noteMount() (err error) {
+	if d.at, err = mounts.KeyOf(d.opts.mountpoint); err != nil {
+		err = errors.Join(err, d.mount.Unmount(d.opts.mountpoint))
+	}
 	return err
 }
 
@@ -334,11 +349,17 @@ func (d *daemon) ready(stdout io.Writer) error {
 func (d *daemon) leave(gone <-chan struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
 	defer cancel()
-	if err := flushMount(ctx, d.opts.mountpoint); err != nil {
+	if err := d.flush(ctx); err != nil {
 		d.log.Error("the kernel did not hand over all that was written", "err", err)
 	}
+	// Not by the path: the mount may have been moved, and another one be there.
+	m, ok := d.at.Find()
+	if !ok {
+		d.log.Warn("the mount is not seen any more; other mounts of it answer nobody from now on")
+		return
+	}
 	done := make(chan error, 1)
-	go func() { done <- owner.AsCaller(d.mount.Unmount) }()
+	go func() { done <- owner.AsCaller(func() error { return d.mount.Unmount(m.Dir) }) }()
 	select {
 	case err := <-done:
 		if err != nil {
@@ -365,7 +386,7 @@ func (d *daemon) close() error {
 
 func (d *daemon) closeAll() error {
 	var errs []error
-	defer d.mourner.dismiss()
+	defer d.aborter.dismiss()
 	for _, r := range append(d.upkeep, d.budget) {
 		r.End()
 	}
@@ -418,6 +439,15 @@ func raiseFileLimit() {
 }
 
 const flushHelper = "flush-helper"
+
+// flush has the kernel hand over what it holds back, wherever the filesystem is mounted now.
+func (d *daemon) flush(ctx context.Context) error {
+	m, ok := d.at.FindAny()
+	if !ok {
+		return fmt.Errorf("no mount of it is seen from here: %w", errNotMounted)
+	}
+	return flushMount(ctx, m.Dir)
+}
 
 // flushMount has another process call syncfs(2) on the mount.
 func flushMount(ctx context.Context, dir string) error {

@@ -32,7 +32,7 @@ func TestStoreClosesLast(t *testing.T) {
 		<-r.Context().Done()
 		found <- st.Commit()
 	})}, d.log)
-	client := controlClient(dir)
+	client := controlClient(dir, "")
 	defer client.Close()
 	asked := make(chan error, 1)
 	go func() { asked <- client.Sync(t.Context()) }()

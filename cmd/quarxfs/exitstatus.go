@@ -9,12 +9,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 )
 
 // Whoever unmounts a store is not the daemon's parent and cannot ask for its exit status. So it
@@ -24,8 +24,9 @@ import (
 const (
 	exitStatusPath  = "/v1/exit-status"
 	exitStatusProto = "quarxfs-exit-status"
-	// headerMountpoint has the daemon's mountpoint, escaped as in a URL.
-	headerMountpoint = "Quarxfs-Mountpoint"
+	// headerMount has the key of the daemon's mount, headerLog the path of its log, escaped as in a URL.
+	headerMount = "Quarxfs-Mount"
+	headerLog   = "Quarxfs-Log"
 	// answerTime is how long a daemon may take to answer before it counts as hanging.
 	answerTime = 10 * time.Second
 )
@@ -38,8 +39,9 @@ type exitStatus struct {
 
 // exitWatchers are the connections of those who wait for the daemon's end.
 type exitWatchers struct {
-	mountpoint string
-	mu         struct {
+	mount mounts.Key
+	log   string // "": it is standard error
+	mu    struct {
 		sync.Mutex
 		conns map[net.Conn]struct{}
 	}
@@ -76,8 +78,8 @@ func (w *exitWatchers) ServeHTTP(rw http.ResponseWriter, _ *http.Request) {
 		c.Close()
 	}()
 	// It is noted before it is told so.
-	_, _ = fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n",
-		exitStatusProto, headerMountpoint, url.PathEscape(w.mountpoint))
+	_, _ = fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %s\r\n%s: %s\r\n\r\n",
+		exitStatusProto, headerMount, w.mount, headerLog, url.PathEscape(w.log))
 }
 
 // tell says to all how the daemon ended. The process ends next.
@@ -98,39 +100,30 @@ func (w *exitWatchers) tell(err error) {
 // A daemonWatch is a daemon whose end somebody waits for.
 type daemonWatch struct {
 	pid, pidfd int
-	store      string
-	mountpoint string // "": of a daemon that does not say
+	mount      mounts.Key // zero: of a daemon that does not say
+	log        string     // its path; "": likewise, or it is standard error
 	conn       net.Conn
 	status     *bufio.Reader // nil: the daemon is of a version that tells no status
 }
 
-// watchDaemon connects to the daemon of a store; of several, to the one that has made the mount, if
-// one has. errNoDaemon: there is none; errNoAnswer: it hangs, and what is returned besides can only
-// be waited for.
-func watchDaemon(ctx context.Context, dir string, m mounted) (w *daemonWatch, err error) {
-	conns, err := dialControls(ctx, dir)
-	for len(conns) > 0 {
-		w, err = watchConn(conns[0], dir)
-		if conns = conns[1:]; len(conns) == 0 || err == nil && w.isAt(m) {
-			break
-		}
-		if w != nil {
-			w.close()
-		}
+// watchDaemon connects to the daemon of a store that serves a mount. errNoDaemon: there is none;
+// errNoAnswer: it hangs, and what is returned besides can only be waited for.
+func watchDaemon(ctx context.Context, dir string, m mounts.Mount) (w *daemonWatch, err error) {
+	c, err := dialControl(ctx, dir, m.Device)
+	if err != nil {
+		return nil, err
 	}
-	for _, c := range conns {
-		c.Close()
-	}
-	return w, err
-}
-
-func watchConn(c net.Conn, dir string) (w *daemonWatch, err error) {
-	w = &daemonWatch{store: dir, conn: c}
+	w = &daemonWatch{conn: c}
 	if w.pid, w.pidfd, err = peerProcess(c); err != nil {
 		c.Close()
 		return nil, err
 	}
-	return w, w.attend()
+	err = w.attend()
+	if err == nil && w.mount != (mounts.Key{}) && w.mount.Device != m.Device {
+		w.close() // it has another mount of the store, and that of m is dead
+		return nil, errNoDaemon
+	}
+	return w, err
 }
 
 func (w *daemonWatch) close() {
@@ -152,7 +145,8 @@ func (w *daemonWatch) attend() error {
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		w.status = r
-		w.mountpoint, _ = url.PathUnescape(resp.Header.Get(headerMountpoint))
+		w.mount, _ = mounts.ParseKey(resp.Header.Get(headerMount))
+		w.log, _ = url.PathUnescape(resp.Header.Get(headerLog))
 	}
 	_ = w.conn.SetDeadline(time.Time{})
 	return nil
@@ -166,7 +160,7 @@ func (w *daemonWatch) ended() error {
 	_ = w.conn.SetReadDeadline(time.Now().Add(time.Second)) // what it said is here already
 	var s exitStatus
 	if err := json.NewDecoder(w.status).Decode(&s); err != nil {
-		return fmt.Errorf("%w: it died before all was kept; the store is as of its last commit; see %s", errNoAnswer, filepath.Join(w.store, logName))
+		return fmt.Errorf("%w: it died before all was kept; the store is as of its last commit; see %s", errNoAnswer, w.seeLog())
 	}
 	if s.Code == exitOK {
 		return nil
@@ -174,15 +168,19 @@ func (w *daemonWatch) ended() error {
 	return coded{s.Code, s.Error}
 }
 
+// seeLog is where the daemon logs.
+func (w *daemonWatch) seeLog() string {
+	if w.log == "" {
+		return "what it wrote to standard error"
+	}
+	return printable(w.log)
+}
+
 // isAt returns whether that is the mount that the daemon made, and not a bind mount or another
 // namespace's copy of it.
-func (w *daemonWatch) isAt(m mounted) bool {
-	here, err := os.Readlink("/proc/self/ns/mnt")
-	if err == nil {
-		// Where it cannot be seen, the path has to do.
-		if there, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", w.pid)); err == nil && there != here {
-			return false
-		}
+func (w *daemonWatch) isAt(m mounts.Mount) bool {
+	if w.mount == (mounts.Key{}) {
+		return m.Root == "/"
 	}
-	return m.root == "/" && (w.mountpoint == "" || m.dir == w.mountpoint)
+	return w.mount == m.Key()
 }

@@ -7,13 +7,15 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 )
 
 // mount(8) and umount(8) call programs of these names, links to this one, for
 // filesystems of type fuse.quarxfs.
 const (
-	mountHelper  = "mount." + fsType
-	umountHelper = "umount." + fsType
+	mountHelper  = "mount." + mounts.FSType
+	umountHelper = "umount." + mounts.FSType
 )
 
 // The exit codes of mount(8).
@@ -43,7 +45,7 @@ func asHelper(argv []string) (args []string, ok bool, err error) {
 func mountHelperArgs(argv []string) ([]string, error) {
 	words, flags, err := helperWords(argv)
 	if err == nil && len(words) != 2 {
-		err = fmt.Errorf("%w: %s takes a store and a directory; it is called by mount -t %s", errUsage, mountHelper, fsType)
+		err = fmt.Errorf("%w: %s takes a store and a directory; it is called by mount -t %s", errUsage, mountHelper, mounts.FSType)
 	}
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/chunk"
 )
@@ -85,12 +86,12 @@ func notNested(dir string) error {
 			break
 		}
 	}
-	table, err := mountTable()
+	table, err := mounts.Table()
 	if err != nil {
 		return err
 	}
-	if m, ok := mountOf(table, real); ok {
-		return fmt.Errorf("%w: %s lies in the mount %s of another store; choose a directory outside of it", errUsage, dir, m.dir)
+	if m, ok := mounts.At(table, real); ok {
+		return fmt.Errorf("%w: %s lies in the mount %s of another store; choose a directory outside of it", errUsage, dir, m.Dir)
 	}
 	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 )
 
 // TestKilledWhileMounting: a daemon that is killed as soon as its mount is there
@@ -77,8 +79,7 @@ func killAmidSeeks(t *testing.T, store, mnt string, after time.Duration) {
 	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil {
 		t.Fatal(err)
 	}
-	o := umountOptions{wait: 20 * time.Second}
-	if err := o.waitFor(t.Context(), pidfd); err != nil {
+	if err := waitForEnd(t.Context(), pidfd, 20*time.Second); err != nil {
 		t.Error("the daemon is still there long after SIGKILL:", err)
 		_ = unix.Unmount(mnt, unix.MNT_FORCE)
 	}
@@ -97,12 +98,12 @@ func killAtMount(t *testing.T, store, mnt string) {
 	left := make(chan error, 1)
 	go func() { left <- cmd.Wait() }()
 	for there := false; !there; time.Sleep(100 * time.Microsecond) {
-		table, err := mountTable()
+		table, err := mounts.Table()
 		if err != nil {
 			t.Fatal(err)
 		}
-		m, ok := mountOf(table, mnt)
-		there = ok && m.dir == mnt
+		m, ok := mounts.At(table, mnt)
+		there = ok && m.Dir == mnt
 		select {
 		case err := <-left:
 			t.Fatalf("mount ended: %v", err)
@@ -126,7 +127,7 @@ func killAtMount(t *testing.T, store, mnt string) {
 
 // daemonProcess returns the store's daemon as peerProcess does.
 func daemonProcess(ctx context.Context, dir string) (pid, pidfd int, err error) {
-	c, err := dialControl(ctx, dir)
+	c, err := dialControl(ctx, dir, "")
 	if err != nil {
 		return 0, -1, err
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -25,23 +26,32 @@ const storeVariable = "QUARXFS_STORE"
 // and nothing else; one that is not there names no store. store.ErrNotStore, errNoStore,
 // errNotMounted.
 func locate(arg string) (string, error) {
-	dir, _, err := locateAt(arg)
-	return dir, err
+	to, err := locateAt(arg)
+	return to.dir, err
 }
 
-// locateAt is locate, and returns besides where in the tree the argument leads: nil unless it
-// leads into a mount.
-func locateAt(arg string) (dir string, at *location, err error) {
+// A target is what STORE names.
+type target struct {
+	dir    string    // of the store, or the URL of a node that has it
+	device string    // of the mount that STORE leads into, if it does: its daemon is asked
+	at     *location // where STORE leads to in that mount; nil: it names no path in one
+}
+
+// in is the target of what leads into a mount.
+func in(p *location) target { return target{p.mount.Source, p.mount.Device, p} }
+
+// locateAt is locate with all that is to be known.
+func locateAt(arg string) (to target, err error) {
 	if arg == "" {
 		if p, err := openLocation(".", follow); p != nil && p.quarxfs() {
-			return p.mount.source, nil, err
+			return target{dir: p.mount.Source, device: p.mount.Device}, err
 		}
 		if arg = os.Getenv(storeVariable); arg == "" {
-			return "", nil, errNoStore
+			return to, errNoStore
 		}
 	}
 	if isURL(arg) {
-		return arg, nil, nil
+		return target{dir: arg}, nil
 	}
 	p, err := openLocation(arg, follow)
 	if errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED) {
@@ -49,37 +59,37 @@ func locateAt(arg string) (dir string, at *location, err error) {
 	}
 	switch {
 	case errors.Is(err, errMoved):
-		return "", nil, err
+		return to, err
 	case errors.Is(err, syscall.ENOENT) || errors.Is(err, errNotDir) || errors.Is(err, syscall.ELOOP):
-		return "", nil, explainNoStore(arg, err)
+		return to, explainNoStore(arg, err)
 	case err != nil:
-		return "", nil, err
+		return to, err
 	case p.top():
-		return p.mount.source, p, nil
+		return in(p), nil
 	}
 	_, err = store.ReadConfig(p.path)
 	switch {
 	case err == nil:
-		return p.path, nil, nil
+		return target{dir: p.path}, nil
 	case p.quarxfs():
-		return p.mount.source, p, nil
+		return in(p), nil
 	case errors.Is(err, store.ErrNotStore) || errors.Is(err, errNotDir):
-		return "", nil, explainNoStore(p.path, err)
+		return to, explainNoStore(p.path, err)
 	}
-	return "", nil, err
+	return to, err
 }
 
 // findStorePath returns the store whose mount a path leads into, to what is there or is to be
 // made. errNotMounted.
-func findStorePath(path string) (dir string, at *location, err error) {
+func findStorePath(path string) (to target, err error) {
 	p, err := findLocation(path)
 	if err == nil && !p.quarxfs() {
 		err = fmt.Errorf("%w: %s", errNotMounted, path)
 	}
 	if err != nil {
-		return "", nil, err
+		return to, err
 	}
-	return p.mount.source, p, nil
+	return in(p), nil
 }
 
 // isStore reports whether an argument stands for a store by itself, and not for something that
@@ -94,7 +104,7 @@ func isStore(arg string) bool {
 	if err != nil {
 		return errors.Is(err, errMoved)
 	}
-	if p.quarxfs() && p.path == p.mount.dir {
+	if p.quarxfs() && p.path == p.mount.Dir {
 		return true
 	}
 	_, err = store.ReadConfig(p.path)
@@ -128,8 +138,8 @@ func explainNoStore(path string, err error) error {
 func storeInFstab(table, dir string) string {
 	for line := range strings.Lines(table) {
 		f := strings.Fields(line)
-		if len(f) >= 3 && f[2] == fsType && unescape(f[1]) == dir {
-			return fmt.Sprintf(", the mountpoint of %s in %s", unescape(f[0]), fstab)
+		if len(f) >= 3 && f[2] == mounts.FSType && mounts.Unescape(f[1]) == dir {
+			return fmt.Sprintf(", the mountpoint of %s in %s", mounts.Unescape(f[0]), fstab)
 		}
 	}
 	return ""

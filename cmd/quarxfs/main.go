@@ -87,7 +87,7 @@ byte that it gives back.`,
 	add("look", newStats(), newListFiles(), newListBlocks(), newDu(), newGraph(), newSimulate())
 	add("object", newPut(), newGet(), newRemove(), newObjects())
 	add("upkeep", newGC(), newScrub(), newFsck(), newRebuild(), newTier())
-	cmd.AddCommand(newVersion(), newMan(), newFlushHelper(), newMournHelper())
+	cmd.AddCommand(newVersion(), newMan(), newFlushHelper(), newAbortHelper())
 	cmd.AddCommand(topics()...)
 	cmd.SetHelpCommand(newHelp())
 	cmd.InitDefaultHelpCmd()

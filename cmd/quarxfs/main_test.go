@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/fs"
 )
 
@@ -88,23 +89,23 @@ func scriptParams(t *testing.T) testscript.Params {
 
 // cleanUp ends the daemons of all mounts below dir and takes the mounts away.
 func cleanUp(dir string) error {
-	table, err := mountTable()
+	table, err := mounts.Table()
 	if err != nil {
 		return err
 	}
 	slices.Reverse(table)
 	var errs []error
 	for _, m := range table {
-		if !within(m.dir, dir) {
+		if !mounts.Within(m.Dir, dir) {
 			continue
 		}
-		if m.fsType == fsType {
-			if _, pidfd, err := daemonProcess(context.Background(), m.source); err == nil {
+		if m.IsQuarXFS() {
+			if _, pidfd, err := daemonProcess(context.Background(), m.Source); err == nil {
 				_ = unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0)
 				unix.Close(pidfd)
 			}
 		}
-		errs = append(errs, unmount(m.dir, unix.MNT_DETACH))
+		errs = append(errs, mounts.Unmount(m.Dir, unix.MNT_DETACH))
 	}
 	return errors.Join(errs...)
 }
@@ -139,8 +140,7 @@ func cmdKilled(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	defer unix.Close(pidfd)
 	ts.Check(unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0))
-	o := &umountOptions{wait: 10 * time.Second}
-	ts.Check(o.waitFor(context.Background(), pidfd))
+	ts.Check(waitForEnd(context.Background(), pidfd, 10*time.Second))
 }
 
 // signal NAME STORE sends a signal to the store's daemon.
@@ -199,13 +199,13 @@ func cmdTmpfs(ts *testscript.TestScript, neg bool, args []string) {
 
 // mounted DIR checks that a QuarXFS is mounted there.
 func cmdMounted(ts *testscript.TestScript, neg bool, args []string) {
-	table, err := mountTable()
+	table, err := mounts.Table()
 	ts.Check(err)
 	dir, err := filepath.EvalSymlinks(filepath.Dir(ts.MkAbs(args[0])))
 	ts.Check(err)
 	dir = filepath.Join(dir, filepath.Base(args[0]))
-	m, ok := mountOf(table, dir)
-	if (ok && m.dir == dir) == neg {
+	m, ok := mounts.At(table, dir)
+	if (ok && m.Dir == dir) == neg {
 		ts.Fatalf("mounted %s: %v", dir, !neg)
 	}
 }
@@ -280,7 +280,7 @@ func cmdSaid(ts *testscript.TestScript, neg bool, args []string) {
 
 func relay(c net.Conn, dir string) {
 	defer c.Close()
-	up, err := dialControl(context.Background(), dir)
+	up, err := dialControl(context.Background(), dir, "")
 	if err != nil {
 		return
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/fs"
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/store"
@@ -147,7 +148,7 @@ func (o *mountOptions) prepare(arg, mountpoint string) error {
 		return err
 	}
 	var err error
-	if o.mountpoint, err = resolve(mountpoint); err != nil {
+	if o.mountpoint, err = mounts.Resolve(mountpoint); err != nil {
 		return err
 	}
 	err = o.findStore(arg)
@@ -158,7 +159,7 @@ func (o *mountOptions) prepare(arg, mountpoint string) error {
 	if err := fs.CheckMountpoint(o.mountpoint); err != nil {
 		return err
 	}
-	if within(o.store, o.mountpoint) || within(o.mountpoint, o.store) {
+	if mounts.Within(o.store, o.mountpoint) || mounts.Within(o.mountpoint, o.store) {
 		return fmt.Errorf("%w: %s and the store %s contain each other; choose another directory", fs.ErrMountpoint, o.mountpoint, o.store)
 	}
 	if err := openFUSE(); err != nil {
@@ -182,7 +183,7 @@ func (o *mountOptions) validate() error {
 
 // findStore sets the store. store.ErrNotStore: there is none, which may be made.
 func (o *mountOptions) findStore(arg string) (err error) {
-	if o.store, err = resolve(arg); err != nil {
+	if o.store, err = mounts.Resolve(arg); err != nil {
 		return err
 	}
 	_, err = store.ReadConfig(o.store)

@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"path"
-	"slices"
 	"strings"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
@@ -16,10 +16,10 @@ import (
 // what is below it, and takes away what is mounted there. So restores, rollbacks and removals of
 // snapshots are refused as long as something is.
 
-// mountedFiles are a volume's that is mounted at a directory.
+// mountedFiles are a volume's that is mounted.
 type mountedFiles struct {
 	volumeFiles
-	mountpoint string
+	device string // of the mounted filesystem
 }
 
 // Clone implements remote.Snapshotter.
@@ -61,36 +61,13 @@ func (l mountedFiles) EditSnapshot(ctx context.Context, name string, e remote.Sn
 // NothingOn returns an error that names what is mounted on a path of the volume or below it, if
 // anything is.
 func (l mountedFiles) NothingOn(where string) error {
-	all, err := allTables()
-	if err != nil {
+	on, err := mounts.On(l.device, path.Join("/", where))
+	if err != nil || len(on) == 0 {
 		return err
-	}
-	on := mountsOn(all, l.mountpoint, path.Join("/", where))
-	if len(on) == 0 {
-		return nil
 	}
 	names := make([]string, len(on))
 	for i, h := range on {
 		names[i] = h.String()
 	}
-	return fmt.Errorf("%w: %s, and would be torn away; first: %s", store.ErrMounted, strings.Join(names, "; "), on[0].release())
-}
-
-// mountsOn returns what is mounted on a filesystem at or below a path of it, in any namespace and
-// through any of its mounts; a mountpoint in the first namespace says which filesystem it is.
-func mountsOn(all []namespace, mountpoint, where string) (on []holder) {
-	i := slices.IndexFunc(all[0].table, func(m mounted) bool { return m.dir == mountpoint && m.fsType == fsType })
-	if i < 0 {
-		return nil
-	}
-	device := all[0].table[i].device
-	for _, ns := range all {
-		for _, m := range ns.table {
-			parent, ok := parentOf(ns.table, m)
-			if ok && parent.device == device && within(spotOn(parent, m), where) {
-				on = append(on, holder{mounted: m, pid: ns.pid, upon: true})
-			}
-		}
-	}
-	return on
+	return fmt.Errorf("%w: %s, and would be torn away; first: %s", store.ErrMounted, strings.Join(names, "; "), on[0].Release())
 }

@@ -18,11 +18,10 @@ const commandWait = 3 * time.Second
 
 // An access is how a command reaches a store.
 type access struct {
-	dir    string
+	target
 	url    string // of a node that has the store; empty: it is in dir
 	stderr io.Writer
-	at     *location // where STORE leads to in a mount of the store; nil: it is no path in one
-	tidy   bool      // reclaim what nothing refers to; a daemon does so anyway
+	tidy   bool // reclaim what nothing refers to; a daemon does so anyway
 }
 
 // run runs fn on the store: over the network, over the control socket of its daemon,
@@ -37,10 +36,10 @@ func (a access) run(ctx context.Context, fn func(remote.Node) error) error {
 	}
 	deadline := time.Now().Add(commandWait)
 	for {
-		c, err := dialControl(ctx, a.dir)
+		c, err := dialControl(ctx, a.dir, a.device)
 		if err == nil {
 			c.Close()
-			client := controlClient(a.dir)
+			client := controlClient(a.dir, a.device)
 			defer client.Close()
 			return fn(client)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/fs"
 	"github.com/quarxtor/quarxfs/fs/past"
 	"github.com/quarxtor/quarxfs/remote"
@@ -41,7 +42,7 @@ func (o *mountOptions) preparePast(cmd *cobra.Command, arg, mountpoint string) (
 	if o.node, err = nodeAt(strings.TrimRight(arg, "/")); err != nil {
 		return err
 	}
-	if o.mountpoint, err = resolve(mountpoint); err != nil {
+	if o.mountpoint, err = mounts.Resolve(mountpoint); err != nil {
 		return err
 	}
 	if err := fs.CheckMountpoint(o.mountpoint); err != nil {
@@ -50,7 +51,7 @@ func (o *mountOptions) preparePast(cmd *cobra.Command, arg, mountpoint string) (
 	if o.store, err = cacheDir(o.cache, o.node.URL); err != nil {
 		return err
 	}
-	if within(o.store, o.mountpoint) || within(o.mountpoint, o.store) {
+	if mounts.Within(o.store, o.mountpoint) || mounts.Within(o.mountpoint, o.store) {
 		return fmt.Errorf("%w: %s and the cache %s contain each other; choose another directory", fs.ErrMountpoint, o.mountpoint, o.store)
 	}
 	return openFUSE()
@@ -59,7 +60,7 @@ func (o *mountOptions) preparePast(cmd *cobra.Command, arg, mountpoint string) (
 // cacheDir returns where blocks of a node are kept.
 func cacheDir(given, at string) (string, error) {
 	if given != "" {
-		return resolve(given)
+		return mounts.Resolve(given)
 	}
 	top, err := os.UserCacheDir()
 	if err != nil {
@@ -69,7 +70,7 @@ func cacheDir(given, at string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return resolve(filepath.Join(top, "quarxfs", strings.ReplaceAll(u.Host, ":", "_")))
+	return mounts.Resolve(filepath.Join(top, "quarxfs", strings.ReplaceAll(u.Host, ":", "_")))
 }
 
 // openPast connects to the node and opens the cache.
@@ -106,6 +107,9 @@ func (d *daemon) startPast() (err error) {
 		d.mount, err = past.Mount(pastSource{d.past.cache}, o.mountpoint, past.Options{
 			Name: o.store, AllowOther: o.allowOther, ReadAhead: o.readAhead, Debug: o.debug, Logger: d.log,
 		})
+		if err == nil {
+			err = d.noteMount()
+		}
 		return err
 	})
 }

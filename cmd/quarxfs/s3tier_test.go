@@ -153,8 +153,7 @@ func killAmid(t *testing.T, store string, after time.Duration, args ...string) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // the daemon is gone
-	o := umountOptions{wait: 20 * time.Second}
-	if err := o.waitFor(t.Context(), pidfd); err != nil {
+	if err := waitForEnd(t.Context(), pidfd, 20*time.Second); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/rawjson"
@@ -59,19 +60,19 @@ func (a access) runFlushed(ctx context.Context, fn func(remote.Node) error) erro
 
 // syncMounts calls syncfs(2) on the mounts of a store.
 func syncMounts(dir string) error {
-	table, err := mountTable()
+	table, err := mounts.Table()
 	if err != nil {
 		return err
 	}
 	for _, m := range table {
-		if m.fsType != fsType {
+		if !m.IsQuarXFS() {
 			continue
 		}
-		if now, err := m.storeSoon(); err != nil || now != dir {
+		if now, err := storeSoon(m); err != nil || now != dir {
 			continue
 		}
-		if err := syncMount(m.dir); err != nil {
-			return fmt.Errorf("syncfs %s: %w", m.dir, err)
+		if err := syncMount(m.Dir); err != nil {
+			return fmt.Errorf("syncfs %s: %w", m.Dir, err)
 		}
 	}
 	return nil
@@ -422,5 +423,5 @@ func (d *daemon) flushed() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
 	defer cancel()
-	return flushMount(ctx, d.opts.mountpoint)
+	return d.flush(ctx)
 }

@@ -49,8 +49,8 @@ func (o *statsOptions) print(w io.Writer, s remote.Stats) error {
 // mount the first path leads into, if it leads into any.
 func findStoreOf(cmd *cobra.Command, args []string) (access, error) {
 	if len(args) > 1 && args[0] == "" {
-		if dir, at, err := findStorePath(args[1]); err == nil {
-			return access{dir: dir, at: at, stderr: cmd.ErrOrStderr()}, nil
+		if to, err := findStorePath(args[1]); err == nil {
+			return access{target: to, stderr: cmd.ErrOrStderr()}, nil
 		}
 	}
 	return findStore(cmd, args)
@@ -80,12 +80,12 @@ func findStore(cmd *cobra.Command, args []string) (access, error) {
 	if len(args) > 0 {
 		arg = args[0]
 	}
-	dir, at, err := locateAt(arg)
+	to, err := locateAt(arg)
 	a := access{stderr: cmd.ErrOrStderr()}
-	if isURL(dir) {
-		a.url = dir
-		return a, acceptURL(cmd, dir)
+	if isURL(to.dir) {
+		a.url = to.dir
+		return a, acceptURL(cmd, a.url)
 	}
-	a.dir, a.at = dir, at
+	a.target = to
 	return a, err
 }

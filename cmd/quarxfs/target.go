@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
@@ -26,15 +26,15 @@ import (
 
 // A location is what a path leads to.
 type location struct {
-	path  string  // absolute, without symbolic links; as given where this process sees no path
-	mount mounted // the zero mount: one that this process cannot see
-	tree  string  // in a mount: the path from the top of its filesystem, without a slash before
-	known bool    // tree is known; not of what was removed or is seen through another namespace
-	rest  string  // what follows and is not there
+	path  string       // absolute, without symbolic links; as given where this process sees no path
+	mount mounts.Mount // the zero mount: one that this process cannot see
+	tree  string       // in a mount: the path from the top of its filesystem, without a slash before
+	known bool         // tree is known; not of what was removed or is seen through another namespace
+	rest  string       // what follows and is not there
 }
 
 // quarxfs reports whether the location is in a QuarXFS.
-func (p *location) quarxfs() bool { return p.mount.fsType == fsType }
+func (p *location) quarxfs() bool { return p.mount.IsQuarXFS() }
 
 // top reports whether the location is the top of a QuarXFS, in a mount of its own or not.
 func (p *location) top() bool { return p.quarxfs() && p.known && p.tree == "" && p.rest == "" }
@@ -58,7 +58,7 @@ func openLocation(path string, flags int) (*location, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "statx", Path: path, Err: err}
 	}
-	table, err := mountTable()
+	table, err := mounts.Table()
 	if err != nil {
 		return nil, err
 	}
@@ -75,10 +75,10 @@ func openLocation(path string, flags int) (*location, error) {
 	device := fmt.Sprintf("%d:%d", st.Dev_major, st.Dev_minor)
 	for _, m := range table {
 		switch {
-		case uint64(m.id) == st.Mnt_id:
+		case uint64(m.ID) == st.Mnt_id:
 			p.mount = m
-			p.tree, p.known = m.treePath(link)
-		case uint64(p.mount.id) != st.Mnt_id && m.device == device && m.fsType == fsType:
+			p.tree, p.known = m.TreePath(link)
+		case uint64(p.mount.ID) != st.Mnt_id && m.Device == device && m.IsQuarXFS():
 			p.mount = m // the same filesystem in a mount that is not ours
 		}
 	}
@@ -92,20 +92,6 @@ func leadsTo(path string, to *unix.Statx_t) bool {
 	return err == nil && st.Mnt_id == to.Mnt_id && st.Ino == to.Ino
 }
 
-// treePath returns where a path within the mount is in its filesystem.
-func (m *mounted) treePath(at string) (tree string, ok bool) {
-	const gone, rootGone = " (deleted)", "//deleted" // as the kernel marks what has no name any more
-	if !within(at, m.dir) || strings.HasSuffix(m.root, rootGone) {
-		return "", false
-	}
-	if strings.HasSuffix(at, gone) {
-		if _, err := os.Lstat(at); err != nil {
-			return "", false
-		}
-	}
-	return strings.Trim(path.Join(m.root, strings.TrimPrefix(at, m.dir)), "/"), true
-}
-
 // errMoved: the store of a mount is not where it was when it was mounted.
 var errMoved = errors.New("its store is somewhere else now")
 
@@ -115,9 +101,9 @@ func (p *location) checkSource(fd int) error {
 	if !p.quarxfs() {
 		return nil
 	}
-	dir, err := p.mount.storeNow(fmt.Sprintf("/proc/self/fd/%d", fd))
+	dir, err := storeNow(p.mount, fmt.Sprintf("/proc/self/fd/%d", fd))
 	if err == nil {
-		p.mount.source = dir
+		p.mount.Source = dir
 	}
 	return err
 }
@@ -125,37 +111,37 @@ func (p *location) checkSource(fd int) error {
 // storeNow asks the daemon of a mount, at a path in it, where its store is: the source in
 // the mount table is where it was when it was mounted, and another store may be there now. Where
 // nobody answers, the source has to do. errMoved: it is nowhere that this process can see.
-func (m mounted) storeNow(at string) (string, error) {
+func storeNow(m mounts.Mount, at string) (string, error) {
 	buf := make([]byte, 4096+64)
 	n, err := unix.Getxattr(at, volume.StoreXattr, buf)
 	if err != nil {
-		return m.source, nil // a dead daemon's mount, a symbolic link, or the mount of a URL
+		return m.Source, nil // a dead daemon's mount, a symbolic link, or the mount of a URL
 	}
 	key, now, _ := strings.Cut(string(buf[:n]), " ")
-	for _, dir := range []string{m.source, now} {
+	for _, dir := range []string{m.Source, now} {
 		if volume.DirectoryKey(dir) == key {
 			return dir, nil
 		}
 	}
-	return "", fmt.Errorf("%w: %s was mounted from %s: %w", errNotMounted, m.dir, m.source, errMoved)
+	return "", fmt.Errorf("%w: %s was mounted from %s: %w", errNotMounted, m.Dir, m.Source, errMoved)
 }
 
 // storeSoon is storeNow, but for a daemon that hangs.
-func (m mounted) storeSoon() (string, error) {
+func storeSoon(m mounts.Mount) (string, error) {
 	type answer struct {
 		dir string
 		err error
 	}
 	said := make(chan answer, 1)
 	go func() {
-		dir, err := m.storeNow(m.dir)
+		dir, err := storeNow(m, m.Dir)
 		said <- answer{dir, err}
 	}()
 	select {
 	case a := <-said:
 		return a.dir, a.err
 	case <-time.After(answerTime):
-		return m.source, nil
+		return m.Source, nil
 	}
 }
 
@@ -320,7 +306,7 @@ func (a access) has(p *location) bool {
 		return false
 	}
 	key := volume.DirectoryKey(a.dir)
-	return key != "" && key == volume.DirectoryKey(p.mount.source)
+	return key != "" && key == volume.DirectoryKey(p.mount.Source)
 }
 
 // leaves reports whether a path that leads elsewhere has a beginning, which may be the current

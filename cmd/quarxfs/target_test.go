@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"testing"
+
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 )
 
 // TestTreeOfMount: where a path is in the tree that a mount shows, whatever part of it that is.
@@ -15,8 +17,8 @@ func TestTreeOfMount(t *testing.T) {
 		{"/sub/deep", "/b", "/b/f", "sub/deep/f"},
 		{"/a b", "/b", "/b/\xff", "a b/\xff"},
 	} {
-		m := mounted{root: c.root, dir: c.dir}
-		if got, ok := m.treePath(c.path); !ok || got != c.want {
+		m := mounts.Mount{Root: c.root, Dir: c.dir}
+		if got, ok := m.TreePath(c.path); !ok || got != c.want {
 			t.Errorf("%s of %s at %s: %q, %v, want %q", c.path, c.root, c.dir, got, ok, c.want)
 		}
 	}
@@ -26,8 +28,8 @@ func TestTreeOfMount(t *testing.T) {
 		{"/sub//deleted", "/b", "/b/f"},      // the same of what is bound
 		{"/", "/mnt", "/"},
 	} {
-		m := mounted{root: c.root, dir: c.dir}
-		if got, ok := m.treePath(c.path); ok {
+		m := mounts.Mount{Root: c.root, Dir: c.dir}
+		if got, ok := m.TreePath(c.path); ok {
 			t.Errorf("%s of %s at %s is %q, but cannot be known", c.path, c.root, c.dir, got)
 		}
 	}

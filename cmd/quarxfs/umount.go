@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 )
 
 type umountOptions struct {
@@ -49,22 +50,22 @@ refused with their names. For a bind mount, only that is unmounted. --force has 
 }
 
 func (o *umountOptions) run(ctx context.Context, arg string) error {
-	path, err := resolve(arg)
+	path, err := mounts.Resolve(arg)
 	if err != nil {
 		return err
 	}
-	table, err := mountTable()
+	table, err := mounts.Table()
 	if err != nil {
 		return err
 	}
-	m, ok := mountOf(table, path)
-	if !ok || m.dir != path {
+	m, ok := mounts.At(table, path)
+	if !ok || m.Dir != path {
 		if ok {
-			return fmt.Errorf("%w: %s lies inside the mount %s; unmount that one", errNotMounted, path, m.dir)
+			return fmt.Errorf("%w: %s lies inside the mount %s; unmount that one", errNotMounted, path, m.Dir)
 		}
-		return fmt.Errorf("%w: %s; see the mounts with findmnt -t %s", errNotMounted, path, fsType)
+		return fmt.Errorf("%w: %s; see the mounts with findmnt -t %s", errNotMounted, path, mounts.FSType)
 	}
-	dir, err := m.storeSoon()
+	dir, err := storeSoon(m)
 	if err != nil {
 		return err
 	}
@@ -77,7 +78,7 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 		// forbidden, there is nobody to wait for.
 		return o.unmountDead(m, err)
 	}
-	holders, err := holdersOf(m)
+	holders, err := mounts.HoldersOf(m)
 	if err != nil {
 		return err
 	}
@@ -90,8 +91,8 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 	if len(holders) > 0 {
 		return stillHeld(m, holders)
 	}
-	if wd, err := os.Getwd(); err == nil && within(wd, m.dir) {
-		return fmt.Errorf("%w: you stand in it: cd out of %s first, or add --force", errBusy, m.dir)
+	if wd, err := os.Getwd(); err == nil && mounts.Within(wd, m.Dir) {
+		return fmt.Errorf("%w: you stand in it: cd out of %s first, or add --force", errBusy, m.Dir)
 	}
 	if err := o.unmountOne(m); err != nil {
 		return err
@@ -99,108 +100,108 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 	if err := o.mustEnd(m); err != nil {
 		return err
 	}
-	if err := o.waitFor(ctx, w.pidfd); err != nil {
+	if err := o.waitFor(ctx, w); err != nil {
 		return err
 	}
 	return w.ended()
 }
 
 // stillHeld is the error for a mount that has holders: without it, the daemon would go on.
-func stillHeld(m mounted, holders []holder) error {
+func stillHeld(m mounts.Mount, holders []mounts.Holder) error {
 	var what, how []string
 	for _, h := range holders {
-		what, how = append(what, h.String()), append(how, h.release())
+		what, how = append(what, h.String()), append(how, h.Release())
 	}
-	if more := len(what) - maxUsers; more > 0 {
-		what, how = append(what[:maxUsers], fmt.Sprintf("%d more", more)), how[:maxUsers]
+	if more := len(what) - mounts.MaxUsers; more > 0 {
+		what, how = append(what[:mounts.MaxUsers], fmt.Sprintf("%d more", more)), how[:mounts.MaxUsers]
 	}
 	said := "it is also mounted at "
-	if holders[0].upon {
+	if holders[0].Upon {
 		said = ""
 	}
-	return fmt.Errorf("%w: %s: %s%s; first run %s, or add --force", errBusy, printable(m.dir), said, strings.Join(what, ", "), strings.Join(how, " && "))
+	return fmt.Errorf("%w: %s: %s%s; first run %s, or add --force", errBusy, printable(m.Dir), said, strings.Join(what, ", "), strings.Join(how, " && "))
 }
 
 // unmountOne unmounts a mount, whatever becomes of its filesystem.
-func (o *umountOptions) unmountOne(m mounted) error {
+func (o *umountOptions) unmountOne(m mounts.Mount) error {
 	flags := 0
 	if o.force {
 		flags = unix.MNT_DETACH
 	}
-	err := unmount(m.dir, flags)
+	err := mounts.Unmount(m.Dir, flags)
 	if !errors.Is(err, syscall.EBUSY) {
 		return err
 	}
-	if users := usersOf(m.device); len(users) > 0 {
-		return fmt.Errorf("%w: %s: end %s first, or add --force", errBusy, printable(m.dir), strings.Join(users, ", "))
+	if users := mounts.UsersOf(m.Device); len(users) > 0 {
+		return fmt.Errorf("%w: %s: end %s first, or add --force", errBusy, printable(m.Dir), strings.Join(users, ", "))
 	}
-	return fmt.Errorf("%w: %s: end what uses it (fuser -vm %s), or add --force", errBusy, printable(m.dir), printable(m.dir))
+	return fmt.Errorf("%w: %s: end what uses it (fuser -vm %s), or add --force", errBusy, printable(m.Dir), printable(m.Dir))
 }
 
 // mustEnd looks whether the filesystem of a mount that has just been unmounted is gone. One that is
 // still held, by what could not be seen before, keeps its daemon, and waiting for that is no use.
-func (o *umountOptions) mustEnd(m mounted) error {
-	if alive, known := lives(m.device); !alive || !known {
+func (o *umountOptions) mustEnd(m mounts.Mount) error {
+	if alive, known := mounts.Alive(m.Device); !alive || !known {
 		return nil
 	}
-	all, err := allTables()
+	m.ID = 0 // it is gone
+	held, err := mounts.HoldersOf(m)
 	if err != nil {
 		return err
 	}
-	m.id = 0 // it is gone
 	var by []string
-	for _, h := range findHolders(all, m) {
-		if h.source == m.source {
+	for _, h := range held {
+		if h.Source == m.Source {
 			by = append(by, h.String())
 		}
 	}
-	if by = append(by, usersOf(m.device)...); len(by) == 0 {
+	if by = append(by, mounts.UsersOf(m.Device)...); len(by) == 0 {
 		by = []string{"something that cannot be seen from here"}
 	}
-	if alive, _ := lives(m.device); !alive {
+	if alive, _ := mounts.Alive(m.Device); !alive {
 		return nil
 	}
-	return fmt.Errorf("%w: %s is unmounted here, but its daemon goes on for %s", errBusy, printable(m.dir), strings.Join(by, ", "))
+	return fmt.Errorf("%w: %s is unmounted here, but its daemon goes on for %s", errBusy, printable(m.Dir), strings.Join(by, ", "))
 }
 
 // leave lets the daemon do it: it flushes first, which a lazy unmount by
 // somebody else would not wait for. Mounts that are left answer nobody any more; those that are
 // seen here go.
-func (o *umountOptions) leave(ctx context.Context, m mounted, w *daemonWatch) error {
+func (o *umountOptions) leave(ctx context.Context, m mounts.Mount, w *daemonWatch) error {
 	if err := unix.PidfdSendSignal(w.pidfd, unix.SIGTERM, nil, 0); err != nil {
-		return fmt.Errorf("tell the daemon of %s to leave: %w", m.dir, err)
+		return fmt.Errorf("tell the daemon of %s to leave: %w", m.Dir, err)
 	}
-	err := o.waitFor(ctx, w.pidfd)
+	err := o.waitFor(ctx, w)
 	if err == nil {
 		err = w.ended()
 	} else if !errors.Is(err, errNoAnswer) {
 		return err
 	}
-	table, terr := mountTable()
+	table, terr := mounts.Table()
 	errs := []error{err, terr}
 	for _, left := range slices.Backward(table) {
-		if left.device == m.device && left.source == m.source {
-			errs = append(errs, unmount(left.dir, unix.MNT_DETACH))
+		if left.Device == m.Device && left.Source == m.Source {
+			errs = append(errs, mounts.Unmount(left.Dir, unix.MNT_DETACH))
 		}
 	}
 	return errors.Join(errs...)
 }
 
 // unmountDead is for a mount whose daemon cannot be reached.
-func (o *umountOptions) unmountDead(m mounted, why error) error {
-	if !o.force && !isDead(m.dir) {
+func (o *umountOptions) unmountDead(m mounts.Mount, why error) error {
+	if !o.force && !isDead(m.Dir) {
 		if errors.Is(why, errNoDaemon) {
-			why = fmt.Errorf("the mount lives, and nobody listens on %s", filepath.Join(m.source, controlName))
+			why = fmt.Errorf("the mount lives, and nobody listens on %s", filepath.Join(m.Source, controlName))
 		}
 		if !errors.Is(why, errNoAnswer) {
 			why = fmt.Errorf("%w: %w", errNoAnswer, why)
 		}
-		return fmt.Errorf("%s: %w: add --force to unmount without waiting for the daemon", printable(m.dir), why)
+		return fmt.Errorf("%s: %w: add --force to unmount without waiting for the daemon", printable(m.Dir), why)
 	}
 	if errors.Is(why, errNoDaemon) {
-		fmt.Fprintf(o.stderr, "quarxfs: the daemon of %s had died; the store is as of its last commit\n", printable(m.dir))
+		fmt.Fprintf(o.stderr, "quarxfs: the daemon of %s had died; the store is as of its last commit\n", printable(m.Dir))
 	}
-	return unmount(m.dir, unix.MNT_DETACH)
+	return mounts.Unmount(m.Dir, unix.MNT_DETACH)
 }
 
 // isDead returns whether nobody serves a mount any more. One that hangs is not dead.
@@ -218,40 +219,27 @@ func isDead(dir string) bool {
 	}
 }
 
-func unmount(dir string, flags int) error {
-	err := unix.Unmount(dir, flags)
-	if !errors.Is(err, unix.EPERM) {
-		if err != nil {
-			err = fmt.Errorf("unmount %s: %w", dir, err)
-		}
-		return err
+// waitFor returns when the daemon has ended.
+func (o *umountOptions) waitFor(ctx context.Context, w *daemonWatch) error {
+	err := waitForEnd(ctx, w.pidfd, o.wait)
+	if errors.Is(err, errNoAnswer) {
+		err = fmt.Errorf("%w; see %s", err, w.seeLog())
 	}
-	args := []string{"-u", dir}
-	if flags&unix.MNT_DETACH != 0 {
-		args = []string{"-u", "-z", dir}
-	}
-	out, err := exec.Command("fusermount3", args...).CombinedOutput()
-	if err == nil {
-		return nil
-	}
-	text := strings.TrimSpace(string(out))
-	if strings.Contains(text, syscall.EBUSY.Error()) || strings.Contains(strings.ToLower(text), "busy") {
-		return fmt.Errorf("%s: %w", text, syscall.EBUSY)
-	}
-	return fmt.Errorf("unmount %s: %w: %s", dir, err, text)
+	return err
 }
 
-// waitFor returns when the process has ended.
-func (o *umountOptions) waitFor(ctx context.Context, pidfd int) error {
-	deadline := time.Now().Add(o.wait)
+// waitForEnd returns when a process has ended. errNoAnswer: it has not within that time.
+func waitForEnd(ctx context.Context, pidfd int, within time.Duration) error {
+	deadline := time.Now().Add(within)
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		left := time.Until(deadline)
 		if left <= 0 {
-			return fmt.Errorf("%w: it has not left after %v; see %s in the store", errNoAnswer, o.wait, logName)
+			return fmt.Errorf("%w: it has not left after %v", errNoAnswer, within)
 		}
+		// In steps, as poll does not know of ctx.
 		fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
 		n, err := unix.Poll(fds, int(min(left, 200*time.Millisecond).Milliseconds())+1)
 		if err != nil && !errors.Is(err, unix.EINTR) {

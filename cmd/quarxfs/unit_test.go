@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 )
 
 // quarxfs runs a command in this process.
@@ -60,7 +62,7 @@ func TestAmbiguousPrefix(t *testing.T) {
 }
 
 func TestMountinfo(t *testing.T) {
-	table := parseMountinfo(`22 27 0:21 / / rw - ext4 /dev/vda rw
+	table := mounts.Parse(`22 27 0:21 / / rw - ext4 /dev/vda rw
 40 22 0:50 / /mnt/a\040b rw,nosuid shared:3 - fuse.quarxfs /srv/my\040store rw,user_id=0
 41 40 0:51 / /mnt/a\040b/in rw - tmpfs none rw
 42 22 0:52 / /mnt/top rw - fuse.quarxfs /srv/one rw
@@ -70,8 +72,8 @@ broken line
 	for path, want := range map[string]string{
 		"/mnt/a b": "/srv/my store", "/mnt/a b/x": "/srv/my store", "/mnt/a b/in/x": "", "/mnt/a bc": "", "/": "", "/mnt/top/x": "/srv/two",
 	} {
-		m, ok := mountOf(table, path)
-		if ok != (want != "") || ok && m.source != want {
+		m, ok := mounts.At(table, path)
+		if ok != (want != "") || ok && m.Source != want {
 			t.Errorf("%s: %+v, %v, want %q", path, m, ok, want)
 		}
 	}

@@ -1,4 +1,4 @@
-package main
+package mounts
 
 import (
 	"slices"
@@ -51,16 +51,16 @@ func TestHolders(t *testing.T) {
 			others: []string{"21 0 8:1 / / rw master:1 - ext4 /dev/a rw\n29 21 0:9 / /m rw - fuse.quarxfs /s rw\n"}, want: []string{"2:/m"},
 		},
 	} {
-		all := []namespace{{table: parseMountinfo(c.own + mount)}}
+		all := []Namespace{{Table: Parse(c.own + mount)}}
 		for i, text := range c.others {
-			all = append(all, namespace{pid: string(rune('2' + i)), table: parseMountinfo(text)})
+			all = append(all, Namespace{PID: string(rune('2' + i)), Table: Parse(text)})
 		}
-		own := all[0].table
+		own := all[0].Table
 		var got []string
 		for _, h := range findHolders(all, own[len(own)-1]) {
-			at := h.dir
-			if h.pid != "" {
-				at = h.pid + ":" + at
+			at := h.Dir
+			if h.PID != "" {
+				at = h.PID + ":" + at
 			}
 			got = append(got, at)
 		}
