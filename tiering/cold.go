@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -258,7 +259,17 @@ func marker(id string) string { return "quarxfs cold tier, version 1\n" + id + "
 
 // MakeCold makes dir, which must be empty or missing, the cold tier with the given ID: 32
 // hex digits. fs.ErrExist: there is something in it.
-func MakeCold(d disk.FS, dir, id string) error {
+func MakeCold(d disk.FS, dir, id string) error { return outOfReach(makeEmptyCold(d, dir, id)) }
+
+// outOfReach makes ErrUnavailable of an error that says that nobody answers for a directory.
+func outOfReach(err error) error {
+	if errors.Is(err, disk.ErrUnreachable) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return err
+}
+
+func makeEmptyCold(d disk.FS, dir, id string) error {
 	if err := d.MkdirAll(dir); err != nil {
 		return err
 	}
@@ -272,7 +283,7 @@ func MakeCold(d disk.FS, dir, id string) error {
 	making := filepath.Join(dir, MarkerName+".new")
 	f, err := d.Create(making)
 	if err != nil {
-		return err
+		return madeAs(filepath.Join(dir, MarkerName), err)
 	}
 	_, err = f.WriteAt([]byte(marker(id)), 0)
 	if err == nil {
@@ -285,7 +296,7 @@ func MakeCold(d disk.FS, dir, id string) error {
 		err = d.Rename(making, filepath.Join(dir, MarkerName))
 	}
 	if err != nil {
-		return errors.Join(err, d.Remove(making))
+		return errors.Join(madeAs(filepath.Join(dir, MarkerName), err), d.Remove(making))
 	}
 	if err = d.SyncDir(dir); err == nil {
 		err = d.SyncDir(filepath.Dir(filepath.Clean(dir)))
@@ -293,15 +304,28 @@ func MakeCold(d disk.FS, dir, id string) error {
 	return err
 }
 
+// madeAs has an error of a file that has another name until it is whole say the one that it is to
+// have.
+func madeAs(name string, err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return &fs.PathError{Op: "create", Path: name, Err: p.Err}
+	}
+	if l, ok := errors.AsType[*os.LinkError](err); ok {
+		return &fs.PathError{Op: "create", Path: name, Err: l.Err}
+	}
+	return err
+}
+
 // UnmakeCold removes what MakeCold has made, but not the directory.
 func UnmakeCold(d disk.FS, dir, id string) error {
-	if err := checkMarker(d, dir, id); err != nil {
-		return err
+	err := checkMarker(d, dir, id)
+	if err == nil {
+		err = d.Remove(filepath.Join(dir, MarkerName))
 	}
-	if err := d.Remove(filepath.Join(dir, MarkerName)); err != nil {
-		return err
+	if err == nil {
+		err = d.SyncDir(dir)
 	}
-	return d.SyncDir(dir)
+	return outOfReach(err)
 }
 
 // CheckCold reports whether dir is the cold tier id, and can be read.

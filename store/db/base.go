@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"sync/atomic"
 	"syscall"
 
@@ -48,7 +49,7 @@ func (d *DB) openBase(dir string) (*base, error) {
 	}
 	kv, err := badger.OpenManaged(d.opt.badger(dir))
 	if err != nil {
-		return nil, badgerError(dir, err)
+		return nil, badgerError(dir, dir, err)
 	}
 	b := &base{dir: dir, kv: kv, idle: make(chan struct{})}
 	b.refs.Store(1)
@@ -59,13 +60,15 @@ func (d *DB) openBase(dir string) (*base, error) {
 	return b, nil
 }
 
-// badgerError tells what the disk says from what Badger does not like about its files.
-func badgerError(dir string, err error) error {
+// badgerError tells what the disk says from what Badger does not like about its files, which are
+// in dir though Badger may have opened them by links in another directory.
+func badgerError(dir, links string, err error) error {
+	text := strings.ReplaceAll(err.Error(), links, dir)
 	var no syscall.Errno
 	if errors.As(err, &no) {
-		return err
+		return fmt.Errorf("%s: %w", strings.TrimSuffix(text, ": "+no.Error()), no)
 	}
-	return damaged(dir, "cannot be opened (%v)", err)
+	return damaged(dir, "cannot be opened (%s)", text)
 }
 
 func (b *base) close() error { return errors.Join(b.wal.close(), b.kv.Close()) }

@@ -12,9 +12,9 @@ import (
 
 // logDir is where the log files are; tests replace it to cut the power.
 type logDir interface {
-	open(name string) (logDevice, error) // fs.ErrNotExist if there is none
-	create(name string) (logDevice, error)
-	rename(from, to string) error
+	open(name string) (logDevice, error)   // fs.ErrNotExist if there is none
+	create(name string) (logDevice, error) // under another name until finish
+	finish(name string) error
 	sync() error
 }
 
@@ -35,7 +35,11 @@ type osDir string
 func (d osDir) open(name string) (logDevice, error) { return d.openFile(name, os.O_RDWR) }
 
 func (d osDir) create(name string) (logDevice, error) {
-	return d.openFile(name, os.O_RDWR|os.O_CREATE|os.O_TRUNC)
+	f, err := createTmp(filepath.Join(string(d), name))
+	if err != nil {
+		return nil, err
+	}
+	return osDevice{f}, nil
 }
 
 func (d osDir) openFile(name string, flags int) (logDevice, error) {
@@ -46,9 +50,7 @@ func (d osDir) openFile(name string, flags int) (logDevice, error) {
 	return osDevice{f}, nil
 }
 
-func (d osDir) rename(from, to string) error {
-	return os.Rename(filepath.Join(string(d), from), filepath.Join(string(d), to))
-}
+func (d osDir) finish(name string) error { return renameTmp(filepath.Join(string(d), name)) }
 
 func (d osDir) sync() error { return syncDir(string(d)) }
 

@@ -108,7 +108,7 @@ func regularFiles(dir string) error {
 // isOurs tells whether a file of this name is opened, made or removed by this package or Badger.
 func isOurs(name string) bool {
 	return stale(name) || strings.HasPrefix(name, logPrefix) || strings.HasPrefix(name, ballastName) ||
-		slices.Contains([]string{placeName, listName, listName + ".tmp"}, name)
+		slices.Contains([]string{placeName, listName, listName + tmpExt}, name)
 }
 
 // readLog reads the commits that Badger may lack, and returns the version that it must have.

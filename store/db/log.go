@@ -193,7 +193,7 @@ func (l *commitLog) make(missing []*logFile) error {
 // create writes the whole file before it has its name. Zeroes are written, not
 // only allocated, so that no commit has to mark blocks as used.
 func (l *commitLog) create(f *logFile) error {
-	dev, err := l.dir.create(f.name + ".tmp")
+	dev, err := l.dir.create(f.name)
 	if err != nil {
 		return err
 	}
@@ -212,7 +212,7 @@ func (l *commitLog) create(f *logFile) error {
 			return err
 		}
 	}
-	return l.dir.rename(f.name+".tmp", f.name)
+	return l.dir.finish(f.name)
 }
 
 // mark writes to the slot not in use that generations up to freed are dead, and what

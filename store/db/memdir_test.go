@@ -67,18 +67,18 @@ func (m *memDir) create(name string) (logDevice, error) {
 	if err := m.call("create"); err != nil {
 		return nil, err
 	}
-	m.names[name] = &memFile{dir: m}
-	return m.names[name], nil
+	m.names[name+tmpExt] = &memFile{dir: m}
+	return m.names[name+tmpExt], nil
 }
 
-func (m *memDir) rename(from, to string) error {
+func (m *memDir) finish(name string) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := m.call("rename"); err != nil {
 		return err
 	}
-	m.names[to] = m.names[from]
-	delete(m.names, from)
+	m.names[name] = m.names[name+tmpExt]
+	delete(m.names, name+tmpExt)
 	return nil
 }
 

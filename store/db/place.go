@@ -53,13 +53,38 @@ func (k disk) do(op, name string, f func() error) error {
 	return f()
 }
 
+// tmpExt is what a file's name ends with until it is whole.
+const tmpExt = ".tmp"
+
+// createTmp makes the empty file that renameTmp gives its name. What goes wrong with it is said of
+// name: the user knows no other.
+func createTmp(name string) (*os.File, error) {
+	fd, err := unix.Open(name+tmpExt, unix.O_CREAT|unix.O_TRUNC|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	for errors.Is(err, unix.EINTR) {
+		fd, err = unix.Open(name+tmpExt, unix.O_CREAT|unix.O_TRUNC|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	}
+	if err != nil {
+		return nil, pathError("create", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+func renameTmp(name string) error {
+	return pathError("create", name, unix.Rename(name+tmpExt, name))
+}
+
 // write makes a file, durably but for its name.
 func (k disk) write(name string, data []byte) error {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	err = k.do("write", name, func() error {
+	return k.fill(f, name, data)
+}
+
+// fill writes all that f has, which is called name now, and closes it.
+func (k disk) fill(f *os.File, name string, data []byte) error {
+	err := k.do("write", name, func() error {
 		_, err := f.Write(data)
 		return err
 	})
@@ -72,10 +97,14 @@ func (k disk) write(name string, data []byte) error {
 // replace gives a small file new contents, durably and at once. After an error it has the old or
 // the new ones.
 func (k disk) replace(name string, data []byte) error {
-	if err := k.write(name+".tmp", data); err != nil {
+	f, err := createTmp(name)
+	if err != nil {
 		return err
 	}
-	if err := k.do("rename", name, func() error { return os.Rename(name+".tmp", name) }); err != nil {
+	if err := k.fill(f, name+tmpExt, data); err != nil {
+		return err
+	}
+	if err := k.do("rename", name, func() error { return renameTmp(name) }); err != nil {
 		return err
 	}
 	return k.syncDir(filepath.Dir(name))
@@ -210,7 +239,7 @@ func (d *DB) tidy(place string) error {
 
 func stale(name string) bool {
 	switch name {
-	case bases[0], bases[1], keepName, keepName + ".tmp", placeName + ".tmp",
+	case bases[0], bases[1], keepName, keepName + tmpExt, placeName + tmpExt,
 		"KEYREGISTRY", "DISCARD", "LOCK", "MANIFEST-REWRITE":
 		return true
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // ErrReadOnly says that a database which is open for reading only would have to be written to.
-var ErrReadOnly = errors.New("the database is open for reading only")
+var ErrReadOnly = errors.New("the store is mounted read-only")
 
 // openReadOnly opens the base in use without a change to any file. What a crash left in the
 // memtables' logs and in the commit log is kept in memory, as an overlay of the tables.
@@ -80,7 +80,7 @@ func (in *Inspection) openTables(o Options) (_ *badger.DB, err error) {
 	}
 	kv, err := badger.OpenManaged(o.badger(dir).WithReadOnly(true))
 	if err != nil {
-		return nil, badgerError(in.dir, err)
+		return nil, badgerError(in.dir, dir, err)
 	}
 	return kv, nil
 }
