@@ -18,7 +18,7 @@ var (
 	ErrMounted   = errors.New("something is mounted there")
 	ErrNotEmpty  = errors.New("directory is not empty")
 	ErrNewer     = errors.New("store was made by a newer QuarXFS")
-	ErrDamaged   = errors.New("the store is damaged")
+	ErrDamaged   = db.ErrCorrupt
 	ErrLocked    = errors.New("store is in use by another process")
 	ErrConfig    = errors.New("bad setting")
 	ErrRange     = errors.New("offset is behind the end")
@@ -26,7 +26,7 @@ var (
 	ErrNoTier    = tiering.ErrNoTier
 	ErrHasTier   = errors.New("the tier is in use")
 	ErrFull      = db.ErrFull
-	ErrReadOnly  = errors.New("the store is mounted read-only")
+	ErrReadOnly  = db.ErrReadOnly
 	// ErrUnwritable: the store can be opened with Options.ReadOnly only.
 	ErrUnwritable = errors.New("the store cannot be written to")
 	ErrFailed     = db.ErrFailed // the database's disk failed: only reopening helps

@@ -32,7 +32,7 @@ func explain(err error) error {
 	f, ok := errors.AsType[*db.FileError](err)
 	if !ok {
 		if errors.Is(err, db.ErrCorrupt) {
-			err = fmt.Errorf("%w: %w: %s", ErrDamaged, err, "make the database anew with quarxfs rebuild")
+			err = fmt.Errorf("%w: %s", err, "make the database anew with quarxfs rebuild")
 		}
 		return err
 	}

@@ -25,7 +25,7 @@ var (
 	ErrFull = errors.New("filesystem is full")
 	// ErrCorrupt says that the log does not hold what it must, or that a stored
 	// row does not match its checksum.
-	ErrCorrupt = errors.New("database is corrupt")
+	ErrCorrupt = errors.New("the store is damaged")
 	// ErrLocked says that another process has the database open.
 	ErrLocked = errors.New("database is in use")
 	// ErrClosed is returned by every call after Close.

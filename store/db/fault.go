@@ -1,12 +1,9 @@
 package db
 
-import (
-	"errors"
-	"fmt"
-)
+import "fmt"
 
-// ErrUnreadable says that the disk did not give back a part of a table.
-var ErrUnreadable = errors.New("database cannot be read")
+// ErrUnreadable says that the disk did not give back a part of a table. It is ErrCorrupt.
+var ErrUnreadable = fmt.Errorf("%w: the disk does not give it back", ErrCorrupt)
 
 // catchFault, deferred, makes an error of a page fault that the disk did not
 // answer: Badger maps its tables. The goroutine must have SetPanicOnFault.
