@@ -30,17 +30,43 @@ type LivePaths func(inodes map[uint64]bool) (map[uint64][]string, error)
 // maxOccurrences bounds what Why looks at.
 const maxOccurrences = 1_000_000
 
+// A Climber says where blocks are. What it learns of directories and paths serves all blocks that
+// it is asked of, so one is made for all of a file. It is not for concurrent use.
+type Climber struct {
+	m     *Matrix
+	src   Source
+	live  LivePaths
+	trees map[int][]treePos              // of vertices of trees
+	links map[string]map[uint64][]string // of a snapshot, paths of files with several names
+	paths map[uint64][]string            // of live files
+	known int                            // what trees and paths hold
+}
+
+// NewClimber returns one for the blocks of a matrix.
+func NewClimber(m *Matrix, src Source, live LivePaths) *Climber {
+	c := &Climber{m: m, src: src, live: live, links: make(map[string]map[uint64][]string)}
+	c.forget()
+	return c
+}
+
+// forget drops what may be learnt again.
+func (c *Climber) forget() {
+	c.trees, c.paths, c.known = make(map[int][]treePos), make(map[uint64][]string), 0
+}
+
 // Why finds every place where the bytes of a block or file vertex are: in files
 // of the live filesystem and of snapshots, and in objects. Of a tree vertex it
 // finds the directories that it is, or is a part of. They are in order of paths.
 // ErrTooMany: there are more than a million.
-func (m *Matrix) Why(ctx context.Context, src Source, col int, live LivePaths) ([]Occurrence, error) {
-	w := &why{m: m, ctx: ctx, src: src}
-	w.places, w.links, w.found = make(map[int][]place), make(map[string]map[uint64][]string), make(map[spot]*sides)
+func (c *Climber) Why(ctx context.Context, col int) ([]Occurrence, error) {
+	if c.known > maxOccurrences {
+		c.forget() // this block may bring as many again
+	}
+	w := &why{Climber: c, ctx: ctx, found: make(map[location]*sides)}
 	if err := w.start(col); err != nil {
 		return nil, err
 	}
-	if err := w.liveFiles(live); err != nil {
+	if err := w.liveFiles(); err != nil {
 		return nil, err
 	}
 	return w.result(), nil
@@ -62,12 +88,12 @@ func (w *why) start(col int) error {
 		}
 		return w.content(col, occurrence{len: v.Size, start: true})
 	case store.KindTree:
-		places, err := w.placesOf(col)
+		at, err := w.positions(col)
 		if err != nil {
 			return err
 		}
-		for _, p := range places {
-			if err := w.inPlace(p, "", occurrence{}); err != nil {
+		for _, p := range at {
+			if err := w.inTree(p, "", occurrence{}); err != nil {
 				return err
 			}
 		}
@@ -75,20 +101,17 @@ func (w *why) start(col int) error {
 	return nil
 }
 
-// A why climbs from a block to all that holds it.
+// A why climbs from one block to all that holds it.
 type why struct {
-	m      *Matrix
+	*Climber
 	ctx    context.Context
-	src    Source
-	places map[int][]place                // of trees
-	links  map[string]map[uint64][]string // of a snapshot, paths of files with several names
-	found  map[spot]*sides
+	found  map[location]*sides
 	inodes []liveUse
 }
 
-// A place is where a tree is: below a path of a snapshot, or of a directory of
-// the live filesystem that still is a stub; or it is a snapshot's link table.
-type place struct {
+// A treePos is where a tree is: below a path of a snapshot, or of a directory of
+// the live filesystem that still is lazy; or it is a snapshot's link table.
+type treePos struct {
 	snapshot string
 	inode    uint64
 	table    bool
@@ -113,16 +136,16 @@ type sides struct {
 	snapshots map[string]bool
 }
 
-// A spot is a range of a file or object.
-type spot struct {
+// A location is a range of a file or object.
+type location struct {
 	path   string
 	object bool
 	inode  uint64 // of a file without a name
 	occurrence
 }
 
-// note notes a spot, in a snapshot or, without a name of one, live.
-func (w *why) note(at spot, snapshot string) error {
+// note notes a location, in a snapshot or, without a name of one, live.
+func (w *why) note(at location, snapshot string) error {
 	s, ok := w.found[at]
 	if !ok {
 		s = &sides{snapshots: make(map[string]bool)}
@@ -172,7 +195,7 @@ func (w *why) content(col int, o occurrence) error {
 			if r.Name.Snapshot {
 				return nil
 			}
-			return w.note(spot{path: r.Name.Name, object: true, occurrence: o}, "")
+			return w.note(location{path: r.Name.Name, object: true, occurrence: o}, "")
 		}
 		edges, err := w.edges(row, w.m.Block(col).ID)
 		if err != nil {
@@ -202,12 +225,12 @@ func (w *why) through(up int, e Edge, o occurrence) error {
 		return w.content(up, o)
 	case Content, Xattrs:
 		o.xattrs = e.Role == Xattrs
-		places, err := w.placesOf(up)
+		at, err := w.positions(up)
 		if err != nil {
 			return err
 		}
-		for _, p := range places {
-			if err := w.inPlace(p, e.Name, o); err != nil {
+		for _, p := range at {
+			if err := w.inTree(p, e.Name, o); err != nil {
 				return err
 			}
 		}
@@ -224,15 +247,15 @@ func (w *why) inFile(row, col int, inode uint64, o occurrence) {
 			w.inodes = append(w.inodes, liveUse{inode, "", occurrence{off: u.Off, len: u.Len, skip: int64(u.Skip)}})
 		default:
 			o.start = false
-			w.stub(inode, u.Off, o)
+			w.lazy(inode, u.Off, o)
 		}
 		return true
 	})
 }
 
-// stub notes what is left of an occurrence in a file of which all before from has
+// lazy notes what is left of an occurrence in a file of which all before from has
 // been changed.
-func (w *why) stub(inode uint64, from int64, o occurrence) {
+func (w *why) lazy(inode uint64, from int64, o occurrence) {
 	if cut := from - o.off; cut > 0 {
 		if cut >= o.len {
 			return
@@ -242,17 +265,17 @@ func (w *why) stub(inode uint64, from int64, o occurrence) {
 	w.inodes = append(w.inodes, liveUse{inode, "", o})
 }
 
-// placesOf climbs from a tree.
-func (w *why) placesOf(col int) ([]place, error) {
-	if list, ok := w.places[col]; ok {
+// positions climbs from a tree.
+func (w *why) positions(col int) ([]treePos, error) {
+	if list, ok := w.trees[col]; ok {
 		return list, nil
 	}
-	var list []place
+	var list []treePos
 	err := w.each(col, func(row int) error {
 		r := w.m.Row(row)
 		switch r.Kind {
 		case FileRow:
-			list = append(list, place{inode: r.Ino})
+			list = append(list, treePos{inode: r.Ino})
 			return nil
 		case NameRow:
 			return nil
@@ -263,24 +286,26 @@ func (w *why) placesOf(col int) ([]place, error) {
 		}
 		up, _ := w.m.Column(r.ID)
 		for _, e := range edges {
-			if list, err = w.placesThrough(list, up, e); err != nil {
+			if list, err = w.positionsThrough(list, up, e); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	w.places[col] = list
+	if err == nil { // part of it would be taken for all by the next block
+		w.trees[col], w.known = list, w.known+1+len(list)
+	}
 	return list, err
 }
 
-func (w *why) placesThrough(list []place, up int, e Edge) ([]place, error) {
+func (w *why) positionsThrough(list []treePos, up int, e Edge) ([]treePos, error) {
 	if e.Role == RootOf || e.Role == TableOf {
 		for _, name := range w.snapshotNames(up) {
-			list = append(list, place{snapshot: name, table: e.Role == TableOf})
+			list = append(list, treePos{snapshot: name, table: e.Role == TableOf})
 		}
 		return list, nil
 	}
-	above, err := w.placesOf(up)
+	above, err := w.positions(up)
 	if err != nil {
 		return list, err
 	}
@@ -313,8 +338,8 @@ func (w *why) snapshotNames(col int) (names []string) {
 	return names
 }
 
-// inPlace notes an entry of a tree.
-func (w *why) inPlace(p place, name string, o occurrence) error {
+// inTree notes an entry of a tree.
+func (w *why) inTree(p treePos, name string, o occurrence) error {
 	switch {
 	case p.table && name == "": // a part of the table
 		return nil
@@ -328,7 +353,7 @@ func (w *why) inPlace(p place, name string, o occurrence) error {
 			return fmt.Errorf("row %q of a link table: %w", name, store.ErrCorrupt)
 		}
 		for _, at := range paths[ident] {
-			if err := w.note(spot{path: at, occurrence: o}, p.snapshot); err != nil {
+			if err := w.note(location{path: at, occurrence: o}, p.snapshot); err != nil {
 				return err
 			}
 		}
@@ -337,7 +362,7 @@ func (w *why) inPlace(p place, name string, o occurrence) error {
 		w.inodes = append(w.inodes, liveUse{p.inode, path.Join(p.path, name), o})
 		return w.bound()
 	}
-	return w.note(spot{path: path.Join(p.path, name), occurrence: o}, p.snapshot)
+	return w.note(location{path: path.Join(p.path, name), occurrence: o}, p.snapshot)
 }
 
 // linkPaths returns the paths of all files with several names in a snapshot.
@@ -356,7 +381,9 @@ func (w *why) linkPaths(name string) (map[uint64][]string, error) {
 		}
 		return nil
 	})
-	w.links[name] = paths
+	if err == nil {
+		w.links[name] = paths
+	}
 	return paths, err
 }
 
@@ -375,30 +402,44 @@ func (w *why) snapshot(name string) (*Snapshot, error) {
 }
 
 // liveFiles gives the files of the live filesystem their paths.
-func (w *why) liveFiles(live LivePaths) error {
-	if len(w.inodes) == 0 {
-		return nil
-	}
-	wanted := make(map[uint64]bool)
-	for _, u := range w.inodes {
-		wanted[u.inode] = true
-	}
-	paths, err := live(wanted)
-	if err != nil {
+func (w *why) liveFiles() error {
+	if err := w.learnPaths(); err != nil {
 		return err
 	}
 	for _, u := range w.inodes {
-		names := paths[u.inode]
+		names := w.paths[u.inode]
 		for _, p := range names {
-			if err := w.note(spot{path: path.Join(p, u.below), occurrence: u.occurrence}, ""); err != nil {
+			if err := w.note(location{path: path.Join(p, u.below), occurrence: u.occurrence}, ""); err != nil {
 				return err
 			}
 		}
 		if len(names) == 0 {
-			if err := w.note(spot{path: u.below, inode: u.inode, occurrence: u.occurrence}, ""); err != nil {
+			if err := w.note(location{path: u.below, inode: u.inode, occurrence: u.occurrence}, ""); err != nil {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+// learnPaths asks for the paths that are not known yet: of blocks of one file only once.
+func (w *why) learnPaths() error {
+	wanted := make(map[uint64]bool)
+	for _, u := range w.inodes {
+		if _, known := w.paths[u.inode]; !known {
+			wanted[u.inode] = true
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	paths, err := w.live(wanted)
+	if err != nil {
+		return err
+	}
+	for inode := range wanted {
+		w.paths[inode] = paths[inode] // none, too, is known from now on
+		w.known += 1 + len(paths[inode])
 	}
 	return nil
 }

@@ -327,8 +327,8 @@ func FuzzAPI(f *testing.F) {
 	for _, seed := range []struct{ method, path, query, header string }{
 		{"GET", "/v1/objects/x", "", "bytes=0-5"}, {"GET", "/v1/objects", "limit=3&after=a", ""}, {"HEAD", "/v1/objects/x", "", "bytes=-1,5-"},
 		{"PUT", "/v1/objects/y", "", ""}, {"GET", "/v1/blocks/00", "", ""}, {"GET", "/v1/blocks", "kind=data&min_refs=1", ""},
-		{"GET", "/v1/graph/why", "block=abcd", ""}, {"GET", "/v1/graph/show", "ref=obj:x", ""}, {"GET", "/v1/graph/export", "root=obj:x&depth=2", ""},
-		{"GET", "/v1/graph/similar", "ref=obj:x&top=3", ""}, {"GET", "/v1/graph/path", "from=obj:x&to=obj:x", ""}, {"GET", "/v1/usage", "path=/&by=dir", ""},
+		{"GET", "/v1/graph/why", "block=abcd", ""}, {"GET", "/v1/graph/why/blocks", "ref=x&limit=2", ""}, {"GET", "/v1/graph/show", "ref=x", ""}, {"GET", "/v1/graph/export", "root=x&depth=2", ""},
+		{"GET", "/v1/graph/similar", "ref=x&top=3", ""}, {"GET", "/v1/graph/path", "from=x&to=x", ""}, {"GET", "/v1/usage", "path=/&by=dir", ""},
 		{"GET", "/v1/files", "type=f&name=*", ""}, {"GET", "/v1/diff", "a=x&exact=true", ""}, {"POST", "/v1/objects", "", ""}, {"DELETE", "/v1/objects/y", "", ""},
 		{"GET", "/v1/snapshots/x", "", ""}, {"POST", "/v1/commit", "", ""},
 	} {

@@ -2,6 +2,7 @@ package remote
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/url"
 	"path"
@@ -149,14 +150,86 @@ func (l *Local) Why(ctx context.Context, block string) (why Why, err error) {
 		if err != nil {
 			return err
 		}
-		b := m.Block(col)
-		why = Why{ID: b.ID, Kind: b.Kind.String(), Raw: b.Raw, Stored: b.Stored, References: m.References(col)}
-		why.Where, err = m.Why(ctx, l.store, col, func(inodes map[uint64]bool) (map[uint64][]string, error) {
-			return l.rows().AllPaths(ctx, rows, inodes)
-		})
+		why, err = whyOf(ctx, m, col, l.climber(ctx, m, rows))
 		return err
 	})
 	return why, err
+}
+
+func (l *Local) climber(ctx context.Context, m *graph.Matrix, rows *store.View) *graph.Climber {
+	return graph.NewClimber(m, l.store, func(inodes map[uint64]bool) (map[uint64][]string, error) {
+		return l.rows().AllPaths(ctx, rows, inodes)
+	})
+}
+
+func whyOf(ctx context.Context, m *graph.Matrix, col int, c *graph.Climber) (Why, error) {
+	b := m.Block(col)
+	where, err := c.Why(ctx, col)
+	return Why{ID: b.ID, Kind: b.Kind.String(), Raw: b.Raw, Stored: b.Stored, References: m.References(col), Where: where}, err
+}
+
+// A WhyItem is how many blocks something has, or what holds one of them.
+type WhyItem struct {
+	Blocks *int64 `json:"blocks,omitempty"` // distinct data blocks; comes first
+	Why    *Why   `json:"why,omitempty"`
+}
+
+// WhyAll implements Graph.
+func (l *Local) WhyAll(ctx context.Context, ref string, limit int64, fn func(WhyItem) error) error {
+	if limit < 0 {
+		return fmt.Errorf("%w: limit %d", ErrRequest, limit)
+	}
+	defer l.store.KeepAll()() // what ref has now is still there when the matrix is made
+	blocks, err := l.dataBlocks(ctx, ref)
+	if err != nil {
+		return err
+	}
+	count := int64(len(blocks))
+	if limit > 0 && limit < count {
+		blocks = blocks[:limit]
+	}
+	return l.withMatrix(ctx, func(m *graph.Matrix, rows *store.View) error {
+		if err := fn(WhyItem{Blocks: &count}); err != nil {
+			return err
+		}
+		c := l.climber(ctx, m, rows)
+		for _, id := range blocks {
+			col, ok := m.Column(id)
+			if !ok {
+				continue // lost: only a reference to it is left
+			}
+			why, err := whyOf(ctx, m, col, c)
+			if err == nil {
+				err = fn(WhyItem{Why: &why})
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// dataBlocks returns the distinct data blocks of a file or object, in their order.
+func (l *Local) dataBlocks(ctx context.Context, ref string) ([]store.ID, error) {
+	var blocks []store.ID
+	seen := make(map[store.ID]bool)
+	add := func(b *BlockInfo) {
+		if b != nil && !seen[b.ID] {
+			seen[b.ID] = true
+			blocks = append(blocks, b.ID)
+		}
+	}
+	err := l.Show(ctx, ref, func(it ShowItem) error {
+		switch {
+		case it.Subject != nil && it.Subject.Block != nil && it.Subject.Block.Kind == store.KindData.String():
+			add(it.Subject.Block) // an object of one block
+		case it.Part != nil && it.Part.Role == graph.Contains:
+			add(it.Part.Block)
+		}
+		return nil
+	})
+	return blocks, err
 }
 
 // A MatrixItem is the size of the matrix, or a row of it.
@@ -301,6 +374,14 @@ func (c *Client) Why(ctx context.Context, block string) (Why, error) {
 	return w, err
 }
 
+// WhyAll implements Graph.
+func (c *Client) WhyAll(ctx context.Context, ref string, limit int64, fn func(WhyItem) error) error {
+	q := make(url.Values)
+	setText(q, "ref", ref)
+	setNumber(q, "limit", limit)
+	return receiveStream(ctx, c, withQuery("/v1/graph/why/blocks", q), fn)
+}
+
 // Matrix implements Graph.
 func (c *Client) Matrix(ctx context.Context, fn func(MatrixItem) error) error {
 	return receiveStream(ctx, c, "/v1/graph/matrix", fn)
@@ -309,6 +390,16 @@ func (c *Client) Matrix(ctx context.Context, fn func(MatrixItem) error) error {
 func (s *server) why(w http.ResponseWriter, r *http.Request) {
 	why, err := s.node.Why(r.Context(), r.URL.Query().Get("block"))
 	s.answer(w, r, why, err)
+}
+
+func (s *server) whyAll(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	limit, err := number(q, "limit")
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	sendStream(s, w, r, func(fn func(WhyItem) error) error { return s.node.WhyAll(r.Context(), q.Get("ref"), limit, fn) })
 }
 
 func (s *server) matrix(w http.ResponseWriter, r *http.Request) {

@@ -81,6 +81,10 @@ type Graph interface {
 	// four digits that only its ID starts with. store.ErrNotFound,
 	// store.ErrAmbiguous.
 	Why(ctx context.Context, block string) (Why, error)
+	// WhyAll calls fn with the number of data blocks of a file or object, and then with what
+	// Why tells of each, in their order, of the first limit if that is not 0, until fn fails.
+	// ref is as in Show. ErrRequest, store.ErrNotFound, store.ErrAmbiguous.
+	WhyAll(ctx context.Context, ref string, limit int64, fn func(WhyItem) error) error
 	// Show calls fn for what a snapshot, object, file, directory or block is, and
 	// then for its parts, until fn fails. store.ErrNotFound, store.ErrAmbiguous.
 	Show(ctx context.Context, ref string, fn func(ShowItem) error) error

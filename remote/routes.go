@@ -51,7 +51,7 @@ var (
 		{"limit", 0, "list so many at most"},
 	}
 	putParams = []param{{"replace", false, "take the name from the object that has it"}}
-	reference = []param{{"ref", "", "ID:…, path:…, snap:NAME[:/PATH], obj:NAME, or what of these is meant"}}
+	reference = []param{{"ref", "", "a snapshot, as NAME or NAME:PATH, the name or ID of an object, the ID of a block, or /PATH"}}
 )
 
 // routes is the table of what Handler serves.
@@ -64,6 +64,8 @@ func (s *server) routes() []route {
 		{"GET /v1/blocks/{id}", store.ScopeRead, "Read a block's plain bytes", none, nothing, rawBytes, s.block},
 		{"GET /v1/graph/why", store.ScopeRead, "What keeps a block",
 			[]param{{"block", "", "its ID, or at least four digits that only its ID starts with"}}, nothing, jsonOf(Why{}), s.why},
+		{"GET /v1/graph/why/blocks", store.ScopeRead, "What keeps each block of a file or object",
+			slices.Concat(reference, []param{{"limit", 0, "of so many blocks at most"}}), nothing, linesOf(WhyItem{}), s.whyAll},
 		{"GET /v1/graph/show", store.ScopeRead, "Show a vertex", reference, nothing, linesOf(ShowItem{}), s.show},
 		{"GET /v1/graph/matrix", store.ScopeRead, "Which blocks objects refer to", none, nothing, linesOf(MatrixItem{}), s.matrix},
 		{"GET /v1/graph/export", store.ScopeRead, "A part of the graph: nodes, then edges", exportParams, nothing, linesOf(ExportItem{}), s.export},

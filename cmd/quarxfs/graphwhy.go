@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -39,25 +38,16 @@ the other, up to --limit.`,
 				if !errors.Is(err, store.ErrNotFound) {
 					return err
 				}
-				blocks, err := blocksOf(cmd.Context(), n, refs[0])
-				if err != nil {
-					return err
-				}
-				if most := len(blocks); limit > 0 && most > limit {
-					blocks = blocks[:limit]
-					fmt.Fprintf(cmd.ErrOrStderr(), "quarxfs: the first %d of %s blocks are shown; see --limit\n", limit, humanize.Comma(int64(most)))
-				}
 				return printLines(cmd.OutOrStdout(), asJSON, printWhy, func(fn func(remote.Why) error) error {
-					for _, id := range blocks {
-						why, err := n.Why(cmd.Context(), id.String())
-						if err == nil {
-							err = fn(why)
+					return n.WhyAll(cmd.Context(), refs[0], int64(limit), func(it remote.WhyItem) error {
+						if it.Why != nil {
+							return fn(*it.Why)
 						}
-						if err != nil {
-							return err
+						if limit > 0 && *it.Blocks > int64(limit) {
+							fmt.Fprintf(cmd.ErrOrStderr(), "quarxfs: the first %d of %s blocks are shown; see --limit\n", limit, humanize.Comma(*it.Blocks))
 						}
-					}
-					return nil
+						return nil
+					})
 				})
 			})
 		},
@@ -65,28 +55,6 @@ the other, up to --limit.`,
 	numberVar(cmd.Flags(), &limit, 0, most, "limit", "show so many blocks of PATH; 0: all")
 	jsonLinesFlag(cmd.Flags(), &asJSON)
 	return cmd
-}
-
-// blocksOf returns the distinct blocks of a file or object, in their order.
-func blocksOf(ctx context.Context, n remote.Node, ref string) ([]store.ID, error) {
-	var blocks []store.ID
-	seen := make(map[store.ID]bool)
-	add := func(b *remote.BlockInfo) {
-		if b != nil && !seen[b.ID] {
-			seen[b.ID] = true
-			blocks = append(blocks, b.ID)
-		}
-	}
-	err := n.Show(ctx, ref, func(it remote.ShowItem) error {
-		switch {
-		case it.Subject != nil && it.Subject.Block != nil && it.Subject.Block.Kind == store.KindData.String():
-			add(it.Subject.Block) // an object of one block
-		case it.Part != nil && it.Part.Role == graph.Contains:
-			add(it.Part.Block)
-		}
-		return nil
-	})
-	return blocks, err
 }
 
 func printWhy(w io.Writer, why remote.Why) error {

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -326,6 +328,73 @@ func checkMatrix(t *testing.T, n remote.Node, holders map[store.ID][]string) {
 	for key, blocks := range got {
 		if len(blocks) != len(has[key]) {
 			t.Errorf("row %q has %d blocks, want %d", key, len(blocks), len(has[key]))
+		}
+	}
+}
+
+// countedRows counts how often all references of the live filesystem are read: once for each
+// matrix.
+type countedRows struct {
+	remote.Rows
+	matrices int
+}
+
+func (r *countedRows) References(ctx context.Context, rows *store.View, fn func(graph.Reference) error) error {
+	r.matrices++
+	return r.Rows.References(ctx, rows, fn)
+}
+
+// Whatever changes meanwhile, the blocks of one file are all looked up in one matrix, and each has
+// the holders that it has alone.
+func TestWhyAllTakesOneMatrix(t *testing.T) {
+	s := newShelf(t, 3)
+	for i := range 60 {
+		s.step(t, i)
+	}
+	a, err := s.vol.Create(meta.Root, "several", volume.New{Mode: syscall.S_IFREG | 0o644})
+	if err == nil {
+		err = s.vol.Write(a.Ino, 0, bytes.Join(s.pool, nil), volume.WriteMode{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.vol.AwaitReaped()
+	rows := &countedRows{Rows: volumeFiles{s.vol}}
+	node := remote.NewLocal(s.st, remote.Surroundings{Files: volumeFiles{s.vol}, Live: volumeFiles{s.vol}, Rows: rows})
+	srv := httptest.NewServer(remote.Handler(node, slog.New(slog.DiscardHandler)))
+	t.Cleanup(srv.Close)
+	client := remote.NewClient(srv.URL, nil)
+	t.Cleanup(client.Close)
+	for _, n := range []remote.Node{node, client} {
+		for _, limit := range []int64{0, 1, 5, 1000} {
+			rows.matrices = 0
+			var got []remote.Why
+			blocks := int64(-1)
+			err := n.WhyAll(t.Context(), "/several", limit, func(it remote.WhyItem) error {
+				if it.Blocks != nil {
+					blocks = *it.Blocks
+					return nil
+				}
+				got = append(got, *it.Why)
+				_, err := s.node.Put(t.Context(), "new", strings.NewReader(fmt.Sprint(s.rnd.Uint64())), store.Replace)
+				return err
+			})
+			want := int64(len(s.pool))
+			if limit > 0 {
+				want = min(limit, want)
+			}
+			if err != nil || blocks != int64(len(s.pool)) || int64(len(got)) != want || rows.matrices > 1 {
+				t.Fatalf("limit %d: %d of %d blocks from %d matrices, %v", limit, len(got), blocks, rows.matrices, err)
+			}
+			for _, why := range got {
+				alone, err := n.Why(t.Context(), why.ID.String())
+				if err != nil || !slices.Equal(whyLines(alone), whyLines(why)) {
+					t.Errorf("block %s among others has\n%v\nalone\n%v\n%v", why.ID.Short(), whyLines(why), whyLines(alone), err)
+				}
+			}
+		}
+		if err := n.WhyAll(t.Context(), "/nothing", 0, nil); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("nothing: %v", err)
 		}
 	}
 }
