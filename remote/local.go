@@ -51,7 +51,12 @@ var (
 // Stats implements Node.
 func (l *Local) Stats(ctx context.Context) (Stats, error) {
 	s := summarize(l.store.Stats())
-	if err := l.store.Objects(ctx, "", func(Object) error { s.Objects++; return nil }); err != nil {
+	err := l.store.Objects(ctx, "", func(o Object) error {
+		s.Objects++
+		s.Logical += o.Data
+		return nil
+	})
+	if err != nil {
 		return s, err
 	}
 	s.Store = StoreInfo{l.store.Dir(), l.store.Config()}
@@ -60,6 +65,7 @@ func (l *Local) Stats(ctx context.Context) (Stats, error) {
 	s.Memory = memory()
 	if l.env.Volume != nil {
 		s.Volume = l.env.Volume()
+		s.Logical += s.Volume.DataBytes
 	}
 	if l.env.FUSE != nil {
 		s.FUSE = l.env.FUSE()

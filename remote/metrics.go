@@ -208,7 +208,8 @@ func metrics() []metric {
 	bytesArrived := func(t *store.Tier) uint64 { return t.BytesArrived }
 	return []metric{
 		{gauge, "objects", "Objects in the store.", "", one(func(s *Stats) int64 { return s.Objects })},
-		{gauge, "logical_bytes", "Bytes that files, snapshots and objects refer to.", "", one(func(s *Stats) int64 { return s.Logical })},
+		{gauge, "logical_bytes", "Bytes in files and objects, without holes.", "", one(func(s *Stats) int64 { return s.Logical })},
+		{gauge, "referenced_bytes", "Bytes that files, snapshots and objects refer to.", "", one(func(s *Stats) int64 { return s.Referenced })},
 		{gauge, "unique_bytes", "The same, each distinct block counted once.", "", one(func(s *Stats) int64 { return s.Unique })},
 		{gauge, "stored_bytes", "Bytes of the records in use, compressed.", "", one(func(s *Stats) int64 { return s.Stored })},
 		{gauge, "blocks", "Blocks by kind.", "kind", eachKind(func(b BlockSum) int64 { return b.Count })},

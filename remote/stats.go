@@ -20,13 +20,15 @@ type Stats struct {
 	Volume     VolumeStats `json:"volume"`
 	Objects    int64       `json:"objects"`
 
-	// Logical counts data blocks once for each reference: of a file, an object, or a
-	// snapshot's vertex; Unique each once, without compression; Stored what all records take but
-	// those that nothing refers to and the sweep will reclaim.
+	// Logical is what is in the files and objects, without holes, each file and object for itself:
+	// what a walk finds. Referenced counts data blocks once for each reference: of a file, an
+	// object, or a snapshot's vertex; Unique each once, without compression; Stored what all
+	// records take but those that nothing refers to and the sweep will reclaim.
 	Logical          int64   `json:"logical_bytes"`
+	Referenced       int64   `json:"referenced_bytes"`
 	Unique           int64   `json:"unique_bytes"`
 	Stored           int64   `json:"stored_bytes"`
-	DedupRatio       float64 `json:"dedup_ratio"`       // Logical / Unique
+	DedupRatio       float64 `json:"dedup_ratio"`       // Referenced / Unique
 	CompressionRatio float64 `json:"compression_ratio"` // of data blocks: plain / stored
 
 	Blocks       map[string]BlockSum `json:"blocks"` // by kind
@@ -64,6 +66,7 @@ type Bar struct {
 type VolumeStats struct {
 	Inodes       int64 `json:"inodes"`        // with those in clones that nobody has looked into, and unlinked open ones
 	LogicalBytes int64 `json:"logical_bytes"` // sizes of all regular files
+	DataBytes    int64 `json:"data_bytes"`    // of these, what is in no hole, and in blocks
 	StagedBytes  int64 `json:"staged_bytes"`  // kept in the database until they grow to blocks
 	DirtyBytes   int64 `json:"dirty_bytes"`   // memory for what is not yet stored
 	DirtyLimit   int64 `json:"dirty_limit_bytes"`
@@ -76,7 +79,7 @@ type VolumeStats struct {
 func summarize(st store.Stats) Stats {
 	t := &st.Totals
 	s := Stats{
-		Logical: t.Referenced, Unique: t.Unique(), Stored: t.StoredBytes() - t.ZeroStored,
+		Referenced: t.Referenced, Unique: t.Unique(), Stored: t.StoredBytes() - t.ZeroStored,
 		DedupRatio: t.DedupRatio(), CompressionRatio: t.CompressionRatio(),
 		Blocks:       make(map[string]BlockSum),
 		Unreferenced: BlockSum{Count: t.Zero, Stored: t.ZeroStored},

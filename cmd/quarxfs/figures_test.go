@@ -281,6 +281,7 @@ func (f *figures) compare(when string, a told, walked map[string]item) {
 	all := sumOf(walked, everything)
 	f.same(when, "stats: volume.inodes", a.stats.Volume.Inodes, all.inodes)
 	f.same(when, "stats: volume.logical_bytes", a.stats.Volume.LogicalBytes, all.size)
+	f.same(when, "stats: logical_bytes", a.stats.Logical, all.data)
 	f.same(when, "du: files", a.du.Whole.Files, all.files)
 	f.same(when, "du: apparent", a.du.Whole.Apparent, all.data)
 	f.parts(when, a.du, walked)
@@ -330,7 +331,7 @@ func (f *figures) stored(when string, a told) {
 	}
 	out, err := exec.Command("quarxfs", "list-blocks", where, "--json").Output()
 	f.do(err)
-	var unique, logical, stored, unused int64
+	var unique, referenced, stored, unused int64
 	for line := range bytes.Lines(out) {
 		var b store.BlockInfo
 		f.do(json.Unmarshal(line, &b))
@@ -340,10 +341,10 @@ func (f *figures) stored(when string, a told) {
 		}
 		if b.Kind == "data" {
 			unique += b.Raw
-			logical += b.Raw * int64(b.Refs)
+			referenced += b.Raw * int64(b.Refs)
 		}
 	}
-	f.same(when, "stats: logical_bytes", a.stats.Logical, logical)
+	f.same(when, "stats: referenced_bytes", a.stats.Referenced, referenced)
 	f.same(when, "stats: unique_bytes", a.stats.Unique, unique)
 	f.same(when, "stats: stored_bytes", a.stats.Stored, stored-unused)
 	f.same(when, "du: total", a.du.Total, stored)

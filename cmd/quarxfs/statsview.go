@@ -54,7 +54,7 @@ func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 func sizes(w io.Writer, s remote.Stats) {
 	total := 0.0
 	if s.Stored > 0 {
-		total = float64(s.Logical) / float64(s.Stored)
+		total = float64(s.Referenced) / float64(s.Stored)
 	}
 	t := newTable("Space", text.AlignLeft, text.AlignRight, text.AlignRight, text.AlignLeft)
 	t.AppendRow(table.Row{"Logical", size(s.Logical), "", fmt.Sprintf("%s inodes, %s objects", humanize.Comma(s.Volume.Inodes), humanize.Comma(s.Objects))})

@@ -82,8 +82,9 @@ func FuzzPatches(f *testing.F) {
 
 func FuzzSmall(f *testing.F) {
 	f.Add(Counters{Next: 16, Inodes: 1, Logical: -1}.Encode())
-	f.Add(Counters{Next: 16, Inodes: 1, Logical: -1, Whole: true}.Encode())
-	f.Add(Counters{Next: 16, Inodes: 1, Logical: -1, Whole: true, Generation: 7}.Encode())
+	f.Add(Counters{Next: 16, Inodes: 1, Logical: -1, Form: CountsClones}.Encode())
+	f.Add(Counters{Next: 16, Inodes: 1, Logical: -1, Form: CountsClones, Generation: 7}.Encode())
+	f.Add(Counters{Next: 16, Inodes: 1, Logical: 5, Data: 4, Form: CountsData}.Encode())
 	f.Add(EncodePosition(1 << 40))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if c, err := DecodeCounters(b); err == nil {

@@ -66,6 +66,8 @@ func (n *Inode) IsStub() bool { return n.Stub != BlockID{} }
 const (
 	typeMask = 0o170000
 	typeDir  = 0o040000
+
+	typeRegular = 0o100000
 )
 
 const (
@@ -259,25 +261,48 @@ type Counters struct {
 	Next       uint64
 	Inodes     int64
 	Logical    int64  // sum of the sizes of all regular files
-	Whole      bool   // false: an earlier program made the row, and left out what is below clones
-	Generation uint32 // tells the numbers from those of another volume in the same store; 0: made before there was one; only with Whole
+	Data       int64  // bytes of these that extents cover
+	Form       Form   // what the sums are over
+	Generation uint32 // tells the numbers from those of another volume in the same store; 0: made before there was one
 }
 
 // Add counts so many inodes with so many bytes in regular files.
-func (c *Counters) Add(inodes, logical int64) {
-	c.Inodes, c.Logical = c.Inodes+inodes, c.Logical+logical
+func (c *Counters) Add(inodes, logical, data int64) {
+	c.Inodes, c.Logical, c.Data = c.Inodes+inodes, c.Logical+logical, c.Data+data
 }
+
+// AddInode counts an inode by its record, without what is below a lazy directory.
+func (c *Counters) AddInode(n *Inode) {
+	c.Inodes++
+	if n.Mode&typeMask == typeRegular {
+		c.Logical, c.Data = c.Logical+n.Size, c.Data+n.Alloc
+	}
+}
+
+// A Form says what counters are over; earlier programs left something out.
+type Form byte
+
+// The forms, each with what the one before it lacks.
+const (
+	CountsRows   Form = iota // what has rows
+	CountsClones             // what is below clones that nobody has looked into; then comes Generation, if there is one
+	CountsData               // Data
+)
 
 // Encode makes the row of the counters.
 func (c Counters) Encode() []byte {
 	b := binary.AppendUvarint(nil, c.Next)
 	b = binary.AppendVarint(b, c.Inodes)
 	b = binary.AppendVarint(b, c.Logical)
-	if c.Whole {
-		b = append(b, 1)
+	if c.Form == CountsRows {
+		return b
 	}
-	if c.Generation != 0 {
+	b = append(b, byte(c.Form))
+	if c.Form == CountsData || c.Generation != 0 {
 		b = binary.AppendUvarint(b, uint64(c.Generation))
+	}
+	if c.Form == CountsData {
+		b = binary.AppendVarint(b, c.Data)
 	}
 	return b
 }
@@ -287,12 +312,15 @@ func DecodeCounters(b []byte) (Counters, error) {
 	r := reader{b: b}
 	c := Counters{Next: r.uvarint(max63), Inodes: r.varint(), Logical: r.varint()}
 	if len(r.b) > 0 {
-		c.Whole = r.uvarint(1) == 1
-		r.bad = r.bad || !c.Whole
-	}
-	if len(r.b) > 0 {
-		c.Generation = uint32(r.uvarint(math.MaxUint32))
-		r.bad = r.bad || c.Generation == 0
+		c.Form = Form(r.uvarint(uint64(CountsData)))
+		r.bad = r.bad || c.Form == CountsRows
+		if c.Form == CountsData || len(r.b) > 0 {
+			c.Generation = uint32(r.uvarint(math.MaxUint32))
+			r.bad = r.bad || c.Generation == 0 && c.Form == CountsClones
+		}
+		if c.Form == CountsData {
+			c.Data = r.varint()
+		}
 	}
 	if r.bad || len(r.b) != 0 {
 		return c, fmt.Errorf("volume counters: %w", ErrCorrupt)

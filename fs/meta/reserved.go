@@ -2,6 +2,7 @@ package meta
 
 import (
 	"encoding/binary"
+	"math"
 	"slices"
 )
 
@@ -24,6 +25,9 @@ func (r Ranges) Covered(lo, hi int64) (sum int64) {
 	}
 	return sum
 }
+
+// Bytes returns how many bytes the ranges have.
+func (r Ranges) Bytes() int64 { return r.Covered(0, math.MaxInt64) }
 
 // With returns the ranges and [lo, hi).
 func (r Ranges) With(lo, hi int64) Ranges {

@@ -23,7 +23,7 @@ func (v *Volume) Attr(ino meta.Ino) (Attr, error) {
 	defer n.release()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.stat(), nil
+	return v.stat(n), nil
 }
 
 // SnapshotAttr returns the attributes of an entry in a snapshot, given the inode number
@@ -32,7 +32,16 @@ func SnapshotAttr(ino meta.Ino, e *graph.Entry) Attr {
 	return nodeOf(ino, inodeOf(e, 0)).stat()
 }
 
-// stat returns the node's attributes. n.mu is held.
+// stat returns the node's attributes, with the blocks of what is not stored yet. n.mu is held.
+func (v *Volume) stat(n *node) Attr {
+	a := n.stat()
+	if n.isReg() && len(n.runs)+len(n.flushing) > 0 {
+		a.Blocks = blocksOf(n.attr.Alloc + n.attr.Unwritten + v.unstored(n))
+	}
+	return a
+}
+
+// stat returns the attributes of a node that has no dirty bytes. n.mu is held.
 func (n *node) stat() Attr {
 	a := Attr{Ino: n.ino, Inode: n.attr}
 	switch {
@@ -40,7 +49,7 @@ func (n *node) stat() Attr {
 		a.Size = 4096
 		a.Blocks = 8
 	case n.isReg():
-		a.Blocks = n.blocks()
+		a.Blocks = blocksOf(n.attr.Alloc + n.attr.Unwritten)
 	case n.attr.Target != "":
 		a.Size = int64(len(n.attr.Target))
 	}
@@ -72,7 +81,7 @@ func (v *Volume) SetAttr(ino meta.Ino, c Change) (Attr, error) {
 		if err := v.setAttr(n, c); err != nil {
 			return err
 		}
-		a = n.stat()
+		a = v.stat(n)
 		return nil
 	})
 	return a, err

@@ -56,6 +56,9 @@ func TestCheckFinds(t *testing.T) {
 		{"allocated", "I3", "dir/file", func(r *rig, _ meta.Extent) rows {
 			return inode(r, file, func(a *meta.Inode) { a.Alloc++ })
 		}},
+		{"reserved", "I3", "dir/file", func(r *rig, _ meta.Extent) rows {
+			return inode(r, file, func(a *meta.Inode) { a.Reserved, a.Unwritten = meta.Ranges{{Lo: 0, Hi: 8192}}, 1 })
+		}},
 		{"attributes", "I7", "dir/file", func(r *rig, _ meta.Extent) rows {
 			return inode(r, file, func(a *meta.Inode) { a.Xattrs++ })
 		}},

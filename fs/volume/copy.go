@@ -106,7 +106,7 @@ func (v *Volume) copyLocked(a *node, srcOff int64, b *node, dstOff, length int64
 	}
 	v.thin(b)
 	if end := dstOff + length; end > b.attr.Size {
-		v.logical.Add(end - b.attr.Size)
+		v.counters.logical.Add(end - b.attr.Size)
 		b.attr.Size = end
 	}
 	b.attr.Mtime = v.now()

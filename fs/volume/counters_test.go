@@ -26,8 +26,8 @@ func TestCountersOfClones(t *testing.T) {
 	const inodes, bytes = files + 4, 10*files + 7 // of dir
 	same := func(when string, v *Volume, clones int64) {
 		t.Helper()
-		if got := v.Stats(); got.Inodes != 1+inodes*clones || got.LogicalBytes != bytes*clones {
-			t.Errorf("%s: %d inodes with %d bytes, want %d with %d", when, got.Inodes, got.LogicalBytes, 1+inodes*clones, bytes*clones)
+		if got := v.Stats(); got.Inodes != 1+inodes*clones || got.LogicalBytes != bytes*clones || got.DataBytes != (bytes-7)*clones {
+			t.Errorf("%s: %d inodes with %d bytes, %d of them in blocks, want %d with %d and %d", when, got.Inodes, got.LogicalBytes, got.DataBytes, 1+inodes*clones, bytes*clones, (bytes-7)*clones)
 		}
 	}
 	same("made", r.v, 1)
@@ -73,7 +73,7 @@ func TestCountersOfClones(t *testing.T) {
 		crashed.close(t)
 	}
 
-	// An earlier program counted what had rows.
+	// Earlier programs counted what had rows, or with clones and without Data.
 	rows, data := int64(0), int64(0)
 	err := r.st.DB().ScanPrefix(meta.InodePrefix(), func(_, value []byte) error {
 		attr, err := meta.DecodeInode(value)
@@ -86,22 +86,30 @@ func TestCountersOfClones(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.v.Close(); err != nil {
-		t.Fatal(err)
+	for _, row := range []meta.Counters{
+		{Inodes: rows, Logical: data},
+		{Inodes: 1 + 3*inodes, Logical: 3 * bytes, Form: meta.CountsClones},
+		{Inodes: 1 + 3*inodes, Logical: 3 * bytes, Form: meta.CountsClones, Generation: 7},
+	} {
+		if err := r.v.Close(); err != nil {
+			t.Fatal(err)
+		}
+		r.st.Join(nil)
+		row.Next = r.v.next.Load()
+		err = r.st.Update(func() error { r.st.DB().Set(meta.CounterKey(), row.Encode()); return nil })
+		if err == nil {
+			err = r.st.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.open(t)
+		same("after an earlier program", r.v, 3)
+		if got := r.v.Generation(); got != max(1, row.Generation) {
+			t.Errorf("generation %d, and the row says %d", got, row.Generation)
+		}
+		r.check(t)
 	}
-	r.st.Join(nil)
-	err = r.st.Update(func() error {
-		r.st.DB().Set(meta.CounterKey(), meta.Counters{Next: r.v.next.Load(), Inodes: rows, Logical: data}.Encode())
-		return nil
-	})
-	if err == nil {
-		err = r.st.Close()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.open(t)
-	same("after an earlier program", r.v, 3)
 	if rows == 1+3*inodes {
 		t.Error("nothing was lazy")
 	}

@@ -312,7 +312,7 @@ func (v *Volume) Peek(ino meta.Ino) (Attr, error) {
 	if n.gone {
 		return Attr{}, syscall.ENOENT
 	}
-	return n.stat(), nil
+	return v.stat(n), nil
 }
 
 // PeekEntry is Peek for what ReadDir lists.

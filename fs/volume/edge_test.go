@@ -44,7 +44,7 @@ func TestTailInEarlierRun(t *testing.T) {
 			n.runs.write(0, want)
 			r.v.account(n.runs.capacity())
 			n.attr.Size = int64(len(want))
-			r.v.logical.Add(n.attr.Size)
+			r.v.counters.logical.Add(n.attr.Size)
 			r.v.changed(n)
 			return r.v.fold(n, relieve)
 		})

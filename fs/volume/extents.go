@@ -189,7 +189,7 @@ func (v *Volume) replaceExtents(n *node, lo, hi int64, fresh []meta.Extent) erro
 		p.exts = slices.Insert(p.exts, k, e)
 		p.dirty = true
 		v.store.Ref(e.ID, 1)
-		n.allocated(e, 1)
+		v.allocated(n, e, 1)
 	}
 	v.changed(n)
 	return nil
@@ -203,7 +203,7 @@ func (v *Volume) cutPage(n *node, p *page, lo, hi int64) (right []meta.Extent) {
 	var left []meta.Extent
 	for ; j < len(p.exts) && p.exts[j].Off < hi; j++ {
 		e := p.exts[j]
-		n.allocated(e, -1)
+		v.allocated(n, e, -1)
 		if e.End() > hi {
 			r := e
 			cut := uint32(hi - e.Off)
@@ -213,7 +213,7 @@ func (v *Volume) cutPage(n *node, p *page, lo, hi int64) (right []meta.Extent) {
 		if e.Off < lo {
 			e.Len = uint32(lo - e.Off)
 			left = append(left, e)
-			n.allocated(e, 1)
+			v.allocated(n, e, 1)
 			continue
 		}
 		v.store.Ref(e.ID, -1)
@@ -257,7 +257,7 @@ func (v *Volume) thinPage(n *node, p *page) {
 			continue
 		}
 		n.runs.under(e.Off, b)
-		n.allocated(e, -1)
+		v.allocated(n, e, -1)
 		v.store.Ref(e.ID, -1)
 	}
 	p.exts = kept
@@ -309,7 +309,7 @@ func (v *Volume) dropPages(n *node, most int) (done bool, err error) {
 		}
 		for _, e := range p.exts {
 			v.store.Ref(e.ID, -1)
-			n.allocated(e, -1)
+			v.allocated(n, e, -1)
 		}
 		v.dropPage(n, i)
 	}

@@ -185,7 +185,8 @@ func (v *Volume) saveAll() error {
 		}
 	}
 	counts := meta.Counters{
-		Next: v.numbersFrom(), Inodes: v.inodes.Load(), Logical: v.logical.Load(), Whole: true, Generation: v.saved.Generation,
+		Next: v.numbersFrom(), Inodes: v.counters.inodes.Load(), Logical: v.counters.logical.Load(), Data: v.counters.data.Load(),
+		Form: meta.CountsData, Generation: v.saved.Generation,
 	}
 	if counts != v.saved {
 		v.db.Set(meta.CounterKey(), counts.Encode())

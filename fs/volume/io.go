@@ -47,7 +47,7 @@ func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) err
 		v.account(n.runs.write(off, data))
 		n.written = v.opts.Now()
 		if end := off + int64(len(data)); end > n.attr.Size {
-			v.logical.Add(end - n.attr.Size)
+			v.counters.logical.Add(end - n.attr.Size)
 			n.attr.Size = end
 		}
 		if !mode.Cached {
@@ -259,7 +259,8 @@ func (v *Volume) resize(n *node, size int64) error {
 	n.quiesce()
 	if size == 0 && n.attr.IsStub() { // all others were unfolded before
 		v.dropStub(n)
-		defer func() { n.attr.Alloc = 0 }()
+		v.counters.data.Add(-n.attr.Alloc) // no extent counts it
+		n.attr.Alloc = 0
 	}
 	if size < n.attr.Size {
 		if err := v.punch(n, size, n.attr.Size); err != nil {
@@ -269,7 +270,7 @@ func (v *Volume) resize(n *node, size int64) error {
 	if size <= n.attr.Size {
 		n.releaseBlocks(ceilBlock(size), math.MaxInt64)
 	}
-	v.logical.Add(size - n.attr.Size)
+	v.counters.logical.Add(size - n.attr.Size)
 	n.attr.Size = size
 	v.changed(n)
 	return nil
@@ -327,7 +328,7 @@ func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 			}
 		}
 		if mode&unix.FALLOC_FL_KEEP_SIZE == 0 && off+length > n.attr.Size {
-			v.logical.Add(off + length - n.attr.Size)
+			v.counters.logical.Add(off + length - n.attr.Size)
 			n.attr.Size = off + length
 		}
 		n.attr.Mtime = v.now()

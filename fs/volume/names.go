@@ -123,7 +123,7 @@ func (v *Volume) make(dir meta.Ino, name string, c New) (Attr, error) {
 			return err
 		}
 		v.publish(d, name, n)
-		a = n.stat()
+		a = v.stat(n)
 		return nil
 	})
 	v.relieve()
@@ -192,7 +192,7 @@ func (v *Volume) publish(d *node, name string, n *node) {
 		v.keepNames(n, n.dir)
 	}
 	v.changed(n)
-	v.inodes.Add(1)
+	v.counters.inodes.Add(1)
 	v.cache.Lock()
 	defer v.cache.Unlock()
 	v.cache.nodes[n.ino] = n
@@ -235,7 +235,7 @@ func (v *Volume) Link(ino, dir meta.Ino, name string) (Attr, error) {
 		if err := v.addName(n, d, name); err != nil {
 			return err
 		}
-		a = n.stat()
+		a = v.stat(n)
 		return nil
 	})
 	return a, err

@@ -162,7 +162,8 @@ func (v *Volume) reapStep(n *node) (done bool, err error) {
 			v.changed(n)
 			return false, err
 		}
-		v.logical.Add(-n.attr.Size)
+		v.counters.logical.Add(-n.attr.Size)
+		v.counters.data.Add(-n.attr.Alloc) // what a lazy file had in its vertex
 	}
 	if n.attr.IsStub() {
 		v.dropStub(n)
@@ -176,7 +177,7 @@ func (v *Volume) reapStep(n *node) (done bool, err error) {
 		}
 	}
 	v.db.Delete(meta.InodeKey(n.ino))
-	v.inodes.Add(-1)
+	v.counters.inodes.Add(-1)
 	v.dropOrphan(n.ino)
 	n.gone = true
 	v.dropNames(n)

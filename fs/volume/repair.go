@@ -41,6 +41,7 @@ type found struct {
 	orphan  bool
 	xattrs  uint32
 	alloc   int64
+	written int64 // bytes of alloc in reserved blocks
 	end     int64 // of what is known of its bytes
 	data    bool  // it has rows of extents or staged bytes
 	entries []entry
@@ -228,6 +229,9 @@ func (r *repairer) extentsRow(ino meta.Ino, f *found, key, value []byte) error {
 		kept = append(kept, e)
 		f.end = e.End()
 		f.alloc += int64(e.Len)
+		if f.attr != nil { // records come before extents
+			f.written += f.attr.Reserved.Covered(e.Off, e.End())
+		}
 	}
 	if again := meta.AppendExtents(nil, base, kept); !bytes.Equal(again, value) {
 		r.did("inode %d: extents from byte %d on overlapped", ino, base)
@@ -298,7 +302,11 @@ func (r *repairer) fixRecords() {
 		}
 		if a.Mode&syscall.S_IFMT == syscall.S_IFREG && a.Alloc != f.alloc && !a.IsStub() {
 			r.did("inode %d: %d bytes are allocated, and not %d", ino, f.alloc, a.Alloc)
-			a.Alloc, a.Reserved, a.Unwritten, f.changed = f.alloc, nil, 0, true
+			a.Alloc, f.changed = f.alloc, true
+		}
+		if unwritten := a.Reserved.Bytes() - f.written; unwritten != a.Unwritten && !a.IsStub() {
+			r.did("inode %d: %d reserved bytes have no data, and not %d", ino, unwritten, a.Unwritten)
+			a.Unwritten, f.changed = unwritten, true
 		}
 		if a.Xattrs != f.xattrs {
 			r.did("inode %d: it has %d extended attributes, and not %d", ino, f.xattrs, a.Xattrs)
@@ -491,7 +499,7 @@ func (r *repairer) leftovers(ino meta.Ino, f *found) {
 }
 
 func (r *repairer) save(ctx context.Context) {
-	counts := meta.Counters{Next: r.next, Whole: true, Generation: r.counts.Generation}
+	counts := meta.Counters{Next: r.next, Form: meta.CountsData, Generation: r.counts.Generation}
 	if r.counts == (meta.Counters{}) {
 		counts.Generation = newGeneration() // numbers that were used and removed are not known any more
 	}
@@ -500,16 +508,13 @@ func (r *repairer) save(ctx context.Context) {
 		if f.attr == nil {
 			continue
 		}
-		counts.Add(1, 0)
-		if f.attr.Mode&syscall.S_IFMT == syscall.S_IFREG {
-			counts.Add(0, f.attr.Size)
-		}
+		counts.AddInode(f.attr)
 		if isLazyDir(f.attr) {
 			sums, err := lazySums(ctx, r.st, r.db, ino, f.attr)
 			if err != nil {
 				r.did("inode %d: what is below the cloned directory cannot be counted: %v", ino, err)
 			}
-			counts.Add(inodesIn(sums), sums.Bytes)
+			counts.Add(inodesIn(sums), sums.Bytes, sums.Data)
 		}
 		if f.changed {
 			r.db.Set(meta.InodeKey(ino), meta.AppendInode(nil, f.attr))
@@ -517,8 +522,8 @@ func (r *repairer) save(ctx context.Context) {
 	}
 	if counts != r.counts {
 		r.db.Set(meta.CounterKey(), counts.Encode())
-		if counts.Inodes != r.counts.Inodes || counts.Logical != r.counts.Logical {
-			r.did("the volume has %d inodes and %d bytes in files", counts.Inodes, counts.Logical)
+		if counts.Inodes != r.counts.Inodes || counts.Logical != r.counts.Logical || r.counts.Form == meta.CountsData && counts.Data != r.counts.Data {
+			r.did("the volume has %d inodes and %d bytes in files, %d of them in blocks", counts.Inodes, counts.Logical, counts.Data)
 		}
 	}
 }

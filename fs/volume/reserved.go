@@ -12,8 +12,9 @@ import (
 // snapshots of the file do not.
 
 // allocated counts an extent that the file gets, or with sign -1 loses. n.mu is held.
-func (n *node) allocated(e meta.Extent, sign int64) {
+func (v *Volume) allocated(n *node, e meta.Extent, sign int64) {
 	n.attr.Alloc += sign * int64(e.Len)
+	v.counters.data.Add(sign * int64(e.Len))
 	n.attr.Unwritten -= sign * n.attr.Reserved.Covered(e.Off, e.End())
 }
 
@@ -94,16 +95,36 @@ func (v *Volume) punchBlocks(n *node, lo, hi int64) error {
 	return nil
 }
 
-// blocks returns the 512-byte units that stat(2) counts of a regular file. n.mu is held.
-func (n *node) blocks() int64 {
-	bytes := n.attr.Alloc + n.attr.Unwritten
-	for _, rs := range []runs{n.runs, n.flushing} {
-		for _, r := range rs {
-			bytes += int64(len(r.data)) - n.attr.Reserved.Covered(r.off, r.end())
+// blocksOf returns the 512-byte units that stat(2) counts of so many bytes.
+func blocksOf(bytes int64) int64 { return (bytes + 511) / 512 }
+
+// unstored returns how many dirty bytes of a regular file get space only when they are stored:
+// those that neither an extent nor a reserved block has. n.mu is held.
+func (v *Volume) unstored(n *node) (sum int64) {
+	for _, r := range n.flushing {
+		sum += v.unallocated(n, r.off, r.end())
+		// What has been written again since the flush began counts once, as the newer.
+		for _, w := range n.runs[n.runs.after(r.off):] {
+			if w.off >= r.end() {
+				break
+			}
+			sum -= v.unallocated(n, max(r.off, w.off), min(r.end(), w.end()))
 		}
 	}
-	// Runs over extents are counted twice until they are stored; in a file without holes
-	// that makes no difference.
-	bytes = min(bytes, n.attr.Size+n.attr.Reserved.Covered(n.attr.Size, math.MaxInt64))
-	return (bytes + 511) / 512
+	for _, r := range n.runs {
+		sum += v.unallocated(n, r.off, r.end())
+	}
+	return sum
+}
+
+// unallocated returns how many bytes of [lo, hi) are in no extent and in no reserved block.
+func (v *Volume) unallocated(n *node, lo, hi int64) int64 {
+	sum := hi - lo - n.attr.Reserved.Covered(lo, hi)
+	// A page that cannot be read covers nothing here; who reads the file is told.
+	_ = v.eachExtent(n, lo, hi, func(e meta.Extent) bool {
+		from, to := max(lo, e.Off), min(hi, e.End())
+		sum -= to - from - n.attr.Reserved.Covered(from, to)
+		return true
+	})
+	return sum
 }

@@ -153,7 +153,7 @@ func (v *Volume) unfoldNames(d *node) error {
 		if e.Ident != 0 {
 			return fmt.Errorf("%q is a file with several names in a tree that may have none: %w", e.Name, store.ErrCorrupt)
 		}
-		v.count(e.Sum(), -1) // the directory has counted for it so far
+		v.counters.add(e.Sum(), -1) // the directory has counted for it so far
 		_, err := v.addStub(d.ino, e)
 		return err
 	})
@@ -182,8 +182,8 @@ func (v *Volume) recount(d *node) {
 		return
 	}
 	if branch, err := meta.DecodeBranch(row); err == nil && branch.ID == d.attr.Stub {
-		v.count(d.unfoldedSums, 1)
-		v.count(graph.Sums(branch.Below), -1)
+		v.counters.add(d.unfoldedSums, 1)
+		v.counters.add(graph.Sums(branch.Below), -1)
 	}
 }
 
@@ -243,42 +243,6 @@ func lazySums(ctx context.Context, st *store.Store, rows rowReader, dir meta.Ino
 	return sums, err
 }
 
-// isLazyDir reports whether names of a directory are in a tree only.
-func isLazyDir(attr *meta.Inode) bool {
-	return attr.IsStub() && attr.Mode&syscall.S_IFMT == syscall.S_IFDIR
-}
-
-// inodesIn returns how many inodes sums are over. A file with several names is in
-// none; there are none in a tree that a stub names.
-func inodesIn(s graph.Sums) int64 { return s.Files + s.Dirs + s.Others }
-
-// count adds inodes to the volume's counters, sign times.
-func (v *Volume) count(s graph.Sums, sign int64) {
-	v.inodes.Add(sign * inodesIn(s))
-	v.logical.Add(sign * s.Bytes)
-}
-
-// countLazy adds what is below stubs to counters that an earlier program made, which
-// counted what had rows only.
-func (v *Volume) countLazy() error {
-	return v.db.ScanPrefix(meta.InodePrefix(), func(key, value []byte) error {
-		ino, err := meta.KeyIno(key)
-		if err != nil {
-			return nil // fsck finds it
-		}
-		attr, err := meta.DecodeInode(value)
-		if err != nil || !isLazyDir(&attr) {
-			return nil
-		}
-		sums, err := lazySums(context.Background(), v.store, v.db, ino, &attr)
-		if err != nil {
-			v.log.Warn("what is below a cloned directory cannot be counted", "inode", uint64(ino), "err", err)
-		}
-		v.count(sums, 1)
-		return nil
-	})
-}
-
 // abandonStub ends that a directory without a name is a stub, so that nothing below
 // it counts but what has rows: these go like those of any other directory.
 func (v *Volume) abandonStub(n *node) error {
@@ -293,7 +257,7 @@ func (v *Volume) abandonStub(n *node) error {
 		if err != nil { // it shall go even so
 			v.log.Warn("what was below a removed directory cannot be counted", "inode", uint64(n.ino), "err", err)
 		}
-		v.count(sums, -1)
+		v.counters.add(sums, -1)
 		v.dropStub(n)
 		v.unsaved(n)
 		return nil
@@ -345,7 +309,7 @@ func (v *Volume) newStub(ino meta.Ino, e *graph.Entry) (meta.Inode, error) {
 		branch := meta.Branch{ID: attr.Stub, Below: meta.Sums(e.Below), Entries: e.Entries, Subdirs: e.Subdirs}
 		v.db.Set(meta.TreeKey(ino), branch.Encode())
 	}
-	v.count(e.Sum(), 1)
+	v.counters.add(e.Sum(), 1)
 	return attr, nil
 }
 

@@ -92,10 +92,9 @@ type Volume struct {
 	numbering  atomic.Bool   // numbers are given out
 	covered    atomic.Uint64 // up to here a crash does not give numbers out again; see coverNumbers
 	generation uint32        // of all inode numbers
-	saved      meta.Counters // counters as last written; guarded by the gate
+	saved      meta.Counters // the row of the counters as last written; guarded by the gate
 	track      meta.Tracking // what snapshots build on; guarded by the gate and, where it changes, by snapping
-	inodes     atomic.Int64
-	logical    atomic.Int64
+	counters   counters
 
 	room struct { // memory of the dirty buffers
 		sync.Mutex
@@ -185,10 +184,9 @@ func (v *Volume) load() error {
 		return err
 	}
 	v.next.Store(v.saved.Next)
-	v.inodes.Store(v.saved.Inodes)
-	v.logical.Store(v.saved.Logical)
-	if !v.saved.Whole {
-		if err := v.countLazy(); err != nil {
+	v.counters.set(&v.saved)
+	if v.saved.Form != meta.CountsData {
+		if err := v.countAgain(); err != nil {
 			return err
 		}
 	}
@@ -232,7 +230,7 @@ func (v *Volume) format() error {
 	v.keepNames(root, newDirectory())
 	return v.store.Update(func() error {
 		v.cache.nodes[root.ino] = root
-		v.inodes.Store(1)
+		v.counters.inodes.Store(1)
 		root.mu.Lock()
 		defer root.mu.Unlock()
 		v.changed(root)
@@ -331,6 +329,7 @@ func (v *Volume) DirtyBytes() int64 {
 type Stats struct {
 	Inodes       int64 `json:"inodes"`
 	LogicalBytes int64 `json:"logical_bytes"` // sizes of all regular files
+	DataBytes    int64 `json:"data_bytes"`    // of these, what is in no hole, and in blocks
 	StagedBytes  int64 `json:"staged_bytes"`
 	DirtyBytes   int64 `json:"dirty_bytes"`
 	DirtyLimit   int64 `json:"dirty_limit_bytes"`
@@ -348,7 +347,7 @@ func (v *Volume) Stats() Stats {
 	known, orphans := v.known.lookups.known, len(v.known.orphans)
 	v.known.Unlock()
 	return Stats{
-		Inodes: v.inodes.Load(), LogicalBytes: v.logical.Load(), StagedBytes: v.staged.Load(),
+		Inodes: v.counters.inodes.Load(), LogicalBytes: v.counters.logical.Load(), DataBytes: v.counters.data.Load(), StagedBytes: v.staged.Load(),
 		DirtyBytes: v.DirtyBytes(), DirtyLimit: v.room.limit.Load(), CachedNodes: cached, KnownNodes: known, Orphans: orphans,
 	}
 }
@@ -362,5 +361,5 @@ type Space struct {
 // Space returns what statfs(2) reports. Free is what may still be written.
 func (v *Volume) Space() Space {
 	used, free := v.store.Space()
-	return Space{used, free, v.inodes.Load()}
+	return Space{used, free, v.counters.inodes.Load()}
 }
