@@ -8,6 +8,7 @@
 package fs
 
 import (
+	"context"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -31,8 +32,8 @@ type filesystem struct {
 	log                *slog.Logger
 	meter              *Meter
 	server             *fuse.Server
-	sync               func() error // has the kernel hand over what was written; or nil
-	logged             sync.Map     // error texts already logged once
+	sync               func(context.Context) error // has the kernel hand over what was written; or nil
+	logged             sync.Map                    // error texts already logged once
 	loggedCount        atomic.Int64
 }
 

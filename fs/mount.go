@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,12 +29,12 @@ var (
 
 // MountOptions are the settings of a mount.
 type MountOptions struct {
-	Source     string       // shown by df: the store's directory
-	AllowOther bool         // users other than the mounting one may enter; always so for root
-	Options    []string     // further mount options: ro, nosuid, nodev, noexec, ...
-	ReadAhead  int          // KiB that the kernel reads ahead; 0: 4096. Only root can raise it over 128.
-	Sync       func() error // has another process call syncfs(2) on the mount, before mkdir makes a snapshot
-	Debug      bool         // log every request
+	Source     string                      // shown by df: the store's directory
+	AllowOther bool                        // users other than the mounting one may enter; always so for root
+	Options    []string                    // further mount options: ro, nosuid, nodev, noexec, ...
+	ReadAhead  int                         // KiB that the kernel reads ahead; 0: 4096. Only root can raise it over 128.
+	Sync       func(context.Context) error // has another process call syncfs(2) on the mount, before mkdir makes a snapshot
+	Debug      bool                        // log every request
 	Logger     *slog.Logger
 }
 

@@ -19,7 +19,7 @@ func (f *filesystem) makeSnapshot(name string, out *fuse.EntryOut) fuse.Status {
 	defer f.meter.time(opMkdir)()
 	if f.sync != nil {
 		// The kernel waits for our answer to mkdir only; it can write back meanwhile.
-		if err := f.sync(); err != nil {
+		if err := f.sync(context.Background()); err != nil {
 			return f.status("mkdir", err)
 		}
 	}

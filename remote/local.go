@@ -35,7 +35,8 @@ type Surroundings struct {
 	Namespace  Namespace
 	Snapshots  Snapshotter
 	Pins       Pins
-	Reaped     func() // returns when the files that were removed have let go of their blocks
+	Flush      func(context.Context) error // has the kernel hand over what programs have written to a mount
+	Reaped     func()                      // returns when the files that were removed have let go of their blocks
 }
 
 // NewLocal returns the node of an open store. The caller closes the store.
@@ -77,7 +78,14 @@ func (l *Local) Stats(ctx context.Context) (Stats, error) {
 }
 
 // Sync implements Node.
-func (l *Local) Sync(context.Context) error { return l.store.Commit() }
+func (l *Local) Sync(ctx context.Context) error {
+	if l.env.Flush != nil {
+		if err := l.env.Flush(ctx); err != nil {
+			return err
+		}
+	}
+	return l.store.Commit()
+}
 
 var errNoFiles = errors.New("this node has no filesystem to list")
 

@@ -21,8 +21,8 @@ import (
 // Snapshots makes, lists and brings back snapshots. Paths are from
 // the root of the filesystem, with or without a leading slash.
 type Snapshots interface {
-	// CreateSnapshot makes a snapshot, durably. What the kernel holds back of a
-	// mounted store is not in it: call syncfs(2) first. store.ErrNameTaken;
+	// CreateSnapshot makes a snapshot, durably, of all that was written before, what the kernel
+	// holds back of a mounted store included. store.ErrNameTaken;
 	// store.ErrConfig for a name, tag or message that cannot be.
 	CreateSnapshot(ctx context.Context, n NewSnapshot) (Snapshot, error)
 	// ListSnapshots calls fn for every snapshot, the oldest first, until fn fails.
@@ -55,6 +55,9 @@ type NewSnapshot struct {
 	// Progress, if set, is called now and then with how many files and
 	// directories were looked at.
 	Progress func(looked int64) `json:"-"`
+
+	// Marks are of this process only: no request can give any.
+	Marks []store.SnapshotMark `json:"-"`
 }
 
 // A SnapshotStep is how far the making of a snapshot is, or the snapshot.
@@ -75,6 +78,9 @@ type Snapshot struct {
 	Tags    []string     `json:"tags,omitempty"`
 	Parents []store.ID   `json:"parents,omitempty"`
 	Totals  graph.Totals `json:"totals"`
+
+	// Scheduled: the store's own schedule made it, and it still has the name that it got then.
+	Scheduled bool `json:"scheduled,omitempty"`
 }
 
 // SnapshotEdit says what to change; nil fields stay.
@@ -123,18 +129,8 @@ type PruneRequest struct {
 // ScheduleTag marks the snapshots that a schedule makes.
 const ScheduleTag = "auto"
 
-const scheduledName = "auto_2006-01-02_15-04-05"
-
 // ScheduledName is what a schedule calls the snapshot of an instant.
-func ScheduledName(t time.Time) string { return t.UTC().Format(scheduledName) }
-
-// ScheduledIn reports whether the schedule of the store with a volume made the snapshot and it
-// still has the name that it was given. One that was pulled is another volume's, one that was
-// renamed is the user's, and so is one that the user has given the tag.
-func (s *Snapshot) ScheduledIn(volume string) bool {
-	_, err := time.Parse(scheduledName, s.Name)
-	return err == nil && s.Volume == volume && slices.Contains(s.Tags, ScheduleTag)
-}
+func ScheduledName(t time.Time) string { return t.UTC().Format("auto_2006-01-02_15-04-05") }
 
 // Snapshotter is what the volume's owner provides for snapshots.
 type Snapshotter interface {
@@ -163,6 +159,7 @@ func DescribeSnapshot(r store.SnapshotRef, s *graph.Snapshot) Snapshot {
 	return Snapshot{
 		Name: r.Name, ID: r.ID, Held: r.Held, Created: time.Unix(s.Created.Sec, int64(s.Created.Nsec)).UTC(),
 		Volume: s.Volume, Host: s.Host, Message: s.Message, Tags: s.Tags, Parents: s.Parents, Totals: s.Totals,
+		Scheduled: r.Scheduled,
 	}
 }
 
@@ -300,7 +297,7 @@ func (l *Local) Prune(ctx context.Context, r PruneRequest) ([]graph.Verdict, err
 	}
 	var list []graph.Candidate
 	for _, s := range all {
-		if (r.Among == "" || slices.Contains(s.Tags, r.Among)) && (!r.Own || s.ScheduledIn(l.store.Config().VolumeID)) {
+		if (r.Among == "" || slices.Contains(s.Tags, r.Among)) && (!r.Own || s.Scheduled) {
 			list = append(list, graph.Candidate{Name: s.Name, Created: s.Created.Local(), Tags: s.Tags, Held: s.Held})
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -25,7 +26,15 @@ type SnapshotRef struct {
 	ID   ID        `json:"id"`
 	Set  time.Time `json:"-"` // when the name was last set
 	Held bool      `json:"held,omitempty"`
+
+	Scheduled bool `json:"scheduled,omitempty"` // the store's own schedule made it, and its policy may remove it
 }
+
+// A SnapshotMark says of a new snapshot what nobody can say of one that is there.
+type SnapshotMark int
+
+// Scheduled marks what the store's own schedule makes. Renaming takes the mark away.
+const Scheduled SnapshotMark = iota + 1
 
 // A snapshot's name has a row and, so that it survives the loss of the database
 // (I9), a name vertex of version 2. The row refers to the vertex, which can be made from it, and
@@ -36,14 +45,19 @@ type SnapshotRef struct {
 //	+---------+-------+----------+------+
 const (
 	snapshotNameVersion = 2
-	snapshotHeld        = 1
+	snapshotHeld        = 1 << 0
+	snapshotScheduled   = 1 << 1
+	snapshotFlags       = 1<<2 - 1
 )
 
-func (r SnapshotRef) flags() byte {
+func (r SnapshotRef) flags() (flags byte) {
 	if r.Held {
-		return snapshotHeld
+		flags |= snapshotHeld
 	}
-	return 0
+	if r.Scheduled {
+		flags |= snapshotScheduled
+	}
+	return flags
 }
 
 func (r SnapshotRef) vertex() []byte {
@@ -77,10 +91,10 @@ func decodeSnapshotName(b []byte) (SnapshotRef, error) {
 }
 
 func (r *SnapshotRef) readFlags(b []byte) (rest []byte, err error) {
-	if len(b) < 2 || b[0]&^snapshotHeld != 0 {
+	if len(b) < 2 || b[0]&^snapshotFlags != 0 {
 		return nil, ErrCorrupt
 	}
-	r.Held = b[0]&snapshotHeld != 0
+	r.Held, r.Scheduled = b[0]&snapshotHeld != 0, b[0]&snapshotScheduled != 0
 	ms, n := binary.Varint(b[1:])
 	if n <= 0 || n > 1 && b[n] == 0 {
 		return nil, ErrCorrupt
@@ -155,7 +169,7 @@ func (s *Store) Snapshots(ctx context.Context, fn func(SnapshotRef) error) error
 // NameSnapshot gives a snapshot a name, which keeps it. Call it inside Update,
 // with the vertex held or pinned. Errors: ErrNameTaken, ErrConfig for a name that no
 // snapshot can have, those of Put.
-func (s *Store) NameSnapshot(name string, id ID) error {
+func (s *Store) NameSnapshot(name string, id ID, marks ...SnapshotMark) error {
 	if err := ValidSnapshotName(name); err != nil {
 		return err
 	}
@@ -164,7 +178,7 @@ func (s *Store) NameSnapshot(name string, id ID) error {
 	if _, err := s.Snapshot(name); !errors.Is(err, ErrNotFound) {
 		return orTaken(err, name)
 	}
-	return s.changeSnapshot(SnapshotRef{}, SnapshotRef{Name: name, ID: id, Set: s.opts.Now()})
+	return s.changeSnapshot(SnapshotRef{}, SnapshotRef{Name: name, ID: id, Set: s.opts.Now(), Scheduled: slices.Contains(marks, Scheduled)})
 }
 
 func orTaken(err error, name string) error {
@@ -241,7 +255,7 @@ func (s *Store) RenameSnapshot(name, to string) error {
 		if _, err := s.Snapshot(to); !errors.Is(err, ErrNotFound) {
 			return r, orTaken(err, to)
 		}
-		r.Name, r.Set = to, s.opts.Now()
+		r.Name, r.Set, r.Scheduled = to, s.opts.Now(), false // who names it wants it
 		return r, nil
 	})
 }

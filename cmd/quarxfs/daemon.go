@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,11 +9,9 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
-	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
@@ -258,7 +255,7 @@ func (d *daemon) start() (err error) {
 	if d.store.ReadOnly() {
 		return nil // there is nothing to keep up
 	}
-	snapshots := schedule{settings: d.store.Settings, every: o.snapshotEvery, node: node, volume: d.store.Config().VolumeID, sync: d.flushed, log: d.log}
+	snapshots := schedule{settings: d.store.Settings, every: o.snapshotEvery, node: node, log: d.log}
 	remotes := follower{settings: d.store.Settings, node: node, log: d.log}
 	tiers := func(ctx context.Context) { keepTiers(ctx, d.store, d.volume) }
 	d.upkeep = []*routine.Routine{routine.Start(remotes.run), routine.Start(snapshots.run), routine.Start(tiers)}
@@ -292,7 +289,8 @@ func (d *daemon) startVolume() (remote.Node, error) {
 		if err := owner.AsCaller(d.startMount); err != nil {
 			return nil, err
 		}
-		around.Snapshots = mountedFiles{volumeFiles{d.volume}, d.at.Device}
+		mounted := mountedFiles{volumeFiles{d.volume}, d.at.Device, d.flush}
+		around.Snapshots, around.LiveTree, around.Flush = mounted, mounted, d.flush
 		around.FUSE = func() remote.FUSE { return remote.FUSE(d.mount.Stats()) }
 	}
 	return remote.NewLocal(d.store, around), nil
@@ -311,7 +309,7 @@ func (d *daemon) startMount() (err error) {
 	o := d.opts
 	d.mount, err = fs.NewMount(d.volume, o.mountpoint, fs.MountOptions{
 		Source: o.store, AllowOther: o.allowOther, Options: d.kernelOptions(), ReadAhead: o.readAhead, Debug: o.debug, Logger: d.log,
-		Sync: d.flushed,
+		Sync: d.flush,
 	})
 	if err == nil {
 		err = d.noteMount()
@@ -435,52 +433,5 @@ func raiseFileLimit() {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &lim) == nil {
 		lim.Cur = lim.Max
 		_ = unix.Setrlimit(unix.RLIMIT_NOFILE, &lim) // the old limit does, with fewer segments open
-	}
-}
-
-const flushHelper = "flush-helper"
-
-// flush has the kernel hand over what it holds back, wherever the filesystem is mounted now.
-func (d *daemon) flush(ctx context.Context) error {
-	m, ok := d.at.FindAny()
-	if !ok {
-		return fmt.Errorf("no mount of it is seen from here: %w", errNotMounted)
-	}
-	return flushMount(ctx, m.Dir)
-}
-
-// flushMount has another process call syncfs(2) on the mount.
-func flushMount(ctx context.Context, dir string) error {
-	exe, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(ctx, exe, flushHelper, dir)
-	cmd.Args[0] = os.Args[0]
-	cmd.WaitDelay = time.Second
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err = owner.AsCaller(cmd.Start)
-	if err == nil {
-		err = cmd.Wait()
-	}
-	if err != nil {
-		return fmt.Errorf("syncfs %s: %w: %s", dir, err, out.String())
-	}
-	return nil
-}
-
-func newFlushHelper() *cobra.Command {
-	return &cobra.Command{
-		Use:    flushHelper + " MOUNTPOINT",
-		Hidden: true,
-		RunE: func(_ *cobra.Command, args []string) error {
-			f, err := os.Open(args[0])
-			if err != nil {
-				return err
-			}
-			defer f.Close()
-			return unix.Syncfs(int(f.Fd()))
-		},
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/fs/volume"
+	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -19,7 +20,25 @@ import (
 // mountedFiles are a volume's that is mounted.
 type mountedFiles struct {
 	volumeFiles
-	device string // of the mounted filesystem
+	device string                      // of the mounted filesystem
+	flush  func(context.Context) error // has the kernel hand over what programs have written
+}
+
+// CreateSnapshot implements remote.Snapshotter. Whoever asks for a snapshot, from whatever mount
+// namespace or machine, gets what was written before.
+func (l mountedFiles) CreateSnapshot(ctx context.Context, n remote.NewSnapshot) (remote.Snapshot, error) {
+	if err := l.flush(ctx); err != nil {
+		return remote.Snapshot{}, err
+	}
+	return l.volumeFiles.CreateSnapshot(ctx, n)
+}
+
+// LiveTree implements remote.LiveTree.
+func (l mountedFiles) LiveTree(ctx context.Context, fn func(*graph.Snapshot) error) error {
+	if err := l.flush(ctx); err != nil {
+		return err
+	}
+	return l.vol.LiveTree(ctx, fn)
 }
 
 // Clone implements remote.Snapshotter.

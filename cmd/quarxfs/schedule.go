@@ -16,8 +16,6 @@ type schedule struct {
 	settings func() (store.Settings, <-chan struct{}, error)
 	every    *time.Duration // in the place of the interval that is set; nil: that counts
 	node     remote.Node
-	volume   string       // of the store, which its own snapshots name
-	sync     func() error // has the kernel hand over what was written
 	log      *slog.Logger
 }
 
@@ -64,7 +62,7 @@ const settling = 10 * time.Second
 func (s *schedule) untilDue(ctx context.Context, every time.Duration) time.Duration {
 	wait := every
 	err := s.node.ListSnapshots(ctx, func(old remote.Snapshot) error {
-		if old.ScheduledIn(s.volume) {
+		if old.Scheduled {
 			wait = min(every, max(min(settling, every), every-time.Since(old.Created)))
 		}
 		return nil
@@ -76,11 +74,10 @@ func (s *schedule) untilDue(ctx context.Context, every time.Duration) time.Durat
 }
 
 func (s *schedule) once(ctx context.Context, keep store.Retention) error {
-	if err := s.sync(); err != nil {
-		s.log.Error("the kernel did not hand over all that was written", "err", err)
-	}
 	name := remote.ScheduledName(time.Now())
-	made, err := s.node.CreateSnapshot(ctx, remote.NewSnapshot{Name: name, Tags: []string{remote.ScheduleTag}, Host: hostname()})
+	made, err := s.node.CreateSnapshot(ctx, remote.NewSnapshot{
+		Name: name, Tags: []string{remote.ScheduleTag}, Host: hostname(), Marks: []store.SnapshotMark{store.Scheduled},
+	})
 	if errors.Is(err, store.ErrNameTaken) {
 		return nil
 	}

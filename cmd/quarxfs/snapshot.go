@@ -13,9 +13,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 
-	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/rawjson"
@@ -52,39 +50,14 @@ func onFlushedStore(cmd *cobra.Command, args []string, fn func(remote.Node) erro
 
 // runFlushed is run after the kernel has handed over what was written to a mount.
 func (a access) runFlushed(ctx context.Context, fn func(remote.Node) error) error {
-	if err := syncMounts(a.dir); err != nil {
-		return err
-	}
-	return a.run(ctx, fn)
-}
-
-// syncMounts calls syncfs(2) on the mounts of a store.
-func syncMounts(dir string) error {
-	table, err := mounts.Table()
-	if err != nil {
-		return err
-	}
-	for _, m := range table {
-		if !m.IsQuarXFS() {
-			continue
+	return a.run(ctx, func(n remote.Node) error {
+		if a.url == "" { // who is let in from elsewhere may not have it do anything
+			if err := n.Sync(ctx); err != nil {
+				return err
+			}
 		}
-		if now, err := storeSoon(m); err != nil || now != dir {
-			continue
-		}
-		if err := syncMount(m.Dir); err != nil {
-			return fmt.Errorf("syncfs %s: %w", m.Dir, err)
-		}
-	}
-	return nil
-}
-
-func syncMount(dir string) error {
-	f, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return unix.Syncfs(int(f.Fd()))
+		return fn(n)
+	})
 }
 
 func hostname() string {
@@ -128,7 +101,7 @@ NAME it is called after the time. A name is a file name without colons.`,
 			}
 			line.show("taking in what was written")
 			defer line.clear()
-			return onFlushedStore(cmd, args[:1], func(node remote.Node) error {
+			return onStore(cmd, args[:1], func(node remote.Node) error {
 				s, err := node.CreateSnapshot(cmd.Context(), n)
 				line.clear()
 				if err != nil {
@@ -331,7 +304,7 @@ func (o *cloneOptions) run(cmd *cobra.Command, args []string) error {
 	if o.To, err = a.treePath(args[2], true); err != nil {
 		return err
 	}
-	return a.runFlushed(cmd.Context(), func(n remote.Node) error {
+	return a.run(cmd.Context(), func(n remote.Node) error {
 		done, err := n.Clone(cmd.Context(), o.CloneRequest)
 		if errors.Is(err, store.ErrNameTaken) && o.Replace {
 			return fmt.Errorf("%w; --replace allows that", err)
@@ -396,7 +369,7 @@ func newSnapshotRollback() *cobra.Command {
 Programs that have files open go on with the old ones. The current state is saved as a
 snapshot first.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onFlushedStore(cmd, args[:1], func(n remote.Node) error {
+			return onStore(cmd, args[:1], func(n remote.Node) error {
 				done, err := n.Rollback(cmd.Context(), remote.RollbackRequest{Snapshot: args[1], NoSafety: noSafety, Host: hostname()})
 				if err != nil {
 					return err
@@ -414,14 +387,4 @@ snapshot first.`,
 	cmd.Flags().BoolVar(&noSafety, "no-safety", false, "make no snapshot of what is there now")
 	jsonFlag(cmd.Flags(), &asJSON)
 	return cmd
-}
-
-// flushed has the kernel hand over what it holds back, from another process.
-func (d *daemon) flushed() error {
-	if d.mount == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), flushTime)
-	defer cancel()
-	return d.flush(ctx)
 }

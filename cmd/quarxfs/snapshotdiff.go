@@ -36,11 +36,11 @@ Access times are not compared.`,
 		Example: `  quarxfs snapshot diff /mnt monday
   quarxfs snapshot diff /mnt monday tuesday --stat`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, run := remote.DiffRequest{A: args[1], Exact: o.ranges}, onFlushedStore
+			r := remote.DiffRequest{A: args[1], Exact: o.ranges}
 			if len(args) > 2 {
-				r.B, run = args[2], onStore
+				r.B = args[2]
 			}
-			return run(cmd, args[:1], func(n remote.Node) error {
+			return onStore(cmd, args[:1], func(n remote.Node) error {
 				return o.run(cmd.OutOrStdout(), func(fn func(remote.DiffItem) error) error { return n.Diff(cmd.Context(), r, fn) })
 			})
 		},

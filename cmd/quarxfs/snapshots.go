@@ -17,7 +17,7 @@ var _ remote.Snapshotter = volumeFiles{}
 // CreateSnapshot implements remote.Snapshotter.
 func (l volumeFiles) CreateSnapshot(ctx context.Context, n remote.NewSnapshot) (remote.Snapshot, error) {
 	s, err := l.vol.CreateSnapshot(ctx, volume.SnapshotOptions{
-		Name: n.Name, Message: n.Message, Tags: n.Tags, Host: n.Host, Progress: n.Progress,
+		Name: n.Name, Message: n.Message, Tags: n.Tags, Host: n.Host, Progress: n.Progress, Marks: n.Marks,
 	})
 	if err != nil {
 		return remote.Snapshot{}, err

@@ -19,6 +19,7 @@ type SnapshotOptions struct {
 	Message string
 	Tags    []string
 	Host    string
+	Marks   []store.SnapshotMark
 
 	Progress func(looked int64) // if set, called now and then: how many files and directories were looked at
 }
@@ -161,7 +162,7 @@ func (v *Volume) snapshotOf(ctx context.Context, c *instant, o SnapshotOptions) 
 		return s, err
 	}
 	err = v.store.Change(func() error {
-		if err := v.store.NameSnapshot(o.Name, id); err != nil {
+		if err := v.store.NameSnapshot(o.Name, id, o.Marks...); err != nil {
 			return err
 		}
 		v.track.Base = c.next

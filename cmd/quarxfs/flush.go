@@ -1,0 +1,109 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
+	"github.com/quarxtor/quarxfs/store/owner"
+)
+
+// What programs have written may still be in the kernel's cache. syncfs(2) on any mount of the
+// filesystem makes the kernel hand it over, to this process; so another process has to call it,
+// which can be killed while it waits.
+
+const flushHelper = "flush-helper"
+
+// flush has the kernel hand over what was written to the mount, if there is one.
+func (d *daemon) flush(ctx context.Context) error {
+	if d.mount == nil {
+		return nil
+	}
+	ways, err := waysTo(d.at.Device)
+	if err != nil {
+		return err
+	}
+	if len(ways) == 0 {
+		return fmt.Errorf("what programs have written cannot be asked for: %s is mounted nowhere any more", d.opts.mountpoint)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, exe, append([]string{flushHelper, d.at.Device}, ways...)...)
+	cmd.Args[0] = os.Args[0]
+	cmd.WaitDelay = time.Second
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err = owner.AsCaller(cmd.Start)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		return fmt.Errorf("syncfs %s: %w: %s", d.opts.mountpoint, err, out.String())
+	}
+	return nil
+}
+
+// waysTo returns paths that may lead to the filesystem with a device: its mounts in this mount
+// namespace, and those in others by way of a process in each.
+func waysTo(device string) (ways []string, err error) {
+	all, err := mounts.Namespaces()
+	for _, ns := range all {
+		root := "/"
+		if ns.PID != "" {
+			root = "/proc/" + ns.PID + "/root"
+		}
+		for _, m := range ns.Table {
+			if m.Device == device {
+				ways = append(ways, filepath.Join(root, m.Dir))
+			}
+		}
+	}
+	return ways, err
+}
+
+func newFlushHelper() *cobra.Command {
+	return &cobra.Command{
+		Use:    flushHelper + " DEVICE PATH...",
+		Hidden: true,
+		RunE: func(_ *cobra.Command, args []string) error {
+			var errs []error
+			for _, path := range args[1:] {
+				err := syncPath(args[0], path)
+				if err == nil {
+					return nil // a filesystem has one cache, whichever mount leads to it
+				}
+				errs = append(errs, fmt.Errorf("%s: %w", path, err))
+			}
+			return errors.Join(errs...)
+		},
+	}
+}
+
+// syncPath calls syncfs(2) on what is at a path, if that is on the filesystem with a device and not
+// on one that hides it.
+func syncPath(device, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+		return err
+	}
+	if is := fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)); is != device {
+		return fmt.Errorf("it is on device %s and not on %s", is, device)
+	}
+	return unix.Syncfs(int(f.Fd()))
+}
