@@ -20,8 +20,9 @@ import (
 
 // A Texture is what the bytes of a file, or of a part of it, are like.
 type Texture struct {
-	Bytes int64   // that are in no hole
-	Order float64 // of these: 1 is that of equal bytes, 0 that of random ones
+	Bytes   int64   // that are in no hole
+	Order   float64 // of these: 1 is that of equal bytes, 0 that of random ones
+	Ordered int64   // of these, those in blocks that encryption makes a difference to
 }
 
 // add adds bytes of a block.
@@ -30,6 +31,9 @@ func (c *Texture) add(bytes int64, order float64) {
 		c.Order += (order - c.Order) * float64(bytes) / float64(sum)
 		c.Bytes = sum
 	}
+	if ordered(order) {
+		c.Ordered += bytes
+	}
 }
 
 // A Loss is a file that was changed or removed between two snapshots.
@@ -37,6 +41,7 @@ type Loss struct {
 	Path    string
 	Removed bool
 	Size    int64 // of the whole file, before
+	Was     int64 // bytes with order, of the whole file, before
 	Lost    Texture
 	Now     int64   // size afterwards of the file that took its place
 	New     Texture // what took the place of Lost
@@ -48,6 +53,7 @@ const (
 	leastOrder = 0.1  // a content with less was not compressible to begin with
 	mostOrder  = 0.9  // one with more is zeroes and the like
 	orderLost  = 0.3  // the share of its order that a content loses with an encryption in parts
+	lostShare  = 0.5  // of the bytes with order in a file
 	randomly   = 0.04 // order up to which a file looks random as a whole
 	keptSize   = 0.95 // of the size; archivers and encoders make files smaller, encryption does not
 
@@ -57,13 +63,21 @@ const (
 	alarmBytes = 1 << 20 // or bytes at least
 )
 
+// ordered reports whether encryption makes a difference to content of an order.
+func ordered(order float64) bool { return order >= leastOrder && order <= mostOrder }
+
 // could reports whether the content is one that encryption makes a difference to.
-func (c Texture) could() bool { return c.Bytes > 0 && c.Order >= leastOrder && c.Order <= mostOrder }
+func (c Texture) could() bool { return c.Bytes > 0 && ordered(c.Order) }
 
 // scrambled reports whether a file looks encrypted in its place.
 func (l *Loss) scrambled() bool {
 	return l.New.Bytes > 0 && l.New.Order <= l.Lost.Order*(1-orderLost) && float64(l.Now) >= keptSize*float64(l.Size)
 }
+
+// wholly reports whether most of the bytes with order in a file are gone. A film that comes to lie
+// in a disk image where a guest has removed text takes less, as does what encrypts the beginnings
+// of files; the latter shows in how many there are.
+func (l *Loss) wholly() bool { return float64(l.Lost.Ordered) >= lostShare*float64(l.Was) }
 
 // A tally adds losses up.
 type tally struct{ files, bytes int64 }
@@ -80,6 +94,7 @@ func (t tally) most(part tally) bool {
 // removed, made what looks random and was added, by size. It is a pure function.
 func Alarm(before Totals, losses []Loss, made []int64) string {
 	var changed, scrambled, removed tally // of what could be encrypted
+	much := int64(0)                      // bytes of files that lost most of their order
 	var was, is Texture
 	var example string
 	var gone []*Loss
@@ -96,6 +111,9 @@ func Alarm(before Totals, losses []Loss, made []int64) string {
 		changed.add(l.Lost.Bytes)
 		if l.scrambled() {
 			scrambled.add(l.Lost.Bytes)
+			if l.wholly() {
+				much += l.Lost.Bytes
+			}
 			was.add(l.Lost.Bytes, l.Lost.Order)
 			is.add(l.New.Bytes, l.New.Order)
 			example = cmp.Or(example, l.Path)
@@ -103,20 +121,20 @@ func Alarm(before Totals, losses []Loss, made []int64) string {
 	}
 	renamed := matchSizes(gone, made)
 	if !changed.most(scrambled) {
-		scrambled, example = tally{}, ""
+		scrambled, much, example = tally{}, 0, ""
 	}
 	if removed.most(renamed.tally) {
-		scrambled.files, scrambled.bytes = scrambled.files+renamed.files, scrambled.bytes+renamed.bytes
+		scrambled.files, much = scrambled.files+renamed.files, much+renamed.bytes
 		was.add(renamed.bytes, renamed.order)
 		is.add(renamed.bytes, 0)
 		example = cmp.Or(example, renamed.example)
 	}
 	many := scrambled.files >= alarmFiles && float64(scrambled.files) >= alarmShare*float64(before.Files)
-	much := scrambled.bytes >= alarmBytes && float64(scrambled.bytes) >= alarmShare*float64(before.Data)
-	if !many && !much {
+	if !many && (much < alarmBytes || float64(much) < alarmShare*float64(before.Data)) {
 		return ""
 	}
-	return fmt.Sprintf("in %d of %d files bytes with order were replaced by ones that look random (%.1f bits a byte became %.1f), %q among them; encryption by malware looks like this",
+	return fmt.Sprintf("in %d of %d files bytes with order were replaced by ones that look random "+
+		"(%.1f bits a byte became %.1f), %q among them; encryption by malware looks like this",
 		scrambled.files, before.Files, bitsOf(was.Order), bitsOf(is.Order), example)
 }
 
@@ -251,6 +269,11 @@ func stem(p string) string { return strings.TrimSuffix(p, path.Ext(p)) }
 // compare notes what of a file's bytes, at the same offsets, was replaced by what.
 func (s *suspicion) compare(name string, before, after *Difference) error {
 	l := Loss{Path: name, Size: before.Before, Now: after.Size}
+	whole, err := s.content(before.was, before.Before)
+	if err != nil {
+		return err
+	}
+	l.Was = whole.Ordered
 	ranges, err := DiffFiles(s.ctx, s.src, before.was, before.Before, after.now, after.Size, nil)
 	if err != nil {
 		return err
