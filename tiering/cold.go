@@ -109,6 +109,9 @@ func (c *coldTier) find() error {
 		return g.reason()
 	}
 	base, err := c.connect()
+	if _, remote := base.(disk.Remote); err == nil && !remote {
+		base = markedFS{base, c.cold.Dir, c.cold.ID}
+	}
 	g = newGuard(base, c.cold.Timeout)
 	var t *tier
 	if err == nil {
@@ -354,6 +357,42 @@ func checkMarker(d disk.FS, dir, id string) error {
 		return fmt.Errorf("%s: it says %q, %q, and not tier %s", filepath.Join(dir, MarkerName), first, strings.TrimSpace(rest), id)
 	}
 	return nil
+}
+
+// A markedFS uses names in a cold tier's directory only while that has the tier's marker: the
+// directory may have been moved away beneath its daemon, and another one have its path. What is
+// open already stays the tier's own.
+type markedFS struct {
+	disk.FS
+	dir, id string
+}
+
+func (m markedFS) Create(path string) (disk.File, error) {
+	if err := checkMarker(m.FS, m.dir, m.id); err != nil {
+		return nil, err
+	}
+	return m.FS.Create(path)
+}
+
+func (m markedFS) Open(path string) (disk.File, error) {
+	if err := checkMarker(m.FS, m.dir, m.id); err != nil {
+		return nil, err
+	}
+	return m.FS.Open(path)
+}
+
+func (m markedFS) Rename(from, to string) error {
+	if err := checkMarker(m.FS, m.dir, m.id); err != nil {
+		return err
+	}
+	return m.FS.Rename(from, to)
+}
+
+func (m markedFS) Remove(path string) error {
+	if err := checkMarker(m.FS, m.dir, m.id); err != nil {
+		return err
+	}
+	return m.FS.Remove(path)
 }
 
 // tier returns a tier: ErrNoTier, ErrUnavailable.
