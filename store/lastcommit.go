@@ -65,18 +65,19 @@ func decodeCommitMark(b []byte) (m commitMark, ok bool) {
 
 // readLastCommit returns what the file says; ok is false when that is nothing.
 func readLastCommit(dir string) (m commitMark, ok bool, err error) {
-	f, err := os.OpenFile(filepath.Join(dir, lastCommitName), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	name := filepath.Join(dir, lastCommitName)
+	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		return m, false, nil
 	}
 	if err != nil {
-		return m, false, err
+		return m, false, explain(db.Unreadable(name, err))
 	}
 	defer f.Close()
 	for at := range int64(2) {
 		var b [lastCommitSize]byte
 		if _, err := f.ReadAt(b[:], at*lastCommitStep); err != nil && err != io.EOF {
-			return m, false, err
+			return m, false, explain(db.Unreadable(name, err))
 		}
 		if now, whole := decodeCommitMark(b[:]); whole && (!ok || now.commits > m.commits) {
 			m, ok = now, true

@@ -16,6 +16,7 @@ import (
 	"github.com/dgraph-io/badger/v4/table"
 	"github.com/dgraph-io/badger/v4/y"
 	"github.com/dgraph-io/ristretto/v2/z"
+	"golang.org/x/sys/unix"
 )
 
 // An Inspection is what a database's files are found to be before any of them is changed.
@@ -320,6 +321,12 @@ func (in *Inspection) idle() error {
 		info, err := e.Info()
 		if err != nil {
 			return err
+		}
+		if !e.IsDir() {
+			// Badger ends the process, or leaves half of its work, for one that it may not read.
+			if err := unix.Faccessat(unix.AT_FDCWD, name, unix.R_OK, unix.AT_EACCESS); err != nil {
+				return Unreadable(name, err)
+			}
 		}
 		switch ext := filepath.Ext(name); {
 		case info.Size() == 0 && ext == memExt:
