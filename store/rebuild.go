@@ -263,7 +263,10 @@ func (s *Store) exchange(fresh string) (old string, err error) {
 		}
 		return "", syncDir(s.dir.Join())
 	}
-	kept := s.dir.Join(dbDir + ".old-" + s.opts.Now().UTC().Format("20060102-150405"))
+	kept, err := s.freeName(dbDir + ".old-" + s.opts.Now().UTC().Format("20060102-150405"))
+	if err != nil {
+		return "", err
+	}
 	if err := unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, place, unix.RENAME_EXCHANGE); err != nil {
 		return "", fmt.Errorf("exchange %s and %s: %w", fresh, place, err)
 	}
@@ -274,6 +277,22 @@ func (s *Store) exchange(fresh string) (old string, err error) {
 		return fresh, err
 	}
 	return kept, syncDir(s.dir.Join())
+}
+
+// freeName returns the path of name in the store's directory, or of one like it that nothing has:
+// there may be two rebuilds in a second.
+func (s *Store) freeName(name string) (string, error) {
+	path := s.dir.Join(name)
+	for n := 2; ; n++ {
+		_, err := os.Lstat(path)
+		if errors.Is(err, os.ErrNotExist) {
+			return path, nil
+		}
+		if err != nil {
+			return "", err
+		}
+		path = s.dir.Join(fmt.Sprintf("%s-%d", name, n))
+	}
 }
 
 // needsRebuild reports whether a store has segments and no database: a new one
