@@ -295,7 +295,7 @@ func TestColdBitRot(t *testing.T) {
 func TestCrashAtEachStepOfAMove(t *testing.T) {
 	root := fastDir(t)
 	base := filepath.Join(root, "base")
-	f := initFaultStore(t, base, smallConfig())
+	f := initFaultStore(t, base, compactConfig())
 	if err := f.AddCold("/x/cold"); err != nil {
 		t.Fatal(err)
 	}
