@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/quarxtor/quarxfs/tiering"
 )
@@ -17,6 +18,9 @@ type CheckOptions struct {
 	// Holders call ref for every reference that their rows make to a block:
 	// the volume's extents. They may read the database and must not write.
 	Holders []func(ctx context.Context, ref func(ID)) error
+	// LostDirectory makes the vertex of a snapshot of the directory that has a tree, for a Repair.
+	// ErrCorrupt, ErrNotFound: it is none, or cannot be read. nil: what is below becomes objects.
+	LostDirectory func(ctx context.Context, tree ID) ([]byte, error)
 }
 
 // A Problem is a broken invariant.
@@ -97,7 +101,7 @@ type checker struct {
 }
 
 func (c *checker) run(ctx context.Context) error {
-	steps := []func(context.Context) error{c.index, c.zeroRows, c.objectRows, c.snapshotRows, c.segmentRows, c.records, c.references}
+	steps := []func(context.Context) error{c.files, c.index, c.zeroRows, c.objectRows, c.snapshotRows, c.segmentRows, c.records, c.references}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
@@ -110,6 +114,52 @@ func (c *checker) run(ctx context.Context) error {
 	}
 	return nil
 }
+
+// files looks at the files as an opening would, and at the tiers as they are now: what was opened
+// before somebody took it away can still be read, and would seem to be there.
+func (c *checker) files(ctx context.Context) error {
+	err := c.reinspect(ctx)
+	if d := new(Damage); d.add(err) == nil {
+		for _, f := range d.Files {
+			c.report.add("files", f.File, "%s", f.What)
+		}
+	} else {
+		c.report.add("files", c.s.dir.Path(), "%v", err)
+	}
+	cold, _ := c.s.Cold()
+	faults, err := c.s.inspectBucket()
+	for _, f := range faults {
+		c.report.add("files", cold.Dir+"/"+f.File, "%s", f.What)
+	}
+	return err
+}
+
+// reinspect looks until two looks find the same: the database makes and removes files of its own
+// while it is open, and a segment that is being sealed changes its name.
+func (c *checker) reinspect(ctx context.Context) error {
+	last := c.s.reinspect()
+	for range reinspections {
+		if last == nil {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(reinspectPause):
+		}
+		now := c.s.reinspect()
+		if now != nil && now.Error() == last.Error() {
+			break
+		}
+		last = now
+	}
+	return last
+}
+
+const (
+	reinspections  = 10
+	reinspectPause = 50 * time.Millisecond
+)
 
 // scan walks over all rows of one kind.
 func (c *checker) scan(ctx context.Context, prefix byte, fn func(key, value []byte) error) error {
@@ -172,6 +222,9 @@ func (c *checker) objectRows(ctx context.Context) error {
 			c.report.add("row", o.Name, "not found by its ID: %v", err)
 		}
 		is, err := c.s.describe(o.ID)
+		if errors.Is(err, ErrNotFound) || is.Size != o.Size && c.s.bad.has(o.ID) {
+			err = errors.New("what it had is lost")
+		}
 		if err != nil {
 			c.report.add("I5", o.Name, "%v", err)
 		} else if is.Size != o.Size || is.Data != o.Data {

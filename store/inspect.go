@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,8 +9,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/handle"
 	"github.com/quarxtor/quarxfs/tiering"
 	"github.com/quarxtor/quarxfs/tiering/disk"
 )
@@ -18,13 +21,14 @@ import (
 const (
 	nextRestore  = "put it back from a copy of the store"
 	nextDatabase = "put it back from a copy of the store, or make the database anew with quarxfs rebuild"
-	nextSegment  = "put it back from a copy of the store, or have quarxfs rebuild save what is left"
+	nextSegment  = "put it back from a copy of the store, or have quarxfs fsck --repair keep all that the others have"
+	nextForeign  = "move it away, and put the store's own there from a copy"
 	nextLink     = "put the file itself there"
 )
 
 // damagedFile is the error for a file of the store.
 func damagedFile(file, next, format string, args ...any) error {
-	return fmt.Errorf("%w: %w", ErrDamaged, &db.FileError{File: file, What: fmt.Sprintf(format, args...), Next: next})
+	return fmt.Errorf("%w: %w", ErrDamaged, &db.FileError{File: handle.Shown(file), What: fmt.Sprintf(format, args...), Next: next})
 }
 
 // explain makes what the database says of its files the store's error.
@@ -36,9 +40,7 @@ func explain(err error) error {
 		}
 		return err
 	}
-	if f.Next == "" {
-		f = &db.FileError{File: f.File, What: f.What, Next: nextDatabase}
-	}
+	f = &db.FileError{File: handle.Shown(f.File), What: f.What, Next: cmp.Or(f.Next, nextDatabase), Err: f.Err}
 	return fmt.Errorf("%w: %w", ErrDamaged, f)
 }
 
@@ -89,72 +91,183 @@ func irregular(name string, mode fs.FileMode) error {
 	return damagedFile(f.File, nextLink, "%s", f.What)
 }
 
+// A Damage is all that an inspection found to be wrong with a store's files, at least one thing.
+// It is ErrDamaged.
+type Damage struct {
+	Files []*db.FileError
+}
+
+// Error names the first file. Who wants all of them asks for Files.
+func (d *Damage) Error() string {
+	text := fmt.Sprintf("%v: %v", ErrDamaged, d.Files[0])
+	if more := len(d.Files) - 1; more > 0 {
+		text += fmt.Sprintf(" (and %d more files: see quarxfs fsck)", more)
+	}
+	return text
+}
+
+// Unwrap gives ErrDamaged and the files.
+func (d *Damage) Unwrap() []error {
+	errs := []error{ErrDamaged}
+	for _, f := range d.Files {
+		errs = append(errs, f)
+	}
+	return errs
+}
+
+// DamagedFiles are the files that an error of Open is about; none, when it is another error.
+func DamagedFiles(err error) []*db.FileError {
+	var d Damage
+	_ = d.add(err) // it is not about files
+	return d.Files
+}
+
+// add notes what err says of a file, and returns an error that is about no file.
+func (d *Damage) add(err error) error {
+	if list, ok := errors.AsType[*Damage](err); ok {
+		d.Files = append(d.Files, list.Files...)
+		return nil
+	}
+	if f, ok := errors.AsType[*db.FileError](err); ok && errors.Is(err, ErrDamaged) {
+		d.Files = append(d.Files, f)
+		return nil
+	}
+	return err
+}
+
+// err is nil when nothing was found.
+func (d *Damage) err() error {
+	if len(d.Files) == 0 {
+		return nil
+	}
+	return d
+}
+
 // inspect looks at all that the store is made of, before anything of it is changed, and returns
-// what is new about segments. ErrDamaged, with the file as a *db.FileError: something is missing,
-// cut, an older copy, or another store's. It is the same each time, until that is mended.
+// what is new about segments. A *Damage says what is missing, cut, an older copy, or another
+// store's. It is the same each time, until that is mended.
 func (s *Store) inspect() ([]tiering.Claim, error) {
+	claims, cold, err := s.inspectDatabase()
+	if err != nil {
+		return nil, err // without rows nothing is known of segments
+	}
+	var d Damage
+	if len(claims[tiering.Cold]) > 0 && cold == nil {
+		err = d.add(damagedFile(s.dir.Join(tiersKind.name), nextRestore, "names no cold tier, and there are blocks in one"))
+	}
+	news, herr := s.inspectTier(s.hotFS(), s.segments(hotDir), claims[tiering.Hot])
+	more, cerr := s.inspectCold(cold, claims[tiering.Cold])
+	if err = errors.Join(err, d.add(herr), d.add(cerr)); err == nil {
+		err = d.err()
+	}
+	return append(news, more...), err
+}
+
+// reinspect looks at the files again that have a path, when the store is shut or at a standstill:
+// what was done to them beneath it would else be told by the next opening only.
+func (s *Store) reinspect() error {
+	conf, err := readConfig(s.dir)
+	if err == nil && conf.VolumeID != s.conf.VolumeID {
+		err = damagedFile(s.dir.Join(superblockFile.name), nextRestore, "is of another store")
+	}
+	if err == nil {
+		err = regularFiles(s.dir.Join())
+	}
+	if err == nil {
+		_, err = s.inspect()
+	}
+	return handle.ShownError(err)
+}
+
+// tierClaims are what must be there of each tier's segments.
+type tierClaims [2][]tiering.Claim
+
+// inspectDatabase looks at the database, and returns what it says of segments and of the cold
+// tier; nil: there is none.
+func (s *Store) inspectDatabase() (claims tierClaims, cold *ColdTier, err error) {
 	lost, err := needsRebuild(s.dir.Join())
 	if lost {
 		err = damagedFile(s.dir.Join(dbDir), nextDatabase, "has no database")
 	}
 	if err != nil {
-		return nil, err
+		return claims, nil, err
 	}
 	found, err := db.Inspect(s.dir.Join(dbDir))
 	if err != nil {
-		return nil, explain(err)
+		return claims, nil, explain(err)
 	}
 	if err := s.lastCommit.compare(s.dir.Join(), s.conf.VolumeID, found); err != nil {
-		return nil, err
+		return claims, nil, err
 	}
 	kept, err := found.Rows([]byte{keyFile})
 	if err != nil {
-		return nil, explain(err)
+		return claims, nil, explain(err)
 	}
 	tiers, err := tiersOf(s.dir.Join(), kept)
 	if err != nil {
-		return nil, err
+		return claims, nil, err
 	}
 	rows, err := found.Rows([]byte{keySegment})
-	if err != nil {
-		return nil, explain(err)
+	for key, value := range rows {
+		claims.add([]byte(key), value)
 	}
-	return s.inspectSegments(rows, tiers.Cold)
+	return claims, tiers.Cold, explain(err)
 }
 
-// inspectSegments compares the segments with the rows that say what is in them.
-func (s *Store) inspectSegments(rows map[string][]byte, cold *ColdTier) ([]tiering.Claim, error) {
-	var claims [2][]tiering.Claim
-	for key, value := range rows {
-		n, row, err := decodeSegmentKeyRow([]byte(key), value)
-		if t := tiering.TierOf(n); err == nil && row.Live > 0 && int(t) < len(claims) { // else the check's to report
-			claims[t] = append(claims[t], row.claim(n))
-		}
+// add notes what a row says of a segment. A row that does not read is the check's to report.
+func (c *tierClaims) add(key, value []byte) {
+	n, row, err := decodeSegmentKeyRow(key, value)
+	if t := tiering.TierOf(n); err == nil && row.Live > 0 && int(t) < len(c) {
+		c[t] = append(c[t], row.claim(n))
 	}
-	if len(claims[tiering.Cold]) > 0 && cold == nil {
-		return nil, damagedFile(s.dir.Join(tiersKind.name), nextRestore, "names no cold tier, and there are blocks in one")
+}
+
+// inspectCold looks at a cold tier in a directory. One that does not answer is out of reach, which
+// is no damage; and so is a bucket, of which inspectBucket tells.
+func (s *Store) inspectCold(cold *ColdTier, claims []tiering.Claim) (news []tiering.Claim, err error) {
+	if cold == nil || cold.S3 != nil {
+		return nil, nil
 	}
-	news, err := s.inspectTier(s.hotFS(), s.segments(hotDir), claims[tiering.Hot])
-	if err != nil || cold == nil || cold.S3 != nil {
-		return news, err // what a bucket has is found when it is reached
+	type found struct {
+		news []tiering.Claim
+		err  error
 	}
+	done := make(chan found, 1) // has room: nobody may be there any more
+	go func() {
+		news, err := s.inspectColdDir(cold, claims)
+		done <- found{news, err}
+	}()
+	late := time.NewTimer(cmp.Or(s.opts.ColdTimeout, inspectTimeout))
+	defer late.Stop()
+	select {
+	case f := <-done:
+		return f.news, f.err
+	case <-late.C:
+		s.log.Warn("the cold tier does not answer", "dir", cold.Dir)
+		return nil, nil
+	}
+}
+
+// inspectTimeout is how long a cold tier may take to be looked at.
+const inspectTimeout = 20 * time.Second
+
+func (s *Store) inspectColdDir(cold *ColdTier, claims []tiering.Claim) ([]tiering.Claim, error) {
 	if marker := tiering.CheckCold(s.coldFS(), cold.Dir, cold.ID); marker != nil {
-		return news, s.inspectMarker(cold, claims[tiering.Cold], marker)
+		return nil, s.inspectMarker(cold, claims, marker)
 	}
 	if s.opts.Disk == nil && s.opts.ColdDisk == nil {
 		if err := regularSegments(cold.Dir); err != nil {
 			return nil, err
 		}
 	}
-	more, err := s.inspectTier(s.coldFS(), cold.Dir, claims[tiering.Cold])
-	return append(news, more...), err
+	return s.inspectTier(s.coldFS(), cold.Dir, claims)
 }
 
 // inspectMarker tells a cold tier whose marker alone is not right from one that is not there, and
 // may come: then its segments are not there either.
 func (s *Store) inspectMarker(cold *ColdTier, claims []tiering.Claim, why error) error {
-	_, fault, err := tiering.Inspect(s.coldFS(), cold.Dir, claims)
-	if len(claims) == 0 || fault != nil || err != nil {
+	_, faults, err := tiering.Inspect(s.coldFS(), cold.Dir, claims)
+	if len(claims) == 0 || len(faults) > 0 || err != nil {
 		return nil
 	}
 	next := fmt.Sprintf("put it back from a copy, or write it anew with printf 'quarxfs cold tier, version 1\n%s\n'", cold.ID)
@@ -162,14 +275,47 @@ func (s *Store) inspectMarker(cold *ColdTier, claims []tiering.Claim, why error)
 }
 
 func (s *Store) inspectTier(d disk.FS, dir string, claims []tiering.Claim) ([]tiering.Claim, error) {
-	news, fault, err := tiering.Inspect(d, dir, claims)
+	news, faults, err := tiering.Inspect(d, dir, claims)
 	if err != nil {
 		return nil, fmt.Errorf("look at %s: %w", dir, explain(db.Unreadable(dir, err)))
 	}
-	if fault != nil {
-		return nil, damagedFile(filepath.Join(dir, fault.File), nextSegment, "%s", fault.What)
+	return news, s.segmentDamage(dir, faults)
+}
+
+// segmentDamage is the error for segments that are not what they must be. With Options.Salvage
+// those that are lost are left to the repair, but not those that somebody has to move out of the way.
+func (s *Store) segmentDamage(dir string, faults []tiering.Fault) error {
+	var d Damage
+	for _, f := range faults {
+		switch {
+		case !f.Lost:
+			d.Files = append(d.Files, &db.FileError{File: handle.Shown(filepath.Join(dir, f.File)), What: f.What, Next: nextForeign})
+		case !s.opts.Salvage:
+			d.Files = append(d.Files, &db.FileError{File: handle.Shown(filepath.Join(dir, f.File)), What: f.What, Next: nextSegment})
+		}
 	}
-	return news, nil
+	return d.err()
+}
+
+// inspectBucket looks at a cold tier in a bucket, through the connection that is there. One that is
+// out of reach has no faults.
+func (s *Store) inspectBucket() ([]tiering.Fault, error) {
+	if c, ok := s.Cold(); !ok || c.S3 == nil {
+		return nil, nil
+	}
+	var claims tierClaims
+	err := s.db.ScanPrefix([]byte{keySegment}, func(key, value []byte) error {
+		claims.add(key, value)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	faults, err := s.tiers.Inspect(tiering.Cold, claims[tiering.Cold])
+	if errors.Is(err, ErrUnavailable) {
+		err = nil
+	}
+	return faults, err
 }
 
 // noteSegments keeps what the inspection found out about segments.

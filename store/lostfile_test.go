@@ -9,8 +9,10 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/tiering"
+	"github.com/quarxtor/quarxfs/tiering/disk/faultdisk"
 )
 
 // A sample is a store with something of all kinds in it, and its cold tier, in root. Its files are
@@ -128,6 +131,9 @@ func tree(t *testing.T, dir string) map[string]string {
 				return err
 			})
 			all[path] += fmt.Sprint(" ", sum.Sum32())
+			if errors.Is(err, fs.ErrPermission) {
+				err = nil // its bytes are nobody's, then
+			}
 		}
 		return err
 	})
@@ -155,6 +161,9 @@ func replaceBy(path, from string) error {
 	}
 	return errors.Join(err, os.WriteFile(path, b, 0o600))
 }
+
+// unreadable is for those whom a file's mode means something to.
+var unreadable = harm{"unreadable", func(path, _, _ string) error { return os.Chmod(path, 0) }}
 
 var harms = []harm{
 	{"missing", func(path, _, _ string) error { return os.Remove(path) }},
@@ -184,39 +193,194 @@ func TestLostFiles(t *testing.T) {
 	}
 	root := fastRoot(t)
 	other := makeSample(t, filepath.Join(root, "other"), 1000)
-	x := makeSample(t, filepath.Join(root, "this"), 1)
-	x.foreign = other.closed
+	for _, state := range []string{"closed", "crashed"} {
+		t.Run(state, func(t *testing.T) {
+			t.Parallel() // each has a store of its own: a cold tier is known by its path
+			x := makeSample(t, filepath.Join(root, state), 1)
+			x.foreign = other.closed
+			from := x.closed
+			if state == "crashed" {
+				from = x.crashed
+			} else if err := os.WriteFile(filepath.Join(from, "store", lockName), nil, 0o600); err != nil {
+				t.Fatal(err) // a copy of a store may come without its lock, which nothing is known by
+			}
+			outcomes := x.harmEach(t, state, from, harms)
+			t.Log(outcomes)
+			if outcomes["refused"] < 50 || outcomes["opened"] < 50 {
+				t.Errorf("%v: too few of one kind for the test to mean anything", outcomes)
+			}
+		})
+	}
+}
+
+// harmEach does each harm to each file of a copy, and counts what came of it.
+func (x *sample) harmEach(t *testing.T, state, from string, harms []harm) map[string]int {
+	t.Helper()
 	outcomes := make(map[string]int)
-	for state, from := range map[string]string{"closed": x.closed, "crashed": x.crashed} {
-		// A copy of a store may come without its lock, which nothing is known by.
-		if state == "closed" {
-			if err := os.WriteFile(filepath.Join(from, "store", lockName), nil, 0o600); err != nil {
+	for _, name := range files(t, from) {
+		last := "" // outcome
+		path := filepath.Join(x.root, name)
+		for _, h := range harms {
+			what := fmt.Sprintf("%s: %s %s", state, name, h.name)
+			if err := x.renew(from, path, last == "refused" && !t.Failed()); err != nil {
+				t.Fatal(err)
+			}
+			err := h.do(path, filepath.Join(x.earlier, name), filepath.Join(x.foreign, name))
+			if errors.Is(err, errNoSuchCase) {
+				continue
+			}
+			if err != nil {
+				t.Fatal(what, err)
+			}
+			last = x.judge(t, what)
+			outcomes[last]++
+		}
+	}
+	return outcomes
+}
+
+// TestUnreadableFiles does so with files that may not be read, as a user that is not root.
+func TestUnreadableFiles(t *testing.T) {
+	const env = "QUARXFS_TEST_UNREADABLE"
+	if os.Geteuid() != 0 {
+		x := makeSample(t, fastRoot(t), 1)
+		for _, name := range files(t, x.closed) { // copies have no mode
+			if err := os.Chmod(filepath.Join(x.closed, name), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
-		last := "" // outcome
-		for _, name := range files(t, from) {
-			path := filepath.Join(x.root, name)
-			for _, h := range harms {
-				what := fmt.Sprintf("%s: %s %s", state, name, h.name)
-				if err := x.renew(from, path, last == "refused" && !t.Failed()); err != nil {
-					t.Fatal(err)
+		if outcomes := x.harmEach(t, "closed", x.closed, []harm{unreadable}); outcomes["refused"] < 5 {
+			t.Errorf("%v: too few for the test to mean anything", outcomes)
+		}
+		return
+	}
+	if os.Getenv(env) != "" {
+		t.Fatal("the child is root")
+	}
+	dir := fastRoot(t)
+	const nobody = 65534
+	if err := os.Chown(dir, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestUnreadableFiles$", "-test.v")
+	cmd.Env = append(os.Environ(), env+"=1", "TMPDIR="+dir)
+	cmd.Dir = dir
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !bytes.Contains(out, []byte("--- PASS: TestUnreadableFiles")) {
+		t.Errorf("as another user: %v\n%s", err, out)
+	}
+}
+
+// TestUnreadableSegments does so with segments on a disk that fails to open or to read them.
+func TestUnreadableSegments(t *testing.T) {
+	f := initFaultStore(t, filepath.Join(fastDir(t), "store"), compactConfig())
+	if err := f.AddCold("/x/cold"); err != nil {
+		t.Fatal(err)
+	}
+	kept := ingestWords(t, f.Store, "a", "b", "c")
+	ids, _ := dataBlocks(t, f.Store)
+	if _, err := f.Move(ctx, tiering.Cold, ids[:len(ids)/2], MoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{filepath.Join(f.dir, hotDir), "/x/cold"} {
+		segments, err := anywhere{f.disk}.List(dir)
+		if err != nil || len(segments) == 0 {
+			t.Fatal(segments, err)
+		}
+		for _, seg := range segments {
+			for _, op := range []string{"open", "read"} {
+				f.disk.Fail(func(o faultdisk.Op) error {
+					if o.Name == op && filepath.Base(o.Path) == seg.Name {
+						return syscall.EIO
+					}
+					return nil
+				})
+				for range 2 {
+					s, err := Open(f.dir, faultOptions(f.disk))
+					if err == nil { // it was not looked at: it is as it was when it was last seen, or empty
+						t.Logf("%s of %s: opened", op, seg.Name)
+						s.Close()
+					} else if files := DamagedFiles(err); len(files) != 1 || files[0].Next == "" {
+						t.Errorf("%s of %s: %v", op, seg.Name, err)
+					}
 				}
-				err := h.do(path, filepath.Join(x.earlier, name), filepath.Join(x.foreign, name))
-				if errors.Is(err, errNoSuchCase) {
-					continue
+				f.disk.Fail(nil)
+				s := openFaultStore(t, f.dir, f.disk)
+				requireObjects(t, s.Store, kept)
+				requireSound(t, s.Store)
+				if err := s.Close(); err != nil {
+					t.Error(err)
 				}
-				if err != nil {
+			}
+		}
+	}
+}
+
+// TestLostBeneath takes files away, and puts others in their places, while the store is open. Close
+// says whether the next opening is refused. A check says so before; it may find more, which closing
+// well mends.
+func TestLostBeneath(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a hundred openings one after the other: make test has them all")
+	}
+	root := fastRoot(t)
+	other := makeSample(t, filepath.Join(root, "other"), 1000)
+	x := makeSample(t, filepath.Join(root, "this"), 1)
+	outcomes := make(map[string]int)
+	for _, name := range files(t, x.closed) {
+		path := filepath.Join(x.root, name)
+		for how, do := range map[string]func() error{
+			"missing": func() error { return os.Remove(path) },
+			// By rename: what is open stays whole, and mapped memory with it.
+			"foreign": func() error {
+				err := replaceBy(path+".new", filepath.Join(other.closed, name))
+				if err == nil {
+					err = os.Rename(path+".new", path)
+				}
+				return err
+			},
+		} {
+			what := "open: " + name + " " + how
+			if err := x.renew(x.closed, path, false); err != nil {
+				t.Fatal(err)
+			}
+			s, err := Open(x.store(), sampleOptions())
+			if err != nil {
+				t.Fatal(what, err)
+			}
+			if err := do(); err != nil {
+				s.Close()
+				if !errors.Is(err, errNoSuchCase) && !errors.Is(err, fs.ErrNotExist) { // opening took it away
 					t.Fatal(what, err)
 				}
-				last = x.judge(t, what)
-				outcomes[last]++
+				continue
 			}
-			last = "" // the next file's
+			r, err := s.Check(t.Context(), CheckOptions{})
+			if err != nil {
+				t.Errorf("%s: check: %v", what, err)
+			}
+			closed := s.Close()
+			s, err = Open(x.store(), sampleOptions())
+			if (closed == nil) != (err == nil) || err != nil && (r.Count == 0 || !errors.Is(closed, ErrDamaged)) {
+				t.Errorf("%s: check %v, close %v, open %v", what, r.Problems, closed, err)
+			}
+			if err != nil {
+				outcomes["refused"]++
+				continue
+			}
+			outcomes["opened"]++
+			x.compare(t, what, s, true)
+			if err := s.Close(); err != nil {
+				t.Error(what, err)
+			}
 		}
 	}
 	t.Log(outcomes)
-	if outcomes["refused"] < 50 || outcomes["opened"] < 50 {
+	if outcomes["refused"] < 5 || outcomes["opened"] < 5 {
 		t.Errorf("%v: too few of one kind for the test to mean anything", outcomes)
 	}
 }
@@ -276,8 +440,41 @@ func (x *sample) judge(t *testing.T, what string) (outcome string) {
 	if len(before) != len(after) {
 		t.Errorf("%s: refused, and there are %d files of %d", what, len(after), len(before))
 	}
+	if strings.HasSuffix(what, " missing") {
+		x.rebuild(t, what)
+	}
 	return "refused"
 }
+
+// rebuild makes the database of a refused store anew. It says what it cannot save, and is done or
+// leaves the store refused; what it has saved opens.
+func (x *sample) rebuild(t *testing.T, what string) {
+	t.Helper()
+	r, err := Rebuild(context.Background(), x.store(), RebuildOptions{})
+	s, openErr := Open(x.store(), sampleOptions())
+	if (err == nil) != (openErr == nil) {
+		t.Errorf("%s: rebuild %v, and open %v", what, err, openErr)
+	}
+	if openErr != nil {
+		return
+	}
+	got := make(map[string]bool)
+	err = s.Objects(context.Background(), "", func(o ObjectInfo) error {
+		got[o.Name] = true
+		return nil
+	})
+	for name := range x.want {
+		if !got[name] && r.Missing+r.Bad == 0 && r.Damage == "" && !strings.Contains(what, segmentSuffix) {
+			t.Errorf("%s: rebuild lost %s and says nothing: %+v", what, name, r)
+		}
+	}
+	if err = errors.Join(err, s.Close()); err != nil {
+		t.Errorf("%s: after the rebuild: %v", what, err)
+	}
+}
+
+// segmentSuffix is in the name of a segment that is sealed or open.
+const segmentSuffix = "00000000"
 
 // compare looks for all that the store had, and at each block if asked to.
 func (x *sample) compare(t *testing.T, what string, s *Store, blocks bool) {
@@ -304,6 +501,10 @@ func (x *sample) compare(t *testing.T, what string, s *Store, blocks bool) {
 	}
 	if !blocks {
 		return
+	}
+	// What gc does takes nothing of this.
+	if _, err := s.Sweep(context.Background()); err != nil {
+		t.Errorf("%s: sweep: %v", what, err)
 	}
 	r, err := s.Check(context.Background(), CheckOptions{Data: true})
 	if err != nil || r.Count != 0 {

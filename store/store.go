@@ -57,6 +57,7 @@ type Options struct {
 	Ballast        int64            // bytes set aside, when the disk fills up, to get out of a full one; 16 MiB, on a small disk 1/16 of it, negative: none. Opening has a spare one besides
 	MinFree        int64            // free bytes below which writes get ErrFull; 1 % of the disk, at most 1 GiB, at least twice MemTable
 	ReadOnly       bool             // no file is changed, nor need it be possible: whatever would gives ErrReadOnly. Others may open the store so, too
+	Salvage        bool             // open although segments are lost: for Repair, which keeps the others' blocks
 	LockWait       time.Duration    // how long to wait for a store that is in use; 0: not at all
 	Logger         *slog.Logger     // nothing is logged when nil
 	MemTable       int64            // of the database, in bytes; 64 MiB, on a small disk 1/32 of it. Up to three times 1.3 of it are in memory
@@ -406,7 +407,8 @@ func (s *Store) shut() error {
 	return errors.Join(errs...)
 }
 
-// Close commits what is pending and unlocks the store.
+// Close commits what is pending and unlocks the store. ErrDamaged, as the next Open would say: files
+// were lost or changed beneath it.
 func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return os.ErrClosed
@@ -414,7 +416,10 @@ func (s *Store) Close() error {
 	s.stop()
 	s.tiers.Interrupt()
 	s.stopped.Wait()
-	return errors.Join(s.commit(), s.release())
+	err := errors.Join(s.commit(), s.shut())
+	// With all files closed and the lock still held, they are as the next opening finds them.
+	err = handle.ShownError(errors.Join(s.reinspect(), err))
+	return errors.Join(err, s.lock.Unlock(), s.dir.Close())
 }
 
 // Dir returns where the store's directory is, for people to read: it may be renamed

@@ -5,8 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/quarxtor/quarxfs/tiering/disk"
 	"github.com/quarxtor/quarxfs/tiering/segment"
@@ -22,18 +26,20 @@ type Claim struct {
 
 // A Fault is a segment's file that is not what it must be.
 type Fault struct {
-	File string // without its directory
-	What string // is wrong
+	Number uint64
+	File   string // without its directory
+	What   string // is wrong
+	Lost   bool   // it is gone, or its end is: nobody has to choose between files
 }
 
 // inspectors is how many segments are looked at at a time.
 const inspectors = 8
 
 // Inspect looks whether the segments of the claims are in dir, without changing anything. It
-// returns what the claims are now, those that say something new only, and the first fault that it
-// finds. A file that is as it was seen before is not opened. Damage inside of a segment is not
-// looked for: scrub does that.
-func Inspect(d disk.FS, dir string, claims []Claim) (news []Claim, fault *Fault, err error) {
+// returns what the claims are now, those that say something new only, and all faults in order of
+// their files. A file that is as it was seen before is not opened. Damage inside of a segment is
+// not looked for: scrub does that.
+func Inspect(d disk.FS, dir string, claims []Claim) (news []Claim, faults []Fault, err error) {
 	files, err := d.List(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
@@ -45,49 +51,44 @@ func Inspect(d disk.FS, dir string, claims []Claim) (news []Claim, fault *Fault,
 			continue
 		}
 		if other, ok := there[n]; ok {
-			return nil, &Fault{other.Name, "is there, and so is " + f.Name}, nil
+			faults = append(faults, Fault{n, other.Name, "is there, and so is " + f.Name, false})
 		}
 		there[n] = f
 	}
-	next := make(chan Claim)
 	var found struct {
 		sync.Mutex
-		news  []Claim
-		fault *Fault
-		err   error
+		news   []Claim
+		faults []Fault
 	}
-	var wg sync.WaitGroup
-	for range min(inspectors, len(claims)) {
-		wg.Go(func() {
-			for c := range next {
-				f, ok := there[c.Number]
-				now, fault, err := inspectOne(d, dir, f, ok, c)
-				found.Lock()
-				if found.fault == nil || fault != nil && fault.File < found.fault.File {
-					found.fault = fault
-				}
-				found.err = errors.Join(found.err, err)
-				if now != c {
-					found.news = append(found.news, now)
-				}
-				found.Unlock()
+	var looks errgroup.Group
+	looks.SetLimit(inspectors)
+	for _, c := range claims {
+		looks.Go(func() error {
+			f, ok := there[c.Number]
+			now, fault, err := inspectOne(d, dir, f, ok, c)
+			found.Lock()
+			defer found.Unlock()
+			if fault != nil {
+				found.faults = append(found.faults, *fault)
 			}
+			if now != c {
+				found.news = append(found.news, now)
+			}
+			return err
 		})
 	}
-	for _, c := range claims {
-		next <- c
-	}
-	close(next)
-	wg.Wait()
-	return found.news, found.fault, found.err
+	err = looks.Wait()
+	faults = append(faults, found.faults...)
+	slices.SortFunc(faults, func(a, b Fault) int { return strings.Compare(a.File, b.File) })
+	return found.news, faults, err
 }
 
 func inspectOne(d disk.FS, dir string, f disk.Info, ok bool, c Claim) (Claim, *Fault, error) {
 	switch {
 	case !ok:
-		return c, &Fault{segment.Name(c.Number, segment.Sealed), "is missing, and so is " + segment.Name(c.Number, segment.Open)}, nil
+		return c, &Fault{c.Number, segment.Name(c.Number, segment.Sealed), "is missing, and so is " + segment.Name(c.Number, segment.Open), true}, nil
 	case f.Size < c.End:
-		return c, &Fault{f.Name, fmt.Sprintf("was cut, or is an older one: it has %d bytes, and there were records up to %d", f.Size, c.End)}, nil
+		return c, &Fault{c.Number, f.Name, fmt.Sprintf("was cut, or is an older one: it has %d bytes, and there were records up to %d", f.Size, c.End), true}, nil
 	case c.Salt != 0 && !c.Seen.IsZero() && f.Modified.Equal(c.Seen):
 		return c, nil, nil
 	}
@@ -106,12 +107,33 @@ func inspectOne(d disk.FS, dir string, f disk.Info, ok bool, c Claim) (Claim, *F
 	case known && (c.Salt == 0 || footer.Salt == c.Salt):
 		return c, nil, nil // a damaged header, which scrub reports
 	case err == nil || known:
-		return c, &Fault{f.Name, "is of another store"}, nil
+		return c, &Fault{c.Number, f.Name, "is of another store", false}, nil
 	case errors.Is(err, ErrCorrupt):
 		return c, nil, nil // damaged as well, but no other's
 	}
 	return c, nil, err
 }
+
+// Inspect looks whether the segments of the claims are in a tier of theirs, as it is now: files
+// may have been taken away beneath it. ErrNoTier; ErrUnavailable.
+func (s *Set) Inspect(id uint8, claims []Claim) ([]Fault, error) {
+	t, err := s.tier(id)
+	if err != nil {
+		return nil, err
+	}
+	// A segment that is being sealed has two names, one after the other: what is found once only
+	// is no fault.
+	var faults []Fault
+	for range inspectTries {
+		if _, faults, err = Inspect(t.fs, t.dir, claims); err == nil && len(faults) == 0 {
+			return nil, nil
+		}
+	}
+	return faults, s.reached(t, err)
+}
+
+// inspectTries is how often a tier that is in use is looked at before a fault counts.
+const inspectTries = 3
 
 // Salt is what a segment is known by; 0: it cannot be read.
 func (s *Set) Salt(number uint64) uint64 {
