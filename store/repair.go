@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/quarxtor/quarxfs/store/chunk"
@@ -16,11 +17,15 @@ import (
 // nothing refers to any more and nobody dropped.
 const LostPrefix = "lost+found/"
 
+// LostSnapshots starts the names of the snapshots that are directories of lost ones.
+const LostSnapshots = "lost+found-"
+
 // Repair makes the rows of the index agree with the segments and with what
 // refers to blocks: rows that are missing or wrong are made anew from the segments,
 // references counted, sums added up. A block whose references got lost is kept
-// under a name that starts with LostPrefix; nothing is removed. What cannot be
-// repaired, Check goes on to report. It returns what it did, one line each. It takes
+// under a name that starts with LostPrefix; nothing is removed. Of a block whose segment is lost
+// the row becomes a placeholder: reading it is ErrCorrupt, and all else stays (Options.Salvage
+// opens such a store). What cannot be repaired, Check goes on to report. It returns what it did, one line each. It takes
 // some 150 bytes of memory for each block, and nobody can write meanwhile.
 func (s *Store) Repair(ctx context.Context, o CheckOptions) ([]string, error) {
 	if s.opts.ReadOnly {
@@ -105,13 +110,42 @@ func (r *repairer) restoreRows(ctx context.Context) error {
 	if err := r.adopt(ctx, func(id ID) bool { return wrong[id] }); err != nil {
 		return err
 	}
+	sizes := r.s.segmentSizes()
+	lost := make(map[uint64]int)
 	for id := range wrong {
-		if r.rows[id].Kind == 0 {
+		e := r.rows[id]
+		switch {
+		case e.Kind == 0:
 			delete(r.rows, id)
 			r.s.db.Delete(blockKey(keyBlock, id))
+		case e.isGhost(), int64(e.Loc.Offset)+int64(e.Loc.Length) <= sizes[e.Loc.Segment]:
+			// It was lost before, or is damaged where it is; a later read may do better.
+		default:
+			lost[e.Loc.Segment]++
+			r.lose(id, segmentName(e.Loc.Segment)+" is lost, or its end is")
 		}
 	}
+	for n, blocks := range lost {
+		r.did("%s is lost, or its end is: %d of its blocks read as errors from now on", segmentName(n), blocks)
+	}
 	return nil
+}
+
+// lose makes the row of a block that no segment has a placeholder, which keeps its references.
+func (r *repairer) lose(id ID, why string) {
+	e := ghost()
+	e.Refs = r.rows[id].Refs
+	r.rows[id] = e
+	r.s.bad.set(id, r.s.opts.Now(), why)
+}
+
+// segmentSizes are the sizes of all segments that are there.
+func (s *Store) segmentSizes() map[uint64]int64 {
+	sizes := make(map[uint64]int64)
+	for _, seg := range s.tiers.Segments() {
+		sizes[seg.Number] = seg.Bytes
+	}
+	return sizes
 }
 
 // eachRecord calls fn for the records of all segments. Damaged ones are the
@@ -261,18 +295,15 @@ func (r *repairer) count(ctx context.Context) error {
 	for _, n := range r.snaps {
 		ref(n.vertexID())
 	}
-	for _, e := range r.rows {
+	for id, e := range r.rows {
 		if e.Kind == tiering.Data {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if _, plain, err := r.s.tiers.Read(e.Loc); err == nil {
-			links, _ := Links(plain)
-			for _, child := range links {
-				ref(child)
-			}
+		for _, child := range r.linksOf(id) {
+			ref(child)
 		}
 	}
 	return nil
@@ -303,24 +334,34 @@ func (r *repairer) name(name string, id ID) error {
 	return r.putName(o.vertex())
 }
 
-// putName stores the vertex of a name, if it is not there. The commit makes it
-// durable before the rows.
+// putName stores the vertex of a name.
 func (r *repairer) putName(plain []byte) error {
-	id := sum(tiering.Named, plain)
-	if _, ok := r.rows[id]; ok {
-		return nil
+	_, err := r.putVertex(tiering.Named, plain)
+	return err
+}
+
+// putVertex stores a vertex that gets one reference, if it is not there. The commit makes it
+// durable before the rows.
+func (r *repairer) putVertex(kind tiering.Kind, plain []byte) (ID, error) {
+	id := sum(kind, plain)
+	if e, ok := r.rows[id]; ok && !e.isGhost() {
+		return id, nil
 	}
-	codec, loc, err := r.s.appendRecord(tiering.Named, id, plain)
+	codec, loc, err := r.s.appendRecord(kind, id, plain)
 	if err != nil {
-		return err
+		return id, err
 	}
-	r.rows[id] = Entry{Kind: tiering.Named, Codec: codec, Loc: loc, Raw: uint32(len(plain)), Refs: 1, Entropy: quantizeEntropy(chunk.Entropy(plain))}
-	return nil
+	r.s.bad.clear(id)
+	r.rows[id] = Entry{Kind: kind, Codec: codec, Loc: loc, Raw: uint32(len(plain)), Refs: 1, Entropy: quantizeEntropy(chunk.Entropy(plain))}
+	return id, nil
 }
 
 // describe sets an object's sizes from the object itself, if it can be read.
 func (r *repairer) describe(o *ObjectInfo) (changed bool) {
 	e := r.rows[o.ID]
+	if e.isGhost() {
+		return false // what it had is not known any more
+	}
 	size, data := o.Size, o.Data
 	switch e.Kind {
 	case tiering.Data:
@@ -344,28 +385,95 @@ func (r *repairer) describe(o *ObjectInfo) (changed bool) {
 func (r *repairer) addGhosts(context.Context) error {
 	for id := range r.counts {
 		if _, ok := r.rows[id]; !ok {
-			r.rows[id] = ghost()
-			r.s.bad.set(id, r.s.opts.Now(), "no segment has it")
+			r.lose(id, "no segment has it")
 			r.did("block %s is lost; it has %d references", id, r.counts[id])
 		}
 	}
 	return nil
 }
 
-// keepLost names what had references and has none: nobody dropped them, or the
-// count would say so.
-func (r *repairer) keepLost(context.Context) error {
+// keepLost names what had references and has none: nobody dropped them, or the count would say so.
+// A directory whose snapshot or parent is lost becomes a snapshot; where that cannot be, what is
+// below it becomes objects, as the sweep would take it with the vertex.
+func (r *repairer) keepLost(ctx context.Context) error {
+	var todo []ID
 	for id, e := range r.rows {
-		if r.counts[id] > 0 || e.Refs == 0 || e.Kind != tiering.Data && e.Kind != tiering.File {
-			continue
+		if r.counts[id] == 0 && e.Refs > 0 && e.Kind != tiering.Named {
+			todo = append(todo, id)
 		}
-		name := LostPrefix + id.String()
-		if err := r.name(name, id); err != nil {
+	}
+	left := maps.Clone(r.counts) // without the references of vertices that the sweep will take
+	for len(todo) > 0 {
+		id := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		r.did("block %s: nothing refers to it any more; it is now object %q", id, name)
+		kept, err := r.keep(ctx, id)
+		if err != nil {
+			return err
+		}
+		if kept {
+			continue
+		}
+		for _, child := range r.linksOf(id) {
+			if left[child]--; left[child] == 0 {
+				todo = append(todo, child)
+			}
+		}
 	}
 	return nil
+}
+
+// keep gives what nothing refers to a name, if it is something that can have one.
+func (r *repairer) keep(ctx context.Context, id ID) (kept bool, err error) {
+	switch e := r.rows[id]; {
+	case e.isGhost():
+		return false, nil
+	case e.Kind == tiering.Data, e.Kind == tiering.File:
+		name := LostPrefix + id.String()
+		r.did("block %s: nothing refers to it any more; it is now object %q", id, name)
+		return true, r.name(name, id)
+	case e.Kind == tiering.Tree && r.o.LostDirectory != nil && r.counts[id] == 0:
+		plain, err := r.o.LostDirectory(ctx, id)
+		if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrNotFound) {
+			return false, nil // a part of a directory, or of a table
+		}
+		if err != nil {
+			return false, err
+		}
+		return true, r.keepDirectory(id, plain)
+	}
+	return false, nil
+}
+
+// keepDirectory names the snapshot that plain is, of the directory with a tree.
+func (r *repairer) keepDirectory(tree ID, plain []byte) error {
+	snapshot, err := r.putVertex(tiering.Snapshot, plain)
+	if err != nil {
+		return err
+	}
+	ref := SnapshotRef{Name: LostSnapshots + tree.Short(), ID: snapshot, Set: r.s.opts.Now()}
+	r.snaps[ref.Name] = ref
+	for _, id := range append(r.linksOf(snapshot), snapshot, ref.vertexID()) {
+		r.counts[id]++
+	}
+	r.did("directory %s: nothing refers to it any more; it is now snapshot %q", tree, ref.Name)
+	return r.putName(ref.vertex())
+}
+
+// linksOf returns what a vertex links to, if it can be read.
+func (r *repairer) linksOf(id ID) []ID {
+	e := r.rows[id]
+	if e.Kind == tiering.Data {
+		return nil
+	}
+	_, plain, err := r.s.tiers.Read(e.Loc)
+	if err != nil {
+		return nil
+	}
+	links, _ := Links(plain) // one that does not read has none that count
+	return links
 }
 
 func (r *repairer) fixRows(context.Context) error {
@@ -446,10 +554,7 @@ func (r *repairer) fixSums(ctx context.Context) error {
 	for _, o := range r.names {
 		t.Objects.add(o.Size, 1)
 	}
-	sizes := make(map[uint64]int64)
-	for _, seg := range r.s.tiers.Segments() {
-		sizes[seg.Number] = seg.Bytes
-	}
+	sizes := r.s.segmentSizes()
 	// A segment that is lost may be another one by now, whose number was given out again.
 	known := func(n uint64, row segmentRow) bool {
 		return row.claim(n).End <= sizes[n] && (row.Salt == 0 || row.Salt == r.s.tiers.Salt(n))

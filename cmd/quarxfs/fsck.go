@@ -7,11 +7,13 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/fs/volume"
+	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/store"
@@ -32,8 +34,11 @@ func newFsck() *cobra.Command {
 with references, names with inodes, sums with what they sum up; and then reads every
 block, as scrub does. On a mounted store, writers wait for the first part.
 
+A store that does not open, since files of it are lost, is exit 6 with all of these listed.
+
 --repair needs the store unmounted. It never removes the last copy of anything: what has
-lost its name or its place goes to lost+found.`,
+lost its name or its place goes to lost+found. Where a segment is lost it lets go of the blocks in it:
+reading them is an error until the same bytes are stored again, and all else is kept.`,
 		Example: `  quarxfs fsck /mnt --fast
   quarxfs fsck /srv/store --repair`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
@@ -68,14 +73,19 @@ func (o *fsckOptions) run(cmd *cobra.Command, args []string) error {
 		r.Scrub = &s
 		return err
 	})
-	if err != nil {
+	files := store.DamagedFiles(err)
+	if err != nil && len(files) == 0 {
 		return err
+	}
+	for _, f := range files { // it does not open, and all that was found is told nevertheless
+		r.Check.Count++
+		r.Check.Findings = append(r.Check.Findings, remote.Finding{Rule: "files", Subject: f.File, Text: f.What + ": " + f.Next})
 	}
 	out := cmd.OutOrStdout()
 	if o.json {
-		err = rawjson.Write(out, r)
+		err = errors.Join(err, rawjson.Write(out, r))
 	} else {
-		err = r.print(out)
+		err = errors.Join(err, r.print(out))
 	}
 	if err == nil && r.count() > 0 {
 		err = fmt.Errorf("%w: %s findings", errDamage, humanize.Comma(r.count()))
@@ -131,7 +141,7 @@ func repairStore(cmd *cobra.Command, args []string) (done []string, err error) {
 		return nil, err
 	}
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	st, leave, err := openStore(a.dir, store.Options{Logger: log, SweepInterval: -1})
+	st, leave, err := openStore(a.dir, store.Options{Logger: log, SweepInterval: -1, Salvage: true})
 	if err != nil {
 		return nil, err
 	}
@@ -141,6 +151,11 @@ func repairStore(cmd *cobra.Command, args []string) (done []string, err error) {
 		return done, err
 	}
 	holder := func(ctx context.Context, ref func(store.ID)) error { return volume.References(ctx, st, ref) }
-	more, err := st.Repair(cmd.Context(), store.CheckOptions{Holders: []func(context.Context, func(store.ID)) error{holder}})
+	more, err := st.Repair(cmd.Context(), store.CheckOptions{
+		Holders: []func(context.Context, func(store.ID)) error{holder},
+		LostDirectory: func(ctx context.Context, tree store.ID) ([]byte, error) {
+			return graph.LostDirectory(ctx, st, tree, time.Now())
+		},
+	})
 	return append(done, more...), err
 }
