@@ -33,7 +33,8 @@ type filesystem struct {
 	meter              *Meter
 	server             *fuse.Server
 	sync               func(context.Context) error // has the kernel hand over what was written; or nil
-	logged             sync.Map                    // error texts already logged once
+	reconnects         reconnects
+	logged             sync.Map // error texts already logged once
 	loggedCount        atomic.Int64
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -73,7 +74,8 @@ func TestFileHandles(t *testing.T) {
 	for _, c := range handled {
 		handles[c.of] = handleOf(t, in(c.of))
 	}
-	snapped := []string{"file", deep + "/file", "link", "gone"}
+	snapped := []string{".", "dir", deep, "file", deep + "/file", "link", "gone"}
+	handles[".snapshots"] = handleOf(t, in(".snapshots"))
 	for _, f := range snapped {
 		handles[".snapshots/s/"+f] = handleOf(t, in(".snapshots/s/"+f))
 	}
@@ -91,7 +93,15 @@ func TestFileHandles(t *testing.T) {
 	check("at once")
 	forget(t)
 	check("forgotten")
+	checkHandle(t, "of .snapshots", mnt, handles[".snapshots"], ".snapshots")
+	forget(t)
+	names, err := os.ReadDir(mnt)
+	must(t, err)
+	if slices.ContainsFunc(names, func(e os.DirEntry) bool { return e.Name() == ".snapshots" }) {
+		t.Error("the root directory lists .snapshots")
+	}
 	for _, f := range snapped {
+		forget(t)
 		checkHandle(t, "of a snapshot", mnt, handles[".snapshots/s/"+f], ".snapshots/s/"+f)
 	}
 	forget(t)

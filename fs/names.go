@@ -11,7 +11,7 @@ import (
 func (f *filesystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	defer f.meter.time(opLookup)()
 	if name == "." || name == ".." {
-		return f.reconnect(ino(h), name, out)
+		return f.reconnect(h, name, out)
 	}
 	a, err := f.vol.Lookup(ino(h), name)
 	if err == syscall.ENOENT {
@@ -25,28 +25,13 @@ func (f *filesystem) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, ou
 	if err != nil {
 		return f.status("lookup", err)
 	}
+	if a.Ino == volume.SnapshotsDir {
+		f.foundSnapshots(h)
+	}
 	f.entry(a, out)
 	if inSnapshots(h.NodeId) {
 		out.SetEntryTimeout(0) // they come and go without the kernel
 	}
-	return fuse.OK
-}
-
-// reconnect answers what the kernel asks for a file handle of an inode that it has
-// forgotten: "." is the inode itself, ".." the directory that it is in. A path never
-// comes here with these names; the kernel walks them by itself.
-func (f *filesystem) reconnect(ino volume.Ino, name string, out *fuse.EntryOut) fuse.Status {
-	if name == ".." {
-		var err error
-		if ino, err = f.vol.Parent(ino); err != nil {
-			return f.status("lookup", err)
-		}
-	}
-	a, err := f.vol.Reconnect(ino)
-	if err != nil {
-		return f.status("lookup", err)
-	}
-	f.fillEntry(a, out) // Reconnect has counted the look-up
 	return fuse.OK
 }
 
@@ -139,7 +124,7 @@ func (f *filesystem) OpenDir(_ <-chan struct{}, _ *fuse.OpenIn, _ *fuse.OpenOut)
 
 func (f *filesystem) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	defer f.meter.time(opReadDir)()
-	return f.status("readdir", f.vol.ReadDir(ino(&in.InHeader), in.Offset, func(e volume.Entry) bool {
+	return f.status("readdir", f.readDir(in, func(e volume.Entry) bool {
 		return out.AddDirEntry(dirEntry(e))
 	}))
 }
@@ -150,8 +135,9 @@ func dirEntry(e volume.Entry) fuse.DirEntry {
 
 func (f *filesystem) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	defer f.meter.time(opReadDirPlus)()
-	return f.status("readdirplus", f.vol.ReadDir(ino(&in.InHeader), in.Offset, func(e volume.Entry) bool {
-		if e.Name == "." || e.Name == ".." {
+	return f.status("readdirplus", f.readDir(in, func(e volume.Entry) bool {
+		// A name that is listed for a file handle is still to be looked up: see foundSnapshots.
+		if e.Name == "." || e.Name == ".." || e.Ino == volume.SnapshotsDir && f.reconnects.under(in.Pid) {
 			return out.AddDirLookupEntry(dirEntry(e)) != nil
 		}
 		a, err := f.vol.PeekEntry(e)

@@ -54,20 +54,25 @@ func (f *filesystem) snapshotStatus(op string, err error) fuse.Status {
 	return f.status(op, err)
 }
 
-// stale tells the kernel what it may not remember any more.
+// stale tells the kernel what it may not remember any more: listings before it returns, names soon
+// after, since a directory's lock may be held for the request that is being answered.
 func (f *filesystem) stale(list []volume.Stale) {
 	if f.server == nil {
 		return
 	}
+	var names []volume.Stale
 	for _, s := range list {
-		var st fuse.Status
 		if s.Name == "" {
-			st = f.server.InodeNotify(uint64(s.Ino), -1, 0)
+			f.dropListing(s.Ino)
 		} else {
-			st = f.server.EntryNotify(uint64(s.Ino), s.Name)
-		}
-		if !st.Ok() && st != fuse.ENOENT {
-			f.log.Debug("the kernel was not told of a change", "inode", uint64(s.Ino), "name", s.Name, "status", st)
+			names = append(names, s)
 		}
 	}
+	go func() {
+		for _, s := range names {
+			if st := f.server.EntryNotify(uint64(s.Ino), s.Name); !st.Ok() && st != fuse.ENOENT {
+				f.log.Debug("the kernel was not told of a change", "inode", uint64(s.Ino), "name", s.Name, "status", st)
+			}
+		}
+	}()
 }

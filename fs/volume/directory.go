@@ -157,6 +157,16 @@ type Entry struct {
 // so that renaming or adding files while listing comes to an end. fn must not call the volume's
 // methods for the same directory, except through Peek.
 func (v *Volume) ReadDir(ino meta.Ino, from uint64, fn func(Entry) bool) error {
+	return v.readDir(ino, from, ino == meta.Root && v.opts.Snapshots == SnapshotsVisible, fn)
+}
+
+// ReadDirWithSnapshots is ReadDir of the root directory with .snapshots, whether or not that is
+// listed.
+func (v *Volume) ReadDirWithSnapshots(ino meta.Ino, from uint64, fn func(Entry) bool) error {
+	return v.readDir(ino, from, ino == meta.Root, fn)
+}
+
+func (v *Volume) readDir(ino meta.Ino, from uint64, listed bool, fn func(Entry) bool) error {
 	n, err := v.get(ino)
 	if err != nil {
 		return err
@@ -178,7 +188,7 @@ func (v *Volume) ReadDir(ino meta.Ino, from uint64, fn func(Entry) bool) error {
 	if from < posDot && !fn(Entry{Dirent: meta.Dirent{Ino: ino, Type: syscall.S_IFDIR, Name: "."}, Pos: posDot}) {
 		return nil
 	}
-	listed, behind := ino == meta.Root && v.opts.Snapshots == SnapshotsVisible, b.first
+	behind := b.first
 	if listed {
 		b.first, behind = max(b.first, posViews), posDotDot
 	}

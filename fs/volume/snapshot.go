@@ -49,6 +49,7 @@ func (v *Volume) CreateSnapshot(ctx context.Context, o SnapshotOptions) (Snapsho
 	if err != nil {
 		return s, fmt.Errorf("create snapshot: %w", err)
 	}
+	v.snapshotsChanged(s.Name)
 	return s, nil
 }
 
@@ -276,7 +277,7 @@ func (v *Volume) RemoveSnapshot(name string) error {
 		return err
 	}
 	v.views.forgetSnapshot(s.ID)
-	v.tellGone(SnapshotsDir, name)
+	v.snapshotsChanged(name)
 	return nil
 }
 
@@ -285,7 +286,7 @@ func (v *Volume) RemoveSnapshot(name string) error {
 func (v *Volume) AdoptSnapshot(name string, id store.ID) error {
 	err := v.store.AdoptSnapshot(name, id)
 	if err == nil {
-		v.tellGone(SnapshotsDir, name) // the kernel may remember that it is not there
+		v.snapshotsChanged(name)
 	}
 	return err
 }
@@ -296,7 +297,7 @@ func (v *Volume) RenameSnapshot(name, to string) error {
 	if err := v.store.RenameSnapshot(name, to); err != nil {
 		return err
 	}
-	v.tellGone(SnapshotsDir, name)
+	v.snapshotsChanged(name, to)
 	return nil
 }
 
