@@ -59,7 +59,7 @@ func countRows(t *testing.T, dir string) int {
 
 func TestCompactsByItself(t *testing.T) {
 	dir := t.TempDir()
-	d, err := Open(testOptions(dir))
+	d, err := Open(smallOptions(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,15 +238,19 @@ func leftovers(t *testing.T, dir string) (left []string) {
 // TestCompactionFaults fails each operation of a compaction, once or from then on: the rows stay
 // what they are, also after a crash; commits go on, unless which base counts cannot be told.
 func TestCompactionFaults(t *testing.T) {
+	step := 1
+	if testing.Short() {
+		step = 4
+	}
 	for _, lasting := range []bool{false, true} {
 		ended := false
-		for nth := 0; !ended; nth++ {
+		for nth := 0; !ended; nth += step {
 			what := fmt.Sprintf("operation %d, lasting %v", nth, lasting)
 			var at, fired atomic.Int64
-			opt := testOptions(fastDir(t))
+			opt := smallOptions(fastDir(t))
 			w := openWorked(t, opt)
-			w.must(9000)
-			w.must(5000)
+			w.must(6000)
+			w.must(2000)
 			drain(t, w.d)
 			at.Store(int64(nth))
 			w.d.opt.disk.before = func(op, name string) error {
@@ -284,7 +288,7 @@ func TestCompactionFaults(t *testing.T) {
 // TestCrashInCompaction copies the database before each operation of a compaction, and when it has
 // changed over; commits go on between. Each copy has all that was committed.
 func TestCrashInCompaction(t *testing.T) {
-	opt := testOptions(fastDir(t))
+	opt := smallOptions(fastDir(t))
 	w := openWorked(t, opt)
 	w.must(9000)
 	drain(t, w.d)
@@ -345,7 +349,7 @@ func TestCrashInCompaction(t *testing.T) {
 
 // TestCompactWhileWorking compacts again and again beside commits, deletions and readers.
 func TestCompactWhileWorking(t *testing.T) {
-	opt := testOptions(fastDir(t))
+	opt := smallOptions(fastDir(t))
 	w := openWorked(t, opt)
 	w.must(9000)
 	stop := make(chan struct{})
@@ -435,7 +439,7 @@ func breakLog(t *testing.T, b *base) {
 // commits too only when the next opening may find it in use.
 func TestMirrorFails(t *testing.T) {
 	for _, needed := range []bool{false, true} {
-		w := openWorked(t, testOptions(fastDir(t)))
+		w := openWorked(t, smallOptions(fastDir(t)))
 		w.must(9000)
 		drain(t, w.d)
 		broken := false
@@ -609,7 +613,7 @@ func TestCompactionBesideView(t *testing.T) {
 // TestCloseEndsCompaction at any operation.
 func TestCloseEndsCompaction(t *testing.T) {
 	for nth := range 12 {
-		opt := testOptions(fastDir(t))
+		opt := smallOptions(fastDir(t))
 		w := openWorked(t, opt)
 		w.must(9000)
 		drain(t, w.d)
@@ -649,7 +653,7 @@ func TestCloseEndsCompaction(t *testing.T) {
 
 // TestCompactionWithoutRoom goes on as if nothing was.
 func TestCompactionWithoutRoom(t *testing.T) {
-	opt := testOptions(fastDir(t))
+	opt := smallOptions(fastDir(t))
 	w := openWorked(t, opt)
 	w.must(9000)
 	drain(t, w.d)
@@ -657,7 +661,7 @@ func TestCompactionWithoutRoom(t *testing.T) {
 		var asked atomic.Int64
 		setFree(w.d, func(string) (int64, error) {
 			if asked.Add(1) > after {
-				return minMemTable, nil
+				return opt.MemTable, nil
 			}
 			return 1 << 40, nil
 		})

@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // childEnv makes the test binary a program that works on a database until it is
@@ -129,24 +131,72 @@ func TestKill(t *testing.T) {
 	}
 }
 
+// A content is what is in a file: data, and then zeroes up to its size, which is most of a log of
+// Badger's.
+type content struct {
+	data []byte
+	size int64
+}
+
+func readContent(name string) (c content, err error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return c, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return c, err
+	}
+	c.size = info.Size()
+	var end int64 // of the last data
+	for {
+		at, err := f.Seek(end, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			break
+		}
+		if err == nil {
+			end, err = f.Seek(at, unix.SEEK_HOLE)
+		}
+		if err != nil {
+			return c, err
+		}
+	}
+	c.data = make([]byte, min(end, c.size))
+	n, err := f.ReadAt(c.data, 0)
+	if errors.Is(err, io.EOF) { // Badger has cut it meanwhile
+		c.data, c.size, err = c.data[:n], int64(n), nil
+	}
+	return c, err
+}
+
+func (c content) write(name string) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(c.data)
+	return errors.Join(err, f.Truncate(c.size), f.Close())
+}
+
 // image copies the files as a power cut would leave them: of the pages of
 // Badger's logs that changed since synced, a random half reached the disk, and a log
 // made since may be missing. Of the files of a compaction that were not synced, something is there,
 // or nothing.
-func image(t *testing.T, dir string, synced map[string][]byte, unsynced map[string]bool, rng *rand.Rand) string {
+func image(t *testing.T, dir string, synced map[string]content, unsynced map[string]bool, rng *rand.Rand) string {
 	t.Helper()
 	to := fastDir(t)
-	for name, data := range readDir(t, dir) {
+	for name, c := range readDir(t, dir) {
 		old, ok := synced[name]
 		if filepath.Ext(name) == memExt {
 			if !ok && rng.IntN(2) == 0 {
 				continue
 			}
-			old = append(old[:len(old):len(old)], make([]byte, max(0, len(data)-len(old)))...)
-			for off := 0; off < len(data); off += 4096 {
-				end := min(off+4096, len(data))
-				if !bytes.Equal(data[off:end], old[off:end]) && rng.IntN(2) == 0 {
-					copy(data[off:end], old[off:end])
+			before := append(old.data[:len(old.data):len(old.data)], make([]byte, max(0, len(c.data)-len(old.data)))...)
+			for off := 0; off < len(c.data); off += 4096 {
+				end := min(off+4096, len(c.data))
+				if !bytes.Equal(c.data[off:end], before[off:end]) && rng.IntN(2) == 0 {
+					copy(c.data[off:end], before[off:end])
 				}
 			}
 		}
@@ -154,36 +204,21 @@ func image(t *testing.T, dir string, synced map[string][]byte, unsynced map[stri
 			if rng.IntN(2) == 0 {
 				continue
 			}
-			data = data[:rng.IntN(len(data)+1)]
+			c.data = c.data[:rng.IntN(len(c.data)+1)]
+			c.size = int64(len(c.data))
 		}
 		if err := os.MkdirAll(filepath.Dir(filepath.Join(to, name)), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := writeSparse(filepath.Join(to, name), data); err != nil {
+		if err := c.write(filepath.Join(to, name)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return to
 }
 
-// writeSparse leaves out blocks of zeroes, which most of Badger's logs is.
-func writeSparse(name string, data []byte) error {
-	f, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	err = f.Truncate(int64(len(data)))
-	zeroes := make([]byte, 4096)
-	for off := 0; off < len(data) && err == nil; off += 4096 {
-		if part := data[off:min(off+4096, len(data))]; !bytes.Equal(part, zeroes[:len(part)]) {
-			_, err = f.WriteAt(part, int64(off))
-		}
-	}
-	return errors.Join(err, f.Close())
-}
-
 // readDir reads all files, again if the list of tables or the base in use changed meanwhile.
-func readDir(t *testing.T, dir string) map[string][]byte {
+func readDir(t *testing.T, dir string) map[string]content {
 	t.Helper()
 	lists := func() string {
 		var all []byte
@@ -198,14 +233,14 @@ func readDir(t *testing.T, dir string) map[string][]byte {
 	}
 	for {
 		before := lists()
-		files := make(map[string][]byte)
+		files := make(map[string]content)
 		err := filepath.WalkDir(dir, func(name string, e fs.DirEntry, err error) error {
 			if err != nil || e.IsDir() {
 				return ignoreAbsent(err)
 			}
-			data, err := os.ReadFile(name)
+			c, err := readContent(name)
 			if err == nil {
-				files[strings.TrimPrefix(name, dir+"/")] = data
+				files[strings.TrimPrefix(name, dir+"/")] = c
 			}
 			return ignoreAbsent(err)
 		})
@@ -234,10 +269,11 @@ type powerCut struct {
 	m            *memDir
 	d            *DB // nil while it is opened
 	acked, begun int
-	synced       map[string][]byte // Badger's files at the last checkpoint
-	unsynced     map[string]bool   // files that a compaction has written
+	synced       map[string]content // Badger's files at the last checkpoint
+	unsynced     map[string]bool    // files that a compaction has written
 	cuts         []cut
 	every        int
+	one          bool // of the cuts is enough, each as likely
 	steps        int
 }
 
@@ -250,6 +286,12 @@ type cut struct {
 // note takes an image at every so many steps.
 func (p *powerCut) note() {
 	if p.steps++; p.steps%p.every == 0 {
+		if p.one {
+			if p.rng.IntN(p.steps/p.every) > 0 {
+				return
+			}
+			p.cuts = nil
+		}
 		m := p.m.cut(p.rng, []float64{0, 0.5, 1}[p.rng.IntN(3)])
 		p.cuts = append(p.cuts, cut{image(p.t, p.dir, p.synced, p.unsynced, p.rng), m, p.acked, p.begun})
 	}
@@ -267,9 +309,9 @@ func (p *powerCut) step(what string) {
 	if what == stepFollowed && p.d != nil {
 		// The new base's logs were synced just now, and it is not in use yet.
 		next := filepath.Base(otherBase(p.d.inUse().dir))
-		for name, data := range readDir(p.t, p.dir) {
+		for name, c := range readDir(p.t, p.dir) {
 			if filepath.Dir(name) == next {
-				p.synced[name] = data
+				p.synced[name] = c
 			}
 		}
 	}
@@ -305,7 +347,7 @@ func TestPowerCut(t *testing.T) {
 	if testing.Short() {
 		p.every = 12
 	}
-	opt := testOptions(p.dir)
+	opt := smallOptions(p.dir)
 	opt.logs = p.m
 	opt.step = p.step
 	opt.disk.before = p.operation
@@ -351,12 +393,12 @@ func TestPowerCut(t *testing.T) {
 
 // recover opens what a cut left, and what a cut of that leaves.
 func (p *powerCut) recover(i int, c cut, twice bool) {
-	inner := &powerCut{t: p.t, rng: p.rng, dir: c.dir, m: c.m, unsynced: make(map[string]bool), every: 1000, acked: c.acked, begun: c.begun}
+	inner := &powerCut{t: p.t, rng: p.rng, dir: c.dir, m: c.m, unsynced: make(map[string]bool), every: 1000, one: true, acked: c.acked, begun: c.begun}
 	if twice {
 		inner.every = 1 + p.rng.IntN(6)
 	}
 	inner.synced = readDir(p.t, c.dir)
-	opt := testOptions(c.dir)
+	opt := smallOptions(c.dir)
 	opt.logs = c.m
 	opt.step = inner.step
 	opt.disk.before = inner.operation
@@ -375,8 +417,7 @@ func (p *powerCut) recover(i int, c cut, twice bool) {
 	if n < c.acked || n > c.begun {
 		p.t.Fatalf("cut %d: found %d, acknowledged %d, begun %d", i, n, c.acked, c.begun)
 	}
-	if len(inner.cuts) > 0 {
-		again := inner.cuts[p.rng.IntN(len(inner.cuts))]
+	for _, again := range inner.cuts {
 		again.acked, again.begun = n, n
 		p.recover(i, again, false)
 	}
@@ -392,7 +433,8 @@ func TestDiskErrors(t *testing.T) {
 	}
 	for nth := 0; ; nth += step {
 		m := newMemDir()
-		opt := testOptions(fastDir(t))
+		opt := smallOptions(fastDir(t))
+		opt.logFile = 1 << 18 // a commit fills it
 		opt.logs = m
 		d, err := Open(opt)
 		if err != nil {
@@ -408,7 +450,7 @@ func TestDiskErrors(t *testing.T) {
 		acked := 0
 		for n := 1; n <= 9; n++ {
 			for k := range crashKeys {
-				d.Set(crashKey(k), binary.BigEndian.AppendUint64(make([]byte, 0, 3000), uint64(n))[:3000])
+				d.Set(crashKey(k), binary.BigEndian.AppendUint64(make([]byte, 0, 700), uint64(n))[:700])
 			}
 			d.Freeze()
 			err := d.Write(nil)

@@ -1,6 +1,7 @@
 package db
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -76,6 +77,7 @@ type Options struct {
 	disk       disk
 	logs       logDir            // nil: Dir
 	logFile    int64             // size of a log file, if not 0
+	leastMem   int64             // the least MemTable, if not 0
 	readAround int64             // see the constant of this name, if not 0
 	step       func(what string) // if set, called after each transaction, checkpoint and release
 }
@@ -353,7 +355,7 @@ func (o Options) withDefaults() Options {
 	if o.MemTable == 0 {
 		o.MemTable = defaultMemTable
 	}
-	o.MemTable = max(o.MemTable, minMemTable)
+	o.MemTable = max(o.MemTable, cmp.Or(o.leastMem, minMemTable))
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}
@@ -402,7 +404,7 @@ func (o Options) badger(dir string) badger.Options {
 		WithIndexCacheSize(0).
 		WithBloomFalsePositive(bloomRate).
 		WithChecksumVerificationMode(options.OnBlockRead).
-		WithValueThreshold(valueThreshold).
+		WithValueThreshold(min(valueThreshold, o.MemTable/8)). // what a transaction takes is 15 % of a memtable
 		WithValueLogFileSize(1 << 20)
 }
 

@@ -30,6 +30,14 @@ func testOptions(dir string) Options {
 	return Options{Dir: dir, MemTable: minMemTable, logFile: 1 << 20, Logger: slog.New(slog.DiscardHandler)}
 }
 
+// smallOptions makes memtables, and with them Badger's logs, that are quickly made, read and full.
+// No value may be larger than 256 KiB.
+func smallOptions(dir string) Options {
+	opt := testOptions(dir)
+	opt.MemTable, opt.leastMem = 2<<20, 2<<20
+	return opt
+}
+
 func openTest(t testing.TB, opt Options) *DB {
 	t.Helper()
 	d, err := Open(opt)

@@ -199,7 +199,7 @@ func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n++
 		m := &model{
-			opt:    testOptions(filepath.Join(root, fmt.Sprint(n))),
+			opt:    smallOptions(filepath.Join(root, fmt.Sprint(n))),
 			active: edits{}, frozen: edits{}, durable: map[string]string{},
 		}
 		m.open(t)

@@ -26,9 +26,9 @@ func before(t *testing.T, dir string, keep bool) {
 		from := filepath.Join(used, e.Name())
 		ext := filepath.Ext(from)
 		if keep && (ext == sstExt || ext == memExt || e.Name() == badger.ManifestFilename) {
-			data, err := os.ReadFile(from)
+			c, err := readContent(from)
 			if err == nil {
-				err = writeSparse(filepath.Join(dir, keepName, e.Name()), data)
+				err = c.write(filepath.Join(dir, keepName, e.Name()))
 			}
 			if err != nil {
 				t.Fatal(err)
