@@ -1,6 +1,7 @@
 package graph
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -122,6 +123,15 @@ func (s *Snapshot) Encode() ([]byte, error) {
 		b = binary.AppendUvarint(b, uint64(*n))
 	}
 	return b, nil
+}
+
+// GetSnapshot reads the snapshot that has an ID. store.ErrNotFound, store.ErrCorrupt.
+func GetSnapshot(ctx context.Context, src Source, id ID) (Snapshot, error) {
+	plain, err := src.Get(ctx, id)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	return DecodeSnapshot(plain)
 }
 
 // DecodeSnapshot is the reverse of Encode: it takes exactly what Encode makes.

@@ -390,12 +390,11 @@ func (w *why) linkPaths(name string) (map[uint64][]string, error) {
 func (w *why) snapshot(name string) (*Snapshot, error) {
 	for _, n := range w.m.names {
 		if n.Snapshot && n.Name == name {
-			plain, err := w.src.Get(w.ctx, n.ID)
+			s, err := GetSnapshot(w.ctx, w.src, n.ID)
 			if err != nil {
 				return nil, fmt.Errorf("snapshot %q: %w", name, err)
 			}
-			s, err := DecodeSnapshot(plain)
-			return &s, err
+			return &s, nil
 		}
 	}
 	return nil, fmt.Errorf("snapshot %q: %w", name, store.ErrNotFound)

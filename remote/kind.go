@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/quarxtor/quarxfs/graph/query"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/handle"
 )
 
 // ErrRequest says that a request makes no sense: a filter, range or name that
 // nothing can have.
-var ErrRequest = errors.New("bad request")
+var ErrRequest = query.ErrRequest
 
 // What a server says to other machines; to store.ErrToken besides.
 var (

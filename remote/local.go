@@ -2,7 +2,6 @@ package remote
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,15 +9,16 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/quarxtor/quarxfs/graph/query"
 	"github.com/quarxtor/quarxfs/store"
 )
 
 // Local is the node of a store that this process holds.
 type Local struct {
-	store   *store.Store
-	env     Surroundings
-	matrix  matrixCache
-	imports *semaphore.Weighted // bytes of records
+	*query.Graph // answers what Graph asks
+	store        *store.Store
+	env          Surroundings
+	imports      *semaphore.Weighted // bytes of records
 }
 
 // Surroundings are what only the process around a store knows; what is nil or
@@ -41,7 +41,7 @@ type Surroundings struct {
 
 // NewLocal returns the node of an open store. The caller closes the store.
 func NewLocal(st *store.Store, env Surroundings) *Local {
-	return &Local{store: st, env: env, imports: semaphore.NewWeighted(importMemory)}
+	return &Local{Graph: query.New(st, env.Live, env.Rows, env.LiveTree), store: st, env: env, imports: semaphore.NewWeighted(importMemory)}
 }
 
 var (
@@ -87,12 +87,10 @@ func (l *Local) Sync(ctx context.Context) error {
 	return l.store.Commit()
 }
 
-var errNoFiles = errors.New("this node has no filesystem to list")
-
 // ListFiles implements Files.
 func (l *Local) ListFiles(ctx context.Context, filter FileFilter, fn func(File) error) error {
 	if l.env.Files == nil {
-		return errNoFiles
+		return query.ErrNoFiles
 	}
 	return l.env.Files.ListFiles(ctx, filter, fn)
 }

@@ -1,6 +1,7 @@
-// Package remote is the way to a store that another process holds: an HTTP API
-// under /v1, its server and its client. The commands of a mounted store use it
-// over the daemon's control socket.
+// Package remote is what can be asked of a store, wherever it is: Node. Local answers for a store
+// that this process has open, Client asks another process over HTTP, the server there answers with
+// its own Local. Commands on a mounted store ask over the daemon's control socket, other machines
+// over TCP. Each file has a group of requests: Node's methods, their types, Local, Client, handler.
 package remote
 
 import (

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/quarxtor/quarxfs/graph/query"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -80,7 +81,7 @@ func (l *Local) PlanTiers(ctx context.Context, p store.TierPolicy) (store.TierPl
 // Pin implements TierPolicies.
 func (l *Local) Pin(ctx context.Context, r PinRequest) error {
 	if l.env.Pins == nil {
-		return errNoFiles
+		return query.ErrNoFiles
 	}
 	if len(r.Paths) == 0 {
 		return fmt.Errorf("%w: name what to pin", ErrRequest)

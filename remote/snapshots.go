@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/graph/query"
 	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -149,7 +150,7 @@ type mountGuard interface{ NothingOn(path string) error }
 // snapshotter returns the volume's part, or an error when there is none.
 func (l *Local) snapshotter() (Snapshotter, error) {
 	if l.env.Snapshots == nil {
-		return nil, errNoFiles
+		return nil, query.ErrNoFiles
 	}
 	return l.env.Snapshots, nil
 }
@@ -176,7 +177,7 @@ func (l *Local) CreateSnapshot(ctx context.Context, n NewSnapshot) (Snapshot, er
 func (l *Local) allSnapshots(ctx context.Context) ([]Snapshot, error) {
 	var list []Snapshot
 	err := l.store.Snapshots(ctx, func(r store.SnapshotRef) error {
-		s, err := l.snapshot(ctx, r)
+		s, err := l.Snapshot(ctx, r)
 		list = append(list, DescribeSnapshot(r, &s))
 		return err
 	})
@@ -201,7 +202,7 @@ func (l *Local) GetSnapshot(ctx context.Context, name string) (Snapshot, error) 
 	if err != nil {
 		return Snapshot{}, err
 	}
-	s, err := l.snapshot(ctx, r)
+	s, err := l.Snapshot(ctx, r)
 	return DescribeSnapshot(r, &s), err
 }
 

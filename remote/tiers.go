@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 
-	"github.com/quarxtor/quarxfs/graph/export"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -107,78 +106,26 @@ func (l *Local) shiftPaths(ctx context.Context, r ShiftRequest, o store.MoveOpti
 	if err != nil {
 		return err
 	}
-	if l.env.Live == nil {
-		return errNoFiles
-	}
 	if err := l.store.Commit(); err != nil { // what was just written has no blocks before
 		return err
 	}
-	b := below{l: l, seen: make(map[store.ID]bool)}
-	for _, path := range r.Paths {
-		f, err := l.env.Live.LiveFile(ctx, path)
-		if err == nil {
-			err = b.file(ctx, f)
-		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
+	all, err := l.BlocksBelow(ctx, r.Paths)
+	if err != nil {
+		return err
 	}
-	ids, err := l.store.Unpinned(ctx, to, b.ids, l.pins())
+	ids, err := l.store.Unpinned(ctx, to, all, l.pins())
 	if err != nil {
 		return err
 	}
 	if sh.Plan, err = l.store.PlanMove(to, ids); err != nil {
 		return err
 	}
-	sh.Plan.Pinned = int64(len(b.ids) - len(ids))
+	sh.Plan.Pinned = int64(len(all) - len(ids))
 	if r.DryRun {
 		return nil
 	}
 	sh.Moved, err = l.store.Move(ctx, to, ids, o)
 	return err
-}
-
-// below collects the blocks of files, each once, those of one file together: 64
-// bytes of memory for each.
-type below struct {
-	l    *Local
-	seen map[store.ID]bool
-	ids  []store.ID
-}
-
-// file adds the blocks of a file, or of all below a directory; what has gone
-// meanwhile has none.
-func (b *below) file(ctx context.Context, f export.LiveFile) error {
-	var inside []export.LiveFile
-	err := b.l.env.Live.LiveEdges(ctx, f, func(e export.LiveEdge) error {
-		if e.File != nil {
-			inside = append(inside, *e.File)
-			return nil
-		}
-		return gone(b.block(ctx, e.Block))
-	})
-	if gone(err) != nil {
-		return err
-	}
-	for _, child := range inside {
-		if err := b.file(ctx, child); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// block adds a block, or those below a vertex that a file or directory was
-// cloned from; what is lost is counted by the plan.
-func (b *below) block(ctx context.Context, id store.ID) error {
-	return b.l.store.EachBelow(ctx, id, func(id store.ID) bool {
-		if b.seen[id] {
-			return false
-		}
-		b.seen[id] = true
-		b.ids = append(b.ids, id)
-		return true
-	})
 }
 
 // Tiers implements Tiers.

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/graph/query"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/rawjson"
 )
@@ -67,8 +68,8 @@ deleted a moment ago is unused until the next sweep.
 		},
 	}
 	f := cmd.Flags()
-	o.By = remote.ByDir
-	choiceVar(f, &o.By, []string{remote.ByDir, remote.BySnapshot, remote.ByType}, "by", "divide by directory, snapshot or ending of the name")
+	o.By = query.ByDir
+	choiceVar(f, &o.By, []string{query.ByDir, query.BySnapshot, query.ByType}, "by", "divide by directory, snapshot or ending of the name")
 	jsonFlag(f, &o.json)
 	f.BoolVarP(&o.bytes, "bytes", "b", false, "print bytes, not KiB, MiB and so on")
 	o.top = 40

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/graph/export"
+	"github.com/quarxtor/quarxfs/graph/query"
 	"github.com/quarxtor/quarxfs/remote"
 )
 
@@ -77,7 +78,7 @@ up to --limit; standard error says when that was not all.`,
 	choiceVar(f, &o.format, export.Formats(), "format", "of the output")
 	f.StringVar(&o.Root, "root", "", "start at this `OBJECT|PATH|SNAPSHOT`; otherwise at all snapshots, objects and /")
 	numberVar(f, &o.Depth, 0, most, "depth", "at most so many edges from there; 0: all")
-	listVar(f, &o.Kinds, "kind", "", "only these `kinds` of nodes: "+strings.Join(remote.ExportKinds(), ", "), remote.ExportKinds()...)
+	listVar(f, &o.Kinds, "kind", "", "only these `kinds` of nodes: "+strings.Join(query.ExportKinds(), ", "), query.ExportKinds()...)
 	numberVar(f, &o.Limit, 0, export.MaxNodes, "limit", fmt.Sprintf("at most so many nodes (default %d of a picture, else %d)", pictureNodes, exportNodes))
 	f.StringVarP(&o.output, "output", "o", "", "write to a `file` instead of standard output")
 	return cmd

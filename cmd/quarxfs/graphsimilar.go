@@ -12,6 +12,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/graph/export"
+	"github.com/quarxtor/quarxfs/graph/query"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/rawjson"
 )
@@ -47,7 +48,7 @@ looked at closely; the index is exact.`,
 		},
 	}
 	o.top = 10
-	numberVar(cmd.Flags(), &o.top, 1, remote.MaxSimilar, "top", "show so many")
+	numberVar(cmd.Flags(), &o.top, 1, query.MaxSimilar, "top", "show so many")
 	jsonFlag(cmd.Flags(), &o.json)
 	return cmd
 }

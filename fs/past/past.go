@@ -183,11 +183,7 @@ func (t *top) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*nod
 		if n.Name != name {
 			continue
 		}
-		plain, err := t.f.src.Get(ctx, n.ID)
-		if err != nil {
-			return nil, t.f.errno("open snapshot "+name, err)
-		}
-		s, err := graph.DecodeSnapshot(plain)
+		s, err := graph.GetSnapshot(ctx, t.f.src, n.ID)
 		if err != nil {
 			return nil, t.f.errno("open snapshot "+name, err)
 		}

@@ -80,11 +80,7 @@ func lookUpFile(ctx context.Context, src recordSource, snapshot, path string) (g
 	if err != nil {
 		return graph.Entry{}, err
 	}
-	plain, err := src.Get(ctx, described.ID)
-	if err != nil {
-		return graph.Entry{}, err
-	}
-	s, err := graph.DecodeSnapshot(plain)
+	s, err := graph.GetSnapshot(ctx, src, described.ID)
 	if err != nil {
 		return graph.Entry{}, err
 	}

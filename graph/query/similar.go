@@ -1,12 +1,10 @@
-package remote
+package query
 
 import (
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"slices"
 
 	"github.com/quarxtor/quarxfs/graph"
@@ -34,25 +32,25 @@ type Like struct {
 // MaxSimilar is the most that Similar finds.
 const MaxSimilar = 1000
 
-// Similar implements Graph.
-func (l *Local) Similar(ctx context.Context, ref string, top int) (Similar, error) {
+// Similar implements remote.Graph.
+func (q *Graph) Similar(ctx context.Context, ref string, top int) (Similar, error) {
 	if top < 1 || top > MaxSimilar || ref == "" {
 		return Similar{}, fmt.Errorf("%w: %q, top %d: name something, and choose a top of 1 to %d", ErrRequest, ref, top, MaxSimilar)
 	}
-	if err := l.store.Commit(); err != nil {
+	if err := q.store.Commit(); err != nil {
 		return Similar{}, err
 	}
-	root, err := l.exportRoot(ctx, ref)
+	root, err := q.rootOf(ctx, ref)
 	if err != nil {
 		return Similar{}, err
 	}
-	defer l.store.KeepAll()()
-	rows, err := l.store.View()
+	defer q.store.KeepAll()()
+	rows, err := q.store.View()
 	if err != nil {
 		return Similar{}, err
 	}
 	defer rows.Close()
-	f := finder{l: l, ctx: ctx, rows: rows, most: 4*top + 16, sketcher: graph.NewSketcher(l.store)}
+	f := finder{q: q, ctx: ctx, rows: rows, most: 4*top + 16, sketcher: graph.NewSketcher(q.store)}
 	if f.subject, err = f.thing(root); err != nil {
 		return Similar{}, err
 	}
@@ -105,7 +103,7 @@ func (t thing) same(o thing) bool {
 
 // A finder looks for things like its subject.
 type finder struct {
-	l        *Local
+	q        *Graph
 	ctx      context.Context
 	rows     *store.View
 	subject  thing
@@ -129,7 +127,7 @@ func (f *finder) thing(r export.Root) (thing, error) {
 	case r.Name != "":
 		t.kind, t.name = export.Object, r.Name
 	default:
-		e, err := f.l.store.Lookup(r.ID)
+		e, err := f.q.store.Lookup(r.ID)
 		if err != nil {
 			return t, err
 		}
@@ -151,7 +149,7 @@ func (f *finder) blocks(t thing) (graph.BlockSet, error) {
 	if t.file != nil {
 		err = f.live(*t.file, set)
 	} else {
-		err = set.AddBelow(f.ctx, f.l.store, t.id)
+		err = set.AddBelow(f.ctx, f.q.store, t.id)
 	}
 	return set, err
 }
@@ -160,7 +158,7 @@ func (f *finder) blocks(t thing) (graph.BlockSet, error) {
 // out.
 func (f *finder) live(file export.LiveFile, set graph.BlockSet) error {
 	var below []export.LiveFile
-	err := f.l.env.Live.LiveEdges(f.ctx, file, func(e export.LiveEdge) error {
+	err := f.q.live.LiveEdges(f.ctx, file, func(e export.LiveEdge) error {
 		if e.File != nil {
 			below = append(below, *e.File)
 			return nil
@@ -168,7 +166,7 @@ func (f *finder) live(file export.LiveFile, set graph.BlockSet) error {
 		if _, ok := set[e.Block]; ok {
 			return nil
 		}
-		return gone(set.AddBelow(f.ctx, f.l.store, e.Block))
+		return gone(set.AddBelow(f.ctx, f.q.store, e.Block))
 	})
 	if gone(err) != nil {
 		return err
@@ -179,14 +177,6 @@ func (f *finder) live(file export.LiveFile, set graph.BlockSet) error {
 		}
 	}
 	return nil
-}
-
-// gone takes a missing block or file for none.
-func gone(err error) error {
-	if errors.Is(err, store.ErrNotFound) {
-		return nil
-	}
-	return err
 }
 
 // candidates fills best with what is of the subject's sort: files, live and in
@@ -222,7 +212,7 @@ func (f *finder) consider(t thing, s *graph.Sketch) {
 
 func (f *finder) objects() error {
 	var all []store.ObjectInfo
-	err := f.l.store.Objects(f.ctx, "", func(o store.ObjectInfo) error { all = append(all, o); return nil })
+	err := f.q.store.Objects(f.ctx, "", func(o store.ObjectInfo) error { all = append(all, o); return nil })
 	if err != nil {
 		return err
 	}
@@ -238,7 +228,7 @@ func (f *finder) objects() error {
 
 func (f *finder) snapshots() error {
 	var all []store.SnapshotRef
-	err := f.l.store.Snapshots(f.ctx, func(s store.SnapshotRef) error { all = append(all, s); return nil })
+	err := f.q.store.Snapshots(f.ctx, func(s store.SnapshotRef) error { all = append(all, s); return nil })
 	if err != nil {
 		return err
 	}
@@ -256,12 +246,12 @@ func (f *finder) snapshots() error {
 // every live file that has blocks, and of the vertex of every directory that is a
 // clone; the sketch is valid during the call.
 func (f *finder) eachFile(names func(Name), fn func(ino uint64, s *graph.Sketch)) error {
-	err := f.l.rows().Names(f.ctx, f.rows, func(n Name) error { names(n); return nil })
+	err := f.q.rows.Names(f.ctx, f.rows, func(n Name) error { names(n); return nil })
 	if err != nil {
 		return err
 	}
 	last, s := uint64(0), new(graph.Sketch)
-	err = f.l.rows().References(f.ctx, f.rows, func(r graph.Reference) error {
+	err = f.q.rows.References(f.ctx, f.rows, func(r graph.Reference) error {
 		if r.Ino != last {
 			if !s.Empty() {
 				fn(last, s)
@@ -297,7 +287,7 @@ func (f *finder) files() error {
 func (f *finder) oldFiles() error {
 	paths := make(map[graph.ID]string) // the first that leads to each
 	var roots []graph.ID
-	err := f.l.store.Snapshots(f.ctx, func(s store.SnapshotRef) error {
+	err := f.q.store.Snapshots(f.ctx, func(s store.SnapshotRef) error {
 		if _, ok := paths[s.ID]; !ok {
 			roots = append(roots, s.ID)
 			paths[s.ID] = s.Name + ":"
@@ -308,7 +298,7 @@ func (f *finder) oldFiles() error {
 		return err
 	}
 	w := graph.Walk{Kinds: []store.Kind{store.KindSnapshot, store.KindTree}}
-	return w.From(f.ctx, f.l.store, roots, func(v graph.Vertex) error {
+	return w.From(f.ctx, f.q.store, roots, func(v graph.Vertex) error {
 		for _, e := range v.Edges {
 			if _, met := paths[e.To]; met || e.Role == graph.Xattrs {
 				continue
@@ -328,7 +318,7 @@ func (f *finder) oldFiles() error {
 
 // oldFile considers what an entry leads to, if it is a file.
 func (f *finder) oldFile(id graph.ID, path string) error {
-	row, err := f.l.store.Lookup(id)
+	row, err := f.q.store.Lookup(id)
 	if err != nil || row.Kind == store.KindTree {
 		return err
 	}
@@ -436,7 +426,7 @@ func (f *finder) name(t thing) (string, error) {
 	if t.file == nil {
 		return t.name, nil
 	}
-	path, err := f.l.pathOf(f.ctx, f.rows, t.file.Ino)
+	path, err := f.q.pathOf(f.ctx, f.rows, t.file.Ino)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return fmt.Sprintf("inode %d", t.file.Ino), nil
@@ -444,25 +434,4 @@ func (f *finder) name(t thing) (string, error) {
 		return "/", nil
 	}
 	return path, err
-}
-
-// Similar implements Graph.
-func (c *Client) Similar(ctx context.Context, ref string, top int) (Similar, error) {
-	q := make(url.Values)
-	setText(q, "ref", ref)
-	setNumber(q, "top", int64(top))
-	var s Similar
-	err := c.call(ctx, http.MethodGet, withQuery("/v1/graph/similar", q), nil, &s)
-	return s, err
-}
-
-func (s *server) similar(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	top, err := number(q, "top")
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	found, err := s.node.Similar(r.Context(), q.Get("ref"), int(min(top, MaxSimilar+1)))
-	s.answer(w, r, found, err)
 }

@@ -1,11 +1,9 @@
-package remote
+package query
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
@@ -23,12 +21,12 @@ type ShowItem struct {
 // A Subject is what Show was asked about. ID, and what a block is, are of its
 // vertex or only block; files and directories of the live filesystem have none.
 type Subject struct {
-	What     string     `json:"what"` // live file, live directory, file, directory, snapshot, object, block, name
-	Path     string     `json:"path,omitempty"`
-	Size     int64      `json:"size"` // of a file, object or block
-	Block    *BlockInfo `json:"block,omitempty"`
-	Height   int        `json:"height,omitempty"` // vertices from the top down to what is below the last
-	Snapshot *ShownSnap `json:"snapshot,omitempty"`
+	What     string           `json:"what"` // live file, live directory, file, directory, snapshot, object, block, name
+	Path     string           `json:"path,omitempty"`
+	Size     int64            `json:"size"` // of a file, object or block
+	Block    *store.BlockInfo `json:"block,omitempty"`
+	Height   int              `json:"height,omitempty"` // vertices from the top down to what is below the last
+	Snapshot *ShownSnap       `json:"snapshot,omitempty"`
 }
 
 // ShownSnap is a snapshot.
@@ -44,33 +42,33 @@ type ShownSnap struct {
 
 // A ShowPart is a stretch of a file or an entry of a directory.
 type ShowPart struct {
-	Role   graph.Role `json:"role"`
-	Name   string     `json:"name,omitempty"` // of an entry
-	Offset int64      `json:"offset"`         // in the file
-	Bytes  int64      `json:"bytes"`          // of the file, or of what the name leads to
-	Skip   int64      `json:"skip,omitempty"` // where they start in the block
-	Hole   bool       `json:"hole,omitempty"`
-	Block  *BlockInfo `json:"block,omitempty"` // where it leads; nil: to a live file, to a hole, or to nothing
+	Role   graph.Role       `json:"role"`
+	Name   string           `json:"name,omitempty"` // of an entry
+	Offset int64            `json:"offset"`         // in the file
+	Bytes  int64            `json:"bytes"`          // of the file, or of what the name leads to
+	Skip   int64            `json:"skip,omitempty"` // where they start in the block
+	Hole   bool             `json:"hole,omitempty"`
+	Block  *store.BlockInfo `json:"block,omitempty"` // where it leads; nil: to a live file, to a hole, or to nothing
 }
 
-// Show implements Graph.
-func (l *Local) Show(ctx context.Context, ref string, fn func(ShowItem) error) error {
+// Show implements remote.Graph.
+func (q *Graph) Show(ctx context.Context, ref string, fn func(ShowItem) error) error {
 	if ref == "" {
 		return fmt.Errorf("%w: name what to show", ErrRequest)
 	}
-	if err := l.store.Commit(); err != nil { // what is written becomes blocks
+	if err := q.store.Commit(); err != nil { // what is written becomes blocks
 		return err
 	}
-	defer l.store.KeepAll()()
-	root, err := l.exportRoot(ctx, ref)
+	defer q.store.KeepAll()()
+	root, err := q.rootOf(ctx, ref)
 	if err != nil {
 		return err
 	}
-	w := shower{l: l, ctx: ctx, fn: fn}
+	w := shower{q: q, ctx: ctx, fn: fn}
 	if root.File != nil {
 		return w.live(root)
 	}
-	row, err := l.store.Lookup(root.ID)
+	row, err := q.store.Lookup(root.ID)
 	if err != nil {
 		return err
 	}
@@ -94,13 +92,13 @@ func (l *Local) Show(ctx context.Context, ref string, fn func(ShowItem) error) e
 }
 
 type shower struct {
-	l   *Local
+	q   *Graph
 	ctx context.Context
 	fn  func(ShowItem) error
 }
 
 func (w *shower) part(p ShowPart, id store.ID) error {
-	row, err := w.l.store.Lookup(id)
+	row, err := w.q.store.Lookup(id)
 	if err == nil {
 		info := row.Info(id)
 		p.Block = &info
@@ -119,7 +117,7 @@ func (w *shower) live(root export.Root) error {
 	if err := w.fn(ShowItem{Subject: &s}); err != nil {
 		return err
 	}
-	return w.l.env.Live.LiveEdges(w.ctx, *root.File, func(e export.LiveEdge) error {
+	return w.q.live.LiveEdges(w.ctx, *root.File, func(e export.LiveEdge) error {
 		p := ShowPart{Role: e.Role, Name: e.Name, Offset: e.Offset, Bytes: e.Bytes}
 		if e.File != nil {
 			return w.fn(ShowItem{Part: &p})
@@ -136,7 +134,7 @@ func (w *shower) block(s Subject) error {
 }
 
 func (w *shower) file(s Subject) error {
-	plain, err := w.l.store.Get(w.ctx, s.Block.ID)
+	plain, err := w.q.store.Get(w.ctx, s.Block.ID)
 	if err != nil {
 		return err
 	}
@@ -150,7 +148,7 @@ func (w *shower) file(s Subject) error {
 	if err := w.fn(ShowItem{Subject: &s}); err != nil {
 		return err
 	}
-	return graph.FileStretches(w.ctx, w.l.store, graph.Link{ID: s.Block.ID, Kind: store.KindFile}, v.Size, func(x graph.Stretch) error {
+	return graph.FileStretches(w.ctx, w.q.store, graph.Link{ID: s.Block.ID, Kind: store.KindFile}, v.Size, func(x graph.Stretch) error {
 		p := ShowPart{Role: graph.Contains, Offset: x.Off, Bytes: x.Len, Skip: int64(x.Skip), Hole: x.Hole}
 		if x.Hole {
 			return w.fn(ShowItem{Part: &p})
@@ -169,7 +167,7 @@ func (w *shower) tree(s Subject) error {
 }
 
 func (w *shower) entries(tree store.ID) error {
-	edges, err := graph.Successors(w.ctx, w.l.store, tree)
+	edges, err := graph.Successors(w.ctx, w.q.store, tree)
 	if err != nil {
 		return err
 	}
@@ -187,7 +185,7 @@ func (w *shower) entries(tree store.ID) error {
 }
 
 func (w *shower) snapshot(s Subject) error {
-	plain, err := w.l.store.Get(w.ctx, s.Block.ID)
+	plain, err := w.q.store.Get(w.ctx, s.Block.ID)
 	if err != nil {
 		return err
 	}
@@ -213,16 +211,4 @@ func (w *shower) snapshot(s Subject) error {
 		}
 	}
 	return w.entries(v.Root.Link.ID)
-}
-
-// Show implements Graph.
-func (c *Client) Show(ctx context.Context, ref string, fn func(ShowItem) error) error {
-	q := make(url.Values)
-	setText(q, "ref", ref)
-	return receiveStream(ctx, c, withQuery("/v1/graph/show", q), fn)
-}
-
-func (s *server) show(w http.ResponseWriter, r *http.Request) {
-	ref := r.URL.Query().Get("ref")
-	sendStream(s, w, r, func(fn func(ShowItem) error) error { return s.node.Show(r.Context(), ref, fn) })
 }

@@ -1,12 +1,10 @@
-package remote
+package query
 
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
+	"path"
 	"slices"
 	"strings"
 
@@ -64,8 +62,8 @@ const (
 	clonesGroup   = "clones" // that nobody has looked into
 )
 
-// Usage implements Graph.
-func (l *Local) Usage(ctx context.Context, r UsageRequest) (Usage, error) {
+// Usage implements remote.Graph.
+func (q *Graph) Usage(ctx context.Context, r UsageRequest) (Usage, error) {
 	r.Path = strings.Trim(r.Path, "/")
 	if r.By == "" {
 		r.By = ByDir
@@ -75,17 +73,17 @@ func (l *Local) Usage(ctx context.Context, r UsageRequest) (Usage, error) {
 		return u, err
 	}
 	top := export.LiveFile{Directory: true}
-	if l.env.Live != nil {
+	if q.live != nil {
 		var err error
-		if top, err = l.env.Live.LiveFile(ctx, r.Path); err != nil {
+		if top, err = q.live.LiveFile(ctx, r.Path); err != nil {
 			return u, err
 		}
 	} else if r.Path != "" {
-		return u, fmt.Errorf("%q: %w", r.Path, errNoFiles)
+		return u, fmt.Errorf("%q: %w", r.Path, ErrNoFiles)
 	}
-	err := l.withMatrix(ctx, func(m *graph.Matrix, rows *store.View) error {
+	err := q.withMatrix(ctx, func(m *graph.Matrix, rows *store.View) error {
 		g := &grouper{m: m, top: top.Ino, request: r, byName: make(map[string]int), files: make(map[uint64]*grouped)}
-		if err := l.groupFiles(ctx, g, rows, top.Directory); err != nil {
+		if err := q.groupFiles(ctx, g, rows, top.Directory); err != nil {
 			return err
 		}
 		if r.Path == "" {
@@ -179,8 +177,8 @@ func (g *grouper) group(name string) int {
 	return k
 }
 
-func (l *Local) groupFiles(ctx context.Context, g *grouper, rows *store.View, directory bool) error {
-	err := l.rows().Contents(ctx, rows, func(c Content) error {
+func (q *Graph) groupFiles(ctx context.Context, g *grouper, rows *store.View, directory bool) error {
+	err := q.rows.Contents(ctx, rows, func(c Content) error {
 		g.files[c.Ino] = &grouped{c, nameless}
 		return nil
 	})
@@ -194,7 +192,7 @@ func (l *Local) groupFiles(ctx context.Context, g *grouper, rows *store.View, di
 		return nil
 	}
 	g.dirs, g.below = make(map[uint64]dirName), make(map[uint64]int)
-	err = l.rows().Names(ctx, rows, func(n Name) error {
+	err = q.rows.Names(ctx, rows, func(n Name) error {
 		if n.Directory {
 			g.dirs[n.Ino] = dirName{n.Dir, n.Name}
 		}
@@ -206,7 +204,7 @@ func (l *Local) groupFiles(ctx context.Context, g *grouper, rows *store.View, di
 	if f := g.files[g.top]; f != nil { // a clone that nobody has looked into
 		f.group = g.group(hereGroup)
 	}
-	return l.rows().Names(ctx, rows, func(n Name) error {
+	return q.rows.Names(ctx, rows, func(n Name) error {
 		if f := g.files[n.Ino]; f != nil && n.Ino != g.top {
 			g.add(f, n)
 		}
@@ -286,70 +284,11 @@ func (g *grouper) groupNames() {
 	}
 }
 
-// History implements Graph.
-func (l *Local) History(ctx context.Context, fn func(graph.HistoryPoint) error) error {
-	defer l.store.KeepAll()()
-	var points []*datedPoint
-	err := l.store.Snapshots(ctx, func(r store.SnapshotRef) error {
-		s, err := l.snapshot(ctx, r)
-		if errors.Is(err, store.ErrNotFound) {
-			return nil // removed since
-		}
-		if err != nil {
-			return fmt.Errorf("snapshot %q: %w", r.Name, err)
-		}
-		points = append(points, &datedPoint{graph.NewHistoryPoint(r.Name, r.ID, &s), s})
-		return nil
-	})
-	if err != nil {
-		return err
+// extension is the type of a file by its name, for people: ".go", or "".
+func extension(name string) string {
+	ext := path.Ext(name)
+	if ext == name || len(ext) < 2 || len(ext) > 12 {
+		return ""
 	}
-	slices.SortStableFunc(points, func(a, b *datedPoint) int { return a.Created.Compare(b.Created) })
-	last := make(map[string]*datedPoint) // of each volume: those that were pulled have others
-	for _, p := range points {
-		if before := last[p.of.Volume]; before != nil {
-			if p.Alarm, err = graph.Suspect(ctx, l.store, &before.of, &p.of); err != nil {
-				if ctx.Err() != nil {
-					return err
-				}
-				p.Alarm = fmt.Sprintf("what changed since %q cannot be read, so nothing tells whether files were encrypted: %v", before.Name, err)
-			}
-		}
-		last[p.of.Volume] = p
-		if err := fn(p.HistoryPoint); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// A datedPoint is a point of the history with its snapshot.
-type datedPoint struct {
-	graph.HistoryPoint
-	of graph.Snapshot
-}
-
-// Usage implements Graph.
-func (c *Client) Usage(ctx context.Context, r UsageRequest) (Usage, error) {
-	q := make(url.Values)
-	setText(q, "path", r.Path)
-	setText(q, "by", r.By)
-	var u Usage
-	err := c.call(ctx, http.MethodGet, withQuery("/v1/usage", q), nil, &u)
-	return u, err
-}
-
-// History implements Graph.
-func (c *Client) History(ctx context.Context, fn func(graph.HistoryPoint) error) error {
-	return receiveStream(ctx, c, "/v1/history", fn)
-}
-
-func (s *server) usage(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	u, err := s.node.Usage(r.Context(), UsageRequest{Path: q.Get("path"), By: q.Get("by")})
-	s.answer(w, r, u, err)
-}
-
-func (s *server) history(w http.ResponseWriter, r *http.Request) {
-	sendStream(s, w, r, func(fn func(graph.HistoryPoint) error) error { return s.node.History(r.Context(), fn) })
+	return ext
 }

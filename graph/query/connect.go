@@ -1,11 +1,9 @@
-package remote
+package query
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"strings"
 
 	"github.com/quarxtor/quarxfs/graph"
@@ -30,29 +28,29 @@ type Crossed struct {
 	Against bool       `json:"against"`
 }
 
-// Connect implements Graph.
-func (l *Local) Connect(ctx context.Context, a, b string) ([]Step, error) {
+// Connect implements remote.Graph.
+func (q *Graph) Connect(ctx context.Context, a, b string) ([]Step, error) {
 	if a == "" || b == "" {
 		return nil, fmt.Errorf("%w: name both ends", ErrRequest)
 	}
-	if err := l.store.Commit(); err != nil {
+	if err := q.store.Commit(); err != nil {
 		return nil, err
 	}
-	from, err := l.exportRoot(ctx, a)
+	from, err := q.rootOf(ctx, a)
 	if err != nil {
 		return nil, err
 	}
-	to, err := l.exportRoot(ctx, b)
+	to, err := q.rootOf(ctx, b)
 	if err != nil {
 		return nil, err
 	}
-	defer l.store.KeepAll()()
-	rows, err := l.store.View()
+	defer q.store.KeepAll()()
+	rows, err := q.store.View()
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	n, err := l.network(ctx, rows)
+	n, err := q.network(ctx, rows)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +61,7 @@ func (l *Local) Connect(ctx context.Context, a, b string) ([]Step, error) {
 	if way == nil {
 		return nil, fmt.Errorf("a way from %q to %q: %w", a, b, store.ErrNotFound)
 	}
-	return l.steps(ctx, rows, way)
+	return q.steps(ctx, rows, way)
 }
 
 func pointOf(r export.Root) graph.Point {
@@ -74,7 +72,7 @@ func pointOf(r export.Root) graph.Point {
 }
 
 // network takes in all vertices and the live filesystem.
-func (l *Local) network(ctx context.Context, rows *store.View) (*graph.Network, error) {
+func (q *Graph) network(ctx context.Context, rows *store.View) (*graph.Network, error) {
 	var vertices []store.ID
 	err := rows.Blocks(ctx, func(id store.ID, e store.Entry) error {
 		switch e.Kind {
@@ -88,7 +86,7 @@ func (l *Local) network(ctx context.Context, rows *store.View) (*graph.Network, 
 	}
 	n := graph.NewNetwork()
 	for _, id := range vertices {
-		plain, err := l.store.Get(ctx, id)
+		plain, err := q.store.Get(ctx, id)
 		if err != nil {
 			return nil, err
 		}
@@ -100,30 +98,30 @@ func (l *Local) network(ctx context.Context, rows *store.View) (*graph.Network, 
 			n.Add(graph.Point{ID: id}, graph.Point{ID: to})
 		}
 	}
-	err = l.rows().References(ctx, rows, func(r graph.Reference) error {
+	err = q.rows.References(ctx, rows, func(r graph.Reference) error {
 		n.Add(graph.Point{Ino: r.Ino}, graph.Point{ID: r.ID})
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return n, l.rows().Names(ctx, rows, func(e Name) error {
+	return n, q.rows.Names(ctx, rows, func(e Name) error {
 		n.Add(graph.Point{Ino: e.Dir}, graph.Point{Ino: e.Ino})
 		return nil
 	})
 }
 
 // steps describes a way.
-func (l *Local) steps(ctx context.Context, rows *store.View, way []graph.Point) ([]Step, error) {
+func (q *Graph) steps(ctx context.Context, rows *store.View, way []graph.Point) ([]Step, error) {
 	var steps []Step
 	files := make(map[uint64]export.LiveFile)
 	for i, p := range way {
-		s, err := l.step(ctx, rows, p, files)
+		s, err := q.step(ctx, rows, p, files)
 		if err != nil {
 			return nil, err
 		}
 		if i > 0 {
-			if s.Edge, err = l.crossed(ctx, way[i-1], p, files); err != nil {
+			if s.Edge, err = q.crossed(ctx, way[i-1], p, files); err != nil {
 				return nil, err
 			}
 		}
@@ -133,21 +131,21 @@ func (l *Local) steps(ctx context.Context, rows *store.View, way []graph.Point) 
 }
 
 // step says what a point is, and notes files.
-func (l *Local) step(ctx context.Context, rows *store.View, p graph.Point, files map[uint64]export.LiveFile) (Step, error) {
+func (q *Graph) step(ctx context.Context, rows *store.View, p graph.Point, files map[uint64]export.LiveFile) (Step, error) {
 	if p.Ino == 0 {
-		e, err := l.store.Lookup(p.ID)
+		e, err := q.store.Lookup(p.ID)
 		s := Step{ID: p.ID.String(), Kind: export.Kind(e.Kind.String()), Name: p.ID.Short()}
 		if err == nil && s.Kind == export.Snapshot {
-			s.Name, err = l.snapshotName(ctx, p.ID)
+			s.Name, err = q.snapshotName(ctx, p.ID)
 		}
 		return s, err
 	}
 	s := Step{ID: fmt.Sprintf("inode:%d", p.Ino), Kind: export.Inode}
-	path, err := l.pathOf(ctx, rows, p.Ino)
+	path, err := q.pathOf(ctx, rows, p.Ino)
 	if err != nil {
 		return s, err
 	}
-	f, err := l.env.Live.LiveFile(ctx, path)
+	f, err := q.live.LiveFile(ctx, path)
 	if err != nil {
 		return s, err
 	}
@@ -162,21 +160,21 @@ func (l *Local) step(ctx context.Context, rows *store.View, p graph.Point, files
 }
 
 // pathOf returns a path of a live file. store.ErrNotFound: no name leads to it.
-func (l *Local) pathOf(ctx context.Context, rows *store.View, ino uint64) (string, error) {
-	paths, err := l.rows().AllPaths(ctx, rows, map[uint64]bool{ino: true})
+func (q *Graph) pathOf(ctx context.Context, rows *store.View, ino uint64) (string, error) {
+	paths, err := q.rows.AllPaths(ctx, rows, map[uint64]bool{ino: true})
 	if err != nil || len(paths[ino]) > 0 {
 		return strings.Join(paths[ino][:min(1, len(paths[ino]))], ""), err
 	}
-	if root, err := l.env.Live.LiveFile(ctx, ""); err != nil || root.Ino == ino {
+	if root, err := q.live.LiveFile(ctx, ""); err != nil || root.Ino == ino {
 		return "", err
 	}
 	return "", fmt.Errorf("a path of inode %d: %w", ino, store.ErrNotFound)
 }
 
 // snapshotName returns a name of a snapshot, or the start of its ID.
-func (l *Local) snapshotName(ctx context.Context, id graph.ID) (string, error) {
+func (q *Graph) snapshotName(ctx context.Context, id graph.ID) (string, error) {
 	name := id.Short()
-	err := l.store.Snapshots(ctx, func(s store.SnapshotRef) error {
+	err := q.store.Snapshots(ctx, func(s store.SnapshotRef) error {
 		if s.ID == id {
 			name = s.Name
 			return store.ErrStop
@@ -187,13 +185,13 @@ func (l *Local) snapshotName(ctx context.Context, id graph.ID) (string, error) {
 }
 
 // crossed finds the edge between two neighbours, in one direction or the other.
-func (l *Local) crossed(ctx context.Context, a, b graph.Point, files map[uint64]export.LiveFile) (*Crossed, error) {
+func (q *Graph) crossed(ctx context.Context, a, b graph.Point, files map[uint64]export.LiveFile) (*Crossed, error) {
 	for _, against := range []bool{false, true} {
 		if against {
 			a, b = b, a
 		}
 		var found *Crossed
-		err := l.leaving(ctx, a, files, func(e Crossed, to graph.Point) error {
+		err := q.leaving(ctx, a, files, func(e Crossed, to graph.Point) error {
 			if to == b {
 				e.Against = against
 				found = &e
@@ -212,9 +210,9 @@ func (l *Local) crossed(ctx context.Context, a, b graph.Point, files map[uint64]
 }
 
 // leaving calls fn for all edges that leave a point.
-func (l *Local) leaving(ctx context.Context, p graph.Point, files map[uint64]export.LiveFile, fn func(Crossed, graph.Point) error) error {
+func (q *Graph) leaving(ctx context.Context, p graph.Point, files map[uint64]export.LiveFile, fn func(Crossed, graph.Point) error) error {
 	if p.Ino != 0 {
-		return l.env.Live.LiveEdges(ctx, files[p.Ino], func(e export.LiveEdge) error {
+		return q.live.LiveEdges(ctx, files[p.Ino], func(e export.LiveEdge) error {
 			to := graph.Point{ID: e.Block}
 			if e.File != nil {
 				to = graph.Point{Ino: e.File.Ino}
@@ -222,7 +220,7 @@ func (l *Local) leaving(ctx context.Context, p graph.Point, files map[uint64]exp
 			return fn(Crossed{Role: e.Role, Name: e.Name, Offset: e.Offset, Bytes: e.Bytes}, to)
 		})
 	}
-	edges, err := graph.Successors(ctx, l.store, p.ID)
+	edges, err := graph.Successors(ctx, q.store, p.ID)
 	if err != nil {
 		return err
 	}
@@ -232,20 +230,4 @@ func (l *Local) leaving(ctx context.Context, p graph.Point, files map[uint64]exp
 		}
 	}
 	return nil
-}
-
-// Connect implements Graph.
-func (c *Client) Connect(ctx context.Context, a, b string) ([]Step, error) {
-	q := make(url.Values)
-	setText(q, "from", a)
-	setText(q, "to", b)
-	var steps []Step
-	err := c.call(ctx, http.MethodGet, withQuery("/v1/graph/path", q), nil, &steps)
-	return steps, err
-}
-
-func (s *server) connect(w http.ResponseWriter, r *http.Request) {
-	q := r.URL.Query()
-	steps, err := s.node.Connect(r.Context(), q.Get("from"), q.Get("to"))
-	s.answer(w, r, steps, err)
 }

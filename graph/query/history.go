@@ -1,0 +1,54 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// History implements remote.Graph.
+func (q *Graph) History(ctx context.Context, fn func(graph.HistoryPoint) error) error {
+	defer q.store.KeepAll()()
+	var points []*datedPoint
+	err := q.store.Snapshots(ctx, func(r store.SnapshotRef) error {
+		s, err := q.Snapshot(ctx, r)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil // removed since
+		}
+		if err != nil {
+			return fmt.Errorf("snapshot %q: %w", r.Name, err)
+		}
+		points = append(points, &datedPoint{graph.NewHistoryPoint(r.Name, r.ID, &s), s})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(points, func(a, b *datedPoint) int { return a.Created.Compare(b.Created) })
+	last := make(map[string]*datedPoint) // of each volume: those that were pulled have others
+	for _, p := range points {
+		if before := last[p.of.Volume]; before != nil {
+			if p.Alarm, err = graph.Suspect(ctx, q.store, &before.of, &p.of); err != nil {
+				if ctx.Err() != nil {
+					return err
+				}
+				p.Alarm = fmt.Sprintf("what changed since %q cannot be read, so nothing tells whether files were encrypted: %v", before.Name, err)
+			}
+		}
+		last[p.of.Volume] = p
+		if err := fn(p.HistoryPoint); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A datedPoint is a point of the history with its snapshot.
+type datedPoint struct {
+	graph.HistoryPoint
+	of graph.Snapshot
+}
