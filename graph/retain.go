@@ -11,10 +11,10 @@ import (
 
 // A Candidate is a snapshot that a policy judges.
 type Candidate struct {
-	Name    string
-	Created time.Time // in the time zone whose hours and days count
-	Tags    []string
-	Held    bool // it stays whatever the policy says
+	Name    string    `json:"name"`
+	Created time.Time `json:"created"` // in the time zone whose hours and days count
+	Tags    []string  `json:"tags,omitempty"`
+	Held    bool      `json:"held"` // it stays whatever the policy says
 }
 
 // A Verdict says whether a snapshot stays, and why.

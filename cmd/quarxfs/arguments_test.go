@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -224,6 +226,150 @@ func TestArgumentsThatNameTheStore(t *testing.T) {
 	}
 	if err := errors.Join(os.RemoveAll(r.store), os.Rename(r.store+"-moved", r.store)); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestDeadDaemonAsArgument: the mount of a daemon that was killed still names its store, where what
+// is beside it in the environment does not, and a path in it is from where the mount shows it.
+func TestDeadDaemonAsArgument(t *testing.T) {
+	r := newArgumentRig(t)
+	r.bind(t)
+	before := r.state(t, r.decoy)
+	_, pidfd, err := daemonProcess(t.Context(), r.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	if err := errors.Join(unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0), waitForEnd(t.Context(), pidfd, time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	for _, arg := range []string{"m", "m/sub", "m/sub/f", "m/missing", "b", "b/f", "link", "link/f"} {
+		if got, err := locate(arg); err != nil || got != r.store {
+			t.Errorf("%s is %q, %v", arg, got, err)
+		}
+	}
+	for _, line := range []struct {
+		args []string
+		code int
+		want string
+	}{
+		{[]string{"list-files", "m", "m/sub/f"}, 0, " sub/f\n"}, {[]string{"list-files", "m", "b/f"}, 0, " sub/f\n"},
+		{[]string{"list-files", "s", "m/sub/f"}, 0, " sub/f\n"}, {[]string{"list-files", "m", "f"}, 0, " f\n"},
+		{[]string{"list-files", "m", "m/missing"}, 7, "not found"}, {[]string{"snapshot", "create", "m", "dead"}, 0, "dead: "},
+		{[]string{"snapshot", "clone", "m", "s1:sub", "b/new"}, 0, "cloned to sub/new"}, {[]string{"mount", "--dry-run", "s", "m"}, 9, "quarxfs umount"},
+		{[]string{"mount", "--dry-run", "s", "m/sub"}, 9, ""}, {[]string{"init", "m/inner"}, 2, "the mount of a store"},
+	} {
+		if out, code := quarxfs(t, nil, line.args...); code != line.code || !strings.Contains(out, line.want) {
+			t.Errorf("%q: exit code %d: %s", line.args, code, out)
+		}
+	}
+	if after := r.state(t, r.decoy); after != before {
+		t.Errorf("the store that was not named has changed to\n%s", after)
+	}
+}
+
+// TestChrootAsArgument: what a process in a chroot sees of a mount leads to its store, or to none.
+func TestChrootAsArgument(t *testing.T) {
+	r := newArgumentRig(t)
+	if os.Geteuid() != 0 {
+		t.Skip("only root can chroot")
+	}
+	exe, err := exec.LookPath("quarxfs")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// All of this machine but for its mounts, and a part of the store's where another one is outside.
+	jail := filepath.Join(r.top, "jail")
+	bind := func(from, to string) {
+		t.Helper()
+		if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(jail, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	bind("/", jail)
+	bind("/proc", jail+"/proc")
+	if _, err := os.Stat(jail + exe); err != nil {
+		t.Skip("the program is in another filesystem:", err)
+	}
+	bind(r.mnt+"/sub", jail+r.top+"/empty")
+	before := r.state(t, r.decoy)
+	check := func(code int, want string, args ...string) {
+		t.Helper()
+		cmd := exec.Command(exe, args...)
+		cmd.SysProcAttr, cmd.Dir = &syscall.SysProcAttr{Chroot: jail}, r.top
+		out, _ := cmd.CombinedOutput()
+		if got := cmd.ProcessState.ExitCode(); got != code || !strings.Contains(string(out), want) {
+			t.Errorf("%q: exit code %d: %s", args, got, out)
+		}
+	}
+	check(0, " sub/f\n", "list-files", "empty/f")
+	check(0, " sub/f\n", "list-files", "s", "empty/f")
+	check(0, "inside: ", "snapshot", "create", "empty", "inside")
+	check(3, "an empty directory", "snapshot", "create", "m", "inside") // the mount is not seen there
+	bind(r.decoy, jail+r.store)
+	for _, args := range [][]string{{"list-files", "empty"}, {"snapshot", "create", "empty", "wrong"}, {"gc", "empty"}, {"umount", "empty"}} {
+		check(9, "somewhere else now", args...)
+	}
+	if after := r.state(t, r.decoy); after != before {
+		t.Errorf("the store at that path in the chroot has changed to\n%s", after)
+	}
+}
+
+// TestContains: a mountpoint and a store that have each other inside are recognised through bind
+// mounts, also of parts, and symbolic links.
+func TestContains(t *testing.T) {
+	r := newArgumentRig(t)
+	for _, dir := range []string{"p/in/deep", "whole", "part"} {
+		if err := os.MkdirAll(filepath.Join(r.top, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("p/in", "way"); err != nil {
+		t.Fatal(err)
+	}
+	root := os.Geteuid() == 0
+	if root {
+		for from, to := range map[string]string{"p": "whole", "p/in": "part"} {
+			if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		outer, inner string
+		want, bound  bool
+	}{
+		{"p", "p", true, false}, {"p", "p/in/deep", true, false}, {"p", "p/new/one", true, false}, {"way", "p/in/deep", true, false},
+		{"p", "way/deep", true, false}, {"p/in", "p", false, false}, {"p/i", "p/in", false, false}, {"p/in/deep", "way", false, false},
+		{"p", "whole/in", true, true}, {"whole", "p/in/new", true, true}, {"p", "part/deep", true, true}, {"p/in", "part", true, true},
+		{"part", "p", false, true}, {"part/deep", "p/in", false, true}, {"part", "p/in/deep", true, true}, {"part", "whole/in/deep", true, true},
+	} {
+		if c.bound && !root {
+			continue
+		}
+		if got := contains(c.outer, c.inner); got != c.want {
+			t.Errorf("%s contains %s: %v", c.outer, c.inner, got)
+		}
+	}
+	if !root {
+		return
+	}
+	for _, args := range [][]string{{"mount", "--dry-run", "--init", "whole/in", "part/deep"}, {"tier", "add", "m", "cold", "m/sub/cold"}, {"init", "m/sub/store"}} {
+		if out, code := quarxfs(t, nil, args...); code != 9 && code != 2 {
+			t.Errorf("%q: exit code %d: %s", args, code, out)
+		}
+	}
+	if out, code := quarxfs(t, nil, "init", "p/in/deep/store"); code != 0 {
+		t.Fatal(out)
+	}
+	if err := os.Mkdir("part/deep/store/mnt", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if out, code := quarxfs(t, nil, "mount", "--dry-run", "whole/in/deep/store", "part/deep/store/mnt"); code != 9 || !strings.Contains(out, "contain each other") {
+		t.Errorf("exit code %d: %s", code, out)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/store/owner"
 	"github.com/quarxtor/quarxfs/store/simulate"
 )
@@ -54,7 +55,7 @@ var exits = []struct {
 	{17, "the store has no such tier, or it is in use or out of reach", []error{store.ErrNoTier, store.ErrHasTier, store.ErrUnavailable}},
 	{18, "the server wants a token, or one that allows more", []error{store.ErrToken, remote.ErrForbidden}},
 	{19, "the server is busy, or was asked too often", []error{remote.ErrBusy, remote.ErrRate}},
-	{20, "the store is mounted read-only, or cannot be written to", []error{store.ErrReadOnly, store.ErrUnwritable, syscall.EROFS}},
+	{20, "the store is mounted read-only, or cannot be written to", []error{store.ErrReadOnly, db.ErrReadOnly, store.ErrUnwritable, syscall.EROFS}},
 	{exitInterrupted, "interrupted", []error{context.Canceled}},
 }
 
@@ -92,9 +93,11 @@ func exitHelp() string {
 
 // exitFooter ends the help of each command below the root, which lists them all.
 const exitFooter = `{{if .HasParent}}
-Exit codes: 0 done, 1 failure, 2 wrong use, 3 and more say what is wrong:
+Exit codes: ` + exitNote + `
 "{{.Root.CommandPath}} help exit-codes" lists them.
 {{end}}`
+
+const exitNote = "0 done, 1 failure, 2 wrong use, 3 and more say what is wrong:"
 
 // advice says what to do about an error, where the error does not say it.
 var advice = []struct {

@@ -72,6 +72,7 @@ func TestManual(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"quarxfs-mount.1":       "commit-interval",
+		"quarxfs-put.1":         ".SH EXIT STATUS\n0 done, 1 failure",
 		"quarxfs-exit-codes.7":  "Exit codes:",
 		"umount.fuse.quarxfs.8": ".so man1/quarxfs-umount.1",
 	} {
@@ -80,6 +81,15 @@ func TestManual(t *testing.T) {
 			t.Errorf("%s does not say %q", name, want)
 		}
 	}
+	everyCommand(newRoot(), []string{"quarxfs"}, func(c *cobra.Command, path []string) {
+		if c.Hidden || !c.HasParent() || c.RunE == nil || c.Name() == "help" {
+			return
+		}
+		name := strings.Join(path, "-") + ".1"
+		if b := readFile(t, dir, name); strings.Count(b, "\n.SH EXIT STATUS\n") != 1 || !strings.Contains(b, exitNote) {
+			t.Errorf("%s does not end with the exit codes", name)
+		}
+	})
 }
 
 func readFile(t *testing.T, elem ...string) string {

@@ -3,12 +3,10 @@ package main
 import (
 	"fmt"
 	"path/filepath"
-	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/chunk"
 )
@@ -72,26 +70,13 @@ func (o *initOptions) config() (store.Config, error) {
 	return conf, conf.Validate()
 }
 
-// notNested refuses a place for a store that lies in the mount of another: each
+// notNested refuses a place for a store, or a part of one, that lies in the mount of a store: each
 // commit of the inner one would make the outer one write and commit as well, and neither
 // could be opened without the other.
 func notNested(dir string) error {
-	real := dir
-	for up := dir; ; up = filepath.Dir(up) { // the directory may have to be made first
-		if path, err := filepath.EvalSymlinks(up); err == nil {
-			real = filepath.Join(path, strings.TrimPrefix(dir, up))
-			break
-		}
-		if up == filepath.Dir(up) {
-			break
-		}
-	}
-	table, err := mounts.Table()
-	if err != nil {
-		return err
-	}
-	if m, ok := mounts.At(table, real); ok {
-		return fmt.Errorf("%w: %s lies in the mount %s of another store; choose a directory outside of it", errUsage, dir, m.Dir)
+	// What else is wrong with the path is said by whoever makes the directory.
+	if p, _ := findLocation(dir); p != nil && p.quarxfs() {
+		return fmt.Errorf("%w: %s lies in %s, the mount of a store; choose a directory outside of it", errUsage, dir, p.mount.Dir)
 	}
 	return nil
 }

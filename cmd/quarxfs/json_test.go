@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -100,6 +101,9 @@ func TestJSONShapes(t *testing.T) {
 		if err := os.WriteFile(file, []byte(got.String()), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if upper := regexp.MustCompile(`(?m)^.*\.\w*[A-Z]`).FindString(got.String()); upper != "" {
+		t.Errorf("keys are lower case: %s", upper)
 	}
 	want, err := os.ReadFile(file)
 	if err != nil {

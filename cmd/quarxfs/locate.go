@@ -54,7 +54,7 @@ func locateAt(arg string) (to target, err error) {
 		return target{dir: arg}, nil
 	}
 	p, err := openLocation(arg, follow)
-	if errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED) {
+	if noDaemonServes(err) {
 		p, err = findLocation(arg) // below the mountpoint of a dead daemon
 	}
 	switch {
@@ -111,36 +111,49 @@ func isStore(arg string) bool {
 	return err == nil || !errors.Is(err, store.ErrNotStore) && !errors.Is(err, errNotDir)
 }
 
-// errUnmounted: there is an empty directory, most likely the mountpoint of a store.
+// errUnmounted: there is a mountpoint of a store, or an empty directory, which most likely is one.
 var errUnmounted = errors.New("nothing is mounted there")
 
 const fstab = "/etc/fstab"
 
-// explainNoStore says why what is at a path is no store: store.ErrNotStore.
+// explainNoStore says why what is at a path is no store: store.ErrNotStore. It may be the mountpoint
+// of one, or in it.
 func explainNoStore(path string, err error) error {
+	if table, rerr := os.ReadFile(fstab); rerr == nil {
+		if of := storeInFstab(string(table), path); of != "" {
+			return fmt.Errorf("%s: %s, and %w: %w", path, of, errUnmounted, store.ErrNotStore)
+		}
+	}
 	names, derr := os.ReadDir(path)
 	switch {
 	case errors.Is(derr, os.ErrNotExist):
 		return fmt.Errorf("%s does not exist: %w", path, store.ErrNotStore)
 	case derr == nil && len(names) == 0:
-		of := ""
-		if table, err := os.ReadFile(fstab); err == nil {
-			of = storeInFstab(string(table), path)
-		}
-		return fmt.Errorf("%s is an empty directory%s, and %w: %w", path, of, errUnmounted, store.ErrNotStore)
+		return fmt.Errorf("%s is an empty directory, and %w: %w", path, errUnmounted, store.ErrNotStore)
 	case errors.Is(err, store.ErrNotStore):
 		return err
 	}
 	return fmt.Errorf("%s: %w", path, store.ErrNotStore)
 }
 
-// storeInFstab says which store fstab(5) has for a mountpoint, if any.
-func storeInFstab(table, dir string) string {
+// storeInFstab says of which store fstab(5) has a mountpoint that is at a path or above it, if any.
+func storeInFstab(table, path string) (says string) {
+	path, err := mounts.Resolve(path)
+	if err != nil {
+		return ""
+	}
+	nearest := ""
 	for line := range strings.Lines(table) {
 		f := strings.Fields(line)
-		if len(f) >= 3 && f[2] == mounts.FSType && mounts.Unescape(f[1]) == dir {
-			return fmt.Sprintf(", the mountpoint of %s in %s", mounts.Unescape(f[0]), fstab)
+		if len(f) < 3 || strings.HasPrefix(f[0], "#") {
+			continue
+		}
+		from := strings.TrimPrefix(mounts.Unescape(f[0]), "quarxfs#") // as mount.fuse has it
+		known := f[2] == mounts.FSType || f[2] == "quarxfs" || f[2] == "fuse" && from != mounts.Unescape(f[0])
+		at, err := mounts.Resolve(mounts.Unescape(f[1]))
+		if known && err == nil && mounts.Within(path, at) && len(at) > len(nearest) {
+			nearest, says = at, fmt.Sprintf("%s is the mountpoint of %s in %s", at, from, fstab)
 		}
 	}
-	return ""
+	return says
 }

@@ -12,6 +12,19 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
+// addExitStatus ends the description of each command with what exitFooter says in its help.
+func addExitStatus(c *cobra.Command) {
+	for _, sub := range c.Commands() {
+		addExitStatus(sub)
+	}
+	if c.Long == "" {
+		c.Long = c.Short
+	}
+	if c.HasParent() && c.RunE != nil {
+		c.Long += "\n\n# EXIT STATUS\n" + exitNote + " **quarxfs-exit-codes**(7) lists them."
+	}
+}
+
 // newMan makes the hidden command that packages are built with.
 func newMan() *cobra.Command {
 	return &cobra.Command{
@@ -31,6 +44,7 @@ func writeManual(root *cobra.Command, dir string) error {
 		now := time.Now()
 		h.Date = &now
 	}
+	addExitStatus(root)
 	if err := doc.GenManTree(root, h, dir); err != nil {
 		return err
 	}

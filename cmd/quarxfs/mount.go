@@ -159,7 +159,7 @@ func (o *mountOptions) prepare(arg, mountpoint string) error {
 	if err := fs.CheckMountpoint(o.mountpoint); err != nil {
 		return err
 	}
-	if mounts.Within(o.store, o.mountpoint) || mounts.Within(o.mountpoint, o.store) {
+	if contains(o.store, o.mountpoint) || contains(o.mountpoint, o.store) {
 		return fmt.Errorf("%w: %s and the store %s contain each other; choose another directory", fs.ErrMountpoint, o.mountpoint, o.store)
 	}
 	if err := openFUSE(); err != nil {

@@ -51,7 +51,7 @@ func (o *mountOptions) preparePast(cmd *cobra.Command, arg, mountpoint string) (
 	if o.store, err = cacheDir(o.cache, o.node.URL); err != nil {
 		return err
 	}
-	if mounts.Within(o.store, o.mountpoint) || mounts.Within(o.mountpoint, o.store) {
+	if contains(o.store, o.mountpoint) || contains(o.mountpoint, o.store) {
 		return fmt.Errorf("%w: %s and the cache %s contain each other; choose another directory", fs.ErrMountpoint, o.mountpoint, o.store)
 	}
 	return openFUSE()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -83,6 +84,27 @@ func openLocation(path string, flags int) (*location, error) {
 		}
 	}
 	return p, p.checkSource(fd)
+}
+
+// contains reports whether a directory is another one or has it somewhere below. Each directory
+// from the inner one up is compared by where it is in its filesystem, so that bind mounts, also of
+// parts, and symbolic links are seen through. What is not there yet contains nothing.
+func contains(outer, inner string) bool {
+	o, _ := findLocation(outer)
+	i, _ := findLocation(inner)
+	if o == nil || i == nil || o.rest != "" || !o.known {
+		return false
+	}
+	for dir := i.path; ; dir = filepath.Dir(dir) {
+		// A part of the outer one that is bound elsewhere does not have that above it.
+		p, _ := openLocation(dir, follow)
+		if p != nil && p.known && p.mount.Device == o.mount.Device && mounts.Within("/"+p.tree, path.Join("/", o.tree)) {
+			return true
+		}
+		if dir == filepath.Dir(dir) {
+			return false
+		}
+	}
 }
 
 // leadsTo reports whether a path leads to what was opened.

@@ -51,8 +51,14 @@ func TestCleanTree(t *testing.T) {
 }
 
 func TestStoreInFstab(t *testing.T) {
-	table := "# a comment\n/dev/vda / ext4 defaults 0 0\n/srv/my\\040store /mnt/files fuse.quarxfs noauto 0 0\nshort\n"
-	for dir, want := range map[string]string{"/mnt/files": ", the mountpoint of /srv/my store in /etc/fstab", "/": "", "/mnt": ""} {
+	table := "# a comment\n#/srv/off /mnt/off fuse.quarxfs noauto 0 0\n/dev/vda / ext4 defaults 0 0\nshort\n" +
+		"/srv/my\\040store /mnt/files fuse.quarxfs noauto 0 0\n/srv/b /mnt/files/b/ quarxfs\nquarxfs#/srv/c /mnt/c fuse 0 0\n/dev/fuse /mnt/d fuse 0 0\n"
+	for dir, want := range map[string]string{
+		"/mnt/files": "/mnt/files is the mountpoint of /srv/my store in /etc/fstab", "/": "", "/mnt": "", "/mnt/filesystem": "", "/mnt/off": "",
+		"/mnt/files/": "/mnt/files is the mountpoint of /srv/my store in /etc/fstab", "/mnt/./files": "/mnt/files is the mountpoint of /srv/my store in /etc/fstab",
+		"/mnt/files/missing/x": "/mnt/files is the mountpoint of /srv/my store in /etc/fstab", "/mnt/files/b": "/mnt/files/b is the mountpoint of /srv/b in /etc/fstab",
+		"/mnt/c": "/mnt/c is the mountpoint of /srv/c in /etc/fstab", "/mnt/d": "",
+	} {
 		if got := storeInFstab(table, dir); got != want {
 			t.Errorf("%s: %q, want %q", dir, got, want)
 		}

@@ -90,7 +90,9 @@ func coldPlace(cmd *cobra.Command, arg string, place store.S3Place) (dir string,
 				return "", nil, fmt.Errorf("%w: --%s is for s3://bucket/prefix, and %s is a directory", errUsage, name, arg)
 			}
 		}
-		dir, err = filepath.Abs(arg)
+		if dir, err = filepath.Abs(arg); err == nil {
+			err = notNested(dir)
+		}
 		return dir, nil, err
 	}
 	for _, file := range []*string{&place.Credentials, &place.CA} {

@@ -204,6 +204,11 @@ func (o *umountOptions) unmountDead(m mounts.Mount, why error) error {
 	return mounts.Unmount(m.Dir, unix.MNT_DETACH)
 }
 
+// noDaemonServes reports whether that is what the kernel says of a mount whose daemon has died.
+func noDaemonServes(err error) bool {
+	return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED)
+}
+
 // isDead returns whether nobody serves a mount any more. One that hangs is not dead.
 func isDead(dir string) bool {
 	said := make(chan error, 1)
@@ -213,7 +218,7 @@ func isDead(dir string) bool {
 	}()
 	select {
 	case err := <-said:
-		return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED)
+		return noDaemonServes(err)
 	case <-time.After(answerTime):
 		return false
 	}
