@@ -5,9 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/tiering"
 )
@@ -195,4 +199,115 @@ func TestLostParent(t *testing.T) {
 		t.Error(err)
 	}
 	requireSound(t, s) // the last reference to what is lost has gone
+}
+
+// TestLostObject takes segments out of a bucket: fsck names them, as it does files.
+func TestLostObject(t *testing.T) {
+	s, _, _ := openBucket(t)
+	kept := ingestWords(t, s, "a", "b", "c", "d", "e", "f")
+	ids, _ := dataBlocks(t, s)
+	if _, err := s.Move(ctx, tiering.Cold, ids, MoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = reopenBucket(t, s.Dir())
+	requireColdReach(t, s, nil)
+	c, _ := s.Cold()
+	bucket, err := s.bucket(&c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, err := bucket.List(c.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := ""
+	for _, o := range objects {
+		if filepath.Ext(o.Name) == ".seg" && lost == "" { // later ones may be in the spool as well
+			lost = o.Name
+		}
+	}
+	if err := bucket.Remove(c.Dir + "/" + lost); err != nil {
+		t.Fatal(objects, err)
+	}
+	named := func() bool {
+		t.Helper()
+		r, err := s.Check(ctx, CheckOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(r.Problems, func(p Problem) bool { return p.Subject == c.Dir+"/"+lost })
+	}
+	if !named() {
+		t.Errorf("%s is not named", lost)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = salvage(t, s.Dir(), CheckOptions{})
+	requireColdReach(t, s, nil)
+	if named() {
+		t.Errorf("%s is still named after a repair", lost)
+	}
+	for name, data := range kept {
+		if err := s.Fetch(ctx, name, 0, -1, new(bytes.Buffer)); err != nil && !errors.Is(err, ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+		mustIngest(t, s, name, data)
+	}
+	requireObjects(t, s, kept)
+	requireSound(t, s)
+}
+
+// TestColdDirectoryReplaced puts another directory where a cold tier was that is in use: nothing is
+// changed in it, the tier is out of reach, and nothing counts as damaged until it is back.
+func TestColdDirectoryReplaced(t *testing.T) {
+	s, _, cold := openCold(t)
+	kept := ingestWords(t, s, "a", "b")
+	ids, _ := dataBlocks(t, s)
+	if _, err := s.Move(ctx, tiering.Cold, ids[:len(ids)/2], MoveOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = reopenCold(t, s.Dir())
+	other := filepath.Join(filepath.Dir(cold), "other")
+	if err := copySparse(cold, other); err != nil {
+		t.Fatal(err)
+	}
+	marker := filepath.Join(other, tiering.MarkerName)
+	if err := os.WriteFile(marker, []byte("quarxfs cold tier, version 1\n00000000000000000000000000000000\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	swap := func() {
+		t.Helper()
+		if err := unix.Renameat2(unix.AT_FDCWD, cold, unix.AT_FDCWD, other, unix.RENAME_EXCHANGE); err != nil {
+			t.Fatal(err)
+		}
+	}
+	swap()
+	before := tree(t, cold)
+	for range 4 { // until all that was open has been used up
+		if _, err := s.Move(ctx, tiering.Cold, ids, MoveOptions{}); errors.Is(err, ErrUnavailable) {
+			break
+		}
+		mustIngest(t, s, "more", words(9, 3<<20))
+		ids, _ = dataBlocks(t, s)
+	}
+	if after := tree(t, cold); !maps.Equal(before, after) {
+		t.Errorf("the directory that is there now was changed:\n%v\n%v", before, after)
+	}
+	if bad := s.BadBlocks(); len(bad) > 0 {
+		t.Errorf("%d blocks count as bad", len(bad))
+	}
+	swap()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	s = reopenCold(t, s.Dir())
+	requireObjects(t, s, kept)
+	requireSound(t, s)
 }

@@ -47,8 +47,12 @@ func TestRebuildFromSegments(t *testing.T) {
 	if r.Objects != before.Count || r.Bad != 0 || r.Missing != 0 || r.Loose == 0 || r.Old == "" {
 		t.Errorf("%+v", r)
 	}
-	if _, err := os.Stat(filepath.Join(r.Old, "MANIFEST")); err != nil {
-		t.Errorf("the old database is gone: %v", err)
+	// At once: the first one's name is taken within its second.
+	s, again := rebuild(t, s, RebuildOptions{})
+	for _, old := range []string{r.Old, again.Old} {
+		if _, err := os.Stat(filepath.Join(old, "MANIFEST")); err != nil || r.Old == again.Old {
+			t.Errorf("the old database %s is gone: %v", old, err)
+		}
 	}
 
 	// Once more, with the database lost, and nothing kept that has no name.

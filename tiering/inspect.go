@@ -125,7 +125,11 @@ func (s *Set) Inspect(id uint8, claims []Claim) ([]Fault, error) {
 	// is no fault.
 	var faults []Fault
 	for range inspectTries {
-		if _, faults, err = Inspect(t.fs, t.dir, claims); err == nil && len(faults) == 0 {
+		_, faults, err = Inspect(t.fs, t.dir, claims)
+		if t.remote { // what was uploaded is in the spool until that is durable
+			faults = slices.DeleteFunc(faults, func(f Fault) bool { return !f.Lost })
+		}
+		if err == nil && len(faults) == 0 {
 			return nil, nil
 		}
 	}

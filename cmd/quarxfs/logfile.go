@@ -25,7 +25,8 @@ type logFile struct {
 		path     string
 		f        *os.File
 		size     int64
-		follower int // file descriptor that is to follow the file; -1: none
+		early    []byte // what was written before there was a file, which begins with it
+		follower int    // file descriptor that is to follow the file; -1: none
 	}
 }
 
@@ -40,8 +41,17 @@ func (l *logFile) moveTo(path string) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.mu.path = path
-	return l.open()
+	if err := l.open(); err != nil {
+		return err
+	}
+	n, err := l.mu.f.Write(l.mu.early)
+	l.mu.size += int64(n)
+	l.mu.early = nil
+	return err
 }
+
+// earlyMost bounds what is kept for a file that may never come, in bytes.
+const earlyMost = 64 << 10
 
 // follow makes a file descriptor lead to the log, whichever file that is.
 func (l *logFile) follow(fd int) error {
@@ -77,6 +87,9 @@ func (l *logFile) Write(line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.mu.f == nil {
+		if len(l.mu.early)+len(line) <= earlyMost {
+			l.mu.early = append(l.mu.early, line...)
+		}
 		return l.first.Write(line)
 	}
 	if l.mu.size+int64(len(line)) > l.most && l.mu.size > 0 {

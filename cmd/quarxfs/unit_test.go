@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -111,6 +112,23 @@ func TestLogIsBounded(t *testing.T) {
 	}
 	if st, err := saved.Stat(); err != nil || st.Size() != 990 {
 		t.Errorf("what follows the log is not at it: %v, %v", st.Size(), err)
+	}
+}
+
+// TestLogBeginsWithWhatCameBefore: what opening a store warns of is in its log.
+func TestLogBeginsWithWhatCameBefore(t *testing.T) {
+	var out bytes.Buffer
+	l := newLog(&out, 1000)
+	path := filepath.Join(t.TempDir(), "log")
+	_, err := l.Write([]byte("early\n"))
+	if err = errors.Join(err, l.moveTo(path)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.Write([]byte("late\n")); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(path); string(b) != "early\nlate\n" || out.String() != "early\n" {
+		t.Errorf("log %q, output %q: %v", b, out.Bytes(), err)
 	}
 }
 
