@@ -22,7 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"quarxfs": main, mountHelper: main, umountHelper: main})
+	testscript.Main(m, map[string]func(){"quarxfs": main, mountHelper: main, umountHelper: main, "list-tree": listTree})
 }
 
 // TestScripts runs testdata/script: the program as its users see it. Mounts are
@@ -83,6 +83,7 @@ func scriptParams(t *testing.T) testscript.Params {
 			"systemd":    cmdSystemd,
 			"relay":      cmdRelay,
 			"said":       cmdSaid,
+			"golden":     cmdGolden,
 		},
 	}
 }
