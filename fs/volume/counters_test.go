@@ -13,6 +13,7 @@ import (
 // The volume's counters have all that is below clones, whoever has looked into them, and
 // stay so when unfolding breaks off, when clones go, and for a store of an earlier program.
 func TestCountersOfClones(t *testing.T) {
+	t.Parallel()
 	r := testRig(t, fixed4K(), Options{})
 	const files = unfoldStep + 50 // so that unfolding takes two steps
 	dir := mustCreate(t, r.v, meta.Root, "dir", syscall.S_IFDIR|0o755)
@@ -142,7 +143,7 @@ func mustGet(t tb, v *Volume, name string) *node {
 func repairOf(t *testing.T, r *rig) ([]string, error) {
 	t.Helper()
 	r.close(t)
-	st, err := store.Open(r.dir, store.Options{SweepInterval: -1, MinFree: 1})
+	st, err := store.Open(r.dir, store.Options{SweepInterval: -1, MinFree: 1, MemTable: 8 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}

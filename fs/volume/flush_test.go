@@ -11,6 +11,7 @@ import (
 // TestUnsavedIsBounded: who makes or removes many files while nothing is committed
 // waits for a commit before they fill the memory.
 func TestUnsavedIsBounded(t *testing.T) {
+	t.Parallel()
 	r := testRig(t, fixed4K(), Options{Nodes: 8, NoAtime: true})
 	const files = 2*leastUnsaved + leastUnsaved/2
 	most := 0

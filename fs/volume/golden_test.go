@@ -20,6 +20,7 @@ import (
 // whose daemon was killed: testdata/golden.sh says how. Every later program reads
 // it, and can go on with it.
 func TestGoldenStore(t *testing.T) {
+	t.Parallel()
 	r := &rig{dir: filepath.Join(untar(t, "testdata/store-v1.tar.gz"), "store"), clock: newClock()}
 	r.options = Options{Now: r.clock.Now}
 	r.open(t)

@@ -14,6 +14,7 @@ import (
 // saved, removed, and not saved yet, and goes on: a number with its generation must not be
 // given out again. While the volume stays the same, the generation does.
 func TestNumbersAreNotUsedTwice(t *testing.T) {
+	t.Parallel()
 	closed := func(r *rig) error { return errors.Join(r.v.Close(), r.st.Close()) }
 	for _, c := range []struct {
 		how     string
@@ -37,6 +38,7 @@ func TestNumbersAreNotUsedTwice(t *testing.T) {
 		}},
 	} {
 		t.Run(c.how, func(t *testing.T) {
+			t.Parallel()
 			r := newRig(t, filepath.Join(t.TempDir(), "store"), smallCDC(), Options{})
 			seen := make(map[string]bool)
 			use := func() {
@@ -99,7 +101,7 @@ func TestLookingTakesNoNumbers(t *testing.T) {
 	mustCreate(t, r.v, meta.Root, "f", 0o100644)
 	r.close(t)
 	var err error
-	r.st, err = store.Open(r.dir, store.Options{})
+	r.st, err = store.Open(r.dir, store.Options{MemTable: 8 << 20})
 	must(t, err)
 	before := r.st.Version()
 	r.v, err = Open(r.st, r.options)

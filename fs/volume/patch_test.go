@@ -2,6 +2,7 @@ package volume
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"path/filepath"
 	"testing"
@@ -44,6 +45,7 @@ func countExtents(t *testing.T, v *Volume, ino meta.Ino) (count int) {
 // TestPatches: small writes all over a file become blocks of their own, and when the
 // file is left alone it is as if it had been written at once.
 func TestPatches(t *testing.T) {
+	t.Parallel()
 	r := testRig(t, smallCDC(), Options{})
 	rng := rand.New(rand.NewPCG(1, 2))
 	want := noise(1, 12<<20)
@@ -161,75 +163,79 @@ func TestTinyExtents(t *testing.T) {
 // TestPatchesAtRandom changes one file in small pieces, without staging them, and
 // compares it with bytes in memory; mends, commits and remounts come between.
 func TestPatchesAtRandom(t *testing.T) {
+	t.Parallel()
 	seeds := 12
 	if testing.Short() {
 		seeds = 3
 	}
 	for seed := range seeds {
-		r := newRig(t, filepath.Join(t.TempDir(), "store"), smallCDC(), Options{DirtyBytes: 32 << 10})
-		rng := rand.New(rand.NewPCG(uint64(seed), 5))
-		want := noise(uint64(seed), 200_000+rng.IntN(200_000))
-		ino := mustCreate(t, r.v, meta.Root, "f", 0o100644)
-		mustWrite(t, r.v, ino, 0, want)
-		patched := 0
-		for step := range 400 {
-			off := rng.IntN(len(want))
-			size := min(len(want)-off, 1+rng.IntN(900))
-			switch k := rng.IntN(100); {
-			case k < 80:
-				p := noise(uint64(seed*1000+step), size)
-				if k == 0 {
-					clear(p)
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, filepath.Join(t.TempDir(), "store"), smallCDC(), Options{DirtyBytes: 32 << 10})
+			rng := rand.New(rand.NewPCG(uint64(seed), 5))
+			want := noise(uint64(seed), 200_000+rng.IntN(200_000))
+			ino := mustCreate(t, r.v, meta.Root, "f", 0o100644)
+			mustWrite(t, r.v, ino, 0, want)
+			patched := 0
+			for step := range 400 {
+				off := rng.IntN(len(want))
+				size := min(len(want)-off, 1+rng.IntN(900))
+				switch k := rng.IntN(100); {
+				case k < 80:
+					p := noise(uint64(seed*1000+step), size)
+					if k == 0 {
+						clear(p)
+					}
+					copy(want[off:], p)
+					mustWrite(t, r.v, ino, int64(off), p)
+				case k < 84:
+					clear(want[off : off+size])
+					if err := r.v.Fallocate(ino, int64(off), int64(size), 3); err != nil {
+						t.Fatal(err)
+					}
+				case k < 86:
+					from := rng.IntN(len(want))
+					if size = min(size, len(want)-from); from < off+size && off < from+size {
+						continue
+					}
+					copy(want[off:off+size], want[from:])
+					if _, err := r.v.CopyRange(ino, int64(from), ino, int64(off), int64(size)); err != nil {
+						t.Fatal(err)
+					}
+				case k < 88:
+					want = want[:len(want)-rng.IntN(2000)]
+					if err := truncate(r.v, ino, int64(len(want))); err != nil {
+						t.Fatal(err)
+					}
+				case k < 92:
+					if err := r.v.flushAll(relieve); err != nil {
+						t.Fatal(err)
+					}
+				case k < 95:
+					mustSync(t, r.v)
+				case k < 98:
+					r.clock.advance(foldQuiet)
+					r.v.dirty.Lock()
+					patched += len(r.v.dirty.patched)
+					r.v.dirty.Unlock()
+					mendAll(t, r.v)
+				default:
+					r.close(t)
+					r.open(t)
 				}
-				copy(want[off:], p)
-				mustWrite(t, r.v, ino, int64(off), p)
-			case k < 84:
-				clear(want[off : off+size])
-				if err := r.v.Fallocate(ino, int64(off), int64(size), 3); err != nil {
-					t.Fatal(err)
+				if step%20 == 0 && !bytes.Equal(read(t, r.v, ino, 0, len(want)+1), want) {
+					t.Fatalf("seed %d: the data differs after step %d", seed, step)
 				}
-			case k < 86:
-				from := rng.IntN(len(want))
-				if size = min(size, len(want)-from); from < off+size && off < from+size {
-					continue
-				}
-				copy(want[off:off+size], want[from:])
-				if _, err := r.v.CopyRange(ino, int64(from), ino, int64(off), int64(size)); err != nil {
-					t.Fatal(err)
-				}
-			case k < 88:
-				want = want[:len(want)-rng.IntN(2000)]
-				if err := truncate(r.v, ino, int64(len(want))); err != nil {
-					t.Fatal(err)
-				}
-			case k < 92:
-				if err := r.v.flushAll(relieve); err != nil {
-					t.Fatal(err)
-				}
-			case k < 95:
-				mustSync(t, r.v)
-			case k < 98:
-				r.clock.advance(foldQuiet)
-				r.v.dirty.Lock()
-				patched += len(r.v.dirty.patched)
-				r.v.dirty.Unlock()
-				mendAll(t, r.v)
-			default:
-				r.close(t)
-				r.open(t)
 			}
-			if step%20 == 0 && !bytes.Equal(read(t, r.v, ino, 0, len(want)+1), want) {
-				t.Fatalf("seed %d: the data differs after step %d", seed, step)
+			mustSync(t, r.v)
+			if !bytes.Equal(read(t, r.v, ino, 0, len(want)+1), want) {
+				t.Fatalf("seed %d: the data differs at the end", seed)
 			}
-		}
-		mustSync(t, r.v)
-		if !bytes.Equal(read(t, r.v, ino, 0, len(want)+1), want) {
-			t.Fatalf("seed %d: the data differs at the end", seed)
-		}
-		r.check(t)
-		r.close(t)
-		if patched == 0 {
-			t.Errorf("seed %d: never was there anything to mend", seed)
-		}
+			r.check(t)
+			r.close(t)
+			if patched == 0 {
+				t.Errorf("seed %d: never was there anything to mend", seed)
+			}
+		})
 	}
 }

@@ -12,6 +12,7 @@ import (
 // Small files that are read in order are in RAM before they are read; a reader
 // that picks them at random has nothing read for it.
 func TestSmallFilesArePrefetched(t *testing.T) {
+	t.Parallel()
 	r := testRig(t, fixed4K(), Options{NoAtime: true})
 	const files = 200
 	inos := make([]meta.Ino, files)

@@ -20,6 +20,7 @@ import (
 // TestRandom does random things to a volume and to a model of one and compares
 // them. More of it: -rapid.checks=1000 -rapid.steps=60.
 func TestRandom(t *testing.T) {
+	t.Parallel()
 	runRandom(t, func(m *machine) map[string]func(*rapid.T) { return m.actions() })
 }
 

@@ -18,6 +18,7 @@ import (
 // TestRandomPast does little else but to make, clone, restore and roll back
 // snapshots of what changes now and then.
 func TestRandomPast(t *testing.T) {
+	t.Parallel()
 	runRandom(t, func(m *machine) map[string]func(*rapid.T) {
 		all := m.actions()
 		some := make(map[string]func(*rapid.T))

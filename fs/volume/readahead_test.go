@@ -34,6 +34,7 @@ func TestSpan(t *testing.T) {
 // A listing after a mount finds its inodes in the table, but for files with
 // several names, and says of all of them what it said before.
 func TestListingReadsAhead(t *testing.T) {
+	t.Parallel()
 	r := testRig(t, fixed4K(), Options{NoAtime: true})
 	files := 0
 	for i := range 10 {

@@ -80,6 +80,7 @@ func fillForRepair(t tb, r *rig, rng *rand.Rand) {
 // A store of which rows are missing or damaged is whole again after a repair,
 // but for what reads as EIO, and no bytes are lost.
 func TestRepairAtRandom(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(24) {
 		rng := rand.New(rand.NewPCG(seed, 9))
 		r := newRig(t, filepath.Join(t.TempDir(), "store"), smallCDC(), Options{})
@@ -93,7 +94,7 @@ func TestRepairAtRandom(t *testing.T) {
 			t.Fatalf("%v", err)
 		}
 		var err error
-		if r.st, err = store.Open(r.dir, store.Options{SweepInterval: -1, MinFree: 1}); err != nil {
+		if r.st, err = store.Open(r.dir, store.Options{SweepInterval: -1, MinFree: 1, MemTable: 8 << 20}); err != nil {
 			t.Fatalf("seed %d, %q: open: %v", seed, damaged, err)
 		}
 		done := repair(t, r.st)

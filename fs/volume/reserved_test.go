@@ -17,6 +17,7 @@ import (
 // opening, with those of a table. All
 // starts and ends are at bounds of blocks, or a byte beside, but those of writes.
 func TestReservedBlocks(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, filepath.Join(t.TempDir(), "store"), fixed4K(), Options{})
 	rng := rand.New(rand.NewPCG(7, 7))
 	const most = 40

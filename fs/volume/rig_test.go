@@ -91,7 +91,7 @@ func (r *rig) open(t tb) {
 	t.Helper()
 	var err error
 	r.st, err = store.Open(r.dir, store.Options{
-		CacheBytes: 1 << 20, CommitInterval: time.Hour, SweepInterval: -1, MinFree: 1,
+		CacheBytes: 1 << 20, CommitInterval: time.Hour, SweepInterval: -1, MinFree: 1, MemTable: 8 << 20,
 	})
 	if err != nil {
 		t.Fatalf("open store: %v", err)
