@@ -12,7 +12,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"github.com/quarxtor/quarxfs/fs/volume"
+	"github.com/quarxtor/quarxfs/fs/fsck"
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/rawjson"
@@ -147,10 +147,10 @@ func repairStore(cmd *cobra.Command, args []string) (done []string, err error) {
 	}
 	defer func() { err = errors.Join(err, leave()) }()
 	defer func() { err = errors.Join(err, st.Close()) }()
-	if done, err = volume.Repair(cmd.Context(), st); err != nil {
+	if done, err = fsck.Repair(cmd.Context(), st); err != nil {
 		return done, err
 	}
-	holder := func(ctx context.Context, ref func(store.ID)) error { return volume.References(ctx, st, ref) }
+	holder := func(ctx context.Context, ref func(store.ID)) error { return fsck.References(ctx, st, ref) }
 	more, err := st.Repair(cmd.Context(), store.CheckOptions{
 		Holders: []func(context.Context, func(store.ID)) error{holder},
 		LostDirectory: func(ctx context.Context, tree store.ID) ([]byte, error) {

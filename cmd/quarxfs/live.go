@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/fs/rows"
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/graph/export"
@@ -31,7 +32,7 @@ func (l volumeFiles) LiveFile(_ context.Context, path string) (export.LiveFile, 
 
 // LiveEdges implements remote.Live.
 func (l volumeFiles) LiveEdges(ctx context.Context, f export.LiveFile, fn func(export.LiveEdge) error) error {
-	err := l.vol.Edges(ctx, meta.Ino(f.Ino), func(e volume.Edge) error {
+	err := l.vol.Rows().Edges(ctx, meta.Ino(f.Ino), func(e rows.Edge) error {
 		edge := liveEdge(e)
 		if edge.File != nil && !edge.File.Directory {
 			a, err := l.vol.Peek(e.To)
@@ -51,7 +52,7 @@ func (l volumeFiles) LiveEdges(ctx context.Context, f export.LiveFile, fn func(e
 	return err
 }
 
-func liveEdge(e volume.Edge) export.LiveEdge {
+func liveEdge(e rows.Edge) export.LiveEdge {
 	switch {
 	case e.To != 0:
 		return export.LiveEdge{Role: graph.Content, Name: e.Name, File: &export.LiveFile{Ino: uint64(e.To), Directory: e.Type == syscall.S_IFDIR}}

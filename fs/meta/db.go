@@ -1,6 +1,10 @@
 package meta
 
-import "github.com/quarxtor/quarxfs/store/db"
+import (
+	"errors"
+
+	"github.com/quarxtor/quarxfs/store/db"
+)
 
 // A DB holds the records: the store's database.
 type DB = db.DB
@@ -14,3 +18,6 @@ var (
 	ErrNotFound = db.ErrNotFound
 	ErrStop     = db.ErrStop
 )
+
+// IsNotFound reports whether an error says that there is no such row.
+func IsNotFound(err error) bool { return errors.Is(err, ErrNotFound) }

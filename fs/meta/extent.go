@@ -21,6 +21,11 @@ type Extent struct {
 // End is the offset of the byte after the extent.
 func (e Extent) End() int64 { return e.Off + int64(e.Len) }
 
+// PageSpan returns how many bytes of a file one page of extents covers: some 64 blocks,
+// and never less than the longest block, so that an extent reaches at most
+// into the page after its own.
+func PageSpan(avg, longest int) int64 { return int64(max(64*avg, longest)) }
+
 // A page of extents is every extent of a file that starts within one span of
 // the file, in order:
 //

@@ -16,6 +16,9 @@ type Ino uint64
 // Root is the inode of the root directory.
 const Root Ino = 1
 
+// FirstIno leaves room below for the root and for directory positions of . and ..
+const FirstIno = 16
+
 // The first byte of a key says what the row is.
 const (
 	keyInode   = 'I' // ino -> Inode

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"strings"
 )
 
@@ -61,6 +62,9 @@ type Inode struct {
 
 // IsStub reports whether some of what the inode holds is still in a vertex.
 func (n *Inode) IsStub() bool { return n.Stub != BlockID{} }
+
+// IsLazyDir reports whether names of a directory are in a tree only.
+func (n *Inode) IsLazyDir() bool { return n.IsStub() && n.Mode&typeMask == typeDir }
 
 // The type bits of a mode, and those of a directory, as in stat(2).
 const (
@@ -288,6 +292,10 @@ const (
 	CountsClones             // what is below clones that nobody has looked into; then comes Generation, if there is one
 	CountsData               // Data
 )
+
+// NewGeneration returns the Generation of a volume whose numbers another one of the store
+// may have given out before, as when the database was lost.
+func NewGeneration() uint32 { return max(2, rand.Uint32()) }
 
 // Encode makes the row of the counters.
 func (c Counters) Encode() []byte {

@@ -152,3 +152,21 @@ func DecodeTracking(b []byte) (Tracking, error) {
 	}
 	return t, nil
 }
+
+// CheckTracked decodes a row that says what changed since the last snapshot. The error is
+// ErrCorrupt.
+func CheckTracked(kind Kind, key, value []byte) (err error) {
+	switch kind {
+	case KindTouched:
+		_, _, _, err = DecodeTouched(key, value)
+	case KindGone:
+		_, _, _, err = DecodeGone(key)
+	case KindTree:
+		if _, err = KeyIno(key); err == nil {
+			_, err = DecodeBranch(value)
+		}
+	case KindTrack:
+		_, err = DecodeTracking(value)
+	}
+	return err
+}

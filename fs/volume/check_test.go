@@ -12,72 +12,74 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quarxtor/quarxfs/fs/fsck"
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/fs/rows"
 	"github.com/quarxtor/quarxfs/store"
 )
 
 // TestCheckFinds damages one row at a time and wants it named.
 func TestCheckFinds(t *testing.T) {
-	type rows map[string]string // key -> value, "" to delete
-	inode := func(r *rig, ino meta.Ino, change func(*meta.Inode)) rows {
-		a, err := r.v.readInode(ino)
+	type damage map[string]string // key -> value, "" to delete
+	inode := func(r *rig, ino meta.Ino, change func(*meta.Inode)) damage {
+		a, err := rows.Inode(r.v.db, ino)
 		if err != nil {
 			panic(err)
 		}
 		change(&a)
-		return rows{string(meta.InodeKey(ino)): string(meta.AppendInode(nil, &a))}
+		return damage{string(meta.InodeKey(ino)): string(meta.AppendInode(nil, &a))}
 	}
 	var file, dir meta.Ino
-	page := func(exts ...meta.Extent) rows {
-		return rows{string(meta.ExtentsKey(file, 0)): string(meta.AppendExtents(nil, 0, exts))}
+	page := func(exts ...meta.Extent) damage {
+		return damage{string(meta.ExtentsKey(file, 0)): string(meta.AppendExtents(nil, 0, exts))}
 	}
 	for _, c := range []struct {
 		name, rule, path string
-		damage           func(r *rig, e meta.Extent) rows
+		damage           func(r *rig, e meta.Extent) damage
 	}{
-		{"links of a file", "I7", "dir/file", func(r *rig, _ meta.Extent) rows {
+		{"links of a file", "I7", "dir/file", func(r *rig, _ meta.Extent) damage {
 			return inode(r, file, func(a *meta.Inode) { a.Nlink = 2 })
 		}},
-		{"links of a directory", "I7", "dir", func(r *rig, _ meta.Extent) rows {
+		{"links of a directory", "I7", "dir", func(r *rig, _ meta.Extent) damage {
 			return inode(r, dir, func(a *meta.Inode) { a.Nlink = 3 })
 		}},
-		{"parent", "I7", "dir", func(r *rig, _ meta.Extent) rows {
+		{"parent", "I7", "dir", func(r *rig, _ meta.Extent) damage {
 			return inode(r, dir, func(a *meta.Inode) { a.Parent = dir })
 		}},
-		{"entries", "I7", "dir", func(r *rig, _ meta.Extent) rows {
+		{"entries", "I7", "dir", func(r *rig, _ meta.Extent) damage {
 			return inode(r, dir, func(a *meta.Inode) { a.Entries = 0 })
 		}},
-		{"type", "I7", "dir/file", func(r *rig, _ meta.Extent) rows {
+		{"type", "I7", "dir/file", func(r *rig, _ meta.Extent) damage {
 			return inode(r, file, func(a *meta.Inode) { a.Mode = 0o010644 })
 		}},
-		{"size", "I3", "dir/file", func(r *rig, _ meta.Extent) rows {
+		{"size", "I3", "dir/file", func(r *rig, _ meta.Extent) damage {
 			return inode(r, file, func(a *meta.Inode) { a.Size = 10 })
 		}},
-		{"allocated", "I3", "dir/file", func(r *rig, _ meta.Extent) rows {
+		{"allocated", "I3", "dir/file", func(r *rig, _ meta.Extent) damage {
 			return inode(r, file, func(a *meta.Inode) { a.Alloc++ })
 		}},
-		{"reserved", "I3", "dir/file", func(r *rig, _ meta.Extent) rows {
+		{"reserved", "I3", "dir/file", func(r *rig, _ meta.Extent) damage {
 			return inode(r, file, func(a *meta.Inode) { a.Reserved, a.Unwritten = meta.Ranges{{Lo: 0, Hi: 8192}}, 1 })
 		}},
-		{"attributes", "I7", "dir/file", func(r *rig, _ meta.Extent) rows {
+		{"attributes", "I7", "dir/file", func(r *rig, _ meta.Extent) damage {
 			return inode(r, file, func(a *meta.Inode) { a.Xattrs++ })
 		}},
-		{"no inode", "I7", "dir/file", func(*rig, meta.Extent) rows { return rows{string(meta.InodeKey(file)): ""} }},
-		{"bad inode", RuleRecord, "dir/file", func(*rig, meta.Extent) rows { return rows{string(meta.InodeKey(file)): "\xff"} }},
-		{"no name", "I7", "dir", func(*rig, meta.Extent) rows { return rows{string(meta.NameKey(dir, "file")): ""} }},
-		{"wrong name", "I7", "dir", func(*rig, meta.Extent) rows { return rows{string(meta.NameKey(dir, "fil")): "\x20"} }},
-		{"orphan with a name", "I7", "dir/file", func(*rig, meta.Extent) rows { return rows{string(meta.OrphanKey(file)): "x"} }},
-		{"counters", "I7", "", func(*rig, meta.Extent) rows {
-			return rows{string(meta.CounterKey()): string(meta.Counters{Next: 17}.Encode())}
+		{"no inode", "I7", "dir/file", func(*rig, meta.Extent) damage { return damage{string(meta.InodeKey(file)): ""} }},
+		{"bad inode", fsck.RuleRecord, "dir/file", func(*rig, meta.Extent) damage { return damage{string(meta.InodeKey(file)): "\xff"} }},
+		{"no name", "I7", "dir", func(*rig, meta.Extent) damage { return damage{string(meta.NameKey(dir, "file")): ""} }},
+		{"wrong name", "I7", "dir", func(*rig, meta.Extent) damage { return damage{string(meta.NameKey(dir, "fil")): "\x20"} }},
+		{"orphan with a name", "I7", "dir/file", func(*rig, meta.Extent) damage { return damage{string(meta.OrphanKey(file)): "x"} }},
+		{"counters", "I7", "", func(*rig, meta.Extent) damage {
+			return damage{string(meta.CounterKey()): string(meta.Counters{Next: 17}.Encode())}
 		}},
-		{"too long", "I3", "dir/file", func(_ *rig, e meta.Extent) rows { e.Skip = 1; return page(e) }},
-		{"no block", "I1", "dir/file", func(_ *rig, e meta.Extent) rows { e.ID[0]++; return page(e) }},
-		{"bad page", RuleRecord, "dir/file", func(*rig, meta.Extent) rows { return rows{string(meta.ExtentsKey(file, 0)): "\x02\x00"} }},
-		{"staged beyond the end", "I3", "dir/file", func(*rig, meta.Extent) rows {
-			return rows{string(meta.StagedKey(file, 9)): string(meta.AppendPatches(nil, []meta.Patch{{Start: 0, Bytes: []byte("x")}}))}
+		{"too long", "I3", "dir/file", func(_ *rig, e meta.Extent) damage { e.Skip = 1; return page(e) }},
+		{"no block", "I1", "dir/file", func(_ *rig, e meta.Extent) damage { e.ID[0]++; return page(e) }},
+		{"bad page", fsck.RuleRecord, "dir/file", func(*rig, meta.Extent) damage { return damage{string(meta.ExtentsKey(file, 0)): "\x02\x00"} }},
+		{"staged beyond the end", "I3", "dir/file", func(*rig, meta.Extent) damage {
+			return damage{string(meta.StagedKey(file, 9)): string(meta.AppendPatches(nil, []meta.Patch{{Start: 0, Bytes: []byte("x")}}))}
 		}},
-		{"staged for nobody", "I7", "", func(*rig, meta.Extent) rows {
-			return rows{string(meta.StagedKey(file+1, 0)): string(meta.AppendPatches(nil, []meta.Patch{{Start: 0, Bytes: []byte("x")}}))}
+		{"staged for nobody", "I7", "", func(*rig, meta.Extent) damage {
+			return damage{string(meta.StagedKey(file+1, 0)): string(meta.AppendPatches(nil, []meta.Patch{{Start: 0, Bytes: []byte("x")}}))}
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -102,11 +104,11 @@ func TestCheckFinds(t *testing.T) {
 					r.st.DB().Set([]byte(key), []byte(value))
 				}
 			}
-			var found []Finding
-			if err := r.v.Check(context.Background(), nil, func(f Finding) { found = append(found, f) }); err != nil {
+			var found []fsck.Finding
+			if err := fsck.Check(context.Background(), r.st, nil, func(f fsck.Finding) { found = append(found, f) }); err != nil {
 				t.Fatal(err)
 			}
-			named := func(f Finding) bool { return f.Rule == c.rule && f.Path == c.path && f.What != "" }
+			named := func(f fsck.Finding) bool { return f.Rule == c.rule && f.Path == c.path && f.What != "" }
 			if !slices.ContainsFunc(found, named) {
 				t.Errorf("want %s for %q, found %+v", c.rule, c.path, found)
 			}

@@ -4,9 +4,9 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
-	"syscall"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/fs/rows"
 	"github.com/quarxtor/quarxfs/graph"
 )
 
@@ -20,7 +20,7 @@ type counters struct {
 
 // add counts all that sums are over, sign times.
 func (c *counters) add(s graph.Sums, sign int64) {
-	c.inodes.Add(sign * inodesIn(s))
+	c.inodes.Add(sign * rows.Inodes(s))
 	c.logical.Add(sign * s.Bytes)
 	c.data.Add(sign * s.Data)
 }
@@ -31,10 +31,6 @@ func (c *counters) set(row *meta.Counters) {
 	c.logical.Store(row.Logical)
 	c.data.Store(row.Data)
 }
-
-// inodesIn returns how many inodes sums are over. A file with several names is in
-// none; there are none in a tree that a stub names.
-func inodesIn(s graph.Sums) int64 { return s.Files + s.Dirs + s.Others }
 
 // countAgain puts right what an earlier program counted, which left out what is below clones,
 // or the bytes in holes.
@@ -50,14 +46,14 @@ func (v *Volume) countAgain() error {
 			return nil
 		}
 		sum.AddInode(&attr)
-		if !isLazyDir(&attr) {
+		if !attr.IsLazyDir() {
 			return nil
 		}
-		below, err := lazySums(context.Background(), v.store, v.db, ino, &attr)
+		below, err := rows.LazySums(context.Background(), v.store, v.db, ino, &attr)
 		if err != nil {
 			v.log.Warn("what is below a cloned directory cannot be counted", "inode", uint64(ino), "err", err)
 		}
-		sum.Add(inodesIn(below), below.Bytes, below.Data)
+		sum.Add(rows.Inodes(below), below.Bytes, below.Data)
 		return nil
 	})
 	if err != nil {
@@ -65,9 +61,4 @@ func (v *Volume) countAgain() error {
 	}
 	v.counters.set(&sum)
 	return nil
-}
-
-// isLazyDir reports whether names of a directory are in a tree only.
-func isLazyDir(attr *meta.Inode) bool {
-	return attr.IsStub() && attr.Mode&syscall.S_IFMT == syscall.S_IFDIR
 }

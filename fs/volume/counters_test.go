@@ -6,6 +6,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/quarxtor/quarxfs/fs/fsck"
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -147,7 +148,7 @@ func repairOf(t *testing.T, r *rig) ([]string, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done, err := Repair(t.Context(), st)
+	done, err := fsck.Repair(t.Context(), st)
 	if err := st.Close(); err != nil {
 		t.Fatal(err)
 	}

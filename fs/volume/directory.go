@@ -79,7 +79,7 @@ func (v *Volume) find(n *node, name string) (place, error) {
 		return place{}, syscall.ENOENT
 	}
 	b, err := v.db.Get(meta.NameKey(n.ino, name))
-	if isNotFound(err) {
+	if meta.IsNotFound(err) {
 		return place{}, syscall.ENOENT
 	}
 	if err != nil {

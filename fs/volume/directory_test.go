@@ -16,7 +16,7 @@ func TestDirectoryPositions(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 9))
 	d := newDirectory()
 	var want []position // ascending
-	next := uint64(firstIno)
+	next := uint64(meta.FirstIno)
 	compactions := 0
 	for step := range 4000 {
 		grow := 60
@@ -40,7 +40,7 @@ func TestDirectoryPositions(t *testing.T) {
 		if step%10 != 0 {
 			continue
 		}
-		after := firstIno + rnd.Uint64N(next-firstIno+3)
+		after := meta.FirstIno + rnd.Uint64N(next-meta.FirstIno+3)
 		var got []position
 		for _, p := range d.order[d.from(after+1):] {
 			if p.name != "" {

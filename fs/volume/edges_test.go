@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/fs/rows"
 	"github.com/quarxtor/quarxfs/store/chunk"
 )
 
@@ -36,33 +37,33 @@ func TestEdges(t *testing.T) {
 	if err := errors.Join(r.v.Flush(), r.v.Sync()); err != nil {
 		t.Fatal(err)
 	}
-	entries := []Edge{
+	entries := []rows.Edge{
 		{From: meta.Root, Name: "dir", To: dir, Type: syscall.S_IFDIR},
 		{From: meta.Root, Name: "link", To: file, Type: syscall.S_IFREG},
 		{From: dir, Name: "file", To: file, Type: syscall.S_IFREG},
 	}
-	extents := []Edge{
+	extents := []rows.Edge{
 		{From: file, Block: chunk.Sum(one), Len: 4096},
 		{From: file, Block: chunk.Sum(two), Off: 4096, Len: 4096},
 		{From: file, Block: chunk.Sum(one), Off: 1 << 50, Len: 4096},
 	}
-	edges := func(ino meta.Ino) (got []Edge) {
-		keep := func(e Edge) error { got = append(got, e); return nil }
-		if err := r.v.Edges(t.Context(), ino, keep); err != nil {
+	edges := func(ino meta.Ino) (got []rows.Edge) {
+		keep := func(e rows.Edge) error { got = append(got, e); return nil }
+		if err := r.v.Rows().Edges(t.Context(), ino, keep); err != nil {
 			t.Fatal(err)
 		}
 		return got
 	}
-	for ino, want := range map[meta.Ino][]Edge{meta.Root: entries[:2], dir: entries[2:], file: extents} {
+	for ino, want := range map[meta.Ino][]rows.Edge{meta.Root: entries[:2], dir: entries[2:], file: extents} {
 		if diff := cmp.Diff(want, edges(ino)); diff != "" {
 			t.Errorf("of inode %d:\n%s", ino, diff)
 		}
 	}
 	stop := errors.New("enough")
-	if err := r.v.Edges(t.Context(), dir, func(Edge) error { return stop }); !errors.Is(err, stop) {
+	if err := r.v.Rows().Edges(t.Context(), dir, func(rows.Edge) error { return stop }); !errors.Is(err, stop) {
 		t.Error(err)
 	}
-	if err := r.v.Edges(t.Context(), 999, nil); !errors.Is(err, syscall.ENOENT) {
+	if err := r.v.Rows().Edges(t.Context(), 999, nil); !errors.Is(err, syscall.ENOENT) {
 		t.Error(err)
 	}
 }

@@ -1,8 +1,6 @@
 package volume
 
 import (
-	"errors"
-
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/store"
@@ -20,8 +18,6 @@ var (
 	ErrHeld      = store.ErrHeld      // the snapshot is not to be removed
 	ErrName      = store.ErrConfig    // no snapshot can have that name
 )
-
-func isNotFound(err error) bool { return errors.Is(err, meta.ErrNotFound) }
 
 // Names of the layers below that appear in this package's methods.
 type (

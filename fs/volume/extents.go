@@ -32,11 +32,6 @@ type extents struct {
 	absent bool // the database holds no page of this file yet
 }
 
-// pageSpan returns how many bytes of a file one page covers: some 64 blocks,
-// and never less than the longest block, so that an extent reaches at most
-// into the page after its own.
-func pageSpan(avg, longest int) int64 { return int64(max(64*avg, longest)) }
-
 func (v *Volume) page(n *node, i uint64) (*page, error) {
 	if p, ok := n.ext.pages[i]; ok {
 		return p, nil
@@ -47,7 +42,7 @@ func (v *Volume) page(n *node, i uint64) (*page, error) {
 		if err == nil {
 			p.exts, err = meta.DecodeExtents(b, int64(i)*v.span, v.span)
 		}
-		if err != nil && !isNotFound(err) {
+		if err != nil && !meta.IsNotFound(err) {
 			return nil, err
 		}
 	}

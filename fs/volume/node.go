@@ -1,13 +1,13 @@
 package volume
 
 import (
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/fs/rows"
 	"github.com/quarxtor/quarxfs/graph"
 )
 
@@ -140,7 +140,7 @@ func (v *Volume) readNode(ino meta.Ino) (*node, error) {
 	if isVirtual(ino) {
 		return v.readVirtual(ino)
 	}
-	attr, err := v.readInode(ino)
+	attr, err := rows.Inode(v.db, ino)
 	if err != nil {
 		return nil, err
 	}
@@ -151,21 +151,6 @@ func nodeOf(ino meta.Ino, attr meta.Inode) *node {
 	n := &node{ino: ino, attr: attr}
 	n.idle.L = &n.mu
 	return n
-}
-
-func (v *Volume) readInode(ino meta.Ino) (meta.Inode, error) {
-	b, err := v.db.Get(meta.InodeKey(ino))
-	if isNotFound(err) {
-		return meta.Inode{}, syscall.ENOENT
-	}
-	if err != nil {
-		return meta.Inode{}, err
-	}
-	attr, err := meta.DecodeInode(b)
-	if err != nil {
-		err = fmt.Errorf("inode %d: %w", ino, err)
-	}
-	return attr, err
 }
 
 // insert puts n into the table unless somebody was quicker, and returns the

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/quarxtor/quarxfs/fs/fsck"
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -28,7 +29,7 @@ func TestNumbersAreNotUsedTwice(t *testing.T) {
 		{how: "counters lost", another: true, end: func(t *testing.T, r *rig) {
 			must(t, r.v.Close())
 			must(t, r.st.Update(func() error { r.st.DB().Delete(meta.CounterKey()); return nil }))
-			_, err := Repair(t.Context(), r.st)
+			_, err := fsck.Repair(t.Context(), r.st)
 			must(t, errors.Join(err, r.st.Close()))
 		}},
 		{how: "database lost", another: true, end: func(t *testing.T, r *rig) {

@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/fs/rows"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -49,10 +50,10 @@ func (v *Volume) Pinned(ctx context.Context) ([]string, error) {
 	if err != nil || len(inodes) == 0 {
 		return nil, err
 	}
-	paths, err := v.pathsOf(ctx, inodes)
+	paths, err := v.Rows().Paths(ctx, inodes)
 	var list []string
 	for ino := range inodes {
-		if p := paths.of(ino); p != "" || ino == meta.Root {
+		if p := paths.Of(ino); p != "" || ino == meta.Root {
 			list = append(list, "/"+strings.TrimPrefix(p, "/"))
 		}
 	}
@@ -81,7 +82,7 @@ func (v *Volume) blocksBelow(ctx context.Context, ino meta.Ino, seen map[meta.In
 	}
 	seen[ino] = true
 	var inside []meta.Ino
-	err := v.Edges(ctx, ino, func(e Edge) error {
+	err := v.Rows().Edges(ctx, ino, func(e rows.Edge) error {
 		if e.To != 0 {
 			inside = append(inside, e.To)
 			return nil

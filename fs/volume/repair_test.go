@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/quarxtor/quarxfs/fs/fsck"
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -19,11 +20,11 @@ import (
 func repair(t tb, st *store.Store) []string {
 	t.Helper()
 	ctx := context.Background()
-	done, err := Repair(ctx, st)
+	done, err := fsck.Repair(ctx, st)
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	holder := func(ctx context.Context, ref func(store.ID)) error { return References(ctx, st, ref) }
+	holder := func(ctx context.Context, ref func(store.ID)) error { return fsck.References(ctx, st, ref) }
 	more, err := st.Repair(ctx, store.CheckOptions{Holders: []func(context.Context, func(store.ID)) error{holder}})
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -107,7 +108,7 @@ func TestRepairAtRandom(t *testing.T) {
 		checkRepaired(t, r, fmt.Sprintf("seed %d, %q, repairs %q", seed, damaged, done))
 		after := contentsOf(t, r.v)
 		for path, want := range before {
-			if got, ok := after[path]; ok && got != want && got != "EIO" && !strings.HasPrefix(path, lostFound) {
+			if got, ok := after[path]; ok && got != want && got != "EIO" && !strings.HasPrefix(path, fsck.LostFound) {
 				if len(got) != len(want) { // the damage was to its size or its map
 					continue
 				}
@@ -125,8 +126,8 @@ func TestRepairAtRandom(t *testing.T) {
 func checkRepaired(t *testing.T, r *rig, what string) {
 	t.Helper()
 	holder := func(ctx context.Context, ref func(store.ID)) error {
-		return r.v.Inspect(ctx, ref, func(f Finding) {
-			lost := f.Rule == "I1" || f.Rule == RuleRecord || strings.Contains(f.What, "are said to be bytes")
+		return fsck.Inspect(ctx, r.st, ref, func(f fsck.Finding) {
+			lost := f.Rule == "I1" || f.Rule == fsck.RuleRecord || strings.Contains(f.What, "are said to be bytes")
 			if !lost {
 				t.Errorf("%s: %+v", what, f)
 			}
@@ -221,7 +222,7 @@ func TestRepairAttachesWhatIsLost(t *testing.T) {
 	}
 	r.check(t)
 	for path, data := range contentsOf(t, r.v) {
-		if strings.HasPrefix(path, lostFound+"/") && strings.HasSuffix(path, "/b/file") && data == "precious" {
+		if strings.HasPrefix(path, fsck.LostFound+"/") && strings.HasSuffix(path, "/b/file") && data == "precious" {
 			r.close(t)
 			return
 		}

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/fs/fsck"
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/chunk"
@@ -177,7 +178,7 @@ func (r *rig) check(t tb) {
 	t.Helper()
 	r.checkVolume(t)
 	ctx := context.Background()
-	holder := func(ctx context.Context, ref func(store.ID)) error { return r.v.Inspect(ctx, ref, nil) }
+	holder := func(ctx context.Context, ref func(store.ID)) error { return fsck.Inspect(ctx, r.st, ref, nil) }
 	found, err := r.st.Check(ctx, store.CheckOptions{Holders: []func(context.Context, func(store.ID)) error{holder}})
 	if err != nil {
 		t.Fatalf("%v", err)
@@ -192,8 +193,8 @@ func (r *rig) checkVolume(t tb) {
 	t.Helper()
 	r.awaitReaper(t)
 	r.checkNames(t)
-	report := func(f Finding) { t.Errorf("check: %s inode %d %q: %s", f.Rule, f.Ino, f.Path, f.What) }
-	if err := r.v.Check(context.Background(), nil, report); err != nil {
+	report := func(f fsck.Finding) { t.Errorf("check: %s inode %d %q: %s", f.Rule, f.Ino, f.Path, f.What) }
+	if err := fsck.Check(context.Background(), r.st, nil, report); err != nil {
 		t.Fatalf("%v", err)
 	}
 	if n := r.v.unsavedNodes(); n != 0 {

@@ -132,7 +132,7 @@ func (b *snapBuilder) directory(dir meta.Ino, attr *meta.Inode) (meta.Branch, er
 // branch returns what the directory was in the last snapshot.
 func (b *snapBuilder) branch(dir meta.Ino) (branch meta.Branch, known bool, err error) {
 	row, err := b.view.Get(meta.TreeKey(dir))
-	if isNotFound(err) {
+	if meta.IsNotFound(err) {
 		return branch, false, nil
 	}
 	if err == nil {
@@ -225,7 +225,7 @@ func (b *snapBuilder) eachName(dir meta.Ino, attr *meta.Inode, fn func(meta.Dire
 // lookup returns the entry that a name leads to.
 func (b *snapBuilder) lookup(dir meta.Ino, name string) (d meta.Dirent, ok bool, err error) {
 	row, err := b.view.Get(meta.NameKey(dir, name))
-	if isNotFound(err) {
+	if meta.IsNotFound(err) {
 		return d, false, nil
 	}
 	if err != nil {

@@ -56,7 +56,7 @@ func (b *snapBuilder) collect() error {
 // the inode's name is.
 func (b *snapBuilder) touched(ino meta.Ino, flags byte) (known bool, err error) {
 	attr, err := b.inode(ino)
-	if err != nil && !isNotFound(err) {
+	if err != nil && !meta.IsNotFound(err) {
 		return true, err
 	}
 	if err != nil || attr.Nlink == 0 {
@@ -111,7 +111,7 @@ func (b *snapBuilder) mark(dir meta.Ino, name string) error {
 		return nil // a new directory is looked at as a whole
 	}
 	attr, err := b.inode(dir)
-	if isNotFound(err) || err == nil && attr.Nlink == 0 {
+	if meta.IsNotFound(err) || err == nil && attr.Nlink == 0 {
 		return nil
 	}
 	if err != nil {

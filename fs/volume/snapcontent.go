@@ -141,7 +141,7 @@ func (b *snapBuilder) extents(ino meta.Ino, attr *meta.Inode) (exts []meta.Exten
 	}
 	if attr.Size <= b.v.span {
 		row, err := b.view.Get(meta.ExtentsKey(ino, 0))
-		if isNotFound(err) {
+		if meta.IsNotFound(err) {
 			return nil, nil
 		}
 		if err != nil {

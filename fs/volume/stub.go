@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/fs/rows"
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -191,7 +192,7 @@ func (v *Volume) recount(d *node) {
 func (v *Volume) lastUnfolded(d *node) error {
 	var err error
 	d.unfoldedSums = graph.Sums{}
-	if d.unfolded, err = unfoldedUpTo(v.db, d.ino); err != nil || d.unfolded == "" {
+	if d.unfolded, err = rows.MaterializedUpTo(v.db, d.ino); err != nil || d.unfolded == "" {
 		return err
 	}
 	return v.treeOf(d).Each(context.Background(), "", func(e *graph.Entry) error {
@@ -203,57 +204,17 @@ func (v *Volume) lastUnfolded(d *node) error {
 	})
 }
 
-// A rowReader is the database, or a view of it.
-type rowReader interface {
-	Get(key []byte) ([]byte, error)
-	Scan(from, to []byte, fn func(key, value []byte) error) error
-}
-
-// unfoldedUpTo returns where a directory's names without rows begin.
-func unfoldedUpTo(db rowReader, dir meta.Ino) (end string, err error) {
-	from, to := meta.NameRange(dir)
-	err = db.Scan(from, to, func(key, _ []byte) error {
-		name, err := meta.KeyTail(key)
-		end = name + "\x00" // names are in order
-		return err
-	})
-	return end, err
-}
-
-// lazySums adds up what a directory that is a stub has in its tree only. The
-// volume's counters have it beside what has rows.
-func lazySums(ctx context.Context, st *store.Store, rows rowReader, dir meta.Ino, attr *meta.Inode) (sums graph.Sums, err error) {
-	begun, err := unfoldedUpTo(rows, dir)
-	if err != nil {
-		return sums, err
-	}
-	if begun == "" {
-		row, err := rows.Get(meta.TreeKey(dir))
-		if err != nil && !isNotFound(err) {
-			return sums, err
-		}
-		if branch, err := meta.DecodeBranch(row); err == nil && branch.ID == attr.Stub {
-			return graph.Sums(branch.Below), nil
-		}
-	}
-	err = graph.OpenTree(st, store.ID(attr.Stub), graph.Directory).Each(ctx, begun, func(e *graph.Entry) error {
-		sums.Add(e.Sum(), 1)
-		return nil
-	})
-	return sums, err
-}
-
 // abandonStub ends that a directory without a name is a stub, so that nothing below
 // it counts but what has rows: these go like those of any other directory.
 func (v *Volume) abandonStub(n *node) error {
 	return v.store.Update(func() error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
-		if n.attr.Nlink != 0 || !isLazyDir(&n.attr) || n.gone {
+		if n.attr.Nlink != 0 || !n.attr.IsLazyDir() || n.gone {
 			return nil
 		}
 		n.reaping = true // nobody unfolds it any more
-		sums, err := lazySums(context.Background(), v.store, v.db, n.ino, &n.attr)
+		sums, err := rows.LazySums(context.Background(), v.store, v.db, n.ino, &n.attr)
 		if err != nil { // it shall go even so
 			v.log.Warn("what was below a removed directory cannot be counted", "inode", uint64(n.ino), "err", err)
 		}

@@ -108,7 +108,7 @@ func (v *Volume) locate(ino meta.Ino) (dir meta.Ino, pos uint64, err error) {
 
 func (v *Volume) loadTracking() error {
 	b, err := v.db.Get(meta.TrackKey())
-	if isNotFound(err) {
+	if meta.IsNotFound(err) {
 		return nil
 	}
 	if err == nil {

@@ -24,7 +24,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -34,6 +33,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/fs/rows"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -139,7 +139,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	ck := st.Chunker()
 	v := &Volume{
 		store: st, db: st.DB(), chunker: ck, opts: o, log: o.Logger,
-		span: pageSpan(ck.Avg(), ck.Max()), directory: DirectoryKey(st.Path()),
+		span: meta.PageSpan(ck.Avg(), ck.Max()), directory: DirectoryKey(st.Path()),
 		flushNow: make(chan struct{}, 1),
 		reapNow:  make(chan struct{}, 1),
 		stop:     make(chan struct{}),
@@ -175,7 +175,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 func (v *Volume) load() error {
 	b, err := v.db.Get(meta.CounterKey())
 	switch {
-	case isNotFound(err):
+	case meta.IsNotFound(err):
 		return v.format()
 	case err != nil:
 		return err
@@ -205,21 +205,14 @@ func (v *Volume) load() error {
 	return v.loadStaged()
 }
 
-// firstIno leaves room below for the root and for directory positions of . and ..
-const firstIno = 16
-
-// newGeneration returns the Generation of a volume whose numbers another one of the store
-// may have given out before, as when the database was lost.
-func newGeneration() uint32 { return max(2, rand.Uint32()) }
-
 // Generation goes with every inode number but the root's: a number and a generation mean
 // one inode for ever.
 func (v *Volume) Generation() uint32 { return v.generation }
 
 // format makes the root directory; it belongs to whoever makes the volume.
 func (v *Volume) format() error {
-	v.next.Store(firstIno)
-	v.saved.Generation = newGeneration()
+	v.next.Store(meta.FirstIno)
+	v.saved.Generation = meta.NewGeneration()
 	now := v.now()
 	root := nodeOf(meta.Root, meta.Inode{
 		Mode: syscall.S_IFDIR | 0o755, Nlink: 2, Parent: meta.Root,
@@ -250,6 +243,12 @@ func (v *Volume) Close() error {
 	// that belong to them would be half a change.
 	return v.store.Commit()
 }
+
+// Store returns the store that the volume is in.
+func (v *Volume) Store() *store.Store { return v.store }
+
+// Rows reads the volume's rows, as of the last commit where nothing else is said.
+func (v *Volume) Rows() rows.Reader { return rows.Of(v.store) }
 
 // Sync makes all that was written before the call durable (I8).
 func (v *Volume) Sync() error { return v.store.Commit() }

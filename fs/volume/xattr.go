@@ -80,7 +80,7 @@ func (v *Volume) xattr(n *node, name string) ([]byte, error) {
 		return v.virtualXattr(n, name)
 	}
 	b, err := v.db.Get(meta.XattrKey(n.ino, name))
-	if isNotFound(err) {
+	if meta.IsNotFound(err) {
 		return nil, syscall.ENODATA
 	}
 	return b, err

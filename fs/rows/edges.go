@@ -1,4 +1,4 @@
-package volume
+package rows
 
 import (
 	"context"
@@ -25,13 +25,13 @@ type Edge struct {
 // Edges calls fn for the edges that leave an inode, as of the last commit, until
 // fn fails. It reads rows only: looking into a stub unfolds nothing. ENOENT: the
 // inode has gone.
-func (v *Volume) Edges(ctx context.Context, ino meta.Ino, fn func(Edge) error) error {
-	attr, err := v.readInode(ino)
+func (r Reader) Edges(ctx context.Context, ino meta.Ino, fn func(Edge) error) error {
+	attr, err := Inode(r.db, ino)
 	if err != nil {
 		return err
 	}
-	from, to, read := v.rangeOf(ino, attr.Mode)
-	err = v.db.Scan(from, to, func(key, value []byte) error {
+	from, to, read := r.rangeOf(ino, attr.Mode)
+	err = r.db.Scan(from, to, func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -40,17 +40,17 @@ func (v *Volume) Edges(ctx context.Context, ino meta.Ino, fn func(Edge) error) e
 	if err != nil || !attr.IsStub() {
 		return err
 	}
-	return fn(v.stubEdge(ino, &attr))
+	return fn(r.stubEdge(ino, &attr))
 }
 
 // rangeOf returns where the rows with an inode's edges are, and how to read one.
-func (v *Volume) rangeOf(ino meta.Ino, mode uint32) (from, to []byte, read func(key, value []byte, fn func(Edge) error) error) {
+func (r Reader) rangeOf(ino meta.Ino, mode uint32) (from, to []byte, read func(key, value []byte, fn func(Edge) error) error) {
 	if mode&syscall.S_IFMT == syscall.S_IFDIR {
 		from, to = meta.EntryRange(ino, 0)
 		return from, to, readEntryEdge
 	}
 	from, to = meta.ExtentsRange(ino, 0, math.MaxUint64)
-	return from, to, v.readExtentEdges
+	return from, to, r.readExtentEdges
 }
 
 func readEntryEdge(key, value []byte, fn func(Edge) error) error {
@@ -65,17 +65,17 @@ func readEntryEdge(key, value []byte, fn func(Edge) error) error {
 	return fn(Edge{From: dir, Name: d.Name, To: d.Ino, Type: d.Type})
 }
 
-func (v *Volume) stubEdge(ino meta.Ino, attr *meta.Inode) Edge {
-	off := int64(attr.Owned) * v.span
+func (r Reader) stubEdge(ino meta.Ino, attr *meta.Inode) Edge {
+	off := int64(attr.Owned) * r.span
 	return Edge{From: ino, Block: store.ID(attr.Stub), Stub: true, Off: off, Len: max(0, attr.Size-off)}
 }
 
-func (v *Volume) readExtentEdges(key, value []byte, fn func(Edge) error) error {
+func (r Reader) readExtentEdges(key, value []byte, fn func(Edge) error) error {
 	ino, i, err := meta.KeyNumbers(key)
 	if err != nil {
 		return err
 	}
-	page, err := meta.DecodeExtents(value, int64(i)*v.span, v.span)
+	page, err := meta.DecodeExtents(value, int64(i)*r.span, r.span)
 	if err != nil {
 		return err
 	}

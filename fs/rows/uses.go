@@ -1,4 +1,4 @@
-package volume
+package rows
 
 import (
 	"context"
@@ -19,11 +19,11 @@ type Use struct {
 
 // Uses calls fn for every stretch of a file whose block is chosen, as of the last
 // commit. It reads rows only, takes no lock, and works on a store at a
-// standstill. Rows that cannot be decoded are passed over: they are Check's.
-func (v *Volume) Uses(ctx context.Context, chosen func(store.ID) bool, fn func(Use) error) error {
+// standstill. Rows that cannot be decoded are passed over: fsck finds them.
+func (r Reader) Uses(ctx context.Context, chosen func(store.ID) bool, fn func(Use) error) error {
 	var uses []Use
 	files := make(map[meta.Ino]bool)
-	err := v.db.ScanPrefix(meta.Prefix(meta.KindExtents), func(key, value []byte) error {
+	err := r.db.ScanPrefix(meta.Prefix(meta.KindExtents), func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -31,7 +31,7 @@ func (v *Volume) Uses(ctx context.Context, chosen func(store.ID) bool, fn func(U
 		if err != nil {
 			return nil
 		}
-		page, err := meta.DecodeExtents(value, int64(i)*v.span, v.span)
+		page, err := meta.DecodeExtents(value, int64(i)*r.span, r.span)
 		if err != nil {
 			return nil
 		}
@@ -46,12 +46,12 @@ func (v *Volume) Uses(ctx context.Context, chosen func(store.ID) bool, fn func(U
 	if err != nil || len(uses) == 0 {
 		return err
 	}
-	paths, err := v.pathsOf(ctx, files)
+	paths, err := r.Paths(ctx, files)
 	if err != nil {
 		return err
 	}
 	for _, u := range uses {
-		u.Path = paths.of(u.Ino)
+		u.Path = paths.Of(u.Ino)
 		if err := fn(u); err != nil {
 			return err
 		}
@@ -65,13 +65,13 @@ type location struct {
 	name string
 }
 
-// paths lead from inodes to a name of each.
-type paths map[meta.Ino]location
+// Paths lead from inodes to a name of each.
+type Paths map[meta.Ino]location
 
-// pathsOf finds a name of each of the inodes, and those of all directories.
-func (v *Volume) pathsOf(ctx context.Context, inodes map[meta.Ino]bool) (paths, error) {
-	found := make(paths)
-	err := v.db.ScanPrefix(meta.Prefix(meta.KindEntry), func(key, value []byte) error {
+// Paths finds a name of each of the inodes, and those of all directories.
+func (r Reader) Paths(ctx context.Context, inodes map[meta.Ino]bool) (Paths, error) {
+	found := make(Paths)
+	err := r.db.ScanPrefix(meta.Prefix(meta.KindEntry), func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -88,8 +88,8 @@ func (v *Volume) pathsOf(ctx context.Context, inodes map[meta.Ino]bool) (paths, 
 	return found, err
 }
 
-// of returns a path from the root, or "" when none leads to the inode.
-func (p paths) of(ino meta.Ino) string {
+// Of returns a path from the root, or "" when none leads to the inode.
+func (p Paths) Of(ino meta.Ino) string {
 	path := ""
 	for range syscall.PathMax { // a damaged tree may have loops
 		if ino == meta.Root {

@@ -1,4 +1,4 @@
-package volume
+package rows
 
 import (
 	"context"
@@ -14,7 +14,7 @@ import (
 // References calls fn for every reference that an inode makes to a block or
 // vertex, at the instant of rows: inodes in order, extents in order of offset,
 // then the vertex of a stub. An error of fn ends it and is returned.
-func (v *Volume) References(ctx context.Context, rows *store.View, fn func(graph.Reference) error) error {
+func (r Reader) References(ctx context.Context, rows *store.View, fn func(graph.Reference) error) error {
 	var stubs []graph.Reference
 	err := rows.ScanPrefix(meta.InodePrefix(), func(key, value []byte) error {
 		ino, err := meta.KeyIno(key)
@@ -26,7 +26,7 @@ func (v *Volume) References(ctx context.Context, rows *store.View, fn func(graph
 			return fmt.Errorf("inode %d: %w", ino, err)
 		}
 		if n.IsStub() {
-			stubs = append(stubs, graph.Reference{Ino: uint64(ino), Off: int64(n.Owned) * v.span, ID: store.ID(n.Stub)})
+			stubs = append(stubs, graph.Reference{Ino: uint64(ino), Off: int64(n.Owned) * r.span, ID: store.ID(n.Stub)})
 		}
 		return ctx.Err()
 	})
@@ -47,7 +47,7 @@ func (v *Volume) References(ctx context.Context, rows *store.View, fn func(graph
 		if err != nil {
 			return err
 		}
-		page, err := meta.DecodeExtents(value, int64(i)*v.span, v.span)
+		page, err := meta.DecodeExtents(value, int64(i)*r.span, r.span)
 		if err != nil {
 			return fmt.Errorf("inode %d: %w", ino, err)
 		}
@@ -69,7 +69,7 @@ func (v *Volume) References(ctx context.Context, rows *store.View, fn func(graph
 
 // Names calls fn for every name in a directory, at the instant of rows. An error
 // of fn ends it and is returned.
-func (v *Volume) Names(ctx context.Context, rows *store.View, fn func(dir meta.Ino, e meta.Dirent) error) error {
+func (r Reader) Names(ctx context.Context, rows *store.View, fn func(dir meta.Ino, e meta.Dirent) error) error {
 	return rows.ScanPrefix(meta.Prefix(meta.KindEntry), func(key, value []byte) error {
 		dir, _, err := meta.KeyNumbers(key)
 		if err != nil {
@@ -89,7 +89,7 @@ func (v *Volume) Names(ctx context.Context, rows *store.View, fn func(dir meta.I
 // Contents calls fn for every regular file and every directory that is a stub, with
 // sums over what the inode holds, at the instant of rows. An error of fn ends it and is
 // returned.
-func (v *Volume) Contents(ctx context.Context, rows *store.View, fn func(ino meta.Ino, sums graph.Sums) error) error {
+func (r Reader) Contents(ctx context.Context, rows *store.View, fn func(ino meta.Ino, sums graph.Sums) error) error {
 	return rows.ScanPrefix(meta.InodePrefix(), func(key, value []byte) error {
 		ino, err := meta.KeyIno(key)
 		if err != nil {
@@ -103,26 +103,29 @@ func (v *Volume) Contents(ctx context.Context, rows *store.View, fn func(ino met
 		switch {
 		case attr.Mode&syscall.S_IFMT == syscall.S_IFREG:
 			sums = graph.Sums{Files: 1, Bytes: attr.Size, Data: attr.Alloc}
-		case !isLazyDir(&attr):
+		case !attr.IsLazyDir():
 			return ctx.Err()
 		default:
-			if sums, err = lazySums(ctx, v.store, rows, ino, &attr); err != nil {
+			if sums, err = LazySums(ctx, r.st, rows, ino, &attr); err != nil {
 				return fmt.Errorf("inode %d: %w", ino, err)
 			}
 		}
-		return orErr(ctx.Err(), fn(ino, sums))
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		return fn(ino, sums)
 	})
 }
 
 // AllPaths returns all paths of the chosen inodes, sorted, at the instant of rows.
 // One without a name is not in it.
-func (v *Volume) AllPaths(ctx context.Context, rows *store.View, chosen map[uint64]bool) (map[uint64][]string, error) {
+func (r Reader) AllPaths(ctx context.Context, rows *store.View, chosen map[uint64]bool) (map[uint64][]string, error) {
 	if found, ok := climbAll(rows, chosen); ok {
 		return found, nil
 	}
-	dirs := make(paths)
+	dirs := make(Paths)
 	names := make(map[meta.Ino][]location)
-	err := v.Names(ctx, rows, func(dir meta.Ino, e meta.Dirent) error {
+	err := r.Names(ctx, rows, func(dir meta.Ino, e meta.Dirent) error {
 		if e.Type == syscall.S_IFDIR {
 			dirs[e.Ino] = location{dir, e.Name}
 		}
@@ -137,7 +140,7 @@ func (v *Volume) AllPaths(ctx context.Context, rows *store.View, chosen map[uint
 	found := make(map[uint64][]string, len(names))
 	for ino, at := range names {
 		for _, l := range at {
-			p := dirs.of(l.dir)
+			p := dirs.Of(l.dir)
 			if p == "" && l.dir != meta.Root {
 				continue // a directory without a name
 			}
@@ -198,37 +201,4 @@ func climb(rows *store.View, ino meta.Ino) (path string, ok bool) {
 		path, ino = e.Name+path, n.Parent
 	}
 	return "", false
-}
-
-// References calls ref for every reference that the extents and stubs of a store
-// make, whether or not a Volume is open.
-func References(ctx context.Context, st *store.Store, ref func(store.ID)) error {
-	ck := st.Chunker()
-	span := pageSpan(ck.Avg(), ck.Max())
-	err := st.DB().ScanPrefix(meta.InodePrefix(), func(_, value []byte) error {
-		if attr, err := meta.DecodeInode(value); err == nil && attr.IsStub() {
-			ref(store.ID(attr.Stub))
-		}
-		return ctx.Err()
-	})
-	if err != nil {
-		return err
-	}
-	return st.DB().ScanPrefix(meta.Prefix(meta.KindExtents), func(key, value []byte) error {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		_, i, err := meta.KeyNumbers(key)
-		if err != nil || i > uint64(1<<62/span) {
-			return nil
-		}
-		page, err := meta.DecodeExtents(value, int64(i)*span, span)
-		if err != nil {
-			return nil
-		}
-		for _, e := range page {
-			ref(store.ID(e.ID))
-		}
-		return nil
-	})
 }

@@ -1,4 +1,4 @@
-package volume
+package fsck
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/fs/rows"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -23,7 +24,7 @@ import (
 // one line each. It takes some 300 bytes of memory for each inode and name.
 func Repair(ctx context.Context, st *store.Store) ([]string, error) {
 	ck := st.Chunker()
-	r := &repairer{st: st, db: st.DB(), span: pageSpan(ck.Avg(), ck.Max()), inodes: make(map[meta.Ino]*found), now: time.Now()}
+	r := &repairer{st: st, db: st.DB(), span: meta.PageSpan(ck.Avg(), ck.Max()), inodes: make(map[meta.Ino]*found), now: time.Now()}
 	err := st.Update(func() error { return r.run(ctx) })
 	if err == nil {
 		err = st.Commit()
@@ -104,7 +105,7 @@ func (r *repairer) run(ctx context.Context) error {
 	if err != nil || rows == 0 {
 		return err // a store without a volume gets one when it is opened
 	}
-	r.next = max(r.next+1, r.counts.Next, firstIno)
+	r.next = max(r.next+1, r.counts.Next, meta.FirstIno)
 	r.fixRecords()
 	r.fixEntries()
 	r.reach()
@@ -139,7 +140,7 @@ func (r *repairer) row(key, value []byte) error {
 		return nil
 	case meta.KindTouched, meta.KindGone, meta.KindTree, meta.KindTrack:
 		r.tracking = append(r.tracking, bytes.Clone(key))
-		r.badTracking = r.badTracking || tracked(kind, key, value) != nil
+		r.badTracking = r.badTracking || meta.CheckTracked(kind, key, value) != nil
 		return nil
 	}
 	ino, err := meta.KeyIno(key)
@@ -501,7 +502,7 @@ func (r *repairer) leftovers(ino meta.Ino, f *found) {
 func (r *repairer) save(ctx context.Context) {
 	counts := meta.Counters{Next: r.next, Form: meta.CountsData, Generation: r.counts.Generation}
 	if r.counts == (meta.Counters{}) {
-		counts.Generation = newGeneration() // numbers that were used and removed are not known any more
+		counts.Generation = meta.NewGeneration() // numbers that were used and removed are not known any more
 	}
 	for _, ino := range r.sorted() {
 		f := r.inodes[ino]
@@ -509,12 +510,12 @@ func (r *repairer) save(ctx context.Context) {
 			continue
 		}
 		counts.AddInode(f.attr)
-		if isLazyDir(f.attr) {
-			sums, err := lazySums(ctx, r.st, r.db, ino, f.attr)
+		if f.attr.IsLazyDir() {
+			sums, err := rows.LazySums(ctx, r.st, r.db, ino, f.attr)
 			if err != nil {
 				r.did("inode %d: what is below the cloned directory cannot be counted: %v", ino, err)
 			}
-			counts.Add(inodesIn(sums), sums.Bytes, sums.Data)
+			counts.Add(rows.Inodes(sums), sums.Bytes, sums.Data)
 		}
 		if f.changed {
 			r.db.Set(meta.InodeKey(ino), meta.AppendInode(nil, f.attr))

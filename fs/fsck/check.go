@@ -1,4 +1,7 @@
-package volume
+// Package fsck checks the rows of a store's namespace against each other and repairs them:
+// Inspect finds what is wrong, Repair mends it and puts in lost+found what has no name.
+// The store's own Check and Repair do the same for blocks.
+package fsck
 
 import (
 	"context"
@@ -8,6 +11,7 @@ import (
 	"syscall"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/fs/rows"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -22,25 +26,29 @@ type Finding struct {
 // RuleRecord is the rule that every row of the database can be decoded.
 const RuleRecord = "record"
 
-// Check commits and then compares the rows of the namespace with each other
+// Check commits and then does what Inspect does.
+func Check(ctx context.Context, st *store.Store, ref func(store.ID), report func(Finding)) error {
+	if err := st.Commit(); err != nil {
+		return fmt.Errorf("check: %w", err)
+	}
+	return Inspect(ctx, st, ref, report)
+}
+
+// Inspect compares the rows of the namespace with each other
 // and with the index of blocks: I1 for the blocks that extents name, I3, I7 and
 // the volume's counters. ref is called for every reference that an extent makes,
 // so that the caller can check I4; report for everything that is wrong. Both may
-// be nil. The volume must be quiet: what changes meanwhile may be reported. It
+// be nil. It looks at rows only, as of the last commit, and so works on a store at a standstill.
+// A volume must be quiet: what changes meanwhile may be reported. It
 // takes some 200 bytes of memory for each inode and each name.
-func (v *Volume) Check(ctx context.Context, ref func(store.ID), report func(Finding)) error {
-	if err := v.store.Commit(); err != nil {
-		return fmt.Errorf("check: %w", err)
+func Inspect(ctx context.Context, st *store.Store, ref func(store.ID), report func(Finding)) error {
+	ck := st.Chunker()
+	c := &checker{
+		st: st, db: st.DB(), span: meta.PageSpan(ck.Avg(), ck.Max()),
+		ref: ref, report: report, inodes: make(map[meta.Ino]*tally),
 	}
-	return v.Inspect(ctx, ref, report)
-}
-
-// Inspect is Check without the commit: it looks at rows only, and so works on a
-// store at a standstill.
-func (v *Volume) Inspect(ctx context.Context, ref func(store.ID), report func(Finding)) error {
-	c := &checker{v: v, ref: ref, report: report, inodes: make(map[meta.Ino]*tally)}
 	from, to := meta.Rows()
-	err := v.db.Scan(from, to, func(key, value []byte) error {
+	err := c.db.Scan(from, to, func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -59,7 +67,9 @@ func (v *Volume) Inspect(ctx context.Context, ref func(store.ID), report func(Fi
 // directory entries before anything else that has an inode, so that findings
 // can be given with paths at once.
 type checker struct {
-	v      *Volume
+	st     *store.Store
+	db     *meta.DB
+	span   int64
 	ref    func(store.ID)
 	report func(Finding)
 	inodes map[meta.Ino]*tally
@@ -148,7 +158,7 @@ func (c *checker) row(key, value []byte) error {
 		c.counts = counts
 		return c.decoded(0, err)
 	case meta.KindTouched, meta.KindGone, meta.KindTree, meta.KindTrack:
-		return c.decoded(0, tracked(kind, key, value))
+		return c.decoded(0, meta.CheckTracked(kind, key, value))
 	}
 	ino, err := meta.KeyIno(key)
 	if err != nil {
@@ -178,23 +188,6 @@ func (c *checker) row(key, value []byte) error {
 	return c.decoded(ino, err)
 }
 
-// tracked decodes a row that says what changed since the last snapshot.
-func tracked(kind meta.Kind, key, value []byte) (err error) {
-	switch kind {
-	case meta.KindTouched:
-		_, _, _, err = meta.DecodeTouched(key, value)
-	case meta.KindGone:
-		_, _, _, err = meta.DecodeGone(key)
-	case meta.KindTree:
-		if _, err = meta.KeyIno(key); err == nil {
-			_, err = meta.DecodeBranch(value)
-		}
-	case meta.KindTrack:
-		_, err = meta.DecodeTracking(value)
-	}
-	return err
-}
-
 // decoded makes a finding of a row that cannot be decoded; another error ends
 // the check.
 func (c *checker) decoded(ino meta.Ino, err error) error {
@@ -214,7 +207,7 @@ func (c *checker) stub(ino meta.Ino, attr *meta.Inode) error {
 	if c.ref != nil {
 		c.ref(id)
 	}
-	b, err := c.v.store.Lookup(id)
+	b, err := c.st.Lookup(id)
 	switch typ := attr.Mode & syscall.S_IFMT; {
 	case errors.Is(err, store.ErrNotFound):
 		c.found("I1", ino, "what it holds is in block %s, which the store does not have", id)
@@ -264,8 +257,8 @@ func (c *checker) name(dir meta.Ino, key, value []byte) error {
 		return err
 	}
 	c.at(dir).names++
-	b, err := c.v.db.Get(meta.EntryKey(dir, pos))
-	if isNotFound(err) {
+	b, err := c.db.Get(meta.EntryKey(dir, pos))
+	if meta.IsNotFound(err) {
 		c.found("I7", dir, "the name %q leads to position %d, where no entry is", name, pos)
 		return nil
 	}
@@ -283,10 +276,10 @@ func (c *checker) extents(ino meta.Ino, key, value []byte) error {
 	if err != nil {
 		return err
 	}
-	if i > uint64(math.MaxInt64/c.v.span) {
+	if i > uint64(math.MaxInt64/c.span) {
 		return fmt.Errorf("page %d of extents is beyond every file: %w", i, meta.ErrCorrupt)
 	}
-	page, err := meta.DecodeExtents(value, int64(i)*c.v.span, c.v.span)
+	page, err := meta.DecodeExtents(value, int64(i)*c.span, c.span)
 	if err != nil {
 		return err
 	}
@@ -312,10 +305,10 @@ func (c *checker) extent(ino meta.Ino, e meta.Extent) error {
 	if c.ref != nil {
 		c.ref(id)
 	}
-	if int64(e.Len) > c.v.span {
+	if int64(e.Len) > c.span {
 		c.found("I3", ino, "the extent at %d has %d bytes, more than a page covers", e.Off, e.Len)
 	}
-	b, err := c.v.store.Lookup(id)
+	b, err := c.st.Lookup(id)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		c.found("I1", ino, "bytes %d to %d are in block %s, which the store does not have", e.Off, e.End(), id)
@@ -364,10 +357,10 @@ func (c *checker) compare(ctx context.Context) error {
 			continue
 		}
 		counted.AddInode(t.attr)
-		if isLazyDir(t.attr) && c.counts.Form >= meta.CountsClones {
+		if t.attr.IsLazyDir() && c.counts.Form >= meta.CountsClones {
 			// A tree that cannot be read is found as a block that cannot.
-			sums, _ := lazySums(ctx, c.v.store, c.v.db, ino, t.attr)
-			counted.Add(inodesIn(sums), sums.Bytes, sums.Data)
+			sums, _ := rows.LazySums(ctx, c.st, c.db, ino, t.attr)
+			counted.Add(rows.Inodes(sums), sums.Bytes, sums.Data)
 		}
 		switch t.attr.Mode & syscall.S_IFMT {
 		case syscall.S_IFREG:

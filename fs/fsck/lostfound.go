@@ -1,4 +1,4 @@
-package volume
+package fsck
 
 import (
 	"fmt"
@@ -8,8 +8,8 @@ import (
 	"github.com/quarxtor/quarxfs/fs/meta"
 )
 
-// lostFound is the directory of what has no other name.
-const lostFound = "lost+found"
+// LostFound is the directory of what has no other name.
+const LostFound = "lost+found"
 
 // reach marks what the root leads to.
 func (r *repairer) reach() { r.mark(meta.Root) }
@@ -77,7 +77,7 @@ func (r *repairer) link(ino meta.Ino, f *found) {
 	if f.isDir() {
 		f.attr.Parent, f.changed = r.lost, true
 	}
-	r.did("inode %d: no name led to it; it is now %s/%s", ino, lostFound, name)
+	r.did("inode %d: no name led to it; it is now %s/%s", ino, LostFound, name)
 	r.mark(ino)
 }
 
@@ -104,7 +104,7 @@ func (r *repairer) lostDir() meta.Ino {
 		return r.lost
 	}
 	for _, e := range r.inodes[meta.Root].entries {
-		if e.Name == lostFound && r.inodes[e.Ino].isDir() {
+		if e.Name == LostFound && r.inodes[e.Ino].isDir() {
 			r.lost = e.Ino
 			return r.lost
 		}
@@ -114,6 +114,6 @@ func (r *repairer) lostDir() meta.Ino {
 	f := r.at(r.lost)
 	f.attr, f.changed, f.reached = r.record(syscall.S_IFDIR|0o700), true, true
 	f.attr.Parent = meta.Root
-	r.addEntry(meta.Root, r.lost, lostFound)
+	r.addEntry(meta.Root, r.lost, LostFound)
 	return r.lost
 }
