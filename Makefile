@@ -43,8 +43,14 @@ versitygw: bin/versitygw
 bin/versitygw:
 	GOBIN=$(CURDIR)/bin go install -ldflags '-s -w' $(VERSITYGW)
 
+# The tests of the command make mount namespaces, which have a copy of each mount that is there, and
+# unmounting refuses while one has. So they run when no other package has a mount.
+COMMAND := ./cmd/quarxfs
+OTHERS = $$(go list ./... | grep -v '/cmd/quarxfs$$')
+
 test: versitygw ## run the tests
-	go test -p 1 -timeout 20m ./...
+	go test -p 2 -timeout 20m $(OTHERS)
+	go test -timeout 20m $(COMMAND)
 
 # The random sequences several times as often, and a large tree: what is rare shows here.
 test-long: versitygw ## run what takes longer
@@ -52,10 +58,12 @@ test-long: versitygw ## run what takes longer
 	go test ./fs/volume -run TestSnapshotScale -snapshot-files 100000 -timeout 10m
 
 race: versitygw ## run the tests under the race detector
-	go test -race -timeout 30m ./...
+	go test -race -timeout 30m $(OTHERS)
+	go test -race -timeout 30m $(COMMAND)
 
 race-short: versitygw ## run the shorter ones of them under the race detector
-	go test -race -short -p 1 -timeout 20m ./...
+	go test -race -short -timeout 20m $(OTHERS)
+	go test -race -short -timeout 20m $(COMMAND)
 
 # Here an errno says something of a name or an inode only if it is the error itself: wrapped in one, it
 # is a disk's, and a file that a disk has lost is no name that there is not.

@@ -257,7 +257,7 @@ func TestDeadDaemonAsArgument(t *testing.T) {
 		{[]string{"list-files", "s", "m/sub/f"}, 0, " sub/f\n"}, {[]string{"list-files", "m", "f"}, 0, " f\n"},
 		{[]string{"list-files", "m", "m/missing"}, 7, "not found"}, {[]string{"snapshot", "create", "m", "dead"}, 0, "dead: "},
 		{[]string{"snapshot", "clone", "m", "s1:sub", "b/new"}, 0, "cloned to sub/new"}, {[]string{"mount", "--dry-run", "s", "m"}, 9, "quarxfs umount"},
-		{[]string{"mount", "--dry-run", "s", "m/sub"}, 9, ""}, {[]string{"init", "m/inner"}, 2, "the mount of a store"},
+		{[]string{"mount", "--dry-run", "s", "m/sub"}, 9, ""}, {[]string{"init", "m/inner"}, 2, "of another store"},
 	} {
 		if out, code := quarxfs(t, nil, line.args...); code != line.code || !strings.Contains(out, line.want) {
 			t.Errorf("%q: exit code %d: %s", line.args, code, out)

@@ -129,6 +129,9 @@ func offered(ctx context.Context, name, arg, typed string) ([]string, cobra.Shel
 	}
 }
 
+// errEnough ends a listing of which nothing more is offered.
+var errEnough = errors.New("there are enough")
+
 // ask asks the daemon of a store.
 func ask(ctx context.Context, from []offer, arg, typed string) []string {
 	if len(from) == 0 {

@@ -14,6 +14,7 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/localnode"
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/fs"
 	"github.com/quarxtor/quarxfs/fs/meta"
@@ -257,9 +258,13 @@ func (d *daemon) start() (err error) {
 	}
 	snapshots := schedule{settings: d.store.Settings, every: o.snapshotEvery, node: node, log: d.log}
 	remotes := follower{settings: d.store.Settings, node: node, log: d.log}
-	tiers := func(ctx context.Context) { keepTiers(ctx, d.store, d.volume) }
-	d.upkeep = []*routine.Routine{routine.Start(remotes.run), routine.Start(snapshots.run), routine.Start(tiers)}
+	d.upkeep = []*routine.Routine{routine.Start(remotes.run), routine.Start(snapshots.run), routine.Start(d.moveBetweenTiers)}
 	return nil
+}
+
+// moveBetweenTiers moves blocks between tiers until ctx ends; a batch under way is finished.
+func (d *daemon) moveBetweenTiers(ctx context.Context) {
+	d.store.KeepTiers(ctx, store.KeeperOptions{Pins: d.volume.PinnedBlocks, Busy: tiering.NewPressure().Busy})
 }
 
 // listen makes the control socket.
@@ -283,16 +288,16 @@ func (d *daemon) besides(fn func() error) error {
 
 // startVolume returns the node of the store, mounted where that is wanted.
 func (d *daemon) startVolume() (remote.Node, error) {
-	around := surroundings(d.volume)
-	around.Started, around.Mountpoint = time.Now(), d.opts.mountpoint
-	if around.Mountpoint != "" {
+	around := localnode.Around(d.volume)
+	if d.opts.mountpoint != "" {
 		if err := owner.AsCaller(d.startMount); err != nil {
 			return nil, err
 		}
-		mounted := mountedFiles{volumeFiles{d.volume}, d.at.Device, d.flush}
-		around.Snapshots, around.LiveTree, around.Flush = mounted, mounted, d.flush
+		around = localnode.AroundMount(d.volume, d.at.Device, d.flush)
+		around.Mountpoint = d.opts.mountpoint
 		around.FUSE = func() remote.FUSE { return remote.FUSE(d.mount.Stats()) }
 	}
+	around.Started = time.Now()
 	return remote.NewLocal(d.store, around), nil
 }
 

@@ -76,7 +76,7 @@ func (o *initOptions) config() (store.Config, error) {
 func notNested(dir string) error {
 	// What else is wrong with the path is said by whoever makes the directory.
 	if p, _ := findLocation(dir); p != nil && p.quarxfs() {
-		return fmt.Errorf("%w: %s lies in %s, the mount of a store; choose a directory outside of it", errUsage, dir, p.mount.Dir)
+		return fmt.Errorf("%w: %s lies in the mount %s of another store; choose a directory outside of it", errUsage, dir, p.mount.Dir)
 	}
 	return nil
 }

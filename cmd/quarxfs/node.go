@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/localnode"
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
@@ -78,7 +79,7 @@ func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err er
 		return err
 	}
 	defer func() { err = errors.Join(err, vol.Close()) }()
-	err = handle.ShownError(fn(remote.NewLocal(st, surroundings(vol))))
+	err = handle.ShownError(fn(remote.NewLocal(st, localnode.Around(vol))))
 	if errors.Is(err, store.ErrReadOnly) && unwritable != nil {
 		err = unwritable // nobody has mounted it so
 	}
@@ -87,19 +88,4 @@ func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err er
 		err = errors.Join(err, serr)
 	}
 	return err
-}
-
-// surroundings are what a store's volume adds to it.
-func surroundings(vol *volume.Volume) remote.Surroundings {
-	return remote.Surroundings{
-		Volume:    func() remote.VolumeStats { return remote.VolumeStats(vol.Stats()) },
-		Files:     volumeFiles{vol},
-		Live:      volumeFiles{vol},
-		Rows:      volumeFiles{vol},
-		LiveTree:  vol,
-		Namespace: volumeFiles{vol},
-		Snapshots: volumeFiles{vol},
-		Pins:      volumeFiles{vol},
-		Reaped:    func() { vol.AwaitReaped() },
-	}
 }

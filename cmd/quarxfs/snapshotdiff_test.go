@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/localnode"
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
@@ -20,7 +21,7 @@ import (
 func TestDiffOfVolume(t *testing.T) {
 	for seed := range uint64(4) {
 		s := newShelf(t, 100+seed)
-		s.node = remote.NewLocal(s.st, remote.Surroundings{Files: volumeFiles{s.vol}, Live: volumeFiles{s.vol}, Rows: volumeFiles{s.vol}, LiveTree: s.vol})
+		s.node = remote.NewLocal(s.st, localnode.Around(s.vol))
 		srv := httptest.NewServer(remote.Handler(s.node, slog.New(slog.DiscardHandler)))
 		t.Cleanup(srv.Close)
 		client := remote.NewClient(srv.URL, nil)

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/localnode"
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/graph"
@@ -57,7 +58,7 @@ func newShelf(t *testing.T, seed uint64) *shelf {
 			t.Error(err)
 		}
 	})
-	s.node = remote.NewLocal(s.st, remote.Surroundings{Files: volumeFiles{s.vol}, Live: volumeFiles{s.vol}, Rows: volumeFiles{s.vol}})
+	s.node = remote.NewLocal(s.st, localnode.Around(s.vol))
 	for range 12 {
 		b := make([]byte, 4096)
 		for i := range b {
@@ -142,7 +143,7 @@ func (s *shelf) holders(t *testing.T) map[store.ID][]string {
 		}
 	}
 	uses := make(map[uint64][]remote.Use)
-	if err := (volumeFiles{s.vol}).Uses(ctx, func(store.ID) bool { return true }, func(u remote.Use) error {
+	if err := localnode.Around(s.vol).Namespace.Uses(ctx, func(store.ID) bool { return true }, func(u remote.Use) error {
 		uses[u.Ino] = append(uses[u.Ino], u)
 		return nil
 	}); err != nil {
@@ -359,8 +360,10 @@ func TestWhyAllTakesOneMatrix(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.vol.AwaitReaped()
-	rows := &countedRows{Rows: volumeFiles{s.vol}}
-	node := remote.NewLocal(s.st, remote.Surroundings{Files: volumeFiles{s.vol}, Live: volumeFiles{s.vol}, Rows: rows})
+	around := localnode.Around(s.vol)
+	rows := &countedRows{Rows: around.Rows}
+	around.Rows = rows
+	node := remote.NewLocal(s.st, around)
 	srv := httptest.NewServer(remote.Handler(node, slog.New(slog.DiscardHandler)))
 	t.Cleanup(srv.Close)
 	client := remote.NewClient(srv.URL, nil)

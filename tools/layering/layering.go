@@ -39,6 +39,8 @@ var surface = []string{
 func Drawing() []Rule {
 	return []Rule{
 		{Layer: "cmd/quarxfs", Imports: []string{"*"}},
+		{Layer: "cmd/quarxfs/internal/localnode", Imports: []string{"cmd/quarxfs/internal/mounts", "fs/fsck", "fs/meta", "fs/rows", "fs/volume", "graph", "remote", "store"}},
+		{Layer: "cmd/quarxfs/internal/mounts", Imports: []string{"graph"}},
 		{Layer: "fs", Imports: []string{"fs/volume"}},
 		{Layer: "fs/past", Imports: []string{"fs", "graph", "store"}},
 		{Layer: "fs/volume", Imports: []string{"fs/meta", "fs/rows", "graph", "store"}, Tests: []string{"fs/fsck"}},

@@ -1,10 +1,12 @@
-package main
+package localnode
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"strings"
+	"syscall"
 
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/fs/volume"
@@ -13,9 +15,88 @@ import (
 	"github.com/quarxtor/quarxfs/store"
 )
 
+var _ remote.Snapshotter = volumeFiles{}
+
+// CreateSnapshot implements remote.Snapshotter.
+func (l volumeFiles) CreateSnapshot(ctx context.Context, n remote.NewSnapshot) (remote.Snapshot, error) {
+	s, err := l.vol.CreateSnapshot(ctx, volume.SnapshotOptions{
+		Name: n.Name, Message: n.Message, Tags: n.Tags, Host: n.Host, Progress: n.Progress, Marks: n.Marks,
+	})
+	if err != nil {
+		return remote.Snapshot{}, err
+	}
+	return remote.DescribeSnapshot(s.SnapshotRef, &s.Snapshot), nil
+}
+
+// RemoveSnapshot implements remote.Snapshotter.
+func (l volumeFiles) RemoveSnapshot(_ context.Context, name string) error {
+	return l.vol.RemoveSnapshot(name)
+}
+
+// AdoptSnapshot implements remote.Snapshotter.
+func (l volumeFiles) AdoptSnapshot(_ context.Context, name string, id store.ID) error {
+	return l.vol.AdoptSnapshot(name, id)
+}
+
+// EditSnapshot implements remote.Snapshotter.
+func (l volumeFiles) EditSnapshot(_ context.Context, name string, e remote.SnapshotEdit) error {
+	if e.Held != nil {
+		if err := l.vol.HoldSnapshot(name, *e.Held); err != nil {
+			return err
+		}
+	}
+	if e.Name != nil {
+		return l.vol.RenameSnapshot(name, *e.Name)
+	}
+	return nil
+}
+
+// Clone implements remote.Snapshotter.
+func (l volumeFiles) Clone(ctx context.Context, r remote.CloneRequest) error {
+	from := volume.Past{Snapshot: r.Snapshot, Path: strings.Trim(r.Path, "/")}
+	do := l.vol.Clone
+	switch {
+	case r.Replace && r.AnyKind:
+		do = l.vol.Restore
+	case r.Replace:
+		do = l.vol.RestoreAlike
+	}
+	return pathError(do(ctx, from, r.To))
+}
+
+// Rollback implements remote.Snapshotter.
+func (l volumeFiles) Rollback(ctx context.Context, snapshot string) error {
+	return l.vol.Rollback(ctx, snapshot)
+}
+
+// pathError makes an error of the store's of one about a path.
+func pathError(err error) error {
+	for _, row := range []struct {
+		is error
+		as error
+	}{
+		{syscall.EEXIST, store.ErrNameTaken}, {syscall.ENOENT, store.ErrNotFound}, {syscall.ENOTDIR, store.ErrNotFound},
+		{syscall.EINVAL, remote.ErrRequest}, {syscall.EROFS, remote.ErrRequest}, {syscall.ENAMETOOLONG, remote.ErrRequest},
+	} {
+		if errors.Is(err, row.is) {
+			return fmt.Errorf("%w: %w", err, row.as)
+		}
+	}
+	return err
+}
+
 // When a name comes to lead to something else by other means than a request, the kernel forgets
 // what is below it, and takes away what is mounted there. So restores, rollbacks and removals of
 // snapshots are refused as long as something is.
+
+// AroundMount is Around for a volume that is mounted as the filesystem with a device number; flush has
+// the kernel hand over what programs have written.
+func AroundMount(vol *volume.Volume, device string, flush func(context.Context) error) remote.Surroundings {
+	a := Around(vol)
+	mounted := mountedFiles{volumeFiles{vol}, device, flush}
+	a.Snapshots, a.LiveTree, a.Flush = mounted, mounted, flush
+	return a
+}
 
 // mountedFiles are a volume's that is mounted.
 type mountedFiles struct {
