@@ -14,7 +14,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/fs"
-	"github.com/quarxtor/quarxfs/fs/past"
+	"github.com/quarxtor/quarxfs/fs/snapfs"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/snapread"
 	"github.com/quarxtor/quarxfs/store/owner"
@@ -104,7 +104,7 @@ func (d *daemon) openPast(ctx context.Context, memory int64) error {
 func (d *daemon) startPast() (err error) {
 	o := d.opts
 	return owner.AsCaller(func() (err error) {
-		d.mount, err = past.Mount(pastSource{d.past.cache}, o.mountpoint, past.Options{
+		d.mount, err = snapfs.Mount(pastSource{d.past.cache}, o.mountpoint, snapfs.Options{
 			Name: o.store, AllowOther: o.allowOther, ReadAhead: o.readAhead, Debug: o.debug, Logger: d.log,
 		})
 		if err == nil {
@@ -122,12 +122,12 @@ func (p *pastMount) close() error {
 // pastSource is a cache as a mount wants it.
 type pastSource struct{ *snapread.BlockCache }
 
-// Names implements past.Source.
-func (s pastSource) Names(ctx context.Context) ([]past.Name, error) {
+// Names implements snapfs.Source.
+func (s pastSource) Names(ctx context.Context) ([]snapfs.Name, error) {
 	list, err := s.Snapshots(ctx)
-	names := make([]past.Name, len(list))
+	names := make([]snapfs.Name, len(list))
 	for i, one := range list {
-		names[i] = past.Name{Name: one.Name, ID: one.ID}
+		names[i] = snapfs.Name{Name: one.Name, ID: one.ID}
 	}
 	return names, err
 }

@@ -42,7 +42,7 @@ func Drawing() []Rule {
 		{Layer: "cmd/quarxfs/internal/localnode", Imports: []string{"cmd/quarxfs/internal/mounts", "fs/fsck", "fs/meta", "fs/rows", "fs/volume", "graph", "remote", "store"}},
 		{Layer: "cmd/quarxfs/internal/mounts", Imports: []string{"graph"}},
 		{Layer: "fs", Imports: []string{"fs/volume"}},
-		{Layer: "fs/past", Imports: []string{"fs", "graph", "store"}},
+		{Layer: "fs/snapfs", Imports: []string{"fs", "graph", "store"}},
 		{Layer: "fs/volume", Imports: []string{"fs/meta", "fs/rows", "graph", "store"}, Tests: []string{"fs/fsck"}},
 		{Layer: "fs/fsck", Imports: []string{"fs/meta", "fs/rows", "graph", "store"}},
 		{Layer: "fs/rows", Imports: []string{"fs/meta", "graph", "store"}},

@@ -1,10 +1,10 @@
-// Package past is a read-only mount of the snapshots of a store that is elsewhere.
+// Package snapfs is a read-only mount of the snapshots of a store that is elsewhere.
 // The root directory has the snapshots by name, and below each is its tree. Nothing
 // but vertices and blocks is asked for, each when it is needed.
 //
 // The kernel keeps what it is told of a snapshot, which never changes, and asks
 // again for the list of them after ListTime.
-package past
+package snapfs
 
 import (
 	"context"
