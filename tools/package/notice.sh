@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints NOTICE: the licences of all that the program is linked with, from the module cache. Modules with
+# Prints NOTICE: the licences of all that the programs are linked with, from the module cache. Modules with
 # the same text share it. `make notice` writes it, `make lint` tells when it is old.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -8,13 +8,13 @@ cat <<'END'
 QuarXFS
 Copyright the QuarXFS authors
 
-Licensed under the Apache License, Version 2.0: see LICENSE. The program is linked with the modules
+Licensed under the Apache License, Version 2.0: see LICENSE. The programs are linked with the modules
 below, which have the licences and notices that follow them.
 END
 
 # The packages differ from system to system; these are what releases are built for.
 modules() {
-	GOOS=linux GOARCH=amd64 go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/quarxfs | LC_ALL=C sort -u
+	GOOS=linux GOARCH=amd64 go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}}{{end}}{{end}}' ./cmd/quarxfs ./cmd/quarxfs-node | LC_ALL=C sort -u
 	echo "Go standard-library $(go env GOROOT)"
 }
 

@@ -1,0 +1,360 @@
+// Package cluster is what the nodes of a cluster agree upon: its settings, its
+// members and who may become one. All of it is decided in the register, by
+// compare-and-swap; the package knows neither the register's engine nor how
+// nodes talk to each other.
+//
+// Keys of the register, each with a JSON document:
+//
+//	config         Config: the cluster's name, ID and defaults
+//	nodes/NAME     Node: written when it joins and by administrators
+//	alive/NAME     Alive: under a lease that the node keeps up
+//	joins/HASH     Invitation: a token that one node may join with
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/quarxtor/quarxfs/remote/cluster/register"
+)
+
+var (
+	// ErrExists: the cluster has been made already.
+	ErrExists = errors.New("there is a cluster already")
+	// ErrNoCluster: the register has no cluster in it.
+	ErrNoCluster = errors.New("the register holds no cluster")
+	// ErrToken: the token is wrong, was used, or has expired.
+	ErrToken = errors.New("the join token is not valid")
+	// ErrNodeExists: another node has the name.
+	ErrNodeExists = errors.New("the cluster has a node of that name")
+	// ErrNoNode: there is no node of that name.
+	ErrNoNode = errors.New("the cluster has no such node")
+	// ErrName: a name that a node or a cluster cannot have.
+	ErrName = errors.New("not a name: give up to 63 letters, digits and hyphens, as of a host")
+)
+
+// Config is what holds for the whole cluster.
+type Config struct {
+	Name       string    `json:"name"`
+	ID         string    `json:"id"`         // 32 hex digits
+	Generation string    `json:"generation"` // new whenever the register was restored from a copy
+	Created    time.Time `json:"created"`
+}
+
+// A Role is what a node does.
+type Role string
+
+const (
+	RoleVoter Role = "voter" // a member of the register's quorum
+	RoleData  Role = "data"  // holds copies of volumes
+)
+
+// A State is what administrators have decided about a node.
+type State string
+
+const (
+	StateIn       State = "in"
+	StateDraining State = "draining" // gets no new copies, and gives up its own
+)
+
+// A Node is a machine of the cluster.
+type Node struct {
+	Name        string    `json:"name"`
+	ID          string    `json:"id"`       // 32 hex digits; another one after it was set up anew
+	Zone        string    `json:"zone"`     // what fails together: a rack, a room; may be empty
+	Capacity    int64     `json:"capacity"` // bytes; 0: what its disk has
+	Roles       []Role    `json:"roles"`
+	State       State     `json:"state"`
+	Address     string    `json:"address"`     // host:port of its agent
+	Peer        string    `json:"peer"`        // host:port of its etcd for members; empty: it has none
+	Client      string    `json:"client"`      // host:port of its etcd for clients; empty: it has none
+	Certificate string    `json:"certificate"` // SHA-256, 64 hex digits
+	Token       string    `json:"token"`       // hash of the token that it joined with; empty: the first node
+	Joined      time.Time `json:"joined"`
+}
+
+// Has tells whether the node has the role.
+func (n Node) Has(r Role) bool { return slices.Contains(n.Roles, r) }
+
+// Alive is what a running node says of itself.
+type Alive struct {
+	Boot    string    `json:"boot"` // the kernel's boot ID: another one after a restart of the machine
+	Version string    `json:"version"`
+	Since   time.Time `json:"since"` // when its agent started, by its own clock
+}
+
+// An Invitation is the record of a join token, under its hash.
+type Invitation struct {
+	Expires time.Time `json:"expires"`
+}
+
+const (
+	configKey  = "config"
+	nodeKeys   = "nodes/"
+	aliveKeys  = "alive/"
+	inviteKeys = "joins/"
+)
+
+// A Cluster reads and changes what is agreed upon.
+type Cluster struct {
+	Register register.Register
+}
+
+// NewID returns 32 random hex digits.
+func NewID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+var validName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+
+// CheckName reports what cannot be a node's or a cluster's name: ErrName.
+func CheckName(name string) error {
+	if !validName.MatchString(name) {
+		return fmt.Errorf("%q: %w", name, ErrName)
+	}
+	return nil
+}
+
+// Create makes the cluster with its first node: ErrExists, unless it is the very
+// one, as after an answer that was lost.
+func (c *Cluster) Create(ctx context.Context, conf Config, first Node) error {
+	for _, name := range []string{conf.Name, first.Name} {
+		if err := CheckName(name); err != nil {
+			return err
+		}
+	}
+	_, err := c.Register.Commit(ctx, register.Txn{
+		If:  []register.Condition{{Key: configKey}, {Key: nodeKeys + first.Name}},
+		Put: []register.Entry{entry(configKey, conf), entry(nodeKeys+first.Name, first)},
+	})
+	if !errors.Is(err, register.ErrConflict) {
+		return err
+	}
+	if there, err := c.Config(ctx); err != nil || there.ID == conf.ID {
+		return err
+	}
+	return ErrExists
+}
+
+// Config returns the cluster's: ErrNoCluster.
+func (c *Cluster) Config(ctx context.Context) (Config, error) {
+	var conf Config
+	err := c.get(ctx, configKey, &conf)
+	if errors.Is(err, register.ErrNotFound) {
+		return Config{}, ErrNoCluster
+	}
+	return conf, err
+}
+
+// Node returns the one of that name: ErrNoNode.
+func (c *Cluster) Node(ctx context.Context, name string) (Node, error) {
+	var n Node
+	err := c.get(ctx, nodeKeys+name, &n)
+	if errors.Is(err, register.ErrNotFound) {
+		return Node{}, fmt.Errorf("%q: %w", name, ErrNoNode)
+	}
+	return n, err
+}
+
+// Nodes returns all, by name.
+func (c *Cluster) Nodes(ctx context.Context) ([]Node, error) {
+	return listAs[Node](ctx, c.Register, nodeKeys)
+}
+
+// Alive returns what the nodes that are up say of themselves, by name.
+func (c *Cluster) Alive(ctx context.Context) (map[string]Alive, error) {
+	entries, _, err := c.Register.List(ctx, aliveKeys)
+	up := make(map[string]Alive)
+	for _, e := range entries {
+		var a Alive
+		if err := decode(e, &a); err != nil {
+			return nil, err
+		}
+		up[e.Key[len(aliveKeys):]] = a
+	}
+	return up, err
+}
+
+// Announce says under the lease that the node is up.
+func Announce(ctx context.Context, lease register.Lease, name string, a Alive) error {
+	e := entry(aliveKeys+name, a)
+	return lease.Put(ctx, e.Key, e.Value)
+}
+
+// HashSecret returns what the register keeps of a token's secret.
+func HashSecret(secret string) string {
+	sum := sha256.Sum256([]byte("quarxfs join " + secret))
+	return hex.EncodeToString(sum[:])
+}
+
+// Invite lets one node join with the secret until it expires.
+func (c *Cluster) Invite(ctx context.Context, secret string, expires time.Time) error {
+	_, err := c.Register.Commit(ctx, register.Txn{
+		Put: []register.Entry{entry(inviteKeys+HashSecret(secret), Invitation{Expires: expires})},
+	})
+	return err
+}
+
+// askAgain is how long a node that was admitted may ask for it again.
+const askAgain = 10 * time.Minute
+
+// Admit makes n a node, and the secret useless for any other. The same node may
+// ask again with the same secret for ten minutes, since the answer may have been
+// lost; its new certificate then replaces the other. ErrToken, ErrNodeExists, ErrName.
+func (c *Cluster) Admit(ctx context.Context, secret string, n Node, now time.Time) (Node, error) {
+	if err := CheckName(n.Name); err != nil {
+		return Node{}, err
+	}
+	n.Token = HashSecret(secret)
+	there, err := c.Node(ctx, n.Name)
+	switch {
+	case err == nil && there.Token == n.Token && there.ID == n.ID && now.Sub(there.Joined).Abs() < askAgain:
+		return n, c.replaceCertificate(ctx, n)
+	case err == nil:
+		// Whoever has no token learns nothing of who is a node.
+		if _, err := c.invitation(ctx, n.Token, now); err != nil {
+			return Node{}, err
+		}
+		return Node{}, fmt.Errorf("%q: %w", n.Name, ErrNodeExists)
+	case !errors.Is(err, ErrNoNode):
+		return Node{}, err
+	}
+	revision, err := c.invitation(ctx, n.Token, now)
+	if err != nil {
+		return Node{}, err
+	}
+	_, err = c.Register.Commit(ctx, register.Txn{
+		If:     []register.Condition{{Key: inviteKeys + n.Token, Revision: revision}, {Key: nodeKeys + n.Name}},
+		Put:    []register.Entry{entry(nodeKeys+n.Name, n)},
+		Delete: []string{inviteKeys + n.Token},
+	})
+	if errors.Is(err, register.ErrConflict) { // another node was quicker, with the token or the name
+		return c.Admit(ctx, secret, n, now)
+	}
+	return n, err
+}
+
+func (c *Cluster) replaceCertificate(ctx context.Context, n Node) error {
+	_, err := register.Update(ctx, c.Register, nodeKeys+n.Name, func(e register.Entry) ([]byte, error) {
+		var there Node
+		if err := decode(e, &there); err != nil {
+			return nil, err
+		}
+		if there.ID != n.ID || there.Token != n.Token {
+			return nil, ErrToken // it was removed and made anew meanwhile
+		}
+		there.Certificate = n.Certificate
+		return entry(e.Key, there).Value, nil
+	})
+	return err
+}
+
+// invitation returns the revision of one that is valid.
+func (c *Cluster) invitation(ctx context.Context, hash string, now time.Time) (int64, error) {
+	e, err := c.Register.Get(ctx, inviteKeys+hash)
+	if errors.Is(err, register.ErrNotFound) {
+		return 0, fmt.Errorf("%w: nobody made it, or a node has joined with it", ErrToken)
+	}
+	if err != nil {
+		return 0, err
+	}
+	var i Invitation
+	if err := decode(e, &i); err != nil {
+		return 0, err
+	}
+	if now.After(i.Expires) {
+		return 0, fmt.Errorf("%w: it has expired at %s", ErrToken, i.Expires.Format(time.RFC3339))
+	}
+	return e.Revision, nil
+}
+
+// DropExpired removes tokens that nobody can use any more.
+func (c *Cluster) DropExpired(ctx context.Context, now time.Time) error {
+	entries, _, err := c.Register.List(ctx, inviteKeys)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		var i Invitation
+		if err := decode(e, &i); err != nil {
+			return err
+		}
+		if now.After(i.Expires) {
+			_, err := c.Register.Commit(ctx, register.Txn{
+				If:     []register.Condition{{Key: e.Key, Revision: e.Revision}},
+				Delete: []string{e.Key},
+			})
+			if err != nil && !errors.Is(err, register.ErrConflict) {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// Remove takes the node out of the cluster: ErrNoNode. Its certificate counts no more.
+func (c *Cluster) Remove(ctx context.Context, name string) error {
+	for {
+		e, err := c.Register.Get(ctx, nodeKeys+name)
+		if errors.Is(err, register.ErrNotFound) {
+			return fmt.Errorf("%q: %w", name, ErrNoNode)
+		}
+		if err != nil {
+			return err
+		}
+		_, err = c.Register.Commit(ctx, register.Txn{
+			If:     []register.Condition{{Key: e.Key, Revision: e.Revision}},
+			Delete: []string{e.Key, aliveKeys + name},
+		})
+		if !errors.Is(err, register.ErrConflict) {
+			return err
+		}
+	}
+}
+
+func (c *Cluster) get(ctx context.Context, key string, to any) error {
+	e, err := c.Register.Get(ctx, key)
+	if err != nil {
+		return err
+	}
+	return decode(e, to)
+}
+
+func listAs[T any](ctx context.Context, r register.Register, prefix string) ([]T, error) {
+	entries, _, err := r.List(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
+	values := make([]T, len(entries))
+	for i, e := range entries {
+		if err := decode(e, &values[i]); err != nil {
+			return nil, err
+		}
+	}
+	return values, nil
+}
+
+func entry(key string, value any) register.Entry {
+	b, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // none of the types above can fail
+	}
+	return register.Entry{Key: key, Value: b}
+}
+
+func decode(e register.Entry, to any) error {
+	if err := json.Unmarshal(e.Value, to); err != nil {
+		return fmt.Errorf("the register's %s is damaged: %w", e.Key, err)
+	}
+	return nil
+}

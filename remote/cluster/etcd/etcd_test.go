@@ -1,0 +1,157 @@
+package etcd_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/quarxtor/quarxfs/remote/cluster/etcd"
+	"github.com/quarxtor/quarxfs/remote/cluster/register"
+	"github.com/quarxtor/quarxfs/remote/cluster/register/registertest"
+)
+
+// freeAddr returns an address of this machine's own at which nobody listens. Its
+// port is not one of those that the kernel hands out, so nobody gets it by chance.
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000)))
+		if err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
+	}
+	t.Fatal("no port is free")
+	panic("not reached")
+}
+
+func start(t *testing.T, c etcd.ServerConfig) *etcd.Server {
+	t.Helper()
+	s, err := etcd.Start(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func member(t *testing.T, name string) etcd.ServerConfig {
+	c := etcd.ServerConfig{
+		Name: name, Dir: filepath.Join(t.TempDir(), name), Listen: "127.0.0.1",
+		Peer: freeAddr(t), Client: freeAddr(t), Token: "test",
+	}
+	c.Members = map[string]string{name: c.Peer}
+	return c
+}
+
+func dial(t *testing.T, addrs ...string) *etcd.Client {
+	t.Helper()
+	c, err := etcd.Dial(etcd.ClientConfig{Endpoints: addrs, Prefix: "/quarxfs/test/"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestRegister(t *testing.T) {
+	conf := member(t, "a")
+	start(t, conf)
+	registertest.Test(t, func(t *testing.T) register.Register { return dial(t, conf.Client) })
+}
+
+// What is put stays over a restart. Without a member reads fail soon, and commits do not say
+// that nothing was done.
+func TestRestart(t *testing.T) {
+	conf := member(t, "a")
+	s := start(t, conf)
+	c := dial(t, conf.Client)
+	t.Cleanup(func() { c.Close() })
+	txn := register.Txn{
+		If:  []register.Condition{{Key: "k", Revision: 0}},
+		Put: []register.Entry{{Key: "k", Value: []byte("v")}},
+	}
+	revision, err := c.Commit(t.Context(), txn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if _, err := c.Get(t.Context(), "k"); !errors.Is(err, register.ErrUnavailable) {
+		t.Errorf("get without a member: %v", err)
+	}
+	if _, err := c.Commit(t.Context(), txn); !errors.Is(err, register.ErrUncertain) {
+		t.Errorf("commit without a member: %v", err)
+	}
+	start(t, conf)
+	var e register.Entry
+	until(t, func() (err error) {
+		e, err = c.Get(t.Context(), "k")
+		return err
+	})
+	if e.Revision != revision || string(e.Value) != "v" {
+		t.Errorf("after the restart: %v", e)
+	}
+}
+
+// Members are added one by one; with three, the death of any one is not felt.
+func TestMembers(t *testing.T) {
+	confs := []etcd.ServerConfig{member(t, "a")}
+	servers := []*etcd.Server{start(t, confs[0])}
+	c := dial(t, confs[0].Client)
+	t.Cleanup(func() { c.Close() })
+	for _, name := range []string{"b", "c"} {
+		conf := member(t, name)
+		for range 2 { // again is nothing
+			until(t, func() error { return c.AddMember(t.Context(), conf.Peer) })
+		}
+		for _, other := range confs {
+			conf.Members[other.Name] = other.Peer
+		}
+		conf.Join = true
+		confs = append(confs, conf)
+		servers = append(servers, start(t, conf))
+		until(t, func() error { return c.PromoteMember(t.Context(), conf.Peer) })
+	}
+	members, err := c.Members(t.Context())
+	if err != nil || len(members) != 3 {
+		t.Fatalf("members: %v, %v", members, err)
+	}
+	for i, m := range members {
+		if m.Learner {
+			t.Errorf("member %d is a learner still: %v", i, m)
+		}
+	}
+	all := dial(t, confs[0].Client, confs[1].Client, confs[2].Client)
+	t.Cleanup(func() { all.Close() })
+	write := func(value string) {
+		t.Helper()
+		until(t, func() error {
+			_, err := all.Commit(t.Context(), register.Txn{Put: []register.Entry{{Key: "k", Value: []byte(value)}}})
+			return err
+		})
+	}
+	write("with three")
+	servers[0].Close()
+	write("with two")
+	until(t, func() error { return all.RemoveMember(t.Context(), confs[0].Peer) })
+	if members, err := all.Members(t.Context()); err != nil || len(members) != 2 {
+		t.Errorf("after the removal: %v, %v", members, err)
+	}
+}
+
+// until tries again what a cluster refuses while its members get to know each other.
+func until(t *testing.T, try func() error) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
