@@ -30,9 +30,9 @@ OLD ?=
 .PHONY: help build versitygw test test-long race race-short lint notice tools show releases bench bench-micro crashtest syncbench \
 	tierbench man completions install deb clean
 
-build: ## build bin/quarxfs
+build: ## build bin/quarxfs and bin/quarxfs-node
 	@mkdir -p bin
-	go build -o bin/quarxfs ./cmd/quarxfs
+	go build -o bin/ ./cmd/quarxfs ./cmd/quarxfs-node
 
 help: ## list what make can do
 	@sed -n 's/^\([a-z][a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS=$$'\t' read -r name what; do \
@@ -69,7 +69,7 @@ race-short: versitygw ## run the shorter ones of them under the race detector
 # is a disk's, and a file that a disk has lost is no name that there is not.
 BARE_ERRNO = fs/
 # Packages that only tests use.
-FOR_TESTS = tiering/disk/faultdisk|tiering/disk/disktest|tiering/s3/s3test|remote/remotetest|tools/house|tools/layering
+FOR_TESTS = remote/cluster/register/registertest|tiering/disk/faultdisk|tiering/disk/disktest|tiering/s3/s3test|remote/remotetest|tools/house|tools/layering
 
 lint: ## check how the code is written
 	go test ./tools/layering ./tools/house
@@ -145,6 +145,7 @@ completions: bin/quarxfs ## completions of shells in bin/completions
 
 install: man completions ## install below DESTDIR and PREFIX
 	install -D -m 755 bin/quarxfs $(DESTDIR)$(PREFIX)/bin/quarxfs
+	install -m 755 bin/quarxfs-node $(DESTDIR)$(PREFIX)/bin/quarxfs-node
 	install -d $(DESTDIR)$(HELPERDIR)
 	ln -sfr $(DESTDIR)$(PREFIX)/bin/quarxfs $(DESTDIR)$(HELPERDIR)/mount.fuse.quarxfs
 	ln -sfr $(DESTDIR)$(PREFIX)/bin/quarxfs $(DESTDIR)$(HELPERDIR)/umount.fuse.quarxfs

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/quarxtor/quarxfs/remote/cluster/client"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"quarxfs-node": main})
+}
+
+// TestScripts runs testdata: real programs, three nodes on one machine.
+func TestScripts(t *testing.T) {
+	bin := t.TempDir()
+	if out, err := exec.Command("go", "build", "-o", bin, "../quarxfs").CombinedOutput(); err != nil {
+		t.Fatalf("build quarxfs: %v\n%s", err, out)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("PATH", env.Getenv("PATH")+string(os.PathListSeparator)+bin)
+			env.Setenv("TZ", "UTC")
+			for i := range 3 {
+				port, err := freePort()
+				if err != nil {
+					return err
+				}
+				env.Setenv(fmt.Sprintf("PORT%d", i+1), fmt.Sprint(port))
+			}
+			// Agents run on when a script fails; each says itself which process it is.
+			env.Defer(func() {
+				dirs, _ := filepath.Glob(filepath.Join(env.WorkDir, "*", client.SocketName))
+				for _, socket := range dirs {
+					if self, err := client.Local(filepath.Dir(socket)).Self(t.Context()); err == nil {
+						_ = kill(self.PID)
+					}
+				}
+			})
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"until": until},
+	})
+}
+
+func kill(pid int) error {
+	p, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	return p.Kill()
+}
+
+// freePort returns one with two free ones behind it, none of which the kernel hands out by itself.
+func freePort() (int, error) {
+next:
+	for range 100 {
+		port := 10000 + 3*rand.IntN(7000)
+		for i := range 3 {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+i))
+			if err != nil {
+				continue next
+			}
+			l.Close()
+		}
+		return port, nil
+	}
+	return 0, fmt.Errorf("no ports are free")
+}
+
+// until runs a command again until its output has the text: until TEXT COMMAND...
+func until(ts *testscript.TestScript, _ bool, args []string) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		err := ts.Exec(args[1], args[2:]...)
+		if err == nil && strings.Contains(ts.ReadFile("stdout"), args[0]) {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%q never said %q: %v", args[1:], args[0], err)
+		}
+	}
+}
+
+// quarxfs is not linked with what a cluster needs: a single machine pays nothing for it.
+func TestProgramStaysLean(t *testing.T) {
+	out, err := exec.Command("go", "list", "-deps", "../quarxfs").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(out), "quarxfs/remote/cluster/client") {
+		t.Fatal("the list is not that of the program's packages")
+	}
+	for pkg := range strings.Lines(string(out)) {
+		for _, heavy := range []string{"google.golang.org/grpc", "go.etcd.io/", "remote/cluster/agent"} {
+			if strings.Contains(pkg, heavy) {
+				t.Errorf("quarxfs is linked with %s", strings.TrimSpace(pkg))
+			}
+		}
+	}
+}

@@ -1,0 +1,433 @@
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/quarxtor/quarxfs/remote/cluster"
+	"github.com/quarxtor/quarxfs/remote/cluster/client"
+	"github.com/quarxtor/quarxfs/remote/cluster/etcd"
+	"github.com/quarxtor/quarxfs/remote/cluster/pki"
+	"github.com/quarxtor/quarxfs/remote/cluster/register"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// ErrRemoved: the cluster has removed this node.
+var ErrRemoved = errors.New("this node was removed from its cluster")
+
+const (
+	aliveTime      = 10 * time.Second // a node that is silent for longer is down
+	retryAfter     = time.Second
+	reconcileEvery = 2 * time.Second
+	mostVoters     = 3
+	firstStarts    = 10 // of a new member of etcd, while others join
+	headerTime     = 10 * time.Second
+	answerTime     = time.Minute
+	shutdownTime   = 5 * time.Second
+	removedName    = client.SettingsName + ".removed"
+)
+
+// An Agent is a running node.
+//
+// Lock: mu alone, which is held over no call.
+type Agent struct {
+	dir      Dir
+	settings Settings
+	identity *pki.Identity
+	signer   *pki.Authority // nil: it is no voter
+	version  string
+	log      *slog.Logger
+	started  time.Time
+	stop     context.CancelFunc
+	etcd     *etcd.Client
+	cluster  *cluster.Cluster
+
+	mu struct {
+		sync.Mutex
+		why error // why the register is out of reach; nil: it is not
+	}
+}
+
+var errStarting = errors.New("it has just started, and waits for a quorum of the voters")
+
+// Run is a node's agent until ctx ends: ErrNotSetUp, ErrRuns, ErrRemoved. ready is
+// called once it answers on its socket; the register may be out of reach still.
+func (d Dir) Run(ctx context.Context, version string, log *slog.Logger, ready func()) error {
+	a, err := d.load(version, log)
+	if err != nil {
+		return err
+	}
+	lock, err := d.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	if a.etcd, err = a.dial(); err != nil {
+		return err
+	}
+	defer a.etcd.Close()
+	a.cluster = &cluster.Cluster{Register: a.etcd}
+
+	// A request to stop is answered before it is obeyed: serve shuts down in order.
+	ctx, a.stop = context.WithCancel(ctx)
+	defer a.stop()
+	group, ctx := errgroup.WithContext(ctx)
+	for _, open := range []func(context.Context) (net.Listener, http.Handler, error){a.openSocket, a.openTLS} {
+		l, h, err := open(ctx)
+		if err != nil {
+			return errors.Join(err, group.Wait())
+		}
+		group.Go(func() error { return serve(ctx, l, h) })
+	}
+	if a.settings.Node.Has(cluster.RoleVoter) {
+		group.Go(func() error { return a.runEtcd(ctx) })
+	}
+	group.Go(func() error { return a.takePart(ctx) })
+	ready()
+	err = group.Wait()
+	if errors.Is(err, ErrRemoved) {
+		// The directory can be set up anew, and the node does not come up again by itself.
+		err = errors.Join(err, os.Rename(d.path(client.SettingsName), d.path(removedName)))
+	}
+	if errors.Is(err, context.Canceled) && context.Cause(ctx) == context.Canceled {
+		return nil
+	}
+	return err
+}
+
+func (d Dir) load(version string, log *slog.Logger) (*Agent, error) {
+	settings, err := d.Settings()
+	if err != nil {
+		return nil, err
+	}
+	a := &Agent{dir: d, settings: settings, version: version, log: log, started: time.Now()}
+	a.mu.why = errStarting
+	if a.identity, err = d.identity(); err != nil {
+		return nil, err
+	}
+	a.signer, err = d.signer()
+	return a, err
+}
+
+// dial has a client of the register; other members come first, as its own may not vote yet.
+func (a *Agent) dial() (*etcd.Client, error) {
+	endpoints := slices.Clone(a.settings.Clients)
+	if own := a.settings.Node.Client; a.settings.Node.Has(cluster.RoleVoter) && !slices.Contains(endpoints, own) {
+		endpoints = append(endpoints, own)
+	}
+	return etcd.Dial(etcd.ClientConfig{
+		Endpoints: endpoints, TLS: a.identity.Client(), Prefix: "/quarxfs/" + a.settings.Cluster.ID + "/",
+	})
+}
+
+func (a *Agent) runEtcd(ctx context.Context) error {
+	log, err := os.OpenFile(a.dir.path("etcd.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	server, err := a.startEtcd(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-server.Failed():
+		if _, known := a.cluster.Node(ctx, a.settings.Node.Name); errors.Is(known, cluster.ErrNoNode) {
+			return ErrRemoved
+		}
+		return fmt.Errorf("the node's etcd has stopped: %w", err)
+	}
+}
+
+// startEtcd starts the node's member. A new one must know exactly the members that there are, and
+// others may be joining at the same time: then it asks again.
+func (a *Agent) startEtcd(ctx context.Context, log io.Writer) (*etcd.Server, error) {
+	n := a.settings.Node
+	conf := etcd.ServerConfig{
+		Name: n.Name, Dir: a.dir.path(etcdName), Listen: a.settings.Listen, Peer: n.Peer, Client: n.Client,
+		Members: map[string]string{n.Name: n.Peer}, Join: !a.settings.Founder, Token: a.settings.Cluster.ID,
+		Cert: a.dir.path(certName), Key: a.dir.path(keyName), CA: a.dir.path(authorityName), Log: log,
+	}
+	for tries := firstStarts; ; tries-- {
+		_, err := os.Stat(filepath.Join(conf.Dir, "member"))
+		first := errors.Is(err, fs.ErrNotExist)
+		if first && conf.Join {
+			if conf.Members, err = a.membersByName(ctx); err != nil {
+				if err := sleep(ctx, retryAfter); err != nil {
+					return nil, err
+				}
+				continue
+			}
+		}
+		server, err := etcd.Start(ctx, conf)
+		if err == nil || !first || tries == 0 || ctx.Err() != nil {
+			return server, err
+		}
+		a.log.Warn("the member of etcd does not start", "err", err)
+		if err := sleep(ctx, retryAfter); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// membersByName returns where the members of etcd reach each other, with those that
+// have not started yet, whose names etcd does not know.
+func (a *Agent) membersByName(ctx context.Context) (map[string]string, error) {
+	members, err := a.etcd.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	nodes, err := a.cluster.Nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found := make(map[string]string)
+	for _, m := range members {
+		for _, n := range nodes {
+			if n.Peer == m.Peer {
+				found[n.Name] = n.Peer
+			}
+		}
+	}
+	return found, nil
+}
+
+// takePart says that the node is alive, again whenever that was forgotten, and
+// does what is left to do in the cluster.
+func (a *Agent) takePart(ctx context.Context) error {
+	for {
+		err := a.attend(ctx)
+		if errors.Is(err, ErrRemoved) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		a.setReach(err)
+		if err := sleep(ctx, retryAfter); err != nil {
+			return nil
+		}
+	}
+}
+
+// attend takes part for as long as one lease lasts.
+func (a *Agent) attend(ctx context.Context) error {
+	if a.settings.Founder {
+		if err := a.cluster.Create(ctx, a.settings.Cluster, a.settings.Node); err != nil {
+			return err
+		}
+	}
+	if err := a.checkMembership(ctx); err != nil {
+		return err
+	}
+	lease, err := a.etcd.Lease(ctx, aliveTime)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		// A node that leaves in order is down at once; ctx has ended, so it may not bound this.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), retryAfter)
+		defer cancel()
+		_ = lease.Close(ctx) // it ends by itself if not
+	}()
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return err
+	}
+	alive := cluster.Alive{Boot: strings.TrimSpace(string(boot)), Version: a.version, Since: a.started.UTC()}
+	if err := cluster.Announce(ctx, lease, a.settings.Node.Name, alive); err != nil {
+		return err
+	}
+	for {
+		err := a.reconcile(ctx)
+		if errors.Is(err, ErrRemoved) {
+			return err
+		}
+		a.setReach(err)
+		select {
+		case <-lease.Lost():
+			return register.ErrLeaseLost
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(reconcileEvery):
+		}
+	}
+}
+
+// checkMembership returns ErrRemoved if the cluster does not know the node by its certificate.
+func (a *Agent) checkMembership(ctx context.Context) error {
+	n, err := a.cluster.Node(ctx, a.settings.Node.Name)
+	if errors.Is(err, cluster.ErrNoNode) || err == nil && n.ID != a.settings.Node.ID {
+		return ErrRemoved
+	}
+	return err
+}
+
+// reconcile is done by every voter, each as if it were alone: all of it may be done twice.
+func (a *Agent) reconcile(ctx context.Context) error {
+	if err := a.checkMembership(ctx); err != nil {
+		return err
+	}
+	members, err := a.etcd.Members(ctx)
+	if err != nil {
+		return err
+	}
+	if err := a.useMembers(members); err != nil {
+		return err
+	}
+	if a.signer == nil {
+		return nil
+	}
+	if err := a.dropStrangers(ctx, members); err != nil {
+		return err
+	}
+	if len(members) == mostVoters {
+		// Two voters bear no failure, as one does not, and two can fail: so the second votes
+		// only when there is a third.
+		for _, m := range members {
+			if m.Learner && m.Name != "" {
+				if err := a.etcd.PromoteMember(ctx, m.Peer); err != nil {
+					a.log.Debug("a member does not vote yet", "member", m.Name, "err", err)
+				}
+			}
+		}
+	}
+	return a.cluster.DropExpired(ctx, time.Now())
+}
+
+// dropStrangers takes members out of the quorum that are nodes no more, as after
+// a removal that was broken off. A node is always written before its member is.
+func (a *Agent) dropStrangers(ctx context.Context, members []etcd.Member) error {
+	nodes, err := a.cluster.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range members {
+		known := slices.ContainsFunc(nodes, func(n cluster.Node) bool { return n.Peer == m.Peer })
+		if !known {
+			if err := a.etcd.RemoveMember(ctx, m.Peer); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// useMembers talks to those that vote, and keeps where they are for the next start:
+// those that the node joined with may be gone by then.
+func (a *Agent) useMembers(members []etcd.Member) error {
+	var clients []string
+	for _, m := range members {
+		if m.Client != "" && !m.Learner { // a learner answers nobody
+			clients = append(clients, m.Client)
+		}
+	}
+	slices.Sort(clients)
+	if len(clients) == 0 || slices.Equal(clients, a.settings.Clients) {
+		return nil
+	}
+	a.etcd.Use(clients)
+	s := a.settings
+	s.Clients = clients
+	if err := a.dir.write(s); err != nil {
+		return err
+	}
+	a.settings.Clients = clients // only this goroutine looks at them after the start
+	return nil
+}
+
+func (a *Agent) setReach(err error) {
+	a.mu.Lock()
+	before := a.mu.why
+	a.mu.why = err
+	a.mu.Unlock()
+	switch {
+	case err == nil && before != nil:
+		a.log.Info("the register is reached")
+	case err != nil && (before == nil || before == errStarting):
+		a.log.Warn("the register is out of reach", "err", err)
+	}
+}
+
+func (a *Agent) reach() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.mu.why
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// openSocket listens for administrators: root, and the owner of the directory.
+func (a *Agent) openSocket(ctx context.Context) (net.Listener, http.Handler, error) {
+	path := a.dir.Socket()
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // an agent that was killed; the lock is ours
+		return nil, nil, err
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := os.Chmod(path, 0o600); err != nil { // the directory is 0700: nobody was quicker
+		return nil, nil, errors.Join(err, l.Close())
+	}
+	return l, a.adminAPI(), nil
+}
+
+// openTLS listens for nodes.
+func (a *Agent) openTLS(ctx context.Context) (net.Listener, http.Handler, error) {
+	_, port, err := net.SplitHostPort(a.settings.Node.Address)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(a.settings.Listen, port))
+	if err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", store.ErrConfig, err)
+	}
+	return tls.NewListener(l, a.identity.Server()), a.nodeAPI(), nil
+}
+
+func serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	s := &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTime, ReadTimeout: answerTime, WriteTimeout: answerTime,
+		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(l) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	// What is being decided is answered; ctx is over, so it cannot bound that.
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
+	defer cancel()
+	if err := s.Shutdown(stop); err != nil {
+		return s.Close()
+	}
+	return nil
+}

@@ -1,0 +1,292 @@
+package agent_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/quarxtor/quarxfs/remote/cluster"
+	"github.com/quarxtor/quarxfs/remote/cluster/agent"
+	"github.com/quarxtor/quarxfs/remote/cluster/client"
+	"github.com/quarxtor/quarxfs/remote/cluster/pki"
+)
+
+// freePort returns one with two free ones behind it, none of which the kernel hands out by itself.
+func freePort(t *testing.T) int {
+	t.Helper()
+next:
+	for range 100 {
+		port := 10000 + 3*rand.IntN(7000)
+		for i := range 3 {
+			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+i))
+			if err != nil {
+				continue next
+			}
+			l.Close()
+		}
+		return port
+	}
+	t.Fatal("no ports are free")
+	panic("not reached")
+}
+
+// A machine is where one node's agent runs.
+type machine struct {
+	dir  agent.Dir
+	set  client.SetUp
+	stop func()     // of the agent; nil: it does not run
+	done chan error // what its Run has returned
+}
+
+func newMachine(t *testing.T, name string) *machine {
+	t.Helper()
+	m := &machine{dir: agent.Dir(filepath.Join(t.TempDir(), name))}
+	m.set = client.SetUp{Cluster: "lab", Name: name, Zone: "z-" + name, Host: "127.0.0.1", Port: freePort(t)}
+	t.Cleanup(m.halt)
+	return m
+}
+
+func (m *machine) start(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	m.stop, m.done = cancel, make(chan error, 1)
+	ready := make(chan struct{})
+	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", m.set.Name)
+	go func() {
+		err := m.dir.Run(ctx, "test", log, func() { close(ready) })
+		log.Info("the agent has ended", "err", err)
+		m.done <- err
+	}()
+	select {
+	case <-ready:
+	case err := <-m.done:
+		m.done <- err
+		t.Fatalf("%s: %v", m.set.Name, err)
+	}
+}
+
+// halt stops the agent in order.
+func (m *machine) halt() {
+	if m.stop != nil {
+		m.stop()
+		<-m.done
+		m.stop = nil
+	}
+}
+
+func (m *machine) agent() *client.Agent { return client.Local(string(m.dir)) }
+
+// until tries again what needs a while.
+func until(t *testing.T, what string, try func() error) {
+	t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: %v", what, err)
+		}
+	}
+}
+
+// found starts a cluster of one node.
+func found(t *testing.T) *machine {
+	t.Helper()
+	m := newMachine(t, "n1")
+	if err := m.dir.Found(m.set, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	m.start(t)
+	m.waitUp(t, "n1")
+	return m
+}
+
+// waitUp waits until m sees the nodes up.
+func (m *machine) waitUp(t *testing.T, names ...string) client.View {
+	t.Helper()
+	var v client.View
+	until(t, fmt.Sprintf("%v up at %s", names, m.set.Name), func() (err error) {
+		if v, err = m.agent().Nodes(t.Context()); err != nil {
+			return err
+		}
+		up := 0
+		for _, n := range v.Nodes {
+			if n.Up {
+				up++
+			}
+		}
+		if up != len(names) || len(v.Nodes) < up {
+			return fmt.Errorf("%d of %d are up", up, len(v.Nodes))
+		}
+		return nil
+	})
+	return v
+}
+
+func (m *machine) token(t *testing.T) string {
+	t.Helper()
+	var token client.Token
+	until(t, "a token", func() (err error) {
+		token, err = m.agent().NewToken(t.Context(), time.Hour)
+		return err
+	})
+	return token.Token
+}
+
+func (m *machine) join(t *testing.T, text string) error {
+	t.Helper()
+	m.set.Token = text
+	return m.dir.Join(t.Context(), m.set, time.Now)
+}
+
+// joinSoon joins a cluster whose members may still be getting to know each other.
+func (m *machine) joinSoon(t *testing.T, text string) {
+	t.Helper()
+	until(t, m.set.Name+" joins", func() error {
+		err := m.join(t, text)
+		if err != nil && !errors.Is(err, client.ErrNoQuorum) {
+			t.Fatal(err)
+		}
+		return err
+	})
+	m.start(t)
+}
+
+// Three nodes vote, the second not before the third is there; a fourth has data alone. Any one may
+// die, come back and be removed, and none may be removed that the others need.
+func TestCluster(t *testing.T) {
+	n1 := found(t)
+	n2, n3, n4 := newMachine(t, "n2"), newMachine(t, "n3"), newMachine(t, "n4")
+
+	n2.joinSoon(t, n1.token(t))
+	for _, n := range n2.waitUp(t, "n1", "n2").Nodes {
+		if n.Votes != (n.Name == "n1") {
+			t.Errorf("of two nodes, %s votes: %t", n.Name, n.Votes)
+		}
+	}
+	if err := n1.agent().Remove(t.Context(), "n1"); !errors.Is(err, client.ErrLastVoter) {
+		t.Errorf("the only voter could leave: %v", err)
+	}
+
+	n3.joinSoon(t, n1.token(t))
+	until(t, "three voters", func() error {
+		votes := 0
+		for _, n := range n3.waitUp(t, "n1", "n2", "n3").Nodes {
+			if n.Votes {
+				votes++
+			}
+		}
+		if votes != 3 {
+			return fmt.Errorf("%d vote", votes)
+		}
+		return nil
+	})
+	n4.joinSoon(t, n2.token(t)) // any voter admits
+	v := n4.waitUp(t, "n1", "n2", "n3", "n4")
+	if last := v.Nodes[3]; last.Has(cluster.RoleVoter) || !last.Has(cluster.RoleData) || last.Votes {
+		t.Errorf("the fourth node: %+v", last)
+	}
+	if _, err := n4.agent().NewToken(t.Context(), time.Hour); !errors.Is(err, client.ErrRequest) {
+		t.Errorf("a node without the authority's key makes a token: %v", err)
+	}
+
+	n1.halt()
+	n4.waitUp(t, "n2", "n3", "n4")
+	if err := n2.agent().Remove(t.Context(), "n3"); !errors.Is(err, client.ErrLastVoter) {
+		t.Errorf("one of two living voters of three could leave: %v", err)
+	}
+	n1.start(t)
+	n1.waitUp(t, "n1", "n2", "n3", "n4")
+
+	if err := n1.agent().Remove(t.Context(), "nobody"); !errors.Is(err, cluster.ErrNoNode) {
+		t.Errorf("a node that there is not: %v", err)
+	}
+	// A node that was removed ends, and its machine can be set up anew.
+	until(t, "n3 leaves", func() error { return n1.agent().Remove(t.Context(), "n3") })
+	if err := <-n3.done; !errors.Is(err, agent.ErrRemoved) {
+		t.Errorf("the removed node: %v", err)
+	}
+	n3.stop = nil
+	n2.waitUp(t, "n1", "n2", "n4")
+	n3.joinSoon(t, n1.token(t))
+	n3.waitUp(t, "n1", "n2", "n3", "n4")
+}
+
+// What can be wrong at a join, each with its error; none of it leaves a node behind.
+func TestJoinRefused(t *testing.T) {
+	n1 := found(t)
+	other := newMachine(t, "other")
+	other.set.Cluster = "another"
+	if err := other.dir.Found(other.set, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	other.start(t)
+	other.waitUp(t, "other")
+	n1.waitUp(t, "n1")
+	good, err := pki.ParseToken(n1.token(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := pki.ParseToken(other.token(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(change func(*pki.Token)) pki.Token {
+		token := good
+		change(&token)
+		return token
+	}
+	year := func() time.Time { return time.Now().AddDate(1, 0, 0) }
+	for _, test := range []struct {
+		what  string
+		token pki.Token
+		name  string
+		now   func() time.Time
+		want  error
+	}{
+		{"a wrong secret", with(func(k *pki.Token) { k.Secret = pki.NewSecret() }), "n2", time.Now, cluster.ErrToken},
+		{"another cluster's node", with(func(k *pki.Token) { k.Address = foreign.Address }), "n2", time.Now, pki.ErrAuthority},
+		{"another cluster's token", with(func(k *pki.Token) { k.Secret = foreign.Secret }), "n2", time.Now, cluster.ErrToken},
+		{"nobody there", with(func(k *pki.Token) { k.Address = fmt.Sprintf("127.0.0.1:%d", freePort(t)) }), "n2", time.Now, client.ErrNoAgent},
+		{"a taken name", good, "n1", time.Now, cluster.ErrNodeExists},
+		{"a bad name", good, "n/2", time.Now, cluster.ErrName},
+		{"a clock that is a year ahead", good, "n2", year, client.ErrClock},
+	} {
+		m := newMachine(t, "tried")
+		m.set.Name, m.set.Token = test.name, test.token.String()
+		if err := m.dir.Join(t.Context(), m.set, test.now); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", test.what, err, test.want)
+		}
+		if _, err := m.dir.Settings(); !errors.Is(err, client.ErrNotSetUp) {
+			t.Errorf("%s: the machine is a node: %v", test.what, err)
+		}
+	}
+	if v := n1.waitUp(t, "n1"); len(v.Nodes) != 1 {
+		t.Errorf("nodes: %v", v.Nodes)
+	}
+	// The token has served none of them, and a node that joins is one for good.
+	n2 := newMachine(t, "n2")
+	n2.joinSoon(t, good.String())
+	n2.waitUp(t, "n1", "n2")
+	if err := n2.dir.Found(n2.set, time.Now()); !errors.Is(err, client.ErrSetUp) {
+		t.Errorf("set up twice: %v", err)
+	}
+	if err := n2.dir.Run(t.Context(), "test", slog.New(slog.DiscardHandler), func() {}); !errors.Is(err, client.ErrRuns) {
+		t.Errorf("run twice: %v", err)
+	}
+	// What is secret is the owner's alone.
+	for _, path := range []string{".", "node.key.pem", "ca.key.pem", "node.json", client.SocketName} {
+		info, err := os.Stat(filepath.Join(string(n2.dir), path))
+		if err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s: %v, %v", path, info.Mode(), err)
+		}
+	}
+}

@@ -1,0 +1,229 @@
+// Package client talks to a node's agent: what travels, and how to ask. It is all
+// of the cluster that quarxfs itself is linked with.
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/quarxtor/quarxfs/remote/cluster"
+)
+
+const (
+	// SocketName is the agent's socket in its node's directory.
+	SocketName = "agent.sock"
+	// SettingsName is the file that makes a directory a node's.
+	SettingsName = "node.json"
+	// DefaultDir is a node's directory.
+	DefaultDir = "/var/lib/quarxfs/node"
+	// DefaultPort is the agent's; etcd has the next two.
+	DefaultPort = 7441
+
+	// MostBytes bounds what is read of an answer or a request.
+	MostBytes = 1 << 20
+	callTime  = 30 * time.Second
+)
+
+// The paths of the agent's API.
+const (
+	PathJoin   = "/v1/cluster/join"   // POST JoinRequest -> JoinAnswer; needs no certificate
+	PathTokens = "/v1/cluster/tokens" // POST NewToken -> Token
+	PathNodes  = "/v1/cluster/nodes"  // GET -> View; DELETE of one below it
+	PathSelf   = "/v1/cluster/self"   // GET -> Self
+	PathStop   = "/v1/cluster/stop"   // POST
+)
+
+// MostSkew is how far the clock of a new node may be off.
+const MostSkew = time.Minute
+
+// Protocol is the version of what travels between agents.
+const Protocol = 1
+
+// A JoinRequest asks to become a node.
+type JoinRequest struct {
+	Protocol int          `json:"protocol"`
+	Secret   string       `json:"secret"`
+	Node     cluster.Node `json:"node"` // Peer and Client: where its etcd would be, if it is to vote
+	Witness  bool         `json:"witness"`
+	Request  []byte       `json:"request"` // to sign its certificate, in DER
+	Time     time.Time    `json:"time"`    // of its own clock
+}
+
+// A JoinAnswer has all that the new node needs.
+type JoinAnswer struct {
+	Cluster     cluster.Config `json:"cluster"`
+	Node        cluster.Node   `json:"node"`
+	Certificate []byte         `json:"certificate"` // PEM
+	Authority   []byte         `json:"authority"`   // PEM
+	Signer      []byte         `json:"signer"`      // PEM; only for a voter
+	Clients     []string       `json:"clients"`     // host:port of etcd
+}
+
+// NewToken says how long a join token counts.
+type NewToken struct {
+	Lasts time.Duration `json:"lasts_ns"`
+}
+
+// A Token lets one node join.
+type Token struct {
+	Token   string    `json:"token"`
+	Expires time.Time `json:"expires"`
+}
+
+// A View is the cluster's nodes, as of a moment.
+type View struct {
+	AsOf    time.Time      `json:"as_of"`
+	Cluster cluster.Config `json:"cluster"`
+	Nodes   []NodeView     `json:"nodes"`
+}
+
+// NodeView is a node, and what is known of it now.
+type NodeView struct {
+	cluster.Node
+	Up    bool           `json:"up"`
+	Alive *cluster.Alive `json:"alive"` // null: not up
+	Votes bool           `json:"votes"` // it is in the quorum now; a voter may be waiting for a third one
+}
+
+// Self is what an agent knows without asking anybody.
+type Self struct {
+	Cluster string `json:"cluster"`
+	ID      string `json:"id"`
+	Node    string `json:"node"`
+	PID     int    `json:"pid"`
+	Address string `json:"address"`
+	Ready   bool   `json:"ready"` // it reaches the register
+	Why     string `json:"why"`   // why not
+}
+
+// An Agent is where to ask.
+type Agent struct {
+	http *http.Client
+	base string
+	dir  string // of a node of this machine; empty: of another
+}
+
+// CheckSetUp reports a directory that is no node's: ErrNotSetUp.
+func CheckSetUp(dir string) error {
+	if _, err := os.Stat(filepath.Join(dir, SettingsName)); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: %w: quarxfs cluster init or join makes it one", dir, ErrNotSetUp)
+	}
+	return nil
+}
+
+// Local is the agent of the node whose directory is dir.
+func Local(dir string) *Agent {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(dir, SocketName))
+	}
+	return &Agent{http: &http.Client{Transport: &http.Transport{DialContext: dial}, Timeout: callTime}, base: "http://agent", dir: dir}
+}
+
+// Remote is the agent at host:port.
+func Remote(addr string, conf *tls.Config) *Agent {
+	refuse := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Agent{
+		http: &http.Client{Transport: &http.Transport{TLSClientConfig: conf}, Timeout: callTime, CheckRedirect: refuse},
+		base: "https://" + addr,
+	}
+}
+
+// Join asks for a place in the cluster: ErrToken, ErrNodeExists, ErrName, ErrClock, ErrVersion.
+func (a *Agent) Join(ctx context.Context, r JoinRequest) (JoinAnswer, error) {
+	var answer JoinAnswer
+	return answer, a.call(ctx, http.MethodPost, PathJoin, r, &answer)
+}
+
+// NewToken makes a token that lasts.
+func (a *Agent) NewToken(ctx context.Context, lasts time.Duration) (Token, error) {
+	var t Token
+	return t, a.call(ctx, http.MethodPost, PathTokens, NewToken{Lasts: lasts}, &t)
+}
+
+// Nodes returns the cluster's nodes.
+func (a *Agent) Nodes(ctx context.Context) (View, error) {
+	var v View
+	return v, a.call(ctx, http.MethodGet, PathNodes, nil, &v)
+}
+
+// Remove takes a node out of the cluster: ErrNoNode, ErrLastVoter.
+func (a *Agent) Remove(ctx context.Context, name string) error {
+	return a.call(ctx, http.MethodDelete, PathNodes+"/"+url.PathEscape(name), nil, nil)
+}
+
+// Self asks the agent what it is.
+func (a *Agent) Self(ctx context.Context) (Self, error) {
+	var s Self
+	return s, a.call(ctx, http.MethodGet, PathSelf, nil, &s)
+}
+
+// Stop ends the agent; the node stays one.
+func (a *Agent) Stop(ctx context.Context) error {
+	return a.call(ctx, http.MethodPost, PathStop, nil, nil)
+}
+
+// noAnswer says why nobody answers, without the address that http has made up for a socket.
+func (a *Agent) noAnswer(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		err = wrapped.Err
+	}
+	if a.dir == "" {
+		return fmt.Errorf("%w: %w", ErrNoAgent, err)
+	}
+	if err := CheckSetUp(a.dir); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: %w: start it with quarxfs cluster start", ErrNoAgent, err)
+}
+
+func (a *Agent) call(ctx context.Context, method, path string, body, to any) error {
+	var send io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return err
+		}
+		send = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, a.base+path, send)
+	if err != nil {
+		return err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	r, err := a.http.Do(req)
+	if err != nil {
+		return a.noAnswer(ctx, err)
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(r.Body, MostBytes))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNoAgent, err)
+	}
+	if r.StatusCode >= http.StatusBadRequest {
+		return problem(r, b)
+	}
+	if to == nil {
+		return nil
+	}
+	if err := json.Unmarshal(b, to); err != nil {
+		return fmt.Errorf("%w: what answers is no agent: %w", ErrVersion, err)
+	}
+	return nil
+}
