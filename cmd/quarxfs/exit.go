@@ -9,6 +9,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/fs"
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/cluster/client"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/db"
@@ -56,6 +57,7 @@ var exits = []struct {
 	{18, "the server wants a token, or one that allows more", []error{store.ErrToken, remote.ErrForbidden}},
 	{19, "the server is busy, or was asked too often", []error{remote.ErrBusy, remote.ErrRate}},
 	{20, "the store is mounted read-only, or cannot be written to", []error{store.ErrReadOnly, db.ErrReadOnly, store.ErrUnwritable, syscall.EROFS}},
+	{21, "the cluster cannot decide, or could not any more: too few of its voters answer", nil},
 	{exitInterrupted, "interrupted", []error{context.Canceled}},
 }
 
@@ -73,7 +75,7 @@ func exitCode(err error) int {
 		return c.code
 	}
 	for _, row := range exits {
-		for _, e := range row.errs {
+		for _, e := range append(client.ErrorsOf(row.code), row.errs...) {
 			if errors.Is(err, e) {
 				return row.code
 			}

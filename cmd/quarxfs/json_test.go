@@ -15,13 +15,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 
+	"github.com/quarxtor/quarxfs/remote/cluster"
+	"github.com/quarxtor/quarxfs/remote/cluster/client"
 	"github.com/quarxtor/quarxfs/remote/transfer"
 )
 
 var updateShapes = flag.Bool("update-shapes", false, "write testdata/json.golden anew")
 
 // A listing prints a JSON object for each item; another command prints one document.
-var listings = []string{"graph path", "graph show", "graph why", "list-blocks", "list-files", "objects", "remote list", "snapshot diff",
+var listings = []string{"cluster nodes", "graph path", "graph show", "graph why", "list-blocks", "list-files", "objects", "remote list", "snapshot diff",
 	"snapshot list", "snapshot prune", "tier list", "token list"}
 
 // TestJSONShapes pins the keys and types of what each command with --json prints, that each
@@ -68,6 +70,9 @@ func TestJSONShapes(t *testing.T) {
 		"sync push": transfer.Report{Sent: []string{""}, Pruned: []string{""}, Refused: []string{""}},
 		"sync pull": transfer.Report{Sent: []string{""}, Pruned: []string{""}, Refused: []string{""}},
 		"serve":     announcement{URL: "u", Fingerprint: "f", Metrics: "m"},
+
+		"cluster token": client.Token{},
+		"cluster nodes": client.NodeView{Node: cluster.Node{Roles: []cluster.Role{""}}, Alive: &cluster.Alive{}},
 	}
 	var got strings.Builder
 	everyCommand(newRoot(), nil, func(c *cobra.Command, path []string) {

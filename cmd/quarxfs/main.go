@@ -83,7 +83,7 @@ byte that it gives back.`,
 	}
 	add("drive", newInit(), newMount(), newUmount())
 	add("past", newSnapshot(), newCat())
-	add("peers", newRemote(), newSync(), newServe(), newToken())
+	add("peers", newRemote(), newSync(), newServe(), newToken(), newCluster())
 	add("look", newStats(), newListFiles(), newListBlocks(), newDu(), newGraph(), newSimulate())
 	add("object", newPut(), newGet(), newRemove(), newObjects())
 	add("upkeep", newGC(), newScrub(), newFsck(), newRebuild(), newTier())
