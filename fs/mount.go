@@ -88,7 +88,7 @@ func NewMount(v *volume.Volume, dir string, o MountOptions) (*Mount, error) {
 	}
 	f := newFilesystem(v, o.Logger)
 	f.sync = o.Sync
-	v.OnStale(f.stale)
+	v.OnInvalidate(f.invalidate)
 	syscall.Umask(0) // before the first request
 	m, err := Serve(f, dir, o.fuse(), o.ReadAhead, o.Logger)
 	if err == nil {

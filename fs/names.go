@@ -40,7 +40,7 @@ func (f *filesystem) Forget(node, count uint64) {
 	f.vol.Forget(volume.Ino(node), count)
 }
 
-func (f *filesystem) create(op opCode, h *fuse.InHeader, name string, c volume.New, out *fuse.EntryOut) fuse.Status {
+func (f *filesystem) create(op opCode, h *fuse.InHeader, name string, c volume.CreateOptions, out *fuse.EntryOut) fuse.Status {
 	defer f.meter.time(op)()
 	c.UID, c.GID = h.Uid, h.Gid
 	a, err := f.vol.Create(ino(h), name, c)
@@ -52,23 +52,23 @@ func (f *filesystem) create(op opCode, h *fuse.InHeader, name string, c volume.N
 }
 
 func (f *filesystem) Mknod(_ <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
-	return f.create(opMknod, &in.InHeader, name, volume.New{Mode: in.Mode, Umask: in.Umask, Rdev: in.Rdev}, out)
+	return f.create(opMknod, &in.InHeader, name, volume.CreateOptions{Mode: in.Mode, Umask: in.Umask, Rdev: in.Rdev}, out)
 }
 
 func (f *filesystem) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	if inSnapshots(in.NodeId) {
 		return f.makeSnapshot(name, out)
 	}
-	return f.create(opMkdir, &in.InHeader, name, volume.New{Mode: syscall.S_IFDIR | in.Mode&0o7777, Umask: in.Umask}, out)
+	return f.create(opMkdir, &in.InHeader, name, volume.CreateOptions{Mode: syscall.S_IFDIR | in.Mode&0o7777, Umask: in.Umask}, out)
 }
 
 func (f *filesystem) Symlink(_ <-chan struct{}, h *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
-	return f.create(opSymlink, h, name, volume.New{Mode: syscall.S_IFLNK | 0o777, Target: target}, out)
+	return f.create(opSymlink, h, name, volume.CreateOptions{Mode: syscall.S_IFLNK | 0o777, Target: target}, out)
 }
 
 func (f *filesystem) Tmpfile(_ <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	defer f.meter.time(opTmpfile)()
-	a, err := f.vol.CreateNameless(ino(&in.InHeader), volume.New{
+	a, err := f.vol.CreateNameless(ino(&in.InHeader), volume.CreateOptions{
 		Mode: syscall.S_IFREG | in.Mode&0o7777, Umask: in.Umask, UID: in.Uid, GID: in.Gid,
 	})
 	if err != nil {

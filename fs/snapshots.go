@@ -54,13 +54,13 @@ func (f *filesystem) snapshotStatus(op string, err error) fuse.Status {
 	return f.status(op, err)
 }
 
-// stale tells the kernel what it may not remember any more: listings before it returns, names soon
+// invalidate tells the kernel what it may not remember any more: listings before it returns, names soon
 // after, since a directory's lock may be held for the request that is being answered.
-func (f *filesystem) stale(list []volume.Stale) {
+func (f *filesystem) invalidate(list []volume.Invalidation) {
 	if f.server == nil {
 		return
 	}
-	var names []volume.Stale
+	var names []volume.Invalidation
 	for _, s := range list {
 		if s.Name == "" {
 			f.dropListing(s.Ino)

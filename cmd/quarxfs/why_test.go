@@ -89,7 +89,7 @@ func (s *shelf) step(t *testing.T, i int) {
 	there := err == nil
 	switch k := s.rnd.IntN(10); {
 	case k == 0 && len(s.dirs) < 6:
-		a, err := s.vol.Create(dir, fmt.Sprint("d", i), volume.New{Mode: syscall.S_IFDIR | 0o755})
+		a, err := s.vol.Create(dir, fmt.Sprint("d", i), volume.CreateOptions{Mode: syscall.S_IFDIR | 0o755})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,7 +111,7 @@ func (s *shelf) step(t *testing.T, i int) {
 			t.Fatal(err)
 		}
 	default:
-		a, err := s.vol.Create(dir, name, volume.New{Mode: syscall.S_IFREG | 0o644})
+		a, err := s.vol.Create(dir, name, volume.CreateOptions{Mode: syscall.S_IFREG | 0o644})
 		if err == nil {
 			err = s.vol.Write(a.Ino, 0, s.bytes(), volume.WriteMode{})
 		}
@@ -352,7 +352,7 @@ func TestWhyAllTakesOneMatrix(t *testing.T) {
 	for i := range 60 {
 		s.step(t, i)
 	}
-	a, err := s.vol.Create(meta.Root, "several", volume.New{Mode: syscall.S_IFREG | 0o644})
+	a, err := s.vol.Create(meta.Root, "several", volume.CreateOptions{Mode: syscall.S_IFREG | 0o644})
 	if err == nil {
 		err = s.vol.Write(a.Ino, 0, bytes.Join(s.pool, nil), volume.WriteMode{})
 	}

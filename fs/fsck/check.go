@@ -172,7 +172,7 @@ func (c *checker) row(key, value []byte) error {
 		var attr meta.Inode
 		if attr, err = meta.DecodeInode(value); err == nil {
 			c.at(ino).attr = &attr
-			err = c.stub(ino, &attr)
+			err = c.lazy(ino, &attr)
 		}
 	case meta.KindName:
 		err = c.name(ino, key, value)
@@ -198,12 +198,12 @@ func (c *checker) decoded(ino meta.Ino, err error) error {
 	return nil
 }
 
-// stub checks that what an inode is a stub of is there.
-func (c *checker) stub(ino meta.Ino, attr *meta.Inode) error {
-	if !attr.IsStub() {
+// lazy checks that what an inode is lazy of is there.
+func (c *checker) lazy(ino meta.Ino, attr *meta.Inode) error {
+	if !attr.IsLazy() {
 		return nil
 	}
-	id := store.ID(attr.Stub)
+	id := store.ID(attr.LazyID)
 	if c.ref != nil {
 		c.ref(id)
 	}
@@ -331,15 +331,15 @@ func (c *checker) slot(ino meta.Ino, key, value []byte) error {
 	if slot > math.MaxInt64/meta.SlotSize {
 		return fmt.Errorf("staged slot %d is beyond every file: %w", slot, meta.ErrCorrupt)
 	}
-	patches, err := meta.DecodePatches(value)
+	parts, err := meta.DecodeStaged(value)
 	if err != nil {
 		return err
 	}
-	if len(patches) == 0 {
+	if len(parts) == 0 {
 		c.found("I3", ino, "the staged slot %d is empty", slot)
 		return nil
 	}
-	last := patches[len(patches)-1]
+	last := parts[len(parts)-1]
 	t := c.at(ino)
 	t.staged = int64(slot)*meta.SlotSize + int64(last.Start) + int64(len(last.Bytes))
 	return nil
@@ -454,17 +454,17 @@ func (c *checker) file(ino meta.Ino, t *tally) {
 	if t.staged > t.attr.Size {
 		c.found("I3", ino, "staged bytes end at %d, beyond the size of %d", t.staged, t.attr.Size)
 	}
-	if t.alloc != t.attr.Alloc && !(t.attr.IsStub() && t.alloc < t.attr.Alloc) {
+	if t.alloc != t.attr.Alloc && !(t.attr.IsLazy() && t.alloc < t.attr.Alloc) {
 		c.found("I3", ino, "the inode counts %d allocated bytes and has %d", t.attr.Alloc, t.alloc)
 	}
-	if unwritten := t.attr.Reserved.Bytes() - t.written; unwritten != t.attr.Unwritten && !t.attr.IsStub() {
+	if unwritten := t.attr.Reserved.Bytes() - t.written; unwritten != t.attr.Unwritten && !t.attr.IsLazy() {
 		c.found("I3", ino, "the inode counts %d reserved bytes without data and has %d", t.attr.Unwritten, unwritten)
 	}
 }
 
 func (c *checker) directory(ino meta.Ino, t *tally) {
 	removed := c.removed(ino)
-	if t.entries != t.attr.Entries && !t.attr.IsStub() && !removed || t.names != t.entries {
+	if t.entries != t.attr.Entries && !t.attr.IsLazy() && !removed || t.names != t.entries {
 		c.found("I7", ino, "the directory counts %d entries and has %d, with %d names", t.attr.Entries, t.entries, t.names)
 	}
 	switch {
@@ -483,7 +483,7 @@ func (c *checker) directory(ino meta.Ino, t *tally) {
 	case c.path(ino) == "" && !removed:
 		c.found("I7", ino, "the directory cannot be reached from the root")
 	}
-	if t.attr.Nlink != 2+t.subdirs && !removed && !(t.attr.IsStub() && t.attr.Nlink > t.subdirs) {
+	if t.attr.Nlink != 2+t.subdirs && !removed && !(t.attr.IsLazy() && t.attr.Nlink > t.subdirs) {
 		c.found("I7", ino, "the directory has %d links and %d subdirectories", t.attr.Nlink, t.subdirs)
 	}
 }

@@ -7,15 +7,15 @@ import (
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// References calls ref for every reference that the extents and stubs of a store
+// References calls ref for every reference that the extents and lazy inodes of a store
 // make, whether or not a volume is open. Rows that cannot be decoded are passed over: Repair has
 // told of them.
 func References(ctx context.Context, st *store.Store, ref func(store.ID)) error {
 	ck := st.Chunker()
 	span := meta.PageSpan(ck.Avg(), ck.Max())
 	err := st.DB().ScanPrefix(meta.InodePrefix(), func(_, value []byte) error {
-		if attr, err := meta.DecodeInode(value); err == nil && attr.IsStub() {
-			ref(store.ID(attr.Stub))
+		if attr, err := meta.DecodeInode(value); err == nil && attr.IsLazy() {
+			ref(store.ID(attr.LazyID))
 		}
 		return ctx.Err()
 	})

@@ -247,11 +247,11 @@ func (r *repairer) stagedRow(f *found, key, value []byte) error {
 	if err != nil || slot > 1<<62/meta.SlotSize {
 		return fmt.Errorf("staged slot: %w", meta.ErrCorrupt)
 	}
-	patches, err := meta.DecodePatches(value)
-	if err != nil || len(patches) == 0 {
+	parts, err := meta.DecodeStaged(value)
+	if err != nil || len(parts) == 0 {
 		return fmt.Errorf("staged slot: %w", meta.ErrCorrupt)
 	}
-	last := patches[len(patches)-1]
+	last := parts[len(parts)-1]
 	f.data = true
 	f.end = max(f.end, int64(slot)*meta.SlotSize+int64(last.Start+len(last.Bytes)))
 	return nil
@@ -301,11 +301,11 @@ func (r *repairer) fixRecords() {
 			r.did("inode %d: its size was %d, and its bytes end at %d", ino, a.Size, f.end)
 			a.Size, f.changed = f.end, true
 		}
-		if a.Mode&syscall.S_IFMT == syscall.S_IFREG && a.Alloc != f.alloc && !a.IsStub() {
+		if a.Mode&syscall.S_IFMT == syscall.S_IFREG && a.Alloc != f.alloc && !a.IsLazy() {
 			r.did("inode %d: %d bytes are allocated, and not %d", ino, f.alloc, a.Alloc)
 			a.Alloc, f.changed = f.alloc, true
 		}
-		if unwritten := a.Reserved.Bytes() - f.written; unwritten != a.Unwritten && !a.IsStub() {
+		if unwritten := a.Reserved.Bytes() - f.written; unwritten != a.Unwritten && !a.IsLazy() {
 			r.did("inode %d: %d reserved bytes have no data, and not %d", ino, unwritten, a.Unwritten)
 			a.Unwritten, f.changed = unwritten, true
 		}
@@ -440,7 +440,7 @@ func (r *repairer) fixCounts() {
 			}
 		}
 		a := f.attr
-		if f.isDir() && a.IsStub() { // it has more in its vertex
+		if f.isDir() && a.IsLazy() { // it has more in its vertex
 			nlink, entries = max(nlink, a.Nlink), a.Entries
 		}
 		if a.Nlink != nlink || a.Entries != entries {

@@ -83,16 +83,16 @@ func DecodeExtents(b []byte, base, span int64) ([]Extent, error) {
 // SlotSize is how many bytes of a file one staged row covers at most.
 const SlotSize = 4096
 
-// A Patch is bytes within a slot.
-type Patch struct {
+// A StagedPart is bytes within a slot.
+type StagedPart struct {
 	Start int
 	Bytes []byte
 }
 
-// AppendPatches appends the record of a slot to b: for each patch its start,
+// AppendStaged appends the record of a slot to b: for each part its start,
 // its length and its bytes. One whole slot takes 4,099 bytes.
-func AppendPatches(b []byte, patches []Patch) []byte {
-	for _, p := range patches {
+func AppendStaged(b []byte, parts []StagedPart) []byte {
+	for _, p := range parts {
 		b = binary.AppendUvarint(b, uint64(p.Start))
 		b = binary.AppendUvarint(b, uint64(len(p.Bytes)))
 		b = append(b, p.Bytes...)
@@ -100,19 +100,19 @@ func AppendPatches(b []byte, patches []Patch) []byte {
 	return b
 }
 
-// DecodePatches reads a slot. The patches alias b. The error is ErrCorrupt.
-func DecodePatches(b []byte) ([]Patch, error) {
+// DecodeStaged reads a slot. The parts alias b. The error is ErrCorrupt.
+func DecodeStaged(b []byte) ([]StagedPart, error) {
 	r := reader{b: b}
-	var patches []Patch
+	var parts []StagedPart
 	at := 0
 	for len(r.b) > 0 {
-		p := Patch{Start: int(r.uvarint(SlotSize))}
+		p := StagedPart{Start: int(r.uvarint(SlotSize))}
 		p.Bytes = r.bytes(r.uvarint(SlotSize))
 		if r.bad || len(p.Bytes) == 0 || p.Start < at || p.Start+len(p.Bytes) > SlotSize {
 			return nil, fmt.Errorf("staged slot: %w", ErrCorrupt)
 		}
-		patches = append(patches, p)
+		parts = append(parts, p)
 		at = p.Start + len(p.Bytes)
 	}
-	return patches, nil
+	return parts, nil
 }

@@ -11,7 +11,7 @@ import (
 
 func FuzzInode(f *testing.F) {
 	f.Add(AppendInode(nil, &Inode{Mode: 0o100644, Size: 1 << 40, Atime: Time{-5, 7}, Target: "x"}))
-	f.Add(AppendInode(nil, &Inode{Mode: 0o40755, Pos: 7, Shared: true, Stub: BlockID{1}, Owned: 3}))
+	f.Add(AppendInode(nil, &Inode{Mode: 0o40755, Pos: 7, Shared: true, LazyID: BlockID{1}, Owned: 3}))
 	f.Add(AppendInode(nil, &Inode{Mode: 0o100644, Unwritten: 5000, Reserved: Ranges{{0, 4096}, {12288, 1 << 62}}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n, err := DecodeInode(b)
@@ -63,19 +63,19 @@ func FuzzExtents(f *testing.F) {
 }
 
 func FuzzPatches(f *testing.F) {
-	f.Add(AppendPatches(nil, []Patch{{0, []byte("a")}, {4000, bytes.Repeat([]byte{1}, 96)}}))
+	f.Add(AppendStaged(nil, []StagedPart{{0, []byte("a")}, {4000, bytes.Repeat([]byte{1}, 96)}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		patches, err := DecodePatches(b)
+		parts, err := DecodeStaged(b)
 		if err != nil {
 			return
 		}
 		var slot [SlotSize]byte
-		for _, p := range patches {
+		for _, p := range parts {
 			copy(slot[p.Start:p.Start+len(p.Bytes)], p.Bytes)
 		}
-		again, err := DecodePatches(AppendPatches(nil, patches))
-		if err != nil || !reflect.DeepEqual(again, patches) {
-			t.Errorf("%+v became %+v (%v)", patches, again, err)
+		again, err := DecodeStaged(AppendStaged(nil, parts))
+		if err != nil || !reflect.DeepEqual(again, parts) {
+			t.Errorf("%+v became %+v (%v)", parts, again, err)
 		}
 	})
 }

@@ -49,10 +49,10 @@ type Inode struct {
 	// Shared is set for good when a file gets a second name: Parent and Pos mean
 	// nothing then, and snapshots keep the file in their link table.
 	Shared bool
-	// Stub, if not zero, is the vertex or block, counted as a reference, that
+	// LazyID, if not zero, is the vertex or block, counted as a reference, that
 	// still has the names of a directory, or a file's bytes from page Owned on.
-	Stub  BlockID
-	Owned uint64
+	LazyID BlockID
+	Owned  uint64
 
 	// Reserved are the blocks of a regular file that fallocate(2) has set aside, and
 	// Unwritten the bytes of them that no extent covers.
@@ -61,10 +61,10 @@ type Inode struct {
 }
 
 // IsStub reports whether some of what the inode holds is still in a vertex.
-func (n *Inode) IsStub() bool { return n.Stub != BlockID{} }
+func (n *Inode) IsLazy() bool { return n.LazyID != BlockID{} }
 
 // IsLazyDir reports whether names of a directory are in a tree only.
-func (n *Inode) IsLazyDir() bool { return n.IsStub() && n.Mode&typeMask == typeDir }
+func (n *Inode) IsLazyDir() bool { return n.IsLazy() && n.Mode&typeMask == typeDir }
 
 // The type bits of a mode, and those of a directory, as in stat(2).
 const (
@@ -78,7 +78,7 @@ const (
 	inodeVersion = 2
 
 	inodeShared   = 1 << 0
-	inodeStub     = 1 << 1
+	inodeLazy     = 1 << 1
 	inodeReserved = 1 << 2
 	inodeFlags    = 1<<3 - 1
 )
@@ -100,16 +100,16 @@ func AppendInode(b []byte, n *Inode) []byte {
 	if n.Shared {
 		flags |= inodeShared
 	}
-	if n.IsStub() {
-		flags |= inodeStub
+	if n.IsLazy() {
+		flags |= inodeLazy
 	}
 	if len(n.Reserved) > 0 {
 		flags |= inodeReserved
 	}
 	b = binary.AppendUvarint(b, flags)
 	b = binary.AppendUvarint(b, n.Pos)
-	if n.IsStub() {
-		b = append(b, n.Stub[:]...)
+	if n.IsLazy() {
+		b = append(b, n.LazyID[:]...)
 		b = binary.AppendUvarint(b, n.Owned)
 	}
 	if len(n.Reserved) > 0 {
@@ -181,7 +181,7 @@ func DecodeInode(b []byte) (Inode, error) {
 		t.Nsec = uint32(r.uvarint(999_999_999))
 	}
 	if b[0] >= 2 {
-		n.readPlace(&r)
+		n.readLocation(&r)
 	} else {
 		n.Shared = n.Nlink > 1 && n.Mode&typeMask != typeDir
 	}
@@ -192,15 +192,15 @@ func DecodeInode(b []byte) (Inode, error) {
 	return n, nil
 }
 
-// readPlace reads what version 2 added.
-func (n *Inode) readPlace(r *reader) {
+// readLocation reads what version 2 added.
+func (n *Inode) readLocation(r *reader) {
 	flags := r.uvarint(inodeFlags)
 	n.Shared = flags&inodeShared != 0
 	n.Pos = r.uvarint(max63)
-	if flags&inodeStub != 0 {
-		copy(n.Stub[:], r.bytes(uint64(len(n.Stub))))
+	if flags&inodeLazy != 0 {
+		copy(n.LazyID[:], r.bytes(uint64(len(n.LazyID))))
 		n.Owned = r.uvarint(max63)
-		r.bad = r.bad || !n.IsStub()
+		r.bad = r.bad || !n.IsLazy()
 	}
 	if flags&inodeReserved != 0 {
 		n.readReserved(r)

@@ -19,7 +19,7 @@ func TestWorkedSizes(t *testing.T) {
 	if n := len(AppendExtents(nil, 0, page)); n != 2304 {
 		t.Errorf("64 blocks take %d bytes", n)
 	}
-	if n := len(AppendPatches(nil, []Patch{{0, make([]byte, SlotSize)}})); n != 4099 {
+	if n := len(AppendStaged(nil, []StagedPart{{0, make([]byte, SlotSize)}})); n != 4099 {
 		t.Errorf("a whole slot takes %d bytes", n)
 	}
 }
@@ -31,7 +31,7 @@ func TestExtremes(t *testing.T) {
 			Mode: math.MaxUint32, UID: math.MaxUint32, GID: math.MaxUint32, Nlink: math.MaxUint32, Rdev: math.MaxUint32,
 			Size: math.MaxInt64, Alloc: math.MaxInt64, Entries: math.MaxInt64, Parent: math.MaxInt64, Xattrs: math.MaxUint32,
 			Atime: Time{math.MinInt64, 999_999_999}, Mtime: Time{math.MaxInt64, 0}, Ctime: Time{-1, 1}, Btime: Time{0, 5},
-			Target: strings.Repeat("t", MaxTarget), Pos: math.MaxInt64, Shared: true, Stub: BlockID{31: 1}, Owned: math.MaxInt64,
+			Target: strings.Repeat("t", MaxTarget), Pos: math.MaxInt64, Shared: true, LazyID: BlockID{31: 1}, Owned: math.MaxInt64,
 			Reserved: Ranges{{0, 4096}, {8192, math.MaxInt64 - 4095}}, Unwritten: 4096,
 		},
 	} {

@@ -10,7 +10,7 @@ import (
 )
 
 // An Edge leads from an inode to a part of what it holds: an entry of a
-// directory, a stretch of a file that is in a block, or the vertex of a stub.
+// directory, a part of a file that is in a block, or the vertex of a lazy inode.
 type Edge struct {
 	From meta.Ino
 	Name string   // of an entry
@@ -18,12 +18,12 @@ type Edge struct {
 	Type uint32   // of To, as in the mode
 
 	Block    store.ID
-	Stub     bool  // Block is the vertex that has the other names, or the bytes from Off on
-	Off, Len int64 // of the stretch, in the file
+	Lazy     bool  // Block is the vertex that has the other names, or the bytes from Off on
+	Off, Len int64 // of the part, in the file
 }
 
 // Edges calls fn for the edges that leave an inode, as of the last commit, until
-// fn fails. It reads rows only: looking into a stub unfolds nothing. ENOENT: the
+// fn fails. It reads rows only: looking into a lazy inode materializes nothing. ENOENT: the
 // inode has gone.
 func (r Reader) Edges(ctx context.Context, ino meta.Ino, fn func(Edge) error) error {
 	attr, err := Inode(r.db, ino)
@@ -37,10 +37,10 @@ func (r Reader) Edges(ctx context.Context, ino meta.Ino, fn func(Edge) error) er
 		}
 		return read(key, value, fn)
 	})
-	if err != nil || !attr.IsStub() {
+	if err != nil || !attr.IsLazy() {
 		return err
 	}
-	return fn(r.stubEdge(ino, &attr))
+	return fn(r.lazyEdge(ino, &attr))
 }
 
 // rangeOf returns where the rows with an inode's edges are, and how to read one.
@@ -65,9 +65,9 @@ func readEntryEdge(key, value []byte, fn func(Edge) error) error {
 	return fn(Edge{From: dir, Name: d.Name, To: d.Ino, Type: d.Type})
 }
 
-func (r Reader) stubEdge(ino meta.Ino, attr *meta.Inode) Edge {
+func (r Reader) lazyEdge(ino meta.Ino, attr *meta.Inode) Edge {
 	off := int64(attr.Owned) * r.span
-	return Edge{From: ino, Block: store.ID(attr.Stub), Stub: true, Off: off, Len: max(0, attr.Size-off)}
+	return Edge{From: ino, Block: store.ID(attr.LazyID), Lazy: true, Off: off, Len: max(0, attr.Size-off)}
 }
 
 func (r Reader) readExtentEdges(key, value []byte, fn func(Edge) error) error {

@@ -13,9 +13,9 @@ import (
 
 // References calls fn for every reference that an inode makes to a block or
 // vertex, at the instant of rows: inodes in order, extents in order of offset,
-// then the vertex of a stub. An error of fn ends it and is returned.
+// then the vertex of a lazy inode. An error of fn ends it and is returned.
 func (r Reader) References(ctx context.Context, rows *store.View, fn func(graph.Reference) error) error {
-	var stubs []graph.Reference
+	var lazy []graph.Reference
 	err := rows.ScanPrefix(meta.InodePrefix(), func(key, value []byte) error {
 		ino, err := meta.KeyIno(key)
 		if err != nil {
@@ -25,20 +25,20 @@ func (r Reader) References(ctx context.Context, rows *store.View, fn func(graph.
 		if err != nil {
 			return fmt.Errorf("inode %d: %w", ino, err)
 		}
-		if n.IsStub() {
-			stubs = append(stubs, graph.Reference{Ino: uint64(ino), Off: int64(n.Owned) * r.span, ID: store.ID(n.Stub)})
+		if n.IsLazy() {
+			lazy = append(lazy, graph.Reference{Ino: uint64(ino), Off: int64(n.Owned) * r.span, ID: store.ID(n.LazyID)})
 		}
 		return ctx.Err()
 	})
 	if err != nil {
 		return err
 	}
-	stubsBefore := func(ino uint64) error {
-		for len(stubs) > 0 && stubs[0].Ino < ino {
-			if err := fn(stubs[0]); err != nil {
+	lazyBefore := func(ino uint64) error {
+		for len(lazy) > 0 && lazy[0].Ino < ino {
+			if err := fn(lazy[0]); err != nil {
 				return err
 			}
-			stubs = stubs[1:]
+			lazy = lazy[1:]
 		}
 		return nil
 	}
@@ -51,7 +51,7 @@ func (r Reader) References(ctx context.Context, rows *store.View, fn func(graph.
 		if err != nil {
 			return fmt.Errorf("inode %d: %w", ino, err)
 		}
-		if err := stubsBefore(uint64(ino)); err != nil {
+		if err := lazyBefore(uint64(ino)); err != nil {
 			return err
 		}
 		for _, e := range page {
@@ -64,7 +64,7 @@ func (r Reader) References(ctx context.Context, rows *store.View, fn func(graph.
 	if err != nil {
 		return err
 	}
-	return stubsBefore(1<<64 - 1)
+	return lazyBefore(1<<64 - 1)
 }
 
 // Names calls fn for every name in a directory, at the instant of rows. An error
@@ -86,7 +86,7 @@ func (r Reader) Names(ctx context.Context, rows *store.View, fn func(dir meta.In
 	})
 }
 
-// Contents calls fn for every regular file and every directory that is a stub, with
+// Contents calls fn for every regular file and every directory that is lazy, with
 // sums over what the inode holds, at the instant of rows. An error of fn ends it and is
 // returned.
 func (r Reader) Contents(ctx context.Context, rows *store.View, fn func(ino meta.Ino, sums graph.Sums) error) error {

@@ -60,7 +60,7 @@ func MaterializedUpTo(db Source, dir meta.Ino) (end string, err error) {
 	return end, err
 }
 
-// LazySums adds up what a directory that is a stub has in its tree only. The
+// LazySums adds up what a directory that is lazy has in its tree only. The
 // volume's counters have it beside what has rows.
 func LazySums(ctx context.Context, st *store.Store, rows Source, dir meta.Ino, attr *meta.Inode) (sums graph.Sums, err error) {
 	begun, err := MaterializedUpTo(rows, dir)
@@ -72,11 +72,11 @@ func LazySums(ctx context.Context, st *store.Store, rows Source, dir meta.Ino, a
 		if err != nil && !meta.IsNotFound(err) {
 			return sums, err
 		}
-		if branch, err := meta.DecodeBranch(row); err == nil && branch.ID == attr.Stub {
+		if branch, err := meta.DecodeBranch(row); err == nil && branch.ID == attr.LazyID {
 			return graph.Sums(branch.Below), nil
 		}
 	}
-	err = graph.OpenTree(st, store.ID(attr.Stub), graph.Directory).Each(ctx, begun, func(e *graph.Entry) error {
+	err = graph.OpenTree(st, store.ID(attr.LazyID), graph.Directory).Each(ctx, begun, func(e *graph.Entry) error {
 		sums.Add(e.Sum(), 1)
 		return nil
 	})
@@ -84,5 +84,5 @@ func LazySums(ctx context.Context, st *store.Store, rows Source, dir meta.Ino, a
 }
 
 // Inodes returns how many inodes sums are over. A file with several names is in
-// none; there are none in a tree that a stub names.
+// none; there are none in a tree that a lazy inode names.
 func Inodes(s graph.Sums) int64 { return s.Files + s.Dirs + s.Others }

@@ -8,16 +8,16 @@ import (
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// A Use is a stretch of a file that is in a block.
+// A Use is a part of a file that is in a block.
 type Use struct {
 	Ino   meta.Ino
 	Path  string // one of the file's paths, without a leading slash; "" when no name leads to it
-	Off   int64  // of the stretch in the file
+	Off   int64  // of the part in the file
 	Len   int64
 	Block store.ID
 }
 
-// Uses calls fn for every stretch of a file whose block is chosen, as of the last
+// Uses calls fn for every part of a file whose block is chosen, as of the last
 // commit. It reads rows only, takes no lock, and works on a store at a
 // standstill. Rows that cannot be decoded are passed over: fsck finds them.
 func (r Reader) Uses(ctx context.Context, chosen func(store.ID) bool, fn func(Use) error) error {

@@ -146,7 +146,7 @@ func (n *node) Read(ctx context.Context, _ nodefs.FileHandle, dest []byte, off i
 	if length <= 0 {
 		return fuse.ReadResultData(nil), 0
 	}
-	list, err := n.stretches(ctx, off, length)
+	list, err := n.readSpans(ctx, off, length)
 	if err != nil {
 		return nil, n.view.errno(ctx, "read", err)
 	}
@@ -183,8 +183,8 @@ func (n *node) Lseek(ctx context.Context, _ nodefs.FileHandle, off uint64, whenc
 	return found, 0
 }
 
-// stretches returns those that tile a part of the file.
-func (n *node) stretches(ctx context.Context, off, length int64) (list []graph.Stretch, err error) {
+// readSpans returns those that tile a part of the file.
+func (n *node) readSpans(ctx context.Context, off, length int64) (list []graph.Stretch, err error) {
 	err = graph.FileStretchesFrom(ctx, n.view.f.src, n.entry.Link, n.entry.Size, off, func(x graph.Stretch) error {
 		x.Len = min(x.Len, off+length-x.Off)
 		list = append(list, x)
@@ -206,7 +206,7 @@ func idsOf(list []graph.Stretch) []store.ID {
 	return ids
 }
 
-// copyOut puts the bytes of stretches, which tile dest, into their places.
+// copyOut puts the bytes of spans, which tile dest, into their places.
 func copyOut(dest []byte, off int64, list []graph.Stretch, blocks [][]byte) error {
 	for _, x := range list {
 		to := dest[x.Off-off:][:x.Len]
@@ -247,7 +247,7 @@ func (n *node) readAhead(off, length int64) {
 
 func (n *node) fetch(off, length int64) {
 	ctx := context.Background()
-	list, err := n.stretches(ctx, off, length)
+	list, err := n.readSpans(ctx, off, length)
 	if err != nil {
 		return // who reads there is told
 	}

@@ -128,7 +128,7 @@ func (s *scene) find(path ...string) (*node, *fuse.EntryOut) {
 	return n, &out
 }
 
-func create(t *testing.T, v *volume.Volume, dir meta.Ino, name string, n volume.New) meta.Ino {
+func create(t *testing.T, v *volume.Volume, dir meta.Ino, name string, n volume.CreateOptions) meta.Ino {
 	t.Helper()
 	a, err := v.Create(dir, name, n)
 	must(t, err)
@@ -136,8 +136,8 @@ func create(t *testing.T, v *volume.Volume, dir meta.Ino, name string, n volume.
 }
 
 var (
-	plainFile = volume.New{Mode: syscall.S_IFREG | 0o640, UID: 7, GID: 8}
-	directory = volume.New{Mode: syscall.S_IFDIR | 0o755}
+	plainFile = volume.CreateOptions{Mode: syscall.S_IFREG | 0o640, UID: 7, GID: 8}
+	directory = volume.CreateOptions{Mode: syscall.S_IFDIR | 0o755}
 )
 
 // TestRead reads every part of a file, holes among them, from and to places
@@ -229,7 +229,7 @@ func TestNames(t *testing.T) {
 		ino := create(t, v, dir, "a", plainFile)
 		_, err := v.Link(ino, meta.Root, "b")
 		must(t, err)
-		create(t, v, dir, "link", volume.New{Mode: syscall.S_IFLNK | 0o777, Target: "../b"})
+		create(t, v, dir, "link", volume.CreateOptions{Mode: syscall.S_IFLNK | 0o777, Target: "../b"})
 		must(t, v.SetXattr(ino, "user.small", []byte("1"), 0, false))
 		must(t, v.SetXattr(dir, "user.large", large, 0, false))
 	})
@@ -320,8 +320,8 @@ func TestSnapshotIsAlike(t *testing.T) {
 		v = filled
 		dir := create(t, v, meta.Root, "d", directory)
 		create(t, v, dir, "empty", plainFile)
-		create(t, v, dir, "link", volume.New{Mode: syscall.S_IFLNK | 0o777, Target: "../b"})
-		create(t, v, dir, "device", volume.New{Mode: syscall.S_IFCHR | 0o600, Rdev: 0x1234})
+		create(t, v, dir, "link", volume.CreateOptions{Mode: syscall.S_IFLNK | 0o777, Target: "../b"})
+		create(t, v, dir, "device", volume.CreateOptions{Mode: syscall.S_IFCHR | 0o600, Rdev: 0x1234})
 		for name, data := range map[string][]int64{
 			"data": {0}, "hole": nil, "first": {0}, "last": {end - 9}, "some": {0, 4096, 300_000, 700_001}, "twice": {10_000},
 		} {

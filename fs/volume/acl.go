@@ -125,7 +125,7 @@ func (v *Volume) setAccessACL(n *node, value []byte, dropSGID bool) (keep bool, 
 		n.attr.Mode &^= syscall.S_ISGID
 	}
 	n.attr.Ctime = v.now()
-	v.changed(n)
+	v.markChanged(n)
 	if minimal {
 		return false, v.dropXattr(n, aclAccess)
 	}

@@ -35,7 +35,7 @@ func SnapshotAttr(ino meta.Ino, e *graph.Entry) Attr {
 // stat returns the node's attributes, with the blocks of what is not stored yet. n.mu is held.
 func (v *Volume) stat(n *node) Attr {
 	a := n.stat()
-	if n.isReg() && len(n.runs)+len(n.flushing) > 0 {
+	if n.isReg() && len(n.dirty)+len(n.flushing) > 0 {
 		a.Blocks = blocksOf(n.attr.Alloc + n.attr.Unwritten + v.unstored(n))
 	}
 	return a
@@ -132,7 +132,7 @@ func (v *Volume) setAttr(n *node, c Change) error {
 	if c.Ctime != nil {
 		n.attr.Ctime = *c.Ctime
 	}
-	v.changed(n)
+	v.markChanged(n)
 	return nil
 }
 
@@ -164,7 +164,7 @@ func (v *Volume) killPriv(n *node, bits bool) error {
 		if n.attr.Mode&groupExec != 0 {
 			n.attr.Mode &^= syscall.S_ISGID
 		}
-		v.changed(n)
+		v.markChanged(n)
 	}
 	if n.attr.Xattrs == 0 {
 		return nil

@@ -16,7 +16,7 @@ func BenchmarkLookup(b *testing.B) {
 	names := make([]string, files)
 	for i := range names {
 		names[i] = fmt.Sprintf("file-%04d", i)
-		if _, err := r.v.Create(meta.Root, names[i], New{Mode: syscall.S_IFREG | 0o644}); err != nil {
+		if _, err := r.v.Create(meta.Root, names[i], CreateOptions{Mode: syscall.S_IFREG | 0o644}); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -45,7 +45,7 @@ func BenchmarkWriteAndSync(b *testing.B) {
 			r := newRig(b, b.TempDir(), store.DefaultConfig().Chunker, Options{})
 			defer r.close(b)
 			write := func(name string, data []byte) {
-				a, err := r.v.Create(meta.Root, name, New{Mode: syscall.S_IFREG | 0o644})
+				a, err := r.v.Create(meta.Root, name, CreateOptions{Mode: syscall.S_IFREG | 0o644})
 				for off := 0; err == nil && off < size; off += request {
 					err = r.v.Write(a.Ino, int64(off), data[off:off+request], WriteMode{Cached: true})
 				}

@@ -76,10 +76,10 @@ func TestCheckFinds(t *testing.T) {
 		{"no block", "I1", "dir/file", func(_ *rig, e meta.Extent) damage { e.ID[0]++; return page(e) }},
 		{"bad page", fsck.RuleRecord, "dir/file", func(*rig, meta.Extent) damage { return damage{string(meta.ExtentsKey(file, 0)): "\x02\x00"} }},
 		{"staged beyond the end", "I3", "dir/file", func(*rig, meta.Extent) damage {
-			return damage{string(meta.StagedKey(file, 9)): string(meta.AppendPatches(nil, []meta.Patch{{Start: 0, Bytes: []byte("x")}}))}
+			return damage{string(meta.StagedKey(file, 9)): string(meta.AppendStaged(nil, []meta.StagedPart{{Start: 0, Bytes: []byte("x")}}))}
 		}},
 		{"staged for nobody", "I7", "", func(*rig, meta.Extent) damage {
-			return damage{string(meta.StagedKey(file+1, 0)): string(meta.AppendPatches(nil, []meta.Patch{{Start: 0, Bytes: []byte("x")}}))}
+			return damage{string(meta.StagedKey(file+1, 0)): string(meta.AppendStaged(nil, []meta.StagedPart{{Start: 0, Bytes: []byte("x")}}))}
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -160,7 +160,7 @@ func TestUnreadableNeighbour(t *testing.T) {
 	mustWrite(t, r.v, ino, 5000, want)
 	r.clock.advance(time.Minute)
 	mustSync(t, r.v)
-	if err := r.v.flushAll(all); err != nil {
+	if err := r.v.flushAll(flushWhole); err != nil {
 		t.Fatal(err)
 	}
 	r.checkVolume(t)

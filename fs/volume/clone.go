@@ -12,8 +12,8 @@ import (
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// A Past is a file or directory in a snapshot; an empty path means all of it.
-type Past struct {
+// A SnapshotPath is a file or directory in a snapshot; an empty path means all of it.
+type SnapshotPath struct {
 	Snapshot string
 	Path     string
 }
@@ -22,7 +22,7 @@ type Past struct {
 // the cost of one inode, whatever is below; only directories that lead to files
 // with several names are copied name by name. Errors: store.ErrNotFound for what is not in
 // the snapshot or a directory of the path; EEXIST.
-func (v *Volume) Clone(ctx context.Context, from Past, to string) error {
+func (v *Volume) Clone(ctx context.Context, from SnapshotPath, to string) error {
 	return v.put(ctx, from, to, replaceNothing)
 }
 
@@ -40,17 +40,17 @@ var errOtherKind = fmt.Errorf("it is a directory and what would take its place i
 
 // Restore is Clone, but takes the place of what is at the path. That happens at
 // one instant.
-func (v *Volume) Restore(ctx context.Context, from Past, to string) error {
+func (v *Volume) Restore(ctx context.Context, from SnapshotPath, to string) error {
 	return v.put(ctx, from, to, replaceAny)
 }
 
 // RestoreAlike is Restore, but for a directory that is not to be a file, or a file that is not to
 // be a directory: EEXIST.
-func (v *Volume) RestoreAlike(ctx context.Context, from Past, to string) error {
+func (v *Volume) RestoreAlike(ctx context.Context, from SnapshotPath, to string) error {
 	return v.put(ctx, from, to, replaceAlike)
 }
 
-func (v *Volume) put(ctx context.Context, from Past, to string, replace replacing) error {
+func (v *Volume) put(ctx context.Context, from SnapshotPath, to string, replace replacing) error {
 	if err := v.store.Admit(metadataCost); err != nil {
 		return err
 	}
@@ -71,12 +71,12 @@ func (v *Volume) put(ctx context.Context, from Past, to string, replace replacin
 	}
 	v.snapping.Lock()
 	defer v.snapping.Unlock()
-	return v.withGraft(ctx, from, false, func(n *node, nlink uint32) error {
-		err := v.store.Change(func() error { return v.place(n, nlink, d, name, replace) })
+	return v.withClone(ctx, from, false, func(n *node, nlink uint32) error {
+		err := v.store.Change(func() error { return v.attach(n, nlink, d, name, replace) })
 		if err != nil {
 			return fmt.Errorf("%q: %w", to, err)
 		}
-		v.tell([]Stale{{dir, name}, {dir, ""}})
+		v.invalidate([]Invalidation{{dir, name}, {dir, ""}})
 		return nil
 	})
 }
@@ -105,11 +105,11 @@ func (v *Volume) parentOf(path string) (dir meta.Ino, name string, err error) {
 	return dir, name, nil
 }
 
-// withGraft makes a nameless inode of what is in a snapshot and calls fn, which
+// withClone makes a nameless inode of what is in a snapshot and calls fn, which
 // may give it a name; else it goes away again. flat says that a directory shall have
 // rows of its own. fn is told how many links the inode has with one name. The
 // inode's node is held meanwhile, and v.snapping.
-func (v *Volume) withGraft(ctx context.Context, from Past, flat bool, fn func(n *node, nlink uint32) error) error {
+func (v *Volume) withClone(ctx context.Context, from SnapshotPath, flat bool, fn func(n *node, nlink uint32) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(v.closing, cancel)()
@@ -123,12 +123,12 @@ func (v *Volume) withGraft(ctx context.Context, from Past, flat bool, fn func(n 
 	if s, err = v.Snapshot(ctx, from.Snapshot); err != nil { // it was still there when it was pinned
 		return err
 	}
-	e, err := v.pastEntry(ctx, &s, from.Path)
+	e, err := v.snapshotEntry(ctx, &s, from.Path)
 	if err != nil {
 		return err
 	}
 	v.coverNumbers()
-	g := &grafter{ctx: ctx, v: v, table: graph.OpenTree(v.store, s.Table, graph.LinkTable), files: make(map[uint64]*grafted)}
+	g := &cloner{ctx: ctx, v: v, table: graph.OpenTree(v.store, s.Table, graph.LinkTable), files: make(map[uint64]*clonedFile)}
 	n, err := g.top(e, flat)
 	if n != nil {
 		defer n.release()
@@ -147,15 +147,15 @@ func (v *Volume) withGraft(ctx context.Context, from Past, flat bool, fn func(n 
 	return v.store.Commit()
 }
 
-func (p Past) String() string {
+func (p SnapshotPath) String() string {
 	if p.Path == "" {
 		return p.Snapshot
 	}
 	return p.Snapshot + ":" + p.Path
 }
 
-// pastEntry finds the entry at a path of a snapshot.
-func (v *Volume) pastEntry(ctx context.Context, s *Snapshot, path string) (*graph.Entry, error) {
+// snapshotEntry finds the entry at a path of a snapshot.
+func (v *Volume) snapshotEntry(ctx context.Context, s *Snapshot, path string) (*graph.Entry, error) {
 	e := &s.Root
 	for name := range strings.SplitSeq(path, "/") {
 		if name == "" || name == "." {
@@ -177,27 +177,27 @@ func (v *Volume) pastEntry(ctx context.Context, s *Snapshot, path string) (*grap
 	return &row, err
 }
 
-// A grafter makes inodes of a snapshot's entries.
-type grafter struct {
+// A cloner makes inodes of a snapshot's entries.
+type cloner struct {
 	ctx   context.Context
 	v     *Volume
 	table *graph.Tree
-	files map[uint64]*grafted // with several names, by identity
+	files map[uint64]*clonedFile // with several names, by identity
 }
 
-// grafted is such a file, as far as its names have come.
-type grafted struct {
+// clonedFile is such a file, as far as its names have come.
+type clonedFile struct {
 	ino  meta.Ino
 	attr meta.Inode
 }
 
 // top makes the inode that everything else is below: nameless, and known once.
-func (g *grafter) top(e *graph.Entry, flat bool) (n *node, err error) {
+func (g *cloner) top(e *graph.Entry, flat bool) (n *node, err error) {
 	v := g.v
 	whole := e.IsDir() && e.Entries > 0 && (e.Below.Linked != 0 || flat)
 	err = v.store.Change(func() error {
 		ino := meta.Ino(v.alloc())
-		record := v.newStub
+		record := v.newLazy
 		if whole {
 			record = v.newWhole
 		}
@@ -212,7 +212,7 @@ func (g *grafter) top(e *graph.Entry, flat bool) (n *node, err error) {
 		n.users.Add(1)
 		v.Known(ino)
 		v.orphan(n)
-		v.unsaved(n)
+		v.markDirty(n)
 		v.cache.Lock()
 		v.cache.nodes[ino] = n
 		v.cache.Unlock()
@@ -224,9 +224,9 @@ func (g *grafter) top(e *graph.Entry, flat bool) (n *node, err error) {
 	return n, g.fill(n.ino, e)
 }
 
-// fill makes the names in a directory, in steps: stubs where no file with
+// fill makes the names in a directory, in steps: lazy inodes where no file with
 // several names is below, and all that is below elsewhere. Nobody looks into it yet.
-func (g *grafter) fill(dir meta.Ino, d *graph.Entry) error {
+func (g *cloner) fill(dir meta.Ino, d *graph.Entry) error {
 	tree := graph.OpenTree(g.v.store, d.Link.ID, graph.Directory)
 	type sub struct {
 		ino meta.Ino
@@ -238,7 +238,7 @@ func (g *grafter) fill(dir meta.Ino, d *graph.Entry) error {
 			made := 0
 			more = false
 			return tree.Each(g.ctx, from, func(e *graph.Entry) error {
-				if made == unfoldStep {
+				if made == materializeStep {
 					more = true
 					return store.ErrStop
 				}
@@ -248,7 +248,7 @@ func (g *grafter) fill(dir meta.Ino, d *graph.Entry) error {
 					return g.linked(dir, e)
 				}
 				if !e.IsDir() || e.Below.Linked == 0 {
-					_, err := g.v.addStub(dir, e)
+					_, err := g.v.addLazy(dir, e)
 					return err
 				}
 				ino, err := g.v.addWhole(dir, e)
@@ -259,7 +259,7 @@ func (g *grafter) fill(dir meta.Ino, d *graph.Entry) error {
 		if err != nil {
 			return err
 		}
-		g.v.relieve()
+		g.v.maybeCommit()
 		for _, s := range subs {
 			if err := g.fill(s.ino, &s.e); err != nil {
 				return err
@@ -269,11 +269,11 @@ func (g *grafter) fill(dir meta.Ino, d *graph.Entry) error {
 	return g.ctx.Err()
 }
 
-// newWhole is newStub for a directory whose names follow as rows.
+// newWhole is newLazy for a directory whose names follow as rows.
 func (v *Volume) newWhole(ino meta.Ino, e *graph.Entry) (meta.Inode, error) {
 	bare := *e
-	bare.Entries, bare.Below = 0, graph.Sums{} // no stub, which counts for itself only
-	attr, err := v.newStub(ino, &bare)
+	bare.Entries, bare.Below = 0, graph.Sums{} // not lazy, which counts for itself only
+	attr, err := v.newLazy(ino, &bare)
 	attr.Entries = e.Entries
 	return attr, err
 }
@@ -292,15 +292,15 @@ func (v *Volume) addWhole(dir meta.Ino, e *graph.Entry) (meta.Ino, error) {
 }
 
 // linked makes one name of a file with several.
-func (g *grafter) linked(dir meta.Ino, e *graph.Entry) error {
+func (g *cloner) linked(dir meta.Ino, e *graph.Entry) error {
 	f := g.files[e.Ident]
 	if f == nil {
 		row, err := g.table.Lookup(g.ctx, graph.TableKey(e.Ident))
 		if err != nil {
 			return fmt.Errorf("file %d: %w", e.Ident, err)
 		}
-		f = &grafted{ino: meta.Ino(g.v.alloc())}
-		if f.attr, err = g.v.newStub(f.ino, &row); err != nil {
+		f = &clonedFile{ino: meta.Ino(g.v.alloc())}
+		if f.attr, err = g.v.newLazy(f.ino, &row); err != nil {
 			return err
 		}
 		f.attr.Nlink, f.attr.Shared, f.attr.Parent = 0, true, 0
@@ -312,9 +312,9 @@ func (g *grafter) linked(dir meta.Ino, e *graph.Entry) error {
 	return nil
 }
 
-// place gives a grafted inode a name, in the place of another one if replace allows
+// attach gives a cloned inode a name, in the place of another one if replace allows
 // that. Inside Update.
-func (v *Volume) place(n *node, nlink uint32, d *node, name string, replace replacing) error {
+func (v *Volume) attach(n *node, nlink uint32, d *node, name string, replace replacing) error {
 	v.tree.Lock()
 	defer v.tree.Unlock()
 	d.mu.Lock()
@@ -344,8 +344,8 @@ func (v *Volume) place(n *node, nlink uint32, d *node, name string, replace repl
 		d.attr.Nlink++
 	}
 	n.moveTo(d, v.link(d, name, n.ino, n.attr.Mode&syscall.S_IFMT))
-	v.adopt(n)
-	v.changed(n)
+	v.unorphan(n)
+	v.markChanged(n)
 	return nil
 }
 
@@ -358,20 +358,20 @@ func (v *Volume) Rollback(ctx context.Context, name string) error {
 	}
 	v.snapping.Lock()
 	defer v.snapping.Unlock()
-	return v.withGraft(ctx, Past{Snapshot: name}, true, func(n *node, _ uint32) error {
-		var stale []Stale
+	return v.withClone(ctx, SnapshotPath{Snapshot: name}, true, func(n *node, _ uint32) error {
+		var stale []Invalidation
 		err := v.store.Change(func() (err error) {
 			stale, err = v.exchangeRoot(n)
 			return err
 		})
-		v.tell(stale)
+		v.invalidate(stale)
 		return err
 	})
 }
 
-// exchangeRoot gives the root directory the attributes and names of a grafted
+// exchangeRoot gives the root directory the attributes and names of a cloned
 // directory, and that one the root's names. Inside Update.
-func (v *Volume) exchangeRoot(g *node) (stale []Stale, err error) {
+func (v *Volume) exchangeRoot(g *node) (stale []Invalidation, err error) {
 	v.tree.Lock()
 	defer v.tree.Unlock()
 	root, err := v.get(meta.Root)
@@ -394,20 +394,20 @@ func (v *Volume) exchangeRoot(g *node) (stale []Stale, err error) {
 		if err := v.discard(root, e); err != nil {
 			return nil, err
 		}
-		stale = append(stale, Stale{meta.Root, e.Name})
+		stale = append(stale, Invalidation{meta.Root, e.Name})
 	}
 	for _, e := range will {
-		if err := v.carry(g, root, e); err != nil {
+		if err := v.moveEntry(g, root, e); err != nil {
 			return nil, err
 		}
-		stale = append(stale, Stale{meta.Root, e.Name})
+		stale = append(stale, Invalidation{meta.Root, e.Name})
 	}
 	unlock := lockBoth(root, g)
 	defer unlock()
 	if err := v.takeAttr(root, g, &attr); err != nil {
 		return nil, err
 	}
-	return append(stale, Stale{meta.Root, ""}), nil
+	return append(stale, Invalidation{meta.Root, ""}), nil
 }
 
 // allNames returns all entries of a directory, with their own positions.
@@ -435,25 +435,25 @@ func (v *Volume) discard(d *node, e Entry) error {
 	}
 	defer n.release()
 	defer lockBoth(d, n)()
-	v.unlink(d, e.Name, place{e.Pos, e.Ino, e.Type})
+	v.unlink(d, e.Name, dentry{e.Pos, e.Ino, e.Type})
 	v.dropName(d, n)
 	return nil
 }
 
-// carry moves a name to another directory. v.tree is held, inside Update.
-func (v *Volume) carry(from, to *node, e Entry) error {
+// moveEntry moves a name to another directory. v.tree is held, inside Update.
+func (v *Volume) moveEntry(from, to *node, e Entry) error {
 	n, err := v.get(e.Ino)
 	if err != nil {
 		return err
 	}
 	defer n.release()
 	defer lockAll(from, to, n)()
-	v.unlink(from, e.Name, place{e.Pos, e.Ino, e.Type})
+	v.unlink(from, e.Name, dentry{e.Pos, e.Ino, e.Type})
 	n.moveTo(to, v.link(to, e.Name, e.Ino, e.Type))
 	if n.isDir() {
 		to.attr.Nlink++
 	}
-	v.changed(n)
+	v.markChanged(n)
 	return nil
 }
 
@@ -479,13 +479,13 @@ func (v *Volume) takeAttr(root, g *node, b *meta.Inode) error {
 		v.db.Set(meta.XattrKey(root.ino, name), value)
 		a.Xattrs++
 	}
-	v.changed(root)
+	v.markChanged(root)
 	return nil
 }
 
-// shed removes the names of a directory that was removed as a whole.
-func (v *Volume) shed(n *node) error {
-	if err := v.abandonStub(n); err != nil {
+// removeNames removes the names of a directory that was removed as a whole.
+func (v *Volume) removeNames(n *node) error {
+	if err := v.abandonLazy(n); err != nil {
 		return err
 	}
 	for {
@@ -513,7 +513,7 @@ func (v *Volume) shed(n *node) error {
 		if err != nil {
 			return err
 		}
-		v.relieve()
+		v.maybeCommit()
 		select {
 		case <-v.stop:
 			return errStopped
@@ -533,7 +533,7 @@ func (v *Volume) someNames(n *node) (list []Entry, err error) {
 			return err
 		}
 		d, err := meta.DecodeDirent(value)
-		if list = append(list, Entry{Dirent: d, Pos: pos}); len(list) == unfoldStep {
+		if list = append(list, Entry{Dirent: d, Pos: pos}); len(list) == materializeStep {
 			return meta.ErrStop
 		}
 		return err

@@ -33,7 +33,7 @@ func (v *Volume) CopyRange(src meta.Ino, srcOff int64, dst meta.Ino, dstOff, len
 	if b.frozen {
 		return 0, syscall.EROFS
 	}
-	if err := v.own(b); err != nil {
+	if err := v.materializeFile(b); err != nil {
 		return 0, err
 	}
 	var done int64
@@ -74,8 +74,8 @@ func (v *Volume) copyLocked(a *node, srcOff int64, b *node, dstOff, length int64
 		return 0, nil
 	}
 	length = min(length, a.attr.Size-srcOff)
-	// A fold releases the node's lock, so another writer may come between.
-	for a.busy || len(a.runs) > 0 || b.busy {
+	// Writing blocks releases the node's lock, so another writer may come between.
+	for a.busy || len(a.dirty) > 0 || b.busy {
 		if err := v.drain(a, b); err != nil {
 			return 0, err
 		}
@@ -111,11 +111,11 @@ func (v *Volume) copyLocked(a *node, srcOff int64, b *node, dstOff, length int64
 	}
 	b.attr.Mtime = v.now()
 	b.attr.Ctime = b.attr.Mtime
-	v.changed(b)
+	v.markChanged(b)
 	return length, nil
 }
 
-// drain folds a's runs and waits for both nodes' flushers. Both are locked
+// drain makes blocks of a's dirty ranges and waits for both nodes' flushers. Both are locked
 // before and after, but not all the time between.
 func (v *Volume) drain(a, b *node) error {
 	if a != b {
@@ -123,8 +123,8 @@ func (v *Volume) drain(a, b *node) error {
 	}
 	a.quiesce()
 	var err error
-	for err == nil && len(a.runs) > 0 {
-		err = v.fold(a, all)
+	for err == nil && len(a.dirty) > 0 {
+		err = v.writeBlocks(a, flushWhole)
 	}
 	a.mu.Unlock()
 	if a != b {

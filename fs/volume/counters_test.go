@@ -12,11 +12,11 @@ import (
 )
 
 // The volume's counters have all that is below clones, whoever has looked into them, and
-// stay so when unfolding breaks off, when clones go, and for a store of an earlier program.
+// stay so when materializing breaks off, when clones go, and for a store of an earlier program.
 func TestCountersOfClones(t *testing.T) {
 	t.Parallel()
 	r := testRig(t, fixed4K(), Options{})
-	const files = unfoldStep + 50 // so that unfolding takes two steps
+	const files = materializeStep + 50 // so that materializing takes two steps
 	dir := mustCreate(t, r.v, meta.Root, "dir", syscall.S_IFDIR|0o755)
 	sub := mustCreate(t, r.v, dir, "a", syscall.S_IFDIR|0o755)
 	mustWrite(t, r.v, mustCreate(t, r.v, sub, "below", syscall.S_IFREG|0o644), 0, make([]byte, 7))
@@ -33,14 +33,14 @@ func TestCountersOfClones(t *testing.T) {
 		}
 	}
 	same("made", r.v, 1)
-	mustClone(t, r.v, Past{"s", "dir"}, "one")
-	mustClone(t, r.v, Past{"s", "dir"}, "two")
+	mustClone(t, r.v, SnapshotPath{"s", "dir"}, "one")
+	mustClone(t, r.v, SnapshotPath{"s", "dir"}, "two")
 	same("cloned", r.v, 3)
 
-	// One step of unfolding, and a crash; then the rest, or a removal.
+	// One step of materializing, and a crash; then the rest, or a removal.
 	d := mustGet(t, r.v, "one")
-	if err := r.st.Update(func() error { return r.v.unfoldNames(d) }); err != nil || !d.attr.IsStub() {
-		t.Fatalf("one step of unfolding: %v, all of it: %t", err, !d.attr.IsStub())
+	if err := r.st.Update(func() error { return r.v.materializeNames(d) }); err != nil || !d.attr.IsLazy() {
+		t.Fatalf("one step of unfolding: %v, all of it: %t", err, !d.attr.IsLazy())
 	}
 	d.release()
 	mustSync(t, r.v)
@@ -61,7 +61,7 @@ func TestCountersOfClones(t *testing.T) {
 		} else {
 			for _, name := range []string{"one", "two"} {
 				// A file takes the place of each, and is removed.
-				if err := crashed.v.Restore(t.Context(), Past{"s", "dir/f0000"}, name); err != nil {
+				if err := crashed.v.Restore(t.Context(), SnapshotPath{"s", "dir/f0000"}, name); err != nil {
 					t.Fatal(err)
 				}
 				if err := crashed.v.Unlink(meta.Root, name); err != nil {

@@ -18,12 +18,12 @@ const (
 // A directory is the names of a directory in memory, all of them. The node's
 // mutex guards it.
 type directory struct {
-	names map[string]place
+	names map[string]dentry
 	order []position // ascending; removed ones have no name
 	holes int
 }
 
-type place struct {
+type dentry struct {
 	pos uint64
 	ino meta.Ino
 	typ uint32
@@ -34,9 +34,9 @@ type position struct {
 	name string
 }
 
-func newDirectory() *directory { return &directory{names: make(map[string]place)} }
+func newDirectory() *directory { return &directory{names: make(map[string]dentry)} }
 
-func (d *directory) add(name string, p place) {
+func (d *directory) add(name string, p dentry) {
 	d.names[name] = p
 	d.order = append(d.order, position{p.pos, name})
 }
@@ -62,44 +62,44 @@ func (d *directory) from(pos uint64) int {
 }
 
 // find returns where a name leads. ENOENT: nowhere. n.mu is held.
-func (v *Volume) find(n *node, name string) (place, error) {
+func (v *Volume) find(n *node, name string) (dentry, error) {
 	if !n.isDir() {
-		return place{}, syscall.ENOTDIR
+		return dentry{}, syscall.ENOTDIR
 	}
 	if len(name) > meta.MaxName {
-		return place{}, syscall.ENAMETOOLONG
+		return dentry{}, syscall.ENAMETOOLONG
 	}
 	if err := v.loadNames(n, false); err != nil {
-		return place{}, err
+		return dentry{}, err
 	}
 	if n.dir != nil {
 		if p, ok := n.dir.names[name]; ok {
 			return p, nil
 		}
-		return place{}, syscall.ENOENT
+		return dentry{}, syscall.ENOENT
 	}
 	b, err := v.db.Get(meta.NameKey(n.ino, name))
 	if meta.IsNotFound(err) {
-		return place{}, syscall.ENOENT
+		return dentry{}, syscall.ENOENT
 	}
 	if err != nil {
-		return place{}, err
+		return dentry{}, err
 	}
 	pos, err := meta.DecodePosition(b)
 	if err != nil {
-		return place{}, err
+		return dentry{}, err
 	}
 	if b, err = v.db.Get(meta.EntryKey(n.ino, pos)); err != nil {
-		return place{}, err
+		return dentry{}, err
 	}
 	e, err := meta.DecodeDirent(b)
-	return place{pos, e.Ino, e.Type}, err
+	return dentry{pos, e.Ino, e.Type}, err
 }
 
 // link adds a name to a directory and returns its position. n.mu is held, inside
 // Update.
 func (v *Volume) link(n *node, name string, ino meta.Ino, typ uint32) uint64 {
-	p := place{pos: v.alloc(), ino: ino, typ: typ}
+	p := dentry{pos: v.alloc(), ino: ino, typ: typ}
 	v.db.Set(meta.NameKey(n.ino, name), meta.EncodePosition(p.pos))
 	v.db.Set(meta.EntryKey(n.ino, p.pos), meta.AppendDirent(make([]byte, 0, 12+len(name)), meta.Dirent{Ino: ino, Type: typ, Name: name}))
 	n.attr.Entries++
@@ -112,8 +112,8 @@ func (v *Volume) link(n *node, name string, ino meta.Ino, typ uint32) uint64 {
 }
 
 // unlink takes a name out of a directory. n.mu is held, inside Update.
-func (v *Volume) unlink(n *node, name string, p place) {
-	v.noteName(n, name, p.pos)
+func (v *Volume) unlink(n *node, name string, p dentry) {
+	v.trackName(n, name, p.pos)
 	v.db.Delete(meta.NameKey(n.ino, name))
 	v.db.Delete(meta.EntryKey(n.ino, p.pos))
 	n.attr.Entries--
@@ -125,11 +125,11 @@ func (v *Volume) unlink(n *node, name string, p place) {
 }
 
 // repoint makes an existing name lead to another inode.
-func (v *Volume) repoint(n *node, name string, p place, ino meta.Ino, typ uint32) {
-	v.noteName(n, name, p.pos)
+func (v *Volume) repoint(n *node, name string, p dentry, ino meta.Ino, typ uint32) {
+	v.trackName(n, name, p.pos)
 	v.db.Set(meta.EntryKey(n.ino, p.pos), meta.AppendDirent(nil, meta.Dirent{Ino: ino, Type: typ, Name: name}))
 	if n.dir != nil {
-		n.dir.names[name] = place{p.pos, ino, typ}
+		n.dir.names[name] = dentry{p.pos, ino, typ}
 	}
 	v.touchDir(n)
 }
@@ -137,7 +137,7 @@ func (v *Volume) repoint(n *node, name string, p place, ino meta.Ino, typ uint32
 func (v *Volume) touchDir(n *node) {
 	n.attr.Mtime = v.now()
 	n.attr.Ctime = n.attr.Mtime
-	v.changed(n)
+	v.markChanged(n)
 }
 
 // An Entry is one name that ReadDir lists. Pos resumes the listing after it: it is
@@ -178,7 +178,7 @@ func (v *Volume) readDir(ino meta.Ino, from uint64, listed bool, fn func(Entry) 
 		}
 		return v.readVirtualDir(n, from, fn)
 	}
-	if err := v.unfold(n); err != nil {
+	if err := v.materialize(n); err != nil {
 		return err
 	}
 	b, err := v.readBatch(n, from)

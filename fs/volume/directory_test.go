@@ -26,7 +26,7 @@ func TestDirectoryPositions(t *testing.T) {
 		if len(want) == 0 || rnd.IntN(100) < grow {
 			next += 1 + rnd.Uint64N(3)
 			p := position{next, fmt.Sprint("name", next)}
-			d.add(p.name, place{pos: p.pos, ino: meta.Ino(p.pos)})
+			d.add(p.name, dentry{pos: p.pos, ino: meta.Ino(p.pos)})
 			want = append(want, p)
 		} else {
 			i := rnd.IntN(len(want))

@@ -25,15 +25,15 @@ func noise(seed uint64, n int) []byte {
 	return p
 }
 
-// TestTailInEarlierRun: a cut that is left to grow starts in the last run but
-// one, and both runs' bytes have to stay.
+// TestTailInEarlierRun: a cut that is left to grow starts in the last range but
+// one, and both ranges' bytes have to stay.
 func TestTailInEarlierRun(t *testing.T) {
 	o := tiny()
 	o.DirtyBytes = 64 << 20
 	r := testRig(t, smallCDC(), o)
 	for extra := 1; extra < 20000; extra += 997 {
 		ino := mustCreate(t, r.v, meta.Root, fmt.Sprint(extra), 0o100644)
-		want := noise(uint64(extra), maxRun+extra)
+		want := noise(uint64(extra), maxRange+extra)
 		n, err := r.v.get(ino)
 		if err != nil {
 			t.Fatal(err)
@@ -41,12 +41,12 @@ func TestTailInEarlierRun(t *testing.T) {
 		err = r.st.Update(func() error {
 			n.mu.Lock()
 			defer n.mu.Unlock()
-			n.runs.write(0, want)
-			r.v.account(n.runs.capacity())
+			n.dirty.write(0, want)
+			r.v.account(n.dirty.capacity())
 			n.attr.Size = int64(len(want))
 			r.v.counters.logical.Add(n.attr.Size)
-			r.v.changed(n)
-			return r.v.fold(n, relieve)
+			r.v.markChanged(n)
+			return r.v.writeBlocks(n, flushPartial)
 		})
 		n.release()
 		if err != nil {
@@ -92,9 +92,9 @@ func TestLastByte(t *testing.T) {
 	}
 }
 
-// TestStagedGoWhenFolded: staged bytes that became blocks must not come back
+// TestStagedGoWhenTheyAreBlocks: staged bytes that became blocks must not come back
 // over what was written later.
-func TestStagedGoWhenFolded(t *testing.T) {
+func TestStagedGoWhenTheyAreBlocks(t *testing.T) {
 	r := testRig(t, smallCDC(), tiny())
 	ino := mustCreate(t, r.v, meta.Root, "f", 0o100644)
 	want := noise(1, 100_000)
@@ -253,11 +253,11 @@ func TestGone(t *testing.T) {
 	}
 	n.mu.Lock()
 	r.v.touchAtime(n)
-	r.v.changed(n)
+	r.v.markChanged(n)
 	n.mu.Unlock()
 	n.release()
 	mustSync(t, r.v)
-	if r.v.unsavedNodes() != 0 {
+	if r.v.dirtyNodes() != 0 {
 		t.Error("the inode stays on the list of what is to be written")
 	}
 	r.v.forgetNode(n)
@@ -302,7 +302,7 @@ func TestLargeDirectory(t *testing.T) {
 	if len(seen) != n {
 		t.Errorf("%d names are listed, want %d", len(seen), n)
 	}
-	if _, err := r.v.Create(meta.Root, fmt.Sprint(n-1), New{Mode: 0o100644}); err != syscall.EEXIST {
+	if _, err := r.v.Create(meta.Root, fmt.Sprint(n-1), CreateOptions{Mode: 0o100644}); err != syscall.EEXIST {
 		t.Errorf("a name is given twice: %v", err)
 	}
 	r.check(t)
@@ -361,7 +361,7 @@ func TestLimitDirty(t *testing.T) {
 		}
 	}
 	write(6<<20, 9<<20)
-	if used := r.v.DirtyBytes(); used > less+maxRun {
+	if used := r.v.DirtyBytes(); used > less+maxRange {
 		t.Errorf("%d bytes are in use", used)
 	}
 	r.v.LimitDirty(64 << 20)

@@ -17,7 +17,7 @@ import (
 func TestEdges(t *testing.T) {
 	r := testRig(t, fixed4K(), Options{NoAtime: true})
 	make := func(dir meta.Ino, name string, mode uint32) meta.Ino {
-		a, err := r.v.Create(dir, name, New{Mode: mode})
+		a, err := r.v.Create(dir, name, CreateOptions{Mode: mode})
 		if err != nil {
 			t.Fatal(err)
 		}

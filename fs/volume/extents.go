@@ -108,7 +108,7 @@ func (v *Volume) eachExtent(n *node, lo, hi int64, fn func(meta.Extent) bool) er
 		return nil
 	}
 	first, last := uint64(max(0, lo-v.span)/v.span), uint64((hi-1)/v.span)
-	if !n.attr.IsStub() {
+	if !n.attr.IsLazy() {
 		_, err := v.eachRowExtent(n, first, last, lo, hi, fn)
 		return err
 	}
@@ -117,7 +117,7 @@ func (v *Volume) eachExtent(n *node, lo, hi int64, fn func(meta.Extent) bool) er
 			return err
 		}
 	}
-	return v.eachStubExtent(n, lo, hi, fn)
+	return v.eachLazyExtent(n, lo, hi, fn)
 }
 
 // eachRowExtent is eachExtent for the pages from first to last. It reports
@@ -186,7 +186,7 @@ func (v *Volume) replaceExtents(n *node, lo, hi int64, fresh []meta.Extent) erro
 		v.store.Ref(e.ID, 1)
 		v.allocated(n, e, 1)
 	}
-	v.changed(n)
+	v.markChanged(n)
 	return nil
 }
 
@@ -233,12 +233,12 @@ func (v *Volume) thin(n *node) {
 
 func (v *Volume) thinPage(n *node, p *page) {
 	short := int64(v.chunker.Avg() / minShare)
-	before := n.runs.capacity()
+	before := n.dirty.capacity()
 	kept := make([]meta.Extent, 0, maxExtents/2)
 	at := p.exts[0].Off
 	for _, e := range p.exts {
 		if hole := e.Off - at; hole < short {
-			n.runs.under(at, zeroes[:hole])
+			n.dirty.under(at, zeroes[:hole])
 		}
 		at = e.End()
 		if int64(e.Len) >= short {
@@ -251,13 +251,13 @@ func (v *Volume) thinPage(n *node, p *page) {
 			kept = append(kept, e)
 			continue
 		}
-		n.runs.under(e.Off, b)
+		n.dirty.under(e.Off, b)
 		v.allocated(n, e, -1)
 		v.store.Ref(e.ID, -1)
 	}
 	p.exts = kept
-	v.account(n.runs.capacity() - before)
-	v.changed(n)
+	v.account(n.dirty.capacity() - before)
+	v.markChanged(n)
 }
 
 // savePages writes the rows of the pages that changed.

@@ -13,20 +13,20 @@ import (
 )
 
 const (
-	foldStep  = 8 << 20          // run bytes that one step of a fold takes
-	foldQuiet = 10 * time.Second // staged bytes this old are folded into blocks
+	writeStep = 8 << 20          // dirty bytes that one step of writing blocks takes
+	quietTime = 10 * time.Second // staged bytes this old are made into blocks
 )
 
 // A flushMode says how much a flush takes.
 type flushMode int
 
 const (
-	fullRuns flushMode = iota // runs that are full, and of these not what could still grow
-	relieve                   // all runs, but of long ones not what could still grow
-	all                       // all runs and rows: a commit follows
+	flushFull    flushMode = iota // dirty ranges that are full, and of these not what could still grow
+	flushPartial                  // all dirty ranges, but of long ones not what could still grow
+	flushWhole                    // all dirty ranges and rows: a commit follows
 )
 
-// flusher stores full runs, and nearly everything when the dirty buffers fill
+// flusher stores full ranges, and nearly everything when the dirty buffers fill
 // up, while writers go on.
 func (v *Volume) flusher() {
 	defer v.stopped.Done()
@@ -37,7 +37,7 @@ func (v *Volume) flusher() {
 		case <-v.flushNow:
 		}
 		if v.short() {
-			v.foldStaged()
+			v.enqueueQuiet()
 		}
 		if err := v.flushAll(v.flusherMode()); err != nil {
 			v.log.Error("storing written data failed; it stays in memory and will be tried again", "err", err)
@@ -49,23 +49,23 @@ func (v *Volume) flusher() {
 
 func (v *Volume) flusherMode() flushMode {
 	if v.DirtyBytes() > v.room.limit.Load()/4 {
-		return relieve
+		return flushPartial
 	}
-	return fullRuns
+	return flushFull
 }
 
 // Flush implements store.Participant.
 func (v *Volume) Flush() error {
-	if c := v.cutting.Load(); c != nil {
+	if c := v.checkpoint.Load(); c != nil {
 		c.flushed = true
-		v.listStaged()
+		v.enqueueStaged()
 	}
-	v.foldStaged()
+	v.enqueueQuiet()
 	for range flushRounds {
-		if err := v.flushAll(all); err != nil {
+		if err := v.flushAll(flushWhole); err != nil {
 			return err
 		}
-		if v.unsavedNodes() < fewNodes {
+		if v.dirtyNodes() < fewNodes {
 			break
 		}
 	}
@@ -80,29 +80,29 @@ const (
 	fewNodes    = 32
 )
 
-// relieve does what Store.Relieve does, and counts the inodes in memory that wait
+// maybeCommit does what Store.Relieve does, and counts the inodes in memory that wait
 // for a commit: as many as may be kept there cannot be dropped. It is called outside
 // of Update, with no lock held.
-func (v *Volume) relieve() {
+func (v *Volume) maybeCommit() {
 	v.coverNumbers()
-	if v.unsavedNodes() >= max(v.opts.Nodes, leastUnsaved) {
+	if v.dirtyNodes() >= max(v.opts.Nodes, leastDirty) {
 		_ = v.store.Commit() // as there; even one that fails has made rows of them
 		return
 	}
 	v.store.Relieve()
 }
 
-// leastUnsaved is how many inodes may wait however few are kept.
-const leastUnsaved = 4096
+// leastDirty is how many inodes may wait however few are kept.
+const leastDirty = 4096
 
-func (v *Volume) unsavedNodes() int {
+func (v *Volume) dirtyNodes() int {
 	v.dirty.Lock()
 	defer v.dirty.Unlock()
 	return len(v.dirty.nodes)
 }
 
-// listOf returns the nodes of one of the maps of v.dirty as they are now.
-func (v *Volume) listOf(nodes map[meta.Ino]*node) []*node {
+// nodesOf returns the nodes of one of the maps of v.dirty as they are now.
+func (v *Volume) nodesOf(nodes map[meta.Ino]*node) []*node {
 	v.dirty.Lock()
 	defer v.dirty.Unlock()
 	return slices.Collect(maps.Values(nodes))
@@ -110,7 +110,7 @@ func (v *Volume) listOf(nodes map[meta.Ino]*node) []*node {
 
 // flushAll flushes every dirty node, on as many cores as there are.
 func (v *Volume) flushAll(mode flushMode) error {
-	list := v.listOf(v.dirty.nodes)
+	list := v.nodesOf(v.dirty.nodes)
 	if len(list) == 1 {
 		return v.flushNode(list[0], mode) // an fsync's usual case needs no other goroutine
 	}
@@ -144,7 +144,7 @@ func (v *Volume) flushNode(n *node, mode flushMode) error {
 			more, err = v.flushStep(n, mode)
 			return err
 		})
-		limit -= foldStep
+		limit -= writeStep
 		if err != nil || !more || limit <= 0 {
 			return err
 		}
@@ -154,32 +154,32 @@ func (v *Volume) flushNode(n *node, mode flushMode) error {
 func (n *node) pending() int64 {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.runs.length()
+	return n.dirty.length()
 }
 
 // Cut implements store.Participant: it saves what Flush left.
 func (v *Volume) Cut() error {
-	c := v.cutting.Load()
+	c := v.checkpoint.Load()
 	if c != nil {
 		if !c.flushed {
 			c = nil // it came when the flush was over
 		} else {
-			v.listStaged()
+			v.enqueueStaged()
 		}
 	}
-	if err := v.saveAll(); err != nil || c == nil || !v.cutting.CompareAndSwap(c, nil) {
+	if err := v.saveAll(); err != nil || c == nil || !v.checkpoint.CompareAndSwap(c, nil) {
 		return err
 	}
-	return v.cutHere(c)
+	return v.takeCheckpoint(c)
 }
 
 // saveAll leaves nothing unsaved.
 func (v *Volume) saveAll() error {
-	list := v.listOf(v.dirty.nodes)
+	list := v.nodesOf(v.dirty.nodes)
 	for _, n := range list {
 		for more := true; more; {
 			var err error
-			if more, err = v.flushStep(n, all); err != nil {
+			if more, err = v.flushStep(n, flushWhole); err != nil {
 				return err
 			}
 		}
@@ -195,7 +195,7 @@ func (v *Volume) saveAll() error {
 	return nil
 }
 
-// flushStep stages or stores some of the node's runs and, when none is left,
+// flushStep stages or stores some of the node's dirty ranges and, when none is left,
 // saves its rows. The caller is inside Update or Cut.
 func (v *Volume) flushStep(n *node, mode flushMode) (more bool, err error) {
 	n.mu.Lock()
@@ -205,93 +205,93 @@ func (v *Volume) flushStep(n *node, mode flushMode) (more bool, err error) {
 	case n.gone:
 		v.save(n)
 		return false, nil
-	case len(n.runs) == 0:
-	case mode == fullRuns:
-		if !n.hasFullRun() {
+	case len(n.dirty) == 0:
+	case mode == flushFull:
+		if !n.hasFullRange() {
 			return false, nil
 		}
-		before := n.runs.length()
-		err := v.fold(n, mode)
-		return n.hasFullRun() && n.runs.length() < before, err
+		before := n.dirty.length()
+		err := v.writeBlocks(n, mode)
+		return n.hasFullRange() && n.dirty.length() < before, err
 	case v.stageable(n):
 		v.stage(n)
-	case mode == relieve && n.runs.length() > int64(v.chunker.Max()):
-		return false, v.fold(n, mode)
+	case mode == flushPartial && n.dirty.length() > int64(v.chunker.Max()):
+		return false, v.writeBlocks(n, mode)
 	default:
-		if err := v.fold(n, all); err != nil {
+		if err := v.writeBlocks(n, flushWhole); err != nil {
 			return false, err
 		}
-		if len(n.runs) > 0 {
+		if len(n.dirty) > 0 {
 			return true, nil
 		}
 	}
-	if n.listed && mode != fullRuns {
+	if n.enqueued && mode != flushFull {
 		v.save(n)
 	}
 	return false, nil
 }
 
-func (n *node) hasFullRun() bool {
-	for _, r := range n.runs {
-		if len(r.data) == maxRun {
+func (n *node) hasFullRange() bool {
+	for _, r := range n.dirty {
+		if len(r.data) == maxRange {
 			return true
 		}
 	}
 	return false
 }
 
-// fold cuts runs into blocks, stores these and points extents at them. In
+// writeBlocks cuts dirty ranges into blocks, stores these and points extents at them. In
 // a mode other than all it leaves a tail that could still grow. n.mu is held, and released while
-// blocks are stored; the caller is inside Update or Cut, so no commit sees half a fold.
-func (v *Volume) fold(n *node, mode flushMode) error {
+// blocks are stored; the caller is inside Update or Cut, so no commit sees half of that.
+func (v *Volume) writeBlocks(n *node, mode flushMode) error {
 	taken, err := v.take(n, mode)
 	if err != nil || len(taken) == 0 {
 		return err
 	}
-	f := &folder{v: v, n: n, runs: taken, growing: mode != all, tail: -1}
-	err = f.fold()
+	f := &chunkWriter{v: v, n: n, ranges: taken, growing: mode != flushWhole, tail: -1}
+	err = f.writeBlocks()
 	n.growing = err == nil && f.tail >= 0
-	before := n.runs.capacity()
+	before := n.dirty.capacity()
 	for _, r := range taken {
 		if err != nil {
-			n.runs.under(r.off, r.data)
+			n.dirty.under(r.off, r.data)
 		} else if f.tail < r.end() && f.tail >= r.off {
-			n.runs.under(f.tail, r.data[f.tail-r.off:])
+			n.dirty.under(f.tail, r.data[f.tail-r.off:])
 		}
 	}
-	v.account(n.runs.capacity() - before - taken.capacity())
+	v.account(n.dirty.capacity() - before - taken.capacity())
 	if err == nil {
-		v.settleStaged(n, taken[0].off, taken[len(taken)-1].end())
+		v.restage(n, taken[0].off, taken[len(taken)-1].end())
 	}
-	if f.patched {
-		v.notePatches(n, taken)
+	if f.overlaid {
+		v.noteOverlays(n, taken)
 	}
 	for _, r := range taken {
-		freeRun(r)
+		freeRange(r)
 	}
 	v.thin(n)
-	v.list(n)
+	v.enqueueDirty(n)
 	return err
 }
 
-// take removes up to foldStep bytes of runs from the node, in order. Outside of
-// commits it leaves runs that are not full, when only full ones are wanted, and
-// runs that start after a gap: requests overtake each other, and what fills the
+// take removes up to writeStep bytes of dirty ranges from the node, in order. Outside of
+// commits it leaves dirty ranges that are not full, when only full ones are wanted, and
+// dirty ranges that start after a gap: requests overtake each other, and what fills the
 // gap decides where blocks are cut.
-func (v *Volume) take(n *node, mode flushMode) (runs, error) {
-	var taken, left runs
+func (v *Volume) take(n *node, mode flushMode) (dirtyRanges, error) {
+	var taken, left dirtyRanges
 	var size int64
-	for i, r := range n.runs {
-		want := size < foldStep && (mode != fullRuns || len(r.data) == maxRun)
-		if want && mode != all && !v.short() {
+	for i, r := range n.dirty {
+		want := size < writeStep && (mode != flushFull || len(r.data) == maxRange)
+		if want && mode != flushWhole && !v.short() {
 			follows, err := v.follows(n, taken, r.off)
 			if err != nil {
 				return nil, err
 			}
 			want = follows
 		}
-		if !want && mode == fullRuns && size < foldStep && i+1 < len(n.runs) && r.end() == n.runs[i+1].off {
-			want = len(n.runs[i+1].data) == maxRun // the tail that the last fold left
+		if !want && mode == flushFull && size < writeStep && i+1 < len(n.dirty) && r.end() == n.dirty[i+1].off {
+			want = len(n.dirty[i+1].data) == maxRange // the tail that the last flush left
 		}
 		if !want {
 			left = append(left, r)
@@ -300,12 +300,12 @@ func (v *Volume) take(n *node, mode flushMode) (runs, error) {
 		taken = append(taken, r)
 		size += int64(len(r.data))
 	}
-	n.runs = left
+	n.dirty = left
 	return taken, nil
 }
 
 // follows reports whether there is data right before off, or nothing can be.
-func (v *Volume) follows(n *node, taken runs, off int64) (bool, error) {
+func (v *Volume) follows(n *node, taken dirtyRanges, off int64) (bool, error) {
 	if off == 0 || len(taken) > 0 && taken[len(taken)-1].end() == off {
 		return true, nil
 	}
@@ -313,22 +313,22 @@ func (v *Volume) follows(n *node, taken runs, off int64) (bool, error) {
 	return ok, err
 }
 
-// foldStaged puts nodes with staged bytes on the list when the bytes have been
+// enqueueQuiet puts nodes with staged bytes on the list when the bytes have been
 // left alone for a while, or when memory is short, so that the flush that
 // follows turns them into blocks.
-func (v *Volume) foldStaged() {
-	for _, n := range v.listOf(v.dirty.staged) {
+func (v *Volume) enqueueQuiet() {
+	for _, n := range v.nodesOf(v.dirty.staged) {
 		n.mu.Lock()
 		if len(n.staged) > 0 && v.overdue(n) {
-			v.list(n)
+			v.enqueueDirty(n)
 		}
 		n.mu.Unlock()
 	}
 }
 
-// overdue reports whether the node's small runs shall not be staged any more.
+// overdue reports whether the node's small dirty ranges shall not be staged any more.
 func (v *Volume) overdue(n *node) bool {
-	return v.short() || len(n.staged) > 0 && v.opts.Now().Sub(n.written) > foldQuiet
+	return v.short() || len(n.staged) > 0 && v.opts.Now().Sub(n.written) > quietTime
 }
 
 // short reports whether the dirty buffers are filling up.

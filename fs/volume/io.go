@@ -44,7 +44,7 @@ func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) err
 				return err
 			}
 		}
-		v.account(n.runs.write(off, data))
+		v.account(n.dirty.write(off, data))
 		n.written = v.opts.Now()
 		if end := off + int64(len(data)); end > n.attr.Size {
 			v.counters.logical.Add(end - n.attr.Size)
@@ -54,8 +54,8 @@ func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) err
 			n.attr.Mtime = v.now()
 			n.attr.Ctime = n.attr.Mtime
 		}
-		v.changed(n)
-		if i := n.runs.after(off); i < len(n.runs) && len(n.runs[i].data) == maxRun {
+		v.markChanged(n)
+		if i := n.dirty.after(off); i < len(n.dirty) && len(n.dirty[i].data) == maxRange {
 			v.wake(v.flushNow)
 		}
 		return nil
@@ -102,9 +102,9 @@ func (v *Volume) read(ctx context.Context, ino meta.Ino, off int64, size int, to
 	}
 }
 
-// A stretch is a part of a read: bytes [lo, hi) of it come from an extent, or
+// A readSpan is a part of a read: bytes [lo, hi) of it come from an extent, or
 // are zeroes.
-type stretch struct {
+type readSpan struct {
 	lo, hi int
 	ext    meta.Extent
 	hole   bool
@@ -131,13 +131,13 @@ func (v *Volume) readOnce(ctx context.Context, n *node, off int64, size int) ([]
 	}
 	var dirty []byte
 	var covered [][2]int
-	if end := off + int64(size); n.flushing.intersects(off, end) || n.runs.intersects(off, end) {
+	if end := off + int64(size); n.flushing.intersects(off, end) || n.dirty.intersects(off, end) {
 		dirty = make([]byte, size)
 		note := func(lo, hi int) { covered = append(covered, [2]int{lo, hi}) }
 		n.flushing.overlay(off, dirty, note)
-		n.runs.overlay(off, dirty, note)
+		n.dirty.overlay(off, dirty, note)
 	}
-	list, err := v.stretches(n, off, size)
+	list, err := v.readSpans(n, off, size)
 	n.mu.Unlock()
 	if err != nil {
 		return nil, err
@@ -161,30 +161,30 @@ func (v *Volume) readOnce(ctx context.Context, n *node, off int64, size int) ([]
 	return vec, nil
 }
 
-// stretches lists what [off, off+size) consists of, below the dirty runs.
-func (v *Volume) stretches(n *node, off int64, size int) ([]stretch, error) {
-	var list []stretch
+// readSpans lists what [off, off+size) consists of, below the dirty ranges.
+func (v *Volume) readSpans(n *node, off int64, size int) ([]readSpan, error) {
+	var list []readSpan
 	at := 0
 	err := v.eachExtent(n, off, off+int64(size), func(e meta.Extent) bool {
 		lo, hi := int(max(e.Off-off, 0)), int(min(e.End()-off, int64(size)))
 		if lo > at {
-			list = append(list, stretch{lo: at, hi: lo, hole: true})
+			list = append(list, readSpan{lo: at, hi: lo, hole: true})
 		}
 		cut := uint32(off + int64(lo) - e.Off)
 		e.Off, e.Skip, e.Len = off+int64(lo), e.Skip+cut, uint32(hi-lo)
-		list = append(list, stretch{lo: lo, hi: hi, ext: e})
+		list = append(list, readSpan{lo: lo, hi: hi, ext: e})
 		at = hi
 		return true
 	})
 	if at < size {
-		list = append(list, stretch{lo: at, hi: size, hole: true})
+		list = append(list, readSpan{lo: at, hi: size, hole: true})
 	}
 	return list, err
 }
 
-// readDirty fills in what the dirty runs do not cover.
-func (v *Volume) readDirty(ctx context.Context, list []stretch, dst []byte, covered [][2]int) ([][]byte, error) {
-	hidden := func(s stretch) bool {
+// readDirty fills in what the dirty ranges do not cover.
+func (v *Volume) readDirty(ctx context.Context, list []readSpan, dst []byte, covered [][2]int) ([][]byte, error) {
+	hidden := func(s readSpan) bool {
 		for _, c := range covered {
 			if c[0] <= s.lo && s.hi <= c[1] {
 				return true
@@ -205,10 +205,10 @@ func (v *Volume) readDirty(ctx context.Context, list []stretch, dst []byte, cove
 	return [][]byte{out}, nil
 }
 
-// fetch gets the blocks of the stretches that skip does not exclude, on as
+// fetch gets the blocks of the spans that skip does not exclude, on as
 // many cores as there are.
-func (v *Volume) fetch(ctx context.Context, list []stretch, skip func(stretch) bool) error {
-	var wanted []*stretch
+func (v *Volume) fetch(ctx context.Context, list []readSpan, skip func(readSpan) bool) error {
+	var wanted []*readSpan
 	for i := range list {
 		if s := &list[i]; !s.hole && (skip == nil || !skip(*s)) {
 			wanted = append(wanted, s)
@@ -249,7 +249,7 @@ func (v *Volume) touchAtime(n *node) {
 	now, a := v.now(), n.attr.Atime
 	if a.Before(n.attr.Mtime) || a.Before(n.attr.Ctime) || a == n.attr.Mtime || a == n.attr.Ctime || now.Sec-a.Sec >= 24*3600 {
 		n.attr.Atime = now
-		v.unsaved(n)
+		v.markDirty(n)
 	}
 }
 
@@ -257,8 +257,8 @@ func (v *Volume) touchAtime(n *node) {
 // hole. n.mu is held, inside Update.
 func (v *Volume) resize(n *node, size int64) error {
 	n.quiesce()
-	if size == 0 && n.attr.IsStub() { // all others were unfolded before
-		v.dropStub(n)
+	if size == 0 && n.attr.IsLazy() { // all others were materialized before
+		v.endLazy(n)
 		v.counters.data.Add(-n.attr.Alloc) // no extent counts it
 		n.attr.Alloc = 0
 	}
@@ -272,7 +272,7 @@ func (v *Volume) resize(n *node, size int64) error {
 	}
 	v.counters.logical.Add(size - n.attr.Size)
 	n.attr.Size = size
-	v.changed(n)
+	v.markChanged(n)
 	return nil
 }
 
@@ -281,10 +281,10 @@ func (v *Volume) punch(n *node, lo, hi int64) error {
 	if err := v.replaceExtents(n, lo, hi, nil); err != nil {
 		return err
 	}
-	before := n.runs.capacity()
-	n.runs.punch(lo, hi)
-	v.account(n.runs.capacity() - before)
-	v.settleStaged(n, lo, hi)
+	before := n.dirty.capacity()
+	n.dirty.punch(lo, hi)
+	v.account(n.dirty.capacity() - before)
+	v.restage(n, lo, hi)
 	return nil
 }
 
@@ -333,7 +333,7 @@ func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 		}
 		n.attr.Mtime = v.now()
 		n.attr.Ctime = n.attr.Mtime
-		v.changed(n)
+		v.markChanged(n)
 		return nil
 	})
 }
@@ -378,7 +378,7 @@ func (v *Volume) Seek(ino meta.Ino, off int64, whence uint32) (int64, error) {
 // none) and the start of the next data at or after off.
 func (v *Volume) dataAt(n *node, off int64) (end, next int64, err error) {
 	end, next = off, math.MaxInt64
-	for _, rs := range []runs{n.runs, n.flushing} {
+	for _, rs := range []dirtyRanges{n.dirty, n.flushing} {
 		if i := rs.after(off); i < len(rs) {
 			next = min(next, rs[i].off)
 			if rs[i].off <= off {

@@ -291,7 +291,7 @@ func (m *model) vacant(dir meta.Ino, name string) syscall.Errno {
 }
 
 // create adds what the volume made as ino.
-func (m *model) create(dir meta.Ino, name string, c New, ino meta.Ino) {
+func (m *model) create(dir meta.Ino, name string, c CreateOptions, ino meta.Ino) {
 	d := m.nodes[dir]
 	f := &file{
 		ino: ino, mode: c.Mode, uid: c.UID, gid: c.GID, nlink: 1, target: c.Target,

@@ -36,7 +36,7 @@ func (v *Volume) loadNames(n *node, all bool) error {
 		if err != nil {
 			return err
 		}
-		d.add(e.Name, place{pos, e.Ino, e.Type})
+		d.add(e.Name, dentry{pos, e.Ino, e.Type})
 		return nil
 	})
 	if err == nil {

@@ -23,13 +23,13 @@ func (v *Volume) Lookup(dir meta.Ino, name string) (Attr, error) {
 		}
 		return v.Attr(ino)
 	}
-	if err := v.unfold(d); err != nil {
+	if err := v.materialize(d); err != nil {
 		return Attr{}, err
 	}
 	d.mu.Lock()
 	p, err := v.find(d, name)
 	if err == syscall.ENOENT && d.ino == meta.Root && name == SnapshotsName {
-		p, err = place{ino: SnapshotsDir}, nil
+		p, err = dentry{ino: SnapshotsDir}, nil
 	}
 	d.mu.Unlock()
 	if err != nil {
@@ -38,8 +38,8 @@ func (v *Volume) Lookup(dir meta.Ino, name string) (Attr, error) {
 	return v.Attr(p.ino)
 }
 
-// A New describes an inode to be made.
-type New struct {
+// CreateOptions describe an inode to be made.
+type CreateOptions struct {
 	Mode     uint32 // type and permission bits
 	Umask    uint32
 	UID, GID uint32
@@ -49,7 +49,7 @@ type New struct {
 
 // Create makes an inode under a name in a directory. EEXIST: the name is
 // taken.
-func (v *Volume) Create(dir meta.Ino, name string, c New) (Attr, error) {
+func (v *Volume) Create(dir meta.Ino, name string, c CreateOptions) (Attr, error) {
 	if err := checkName(name); err != nil {
 		return Attr{}, err
 	}
@@ -61,7 +61,7 @@ func (v *Volume) Create(dir meta.Ino, name string, c New) (Attr, error) {
 
 // CreateNameless makes an inode without a name (O_TMPFILE) that belongs to a
 // directory's filesystem and inherits from it. It counts as Known once.
-func (v *Volume) CreateNameless(dir meta.Ino, c New) (Attr, error) {
+func (v *Volume) CreateNameless(dir meta.Ino, c CreateOptions) (Attr, error) {
 	return v.make(dir, "", c)
 }
 
@@ -71,7 +71,7 @@ func (v *Volume) changeable(d *node) error {
 	if d.frozen {
 		return syscall.EROFS
 	}
-	return v.unfold(d)
+	return v.materialize(d)
 }
 
 func checkName(name string) error {
@@ -91,7 +91,7 @@ func checkName(name string) error {
 const metadataCost = 4096
 
 // make makes an inode under a name, or without one where name is empty.
-func (v *Volume) make(dir meta.Ino, name string, c New) (Attr, error) {
+func (v *Volume) make(dir meta.Ino, name string, c CreateOptions) (Attr, error) {
 	if err := v.admit(metadataCost); err != nil {
 		return Attr{}, err
 	}
@@ -126,7 +126,7 @@ func (v *Volume) make(dir meta.Ino, name string, c New) (Attr, error) {
 		a = v.stat(n)
 		return nil
 	})
-	v.relieve()
+	v.maybeCommit()
 	return a, err
 }
 
@@ -154,7 +154,7 @@ func (v *Volume) vacant(d *node, name string) error {
 	return err
 }
 
-func (v *Volume) newNode(d *node, c New) *node {
+func (v *Volume) newNode(d *node, c CreateOptions) *node {
 	now := v.now()
 	n := nodeOf(meta.Ino(v.alloc()), meta.Inode{
 		Mode: c.Mode, UID: c.UID, GID: c.GID, Nlink: 1, Rdev: c.Rdev, Target: c.Target,
@@ -191,7 +191,7 @@ func (v *Volume) publish(d *node, name string, n *node) {
 	if n.dir != nil {
 		v.keepNames(n, n.dir)
 	}
-	v.changed(n)
+	v.markChanged(n)
 	v.counters.inodes.Add(1)
 	v.cache.Lock()
 	defer v.cache.Unlock()
@@ -260,11 +260,11 @@ func (v *Volume) addName(n, d *node, name string) error {
 	}
 	n.moveTo(d, v.link(d, name, n.ino, n.attr.Mode&syscall.S_IFMT))
 	if n.attr.Nlink == 0 {
-		v.adopt(n)
+		v.unorphan(n)
 	}
 	n.attr.Nlink++
 	n.attr.Ctime = v.now()
-	v.changed(n)
+	v.markChanged(n)
 	return nil
 }
 
@@ -313,7 +313,7 @@ func (v *Volume) remove(dir meta.Ino, name string, wantDir bool) error {
 		v.dropName(d, n)
 		return nil
 	})
-	v.relieve()
+	v.maybeCommit()
 	return err
 }
 
@@ -339,7 +339,7 @@ func (v *Volume) dropName(d, n *node) {
 		n.attr.Nlink--
 	}
 	n.attr.Ctime = v.now()
-	v.changed(n)
+	v.markChanged(n)
 	if n.attr.Nlink == 0 {
 		v.orphan(n)
 	}

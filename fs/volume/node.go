@@ -22,29 +22,29 @@ type node struct {
 	idle sync.Cond // busy became false
 	attr meta.Inode
 
-	noted       uint64 // the epoch in which a change was last noted for the next snapshot
+	tracked     uint64 // the epoch in which a change was last noted for the next snapshot
 	attrChanged bool
-	listed      bool // in Volume.dirty
+	enqueued    bool // in Volume.dirty
 	reaping     bool // its bytes are being removed; gone follows
 	gone        bool // reaped; its number leads nowhere
 
-	runs     runs
-	flushing runs // taken by the flusher, older than runs
+	dirty    dirtyRanges
+	flushing dirtyRanges // taken by the flusher, older than dirty ranges
 	busy     bool
-	growing  bool // the last fold left the tail of a stream in runs
+	growing  bool // the last flush left the tail of a stream in dirty ranges
 	ext      extents
 	staged   map[uint64]int      // slots with a staged row -> bytes in it
-	written  time.Time           // last write, for folding what is quiet
-	patched  map[uint64]struct{} // pages of extents that are to be mended
+	written  time.Time           // last write, to know what is quiet
+	overlaid map[uint64]struct{} // pages of extents that are to be coalesced
 
 	tree      *graph.Tree   // of a directory whose names are in a tree, once it was looked into
 	xattrs    []graph.Xattr // of a frozen node
 	xattrLink graph.Link    // or where they are
 
-	unfolding bool // unfolded is where to go on making rows of a stub's names
-	unfolded  string
-	// unfoldedSums is over the names before unfolded.
-	unfoldedSums graph.Sums
+	materializing bool // materialized is where to go on making rows of a lazy inode's names
+	materialized  string
+	// materializedSums is over the names before materialized.
+	materializedSums graph.Sums
 
 	dir     *directory // names in memory, of a directory; nil: not loaded
 	asked   int        // look-ups since it was dropped
@@ -84,24 +84,24 @@ func (v *Volume) edit(ino meta.Ino, fn func(n *node) error) error {
 
 func (n *node) release() { n.users.Add(-1) }
 
-// changed marks the node for the next commit and the next snapshot. n.mu is
+// markChanged marks the node for the next commit and the next snapshot. n.mu is
 // held, inside Update.
-func (v *Volume) changed(n *node) {
-	v.note(n)
-	v.unsaved(n)
+func (v *Volume) markChanged(n *node) {
+	v.trackChange(n)
+	v.markDirty(n)
 }
 
-// unsaved marks the node for the next commit only.
-func (v *Volume) unsaved(n *node) {
+// markDirty marks the node for the next commit only.
+func (v *Volume) markDirty(n *node) {
 	n.attrChanged = true
-	v.list(n)
+	v.enqueueDirty(n)
 }
 
-func (v *Volume) list(n *node) {
-	if n.listed {
+func (v *Volume) enqueueDirty(n *node) {
+	if n.enqueued {
 		return
 	}
-	n.listed = true
+	n.enqueued = true
 	v.dirty.Lock()
 	v.dirty.nodes[n.ino] = n
 	v.dirty.Unlock()
@@ -207,7 +207,7 @@ func (v *Volume) drop(n *node) bool {
 		return false
 	}
 	defer n.mu.Unlock()
-	if n.listed || n.busy || len(n.runs) > 0 || len(n.staged) > 0 || n.patched != nil {
+	if n.enqueued || n.busy || len(n.dirty) > 0 || len(n.staged) > 0 || n.overlaid != nil {
 		return false
 	}
 	v.dropNames(n)
@@ -269,8 +269,8 @@ func (v *Volume) save(n *node) {
 		v.savePages(n)
 	}
 	n.attrChanged = false
-	if n.listed {
-		n.listed = false
+	if n.enqueued {
+		n.enqueued = false
 		v.dirty.Lock()
 		delete(v.dirty.nodes, n.ino)
 		v.dirty.Unlock()
@@ -360,8 +360,8 @@ func (v *Volume) orphan(n *node) {
 	}
 }
 
-// adopt undoes orphan: a nameless inode got a name.
-func (v *Volume) adopt(n *node) {
+// unorphan undoes orphan: a nameless inode got a name.
+func (v *Volume) unorphan(n *node) {
 	v.db.Delete(meta.OrphanKey(n.ino))
 	v.known.Lock()
 	delete(v.known.orphans, n.ino)

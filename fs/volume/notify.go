@@ -2,19 +2,19 @@ package volume
 
 import "github.com/quarxtor/quarxfs/fs/meta"
 
-// Stale is something that the kernel may remember and that is not so any more:
+// An Invalidation is something that the kernel may remember and that is not so any more:
 // a name in a directory or, without a name, a directory's attributes and listing.
-type Stale struct {
+type Invalidation struct {
 	Ino  meta.Ino
 	Name string
 }
 
-// OnStale has fn called for what changed by other means than requests. The kernel may wait for
+// OnInvalidate has fn called for what changed by other means than requests. The kernel may wait for
 // an answer while it is: fn must not wait for what needs a lock of the kernel's.
-func (v *Volume) OnStale(fn func([]Stale)) { v.notify.Store(&fn) }
+func (v *Volume) OnInvalidate(fn func([]Invalidation)) { v.notify.Store(&fn) }
 
-// tell passes on what is stale.
-func (v *Volume) tell(list []Stale) {
+// invalidate passes on what is stale.
+func (v *Volume) invalidate(list []Invalidation) {
 	if fn := v.notify.Load(); fn != nil && len(list) > 0 {
 		(*fn)(list)
 	}
@@ -22,9 +22,9 @@ func (v *Volume) tell(list []Stale) {
 
 // snapshotsChanged says that names of snapshots were made or removed.
 func (v *Volume) snapshotsChanged(names ...string) {
-	list := []Stale{{SnapshotsDir, ""}}
+	list := []Invalidation{{SnapshotsDir, ""}}
 	for _, name := range names {
-		list = append(list, Stale{SnapshotsDir, name})
+		list = append(list, Invalidation{SnapshotsDir, name})
 	}
-	v.tell(list)
+	v.invalidate(list)
 }

@@ -19,11 +19,11 @@ const (
 // them are read: grep -r, tar and cp -r read a tree in the order in which it was
 // made, which is that of inode numbers.
 type prefetcher struct {
-	mu    sync.Mutex
-	last  meta.Ino // read last
-	run   int      // files read in order
-	reach meta.Ino // numbers below are taken care of
-	spans chan inodeSpan
+	mu      sync.Mutex
+	last    meta.Ino // read last
+	inOrder int      // files read in order
+	reach   meta.Ino // numbers below are taken care of
+	spans   chan inodeSpan
 }
 
 // An inodeSpan is the numbers from <= ino < to.
@@ -34,10 +34,10 @@ func (p *prefetcher) reads(ino meta.Ino) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if ino <= p.last || ino-p.last > readAheadGap {
-		p.run, p.reach = 0, 0
+		p.inOrder, p.reach = 0, 0
 	}
 	p.last = ino
-	if p.run++; p.run < 3 {
+	if p.inOrder++; p.inOrder < 3 {
 		return
 	}
 	p.reach = max(p.reach, ino+1)
@@ -82,20 +82,20 @@ func (v *Volume) prefetchFile(ino meta.Ino) {
 		return
 	}
 	defer n.release()
-	for _, s := range v.smallStretches(n) {
+	for _, s := range v.smallSpans(n) {
 		if !s.hole {
 			v.store.Preload(s.ext.ID)
 		}
 	}
 }
 
-func (v *Volume) smallStretches(n *node) []stretch {
+func (v *Volume) smallSpans(n *node) []readSpan {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.isSmall() || n.reaping || n.attr.IsStub() || len(n.runs)+len(n.flushing) > 0 {
+	if !n.isSmall() || n.reaping || n.attr.IsLazy() || len(n.dirty)+len(n.flushing) > 0 {
 		return nil
 	}
-	list, err := v.stretches(n, 0, int(n.attr.Size))
+	list, err := v.readSpans(n, 0, int(n.attr.Size))
 	if err != nil {
 		return nil
 	}

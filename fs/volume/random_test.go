@@ -112,7 +112,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"snapshot2": m.snapshot,
 		"unsnap":    m.unsnap,
 		"resnap":    m.renameSnapshot,
-		"past":      m.seePast,
+		"past":      m.seeSnapshot,
 		"clone":     func(t *rapid.T) { m.put(t, m.v.Clone, false) },
 		"clone2":    func(t *rapid.T) { m.put(t, m.v.Clone, false) },
 		"restore":   func(t *rapid.T) { m.put(t, m.v.Restore, true) },
@@ -121,7 +121,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"sync":      func(t *rapid.T) { m.commit(t) },
 		"sync2":     func(t *rapid.T) { m.commit(t) },
 		"flush":     m.flush,
-		"mend":      m.mend,
+		"mend":      m.coalesce,
 		"sweep":     m.sweep,
 		"verify":    m.verify,
 		"remount":   m.remount,
@@ -129,7 +129,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 	}
 }
 
-// tick lets time pass between actions: sometimes enough to fold staged bytes.
+// tick lets time pass between actions: sometimes enough to make blocks of staged bytes.
 func (m *machine) tick(t *rapid.T) {
 	m.clock.advance(time.Duration(rapid.SampledFrom([]int{1, 1, 1, 11}).Draw(t, "seconds")) * time.Second)
 	m.model.now = m.clock.time()
@@ -192,8 +192,8 @@ func name(t *rapid.T, label string) string {
 
 func permissions(t *rapid.T) uint32 { return rapid.Uint32Range(0, 0o7777).Draw(t, "permissions") }
 
-func (m *machine) newInode(t *rapid.T) New {
-	c := New{
+func (m *machine) newInode(t *rapid.T) CreateOptions {
+	c := CreateOptions{
 		Mode:  rapid.SampledFrom([]uint32{syscall.S_IFREG, syscall.S_IFREG, syscall.S_IFDIR, syscall.S_IFLNK, syscall.S_IFIFO}).Draw(t, "type"),
 		Umask: rapid.SampledFrom([]uint32{0, 0o22, 0o77}).Draw(t, "umask"),
 		UID:   rapid.Uint32Range(0, 3).Draw(t, "uid"),
@@ -269,7 +269,7 @@ func (m *machine) rename(t *rapid.T) {
 		a, err := m.v.Lookup(od, on)
 		m.expect(t, err, 0)
 		from := m.model.nodes[od]
-		m.model.create(od, on, New{Mode: syscall.S_IFCHR, UID: from.uid, GID: from.gid}, a.Ino)
+		m.model.create(od, on, CreateOptions{Mode: syscall.S_IFCHR, UID: from.uid, GID: from.gid}, a.Ino)
 		m.model.nodes[a.Ino].access = nil // a whiteout inherits no ACL
 	}
 }
@@ -536,16 +536,16 @@ func (m *machine) vanished(dir meta.Ino, name string) {
 	}
 }
 
-// mend lets time pass and has small blocks made into longer ones.
-func (m *machine) mend(t *rapid.T) {
+// coalesce lets time pass and has small blocks made into longer ones.
+func (m *machine) coalesce(t *rapid.T) {
 	m.flush(t)
 	m.tick(t)
-	m.clock.advance(foldQuiet)
-	mendAll(t, m.v)
+	m.clock.advance(quietTime)
+	coalesceAll(t, m.v)
 }
 
 func (m *machine) flush(t *rapid.T) {
-	mode := rapid.SampledFrom([]flushMode{fullRuns, relieve, all}).Draw(t, "mode")
+	mode := rapid.SampledFrom([]flushMode{flushFull, flushPartial, flushWhole}).Draw(t, "mode")
 	if err := m.v.flushAll(mode); err != nil {
 		t.Fatal(err)
 	}
@@ -555,7 +555,7 @@ func (m *machine) sweep(t *rapid.T) {
 	m.awaitReaper(t)
 	m.v.views.forgetIdle()
 	// What the sweep's own commits free is left to the next one: one commit may
-	// stage bytes that are so old that the next one folds them.
+	// stage bytes that are so old that the next one makes blocks of them.
 	mustSync(t, m.v)
 	mustSync(t, m.v)
 	if _, err := m.st.Sweep(context.Background()); err != nil {

@@ -38,7 +38,7 @@ func (v *Volume) reaper() {
 			if err := v.reap(ino); err != nil {
 				v.log.Error("an unlinked file cannot be removed; the next mount tries again", "inode", uint64(ino), "err", err)
 			}
-			v.relieve()
+			v.maybeCommit()
 			select {
 			case <-v.stop:
 				return
@@ -122,7 +122,7 @@ func (v *Volume) reap(ino meta.Ino) error {
 		return err
 	}
 	defer n.release()
-	if err := v.shed(n); err != nil {
+	if err := v.removeNames(n); err != nil {
 		if err == errStopped {
 			err = nil // the next mount goes on
 		}
@@ -156,17 +156,17 @@ func (v *Volume) reapStep(n *node) (done bool, err error) {
 		return true, nil // linked again
 	}
 	n.reaping = true
-	v.dropRuns(n)
+	v.dropDirty(n)
 	if n.isReg() {
 		if done, err := v.dropPages(n, reapPages); err != nil || !done {
-			v.changed(n)
+			v.markChanged(n)
 			return false, err
 		}
 		v.counters.logical.Add(-n.attr.Size)
 		v.counters.data.Add(-n.attr.Alloc) // what a lazy file had in its vertex
 	}
-	if n.attr.IsStub() {
-		v.dropStub(n)
+	if n.attr.IsLazy() {
+		v.endLazy(n)
 	}
 	if n.isDir() && v.track.Epoch != 0 {
 		v.db.Delete(meta.TreeKey(n.ino))
@@ -185,14 +185,14 @@ func (v *Volume) reapStep(n *node) (done bool, err error) {
 	return true, nil
 }
 
-// dropRuns forgets a file's dirty and staged bytes. n.mu is held and no
+// dropDirty forgets a file's dirty and staged bytes. n.mu is held and no
 // flusher owns the node.
-func (v *Volume) dropRuns(n *node) {
-	v.account(-n.runs.capacity())
-	for _, r := range n.runs {
-		freeRun(r)
+func (v *Volume) dropDirty(n *node) {
+	v.account(-n.dirty.capacity())
+	for _, r := range n.dirty {
+		freeRange(r)
 	}
-	n.runs = nil
+	n.dirty = nil
 	for slot := range n.staged {
 		v.unstage(n, slot)
 	}

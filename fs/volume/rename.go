@@ -38,9 +38,9 @@ func (v *Volume) Rename(oldDir meta.Ino, oldName string, newDir meta.Ino, newNam
 		if err := r.open(oldDir, newDir); err != nil {
 			return err
 		}
-		return r.run()
+		return r.apply()
 	})
-	v.relieve()
+	v.maybeCommit()
 	return err
 }
 
@@ -51,7 +51,7 @@ type renaming struct {
 	flags            uint32
 	from, to         *node // directories
 	moved, over      *node // over: what newName led to, or nil
-	src, dst         place
+	src, dst         dentry
 	held             []*node
 	unlock           func()
 }
@@ -91,7 +91,7 @@ func (r *renaming) open(oldDir, newDir meta.Ino) (err error) {
 	return err
 }
 
-func (r *renaming) find(d *node, name string) (place, error) {
+func (r *renaming) find(d *node, name string) (dentry, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return r.v.find(d, name)
@@ -106,7 +106,7 @@ func (r *renaming) close() {
 	}
 }
 
-func (r *renaming) run() error {
+func (r *renaming) apply() error {
 	if r.over == nil && r.flags&unix.RENAME_EXCHANGE != 0 {
 		return syscall.ENOENT
 	}
@@ -208,7 +208,7 @@ func (r *renaming) move() {
 		r.to.attr.Nlink++
 	}
 	r.moved.attr.Ctime = v.now()
-	v.changed(r.moved)
+	v.markChanged(r.moved)
 	if r.flags&unix.RENAME_WHITEOUT != 0 {
 		r.whiteout()
 	}
@@ -217,7 +217,7 @@ func (r *renaming) move() {
 // whiteout leaves under the old name the device 0, 0, by which an overlay
 // knows that a lower layer's file is gone.
 func (r *renaming) whiteout() {
-	n := r.v.newNode(r.from, New{Mode: syscall.S_IFCHR, UID: r.from.attr.UID, GID: r.from.attr.GID})
+	n := r.v.newNode(r.from, CreateOptions{Mode: syscall.S_IFCHR, UID: r.from.attr.UID, GID: r.from.attr.GID})
 	n.mu.Lock() // the newest inode: last in the order of locks
 	defer n.mu.Unlock()
 	r.v.publish(r.from, r.oldName, n)
@@ -237,6 +237,6 @@ func (r *renaming) exchange() {
 			s.to.attr.Nlink++
 		}
 		s.n.attr.Ctime = v.now()
-		v.changed(s.n)
+		v.markChanged(s.n)
 	}
 }

@@ -59,7 +59,7 @@ func fillForRepair(t tb, r *rig, rng *rand.Rand) {
 	for i := range 40 {
 		dir := dirs[rng.IntN(len(dirs))]
 		if i%4 == 0 {
-			a, err := r.v.Create(dir, fmt.Sprintf("d%d", i), New{Mode: syscall.S_IFDIR | 0o755})
+			a, err := r.v.Create(dir, fmt.Sprintf("d%d", i), CreateOptions{Mode: syscall.S_IFDIR | 0o755})
 			if err != nil {
 				t.Fatalf("%v", err)
 			}
@@ -185,11 +185,11 @@ func damageRows(t tb, st *store.Store, rng *rand.Rand, n int) (damaged []string)
 // What no name leads to is found again, loops among it.
 func TestRepairAttachesWhatIsLost(t *testing.T) {
 	r := newRig(t, filepath.Join(t.TempDir(), "store"), smallCDC(), Options{})
-	a, err := r.v.Create(meta.Root, "a", New{Mode: syscall.S_IFDIR | 0o755})
+	a, err := r.v.Create(meta.Root, "a", CreateOptions{Mode: syscall.S_IFDIR | 0o755})
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	b, err := r.v.Create(a.Ino, "b", New{Mode: syscall.S_IFDIR | 0o755})
+	b, err := r.v.Create(a.Ino, "b", CreateOptions{Mode: syscall.S_IFDIR | 0o755})
 	if err != nil {
 		t.Fatalf("%v", err)
 	}

@@ -28,7 +28,7 @@ var replacements = []struct {
 		must(t, v.Unlink(meta.Root, "t"))
 	}},
 	{"link and rename", func(t *testing.T, v *Volume, fresh []byte) {
-		a, err := v.CreateNameless(meta.Root, New{Mode: 0o100644})
+		a, err := v.CreateNameless(meta.Root, CreateOptions{Mode: 0o100644})
 		must(t, err)
 		mustWrite(t, v, a.Ino, 0, fresh)
 		_, err = v.Link(a.Ino, meta.Root, "t")
@@ -40,7 +40,7 @@ var replacements = []struct {
 		makeTemporary(t, v, fresh)
 		mustSnapshot(t, v, "of the new")
 		must(t, v.Unlink(meta.Root, "t"))
-		must(t, v.Restore(t.Context(), Past{"of the new", "t"}, "f"))
+		must(t, v.Restore(t.Context(), SnapshotPath{"of the new", "t"}, "f"))
 		must(t, v.RemoveSnapshot("of the new"))
 	}},
 }

@@ -78,8 +78,8 @@ func (v *Volume) punchBlocks(n *node, lo, hi int64) error {
 	for _, edge := range []int64{lo, hi} {
 		block := meta.Range{Lo: floorBlock(edge), Hi: ceilBlock(edge)}
 		data, err := v.dataIn(n, block)
-		unsaved := n.runs.intersects(block.Lo, block.Hi)
-		if err == nil && (data > 0 || unsaved) {
+		markDirty := n.dirty.intersects(block.Lo, block.Hi)
+		if err == nil && (data > 0 || markDirty) {
 			err = v.reserveBlocks(n, block.Lo, block.Hi)
 		}
 		if err != nil {
@@ -104,14 +104,14 @@ func (v *Volume) unstored(n *node) (sum int64) {
 	for _, r := range n.flushing {
 		sum += v.unallocated(n, r.off, r.end())
 		// What has been written again since the flush began counts once, as the newer.
-		for _, w := range n.runs[n.runs.after(r.off):] {
+		for _, w := range n.dirty[n.dirty.after(r.off):] {
 			if w.off >= r.end() {
 				break
 			}
 			sum -= v.unallocated(n, max(r.off, w.off), min(r.end(), w.end()))
 		}
 	}
-	for _, r := range n.runs {
+	for _, r := range n.dirty {
 		sum += v.unallocated(n, r.off, r.end())
 	}
 	return sum

@@ -197,20 +197,20 @@ func (r *rig) checkVolume(t tb) {
 	if err := fsck.Check(context.Background(), r.st, nil, report); err != nil {
 		t.Fatalf("%v", err)
 	}
-	if n := r.v.unsavedNodes(); n != 0 {
+	if n := r.v.dirtyNodes(); n != 0 {
 		t.Errorf("check: %d nodes are still to be written after a commit", n)
 	}
 	r.checkMemory(t)
 }
 
-// checkMemory compares the sums kept of runs and staged slots with the nodes.
+// checkMemory compares the sums kept of dirty ranges and staged slots with the nodes.
 func (r *rig) checkMemory(t tb) {
 	t.Helper()
 	var used, staged int64
 	r.v.cache.Lock()
 	for _, n := range r.v.cache.nodes {
 		n.mu.Lock()
-		used += n.runs.capacity() + n.flushing.capacity()
+		used += n.dirty.capacity() + n.flushing.capacity()
 		for _, size := range n.staged {
 			staged += int64(size)
 		}
@@ -243,7 +243,7 @@ func mustWrite(t tb, v *Volume, ino meta.Ino, off int64, p []byte) {
 
 func mustCreate(t tb, v *Volume, dir meta.Ino, name string, mode uint32) meta.Ino {
 	t.Helper()
-	a, err := v.Create(dir, name, New{Mode: mode})
+	a, err := v.Create(dir, name, CreateOptions{Mode: mode})
 	if err != nil {
 		t.Fatalf("create %q: %v", name, err)
 	}

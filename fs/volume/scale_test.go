@@ -79,8 +79,8 @@ func TestSnapshotScale(t *testing.T) {
 		measure("snapshot after one file changed", snapshot(fmt.Sprint("one", i)))
 	}
 	measure("snapshot after nothing changed", snapshot("none"))
-	measure("clone of all", func() error { return v.Clone(ctx, Past{Snapshot: "first"}, "clone") })
-	measure("restore of a directory", func() error { return v.Restore(ctx, Past{Snapshot: "first", Path: "d0"}, "d0") })
+	measure("clone of all", func() error { return v.Clone(ctx, SnapshotPath{Snapshot: "first"}, "clone") })
+	measure("restore of a directory", func() error { return v.Restore(ctx, SnapshotPath{Snapshot: "first", Path: "d0"}, "d0") })
 	measure("snapshot after that", snapshot("cloned"))
 	measure("rollback", func() error { return v.Rollback(ctx, "first") })
 	measure("snapshot after that", snapshot("rolled back"))
@@ -143,7 +143,7 @@ func stall(t *testing.T, v *Volume, name string, files int) {
 			time.Sleep(200 * time.Microsecond)
 		}
 	})
-	dirty := v.unsavedNodes()
+	dirty := v.dirtyNodes()
 	begun := time.Now()
 	if _, err := v.CreateSnapshot(context.Background(), SnapshotOptions{Name: "stall " + name}); err != nil {
 		t.Fatal(err)

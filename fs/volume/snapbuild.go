@@ -100,9 +100,9 @@ func (b *snapBuilder) directory(dir meta.Ino, attr *meta.Inode) (meta.Branch, er
 	if err != nil {
 		return branch, err
 	}
-	if attr.IsStub() {
-		if !known || branch.ID != attr.Stub {
-			branch, err = b.stubBranch(attr)
+	if attr.IsLazy() {
+		if !known || branch.ID != attr.LazyID {
+			branch, err = b.lazyBranch(attr)
 		}
 		return branch, err
 	}
@@ -141,10 +141,10 @@ func (b *snapBuilder) branch(dir meta.Ino) (branch meta.Branch, known bool, err 
 	return branch, err == nil, err
 }
 
-// stubBranch adds up what is below a stub.
-func (b *snapBuilder) stubBranch(attr *meta.Inode) (meta.Branch, error) {
-	branch := meta.Branch{ID: attr.Stub}
-	err := graph.OpenTree(b.v.store, store.ID(attr.Stub), graph.Directory).Each(b.ctx, "", func(e *graph.Entry) error {
+// lazyBranch adds up what is below a lazy inode.
+func (b *snapBuilder) lazyBranch(attr *meta.Inode) (meta.Branch, error) {
+	branch := meta.Branch{ID: attr.LazyID}
+	err := graph.OpenTree(b.v.store, store.ID(attr.LazyID), graph.Directory).Each(b.ctx, "", func(e *graph.Entry) error {
 		count(&branch, e, 1)
 		return nil
 	})
@@ -329,7 +329,7 @@ func (b *snapBuilder) child(d meta.Dirent) (e graph.Entry, own int64, err error)
 
 // ownBytes returns the size of a file that is no clone's, whose bytes nobody has written.
 func ownBytes(attr *meta.Inode, e *graph.Entry) int64 {
-	if attr.IsStub() {
+	if attr.IsLazy() {
 		return 0
 	}
 	return e.Size

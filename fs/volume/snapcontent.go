@@ -53,20 +53,20 @@ func (b *snapBuilder) xattrs(ino meta.Ino, e *graph.Entry) error {
 }
 
 // bytesPiece is how long the blocks of what is no file's data are at most.
-const bytesPiece = 1 << 20
+const bytesPart = 1 << 20
 
 // putBytes stores bytes that are no file's. The sweep stands still.
 func (v *Volume) putBytes(p []byte) (graph.Link, error) {
 	fb := v.store.NewKeptFileBuilder()
-	for piece := range slices.Chunk(p, bytesPiece) {
-		id, err := v.store.Put(store.KindData, piece)
+	for part := range slices.Chunk(p, bytesPart) {
+		id, err := v.store.Put(store.KindData, part)
 		if err != nil {
 			return graph.Link{}, err
 		}
-		if len(piece) == len(p) {
+		if len(part) == len(p) {
 			return graph.Link{ID: id, Kind: store.KindData}, nil
 		}
-		if err := fb.Add(store.Part{ID: id, Len: int64(len(piece))}); err != nil {
+		if err := fb.Add(store.Part{ID: id, Len: int64(len(part))}); err != nil {
 			return graph.Link{}, err
 		}
 	}
@@ -79,8 +79,8 @@ func (b *snapBuilder) content(ino meta.Ino, attr *meta.Inode) (link graph.Link, 
 	if attr.Size == 0 {
 		return link, 0, nil
 	}
-	if attr.IsStub() && attr.Owned == 0 {
-		link, err = b.v.linkTo(store.ID(attr.Stub))
+	if attr.IsLazy() && attr.Owned == 0 {
+		link, err = b.v.linkTo(store.ID(attr.LazyID))
 		return link, attr.Alloc, err
 	}
 	exts, err := b.extents(ino, attr)
@@ -157,10 +157,10 @@ func (b *snapBuilder) extents(ino meta.Ino, attr *meta.Inode) (exts []meta.Exten
 		}
 		return page(i, row)
 	})
-	if err != nil || !attr.IsStub() {
+	if err != nil || !attr.IsLazy() {
 		return exts, err
 	}
-	err = b.v.stubExtents(b.ctx, store.ID(attr.Stub), int64(attr.Owned)*b.v.span, attr.Size, func(e meta.Extent) error {
+	err = b.v.lazyExtents(b.ctx, store.ID(attr.LazyID), int64(attr.Owned)*b.v.span, attr.Size, func(e meta.Extent) error {
 		exts = append(exts, e)
 		return nil
 	})

@@ -41,7 +41,7 @@ func TestSnapshotsGiveNoRights(t *testing.T) {
 			}
 		}
 		mustSnapshot(t, v, c.name)
-		if err := v.Clone(context.Background(), Past{Snapshot: c.name, Path: c.name}, c.name+".again"); err != nil {
+		if err := v.Clone(context.Background(), SnapshotPath{Snapshot: c.name, Path: c.name}, c.name+".again"); err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
 		top, err := v.Lookup(SnapshotsDir, c.name)

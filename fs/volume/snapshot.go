@@ -41,7 +41,7 @@ func (v *Volume) CreateSnapshot(ctx context.Context, o SnapshotOptions) (Snapsho
 	var s Snapshot
 	err := v.snapshotName(&o)
 	if err == nil {
-		err = v.withCut(ctx, true, func(ctx context.Context, c *instant) (err error) {
+		err = v.withCheckpoint(ctx, true, func(ctx context.Context, c *checkpoint) (err error) {
 			s, err = v.snapshotOf(ctx, c, o)
 			return err
 		})
@@ -81,8 +81,8 @@ func (v *Volume) snapshotName(o *SnapshotOptions) error {
 	}
 }
 
-// An instant is the volume at the cut of a commit.
-type instant struct {
+// A checkpoint is the volume at the cut of a commit.
+type checkpoint struct {
 	advance bool // begin a new epoch
 	flushed bool // a flush for it has begun
 	taken   chan struct{}
@@ -92,10 +92,10 @@ type instant struct {
 	when    meta.Time
 }
 
-// withCut commits, and calls fn with the volume as it was at the commit's cut, with
+// withCheckpoint commits, and calls fn with the volume as it was at the commit's cut, with
 // all dirty bytes in blocks. The sweep stands still meanwhile. v.snapping is
 // held.
-func (v *Volume) withCut(ctx context.Context, advance bool, fn func(context.Context, *instant) error) error {
+func (v *Volume) withCheckpoint(ctx context.Context, advance bool, fn func(context.Context, *checkpoint) error) error {
 	if err := v.store.Accepts(); err != nil {
 		return err
 	}
@@ -103,27 +103,27 @@ func (v *Volume) withCut(ctx context.Context, advance bool, fn func(context.Cont
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(v.closing, cancel)()
-	c := &instant{advance: advance, taken: make(chan struct{})}
-	v.cutting.Store(c)
+	c := &checkpoint{advance: advance, taken: make(chan struct{})}
+	v.checkpoint.Store(c)
 	err := v.store.Commit()
-	if v.cutting.CompareAndSwap(c, nil) {
-		return orErr(err, errNoCut)
+	if v.checkpoint.CompareAndSwap(c, nil) {
+		return orErr(err, errNoCheckpoint)
 	}
 	<-c.taken
 	if c.view != nil {
 		defer c.view.Close()
 	}
 	if err != nil || c.view == nil {
-		return orErr(err, errNoCut)
+		return orErr(err, errNoCheckpoint)
 	}
 	return fn(ctx, c)
 }
 
 // errNoCut cannot be: each commit flushes and cuts.
-var errNoCut = errors.New("the commit made no cut")
+var errNoCheckpoint = errors.New("the commit made no cut")
 
-// cutHere takes the view. All is saved, and nobody changes anything.
-func (v *Volume) cutHere(c *instant) (err error) {
+// takeCheckpoint takes the view. All is saved, and nobody changes anything.
+func (v *Volume) takeCheckpoint(c *checkpoint) (err error) {
 	defer close(c.taken)
 	c.before, c.next, c.when = v.track, v.next.Load(), v.now()
 	if c.advance {
@@ -134,18 +134,18 @@ func (v *Volume) cutHere(c *instant) (err error) {
 	return err
 }
 
-// listStaged puts all nodes with staged bytes on the list, so that these become
+// enqueueStaged puts all nodes with staged bytes on the list, so that these become
 // blocks.
-func (v *Volume) listStaged() {
-	for _, n := range v.listOf(v.dirty.staged) {
+func (v *Volume) enqueueStaged() {
+	for _, n := range v.nodesOf(v.dirty.staged) {
 		n.mu.Lock()
-		v.list(n)
+		v.enqueueDirty(n)
 		n.mu.Unlock()
 	}
 }
 
 // snapshotOf makes a snapshot of a cut.
-func (v *Volume) snapshotOf(ctx context.Context, c *instant, o SnapshotOptions) (Snapshot, error) {
+func (v *Volume) snapshotOf(ctx context.Context, c *checkpoint, o SnapshotOptions) (Snapshot, error) {
 	var s Snapshot
 	b := &snapBuilder{ctx: ctx, v: v, view: c.view, last: c.before, base: c.before.Base, keep: true, progress: o.Progress}
 	out, err := b.build()
@@ -191,7 +191,7 @@ func (v *Volume) snapshotOf(ctx context.Context, c *instant, o SnapshotOptions) 
 }
 
 // describe makes the snapshot's vertex but for its bytes.
-func (v *Volume) describe(out built, b *snapBuilder, c *instant, o SnapshotOptions, appended store.Appended) graph.Snapshot {
+func (v *Volume) describe(out built, b *snapBuilder, c *checkpoint, o SnapshotOptions, appended store.Appended) graph.Snapshot {
 	below := out.root.Below
 	totals := v.store.Stats().Totals
 	fresh := appended.Since(store.Appended{

@@ -40,7 +40,7 @@ func TestSnapshotSecondIsLikeAnew(t *testing.T) {
 	}
 }
 
-func mustClone(t tb, v *Volume, from Past, to string) meta.Ino {
+func mustClone(t tb, v *Volume, from SnapshotPath, to string) meta.Ino {
 	t.Helper()
 	if err := v.Clone(context.Background(), from, to); err != nil {
 		t.Fatalf("clone %s: %v", from, err)
@@ -62,17 +62,17 @@ func namesIn(t tb, v *Volume, dir meta.Ino) map[string]bool {
 	return names
 }
 
-// TestUnfoldingGoesOn leaves a large directory half unfolded, takes a snapshot of
+// TestMaterializingGoesOn leaves a large directory half materialized, takes a snapshot of
 // that, and opens the volume again.
-func TestUnfoldingGoesOn(t *testing.T) {
+func TestMaterializingGoesOn(t *testing.T) {
 	r := testRig(t, smallCDC(), tiny())
 	d := mustCreate(t, r.v, meta.Root, "d", syscall.S_IFDIR|0o755)
-	const files = 3*unfoldStep - 7
+	const files = 3*materializeStep - 7
 	for i := range files {
 		mustCreate(t, r.v, d, fmt.Sprint("file", i), syscall.S_IFREG|0o644)
 	}
 	mustSnapshot(t, r.v, "s")
-	c := mustClone(t, r.v, Past{"s", "d"}, "c")
+	c := mustClone(t, r.v, SnapshotPath{"s", "d"}, "c")
 	step := func() {
 		t.Helper()
 		n, err := r.v.get(c)
@@ -80,10 +80,10 @@ func TestUnfoldingGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer n.release()
-		if err := r.st.Update(func() error { return r.v.unfoldNames(n) }); err != nil {
+		if err := r.st.Update(func() error { return r.v.materializeNames(n) }); err != nil {
 			t.Fatal(err)
 		}
-		if n.mu.Lock(); !n.attr.IsStub() {
+		if n.mu.Lock(); !n.attr.IsLazy() {
 			t.Fatal("one step unfolded all")
 		}
 		n.mu.Unlock()
@@ -116,16 +116,16 @@ func TestUnfoldingGoesOn(t *testing.T) {
 	}
 }
 
-// TestNameLeavesUnfoldedDirectory removes names of a clone that the last snapshot
+// TestNameLeavesMaterializedDirectory removes names of a clone that the last snapshot
 // has as one whole.
-func TestNameLeavesUnfoldedDirectory(t *testing.T) {
+func TestNameLeavesMaterializedDirectory(t *testing.T) {
 	r := testRig(t, smallCDC(), tiny())
 	d := mustCreate(t, r.v, meta.Root, "d", syscall.S_IFDIR|0o755)
 	for _, name := range []string{"removed", "renamed", "stays"} {
 		mustCreate(t, r.v, d, name, syscall.S_IFREG|0o644)
 	}
 	mustSnapshot(t, r.v, "one")
-	c := mustClone(t, r.v, Past{"one", "d"}, "c")
+	c := mustClone(t, r.v, SnapshotPath{"one", "d"}, "c")
 	mustSnapshot(t, r.v, "two")
 	if err := r.v.Unlink(c, "removed"); err != nil {
 		t.Fatal(err)
@@ -137,7 +137,7 @@ func TestNameLeavesUnfoldedDirectory(t *testing.T) {
 	if three.Totals.Files != 5 {
 		t.Errorf("%d files in the snapshot, want 5", three.Totals.Files)
 	}
-	again := mustClone(t, r.v, Past{"three", "c"}, "again")
+	again := mustClone(t, r.v, SnapshotPath{"three", "c"}, "again")
 	if names := namesIn(t, r.v, again); len(names) != 2 || !names["new"] || !names["stays"] {
 		t.Errorf("the snapshot has %v", names)
 	}
@@ -149,7 +149,7 @@ func TestHalfOwnedFile(t *testing.T) {
 	r := testRig(t, fixed4K(), tiny())
 	v := r.v
 	f := mustCreate(t, v, meta.Root, "f", syscall.S_IFREG|0o644)
-	pages := int64(2*unfoldStep + 10)
+	pages := int64(2*materializeStep + 10)
 	for i := int64(0); i < pages; i += 37 {
 		mustWrite(t, v, f, i*v.span+i, noise(uint64(i), 10_000))
 	}
@@ -174,13 +174,13 @@ func TestHalfOwnedFile(t *testing.T) {
 		}
 	}
 	mustSnapshot(t, v, "s")
-	c := mustClone(t, v, Past{"s", "f"}, "c")
+	c := mustClone(t, v, SnapshotPath{"s", "f"}, "c")
 	n, err := v.get(c)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var more bool
-	err = r.st.Update(func() (err error) { more, err = v.ownPages(n); return err })
+	err = r.st.Update(func() (err error) { more, err = v.materializePages(n); return err })
 	n.release()
 	if err != nil || !more {
 		t.Fatalf("one step: %v, %v", more, err)
@@ -194,16 +194,16 @@ func TestHalfOwnedFile(t *testing.T) {
 	mustWrite(t, r.v, c, 37*r.v.span+37, []byte("changed"))
 	same("changed", c, 37)
 	same("the original", f, -1)
-	back := mustClone(t, r.v, Past{"half", "c"}, "back")
+	back := mustClone(t, r.v, SnapshotPath{"half", "c"}, "back")
 	same("back", back, -1)
 	if half.Root.Below.Bytes != 2*size {
 		t.Errorf("%+v", half.Root.Below)
 	}
-	// Truncated to nothing, a stub needs no extents.
+	// Truncated to nothing, a lazy inode needs no extents.
 	if err := truncate(r.v, back, 0); err != nil {
 		t.Fatal(err)
 	}
-	if a, err := r.v.Attr(back); err != nil || a.Size != 0 || a.Blocks != 0 || a.IsStub() {
+	if a, err := r.v.Attr(back); err != nil || a.Size != 0 || a.Blocks != 0 || a.IsLazy() {
 		t.Errorf("truncated: %+v (%v)", a, err)
 	}
 }
@@ -226,7 +226,7 @@ func TestTrackingOfOldRecords(t *testing.T) {
 			if n.attr.Pos = 0; !n.isDir() {
 				n.attr.Parent = 0
 			}
-			r.v.unsaved(n)
+			r.v.markDirty(n)
 			return nil
 		})
 		if err != nil {

@@ -299,8 +299,8 @@ func noEntry(err error) error {
 
 // treeOf returns the tree that has a directory's names. d.mu is held.
 func (v *Volume) treeOf(d *node) *graph.Tree {
-	if d.tree == nil || d.tree.Root() != store.ID(d.attr.Stub) {
-		d.tree = graph.OpenTree(v.store, store.ID(d.attr.Stub), graph.Directory)
+	if d.tree == nil || d.tree.Root() != store.ID(d.attr.LazyID) {
+		d.tree = graph.OpenTree(v.store, store.ID(d.attr.LazyID), graph.Directory)
 	}
 	return d.tree
 }
@@ -339,12 +339,12 @@ func givesPrivileges(mode uint32, xattr string) bool {
 	return false
 }
 
-// inodeOf returns the record that an entry stands for, as a stub.
+// inodeOf returns the record that an entry stands for, as a lazy inode.
 func inodeOf(e *graph.Entry, parent meta.Ino) meta.Inode {
 	a := meta.Inode{
 		Mode: e.Mode, UID: e.UID, GID: e.GID, Nlink: max(1, e.Nlink), Rdev: e.Rdev, Size: e.Size, Alloc: e.Data, Parent: parent,
 		Atime: meta.Time(e.Atime), Mtime: meta.Time(e.Mtime), Ctime: meta.Time(e.Ctime), Btime: meta.Time(e.Btime),
-		Target: e.Target, Xattrs: uint32(len(e.Xattrs)), Stub: meta.BlockID(e.Link.ID),
+		Target: e.Target, Xattrs: uint32(len(e.Xattrs)), LazyID: meta.BlockID(e.Link.ID),
 	}
 	if e.IsDir() {
 		a.Nlink = uint32(2 + e.Subdirs)
@@ -474,8 +474,8 @@ func (v *Volume) snapshotEntries(index uint64) (batch []Entry, err error) {
 	return batch, err
 }
 
-// virtualXattrs returns the extended attributes of an inode in a snapshot.
-func (v *Volume) virtualXattrs(n *node) ([]graph.Xattr, error) {
+// snapshotXattrs returns the extended attributes of an inode in a snapshot.
+func (v *Volume) snapshotXattrs(n *node) ([]graph.Xattr, error) {
 	if n.xattrLink.Kind == 0 || n.xattrs != nil {
 		return n.xattrs, nil
 	}
@@ -496,7 +496,7 @@ func (v *Volume) linkedXattrs(link graph.Link) ([]graph.Xattr, error) {
 // linkedBytes is the reverse of putBytes.
 func (v *Volume) linkedBytes(link graph.Link) ([]byte, error) {
 	var out []byte
-	err := v.stubExtents(context.Background(), link.ID, 0, 1<<62, func(e meta.Extent) error {
+	err := v.lazyExtents(context.Background(), link.ID, 0, 1<<62, func(e meta.Extent) error {
 		p, err := v.extentBytes(context.Background(), e)
 		out = append(out, p...)
 		return err
@@ -504,8 +504,8 @@ func (v *Volume) linkedBytes(link graph.Link) ([]byte, error) {
 	return out, err
 }
 
-func (v *Volume) virtualXattr(n *node, name string) ([]byte, error) {
-	set, err := v.virtualXattrs(n)
+func (v *Volume) snapshotXattr(n *node, name string) ([]byte, error) {
+	set, err := v.snapshotXattrs(n)
 	if err != nil {
 		return nil, err
 	}

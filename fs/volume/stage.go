@@ -9,27 +9,27 @@ import (
 	"github.com/quarxtor/quarxfs/fs/meta"
 )
 
-// Staged bytes are dirty runs that a commit wrote into the database as they
+// Staged bytes are dirty ranges that a commit wrote into the database as they
 // are, because they are much smaller than a block: a database's page and its
-// fsync. They stay in node.runs, so readers see no difference, and are folded
-// into blocks when the runs have grown or have been left alone for a while.
+// fsync. They stay in node.dirty, so readers see no difference, and become
+// blocks when the dirty ranges have grown or have been left alone for a while.
 const (
-	maxStagedRun  = 256 << 10 // bytes of one run
-	maxStagedNode = 1 << 20   // bytes of one file
-	maxStaged     = 16 << 20  // bytes of all files
+	maxStagedRange = 256 << 10 // bytes of one range
+	maxStagedNode  = 1 << 20   // bytes of one file
+	maxStaged      = 16 << 20  // bytes of all files
 )
 
-// stageable reports whether the node's runs are better staged than folded.
+// stageable reports whether the node's dirty ranges are better staged than made into blocks.
 func (v *Volume) stageable(n *node) bool {
-	if v.cutting.Load() != nil {
+	if v.checkpoint.Load() != nil {
 		return false // a snapshot has no staged bytes
 	}
-	size := n.runs.length()
+	size := n.dirty.length()
 	if n.growing || n.attr.Alloc == 0 || size > maxStagedNode || v.staged.Load()+size > maxStaged || v.overdue(n) {
 		return false
 	}
-	for _, r := range n.runs {
-		if len(r.data) >= maxStagedRun {
+	for _, r := range n.dirty {
+		if len(r.data) >= maxStagedRange {
 			return false
 		}
 	}
@@ -39,7 +39,7 @@ func (v *Volume) stageable(n *node) bool {
 // stage writes the slots that changed since the last time. n.mu is held,
 // inside Update or Cut.
 func (v *Volume) stage(n *node) {
-	for _, r := range n.runs {
+	for _, r := range n.dirty {
 		if r.lo >= r.hi {
 			continue
 		}
@@ -62,17 +62,17 @@ func slotRange(slot uint64) (lo, hi int64) {
 
 func (v *Volume) stageSlot(n *node, slot uint64) {
 	lo, hi := slotRange(slot)
-	var patches []meta.Patch
+	var parts []meta.StagedPart
 	size := 0
-	for _, r := range n.runs[n.runs.after(lo):] {
+	for _, r := range n.dirty[n.dirty.after(lo):] {
 		if r.off >= hi {
 			break
 		}
 		from, to := max(r.off, lo), min(r.end(), hi)
-		patches = append(patches, meta.Patch{Start: int(from - lo), Bytes: r.data[from-r.off : to-r.off]})
+		parts = append(parts, meta.StagedPart{Start: int(from - lo), Bytes: r.data[from-r.off : to-r.off]})
 		size += int(to - from)
 	}
-	v.db.Set(meta.StagedKey(n.ino, slot), meta.AppendPatches(make([]byte, 0, size+8*len(patches)), patches))
+	v.db.Set(meta.StagedKey(n.ino, slot), meta.AppendStaged(make([]byte, 0, size+8*len(parts)), parts))
 	if n.staged == nil {
 		n.staged = make(map[uint64]int)
 	}
@@ -92,16 +92,16 @@ func (v *Volume) unstage(n *node, slot uint64) {
 	}
 }
 
-// settleStaged brings the staged rows in [lo, hi) in line with the runs, after
-// bytes left the runs there: a slot that no run touches goes, any other is
+// restage brings the staged rows in [lo, hi) in line with the dirty ranges, after
+// bytes left the dirty ranges there: a slot that no range touches goes, any other is
 // written again. n.mu is held, inside Update or Cut.
-func (v *Volume) settleStaged(n *node, lo, hi int64) {
+func (v *Volume) restage(n *node, lo, hi int64) {
 	for slot := range n.staged {
 		from, to := slotRange(slot)
 		if to <= lo || from >= hi {
 			continue
 		}
-		if n.runs.intersects(from, to) {
+		if n.dirty.intersects(from, to) {
 			v.stageSlot(n, slot)
 		} else {
 			v.unstage(n, slot)
@@ -109,7 +109,7 @@ func (v *Volume) settleStaged(n *node, lo, hi int64) {
 	}
 }
 
-// loadStaged brings the staged bytes of the last mount back into the runs.
+// loadStaged brings the staged bytes of the last mount back into the dirty ranges.
 func (v *Volume) loadStaged() error {
 	return v.db.ScanPrefix(meta.StagedPrefix(), func(key, value []byte) error {
 		ino, slot, err := meta.KeyNumbers(key)
@@ -125,25 +125,25 @@ func (v *Volume) loadStaged() error {
 			return err
 		}
 		defer n.release()
-		patches, err := meta.DecodePatches(value)
+		parts, err := meta.DecodeStaged(value)
 		if err != nil {
 			return fmt.Errorf("inode %d, slot %d: %w", ino, slot, err)
 		}
-		v.restoreSlot(n, slot, patches)
+		v.restoreSlot(n, slot, parts)
 		return nil
 	})
 }
 
-func (v *Volume) restoreSlot(n *node, slot uint64, patches []meta.Patch) {
+func (v *Volume) restoreSlot(n *node, slot uint64, parts []meta.StagedPart) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	before := n.runs.capacity()
+	before := n.dirty.capacity()
 	size := 0
-	for _, p := range patches {
-		n.runs.write(int64(slot)*meta.SlotSize+int64(p.Start), p.Bytes)
+	for _, p := range parts {
+		n.dirty.write(int64(slot)*meta.SlotSize+int64(p.Start), p.Bytes)
 		size += len(p.Bytes)
 	}
-	for _, r := range n.runs {
+	for _, r := range n.dirty {
 		r.lo, r.hi = 0, 0
 	}
 	if n.staged == nil {
@@ -152,7 +152,7 @@ func (v *Volume) restoreSlot(n *node, slot uint64, patches []meta.Patch) {
 	n.staged[slot] = size
 	n.written = v.opts.Now()
 	v.staged.Add(int64(size))
-	v.account(n.runs.capacity() - before)
+	v.account(n.dirty.capacity() - before)
 	v.dirty.Lock()
 	v.dirty.staged[n.ino] = n
 	v.dirty.Unlock()

@@ -139,7 +139,7 @@ func churnNames(ctx context.Context, t *testing.T, v *Volume) {
 				switch rnd.IntN(6) {
 				case 0, 1:
 					var at Attr
-					at, err = v.Create(d, a, New{Mode: 0o100644})
+					at, err = v.Create(d, a, CreateOptions{Mode: 0o100644})
 					if err == nil {
 						err = v.Write(at.Ino, 0, noise(uint64(w), rnd.IntN(20000)+1), WriteMode{})
 					}
@@ -172,7 +172,7 @@ func churnNames(ctx context.Context, t *testing.T, v *Volume) {
 func churnFiles(ctx context.Context, t *testing.T, v *Volume, files []meta.Ino) {
 	rnd := rand.New(rand.NewPCG(9, 9))
 	for ctx.Err() == nil && !t.Failed() {
-		a, err := v.CreateNameless(meta.Root, New{Mode: 0o100600})
+		a, err := v.CreateNameless(meta.Root, CreateOptions{Mode: 0o100600})
 		if err != nil {
 			t.Error(err)
 			return

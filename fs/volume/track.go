@@ -12,10 +12,10 @@ import (
 // number says so, and its directory is touched. Volume.track is guarded by the
 // gate: it changes at a commit's cut and when a snapshot is done.
 
-// note marks that an inode changed. n.mu is held, inside Update.
-func (v *Volume) note(n *node) {
+// trackChange marks that an inode changed. n.mu is held, inside Update.
+func (v *Volume) trackChange(n *node) {
 	epoch := v.track.Epoch
-	if epoch == 0 || n.noted == epoch || uint64(n.ino) >= epoch {
+	if epoch == 0 || n.tracked == epoch || uint64(n.ino) >= epoch {
 		return
 	}
 	flags := byte(0)
@@ -28,20 +28,20 @@ func (v *Volume) note(n *node) {
 	if n.attr.Nlink == 0 && flags == 0 {
 		return // its name is marked as gone
 	}
-	n.noted = epoch
+	n.tracked = epoch
 	v.db.Set(meta.TouchedKey(epoch, n.ino), []byte{flags})
 }
 
-// noteName marks that a name at a position of d leads elsewhere from now on, or
+// trackName marks that a name at a position of d leads elsewhere from now on, or
 // nowhere. d.mu is held, inside Update.
-func (v *Volume) noteName(d *node, name string, pos uint64) {
+func (v *Volume) trackName(d *node, name string, pos uint64) {
 	if epoch := v.track.Epoch; epoch != 0 && pos < epoch && d.attr.Nlink != 0 {
 		v.db.Set(meta.GoneKey(epoch, d.ino, name), []byte{})
 	}
 }
 
 // moveTo notes where the only name of n is. n.mu is held, inside Update; the
-// caller calls changed.
+// caller calls markChanged.
 func (n *node) moveTo(d *node, pos uint64) {
 	if n.isDir() {
 		n.attr.Parent = d.ino
@@ -59,7 +59,7 @@ func (v *Volume) share(n *node) error {
 		return nil
 	}
 	if epoch := v.track.Epoch; epoch != 0 && n.attr.Pos < epoch {
-		if err := v.noteOnlyName(n); err != nil {
+		if err := v.trackOnlyName(n); err != nil {
 			return err
 		}
 	}
@@ -67,7 +67,7 @@ func (v *Volume) share(n *node) error {
 	return nil
 }
 
-func (v *Volume) noteOnlyName(n *node) error {
+func (v *Volume) trackOnlyName(n *node) error {
 	dir, pos := n.attr.Parent, n.attr.Pos
 	if pos == 0 {
 		var err error

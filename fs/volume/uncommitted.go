@@ -66,7 +66,7 @@ func (v *Volume) Uncommitted() Uncommitted {
 			}
 		}
 	})
-	for _, n := range v.listOf(v.dirty.nodes) {
+	for _, n := range v.nodesOf(v.dirty.nodes) {
 		inodes[n.ino] = true
 	}
 	paths := make(map[string]bool)

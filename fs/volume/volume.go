@@ -7,7 +7,7 @@
 //	Volume.snapping        one snapshot, clone or rollback at a time
 //	  store's gate         store.Update; not held while waiting for room in the dirty buffers
 //	    Volume.tree        changes of names: create, link, unlink, rename
-//	      node.mu          one node's attributes, runs, extents, names; two only in ascending order of ino
+//	      node.mu          one node's attributes, dirty ranges, extents, names; two only in ascending order of ino
 //	        Volume.cache   the table of nodes
 //	          Volume.names the directories whose names are in memory; others' node.mu is only tried under it
 //	        Volume.dirty   the set of nodes to be written
@@ -17,7 +17,7 @@
 //	        the store's inner locks
 //
 // node.mu is released while blocks are hashed, stored or read; node.busy says
-// meanwhile that the runs in node.flushing belong to a flusher.
+// meanwhile that the dirty ranges in node.flushing belong to a flusher.
 package volume
 
 import (
@@ -78,9 +78,9 @@ type Volume struct {
 	}
 	dirty struct {
 		sync.Mutex
-		nodes   map[meta.Ino]*node
-		staged  map[meta.Ino]*node // nodes with staged slots
-		patched map[meta.Ino]*node // nodes to be mended
+		nodes    map[meta.Ino]*node
+		staged   map[meta.Ino]*node // nodes with staged slots
+		overlaid map[meta.Ino]*node // nodes to be coalesced
 	}
 	known struct {
 		sync.Mutex
@@ -104,12 +104,12 @@ type Volume struct {
 	}
 	staged atomic.Int64 // bytes in staged slots
 
-	notify   atomic.Pointer[func([]Stale)]
-	views    views                   // what is seen of snapshots
-	snapping sync.Mutex              // one snapshot at a time
-	cutting  atomic.Pointer[instant] // the one that the next commit takes
-	closing  context.Context         // ends when Close begins
-	close    context.CancelFunc
+	notify     atomic.Pointer[func([]Invalidation)]
+	views      views                      // what is seen of snapshots
+	snapping   sync.Mutex                 // one snapshot at a time
+	checkpoint atomic.Pointer[checkpoint] // the one that the next commit takes
+	closing    context.Context            // ends when Close begins
+	close      context.CancelFunc
 
 	flushNow chan struct{}
 	reapNow  chan struct{}
@@ -151,7 +151,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	v.names.dirs = make(map[*node]struct{})
 	v.dirty.nodes = make(map[meta.Ino]*node)
 	v.dirty.staged = make(map[meta.Ino]*node)
-	v.dirty.patched = make(map[meta.Ino]*node)
+	v.dirty.overlaid = make(map[meta.Ino]*node)
 	v.known.lookups = newLookups()
 	v.known.orphans = make(map[meta.Ino]struct{})
 	v.room.cond = sync.NewCond(&v.room)
@@ -163,7 +163,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	st.Join(v)
 	v.stopped.Add(4)
 	go v.flusher()
-	go v.mender()
+	go v.coalescer()
 	go v.reaper()
 	go v.prefetch()
 	if !st.ReadOnly() {
@@ -226,7 +226,7 @@ func (v *Volume) format() error {
 		v.counters.inodes.Store(1)
 		root.mu.Lock()
 		defer root.mu.Unlock()
-		v.changed(root)
+		v.markChanged(root)
 		return nil
 	})
 }

@@ -64,8 +64,8 @@ func (v *Volume) GetXattr(ino meta.Ino, name string) ([]byte, error) {
 	if name == StoreXattr && v.directory != "" {
 		return []byte(v.directory + " " + v.store.Dir()), nil
 	}
-	if told := figureOf(name); told != nil {
-		return v.figure(n, told)
+	if compute := virtualXattrOf(name); compute != nil {
+		return v.virtualValue(n, compute)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -77,7 +77,7 @@ func (v *Volume) xattr(n *node, name string) ([]byte, error) {
 		return nil, syscall.ENODATA
 	}
 	if n.frozen {
-		return v.virtualXattr(n, name)
+		return v.snapshotXattr(n, name)
 	}
 	b, err := v.db.Get(meta.XattrKey(n.ino, name))
 	if meta.IsNotFound(err) {
@@ -104,7 +104,7 @@ func (v *Volume) xattrNames(n *node) ([]string, error) {
 	}
 	var names []string
 	if n.frozen {
-		set, err := v.virtualXattrs(n)
+		set, err := v.snapshotXattrs(n)
 		for _, x := range set {
 			if !givesPrivileges(n.attr.Mode, x.Name) {
 				names = append(names, x.Name)
@@ -136,7 +136,7 @@ func (v *Volume) SetXattr(ino meta.Ino, name string, value []byte, flags uint32,
 	if err := checkXattrName(name); err != nil {
 		return err
 	}
-	if name == StoreXattr || figureOf(name) != nil {
+	if name == StoreXattr || virtualXattrOf(name) != nil {
 		return syscall.EPERM
 	}
 	if err := v.admit(int64(len(value))); err != nil {
@@ -206,7 +206,7 @@ func (v *Volume) storeXattr(n *node, name string, value []byte) {
 		n.attr.Xattrs++
 	}
 	v.db.Set(key, append(make([]byte, 0, len(value)), value...))
-	v.changed(n)
+	v.markChanged(n)
 }
 
 // RemoveXattr removes an extended attribute. ENODATA: there is none of that
@@ -239,7 +239,7 @@ func (v *Volume) dropXattr(n *node, name string) error {
 	}
 	v.db.Delete(meta.XattrKey(n.ino, name))
 	n.attr.Xattrs--
-	v.changed(n)
+	v.markChanged(n)
 	return nil
 }
 

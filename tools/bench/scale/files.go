@@ -70,13 +70,13 @@ func (f *fileRun) dirOf(i int) meta.Ino {
 func (f *fileRun) add() error {
 	i := f.size
 	if f.o.perDir == 0 && len(f.dirs) == 0 || f.o.perDir > 0 && i/f.o.perDir == len(f.dirs) {
-		a, err := f.v.Create(meta.Root, fmt.Sprintf("d%06d", len(f.dirs)), volume.New{Mode: syscall.S_IFDIR | 0o755})
+		a, err := f.v.Create(meta.Root, fmt.Sprintf("d%06d", len(f.dirs)), volume.CreateOptions{Mode: syscall.S_IFDIR | 0o755})
 		if err != nil {
 			return err
 		}
 		f.dirs = append(f.dirs, a.Ino)
 	}
-	a, err := f.v.Create(f.dirOf(i), f.name(i), volume.New{Mode: syscall.S_IFREG | 0o644})
+	a, err := f.v.Create(f.dirOf(i), f.name(i), volume.CreateOptions{Mode: syscall.S_IFREG | 0o644})
 	if err != nil {
 		return err
 	}

@@ -170,7 +170,7 @@ func liveEdge(e rows.Edge) export.LiveEdge {
 	switch {
 	case e.To != 0:
 		return export.LiveEdge{Role: graph.Content, Name: e.Name, File: &export.LiveFile{Ino: uint64(e.To), Directory: e.Type == syscall.S_IFDIR}}
-	case e.Stub:
+	case e.Lazy:
 		return export.LiveEdge{Role: export.Clone, Block: e.Block, Offset: e.Off, Bytes: e.Len}
 	}
 	return export.LiveEdge{Role: graph.Contains, Block: e.Block, Offset: e.Off, Bytes: e.Len}

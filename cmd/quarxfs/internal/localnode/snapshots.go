@@ -53,7 +53,7 @@ func (l volumeFiles) EditSnapshot(_ context.Context, name string, e remote.Snaps
 
 // Clone implements remote.Snapshotter.
 func (l volumeFiles) Clone(ctx context.Context, r remote.CloneRequest) error {
-	from := volume.Past{Snapshot: r.Snapshot, Path: strings.Trim(r.Path, "/")}
+	from := volume.SnapshotPath{Snapshot: r.Snapshot, Path: strings.Trim(r.Path, "/")}
 	do := l.vol.Clone
 	switch {
 	case r.Replace && r.AnyKind:

@@ -6,14 +6,14 @@ import (
 	"testing"
 )
 
-// byteRuns is what runs are, byte by byte.
-type byteRuns struct {
+// byteRanges is what dirtyRanges are, byte by byte.
+type byteRanges struct {
 	data  []byte
 	dirty []bool
 }
 
-func (rs runs) bytewise(n int) byteRuns {
-	b := byteRuns{make([]byte, n), make([]bool, n)}
+func (rs dirtyRanges) bytewise(n int) byteRanges {
+	b := byteRanges{make([]byte, n), make([]bool, n)}
 	rs.overlay(0, b.data, func(lo, hi int) {
 		for i := lo; i < hi; i++ {
 			b.dirty[i] = true
@@ -22,7 +22,7 @@ func (rs runs) bytewise(n int) byteRuns {
 	return b
 }
 
-func (b byteRuns) equal(c byteRuns) bool {
+func (b byteRanges) equal(c byteRanges) bool {
 	for i := range b.dirty {
 		if b.dirty[i] != c.dirty[i] || b.dirty[i] && b.data[i] != c.data[i] {
 			return false
@@ -31,9 +31,9 @@ func (b byteRuns) equal(c byteRuns) bool {
 	return true
 }
 
-// TestRuns does every pair of short changes to runs, and longer series at
+// TestDirtyRanges does every pair of short changes to dirty ranges, and longer series at
 // random, and compares with a walk byte by byte.
-func TestRuns(t *testing.T) {
+func TestDirtyRanges(t *testing.T) {
 	const n = 9
 	type change struct {
 		kind   int // write, under, punch
@@ -49,8 +49,8 @@ func TestRuns(t *testing.T) {
 	}
 	series := func(list ...change) {
 		t.Helper()
-		var rs runs
-		want := byteRuns{make([]byte, n), make([]bool, n)}
+		var rs dirtyRanges
+		want := byteRanges{make([]byte, n), make([]bool, n)}
 		for k, c := range list {
 			p := bytes.Repeat([]byte{byte(k + 1)}, c.hi-c.lo)
 			for i := c.lo; i < c.hi; i++ {
@@ -67,7 +67,7 @@ func TestRuns(t *testing.T) {
 			case 2:
 				rs.punch(int64(c.lo), int64(c.hi))
 			}
-			checkRuns(t, rs)
+			checkRanges(t, rs)
 		}
 		if !want.equal(rs.bytewise(n)) {
 			t.Fatalf("after %v: %v, want %v", list, rs.bytewise(n), want)
@@ -105,25 +105,25 @@ func boolBytes(list []bool) []byte {
 	return b
 }
 
-// checkRuns checks that runs are sorted, apart, not empty, and changed only
+// checkRanges checks that dirty ranges are sorted, apart, not empty, and changed only
 // within themselves.
-func checkRuns(t *testing.T, rs runs) {
+func checkRanges(t *testing.T, rs dirtyRanges) {
 	t.Helper()
 	end := int64(-1)
 	for _, r := range rs {
-		if r.off < end || len(r.data) == 0 || len(r.data) > maxRun || r.lo < 0 || r.hi > len(r.data) {
+		if r.off < end || len(r.data) == 0 || len(r.data) > maxRange || r.lo < 0 || r.hi > len(r.data) {
 			t.Fatalf("run of %d bytes at %d, changed from %d to %d, after %d", len(r.data), r.off, r.lo, r.hi, end)
 		}
 		end = r.end()
 	}
 }
 
-// TestLongRuns crosses the limits of runs and of their buffers.
-func TestLongRuns(t *testing.T) {
-	const n = 3*maxRun + 5000
+// TestLongRanges crosses the limits of dirty ranges and of their buffers.
+func TestLongRanges(t *testing.T) {
+	const n = 3*maxRange + 5000
 	rnd := rand.New(rand.NewPCG(5, 6))
-	var rs runs
-	want := byteRuns{make([]byte, n), make([]bool, n)}
+	var rs dirtyRanges
+	want := byteRanges{make([]byte, n), make([]bool, n)}
 	changes := 60
 	if testing.Short() {
 		changes = 20
@@ -142,19 +142,19 @@ func TestLongRuns(t *testing.T) {
 				want.dirty[i] = true
 			}
 		}
-		checkRuns(t, rs)
+		checkRanges(t, rs)
 		if !want.equal(rs.bytewise(n)) {
 			t.Fatalf("change %d, from %d to %d, went wrong", k, lo, hi)
 		}
 	}
 }
 
-// TestTouched: whatever was written since the run was staged is within the
+// TestTouched: whatever was written since the range was staged is within the
 // changed bounds.
 func TestTouched(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(7, 8))
 	for range 2000 {
-		var rs runs
+		var rs dirtyRanges
 		changed := make(map[int64]bool)
 		for range 12 {
 			lo, length := rnd.Int64N(200), 1+rnd.Int64N(60)

@@ -12,12 +12,12 @@ import (
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// mendAll mends what is due.
-func mendAll(t tb, v *Volume) {
+// coalesceAll coalesces what is due.
+func coalesceAll(t tb, v *Volume) {
 	t.Helper()
 	for more := true; more; {
 		var err error
-		if more, err = v.mendSome(); err != nil {
+		if more, err = v.coalesceSome(); err != nil {
 			t.Fatalf("mend: %v", err)
 		}
 	}
@@ -42,9 +42,9 @@ func countExtents(t *testing.T, v *Volume, ino meta.Ino) (count int) {
 	return count
 }
 
-// TestPatches: small writes all over a file become blocks of their own, and when the
+// TestOverlays: small writes all over a file become blocks of their own, and when the
 // file is left alone it is as if it had been written at once.
-func TestPatches(t *testing.T) {
+func TestOverlays(t *testing.T) {
 	t.Parallel()
 	r := testRig(t, smallCDC(), Options{})
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -61,19 +61,19 @@ func TestPatches(t *testing.T) {
 		mustWrite(t, r.v, ino, int64(off), p)
 	}
 	mustSync(t, r.v)
-	patched := countExtents(t, r.v, ino)
-	if patched < whole+whole/2 {
-		t.Errorf("%d extents, %d after %d small writes: no patches", whole, patched, writes)
+	overlaid := countExtents(t, r.v, ino)
+	if overlaid < whole+whole/2 {
+		t.Errorf("%d extents, %d after %d small writes: no patches", whole, overlaid, writes)
 	}
 	if !bytes.Equal(read(t, r.v, ino, 0, len(want)), want) {
 		t.Fatal("the patched data differs")
 	}
-	mendAll(t, r.v)
-	if got := countExtents(t, r.v, ino); got != patched {
-		t.Errorf("mended from %d to %d extents at once", patched, got)
+	coalesceAll(t, r.v)
+	if got := countExtents(t, r.v, ino); got != overlaid {
+		t.Errorf("mended from %d to %d extents at once", overlaid, got)
 	}
-	r.clock.advance(foldQuiet)
-	mendAll(t, r.v)
+	r.clock.advance(quietTime)
+	coalesceAll(t, r.v)
 	mustSync(t, r.v)
 	if !bytes.Equal(read(t, r.v, ino, 0, len(want)), want) {
 		t.Fatal("the mended data differs")
@@ -92,9 +92,9 @@ func TestPatches(t *testing.T) {
 	}
 }
 
-// TestFoldIsBounded: runs that lie far apart in a large file, and close enough to be cut
+// TestWriteBlocksIsBounded: dirty ranges that lie far apart in a large file, and close enough to be cut
 // with what is around them, do not bring all of it into memory.
-func TestFoldIsBounded(t *testing.T) {
+func TestWriteBlocksIsBounded(t *testing.T) {
 	r := testRig(t, smallCDC(), Options{})
 	want := noise(3, 8<<20)
 	ino := mustCreate(t, r.v, meta.Root, "f", 0o100644)
@@ -105,23 +105,23 @@ func TestFoldIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer n.release()
-	f := &folder{v: r.v, n: n, tail: -1}
+	f := &chunkWriter{v: r.v, n: n, tail: -1}
 	for off := 0; off < len(want); off += 64 << 10 {
-		f.runs = append(f.runs, &run{off: int64(off), data: noise(uint64(off), 2000)})
+		f.ranges = append(f.ranges, &dirtyRange{off: int64(off), data: noise(uint64(off), 2000)})
 	}
-	for i := 0; i < len(f.runs); {
+	for i := 0; i < len(f.ranges); {
 		from := i
 		if i, err = f.cutSome(i); err != nil {
 			t.Fatal(err)
 		}
 		if i == from || len(f.windows) > maxWindows+1 {
-			t.Fatalf("%d windows for runs %d to %d", len(f.windows), from, i)
+			t.Fatalf("%d windows for dirtyRanges %d to %d", len(f.windows), from, i)
 		}
 		f.free()
 	}
 }
 
-// TestTinyExtents: thousands of holes and shared pieces of a byte each leave rows that the
+// TestTinyExtents: thousands of holes and shared parts of a byte each leave rows that the
 // database takes.
 func TestTinyExtents(t *testing.T) {
 	r := testRig(t, smallCDC(), Options{})
@@ -160,9 +160,9 @@ func TestTinyExtents(t *testing.T) {
 	}
 }
 
-// TestPatchesAtRandom changes one file in small pieces, without staging them, and
-// compares it with bytes in memory; mends, commits and remounts come between.
-func TestPatchesAtRandom(t *testing.T) {
+// TestOverlaysAtRandom changes one file in small parts, without staging them, and
+// compares it with bytes in memory; coalescing, commits and remounts come between.
+func TestOverlaysAtRandom(t *testing.T) {
 	t.Parallel()
 	seeds := 12
 	if testing.Short() {
@@ -176,7 +176,7 @@ func TestPatchesAtRandom(t *testing.T) {
 			want := noise(uint64(seed), 200_000+rng.IntN(200_000))
 			ino := mustCreate(t, r.v, meta.Root, "f", 0o100644)
 			mustWrite(t, r.v, ino, 0, want)
-			patched := 0
+			overlaid := 0
 			for step := range 400 {
 				off := rng.IntN(len(want))
 				size := min(len(want)-off, 1+rng.IntN(900))
@@ -208,17 +208,17 @@ func TestPatchesAtRandom(t *testing.T) {
 						t.Fatal(err)
 					}
 				case k < 92:
-					if err := r.v.flushAll(relieve); err != nil {
+					if err := r.v.flushAll(flushPartial); err != nil {
 						t.Fatal(err)
 					}
 				case k < 95:
 					mustSync(t, r.v)
 				case k < 98:
-					r.clock.advance(foldQuiet)
+					r.clock.advance(quietTime)
 					r.v.dirty.Lock()
-					patched += len(r.v.dirty.patched)
+					overlaid += len(r.v.dirty.overlaid)
 					r.v.dirty.Unlock()
-					mendAll(t, r.v)
+					coalesceAll(t, r.v)
 				default:
 					r.close(t)
 					r.open(t)
@@ -233,7 +233,7 @@ func TestPatchesAtRandom(t *testing.T) {
 			}
 			r.check(t)
 			r.close(t)
-			if patched == 0 {
+			if overlaid == 0 {
 				t.Errorf("seed %d: never was there anything to mend", seed)
 			}
 		})

@@ -15,9 +15,9 @@ import (
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// TestRandomPast does little else but to make, clone, restore and roll back
+// TestRandomSnapshots does little else but to make, clone, restore and roll back
 // snapshots of what changes now and then.
-func TestRandomPast(t *testing.T) {
+func TestRandomSnapshots(t *testing.T) {
 	t.Parallel()
 	runRandom(t, func(m *machine) map[string]func(*rapid.T) {
 		all := m.actions()
@@ -53,7 +53,7 @@ func (m *model) path(ino meta.Ino) (string, bool) {
 }
 
 // put clones or restores something of a snapshot.
-func (m *machine) put(t *rapid.T, do func(context.Context, Past, string) error, replace bool) {
+func (m *machine) put(t *rapid.T, do func(context.Context, SnapshotPath, string) error, replace bool) {
 	name := snapshotName(t, "snapshot")
 	src := m.snaps[name]
 	if src == nil {
@@ -69,7 +69,7 @@ func (m *machine) put(t *rapid.T, do func(context.Context, Past, string) error, 
 	if !ok {
 		t.Skip("no path leads there")
 	}
-	err := do(context.Background(), Past{name, from}, path+"/"+to)
+	err := do(context.Background(), SnapshotPath{name, from}, path+"/"+to)
 	d := m.model.nodes[dir]
 	old, taken := d.names[to]
 	if taken && !replace {
@@ -82,15 +82,15 @@ func (m *machine) put(t *rapid.T, do func(context.Context, Past, string) error, 
 		m.model.lose(m.model.nodes[old])
 		m.vanished(dir, to)
 	}
-	m.graft(t, src, was, dir, to)
+	m.cloneInto(t, src, was, dir, to)
 	m.committed = m.model.clone()
 	if taken {
 		m.awaitReaper(t) // what was in a directory loses a name now, by the clock
 	}
 }
 
-// graft adds what the volume has made of an inode of a snapshot.
-func (m *machine) graft(t *rapid.T, src *model, was, dir meta.Ino, name string) {
+// cloneInto adds what the volume has made of an inode of a snapshot.
+func (m *machine) cloneInto(t *rapid.T, src *model, was, dir meta.Ino, name string) {
 	number := m.number(t, m.v)
 	d := m.model.nodes[dir]
 	f := m.model.imitate(src, was, number(dir, name), dir)
@@ -185,14 +185,14 @@ func (m *machine) renameSnapshot(t *rapid.T) {
 }
 
 // seePast looks at a snapshot, and tries to change it.
-func (m *machine) seePast(t *rapid.T) {
+func (m *machine) seeSnapshot(t *rapid.T) {
 	name := snapshotName(t, "name")
 	s := m.snaps[name]
 	if s == nil {
 		t.Skip("there is none")
 	}
 	top := s.compareSnapshot(t, m.v, name)
-	_, err := m.v.Create(top, "new", New{Mode: syscall.S_IFREG})
+	_, err := m.v.Create(top, "new", CreateOptions{Mode: syscall.S_IFREG})
 	m.expect(t, err, syscall.EROFS)
 	mode := uint32(0)
 	_, err = m.v.SetAttr(top, Change{Mode: &mode})

@@ -12,25 +12,25 @@ import (
 )
 
 const (
-	// windowSize is the buffer in which bytes from several runs and old blocks are
+	// windowSize is the buffer in which bytes from several dirty ranges and old blocks are
 	// brought together to be cut; it holds four of the longest default blocks.
 	windowSize = 1 << 20
-	// maxWindows is how many of them one folder fills before it stores what it has.
+	// maxWindows is how many of them one chunkWriter fills before it stores what it has.
 	// Runs that lie far apart take one each.
 	maxWindows = 8
 )
 
-// A folder turns the runs that a fold took into blocks. Around each run it
+// A chunkWriter turns dirty ranges into blocks. Around each range it
 // cuts again from the start of the block before the edit until its cuts fall
 // together with old ones, so that an insertion costs a few blocks.
-type folder struct {
-	v       *Volume
-	n       *node
-	runs    runs
-	growing bool  // leave the last cut open where data merely ended
-	tail    int64 // with growing: from here on the last run was not cut; -1: nothing is left
-	mending bool  // the runs are patches of before
-	patched bool  // some runs became patches
+type chunkWriter struct {
+	v          *Volume
+	n          *node
+	ranges     dirtyRanges
+	growing    bool  // leave the last cut open where data merely ended
+	tail       int64 // with growing: from here on the last range was not cut; -1: nothing is left
+	coalescing bool  // the dirty ranges are overlay extents of before
+	overlaid   bool  // some dirty ranges became overlay extents
 
 	done    int64 // the end of the region before, stored or not
 	regions []region
@@ -40,13 +40,13 @@ type folder struct {
 	winOff  int64  // the offset of its first byte in the file
 }
 
-// A region is a stretch of the file that gets new extents.
+// A region is a part of the file that gets new extents.
 type region struct {
 	lo, hi int64
 	cuts   []cut
 }
 
-// A cut is one block of a region: block is its index in folder.blocks, or -1
+// A cut is one block of a region: block is its index in chunkWriter.blocks, or -1
 // for zeroes, which become a hole.
 type cut struct {
 	off   int64
@@ -54,15 +54,15 @@ type cut struct {
 	block int
 }
 
-// fold does all of it, a bounded part of the file at a time. n.mu is held, and
-// released while blocks are stored; n is busy meanwhile, and its flushing runs are
+// writeBlocks does all of it, a bounded part of the file at a time. n.mu is held, and
+// released while blocks are stored; n is busy meanwhile, and its flushing ranges are
 // what readers see.
-func (f *folder) fold() error {
-	f.n.busy, f.n.flushing = true, f.runs
+func (f *chunkWriter) writeBlocks() error {
+	f.n.busy, f.n.flushing = true, f.ranges
 	f.n.mu.Unlock()
 	release := f.v.store.Hold()
 	var err error
-	for i := 0; i < len(f.runs) && err == nil; {
+	for i := 0; i < len(f.ranges) && err == nil; {
 		if i, err = f.cutSome(i); err == nil {
 			err = f.store()
 		}
@@ -75,21 +75,21 @@ func (f *folder) fold() error {
 	return err
 }
 
-// cutSome cuts runs from run i on, until the windows are full, and returns the
+// cutSome cuts dirty ranges from range i on, until the windows are full, and returns the
 // first that is left.
-func (f *folder) cutSome(i int) (int, error) {
-	for i < len(f.runs) && len(f.windows) < maxWindows {
-		if n, err := f.patches(i); err != nil {
+func (f *chunkWriter) cutSome(i int) (int, error) {
+	for i < len(f.ranges) && len(f.windows) < maxWindows {
+		if n, err := f.overlaysAt(i); err != nil {
 			return i, err
 		} else if n > 0 {
-			f.patch(f.runs[i : i+n])
+			f.overlay(f.ranges[i : i+n])
 			i += n
 			continue
 		}
 		next, err := f.cutRegion(i, true)
 		if errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrNotFound) {
 			// An old block that cannot be read must not hold up new data: cut
-			// the run by itself and leave the old extents around it.
+			// the range by itself and leave the old extents around it.
 			f.v.log.Error("an old block beside new data is unreadable", "inode", uint64(f.n.ino), "err", err)
 			next, err = f.cutRegion(i, false)
 		}
@@ -102,7 +102,7 @@ func (f *folder) cutSome(i int) (int, error) {
 }
 
 // store puts the blocks that were cut and points the file's extents at them.
-func (f *folder) store() error {
+func (f *chunkWriter) store() error {
 	ids, err := f.v.store.PutAll(f.blocks)
 	if err != nil {
 		return err
@@ -112,10 +112,10 @@ func (f *folder) store() error {
 	return f.install(ids)
 }
 
-// cutRegion cuts the region around run i and returns the first run after it.
+// cutRegion cuts the region around range i and returns the first range after it.
 // Without blend it takes no old bytes.
-func (f *folder) cutRegion(i int, blend bool) (next int, err error) {
-	start := f.runs[i].off
+func (f *chunkWriter) cutRegion(i int, blend bool) (next int, err error) {
+	start := f.ranges[i].off
 	if blend {
 		if start, err = f.regionStart(start); err != nil {
 			return i, err
@@ -123,13 +123,13 @@ func (f *folder) cutRegion(i int, blend bool) (next int, err error) {
 	}
 	rg := region{lo: start}
 	first := len(f.blocks)
-	pos, end := start, f.runs[i].end()
+	pos, end := start, f.ranges[i].end()
 	for next = i + 1; ; {
-		for next < len(f.runs) && f.runs[next].off <= pos {
-			end = f.runs[next].end()
+		for next < len(f.ranges) && f.ranges[next].off <= pos {
+			end = f.ranges[next].end()
 			next++
 		}
-		done, n, err := f.cutOne(&rg, pos, end, next == len(f.runs), blend)
+		done, n, err := f.cutOne(&rg, pos, end, next == len(f.ranges), blend)
 		if err != nil {
 			f.blocks = f.blocks[:first]
 			return i, err
@@ -145,17 +145,17 @@ func (f *folder) cutRegion(i int, blend bool) (next int, err error) {
 	return next, nil
 }
 
-// cutOne cuts the block at pos. It is done when pos is past the runs' end and
+// cutOne cuts the block at pos. It is done when pos is past the ranges' end and
 // old cuts go on from there, or when the rest is left to grow.
-func (f *folder) cutOne(rg *region, pos, end int64, last, blend bool) (done bool, n int, err error) {
+func (f *chunkWriter) cutOne(rg *region, pos, end int64, last, blend bool) (done bool, n int, err error) {
 	if pos >= end {
 		if done, err := f.boundary(pos, blend); err != nil || done {
 			return done, 0, err
 		}
 	}
-	buf := f.inRun(pos)
+	buf := f.inRange(pos)
 	n, final := f.v.chunker.Cut(pos, buf)
-	if !final { // the block may go on beyond the run
+	if !final { // the block may go on beyond the range
 		if buf, err = f.bytesAt(pos, blend); err != nil {
 			return false, 0, err
 		}
@@ -177,7 +177,7 @@ func (f *folder) cutOne(rg *region, pos, end int64, last, blend bool) (done bool
 // regionStart returns where cutting starts for an edit at off: at the start of
 // the block that holds off, or of the one before when that was cut short
 // because its data ended there.
-func (f *folder) regionStart(off int64) (int64, error) {
+func (f *chunkWriter) regionStart(off int64) (int64, error) {
 	f.n.mu.Lock()
 	defer f.n.mu.Unlock()
 	e, ok, err := f.v.extentAt(f.n, off)
@@ -194,20 +194,20 @@ func (f *folder) regionStart(off int64) (int64, error) {
 	if err != nil || !ok2 || prev.End() != off {
 		return off, err
 	}
-	if f.mending || int(prev.Len) < f.v.chunker.Min() || !ok && int(prev.Len) < f.v.chunker.Max() {
+	if f.coalescing || int(prev.Len) < f.v.chunker.Min() || !ok && int(prev.Len) < f.v.chunker.Max() {
 		return f.notBefore(prev.Off, off), nil
 	}
 	return off, nil
 }
 
 // notBefore keeps a region from starting inside the one before it.
-func (f *folder) notBefore(start, off int64) int64 {
+func (f *chunkWriter) notBefore(start, off int64) int64 {
 	return min(off, max(start, f.done))
 }
 
-// boundary reports whether a region may end at pos, which no run covers from
+// boundary reports whether a region may end at pos, which no range covers from
 // here on: an old extent starts there, or none covers it.
-func (f *folder) boundary(pos int64, blend bool) (bool, error) {
+func (f *chunkWriter) boundary(pos int64, blend bool) (bool, error) {
 	if !blend {
 		return true, nil
 	}
@@ -220,7 +220,7 @@ func (f *folder) boundary(pos int64, blend bool) (bool, error) {
 // bytesAt returns the file's bytes from pos on: as many as the longest block
 // has, or fewer where data ends, brought together in a window. They stay valid
 // until free.
-func (f *folder) bytesAt(pos int64, blend bool) ([]byte, error) {
+func (f *chunkWriter) bytesAt(pos int64, blend bool) ([]byte, error) {
 	want := f.v.chunker.Max()
 	have := f.winOff + int64(len(f.window)) - pos
 	if f.window == nil || pos < f.winOff || have < 0 || pos-f.winOff+int64(want) > int64(cap(f.window)) {
@@ -232,7 +232,7 @@ func (f *folder) bytesAt(pos int64, blend bool) ([]byte, error) {
 		if need <= 0 {
 			break
 		}
-		p, err := f.piece(at, blend)
+		p, err := f.bytesFrom(at, blend)
 		if err != nil {
 			return nil, err
 		}
@@ -246,7 +246,7 @@ func (f *folder) bytesAt(pos int64, blend bool) ([]byte, error) {
 }
 
 // slide starts a new window at pos with what the old one holds from there on.
-func (f *folder) slide(pos, have int64, want int) {
+func (f *chunkWriter) slide(pos, have int64, want int) {
 	b := windows.Get().(*[]byte)
 	if cap(*b) < want {
 		*b = make([]byte, 0, max(windowSize, want))
@@ -261,17 +261,17 @@ func (f *folder) slide(pos, have int64, want int) {
 
 var windows = sync.Pool{New: func() any { b := make([]byte, 0, windowSize); return &b }}
 
-func (f *folder) inRun(pos int64) []byte {
-	i := f.runs.after(pos)
-	if i < len(f.runs) && f.runs[i].off <= pos {
-		return f.runs[i].data[pos-f.runs[i].off:]
+func (f *chunkWriter) inRange(pos int64) []byte {
+	i := f.ranges.after(pos)
+	if i < len(f.ranges) && f.ranges[i].off <= pos {
+		return f.ranges[i].data[pos-f.ranges[i].off:]
 	}
 	return nil
 }
 
-// piece returns some of the file's bytes at pos, or none where data ends.
-func (f *folder) piece(pos int64, blend bool) ([]byte, error) {
-	if p := f.inRun(pos); p != nil {
+// bytesFrom returns some of the file's bytes at pos, or none where data ends.
+func (f *chunkWriter) bytesFrom(pos int64, blend bool) ([]byte, error) {
+	if p := f.inRange(pos); p != nil {
 		return p, nil
 	}
 	if !blend {
@@ -288,8 +288,8 @@ func (f *folder) piece(pos int64, blend bool) ([]byte, error) {
 		return nil, err
 	}
 	end := e.End()
-	if i := sort.Search(len(f.runs), func(i int) bool { return f.runs[i].off > pos }); i < len(f.runs) {
-		end = min(end, f.runs[i].off)
+	if i := sort.Search(len(f.ranges), func(i int) bool { return f.ranges[i].off > pos }); i < len(f.ranges) {
+		end = min(end, f.ranges[i].off)
 	}
 	return p[pos-e.Off : end-e.Off], nil
 }
@@ -308,7 +308,7 @@ func (v *Volume) extentBytes(ctx context.Context, e meta.Extent) ([]byte, error)
 }
 
 // install points the file's extents at the new blocks. n.mu is held.
-func (f *folder) install(ids []store.ID) error {
+func (f *chunkWriter) install(ids []store.ID) error {
 	for _, rg := range f.regions {
 		fresh := make([]meta.Extent, 0, len(rg.cuts))
 		for _, c := range rg.cuts {
@@ -324,7 +324,7 @@ func (f *folder) install(ids []store.ID) error {
 }
 
 // free forgets what was stored.
-func (f *folder) free() {
+func (f *chunkWriter) free() {
 	for _, b := range f.windows {
 		*b = (*b)[:0]
 		windows.Put(b)

@@ -12,15 +12,16 @@ import (
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// Figures tell of what was just written, cannot be set, and are not listed.
-func TestFigures(t *testing.T) {
+// TestVirtualXattrs: virtual attributes tell of what was just written, cannot be set, and are not
+// listed.
+func TestVirtualXattrs(t *testing.T) {
 	r := testRig(t, fixed4K(), Options{})
 	data := bytes.Repeat([]byte("0123456789abcdef"), 3*256) // three equal blocks
 	copy(data, "other")
 	data = append(data, make([]byte, 8192)...)
 	data = append(data, "tail"...)
 	write := func(name string) meta.Ino {
-		a, err := r.v.Create(meta.Root, name, New{Mode: syscall.S_IFREG | 0o644})
+		a, err := r.v.Create(meta.Root, name, CreateOptions{Mode: syscall.S_IFREG | 0o644})
 		if err == nil {
 			err = r.v.Write(a.Ino, 0, data, WriteMode{})
 		}
@@ -31,7 +32,7 @@ func TestFigures(t *testing.T) {
 	}
 	get := func(ino meta.Ino, name string) string {
 		t.Helper()
-		b, err := r.v.GetXattr(ino, figurePrefix+name)
+		b, err := r.v.GetXattr(ino, virtualPrefix+name)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -65,7 +66,7 @@ func TestFigures(t *testing.T) {
 	if got := get(again, "dedup"); got != fmt.Sprintf("%.2f", 2*12292./8196) {
 		t.Errorf("dedup of two is %s", got)
 	}
-	empty, err := r.v.Create(meta.Root, "empty", New{Mode: syscall.S_IFREG})
+	empty, err := r.v.Create(meta.Root, "empty", CreateOptions{Mode: syscall.S_IFREG})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,21 +76,21 @@ func TestFigures(t *testing.T) {
 	if list, err := r.v.ListXattrs(file); err != nil || len(list) != 0 {
 		t.Errorf("listed: %q (%v)", list, err)
 	}
-	if err := r.v.SetXattr(file, figurePrefix+"id", []byte("x"), 0, false); err != syscall.EPERM {
+	if err := r.v.SetXattr(file, virtualPrefix+"id", []byte("x"), 0, false); err != syscall.EPERM {
 		t.Errorf("set: %v", err)
 	}
-	if err := r.v.RemoveXattr(file, figurePrefix+"id"); err != syscall.ENODATA {
+	if err := r.v.RemoveXattr(file, virtualPrefix+"id"); err != syscall.ENODATA {
 		t.Errorf("remove: %v", err)
 	}
 	for name, ino := range map[string]meta.Ino{"id": meta.Root, "soup": file} {
-		if _, err := r.v.GetXattr(ino, figurePrefix+name); err != syscall.ENODATA {
+		if _, err := r.v.GetXattr(ino, virtualPrefix+name); err != syscall.ENODATA {
 			t.Errorf("%s of inode %d: %v", name, ino, err)
 		}
 	}
 	inSnapshot(t, r, id)
 }
 
-// inSnapshot compares the figure of a file with that in a snapshot.
+// inSnapshot compares a virtual attribute of a file with that in a snapshot.
 func inSnapshot(t *testing.T, r *rig, id string) {
 	t.Helper()
 	s, err := r.v.CreateSnapshot(context.Background(), SnapshotOptions{Name: "s"})
@@ -104,7 +105,7 @@ func inSnapshot(t *testing.T, r *rig, id string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := r.v.GetXattr(a.Ino, figurePrefix+"id"); err != nil || string(got) != id {
+	if got, err := r.v.GetXattr(a.Ino, virtualPrefix+"id"); err != nil || string(got) != id {
 		t.Errorf("in a snapshot the id is %s (%v), live %s", got, err, id)
 	}
 	var vertex store.ID

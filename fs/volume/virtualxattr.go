@@ -13,20 +13,20 @@ import (
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// Figures are extended attributes that every regular file has, are read only and
+// Virtual attributes are extended attributes that every regular file has, are read only and
 // not listed: what the store makes of its bytes.
-const figurePrefix = "user.quarxfs."
+const virtualPrefix = "user.quarxfs."
 
-// maxFigures is the most extents of a file that has figures: they are gone
+// maxVirtualExtents is the most extents of a file that has virtual attributes: they are gone
 // through one by one.
-const maxFigures = 1 << 18
+const maxVirtualExtents = 1 << 18
 
-// A figure tells one of them.
-type figure func(v *Volume, exts []meta.Extent, size int64) (string, error)
+// A virtualXattr computes one of them.
+type virtualXattr func(v *Volume, exts []meta.Extent, size int64) (string, error)
 
-// figureOf returns the figure with a name, or nil.
-func figureOf(name string) figure {
-	rest, ok := strings.CutPrefix(name, figurePrefix)
+// virtualXattrOf returns the virtual attribute with a name, or nil.
+func virtualXattrOf(name string) virtualXattr {
+	rest, ok := strings.CutPrefix(name, virtualPrefix)
 	if !ok {
 		return nil
 	}
@@ -45,9 +45,9 @@ func figureOf(name string) figure {
 	return nil
 }
 
-// figure returns the value of one. What has been written becomes blocks first.
+// virtualValue returns the value of one. What has been written becomes blocks first.
 // ENODATA: the inode is no regular file. E2BIG: it has too many extents.
-func (v *Volume) figure(n *node, told figure) ([]byte, error) {
+func (v *Volume) virtualValue(n *node, compute virtualXattr) ([]byte, error) {
 	var exts []meta.Extent
 	var size int64
 	err := v.store.Update(func() error {
@@ -57,8 +57,8 @@ func (v *Volume) figure(n *node, told figure) ([]byte, error) {
 			return syscall.ENODATA
 		}
 		n.quiesce()
-		for len(n.runs) > 0 {
-			if err := v.fold(n, all); err != nil {
+		for len(n.dirty) > 0 {
+			if err := v.writeBlocks(n, flushWhole); err != nil {
 				return err
 			}
 			n.quiesce()
@@ -66,16 +66,16 @@ func (v *Volume) figure(n *node, told figure) ([]byte, error) {
 		size = n.attr.Size
 		return v.eachExtent(n, 0, size, func(e meta.Extent) bool {
 			exts = append(exts, e)
-			return len(exts) <= maxFigures
+			return len(exts) <= maxVirtualExtents
 		})
 	})
 	if err != nil {
 		return nil, err
 	}
-	if len(exts) > maxFigures {
+	if len(exts) > maxVirtualExtents {
 		return nil, syscall.E2BIG
 	}
-	s, err := told(v, exts, size)
+	s, err := compute(v, exts, size)
 	if errors.Is(err, store.ErrNotFound) {
 		err = syscall.EAGAIN // the file has been changed meanwhile
 	}

@@ -12,19 +12,19 @@ import (
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// A stub is an inode that names a vertex and has, until somebody looks into it,
+// A lazy inode is one that names a vertex and has, until somebody looks into it,
 // no rows below its own: a directory's names are in a tree, a file's bytes in a
 // file vertex or its only block. So a whole tree is cloned by making one inode.
 //
-// A directory is unfolded one level when a name in it is looked up; its children
-// are stubs then. A file is read through the vertex, and unfolded before its first
-// change. Trees that stubs name have no files with several names in them: these
-// are unfolded at once when a tree is cloned.
+// A directory is materialized one level when a name in it is looked up; its children
+// are lazy then. A file is read through the vertex, and materialized before its first
+// change. Trees that lazy inodes name have no files with several names in them: these
+// are materialized at once when a tree is cloned.
 
-// stubExtents calls fn for the extents that a file's vertex or only block stands
+// lazyExtents calls fn for the extents that a file's vertex or only block stands
 // for, from those on that start at or after lo and up to those that start before
 // hi, in order. An error of fn ends it and is returned.
-func (v *Volume) stubExtents(ctx context.Context, id store.ID, lo, hi int64, fn func(meta.Extent) error) error {
+func (v *Volume) lazyExtents(ctx context.Context, id store.ID, lo, hi int64, fn func(meta.Extent) error) error {
 	e, err := v.store.Lookup(id)
 	if err != nil {
 		return err
@@ -83,10 +83,10 @@ func (v *Volume) partExtents(base int64, p store.Part, lo, hi int64, fn func(met
 	return nil
 }
 
-// eachStubExtent is eachExtent for what is still in the vertex.
-func (v *Volume) eachStubExtent(n *node, lo, hi int64, fn func(meta.Extent) bool) error {
+// eachLazyExtent is eachExtent for what is still in the vertex.
+func (v *Volume) eachLazyExtent(n *node, lo, hi int64, fn func(meta.Extent) bool) error {
 	owned := int64(n.attr.Owned) * v.span
-	err := v.stubExtents(context.Background(), store.ID(n.attr.Stub), max(owned, lo-v.span), hi, func(e meta.Extent) error {
+	err := v.lazyExtents(context.Background(), store.ID(n.attr.LazyID), max(owned, lo-v.span), hi, func(e meta.Extent) error {
 		if e.End() > lo && !fn(e) {
 			return errEnough
 		}
@@ -101,135 +101,135 @@ func (v *Volume) eachStubExtent(n *node, lo, hi int64, fn func(meta.Extent) bool
 // errEnough ends a walk early.
 var errEnough = errors.New("enough")
 
-// unfoldStep is how many names, or pages of a file, one step of unfolding makes.
-const unfoldStep = 256
+// materializeStep is how many names, or pages of a file, one step of materializing makes.
+const materializeStep = 256
 
-// unfold gives a directory that is a stub rows of its own. The caller holds the
+// materialize gives a directory that is lazy rows of its own. The caller holds the
 // node and no lock.
-func (v *Volume) unfold(d *node) error {
+func (v *Volume) materialize(d *node) error {
 	for {
 		d.mu.Lock()
-		stub := d.attr.IsStub() && d.isDir() && !d.frozen && !d.gone
+		lazy := d.attr.IsLazy() && d.isDir() && !d.frozen && !d.gone
 		d.mu.Unlock()
-		if !stub {
+		if !lazy {
 			return nil
 		}
 		v.coverNumbers()
-		err := v.store.Update(func() error { return v.unfoldNames(d) })
+		err := v.store.Update(func() error { return v.materializeNames(d) })
 		if err == syscall.ENOENT {
 			return err
 		}
 		if err != nil {
 			return fmt.Errorf("directory %d: %w", d.ino, err)
 		}
-		v.relieve()
+		v.maybeCommit()
 	}
 }
 
-// unfoldNames makes the rows of some names. Nobody sees them before the last of
-// them is there; a crash leaves a part, and unfolding goes on behind that.
-func (v *Volume) unfoldNames(d *node) error {
+// materializeNames makes the rows of some names. Nobody sees them before the last of
+// them is there; a crash leaves a part, and materializing goes on behind that.
+func (v *Volume) materializeNames(d *node) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
 	case d.reaping:
 		return syscall.ENOENT
-	case !d.attr.IsStub():
+	case !d.attr.IsLazy():
 		return nil
 	}
-	if !d.unfolding {
-		if err := v.lastUnfolded(d); err != nil {
+	if !d.materializing {
+		if err := v.lastMaterialized(d); err != nil {
 			return err
 		}
-		d.unfolding = true
+		d.materializing = true
 	}
 	made := 0
-	err := v.treeOf(d).Each(context.Background(), d.unfolded, func(e *graph.Entry) error {
-		if made == unfoldStep {
+	err := v.treeOf(d).Each(context.Background(), d.materialized, func(e *graph.Entry) error {
+		if made == materializeStep {
 			return store.ErrStop
 		}
 		made++
-		d.unfolded = e.Name + "\x00"
-		d.unfoldedSums.Add(e.Sum(), 1)
+		d.materialized = e.Name + "\x00"
+		d.materializedSums.Add(e.Sum(), 1)
 		if e.Ident != 0 {
 			return fmt.Errorf("%q is a file with several names in a tree that may have none: %w", e.Name, store.ErrCorrupt)
 		}
 		v.counters.add(e.Sum(), -1) // the directory has counted for it so far
-		_, err := v.addStub(d.ino, e)
+		_, err := v.addLazy(d.ino, e)
 		return err
 	})
 	if err != nil {
-		d.unfolding = false
+		d.materializing = false
 		return err
 	}
-	if made == unfoldStep {
+	if made == materializeStep {
 		return nil
 	}
 	v.recount(d)
-	v.dropStub(d)
+	v.endLazy(d)
 	// Names made now can go again without a mark, so the tree that the last
 	// snapshot has is nothing to build on.
 	v.db.Delete(meta.TreeKey(d.ino))
-	d.unfolding, d.unfolded, d.tree = false, "", nil
-	v.changed(d) // its entries are new ones
+	d.materializing, d.materialized, d.tree = false, "", nil
+	v.markChanged(d) // its entries are new ones
 	return nil
 }
 
-// recount puts right what a directory counted for as a stub, in case that the sums of a
+// recount puts right what a directory counted for as a lazy inode, in case that the sums of a
 // snapshot from elsewhere were made up. All its names have been seen.
 func (v *Volume) recount(d *node) {
 	row, err := v.db.Get(meta.TreeKey(d.ino))
 	if err != nil {
 		return
 	}
-	if branch, err := meta.DecodeBranch(row); err == nil && branch.ID == d.attr.Stub {
-		v.counters.add(d.unfoldedSums, 1)
+	if branch, err := meta.DecodeBranch(row); err == nil && branch.ID == d.attr.LazyID {
+		v.counters.add(d.materializedSums, 1)
 		v.counters.add(graph.Sums(branch.Below), -1)
 	}
 }
 
-// lastUnfolded finds where a crash, or being dropped from memory, left off.
-func (v *Volume) lastUnfolded(d *node) error {
+// lastMaterialized finds where a crash, or being dropped from memory, left off.
+func (v *Volume) lastMaterialized(d *node) error {
 	var err error
-	d.unfoldedSums = graph.Sums{}
-	if d.unfolded, err = rows.MaterializedUpTo(v.db, d.ino); err != nil || d.unfolded == "" {
+	d.materializedSums = graph.Sums{}
+	if d.materialized, err = rows.MaterializedUpTo(v.db, d.ino); err != nil || d.materialized == "" {
 		return err
 	}
 	return v.treeOf(d).Each(context.Background(), "", func(e *graph.Entry) error {
-		if e.Name >= d.unfolded {
+		if e.Name >= d.materialized {
 			return store.ErrStop
 		}
-		d.unfoldedSums.Add(e.Sum(), 1)
+		d.materializedSums.Add(e.Sum(), 1)
 		return nil
 	})
 }
 
-// abandonStub ends that a directory without a name is a stub, so that nothing below
+// abandonLazy ends that a directory without a name is lazy, so that nothing below
 // it counts but what has rows: these go like those of any other directory.
-func (v *Volume) abandonStub(n *node) error {
+func (v *Volume) abandonLazy(n *node) error {
 	return v.store.Update(func() error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if n.attr.Nlink != 0 || !n.attr.IsLazyDir() || n.gone {
 			return nil
 		}
-		n.reaping = true // nobody unfolds it any more
+		n.reaping = true // nobody materializes it any more
 		sums, err := rows.LazySums(context.Background(), v.store, v.db, n.ino, &n.attr)
 		if err != nil { // it shall go even so
 			v.log.Warn("what was below a removed directory cannot be counted", "inode", uint64(n.ino), "err", err)
 		}
 		v.counters.add(sums, -1)
-		v.dropStub(n)
-		v.unsaved(n)
+		v.endLazy(n)
+		v.markDirty(n)
 		return nil
 	})
 }
 
-// addStub makes an inode of a snapshot's entry and a name of it in a directory.
+// addLazy makes an inode of a snapshot's entry and a name of it in a directory.
 // The caller counts the directory's entries and is inside Update.
-func (v *Volume) addStub(dir meta.Ino, e *graph.Entry) (meta.Ino, error) {
+func (v *Volume) addLazy(dir meta.Ino, e *graph.Entry) (meta.Ino, error) {
 	ino := meta.Ino(v.alloc())
-	attr, err := v.newStub(ino, e)
+	attr, err := v.newLazy(ino, e)
 	if err != nil {
 		return 0, err
 	}
@@ -245,12 +245,12 @@ func (v *Volume) setName(dir meta.Ino, name string, pos uint64, ino meta.Ino, ty
 	v.db.Set(meta.EntryKey(dir, pos), meta.AppendDirent(nil, meta.Dirent{Ino: ino, Type: typ, Name: name}))
 }
 
-// newStub makes the record of an inode from a snapshot's entry, and all rows but
+// newLazy makes the record of an inode from a snapshot's entry, and all rows but
 // that one and those of names. It counts the inode with all that is below. Inside Update.
-func (v *Volume) newStub(ino meta.Ino, e *graph.Entry) (meta.Inode, error) {
+func (v *Volume) newLazy(ino meta.Ino, e *graph.Entry) (meta.Inode, error) {
 	attr := inodeOf(e, 0)
 	if e.IsDir() && e.Entries == 0 {
-		attr.Stub = meta.BlockID{}
+		attr.LazyID = meta.BlockID{}
 	}
 	set := e.Xattrs
 	if e.XattrLink.Kind != 0 {
@@ -263,43 +263,43 @@ func (v *Volume) newStub(ino meta.Ino, e *graph.Entry) (meta.Inode, error) {
 	for _, x := range set {
 		v.db.Set(meta.XattrKey(ino, x.Name), append([]byte{}, x.Value...))
 	}
-	if attr.IsStub() {
-		v.store.Ref(store.ID(attr.Stub), 1)
+	if attr.IsLazy() {
+		v.store.Ref(store.ID(attr.LazyID), 1)
 	}
-	if attr.IsStub() && e.IsDir() {
-		branch := meta.Branch{ID: attr.Stub, Below: meta.Sums(e.Below), Entries: e.Entries, Subdirs: e.Subdirs}
+	if attr.IsLazy() && e.IsDir() {
+		branch := meta.Branch{ID: attr.LazyID, Below: meta.Sums(e.Below), Entries: e.Entries, Subdirs: e.Subdirs}
 		v.db.Set(meta.TreeKey(ino), branch.Encode())
 	}
 	v.counters.add(e.Sum(), 1)
 	return attr, nil
 }
 
-// dropStub ends that n is a stub. n.mu is held, inside Update.
-func (v *Volume) dropStub(n *node) {
-	v.store.Ref(store.ID(n.attr.Stub), -1)
-	n.attr.Stub, n.attr.Owned = meta.BlockID{}, 0
+// endLazy ends that n is lazy. n.mu is held, inside Update.
+func (v *Volume) endLazy(n *node) {
+	v.store.Ref(store.ID(n.attr.LazyID), -1)
+	n.attr.LazyID, n.attr.Owned = meta.BlockID{}, 0
 }
 
-// errStub says that a file has to be unfolded before its bytes are changed.
-var errStub = errors.New("the file's bytes are in a vertex")
+// errLazy says that a file has to be materialized before its bytes are changed.
+var errLazy = errors.New("the file's bytes are in a vertex")
 
 // editData is edit for what changes a file's bytes.
 func (v *Volume) editData(ino meta.Ino, fn func(n *node) error) error {
 	for {
 		err := v.edit(ino, func(n *node) error {
-			if n.attr.IsStub() && n.isReg() {
-				return errStub
+			if n.attr.IsLazy() && n.isReg() {
+				return errLazy
 			}
 			return fn(n)
 		})
-		if err != errStub {
+		if err != errLazy {
 			return err
 		}
 		n, err := v.get(ino)
 		if err != nil {
 			return err
 		}
-		err = v.own(n)
+		err = v.materializeFile(n)
 		n.release()
 		if err != nil {
 			return err
@@ -307,35 +307,35 @@ func (v *Volume) editData(ino meta.Ino, fn func(n *node) error) error {
 	}
 }
 
-// own gives a file that is a stub extents of its own. The caller holds the node
+// materializeFile gives a file that is lazy extents of its own. The caller holds the node
 // and no lock.
-func (v *Volume) own(n *node) error {
+func (v *Volume) materializeFile(n *node) error {
 	for more := true; more; {
 		err := v.store.Update(func() (err error) {
-			more, err = v.ownPages(n)
+			more, err = v.materializePages(n)
 			return err
 		})
 		if err != nil {
 			return fmt.Errorf("inode %d: %w", n.ino, err)
 		}
-		v.relieve()
+		v.maybeCommit()
 	}
 	return nil
 }
 
-func (v *Volume) ownPages(n *node) (more bool, err error) {
+func (v *Volume) materializePages(n *node) (more bool, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.attr.IsStub() || !n.isReg() || n.frozen || n.gone {
+	if !n.attr.IsLazy() || !n.isReg() || n.frozen || n.gone {
 		return false, nil
 	}
 	first := n.attr.Owned
 	lo, hi := int64(first)*v.span, n.attr.Size
-	if pages := uint64((hi-1)/v.span) + 1; pages > first+unfoldStep {
-		hi = int64(first+unfoldStep) * v.span
+	if pages := uint64((hi-1)/v.span) + 1; pages > first+materializeStep {
+		hi = int64(first+materializeStep) * v.span
 	}
 	fresh := make(map[uint64]*page)
-	err = v.stubExtents(context.Background(), store.ID(n.attr.Stub), lo, hi, func(e meta.Extent) error {
+	err = v.lazyExtents(context.Background(), store.ID(n.attr.LazyID), lo, hi, func(e meta.Extent) error {
 		i := uint64(e.Off / v.span)
 		if fresh[i] == nil {
 			fresh[i] = &page{dirty: true}
@@ -355,10 +355,10 @@ func (v *Volume) ownPages(n *node) (more bool, err error) {
 			v.store.Ref(e.ID, 1)
 		}
 	}
-	if n.attr.Owned = first + unfoldStep; hi >= n.attr.Size {
-		v.dropStub(n)
+	if n.attr.Owned = first + materializeStep; hi >= n.attr.Size {
+		v.endLazy(n)
 	}
-	v.unsaved(n)
+	v.markDirty(n)
 	v.save(n)
-	return n.attr.IsStub(), nil
+	return n.attr.IsLazy(), nil
 }

@@ -1,0 +1,202 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// Small writes all over a big file would have every block around them read, cut
+// again and stored. An overlay extent is such a range as a block of its own; what is left of the old
+// block around it keeps its place. When the file has been left alone for a while it is
+// coalesced: overlay extents and what they left are cut again, as if the dirty ranges were written
+// then. Coalescing that is missed, because the store was closed before, costs sharing, not bytes.
+const (
+	// overlayShare is how much smaller than a block the dirty ranges in its length are, at least.
+	overlayShare = 4
+	// minShare is how much smaller than a block an overlay extent is, at most, so that the extents of
+	// a page stay few.
+	minShare = 32
+	// maxOverlaid is how many files wait to be coalesced; more are not.
+	maxOverlaid = 4096
+	// coalescePause is how often files are looked for that are to be coalesced.
+	coalescePause = quietTime / 4
+)
+
+// overlaysAt returns how many dirty ranges from range i on are to be overlay extents: those that
+// start within the length of a block, if they are much less than it and within the file's data.
+func (f *chunkWriter) overlaysAt(i int) (int, error) {
+	if f.coalescing {
+		return 0, nil
+	}
+	f.n.mu.Lock()
+	defer f.n.mu.Unlock()
+	avg := int64(f.v.chunker.Avg())
+	end := f.ranges[i].off + avg
+	count, sum := 0, int64(0)
+	for _, r := range f.ranges[i:] {
+		if r.off >= end {
+			break
+		}
+		if sum += int64(len(r.data)); int64(len(r.data))*minShare < avg || sum*overlayShare > avg {
+			return 0, nil
+		}
+		for _, off := range []int64{r.off, r.end() - 1} {
+			if _, ok, err := f.v.extentAt(f.n, off); err != nil || !ok {
+				return 0, err
+			}
+		}
+		count++
+	}
+	return count, nil
+}
+
+// overlay makes blocks of dirty ranges.
+func (f *chunkWriter) overlay(ranges dirtyRanges) {
+	for _, r := range ranges {
+		c := cut{off: r.off, len: len(r.data), block: -1}
+		if !store.IsZero(r.data) {
+			c.block = len(f.blocks)
+			f.blocks = append(f.blocks, r.data)
+		}
+		f.regions = append(f.regions, region{lo: r.off, hi: r.end(), cuts: []cut{c}})
+		f.done = r.end()
+	}
+	f.overlaid = true
+}
+
+// noteOverlays remembers which pages of the file have overlay extents. n.mu is held.
+func (v *Volume) noteOverlays(n *node, ranges dirtyRanges) {
+	v.dirty.Lock()
+	defer v.dirty.Unlock()
+	if n.overlaid == nil {
+		if len(v.dirty.overlaid) >= maxOverlaid {
+			return
+		}
+		n.overlaid = make(map[uint64]struct{})
+		v.dirty.overlaid[n.ino] = n
+	}
+	for _, r := range ranges {
+		n.overlaid[uint64(r.off/v.span)] = struct{}{}
+	}
+}
+
+// forgetOverlays: there is nothing to coalesce, or not any more. n.mu is held.
+func (v *Volume) forgetOverlays(n *node) {
+	n.overlaid = nil
+	v.dirty.Lock()
+	delete(v.dirty.overlaid, n.ino)
+	v.dirty.Unlock()
+}
+
+// coalescer coalesces files that are left alone.
+func (v *Volume) coalescer() {
+	defer v.stopped.Done()
+	wait := time.NewTimer(coalescePause)
+	defer wait.Stop()
+	for {
+		select {
+		case <-v.stop:
+			return
+		case <-wait.C:
+		}
+		start := time.Now()
+		more, err := v.coalesceSome()
+		if err != nil {
+			v.log.Error("mending a file of small blocks failed; it will be tried again", "err", err)
+		}
+		pause := coalescePause
+		if more && err == nil {
+			pause = time.Since(start) // half of one core's time
+		}
+		wait.Reset(pause)
+	}
+}
+
+// coalesceSome coalesces a page of some quiet file. It reports whether there was one.
+func (v *Volume) coalesceSome() (more bool, err error) {
+	if v.DirtyBytes() > v.room.limit.Load()/4 {
+		return false, nil
+	}
+	for _, n := range v.nodesOf(v.dirty.overlaid) {
+		var quiet bool
+		err := v.store.Update(func() (err error) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.quiesce()
+			if n.gone || n.reaping {
+				v.forgetOverlays(n)
+				return nil
+			}
+			if quiet = v.opts.Now().Sub(n.written) >= quietTime; quiet {
+				err = v.coalescePage(n)
+			}
+			return err
+		})
+		if quiet || err != nil {
+			return true, err
+		}
+	}
+	return false, nil
+}
+
+// coalescePage coalesces one page of extents. n.mu is held, and released while blocks are
+// stored, inside Update.
+func (v *Volume) coalescePage(n *node) error {
+	for i := range n.overlaid {
+		delete(n.overlaid, i)
+		small, err := v.smallExtents(n, i)
+		if err != nil {
+			return err
+		}
+		if len(small) > 0 {
+			err = v.coalesce(n, small)
+		}
+		if len(n.overlaid) == 0 {
+			v.forgetOverlays(n)
+		}
+		return err
+	}
+	v.forgetOverlays(n)
+	return nil
+}
+
+// smallExtents returns the extents of a page that are shorter than blocks are, but for
+// their place, and that touch another one.
+func (v *Volume) smallExtents(n *node, i uint64) (small []meta.Extent, err error) {
+	p, err := v.page(n, i)
+	if err != nil {
+		return nil, err
+	}
+	for k, e := range p.exts {
+		touches := k > 0 && p.exts[k-1].End() == e.Off || k+1 < len(p.exts) && p.exts[k+1].Off == e.End()
+		if touches && int(e.Len) < v.chunker.Min() {
+			small = append(small, e)
+		}
+	}
+	return small, nil
+}
+
+// coalesce cuts the file again around some of its extents.
+func (v *Volume) coalesce(n *node, small []meta.Extent) error {
+	f := &chunkWriter{v: v, n: n, tail: -1, coalescing: true}
+	n.busy = true
+	n.mu.Unlock()
+	var errs []error
+	for _, e := range small {
+		b, err := v.extentBytes(context.Background(), e)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		f.ranges = append(f.ranges, &dirtyRange{off: e.Off, data: slices.Clip(b)})
+	}
+	n.mu.Lock()
+	err := f.writeBlocks()
+	v.markChanged(n)
+	return errors.Join(append(errs, err)...)
+}
