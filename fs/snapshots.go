@@ -54,8 +54,8 @@ func (f *filesystem) snapshotStatus(op string, err error) fuse.Status {
 	return f.status(op, err)
 }
 
-// invalidate tells the kernel what it may not remember any more: listings before it returns, names soon
-// after, since a directory's lock may be held for the request that is being answered.
+// invalidate tells the kernel what it may not remember any more: listings before it returns, names
+// soon after, since a directory's lock may be held for the request that is being answered.
 func (f *filesystem) invalidate(list []volume.Invalidation) {
 	if f.server == nil {
 		return

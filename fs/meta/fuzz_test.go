@@ -62,7 +62,7 @@ func FuzzExtents(f *testing.F) {
 	})
 }
 
-func FuzzPatches(f *testing.F) {
+func FuzzStaged(f *testing.F) {
 	f.Add(AppendStaged(nil, []StagedPart{{0, []byte("a")}, {4000, bytes.Repeat([]byte{1}, 96)}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		parts, err := DecodeStaged(b)

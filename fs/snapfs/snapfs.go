@@ -94,8 +94,8 @@ type filesystem struct {
 	until time.Time
 }
 
-// list returns the snapshots, asked for anew when that was some time ago.
-func (f *filesystem) list(ctx context.Context) ([]Name, error) {
+// snapshots returns them, asked for anew when that was some time ago.
+func (f *filesystem) snapshots(ctx context.Context) ([]Name, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if time.Now().Before(f.until) {
@@ -114,7 +114,7 @@ func (f *filesystem) has(ctx context.Context, id store.ID) bool {
 	f.mu.Lock()
 	f.until = time.Time{}
 	f.mu.Unlock()
-	names, err := f.list(ctx)
+	names, err := f.snapshots(ctx)
 	return err != nil || slices.ContainsFunc(names, func(n Name) bool { return n.ID == id })
 }
 
@@ -161,7 +161,7 @@ func (t *top) Statfs(_ context.Context, out *fuse.StatfsOut) syscall.Errno {
 
 // Readdir implements fs.NodeReaddirer.
 func (t *top) Readdir(ctx context.Context) (nodefs.DirStream, syscall.Errno) {
-	names, err := t.f.list(ctx)
+	names, err := t.f.snapshots(ctx)
 	if err != nil {
 		return nil, t.f.errno("list snapshots", err)
 	}
@@ -175,7 +175,7 @@ func (t *top) Readdir(ctx context.Context) (nodefs.DirStream, syscall.Errno) {
 
 // Lookup implements fs.NodeLookuper.
 func (t *top) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*nodefs.Inode, syscall.Errno) {
-	names, err := t.f.list(ctx)
+	names, err := t.f.snapshots(ctx)
 	if err != nil {
 		return nil, t.f.errno("list snapshots", err)
 	}

@@ -11,15 +11,15 @@ import (
 )
 
 // Small writes all over a big file would have every block around them read, cut
-// again and stored. An overlay extent is such a range as a block of its own; what is left of the old
-// block around it keeps its place. When the file has been left alone for a while it is
+// again and stored. An overlay extent is such a range as a block of its own; what is left of the
+// old block around it keeps its place. When the file has been left alone for a while it is
 // coalesced: overlay extents and what they left are cut again, as if the dirty ranges were written
 // then. Coalescing that is missed, because the store was closed before, costs sharing, not bytes.
 const (
 	// overlayShare is how much smaller than a block the dirty ranges in its length are, at least.
 	overlayShare = 4
-	// minShare is how much smaller than a block an overlay extent is, at most, so that the extents of
-	// a page stay few.
+	// minShare is how much smaller than a block an overlay extent is, at most, so that the extents
+	// of a page stay few.
 	minShare = 32
 	// maxOverlaid is how many files wait to be coalesced; more are not.
 	maxOverlaid = 4096

@@ -92,8 +92,8 @@ func TestOverlays(t *testing.T) {
 	}
 }
 
-// TestWriteBlocksIsBounded: dirty ranges that lie far apart in a large file, and close enough to be cut
-// with what is around them, do not bring all of it into memory.
+// TestWriteBlocksIsBounded: dirty ranges that lie far apart in a large file, and close enough to be
+// cut with what is around them, do not bring all of it into memory.
 func TestWriteBlocksIsBounded(t *testing.T) {
 	r := testRig(t, smallCDC(), Options{})
 	want := noise(3, 8<<20)

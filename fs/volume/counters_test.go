@@ -29,7 +29,8 @@ func TestCountersOfClones(t *testing.T) {
 	same := func(when string, v *Volume, clones int64) {
 		t.Helper()
 		if got := v.Stats(); got.Inodes != 1+inodes*clones || got.LogicalBytes != bytes*clones || got.DataBytes != (bytes-7)*clones {
-			t.Errorf("%s: %d inodes with %d bytes, %d of them in blocks, want %d with %d and %d", when, got.Inodes, got.LogicalBytes, got.DataBytes, 1+inodes*clones, bytes*clones, (bytes-7)*clones)
+			t.Errorf("%s: %d inodes with %d bytes, %d of them in blocks, want %d with %d and %d", when,
+				got.Inodes, got.LogicalBytes, got.DataBytes, 1+inodes*clones, bytes*clones, (bytes-7)*clones)
 		}
 	}
 	same("made", r.v, 1)
@@ -40,7 +41,7 @@ func TestCountersOfClones(t *testing.T) {
 	// One step of materializing, and a crash; then the rest, or a removal.
 	d := mustGet(t, r.v, "one")
 	if err := r.st.Update(func() error { return r.v.materializeNames(d) }); err != nil || !d.attr.IsLazy() {
-		t.Fatalf("one step of unfolding: %v, all of it: %t", err, !d.attr.IsLazy())
+		t.Fatalf("one step of materializing: %v, all of it: %t", err, !d.attr.IsLazy())
 	}
 	d.release()
 	mustSync(t, r.v)

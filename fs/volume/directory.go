@@ -166,7 +166,7 @@ func (v *Volume) ReadDirWithSnapshots(ino meta.Ino, from uint64, fn func(Entry) 
 	return v.readDir(ino, from, ino == meta.Root, fn)
 }
 
-func (v *Volume) readDir(ino meta.Ino, from uint64, listed bool, fn func(Entry) bool) error {
+func (v *Volume) readDir(ino meta.Ino, from uint64, withSnapshots bool, fn func(Entry) bool) error {
 	n, err := v.get(ino)
 	if err != nil {
 		return err
@@ -189,13 +189,13 @@ func (v *Volume) readDir(ino meta.Ino, from uint64, listed bool, fn func(Entry) 
 		return nil
 	}
 	behind := b.first
-	if listed {
+	if withSnapshots {
 		b.first, behind = max(b.first, posViews), posDotDot
 	}
 	if from < posDotDot && !fn(Entry{Dirent: meta.Dirent{Ino: b.parent, Type: syscall.S_IFDIR, Name: ".."}, Pos: behind}) {
 		return nil
 	}
-	if listed && from < posViews && !fn(Entry{Dirent: meta.Dirent{Ino: SnapshotsDir, Type: syscall.S_IFDIR, Name: SnapshotsName}, Pos: b.first}) {
+	if withSnapshots && from < posViews && !fn(Entry{Dirent: meta.Dirent{Ino: SnapshotsDir, Type: syscall.S_IFDIR, Name: SnapshotsName}, Pos: b.first}) {
 		return nil
 	}
 	for {

@@ -107,7 +107,7 @@ func (m *machine) actions() map[string]func(*rapid.T) {
 		"setattr":   m.setattr,
 		"known":     m.know,
 		"forget":    m.forget,
-		"list":      m.list,
+		"list":      m.listDir,
 		"snapshot":  m.snapshot,
 		"snapshot2": m.snapshot,
 		"unsnap":    m.unsnap,
@@ -488,7 +488,7 @@ func (m *machine) forget(t *rapid.T) {
 }
 
 // list goes on with a listing that has been begun, or begins one.
-func (m *machine) list(t *rapid.T) {
+func (m *machine) listDir(t *rapid.T) {
 	if len(m.cursors) < 3 {
 		dir := m.pick(t, "dir", isDirectory)
 		c := &cursor{dir: dir, expect: make(map[string]bool), seen: make(map[uint64]bool)}

@@ -46,11 +46,11 @@ func printableName(name string) string {
 
 // Uncommitted tells what would be lost if the volume ended now.
 func (v *Volume) Uncommitted() Uncommitted {
-	type place struct {
+	type dirName struct {
 		dir  meta.Ino
 		name string
 	}
-	places := make(map[place]bool)
+	names := make(map[dirName]bool)
 	inodes := make(map[meta.Ino]bool)
 	v.db.Uncommitted(func(key []byte) {
 		switch meta.KindOf(key) {
@@ -58,7 +58,7 @@ func (v *Volume) Uncommitted() Uncommitted {
 			dir, err := meta.KeyIno(key)
 			name, nerr := meta.KeyTail(key)
 			if err == nil && nerr == nil {
-				places[place{dir, name}] = true
+				names[dirName{dir, name}] = true
 			}
 		case meta.KindInode, meta.KindXattr, meta.KindExtents, meta.KindStaged:
 			if ino, err := meta.KeyIno(key); err == nil {
@@ -70,7 +70,7 @@ func (v *Volume) Uncommitted() Uncommitted {
 		inodes[n.ino] = true
 	}
 	paths := make(map[string]bool)
-	for p := range places {
+	for p := range names {
 		delete(inodes, p.dir) // it changed because of its names
 		paths[path.Join(v.pathOf(p.dir), p.name)] = true
 	}
