@@ -18,6 +18,7 @@ var (
 	ErrMounted   = errors.New("something is mounted there")
 	ErrNotEmpty  = errors.New("directory is not empty")
 	ErrNewer     = errors.New("store was made by a newer QuarXFS")
+	ErrOlder     = db.ErrOlder
 	ErrDamaged   = db.ErrCorrupt
 	ErrLocked    = errors.New("store is in use by another process")
 	ErrConfig    = errors.New("bad setting")

@@ -41,7 +41,7 @@ var exits = []struct {
 	{2, "wrong use: flags, arguments or settings", []error{errUsage, errNoStore, store.ErrConfig, remote.ErrRequest, simulate.ErrOptions, chunk.ErrConfig}},
 	{3, "there is no QuarXFS store", []error{store.ErrNotStore}},
 	{4, "the store is in use by another process", []error{store.ErrLocked}},
-	{5, "the store was made by a newer QuarXFS", []error{store.ErrNewer}},
+	{5, "the store was made by a newer QuarXFS, or by one too old", []error{store.ErrNewer, store.ErrOlder}},
 	{6, "the store is damaged, or not safe to open: its superblock, index or a block; links, rights", []error{store.ErrDamaged, store.ErrCorrupt, owner.ErrUnsafe}},
 	{7, "no such object, block, path or byte range", []error{store.ErrNotFound, store.ErrRange}},
 	{8, "an ID prefix fits more than one", []error{store.ErrAmbiguous}},

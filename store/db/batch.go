@@ -78,8 +78,14 @@ func checkRow(key, value []byte) {
 	}
 }
 
-// reserved tells keys that users of the package cannot have: the journal's
-// own, and Badger's.
+// Keys of the package's own, which sort above all others, and of Badger's.
+var (
+	reservedPrefix = []byte{0xff, 0xff}
+	badgerPrefix   = []byte("!badger!")
+	rebasedKey     = []byte{0xff, 0xff, 'r'} // set when a base has caught up; of no meaning
+)
+
+// reserved tells keys that users of the package cannot have.
 func reserved(key []byte) bool {
 	return bytes.HasPrefix(key, reservedPrefix) || bytes.HasPrefix(key, badgerPrefix)
 }

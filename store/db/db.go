@@ -27,6 +27,8 @@ var (
 	// ErrCorrupt says that the log does not hold what it must, or that a stored
 	// row does not match its checksum.
 	ErrCorrupt = errors.New("the store is damaged")
+	// ErrOlder says that the database has a layout that is not read any more.
+	ErrOlder = errors.New("made by a version before ad6b980, which is not read any more: open it once with that version")
 	// ErrLocked says that another process has the database open.
 	ErrLocked = errors.New("database is in use")
 	// ErrClosed is returned by every call after Close.
@@ -217,9 +219,6 @@ func (d *DB) openRows() error {
 
 // recover brings the base up to the last commit.
 func (d *DB) recover() (err error) {
-	if err := d.recoverJournal(); err != nil {
-		return err
-	}
 	d.clog, err = openLog(d.opt.logs, d.opt.logFile)
 	for errors.Is(err, ErrFull) && d.dropBallast() {
 		d.clog, err = openLog(d.opt.logs, d.opt.logFile)

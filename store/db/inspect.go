@@ -62,7 +62,7 @@ func (o Options) inspect() (*Inspection, error) {
 	if err != nil {
 		return nil, err
 	}
-	if place == "" { // new, or of before, which is moved first
+	if place == "" {
 		return in, nil
 	}
 	in.dir = filepath.Join(o.Dir, place)
@@ -79,7 +79,22 @@ func (o Options) inspect() (*Inspection, error) {
 	if err := in.files(needed); err != nil {
 		return nil, err
 	}
+	if err := in.logged(o); err != nil {
+		return nil, err
+	}
 	return in, in.idle()
+}
+
+// logged reports a log that is missing although there are rows, whose commits were in it first.
+func (in *Inspection) logged(o Options) error {
+	if in.log != (logID{}) {
+		return nil
+	}
+	rows, err := in.Rows(nil)
+	if err == nil && len(rows) > 0 {
+		err = damaged(filepath.Join(o.Dir, logName(0)), "is missing")
+	}
+	return err
 }
 
 // regularFiles reports what is no file of the names that have to be one in dir.
@@ -93,7 +108,7 @@ func regularFiles(dir string) error {
 	}
 	for _, e := range entries {
 		name := filepath.Join(dir, e.Name())
-		if slices.Contains(bases[:], e.Name()) || e.Name() == keepName {
+		if slices.Contains(bases[:], e.Name()) {
 			if !e.IsDir() {
 				return damaged(name, "is no directory")
 			}
@@ -109,7 +124,8 @@ func regularFiles(dir string) error {
 // isOurs tells whether a file of this name is opened, made or removed by this package or Badger.
 func isOurs(name string) bool {
 	return stale(name) || strings.HasPrefix(name, logPrefix) || strings.HasPrefix(name, ballastName) ||
-		slices.Contains([]string{placeName, listName, listName + tmpExt}, name)
+		slices.Contains([]string{sstExt, memExt, vlogExt}, filepath.Ext(name)) ||
+		slices.Contains([]string{placeName, listName, listName + tmpExt, "KEYREGISTRY", "DISCARD"}, name)
 }
 
 // readLog reads the commits that Badger may lack, and returns the version that it must have.

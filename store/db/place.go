@@ -2,6 +2,7 @@ package db
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"math"
 	"os"
@@ -15,12 +16,11 @@ import (
 
 // The base in use is in one of two directories; the file MANIFEST beside them
 // holds the name of that one, and nothing else. Replacing the file is how
-// another base comes into use. Where a database of before has it, it is Badger's list of tables,
-// which begins with a word of its own: whoever takes ours for one refuses it
-// rather than making an empty database.
+// another base comes into use. In the layout of before commit ad6b980 it is Badger's list of tables,
+// which begins with a word of its own: a program for that layout refuses ours rather than making
+// an empty database, and we refuse that one.
 const (
 	placeName = badger.ManifestFilename
-	keepName  = "keep" // before: what a compaction was to be taken back to
 	sstExt    = ".sst"
 )
 
@@ -135,7 +135,7 @@ func (o Options) lockDir() (*os.File, error) {
 }
 
 // readPlace returns the name of the base's directory, or "" if there is no database
-// in dir yet or one of before.
+// in dir yet.
 func readPlace(dir string) (string, error) {
 	b, err := readRegular(filepath.Join(dir, placeName), math.MaxInt32)
 	switch {
@@ -143,8 +143,8 @@ func readPlace(dir string) (string, error) {
 		return "", unused(dir)
 	case err != nil:
 		return "", err
-	case strings.HasPrefix(string(b), "Bdgr"):
-		return "", nil
+	case strings.HasPrefix(string(b), manifestMagic):
+		return "", fmt.Errorf("%s: %w", dir, ErrOlder)
 	case !slices.Contains(bases[:], string(b)):
 		return "", damaged(filepath.Join(dir, placeName), "has %.20q, which is no name of a directory", b)
 	}
@@ -165,54 +165,15 @@ func unused(dir string) error {
 	return nil
 }
 
-// makePlace makes the first base's directory. A database of before had Badger's files
-// where ours are; those that count move into it, from keep if a compaction was not
-// ended. It may be repeated when it was interrupted.
+// makePlace makes the first base's directory. It may be repeated when it was interrupted.
 func (d *DB) makePlace() (string, error) {
-	dir, disk := d.opt.Dir, d.opt.disk
-	to := filepath.Join(dir, bases[0])
-	if err := os.Mkdir(to, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Mkdir(filepath.Join(d.opt.Dir, bases[0]), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err
 	}
-	from := filepath.Join(dir, keepName)
-	list, err := os.ReadFile(filepath.Join(from, badger.ManifestFilename))
-	if errors.Is(err, fs.ErrNotExist) {
-		from = dir
-		list, err = os.ReadFile(filepath.Join(from, badger.ManifestFilename))
-	}
-	switch {
-	case err == nil:
-		d.log.Info("moving the database's tables into a directory of their own", "from", from, "to", to)
-		if err := d.moveTables(from, to); err != nil {
-			return "", err
-		}
-		if err := disk.replace(filepath.Join(to, badger.ManifestFilename), list); err != nil {
-			return "", err
-		}
-	case !errors.Is(err, fs.ErrNotExist):
-		return "", err
-	}
-	if err := disk.syncDir(dir); err != nil {
+	if err := d.opt.disk.syncDir(d.opt.Dir); err != nil {
 		return "", err
 	}
 	return bases[0], d.point(bases[0])
-}
-
-func (d *DB) moveTables(from, to string) error {
-	entries, err := os.ReadDir(from)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); ext != sstExt && ext != memExt {
-			continue
-		}
-		name := filepath.Join(from, e.Name())
-		if err := d.opt.disk.do("rename", name, func() error { return os.Rename(name, filepath.Join(to, e.Name())) }); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // point makes the base in the directory of this name the one in use, for the next opening.
@@ -220,7 +181,7 @@ func (d *DB) point(name string) error {
 	return d.opt.disk.replace(filepath.Join(d.opt.Dir, placeName), []byte(name))
 }
 
-// tidy removes what is left of bases not in use, and of a database of before.
+// tidy removes what is left of bases not in use.
 func (d *DB) tidy(place string) error {
 	if place == "" {
 		return nil
@@ -237,12 +198,7 @@ func (d *DB) tidy(place string) error {
 	return nil
 }
 
+// stale tells names in the database's directory that mean nothing when no base in use has them.
 func stale(name string) bool {
-	switch name {
-	case bases[0], bases[1], keepName, keepName + tmpExt, placeName + tmpExt,
-		"KEYREGISTRY", "DISCARD", "LOCK", "MANIFEST-REWRITE":
-		return true
-	}
-	ext := filepath.Ext(name)
-	return ext == sstExt || ext == memExt || ext == vlogExt
+	return slices.Contains(bases[:], name) || name == placeName+tmpExt
 }

@@ -4,51 +4,11 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/dgraph-io/badger/v4"
 )
-
-// before makes a closed database one of before: Badger's files where the log is. With keep there is
-// also what a compaction under way would have been taken back to, and only half of the tables
-// besides.
-func before(t *testing.T, dir string, keep bool) {
-	t.Helper()
-	used := usedDir(dir)
-	entries, err := os.ReadDir(used)
-	if err == nil && keep {
-		err = os.Mkdir(filepath.Join(dir, keepName), 0o700)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, e := range entries {
-		from := filepath.Join(used, e.Name())
-		ext := filepath.Ext(from)
-		if keep && (ext == sstExt || ext == memExt || e.Name() == badger.ManifestFilename) {
-			c, err := readContent(from)
-			if err == nil {
-				err = c.write(filepath.Join(dir, keepName, e.Name()))
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if ext == sstExt { // gone from where it was
-				if err := os.Remove(from); err != nil {
-					t.Fatal(err)
-				}
-				continue
-			}
-		}
-		if err := os.Rename(from, filepath.Join(dir, e.Name())); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Remove(used); err != nil {
-		t.Fatal(err)
-	}
-	unlisted(t, dir)
-}
 
 // unlisted makes a database one of before there were lists of its files: the slots of its log
 // say nothing of one.
@@ -84,10 +44,11 @@ func unlisted(t *testing.T, dir string) {
 	}
 }
 
-// TestDatabaseOfBefore opens one, also when each operation of that fails in turn.
-func TestDatabaseOfBefore(t *testing.T) {
-	for _, keep := range []bool{false, true} {
-		opt := testOptions(fastDir(t))
+// TestDatabaseWithoutList opens one of before there were lists, also when each operation of that
+// fails in turn.
+func TestDatabaseWithoutList(t *testing.T) {
+	for _, crashed := range []bool{false, true} {
+		opt := smallOptions(fastDir(t))
 		w := openWorked(t, opt)
 		w.must(9000)
 		drain(t, w.d)
@@ -95,10 +56,14 @@ func TestDatabaseOfBefore(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.must(500)
-		if err := w.d.Close(); err != nil {
+		end := w.d.Close
+		if crashed {
+			end = func() error { return crash(w.d) }
+		}
+		if err := end(); err != nil {
 			t.Fatal(err)
 		}
-		before(t, opt.Dir, keep)
+		unlisted(t, opt.Dir)
 		faults := 0
 		for nth := 0; ; nth++ {
 			left := nth
@@ -118,7 +83,7 @@ func TestDatabaseOfBefore(t *testing.T) {
 				t.Fatalf("operation %d: %v", nth, err)
 			}
 		}
-		if faults < 8 {
+		if faults < 4 {
 			t.Errorf("%d faults", faults)
 		}
 		w.d.opt.disk.before = nil
@@ -128,6 +93,49 @@ func TestDatabaseOfBefore(t *testing.T) {
 		}
 		w.must(500)
 		w.reopened("reopened")
+	}
+}
+
+// TestOlderLayout: Badger's list where ours must be is one line that says what to do, at each try,
+// and changes nothing.
+func TestOlderLayout(t *testing.T) {
+	dir := t.TempDir()
+	kv, err := badger.OpenManaged(testOptions(dir).badger(dir))
+	if err == nil {
+		err = kv.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := treeHash(t, dir)
+	for _, readOnly := range []bool{false, true, false} {
+		opt := testOptions(dir)
+		opt.ReadOnly = readOnly
+		if _, err := Open(opt); !errors.Is(err, ErrOlder) || strings.Contains(err.Error(), "\n") {
+			t.Error(err)
+		}
+	}
+	if treeHash(t, dir) != before {
+		t.Error("the database has changed")
+	}
+}
+
+// TestLogIsGone: rows that no list is about, and no log, are what is left of a database.
+func TestLogIsGone(t *testing.T) {
+	dir := t.TempDir()
+	if err := filled(t, dir).Close(); err != nil {
+		t.Fatal(err)
+	}
+	unlisted(t, dir)
+	for i := range uint32(2) {
+		if err := os.Remove(filepath.Join(dir, logName(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if _, err := Open(testOptions(dir)); !errors.Is(err, ErrCorrupt) || !strings.Contains(err.Error(), logName(0)) {
+			t.Error(err)
+		}
 	}
 }
 

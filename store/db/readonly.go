@@ -24,7 +24,7 @@ func (d *DB) openReadOnly() error {
 		return err
 	}
 	if in.list == nil && len(in.tables)+len(in.mems) == 0 {
-		return fmt.Errorf("%w, and was not begun or is of an earlier version: it must be opened for writing once", ErrReadOnly)
+		return fmt.Errorf("%w, and was not begun yet: it must be opened for writing once", ErrReadOnly)
 	}
 	kv, err := in.openTables(d.opt)
 	if err != nil {
@@ -40,9 +40,6 @@ func (d *DB) openReadOnly() error {
 	rows, err := in.unsettled(b)
 	if err == nil {
 		d.mu.logged = []*overlay{rows}
-		if marked, merr := d.checkJournal(); merr != nil || marked {
-			err = errors.Join(merr, fmt.Errorf("%w, and has a commit of an earlier version to end: it must be opened for writing once", ErrReadOnly))
-		}
 	}
 	if err != nil {
 		_ = kv.Close() // nothing was written
