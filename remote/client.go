@@ -71,6 +71,17 @@ const (
 	busyWait  = time.Second // before the first of them; twice as much each time
 )
 
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
 // rewind makes a request ready to be sent again, if it can be.
 func rewind(req *http.Request) bool {
 	if req.Body == nil || req.Body == http.NoBody {

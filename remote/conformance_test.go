@@ -18,6 +18,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/remotetest"
+	"github.com/quarxtor/quarxfs/remote/serve"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -58,12 +59,12 @@ func eachNode(t *testing.T, test func(t *testing.T, n remote.Node)) {
 	eachNodeBehind(t, remote.Handler, test)
 	t.Run("tls", func(t *testing.T) {
 		s := newSite(t, store.Options{})
-		pem, err := remote.SelfSigned(s.Store.Dir())
+		pem, err := serve.SelfSigned(s.Store.Dir())
 		if err != nil {
 			t.Fatal(err)
 		}
-		f := s.front(t, remote.ListenOptions{Cert: pem, Key: pem}, remote.GateOptions{})
-		c, err := remote.DialRemote(store.Remote{Name: "n", URL: f.URL, Fingerprint: f.Fingerprint}, s.token(t, "all", store.ScopeAdmin))
+		f := s.Front(t, serve.ListenOptions{Cert: pem, Key: pem}, serve.MiddlewareOptions{})
+		c, err := remote.DialRemote(store.Remote{Name: "n", URL: f.URL, Fingerprint: f.Fingerprint}, s.Token(t, "all", store.ScopeAdmin))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
@@ -82,10 +83,10 @@ func tlsOf(r store.Remote) (*tls.Config, error) {
 	if r.Fingerprint == "" {
 		return conf, nil
 	}
-	want := plainFingerprint(r.Fingerprint)
+	want := PlainFingerprint(r.Fingerprint)
 	conf.InsecureSkipVerify = true // VerifyConnection is stricter
 	conf.VerifyConnection = func(cs tls.ConnectionState) error {
-		if got := fingerprint(cs.PeerCertificates[0].Raw); got != want {
+		if got := Fingerprint(cs.PeerCertificates[0].Raw); got != want {
 			return fmt.Errorf("the server's certificate has the fingerprint %s and not %s", got, want)
 		}
 		return nil
@@ -93,15 +94,21 @@ func tlsOf(r store.Remote) (*tls.Config, error) {
 	return conf, nil
 }
 
-// fingerprint is the SHA-256 of a certificate's DER, in hex.
-func fingerprint(der []byte) string {
+// Fingerprint is the SHA-256 of a certificate's DER, in hex.
+func Fingerprint(der []byte) string {
 	sum := sha256.Sum256(der)
 	return hex.EncodeToString(sum[:])
 }
 
-// plainFingerprint is a fingerprint as fingerprint writes it; people write them in
+// PlainFingerprint is a fingerprint as Fingerprint writes it; people write them in
 // several ways.
-func plainFingerprint(s string) string { return strings.ToLower(strings.ReplaceAll(s, ":", "")) }
+func PlainFingerprint(s string) string { return strings.ToLower(strings.ReplaceAll(s, ":", "")) }
+
+// ListenTCP listens for peers, with sockets that suit long ways.
+func ListenTCP(ctx context.Context, addr string) (net.Listener, error) {
+	l := net.ListenConfig{Control: useBBR, KeepAlive: 15 * time.Second}
+	return l.Listen(ctx, "tcp", addr)
+}
 
 // useBBR has a socket pace what it sends by the way's bandwidth, where the system
 // can do that: a lost packet is no sign of a full link on a long way.

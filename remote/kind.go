@@ -24,6 +24,9 @@ var (
 	// ErrNoAnswer is a client's own: nobody answers at the node's address.
 	ErrNoAnswer = errors.New("the node does not answer")
 
+	// ErrBodyStalled says that a client's upload does not move.
+	ErrBodyStalled = errors.New("the request's body does not come")
+
 	ErrCondition = errors.New("a condition of the request does not hold")
 )
 
@@ -52,7 +55,7 @@ var kinds = []struct {
 	{"has_tier", store.ErrHasTier, http.StatusConflict},
 	{"not_empty", store.ErrNotEmpty, http.StatusConflict},
 	{"unauthorized", store.ErrToken, http.StatusUnauthorized},
-	{"stalled", errBodyStalled, http.StatusRequestTimeout},
+	{"stalled", ErrBodyStalled, http.StatusRequestTimeout},
 	{"forbidden", ErrForbidden, http.StatusForbidden},
 	{"condition", ErrCondition, http.StatusPreconditionFailed},
 	{"busy", ErrBusy, http.StatusServiceUnavailable},

@@ -12,16 +12,16 @@ import (
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// metricsHandler answers with a node's Stats, and what is known of this process, as
+// MetricsHandler answers with a node's Stats, and what is known of this process, as
 // Prometheus reads it.
-func metricsHandler(n Node, log *slog.Logger) http.Handler {
+func MetricsHandler(n Node, log *slog.Logger) http.Handler {
 	process := prometheus.NewRegistry()
 	process.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	list := metrics()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		st, err := n.Stats(r.Context())
 		if err != nil {
-			(&server{n, log}).fail(w, r, err)
+			Fail(w, r, log, err)
 			return
 		}
 		own := prometheus.NewRegistry()
@@ -30,13 +30,6 @@ func metricsHandler(n Node, log *slog.Logger) http.Handler {
 			ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelError),
 		}).ServeHTTP(w, r)
 	})
-}
-
-// ServeMetrics answers GET /metrics and nothing else in the background from now on.
-func (f *Front) ServeMetrics(n Node, log *slog.Logger) {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", metricsHandler(n, log))
-	f.serve(mux, log)
 }
 
 // figures collect one reading of a node.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/remotetest"
+	"github.com/quarxtor/quarxfs/remote/serve"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -172,7 +173,7 @@ func TestMetricsAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { st.Close() })
-	f, err := remote.Listen(t.Context(), remote.ListenOptions{Addr: "127.0.0.1:0"})
+	f, err := serve.Listen(t.Context(), serve.ListenOptions{Addr: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,8 @@ import (
 	"github.com/quarxtor/quarxfs/remote/rawjson"
 )
 
-const openAPIPath = "/v1/openapi.json"
+// OpenAPIPath is where the API describes itself, to everybody.
+const OpenAPIPath = "/v1/openapi.json"
 
 func (s *server) openAPI(w http.ResponseWriter, r *http.Request) {
 	doc, err := describe()

@@ -57,7 +57,7 @@ var (
 // routes is the table of what Handler serves.
 func (s *server) routes() []route {
 	list := []route{
-		{"GET " + openAPIPath, store.ScopeRead, "This description", none, nothing, content{contentJSON, struct{}{}}, s.openAPI},
+		{"GET " + OpenAPIPath, store.ScopeRead, "This description", none, nothing, content{contentJSON, struct{}{}}, s.openAPI},
 		{"GET /v1/stats", store.ScopeRead, "What the store holds and how its tiers do", none, nothing, jsonOf(Stats{}), s.stats},
 		{"POST /v1/commit", store.ScopeWrite, "Make durable all that was acknowledged", none, nothing, jsonOf(struct{}{}), s.commit},
 		{"GET /v1/blocks", store.ScopeRead, "List blocks", slices.Concat(paged, blockParams), nothing, linesOf(BlockInfo{}), s.blocks},
@@ -86,7 +86,7 @@ func (s *server) routes() []route {
 		{"GET /v1/objects/{ref...}", store.ScopeRead, "Read an object, or a range of it", none, nothing, rawBytes, s.get},
 		{"DELETE /v1/objects/{ref...}", store.ScopeWrite, "Remove the name of an object", none, nothing, jsonOf(struct{}{}), s.remove},
 	}
-	list = append(list, route{"GET /metrics", store.ScopeRead, "Figures for Prometheus", none, nothing, text, metricsHandler(s.node, s.log).ServeHTTP})
+	list = append(list, route{"GET /metrics", store.ScopeRead, "Figures for Prometheus", none, nothing, text, MetricsHandler(s.node, s.log).ServeHTTP})
 	list = append(list, s.snapshotRoutes()...)
 	return append(list, s.syncRoutes()...)
 }

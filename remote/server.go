@@ -24,7 +24,7 @@ func Handler(n Node, log *slog.Logger) http.Handler {
 }
 
 // ControlHandler serves, besides the API, what only the owner of the store's
-// directory may see: profiles and metrics of the process.
+// directory may ask for.
 func ControlHandler(n Node, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", Handler(n, log))
@@ -34,8 +34,7 @@ func ControlHandler(n Node, log *slog.Logger) http.Handler {
 	snapshotControl(mux, n, log)
 	remoteRoutes(mux, &server{n, log})
 	tokenRoutes(mux, &server{n, log})
-	profileRoutes(mux)
-	mux.Handle("GET /metrics", metricsHandler(n, log))
+	mux.Handle("GET /metrics", MetricsHandler(n, log))
 	return mux
 }
 
@@ -66,10 +65,13 @@ type envelope struct {
 	Error *Failure `json:"error"`
 }
 
-func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
+func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) { Fail(w, r, s.log, err) }
+
+// Fail answers a request with an error, as one of kinds. What has no kind is logged.
+func Fail(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
 	f, status := failureOf(err)
 	if status == http.StatusInternalServerError {
-		s.log.Error("API request failed", "method", r.Method, "path", r.URL.Path, "err", err)
+		log.Error("API request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	}
 	if r.Method == http.MethodHead { // it gets no body
 		text, _ := rawjson.Marshal(f) // two strings

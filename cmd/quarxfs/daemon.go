@@ -20,6 +20,7 @@ import (
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/serve"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/handle"
 	"github.com/quarxtor/quarxfs/store/owner"
@@ -45,11 +46,11 @@ type daemon struct {
 	foreign bool       // the store is not the caller's, as whose owner this process acts
 	volume  *volume.Volume
 	mount   *fs.Mount
-	at      mounts.Key      // the mount, wherever it is moved to
-	control *remote.Service // on the control socket
-	socket  string          // its path
-	front   *remote.Front   // nil: no other machine is let in
-	metrics *remote.Front   // nil: /metrics is on the control socket only
+	at      mounts.Key     // the mount, wherever it is moved to
+	control *serve.Service // on the control socket
+	socket  string         // its path
+	front   *serve.Front   // nil: no other machine is let in
+	metrics *serve.Front   // nil: /metrics is on the control socket only
 
 	watchers exitWatchers
 
@@ -241,11 +242,12 @@ func (d *daemon) start() (err error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", remote.ControlHandler(node, d.log))
+	serve.ProfileRoutes(mux)
 	d.watchers.mount = d.at
 	mux.Handle("GET "+exitStatusPath, &d.watchers)
-	d.control = remote.Serve(l, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, d.log)
+	d.control = serve.Serve(l, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, d.log)
 	if d.front != nil {
-		d.front.Serve(remote.NewGate(node, o.listen.gate(d.store, d.alive, d.log)), d.log)
+		d.front.Serve(serve.NewMiddleware(node, o.listen.middleware(d.store, d.alive, d.log)), d.log)
 	}
 	if d.metrics != nil {
 		d.metrics.ServeMetrics(node, d.log)
@@ -399,7 +401,7 @@ func (d *daemon) closeAll() error {
 		defer cancel()
 		errs = append(errs, s.Close(ctx))
 	}
-	for _, f := range []*remote.Front{d.front, d.metrics} {
+	for _, f := range []*serve.Front{d.front, d.metrics} {
 		if f != nil {
 			drain(f, drainTime)
 		}

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/serve"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -27,7 +27,7 @@ func TestStoreClosesLast(t *testing.T) {
 		t.Fatal(err)
 	}
 	began, found := make(chan struct{}), make(chan error, 1)
-	d.control = remote.Serve(l, &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	d.control = serve.Serve(l, &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		close(began)
 		<-r.Context().Done()
 		found <- st.Commit()

@@ -8,15 +8,15 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/rawjson"
+	"github.com/quarxtor/quarxfs/remote/serve"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/owner"
 )
 
 // listenOptions are how a daemon lets other machines in; no address: it does not.
 type listenOptions struct {
-	remote.ListenOptions
+	serve.ListenOptions
 	selfSigned bool
 	anonymous  []string
 	requests   int
@@ -70,10 +70,10 @@ func (o *listenOptions) prepare() error {
 }
 
 // open takes the address for a store that is open.
-func (o *listenOptions) open(ctx context.Context, dir string) (*remote.Front, error) {
+func (o *listenOptions) open(ctx context.Context, dir string) (*serve.Front, error) {
 	l := o.ListenOptions
 	if o.selfSigned {
-		path, err := remote.SelfSigned(dir)
+		path, err := serve.SelfSigned(dir)
 		if err != nil {
 			return nil, err
 		}
@@ -82,22 +82,22 @@ func (o *listenOptions) open(ctx context.Context, dir string) (*remote.Front, er
 	return listenAsCaller(ctx, l)
 }
 
-// listenAsCaller is remote.Listen for files and a port that the caller has named.
-func listenAsCaller(ctx context.Context, l remote.ListenOptions) (f *remote.Front, err error) {
+// listenAsCaller is serve.Listen for files and a port that the caller has named.
+func listenAsCaller(ctx context.Context, l serve.ListenOptions) (f *serve.Front, err error) {
 	err = owner.AsCaller(func() (err error) {
-		f, err = remote.Listen(ctx, l)
+		f, err = serve.Listen(ctx, l)
 		return err
 	})
 	return f, err
 }
 
 // metricsOptions are those of the address of /metrics.
-func (o *listenOptions) metricsOptions() remote.ListenOptions {
-	return remote.ListenOptions{Addr: o.metrics, Insecure: o.Insecure}
+func (o *listenOptions) metricsOptions() serve.ListenOptions {
+	return serve.ListenOptions{Addr: o.metrics, Insecure: o.Insecure}
 }
 
-func (o *listenOptions) gate(st *store.Store, ready func() error, log *slog.Logger) remote.GateOptions {
-	return remote.GateOptions{
+func (o *listenOptions) middleware(st *store.Store, ready func() error, log *slog.Logger) serve.MiddlewareOptions {
+	return serve.MiddlewareOptions{
 		Tokens: st.CheckToken, Anonymous: o.Anonymous, Ready: ready, Requests: o.requests, Rate: o.rate, Log: log,
 	}
 }
@@ -110,7 +110,7 @@ type announcement struct {
 }
 
 // announce is what whoever has started the daemon reads. f and metrics may be nil.
-func (o *listenOptions) announce(f, metrics *remote.Front) string {
+func (o *listenOptions) announce(f, metrics *serve.Front) string {
 	var says announcement
 	if f != nil {
 		says.URL, says.Fingerprint = f.URL, f.Fingerprint

@@ -10,9 +10,11 @@ import (
 	"net/http/httptest"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/serve"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -51,6 +53,38 @@ func (s Site) Serve(t testing.TB, around func(http.Handler) http.Handler) *remot
 	c := remote.NewClient(srv.URL, nil)
 	t.Cleanup(c.Close)
 	return c
+}
+
+// Front lets other machines in to the site, over TCP.
+func (s Site) Front(t *testing.T, l serve.ListenOptions, g serve.MiddlewareOptions) *serve.Front {
+	t.Helper()
+	if l.Addr == "" {
+		l.Addr = "127.0.0.1:0"
+	}
+	f, err := serve.Listen(t.Context(), l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Tokens, g.Log = s.Store.CheckToken, slog.New(slog.DiscardHandler)
+	f.Serve(serve.NewMiddleware(s.Node, g), g.Log)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel() // at once
+		if err := f.Close(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	return f
+}
+
+// Token makes a token of the site and returns its secret.
+func (s Site) Token(t *testing.T, name string, scopes ...store.Scope) string {
+	t.Helper()
+	secret, err := s.Store.CreateToken(name, scopes, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return secret
 }
 
 // Plant makes a snapshot of files of random bytes and returns its ID. Files with

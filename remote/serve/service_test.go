@@ -1,4 +1,4 @@
-package remote_test
+package serve_test
 
 import (
 	"context"
@@ -8,17 +8,17 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/serve"
 )
 
 // serveOne has h answer one request, whose end is told.
-func serveOne(t *testing.T, h http.HandlerFunc) (*remote.Service, <-chan error) {
+func serveOne(t *testing.T, h http.HandlerFunc) (*serve.Service, <-chan error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := remote.Serve(l, &http.Server{Handler: h}, slog.New(slog.DiscardHandler))
+	s := serve.Serve(l, &http.Server{Handler: h}, slog.New(slog.DiscardHandler))
 	client := make(chan error, 1)
 	go func() {
 		resp, err := http.Get("http://" + l.Addr().String())

@@ -1,4 +1,7 @@
-package remote
+// Package serve is where other machines reach a node: a listener with TLS, a middleware that asks
+// for tokens and bounds what a client takes, and a service that ends in order. What is answered is
+// remote's.
+package serve
 
 import (
 	"cmp"
@@ -15,6 +18,7 @@ import (
 
 	"golang.org/x/net/netutil"
 
+	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -71,8 +75,8 @@ type Front struct {
 	Fingerprint string // SHA-256 of the certificate in hex; empty: no TLS
 	headerTime  time.Duration
 	l           net.Listener
-	gate        *Gate    // nil: none asks for tokens
-	service     *Service // nil: none answers yet
+	middleware  *Middleware // nil: none asks for tokens
+	service     *Service    // nil: none answers yet
 }
 
 // Listen takes the address; Serve answers there. ErrConfig: also where an address
@@ -88,13 +92,13 @@ func Listen(ctx context.Context, o ListenOptions) (*Front, error) {
 		if err := c.load(); err != nil {
 			return nil, err
 		}
-		f.Fingerprint = fingerprint(c.mu.now.Certificate[0])
+		f.Fingerprint = remote.Fingerprint(c.mu.now.Certificate[0])
 		var err error
 		if conf, err = serverTLS(o, c); err != nil {
 			return nil, err
 		}
 	}
-	l, err := ListenTCP(ctx, o.Addr)
+	l, err := remote.ListenTCP(ctx, o.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -111,16 +115,17 @@ func Listen(ctx context.Context, o ListenOptions) (*Front, error) {
 	return f, nil
 }
 
-// ListenTCP listens for peers, with sockets that suit long ways.
-func ListenTCP(ctx context.Context, addr string) (net.Listener, error) {
-	l := net.ListenConfig{Control: useBBR, KeepAlive: 15 * time.Second}
-	return l.Listen(ctx, "tcp", addr)
+// Serve answers in the background from now on.
+func (f *Front) Serve(m *Middleware, log *slog.Logger) {
+	f.middleware = m
+	f.serve(m, log)
 }
 
-// Serve answers in the background from now on.
-func (f *Front) Serve(g *Gate, log *slog.Logger) {
-	f.gate = g
-	f.serve(g, log)
+// ServeMetrics answers GET /metrics and nothing else in the background from now on.
+func (f *Front) ServeMetrics(n remote.Node, log *slog.Logger) {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", remote.MetricsHandler(n, log))
+	f.serve(mux, log)
 }
 
 func (f *Front) serve(h http.Handler, log *slog.Logger) {
@@ -134,8 +139,8 @@ func (f *Front) Close(ctx context.Context) error {
 	if f.service == nil {
 		return f.l.Close()
 	}
-	if f.gate != nil {
-		f.gate.leaving.Store(true)
+	if f.middleware != nil {
+		f.middleware.leaving.Store(true)
 	}
 	return f.service.Close(ctx)
 }
@@ -161,10 +166,10 @@ func serverTLS(o ListenOptions, c *certificate) (*tls.Config, error) {
 	conf.ClientAuth = max(conf.ClientAuth, tls.RequireAnyClientCert)
 	var pins []string
 	for _, p := range o.ClientPin {
-		pins = append(pins, plainFingerprint(p))
+		pins = append(pins, remote.PlainFingerprint(p))
 	}
 	conf.VerifyConnection = func(cs tls.ConnectionState) error {
-		if got := fingerprint(cs.PeerCertificates[0].Raw); !slices.Contains(pins, got) {
+		if got := remote.Fingerprint(cs.PeerCertificates[0].Raw); !slices.Contains(pins, got) {
 			return fmt.Errorf("the client's certificate has the fingerprint %s, which is not one of those that may come in", got)
 		}
 		return nil

@@ -1,4 +1,4 @@
-package remote
+package serve
 
 import (
 	"net/http"
@@ -8,10 +8,10 @@ import (
 	"sync"
 )
 
-// profileRoutes serves Go's profiles of the process. Contention is recorded
+// ProfileRoutes serves Go's profiles of the process. Contention is recorded
 // only while somebody asks for it, since that costs each lock a little: the
 // profiles of mutexes and of blocking need "seconds".
-func profileRoutes(mux *http.ServeMux) {
+func ProfileRoutes(mux *http.ServeMux) {
 	var mutexes, blocking sync.Mutex
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

@@ -1,4 +1,4 @@
-package remote
+package serve
 
 import (
 	"bytes"
@@ -13,7 +13,7 @@ import (
 
 func TestContentionProfiles(t *testing.T) {
 	mux := http.NewServeMux()
-	profileRoutes(mux)
+	ProfileRoutes(mux)
 	srv := httptest.NewServer(mux)
 	defer srv.Close()
 	quit := make(chan struct{})
@@ -54,7 +54,7 @@ func TestContentionProfiles(t *testing.T) {
 		}
 		profile, err := io.ReadAll(z)
 		resp.Body.Close()
-		if err != nil || !bytes.Contains(profile, []byte("remote.holdForAWhile")) {
+		if err != nil || !bytes.Contains(profile, []byte("serve.holdForAWhile")) {
 			t.Errorf("%s: %v; the profile of %d bytes does not name who contends", name, err, len(profile))
 		}
 	}

@@ -1,4 +1,4 @@
-package remote_test
+package serve_test
 
 import (
 	"bufio"
@@ -16,38 +16,14 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/remotetest"
+	"github.com/quarxtor/quarxfs/remote/serve"
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// front lets other machines in to the site, over TCP.
-func (s site) front(t *testing.T, l remote.ListenOptions, g remote.GateOptions) *remote.Front {
-	t.Helper()
-	if l.Addr == "" {
-		l.Addr = "127.0.0.1:0"
-	}
-	f, err := remote.Listen(t.Context(), l)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.Tokens, g.Log = s.Store.CheckToken, slog.New(slog.DiscardHandler)
-	f.Serve(remote.NewGate(s.Node, g), g.Log)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel() // at once
-		if err := f.Close(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	return f
-}
+type site struct{ remotetest.Site }
 
-func (s site) token(t *testing.T, name string, scopes ...store.Scope) string {
-	t.Helper()
-	secret, err := s.Store.CreateToken(name, scopes, time.Time{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return secret
+func newSite(t testing.TB, o store.Options) site {
+	return site{remotetest.NewSite(t, o, remote.Surroundings{})}
 }
 
 // ask sends a request and returns its status.
@@ -72,12 +48,12 @@ func ask(t *testing.T, method, url, token string, body io.Reader) (int, http.Hea
 	return resp.StatusCode, resp.Header
 }
 
-func TestGateTokens(t *testing.T) {
+func TestMiddlewareTokens(t *testing.T) {
 	now := time.Now()
 	s := newSite(t, store.Options{Now: func() time.Time { return now }})
-	f := s.front(t, remote.ListenOptions{}, remote.GateOptions{})
-	good := s.token(t, "good", store.ScopeRead)
-	revoked := s.token(t, "revoked", store.ScopeAdmin)
+	f := s.Front(t, serve.ListenOptions{}, serve.MiddlewareOptions{})
+	good := s.Token(t, "good", store.ScopeRead)
+	revoked := s.Token(t, "revoked", store.ScopeAdmin)
 	if err := s.Store.RevokeToken("revoked"); err != nil {
 		t.Fatal(err)
 	}
@@ -111,12 +87,12 @@ func TestGateTokens(t *testing.T) {
 }
 
 // Each route asks for one scope, and lets in nobody who has not that one.
-func TestGateScopes(t *testing.T) {
+func TestMiddlewareScopes(t *testing.T) {
 	s := newSite(t, store.Options{})
-	f := s.front(t, remote.ListenOptions{}, remote.GateOptions{})
+	f := s.Front(t, serve.ListenOptions{}, serve.MiddlewareOptions{})
 	tokens := map[store.Scope]string{}
 	for _, scope := range store.Scopes() {
-		tokens[scope] = s.token(t, string(scope), scope)
+		tokens[scope] = s.Token(t, string(scope), scope)
 	}
 	lease := store.LeaseID{}.String()
 	for _, route := range []struct {
@@ -153,15 +129,15 @@ func TestGateScopes(t *testing.T) {
 	}
 }
 
-func TestGateAnonymous(t *testing.T) {
+func TestMiddlewareAnonymous(t *testing.T) {
 	s := newSite(t, store.Options{})
-	f := s.front(t, remote.ListenOptions{}, remote.GateOptions{Anonymous: []store.Scope{store.ScopeRead}})
+	f := s.Front(t, serve.ListenOptions{}, serve.MiddlewareOptions{Anonymous: []store.Scope{store.ScopeRead}})
 	for _, c := range []struct {
 		method, path, token string
 		want                int
 	}{
 		{"GET", "/v1/stats", "", 200}, {"POST", "/v1/objects", "", 401}, {"GET", "/v1/stats", "quarxfs_wrong", 401},
-		{"POST", "/v1/objects", s.token(t, "w", store.ScopeWrite), 200},
+		{"POST", "/v1/objects", s.Token(t, "w", store.ScopeWrite), 200},
 	} {
 		if got, _ := ask(t, c.method, f.URL+c.path, c.token, nil); got != c.want {
 			t.Errorf("%+v: %d", c, got)
@@ -169,10 +145,10 @@ func TestGateAnonymous(t *testing.T) {
 	}
 }
 
-func TestGateLimits(t *testing.T) {
+func TestMiddlewareLimits(t *testing.T) {
 	s := newSite(t, store.Options{})
-	f := s.front(t, remote.ListenOptions{}, remote.GateOptions{})
-	token := s.token(t, "all", store.ScopeAdmin)
+	f := s.Front(t, serve.ListenOptions{}, serve.MiddlewareOptions{})
+	token := s.Token(t, "all", store.ScopeAdmin)
 	// A body of JSON is bounded, one of bytes is not.
 	big := `{"for":"` + strings.Repeat("x", 2<<20) + `"}`
 	if got, _ := ask(t, "POST", f.URL+"/v1/sync/leases", token, strings.NewReader(big)); got < 400 || got >= 500 {
@@ -190,10 +166,10 @@ func TestGateLimits(t *testing.T) {
 }
 
 // An upload that waits for its bytes takes all places there are.
-func TestGateBusy(t *testing.T) {
+func TestMiddlewareBusy(t *testing.T) {
 	s := newSite(t, store.Options{})
-	f := s.front(t, remote.ListenOptions{}, remote.GateOptions{Requests: 16, Wait: 20 * time.Millisecond})
-	token := s.token(t, "all", store.ScopeAdmin)
+	f := s.Front(t, serve.ListenOptions{}, serve.MiddlewareOptions{Requests: 16, Wait: 20 * time.Millisecond})
+	token := s.Token(t, "all", store.ScopeAdmin)
 	r, w := io.Pipe()
 	done := make(chan int, 1)
 	go func() {
@@ -242,10 +218,10 @@ func TestClientWaitsForBusyServer(t *testing.T) {
 	}
 }
 
-func TestGateRate(t *testing.T) {
+func TestMiddlewareRate(t *testing.T) {
 	s := newSite(t, store.Options{})
-	f := s.front(t, remote.ListenOptions{}, remote.GateOptions{Rate: 0.001})
-	token := s.token(t, "r", store.ScopeRead)
+	f := s.Front(t, serve.ListenOptions{}, serve.MiddlewareOptions{Rate: 0.001})
+	token := s.Token(t, "r", store.ScopeRead)
 	if got, _ := ask(t, "GET", f.URL+"/v1/stats", token, nil); got != 200 {
 		t.Errorf("the first: %d", got)
 	}
@@ -255,10 +231,10 @@ func TestGateRate(t *testing.T) {
 }
 
 // An upload that stalls is given up, and one that waits for its place comes in.
-func TestGateStalledUpload(t *testing.T) {
+func TestMiddlewareStalledUpload(t *testing.T) {
 	s := newSite(t, store.Options{})
-	f := s.front(t, remote.ListenOptions{}, remote.GateOptions{Requests: 16, Stall: 100 * time.Millisecond})
-	token := s.token(t, "all", store.ScopeAdmin)
+	f := s.Front(t, serve.ListenOptions{}, serve.MiddlewareOptions{Requests: 16, Stall: 100 * time.Millisecond})
+	token := s.Token(t, "all", store.ScopeAdmin)
 	c, err := net.Dial("tcp", strings.TrimPrefix(f.URL, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -279,10 +255,10 @@ func TestGateStalledUpload(t *testing.T) {
 }
 
 // A client that does not read what it has asked for loses its connection.
-func TestGateStalledDownload(t *testing.T) {
+func TestMiddlewareStalledDownload(t *testing.T) {
 	s := newSite(t, store.Options{})
-	f := s.front(t, remote.ListenOptions{}, remote.GateOptions{Requests: 16, Stall: 100 * time.Millisecond})
-	token := s.token(t, "all", store.ScopeAdmin)
+	f := s.Front(t, serve.ListenOptions{}, serve.MiddlewareOptions{Requests: 16, Stall: 100 * time.Millisecond})
+	token := s.Token(t, "all", store.ScopeAdmin)
 	if _, err := s.Node.Put(t.Context(), "big", bytes.NewReader(remotetest.RandomBytes(1, 32<<20))); err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +282,7 @@ func TestGateStalledDownload(t *testing.T) {
 // A header that does not end ends the connection.
 func TestSlowHeader(t *testing.T) {
 	s := newSite(t, store.Options{})
-	f := s.front(t, remote.ListenOptions{HeaderTime: 50 * time.Millisecond}, remote.GateOptions{})
+	f := s.Front(t, serve.ListenOptions{HeaderTime: 50 * time.Millisecond}, serve.MiddlewareOptions{})
 	c, err := net.Dial("tcp", strings.TrimPrefix(f.URL, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -324,13 +300,13 @@ func TestSlowHeader(t *testing.T) {
 // Closing breaks off what does not end, and says meanwhile that it leaves.
 func TestFrontClose(t *testing.T) {
 	s := newSite(t, store.Options{})
-	f, err := remote.Listen(t.Context(), remote.ListenOptions{Addr: "127.0.0.1:0"})
+	f, err := serve.Listen(t.Context(), serve.ListenOptions{Addr: "127.0.0.1:0"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	f.Serve(remote.NewGate(s.Node, remote.GateOptions{Tokens: s.Store.CheckToken, Log: log}), log)
-	token := s.token(t, "w", store.ScopeWrite)
+	f.Serve(serve.NewMiddleware(s.Node, serve.MiddlewareOptions{Tokens: s.Store.CheckToken, Log: log}), log)
+	token := s.Token(t, "w", store.ScopeWrite)
 	r, w := io.Pipe()
 	done := make(chan error, 1)
 	go func() {

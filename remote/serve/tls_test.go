@@ -1,4 +1,4 @@
-package remote_test
+package serve_test
 
 import (
 	"crypto/ecdsa"
@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/serve"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -74,15 +75,15 @@ func TestTLS(t *testing.T) {
 	server := certify(t, "server", ca, soon)
 	mine, expired, strange := certify(t, "mine", ca, soon), certify(t, "expired", ca, past), certify(t, "strange", other, soon)
 	s := newSite(t, store.Options{})
-	token := s.token(t, "all", store.ScopeAdmin)
-	listen := remote.ListenOptions{Cert: server.path, Key: server.path}
+	token := s.Token(t, "all", store.ScopeAdmin)
+	listen := serve.ListenOptions{Cert: server.path, Key: server.path}
 	byCA, byPin, both := listen, listen, listen
 	byCA.ClientCA, both.ClientCA = ca.path, ca.path
 	byPin.ClientPin, both.ClientPin = []string{strange.fingerprint}, []string{mine.fingerprint}
 	zero := hex.EncodeToString(make([]byte, 32))
 	for _, c := range []struct {
 		what   string
-		listen remote.ListenOptions
+		listen serve.ListenOptions
 		remote store.Remote
 		ok     bool
 	}{
@@ -102,7 +103,7 @@ func TestTLS(t *testing.T) {
 		{"both: another one of the authority", both, store.Remote{CA: ca.path, Cert: server.path, Key: server.path}, false},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			f := s.front(t, c.listen, remote.GateOptions{})
+			f := s.Front(t, c.listen, serve.MiddlewareOptions{})
 			c.remote.Name, c.remote.URL = "n", f.URL
 			client, err := remote.DialRemote(c.remote, token)
 			if err != nil {
@@ -115,7 +116,7 @@ func TestTLS(t *testing.T) {
 		})
 	}
 	t.Run("a certificate does for a token where that is allowed", func(t *testing.T) {
-		f := s.front(t, byCA, remote.GateOptions{Anonymous: []store.Scope{store.ScopeRead}})
+		f := s.Front(t, byCA, serve.MiddlewareOptions{Anonymous: []store.Scope{store.ScopeRead}})
 		client, err := remote.DialRemote(store.Remote{Name: "n", URL: f.URL, CA: ca.path, Cert: mine.path, Key: mine.path}, "")
 		if err != nil {
 			t.Fatal(err)
@@ -129,7 +130,7 @@ func TestTLS(t *testing.T) {
 		}
 	})
 	t.Run("older versions and plain HTTP", func(t *testing.T) {
-		f := s.front(t, listen, remote.GateOptions{})
+		f := s.Front(t, listen, serve.MiddlewareOptions{})
 		old := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12}}}
 		if resp, err := old.Get(f.URL + "/healthz"); err == nil {
 			resp.Body.Close()
@@ -144,7 +145,7 @@ func TestTLS(t *testing.T) {
 		}
 	})
 	t.Run("a key of another certificate", func(t *testing.T) {
-		if _, err := remote.Listen(t.Context(), remote.ListenOptions{Addr: "127.0.0.1:0", Cert: server.path, Key: mine.path}); !errors.Is(err, store.ErrConfig) {
+		if _, err := serve.Listen(t.Context(), serve.ListenOptions{Addr: "127.0.0.1:0", Cert: server.path, Key: mine.path}); !errors.Is(err, store.ErrConfig) {
 			t.Errorf("%v", err)
 		}
 	})

@@ -1,4 +1,4 @@
-package remote
+package serve
 
 import (
 	"errors"
@@ -7,9 +7,9 @@ import (
 	"net/http"
 	"os"
 	"time"
-)
 
-var errBodyStalled = errors.New("the request's body does not come")
+	"github.com/quarxtor/quarxfs/remote"
+)
 
 // withStall gives each read of a request's body and each write of its answer so
 // much time, and ends the connection of a client that does not move. An answer may
@@ -40,7 +40,7 @@ func (b *stallBody) Read(p []byte) (int, error) {
 		_ = b.rc.SetReadDeadline(time.Time{})
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = fmt.Errorf("%w: nothing came for %v", errBodyStalled, b.d)
+		err = fmt.Errorf("%w: nothing came for %v", remote.ErrBodyStalled, b.d)
 	}
 	return n, err
 }

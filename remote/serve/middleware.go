@@ -1,6 +1,7 @@
-package remote
+package serve
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,12 +18,13 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
+	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// GateOptions say who gets through a gate, and how much at a time; zero values
+// MiddlewareOptions say who gets through, and how much at a time; zero values
 // mean the defaults given.
-type GateOptions struct {
+type MiddlewareOptions struct {
 	Tokens    func(secret string) (store.Token, error) // store.ErrToken
 	Anonymous []store.Scope                            // of who shows no token; none
 	Ready     func() error                             // whether the node can answer; nil: always
@@ -40,22 +42,21 @@ const (
 	retryAfter   = 1    // s
 )
 
-// A Gate stands between a node's API and other machines. It asks each request for
+// A Middleware stands between a node's API and other machines. It asks each request for
 // a token, and bounds what one client and all of them take: requests a second,
 // requests at work, and the time without a byte. /healthz, /readyz and the API's
 // description are answered to everybody.
-type Gate struct {
-	o       GateOptions
+type Middleware struct {
+	o       MiddlewareOptions
 	api     http.Handler
-	fail    func(http.ResponseWriter, *http.Request, error)
 	clients *otter.Cache[netip.Prefix, *rate.Limiter]
 	places  *semaphore.Weighted
 	quiet   rate.Sometimes // refusals in the log
 	leaving atomic.Bool
 }
 
-// NewGate returns the gate of a node.
-func NewGate(n Node, o GateOptions) *Gate {
+// NewMiddleware puts one before the API of a node.
+func NewMiddleware(n remote.Node, o MiddlewareOptions) *Middleware {
 	if o.Requests == 0 {
 		o.Requests = 256
 	}
@@ -66,55 +67,55 @@ func NewGate(n Node, o GateOptions) *Gate {
 		o.Wait = 30 * time.Second
 	}
 	if o.Stall == 0 {
-		o.Stall = stallTime
+		o.Stall = 60 * time.Second
 	}
 	o.Requests = max(o.Requests, uploadWeight)
-	g := &Gate{o: o, fail: (&server{n, o.Log}).fail, places: semaphore.NewWeighted(int64(o.Requests))}
-	g.quiet.Interval = time.Second
-	g.api = Handler(n, o.Log)
-	g.clients = otter.Must(&otter.Options[netip.Prefix, *rate.Limiter]{
+	m := &Middleware{o: o, places: semaphore.NewWeighted(int64(o.Requests))}
+	m.quiet.Interval = time.Second
+	m.api = remote.Handler(n, o.Log)
+	m.clients = otter.Must(&otter.Options[netip.Prefix, *rate.Limiter]{
 		MaximumSize: mostClients, ExpiryCalculator: otter.ExpiryAccessing[netip.Prefix, *rate.Limiter](10 * time.Minute),
 	})
-	return g
+	return m
 }
 
 // ServeHTTP implements http.Handler.
-func (g *Gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (m *Middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/healthz":
 		fmt.Fprintln(w, "ok")
 		return
 	case "/readyz":
-		g.ready(w)
+		m.ready(w)
 		return
 	}
-	if err := g.pace(r); err != nil {
-		g.refuse(w, r, err)
+	if err := m.pace(r); err != nil {
+		m.refuse(w, r, err)
 		return
 	}
-	if err := g.admit(r); err != nil && r.URL.Path != openAPIPath {
-		g.refuse(w, r, err)
+	if err := m.admit(r); err != nil && r.URL.Path != remote.OpenAPIPath {
+		m.refuse(w, r, err)
 		return
 	}
 	weight := int64(1)
 	if isUpload(r) {
 		weight = uploadWeight
 	}
-	if err := g.enter(r.Context(), weight); err != nil {
-		g.refuse(w, r, err)
+	if err := m.enter(r.Context(), weight); err != nil {
+		m.refuse(w, r, err)
 		return
 	}
-	defer g.places.Release(weight)
-	w, r = withStall(w, r, g.o.Stall)
-	g.api.ServeHTTP(w, r)
+	defer m.places.Release(weight)
+	w, r = withStall(w, r, m.o.Stall)
+	m.api.ServeHTTP(w, r)
 }
 
-func (g *Gate) ready(w http.ResponseWriter) {
+func (m *Middleware) ready(w http.ResponseWriter) {
 	var err error
-	if g.leaving.Load() {
+	if m.leaving.Load() {
 		err = errors.New("the server is leaving")
-	} else if g.o.Ready != nil {
-		err = g.o.Ready()
+	} else if m.o.Ready != nil {
+		err = m.o.Ready()
 	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusServiceUnavailable)
@@ -124,39 +125,39 @@ func (g *Gate) ready(w http.ResponseWriter) {
 }
 
 // refuse answers and closes the connection: what is left of the body is not read.
-func (g *Gate) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	g.quiet.Do(func() {
-		g.o.Log.Warn("a request was refused", "client", r.RemoteAddr, "method", r.Method, "path", r.URL.Path, "err", err)
+func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	m.quiet.Do(func() {
+		m.o.Log.Warn("a request was refused", "client", r.RemoteAddr, "method", r.Method, "path", r.URL.Path, "err", err)
 	})
 	switch {
 	case errors.Is(err, store.ErrToken):
 		w.Header().Set("WWW-Authenticate", `Bearer realm="quarxfs"`)
-	case errors.Is(err, ErrBusy), errors.Is(err, ErrRate):
+	case errors.Is(err, remote.ErrBusy), errors.Is(err, remote.ErrRate):
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 	}
 	if r.ContentLength != 0 {
 		w.Header().Set("Connection", "close")
 	}
-	g.fail(w, r, err)
+	remote.Fail(w, r, m.o.Log, err)
 }
 
-// pace delays a client that asks too often. ErrRate: by too much.
-func (g *Gate) pace(r *http.Request) error {
+// pace delays a client that asks too often. remote.ErrRate: by too much.
+func (m *Middleware) pace(r *http.Request) error {
 	addr, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
 		return fmt.Errorf("client %q: %w", r.RemoteAddr, err)
 	}
 	client := clientOf(addr.Addr())
-	limit, _ := g.clients.ComputeIfAbsent(client, func() (*rate.Limiter, bool) {
-		return rate.NewLimiter(rate.Limit(g.o.Rate), int(g.o.Rate)+1), false
+	limit, _ := m.clients.ComputeIfAbsent(client, func() (*rate.Limiter, bool) {
+		return rate.NewLimiter(rate.Limit(m.o.Rate), int(m.o.Rate)+1), false
 	})
-	turn := limit.Reserve()
-	wait := turn.Delay()
-	if wait > rateWait {
-		turn.Cancel()
-		return fmt.Errorf("%w from %s: more than %g a second", ErrRate, client, g.o.Rate)
+	// Wait fails at once if the turn would come too late, and then takes none.
+	soon, cancel := context.WithTimeout(r.Context(), rateWait)
+	defer cancel()
+	if err := limit.Wait(soon); err != nil {
+		return cmp.Or(r.Context().Err(), fmt.Errorf("%w from %s: more than %g a second", remote.ErrRate, client, m.o.Rate))
 	}
-	return sleep(r.Context(), wait)
+	return nil
 }
 
 // clientOf is whom a rate counts for: an address, or what one customer has of IPv6.
@@ -170,58 +171,44 @@ func clientOf(a netip.Addr) netip.Prefix {
 	return p
 }
 
-func sleep(ctx context.Context, d time.Duration) error {
-	if d <= 0 {
-		return nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
-}
-
-// admit asks for a token that allows the request. store.ErrToken, ErrForbidden.
-func (g *Gate) admit(r *http.Request) error {
-	t := store.Token{Scopes: g.o.Anonymous}
+// admit asks for a token that allows the request. store.ErrToken, remote.ErrForbidden.
+func (m *Middleware) admit(r *http.Request) error {
+	t := store.Token{Scopes: m.o.Anonymous}
 	if h := r.Header.Get("Authorization"); h != "" {
 		kind, secret, _ := strings.Cut(h, " ")
 		if !strings.EqualFold(kind, "Bearer") {
 			return fmt.Errorf("%w: Authorization must be Bearer and the token", store.ErrToken)
 		}
 		var err error
-		if t, err = g.o.Tokens(strings.TrimSpace(secret)); err != nil {
+		if t, err = m.o.Tokens(strings.TrimSpace(secret)); err != nil {
 			return err
 		}
 	} else if len(t.Scopes) == 0 {
 		return fmt.Errorf("%w: there is none in the request", store.ErrToken)
 	}
-	asked := g.scopeOf(r)
+	asked := m.scopeOf(r)
 	if t.Allows(asked) {
 		return nil
 	}
 	if t.Name == "" {
 		return fmt.Errorf("%w: without one nobody may do what needs the scope %s", store.ErrToken, asked)
 	}
-	return fmt.Errorf("%w: token %q has not the scope %s", ErrForbidden, t.Name, asked)
+	return fmt.Errorf("%w: token %q has not the scope %s", remote.ErrForbidden, t.Name, asked)
 }
 
-// enter waits for a place among the requests at work. ErrBusy.
-func (g *Gate) enter(ctx context.Context, weight int64) error {
-	if g.leaving.Load() {
-		return fmt.Errorf("%w: it is leaving", ErrBusy)
+// enter waits for a place among the requests at work. remote.ErrBusy.
+func (m *Middleware) enter(ctx context.Context, weight int64) error {
+	if m.leaving.Load() {
+		return fmt.Errorf("%w: it is leaving", remote.ErrBusy)
 	}
-	if g.places.TryAcquire(weight) {
+	if m.places.TryAcquire(weight) {
 		return nil
 	}
-	wait, cancel := context.WithTimeout(ctx, g.o.Wait)
+	wait, cancel := context.WithTimeout(ctx, m.o.Wait)
 	defer cancel()
-	err := g.places.Acquire(wait, weight)
+	err := m.places.Acquire(wait, weight)
 	if err != nil && ctx.Err() == nil {
-		err = fmt.Errorf("%w: nothing was done for %v", ErrBusy, g.o.Wait)
+		err = fmt.Errorf("%w: nothing was done for %v", remote.ErrBusy, m.o.Wait)
 	}
 	return err
 }
@@ -232,10 +219,10 @@ func isUpload(r *http.Request) bool {
 }
 
 // scopeOf returns what a request's route asks for.
-func (g *Gate) scopeOf(r *http.Request) store.Scope {
-	_, pattern := g.api.(*http.ServeMux).Handler(r)
+func (m *Middleware) scopeOf(r *http.Request) store.Scope {
+	_, pattern := m.api.(*http.ServeMux).Handler(r)
 	if pattern == "" {
 		return store.ScopeRead // to hear that there is nothing
 	}
-	return ScopeOf(pattern)
+	return remote.ScopeOf(pattern)
 }
