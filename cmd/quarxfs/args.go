@@ -166,7 +166,7 @@ func checkOrder(c *cobra.Command, all []word, args []string) error {
 	right := slices.Concat([]string{args[at]}, args[:at], args[at+1:])
 	text := fmt.Sprintf("no store is %q, but %q is one: do you mean %s?", args[0], args[at],
 		strings.Join(append([]string{c.CommandPath()}, quoted(right)...), " "))
-	return coded{exitCode(store.ErrNotStore), text}
+	return coded{Code: exitCode(store.ErrNotStore), Text: text}
 }
 
 // quoted are arguments as a shell takes them.

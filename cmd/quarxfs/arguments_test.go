@@ -16,6 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 )
 
 // The words of usage lines, and something that each can be. A new word belongs here.
@@ -240,7 +242,7 @@ func TestDeadDaemonAsArgument(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(pidfd)
-	if err := errors.Join(unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0), waitForEnd(t.Context(), pidfd, time.Minute)); err != nil {
+	if err := errors.Join(unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0), daemon.WaitForEnd(t.Context(), pidfd, time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	for _, arg := range []string{"m", "m/sub", "m/sub/f", "m/missing", "b", "b/f", "link", "link/f"} {

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/tiering/segment"
@@ -235,7 +236,7 @@ func TestBitRot(t *testing.T) {
 		must(t, "quarxfs", "mount", store, mnt)
 		bad := readAll(t, mnt, want)
 		read := requireNamed(t, mnt, blocks, bad)
-		log, err := os.ReadFile(filepath.Join(store, logName))
+		log, err := os.ReadFile(filepath.Join(store, daemon.LogName))
 		if err != nil {
 			t.Fatal(err)
 		}

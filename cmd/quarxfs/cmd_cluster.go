@@ -203,7 +203,7 @@ func nodeError(err error, said string) error {
 		return err
 	}
 	text, _ := strings.CutPrefix(strings.TrimSpace(said), "quarxfs-node: ")
-	return coded{code: max(ended.ExitCode(), exitOther), text: cmp.Or(text, err.Error())}
+	return coded{Code: max(ended.ExitCode(), exitOther), Text: cmp.Or(text, err.Error())}
 }
 
 const (

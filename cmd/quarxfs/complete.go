@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
@@ -141,7 +142,7 @@ func ask(ctx context.Context, from []offer, arg, typed string) []string {
 	if err != nil || isURL(to.dir) {
 		return nil
 	}
-	client := controlClient(to.dir, to.device)
+	client := daemon.Client(to.dir, to.device)
 	defer client.Close()
 	var list []string
 	add := func(s string) error {

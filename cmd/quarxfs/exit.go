@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/fs"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
@@ -23,7 +24,6 @@ var (
 	errNoStore    = errors.New("no store is named")
 	errNotMounted = errors.New("not a QuarXFS mount")
 	errBusy       = errors.New("mount is in use")
-	errNoAnswer   = errors.New("the daemon does not answer")
 )
 
 const (
@@ -38,7 +38,7 @@ var exits = []struct {
 	meaning string
 	errs    []error
 }{
-	{2, "wrong use: flags, arguments or settings", []error{errUsage, errNoStore, store.ErrConfig, remote.ErrRequest, simulate.ErrOptions, chunk.ErrConfig}},
+	{2, "wrong use: flags, arguments or settings", []error{errUsage, errNoStore, daemon.ErrHelper, store.ErrConfig, remote.ErrRequest, simulate.ErrOptions, chunk.ErrConfig}},
 	{3, "there is no QuarXFS store", []error{store.ErrNotStore}},
 	{4, "the store is in use by another process", []error{store.ErrLocked}},
 	{5, "the store was made by a newer QuarXFS, or by one too old", []error{store.ErrNewer, store.ErrOlder}},
@@ -49,7 +49,7 @@ var exits = []struct {
 	{10, "FUSE is not available: /dev/fuse or fusermount3 is missing", []error{fs.ErrNoFUSE, fs.ErrNoFusermount}},
 	{11, "the disk is full", []error{store.ErrFull, syscall.ENOSPC, syscall.EDQUOT}},
 	{12, "init: the directory is not empty or a store already", []error{store.ErrExists, store.ErrNotEmpty}},
-	{13, "the daemon or the node does not answer", []error{errNoAnswer, remote.ErrNoAnswer}},
+	{13, "the daemon or the node does not answer", []error{daemon.ErrNoAnswer, remote.ErrNoAnswer}},
 	{14, "scrub or fsck found damage", []error{errDamage}},
 	{15, "simulate: not all could be read", []error{errLeftOut}},
 	{16, "the name or path is taken, or the snapshot is held", []error{store.ErrNameTaken, store.ErrHeld}},
@@ -61,18 +61,13 @@ var exits = []struct {
 	{exitInterrupted, "interrupted", []error{context.Canceled}},
 }
 
-// A coded is an error that another process has already turned into an exit
+// A coded is an error that another process, a daemon mostly, has already turned into an exit
 // code and a line.
-type coded struct {
-	code int
-	text string
-}
-
-func (e coded) Error() string { return e.text }
+type coded = daemon.ExitStatus
 
 func exitCode(err error) int {
 	if c, ok := errors.AsType[coded](err); ok {
-		return c.code
+		return c.Code
 	}
 	for _, row := range exits {
 		for _, e := range append(client.ErrorsOf(row.code), row.errs...) {
@@ -83,6 +78,9 @@ func exitCode(err error) int {
 	}
 	return exitOther
 }
+
+// explain is how a process ends with an error, and what it says.
+func explain(err error) (code int, text string) { return exitCode(err), oneLine(err) }
 
 func exitHelp() string {
 	var b strings.Builder

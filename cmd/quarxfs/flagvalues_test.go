@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 )
 
 // TestFlagValues gives each type of flag what it takes and what it does not, which is
@@ -52,7 +54,7 @@ func TestFlagValues(t *testing.T) {
 			t.Errorf("--%s %q: %q, %v, want %q", c.flag, c.value, got, err, c.want)
 		}
 	}
-	if m := machineMemory(); m < minBudget || m == math.MaxInt64 {
+	if m := machineMemory(); m < daemon.MinMemory || m == math.MaxInt64 {
 		t.Errorf("this machine has %v", m)
 	}
 }

@@ -1,20 +1,14 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/remote"
-	"github.com/quarxtor/quarxfs/remote/transfer"
 	"github.com/quarxtor/quarxfs/store"
-	"github.com/quarxtor/quarxfs/store/routine"
 )
 
 func newSyncFollow() *cobra.Command {
@@ -74,66 +68,4 @@ func describeFollow(f store.Follow) string {
 		text += ", with prune"
 	}
 	return text
-}
-
-// A follower syncs with the remotes that the store's settings have it follow, each
-// at its own interval.
-type follower struct {
-	settings func() (store.Settings, <-chan struct{}, error)
-	node     remote.Node
-	log      *slog.Logger
-}
-
-// run has a goroutine for each remote that is followed, until ctx ends; a change of the
-// settings replaces those that it changes. What has arrived stays.
-func (f *follower) run(ctx context.Context) {
-	var syncs sync.WaitGroup
-	defer syncs.Wait()
-	running := make(map[store.Remote]context.CancelFunc)
-	for {
-		set, changed, _ := f.settings() // what is wrong with them was logged
-		wanted := make(map[store.Remote]bool)
-		for _, r := range set.Remotes {
-			if r.Follow.Seconds > 0 {
-				wanted[r] = true
-			}
-		}
-		for r, stop := range running {
-			if !wanted[r] {
-				stop()
-				delete(running, r)
-			}
-		}
-		for r := range wanted {
-			if running[r] == nil {
-				one, stop := context.WithCancel(ctx)
-				running[r] = stop
-				syncs.Go(func() { f.follow(one, r) })
-			}
-		}
-		select {
-		case <-ctx.Done():
-			for _, stop := range running {
-				stop()
-			}
-			return
-		case <-changed:
-		}
-	}
-}
-
-func (f *follower) follow(ctx context.Context, r store.Remote) {
-	routine.Each(ctx, 0, r.Follow.Every(), nil, func() {
-		err := onPeer(r, func(peer *remote.Client) error {
-			j := transfer.Job{Remote: r, Pull: r.Follow.Pull, All: true, Prune: r.Follow.Prune, Host: hostname()}
-			done, err := j.Run(ctx, f.node, peer)
-			if err == nil && len(done.Sent)+len(done.Pruned) > 0 {
-				f.log.Info("synced", "remote", r.Name, "direction", done.Direction, "snapshots", len(done.Sent), "blocks", done.Blocks, "bytes", done.Bytes, "pruned", len(done.Pruned))
-			}
-			return err
-		})
-		if err != nil && ctx.Err() == nil && !errors.Is(err, context.Canceled) {
-			f.log.Error("the sync failed; it is tried again in its turn", "remote", r.Name, "err", err)
-		}
-	})
 }

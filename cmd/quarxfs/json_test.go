@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/remote/cluster"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
 	"github.com/quarxtor/quarxfs/remote/transfer"
@@ -69,7 +70,7 @@ func TestJSONShapes(t *testing.T) {
 	values := map[string]any{ // of what needs another machine
 		"sync push": transfer.Report{Sent: []string{""}, Pruned: []string{""}, Refused: []string{""}},
 		"sync pull": transfer.Report{Sent: []string{""}, Pruned: []string{""}, Refused: []string{""}},
-		"serve":     announcement{URL: "u", Fingerprint: "f", Metrics: "m"},
+		"serve":     daemon.Announcement{URL: "u", Fingerprint: "f", Metrics: "m"},
 
 		"cluster token": client.Token{},
 		"cluster nodes": client.NodeView{Node: cluster.Node{Roles: []cluster.Role{""}}, Alive: &cluster.Alive{}},

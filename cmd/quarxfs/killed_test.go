@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 )
 
@@ -79,7 +80,7 @@ func killAmidSeeks(t *testing.T, store, mnt string, after time.Duration) {
 	if err := unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0); err != nil {
 		t.Fatal(err)
 	}
-	if err := waitForEnd(t.Context(), pidfd, 20*time.Second); err != nil {
+	if err := daemon.WaitForEnd(t.Context(), pidfd, 20*time.Second); err != nil {
 		t.Error("the daemon is still there long after SIGKILL:", err)
 		_ = unix.Unmount(mnt, unix.MNT_FORCE)
 	}
@@ -125,12 +126,12 @@ func killAtMount(t *testing.T, store, mnt string) {
 	}
 }
 
-// daemonProcess returns the store's daemon as peerProcess does.
+// daemonProcess returns the store's daemon as daemon.Peer does.
 func daemonProcess(ctx context.Context, dir string) (pid, pidfd int, err error) {
-	c, err := dialControl(ctx, dir, "")
+	c, err := daemon.Dial(ctx, dir, "")
 	if err != nil {
 		return 0, -1, err
 	}
 	defer c.Close()
-	return peerProcess(c)
+	return daemon.Peer(c)
 }

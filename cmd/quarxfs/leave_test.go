@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 )
 
@@ -168,16 +169,16 @@ func (l *leaving) leave() {
 		l.Fatal(err)
 	}
 	m, _ := mounts.At(table, l.mnt)
-	w, err := watchDaemon(l.Context(), filepath.Join(l.disk, "s"), m)
+	w, err := daemon.WatchMount(l.Context(), filepath.Join(l.disk, "s"), m)
 	if err != nil {
 		l.Fatal(err)
 	}
-	defer w.close()
+	defer w.Close()
 	if len(l.way.command) > 0 {
 		l.command()
 	}
 	if l.way.signal != 0 {
-		if err := unix.PidfdSendSignal(w.pidfd, l.way.signal, nil, 0); err != nil {
+		if err := unix.PidfdSendSignal(w.PIDFD, l.way.signal, nil, 0); err != nil {
 			l.Fatal(err)
 		}
 	}
@@ -189,10 +190,10 @@ func (l *leaving) leave() {
 		_ = l.daemon.Wait()
 		code = l.daemon.ProcessState.ExitCode()
 	}
-	if err := waitForEnd(l.Context(), w.pidfd, time.Minute); err != nil {
+	if err := daemon.WaitForEnd(l.Context(), w.PIDFD, time.Minute); err != nil {
 		l.Fatal(err)
 	}
-	if err := w.ended(); l.daemon == nil {
+	if err := w.Ended(); l.daemon == nil {
 		code = exitCode(err)
 		if err == nil {
 			code = 0

@@ -11,6 +11,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 )
 
 func main() { os.Exit(run()) }
@@ -87,13 +89,21 @@ byte that it gives back.`,
 	add("look", newStats(), newListFiles(), newListBlocks(), newDu(), newGraph(), newSimulate())
 	add("object", newPut(), newGet(), newRemove(), newObjects())
 	add("upkeep", newGC(), newScrub(), newFsck(), newRebuild(), newTier())
-	cmd.AddCommand(newVersion(), newMan(), newFlushHelper(), newAbortHelper())
+	cmd.AddCommand(newVersion(), newMan(), newDaemonHelper(daemon.FlushHelper+" DEVICE PATH...", func(_ *cobra.Command, args []string) error { return daemon.Flush(args) }),
+		newDaemonHelper(daemon.AbortHelper+" MOUNT PID TID", func(cmd *cobra.Command, args []string) error {
+			return daemon.Abort(cmd.Context(), cmd.InOrStdin(), args)
+		}))
 	cmd.AddCommand(topics()...)
 	cmd.SetHelpCommand(newHelp())
 	cmd.InitDefaultHelpCmd()
 	cmd.InitDefaultCompletionCmd() // both here, so that they are taught like all others
 	teach(cmd)
 	return cmd
+}
+
+// newDaemonHelper makes a command that a daemon starts as a process of its own.
+func newDaemonHelper(use string, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
+	return &cobra.Command{Use: use, Hidden: true, RunE: run}
 }
 
 // runRoot runs when no command is named.

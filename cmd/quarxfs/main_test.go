@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/fs"
 )
@@ -141,7 +142,7 @@ func cmdKilled(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	defer unix.Close(pidfd)
 	ts.Check(unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0))
-	ts.Check(waitForEnd(context.Background(), pidfd, 10*time.Second))
+	ts.Check(daemon.WaitForEnd(context.Background(), pidfd, 10*time.Second))
 }
 
 // signal NAME STORE sends a signal to the store's daemon.
@@ -281,7 +282,7 @@ func cmdSaid(ts *testscript.TestScript, neg bool, args []string) {
 
 func relay(c net.Conn, dir string) {
 	defer c.Close()
-	up, err := dialControl(context.Background(), dir, "")
+	up, err := daemon.Dial(context.Background(), dir, "")
 	if err != nil {
 		return
 	}

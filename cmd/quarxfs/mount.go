@@ -1,50 +1,31 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
-	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/fs"
-	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/store"
 )
 
+// mountOptions are those of the commands that become daemons, as flags set them.
 type mountOptions struct {
-	init           bool
-	foreground     bool
-	dryRun         bool
-	allowOther     bool
-	options        []string
-	memory         byteSize
-	commitInterval time.Duration
-	noAtime        bool
-	snapshots      volume.SnapshotsShown
-	readAhead      int
-	debug          bool
-	readyFD        int
-	snapshotEvery  *time.Duration // nil: as the store's settings say
-	listen         listenOptions
-
-	node      store.Remote // at a URL, in place of a store
-	cache     string       // where its blocks are kept
-	cacheSize byteSize
-
-	store      string // its directory; for a URL, the cache's
-	mountpoint string // empty: the store is served over the network only
+	daemon.Options
+	listen     listenOptions
+	init       bool
+	foreground bool
+	dryRun     bool
+	memory     byteSize
+	cache      string // where blocks of a URL are kept
+	cacheSize  byteSize
 }
 
 func newMount() *cobra.Command {
@@ -73,7 +54,7 @@ read while the node does not answer. The environment says whom to trust: see qua
   quarxfs mount https://nas:7440 /mnt/nas --cache /var/cache/nas`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if cmd.Flags().Changed("snapshot-every") {
-				o.snapshotEvery = &every
+				o.SnapshotEvery = &every
 			}
 			return o.run(cmd, args[0], args[1])
 		},
@@ -82,20 +63,20 @@ read while the node does not answer. The environment says whom to trust: see qua
 	f.BoolVar(&o.init, "init", false, "create the store first if there is none")
 	f.BoolVar(&o.foreground, "foreground", false, "serve in this process and log to standard error")
 	f.BoolVar(&o.dryRun, "dry-run", false, "only check whether it could be mounted, as mount -f does")
-	f.BoolVar(&o.allowOther, "allow-other", false, "allow other users, as a mount by root always does")
-	listVar(f, &o.options, "options", "o", "`options` as of mount(8): ro, nosuid, nodev, noexec; and all flags, such as noatime,memory=1GiB,commit_interval=10s")
+	f.BoolVar(&o.AllowOther, "allow-other", false, "allow other users, as a mount by root always does")
+	listVar(f, &o.MountOptions, "options", "o", "`options` as of mount(8): ro, nosuid, nodev, noexec; and all flags, such as noatime,memory=1GiB,commit_interval=10s")
 	o.addStoreFlags(f)
-	f.BoolVar(&o.noAtime, "noatime", false, "reading leaves access times alone")
-	f.Var(&snapshotDirFlag{&o.snapshots}, "snapshot-dir", "who sees .snapshots: visible lists it, hidden does not, root-only keeps others out")
-	o.readAhead = 4096
-	numberVar(f, &o.readAhead, 0, maxReadAhead, "read-ahead", "`KiB` that the kernel reads ahead; only root can raise it over 128")
+	f.BoolVar(&o.NoAtime, "noatime", false, "reading leaves access times alone")
+	f.Var(&snapshotDirFlag{&o.Snapshots}, "snapshot-dir", "who sees .snapshots: visible lists it, hidden does not, root-only keeps others out")
+	o.ReadAhead = 4096
+	numberVar(f, &o.ReadAhead, 0, maxReadAhead, "read-ahead", "`KiB` that the kernel reads ahead; only root can raise it over 128")
 	timeVar(f, timeFlag{to: &every, least: time.Second, zero: "none"}, "snapshot-every", "make snapshots at this `interval`, such as 1h, and not at the one that is set")
-	f.BoolVar(&o.debug, "debug", false, "log every request")
+	f.BoolVar(&o.Debug, "debug", false, "log every request")
 	f.StringVar(&o.listen.Addr, "listen", "", "accept other machines at this `address`, such as :7440")
 	o.listen.addFlags(f)
 	f.StringVar(&o.cache, "cache", "", "`directory` for blocks of a URL (default: quarxfs/HOST in the user's cache directory)")
 	sizeVar(f, sizeFlag{to: &o.cacheSize, least: 1 << 20, example: "10GiB"}, "cache-size", "how much is kept there")
-	numberVar(f, &o.readyFD, -1, most, "ready-fd", "")
+	numberVar(f, &o.ReadyFD, -1, most, "ready-fd", "")
 	_ = f.MarkHidden("ready-fd")
 	for _, name := range []string{"foreground", "dry-run", "options"} {
 		_ = f.SetAnnotation(name, notAnOption, []string{})
@@ -107,23 +88,36 @@ read while the node does not answer. The environment says whom to trust: see qua
 const maxReadAhead = 1 << 20
 
 func newMountOptions() *mountOptions {
-	return &mountOptions{memory: 256 << 20, commitInterval: 5 * time.Second, cacheSize: 10 << 30, readyFD: -1}
+	return &mountOptions{
+		Options: daemon.Options{CommitInterval: 5 * time.Second, ReadyFD: -1, Version: version(), Host: hostname(), Dial: dialRemote, Explain: explain},
+		memory:  256 << 20, cacheSize: 10 << 30,
+	}
 }
 
 // addStoreFlags are those of a process that holds a store.
 func (o *mountOptions) addStoreFlags(f *pflag.FlagSet) {
-	memoryVar(f, &o.memory, minBudget, "memory", "memory that the daemon may use for caches, buffers and its database")
-	timeVar(f, timeFlag{to: &o.commitInterval, least: 10 * time.Millisecond, most: 24 * time.Hour}, "commit-interval", "longest time that a change stays uncommitted")
+	memoryVar(f, &o.memory, daemon.MinMemory, "memory", "memory that the daemon may use for caches, buffers and its database")
+	timeVar(f, timeFlag{to: &o.CommitInterval, least: 10 * time.Millisecond, most: 24 * time.Hour}, "commit-interval", "longest time that a change stays uncommitted")
 }
 
 func (o *mountOptions) run(cmd *cobra.Command, arg, mountpoint string) error {
-	if o.readyFD >= 0 {
-		return o.report(o.prepareAndServe(cmd, arg, mountpoint))
+	if o.ReadyFD >= 0 {
+		return o.Report(o.prepareAndServe(cmd, arg, mountpoint))
 	}
 	if o.foreground || o.dryRun {
 		return o.prepareAndServe(cmd, arg, mountpoint)
 	}
-	return o.daemonize(cmd.Context(), cmd.OutOrStdout())
+	args, _, err := asHelper(os.Args)
+	if err != nil {
+		return err
+	}
+	return daemon.Start(cmd.Context(), args, cmd.OutOrStdout())
+}
+
+// serve becomes the daemon.
+func (o *mountOptions) serve(cmd *cobra.Command) error {
+	o.Memory, o.CacheSize, o.Listen = int64(o.memory), int64(o.cacheSize), o.listen.Listen
+	return daemon.Serve(cmd.Context(), &o.Options, cmd.OutOrStdout(), cmd.ErrOrStderr())
 }
 
 func (o *mountOptions) prepareAndServe(cmd *cobra.Command, arg, mountpoint string) error {
@@ -132,14 +126,14 @@ func (o *mountOptions) prepareAndServe(cmd *cobra.Command, arg, mountpoint strin
 	}
 	var err error
 	if isURL(arg) {
-		err = o.preparePast(cmd, arg, mountpoint)
+		err = o.prepareURL(cmd, arg, mountpoint)
 	} else {
 		err = o.prepare(arg, mountpoint)
 	}
 	if err != nil || o.dryRun {
 		return err
 	}
-	return o.serve(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+	return o.serve(cmd)
 }
 
 // prepare checks all that can be checked before the store is touched.
@@ -148,7 +142,7 @@ func (o *mountOptions) prepare(arg, mountpoint string) error {
 		return err
 	}
 	var err error
-	if o.mountpoint, err = mounts.Resolve(mountpoint); err != nil {
+	if o.Mountpoint, err = mounts.Resolve(mountpoint); err != nil {
 		return err
 	}
 	err = o.findStore(arg)
@@ -156,22 +150,22 @@ func (o *mountOptions) prepare(arg, mountpoint string) error {
 	if err != nil && !isNew {
 		return err
 	}
-	if err := fs.CheckMountpoint(o.mountpoint); err != nil {
+	if err := fs.CheckMountpoint(o.Mountpoint); err != nil {
 		return err
 	}
-	if contains(o.store, o.mountpoint) || contains(o.mountpoint, o.store) {
-		return fmt.Errorf("%w: %s and the store %s contain each other; choose another directory", fs.ErrMountpoint, o.mountpoint, o.store)
+	if contains(o.Store, o.Mountpoint) || contains(o.Mountpoint, o.Store) {
+		return fmt.Errorf("%w: %s and the store %s contain each other; choose another directory", fs.ErrMountpoint, o.Mountpoint, o.Store)
 	}
 	if err := openFUSE(); err != nil {
 		return err
 	}
 	if isNew {
-		if err := notNested(o.store); err != nil {
+		if err := notNested(o.Store); err != nil {
 			return err
 		}
 	}
 	if isNew && !o.dryRun {
-		return initStore(o.store, store.DefaultConfig(), os.Stderr)
+		return initStore(o.Store, store.DefaultConfig(), os.Stderr)
 	}
 	return nil
 }
@@ -183,10 +177,10 @@ func (o *mountOptions) validate() error {
 
 // findStore sets the store. store.ErrNotStore: there is none, which may be made.
 func (o *mountOptions) findStore(arg string) (err error) {
-	if o.store, err = mounts.Resolve(arg); err != nil {
+	if o.Store, err = mounts.Resolve(arg); err != nil {
 		return err
 	}
-	_, err = store.ReadConfig(o.store)
+	_, err = store.ReadConfig(o.Store)
 	if errors.Is(err, store.ErrNotStore) || errors.Is(err, errNotDir) {
 		return explainNoStore(arg, err)
 	}
@@ -212,7 +206,7 @@ func openFUSE() error {
 // flag is one, too.
 func (o *mountOptions) splitOptions(cmd *cobra.Command) error {
 	var kernel []string
-	for _, opt := range o.options {
+	for _, opt := range o.MountOptions {
 		switch opt {
 		case "ro", "suid", "nosuid", "dev", "nodev", "exec", "noexec":
 			kernel = append(kernel, opt)
@@ -229,12 +223,9 @@ func (o *mountOptions) splitOptions(cmd *cobra.Command) error {
 			}
 		}
 	}
-	o.options = kernel
+	o.MountOptions = kernel
 	return nil
 }
-
-// readOnly returns whether nothing may change what is in the store.
-func (o *mountOptions) readOnly() bool { return slices.Contains(o.options, "ro") }
 
 // ignored reports what /etc/fstab says to others.
 func ignored(option string) bool {
@@ -244,84 +235,4 @@ func ignored(option string) bool {
 		}
 	}
 	return false
-}
-
-const (
-	readyLine  = "\x00ready\n"
-	failPrefix = "\x00failed "
-)
-
-// daemonize starts this command again in a session of its own and returns when
-// that one serves the mount, or with its error. What that one has to say then goes
-// to out.
-func (o *mountOptions) daemonize(ctx context.Context, out io.Writer) error {
-	exe, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer r.Close()
-	args, _, err := asHelper(os.Args)
-	if err != nil {
-		return err
-	}
-	flags := []string{args[0], "--foreground", "--ready-fd=3"}
-	child := exec.Command(exe, append(flags, args[1:]...)...)
-	child.Args[0] = "quarxfs"
-	child.Stdout, child.Stderr = w, w // until the log is open
-	child.ExtraFiles = []*os.File{w}
-	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = child.Start()
-	w.Close()
-	if err != nil {
-		return fmt.Errorf("start the daemon: %w", err)
-	}
-	stop := context.AfterFunc(ctx, func() { _ = child.Process.Signal(syscall.SIGTERM) })
-	defer stop()
-	said, err := io.ReadAll(r)
-	if err != nil {
-		return err
-	}
-	if _, says, ok := bytes.Cut(said, []byte(readyLine)); ok {
-		_, err := out.Write(says)
-		return errors.Join(err, child.Process.Release())
-	}
-	werr := child.Wait()
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	before, told, ok := bytes.Cut(said, []byte(failPrefix))
-	code, text, ok2 := strings.Cut(strings.TrimSpace(string(told)), " ")
-	n, err := strconv.Atoi(code)
-	if !ok || !ok2 || err != nil {
-		return fmt.Errorf("the daemon died: %v: %s", werr, bytes.TrimSpace(before))
-	}
-	if len(before) > 0 {
-		text += ": " + joinLines(string(before))
-	}
-	return coded{n, text}
-}
-
-// report tells the waiting parent why the daemon did not come up. Once the
-// mount is up the parent has left, and the error goes to the log.
-func (o *mountOptions) report(err error) error {
-	if err == nil || o.readyFD < 0 {
-		return err
-	}
-	w := os.NewFile(uintptr(o.readyFD), "ready")
-	fmt.Fprintf(w, "%s%d %s\n", failPrefix, exitCode(err), oneLine(err))
-	w.Close()
-	os.Exit(exitCode(err)) // main would say it again
-	return nil
-}
-
-// ready ends the parent's wait, and has it print something.
-func (o *mountOptions) ready(says string) error {
-	w := os.NewFile(uintptr(o.readyFD), "ready")
-	o.readyFD = -1
-	_, err := io.WriteString(w, readyLine+says)
-	return errors.Join(err, w.Close())
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/localnode"
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/remote"
@@ -37,14 +38,14 @@ func (a access) run(ctx context.Context, fn func(remote.Node) error) error {
 	}
 	deadline := time.Now().Add(commandWait)
 	for {
-		c, err := dialControl(ctx, a.dir, a.device)
+		c, err := daemon.Dial(ctx, a.dir, a.device)
 		if err == nil {
 			c.Close()
-			client := controlClient(a.dir, a.device)
+			client := daemon.Client(a.dir, a.device)
 			defer client.Close()
 			return fn(client)
 		}
-		if !errors.Is(err, errNoDaemon) {
+		if !errors.Is(err, daemon.ErrNoDaemon) {
 			return err
 		}
 		err = a.runHere(ctx, fn)
@@ -62,7 +63,7 @@ func (a access) run(ctx context.Context, fn func(remote.Node) error) error {
 // runHere runs fn on a store that no daemon holds, for reading only where it cannot be written to.
 func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err error) {
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	o := store.Options{Logger: log, SweepInterval: -1, LockWait: lockWait}
+	o := store.Options{Logger: log, SweepInterval: -1, LockWait: daemon.LockWait}
 	st, leave, err := openStore(a.dir, o)
 	var unwritable error
 	if errors.Is(err, store.ErrUnwritable) {

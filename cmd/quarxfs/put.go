@@ -76,7 +76,7 @@ func (o *putOptions) run(cmd *cobra.Command, n remote.Node, in io.Reader) error 
 	}
 	obj, err := n.Put(cmd.Context(), o.name, in, flags...)
 	if errors.Is(err, store.ErrNameTaken) {
-		return coded{exitCode(err), joinLines(err.Error()) + ": choose another name, or add --replace"}
+		return coded{Code: exitCode(err), Text: joinLines(err.Error()) + ": choose another name, or add --replace"}
 	}
 	if err != nil {
 		return err

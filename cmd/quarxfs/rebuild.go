@@ -11,6 +11,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/owner"
 )
 
 type rebuildOptions struct {
@@ -42,7 +43,7 @@ func (o *rebuildOptions) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	inside, leave, err := asOwner(a.dir, log)
+	inside, leave, err := owner.EnterPath(a.dir, log)
 	if err != nil {
 		return err
 	}

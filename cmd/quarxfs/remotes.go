@@ -171,14 +171,19 @@ func onRemote(ctx context.Context, n remote.Node, name string, fn func(store.Rem
 }
 
 func onPeer(r store.Remote, fn func(*remote.Client) error) error {
-	token, err := tokenOf(r)
-	if err != nil {
-		return err
-	}
-	c, err := remote.DialRemote(r, token)
+	c, err := dialRemote(r)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	return fn(c)
+}
+
+// dialRemote connects to a remote with the token that there is for it.
+func dialRemote(r store.Remote) (*remote.Client, error) {
+	token, err := tokenOf(r)
+	if err != nil {
+		return nil, err
+	}
+	return remote.DialRemote(r, token)
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/tiering/s3/s3test"
 )
@@ -153,7 +154,7 @@ func killAmid(t *testing.T, store string, after time.Duration, args ...string) {
 		t.Fatal(err)
 	}
 	_ = cmd.Wait() // the daemon is gone
-	if err := waitForEnd(t.Context(), pidfd, 20*time.Second); err != nil {
+	if err := daemon.WaitForEnd(t.Context(), pidfd, 20*time.Second); err != nil {
 		t.Fatal(err)
 	}
 }

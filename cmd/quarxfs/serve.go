@@ -38,7 +38,7 @@ listened on. --insecure lifts both rules. /healthz and /readyz need no token.`,
 			if err != nil {
 				return err
 			}
-			err = o.serve(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			err = o.serve(cmd)
 			if errors.Is(err, store.ErrLocked) {
 				return fmt.Errorf("%w; a mounted store is served with quarxfs mount --listen", err)
 			}
@@ -49,6 +49,6 @@ listened on. --insecure lifts both rules. /healthz and /readyz need no token.`,
 	f.StringVar(&o.listen.Addr, "listen", "", "`address` to listen on, such as :7440; port 0 is any that is free")
 	o.listen.addFlags(f)
 	o.addStoreFlags(f)
-	jsonFlag(f, &o.listen.asJSON)
+	jsonFlag(f, &o.listen.JSON)
 	return cmd
 }

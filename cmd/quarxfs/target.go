@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/remote"
@@ -162,7 +163,7 @@ func storeSoon(m mounts.Mount) (string, error) {
 	select {
 	case a := <-said:
 		return a.dir, a.err
-	case <-time.After(answerTime):
+	case <-time.After(daemon.AnswerTime):
 		return m.Source, nil
 	}
 }

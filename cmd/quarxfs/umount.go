@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 )
 
@@ -69,9 +70,9 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 	if err != nil {
 		return err
 	}
-	w, err := watchDaemon(ctx, dir, m)
+	w, err := daemon.WatchMount(ctx, dir, m)
 	if w != nil {
-		defer w.close()
+		defer w.Close()
 	}
 	if err != nil && (w == nil || !o.force) {
 		// Without a daemon, or with a mount whose store is elsewhere or
@@ -82,7 +83,7 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 	if err != nil {
 		return err
 	}
-	if len(holders) > 0 && !w.isAt(m) {
+	if len(holders) > 0 && !w.IsAt(m) {
 		return o.unmountOne(m)
 	}
 	if o.force {
@@ -100,10 +101,10 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 	if err := o.mustEnd(m); err != nil {
 		return err
 	}
-	if err := o.waitFor(ctx, w); err != nil {
+	if err := w.Wait(ctx, o.wait); err != nil {
 		return err
 	}
-	return w.ended()
+	return w.Ended()
 }
 
 // stillHeld is the error for a mount that has holders: without it, the daemon would go on.
@@ -167,14 +168,14 @@ func (o *umountOptions) mustEnd(m mounts.Mount) error {
 // leave lets the daemon do it: it flushes first, which a lazy unmount by
 // somebody else would not wait for. Mounts that are left answer nobody any more; those that are
 // seen here go.
-func (o *umountOptions) leave(ctx context.Context, m mounts.Mount, w *daemonWatch) error {
-	if err := unix.PidfdSendSignal(w.pidfd, unix.SIGTERM, nil, 0); err != nil {
+func (o *umountOptions) leave(ctx context.Context, m mounts.Mount, w *daemon.Watch) error {
+	if err := unix.PidfdSendSignal(w.PIDFD, unix.SIGTERM, nil, 0); err != nil {
 		return fmt.Errorf("tell the daemon of %s to leave: %w", m.Dir, err)
 	}
-	err := o.waitFor(ctx, w)
+	err := w.Wait(ctx, o.wait)
 	if err == nil {
-		err = w.ended()
-	} else if !errors.Is(err, errNoAnswer) {
+		err = w.Ended()
+	} else if !errors.Is(err, daemon.ErrNoAnswer) {
 		return err
 	}
 	table, terr := mounts.Table()
@@ -190,15 +191,15 @@ func (o *umountOptions) leave(ctx context.Context, m mounts.Mount, w *daemonWatc
 // unmountDead is for a mount whose daemon cannot be reached.
 func (o *umountOptions) unmountDead(m mounts.Mount, why error) error {
 	if !o.force && !isDead(m.Dir) {
-		if errors.Is(why, errNoDaemon) {
-			why = fmt.Errorf("the mount lives, and nobody listens on %s", filepath.Join(m.Source, controlName))
+		if errors.Is(why, daemon.ErrNoDaemon) {
+			why = fmt.Errorf("the mount lives, and nobody listens on %s", filepath.Join(m.Source, daemon.SocketName))
 		}
-		if !errors.Is(why, errNoAnswer) {
-			why = fmt.Errorf("%w: %w", errNoAnswer, why)
+		if !errors.Is(why, daemon.ErrNoAnswer) {
+			why = fmt.Errorf("%w: %w", daemon.ErrNoAnswer, why)
 		}
 		return fmt.Errorf("%s: %w: add --force to unmount without waiting for the daemon", printable(m.Dir), why)
 	}
-	if errors.Is(why, errNoDaemon) {
+	if errors.Is(why, daemon.ErrNoDaemon) {
 		fmt.Fprintf(o.stderr, "quarxfs: the daemon of %s had died; the store is as of its last commit\n", printable(m.Dir))
 	}
 	return mounts.Unmount(m.Dir, unix.MNT_DETACH)
@@ -219,39 +220,7 @@ func isDead(dir string) bool {
 	select {
 	case err := <-said:
 		return noDaemonServes(err)
-	case <-time.After(answerTime):
+	case <-time.After(daemon.AnswerTime):
 		return false
-	}
-}
-
-// waitFor returns when the daemon has ended.
-func (o *umountOptions) waitFor(ctx context.Context, w *daemonWatch) error {
-	err := waitForEnd(ctx, w.pidfd, o.wait)
-	if errors.Is(err, errNoAnswer) {
-		err = fmt.Errorf("%w; see %s", err, w.seeLog())
-	}
-	return err
-}
-
-// waitForEnd returns when a process has ended. errNoAnswer: it has not within that time.
-func waitForEnd(ctx context.Context, pidfd int, within time.Duration) error {
-	deadline := time.Now().Add(within)
-	for {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		left := time.Until(deadline)
-		if left <= 0 {
-			return fmt.Errorf("%w: it has not left after %v", errNoAnswer, within)
-		}
-		// In steps, as poll does not know of ctx.
-		fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
-		n, err := unix.Poll(fds, int(min(left, 200*time.Millisecond).Milliseconds())+1)
-		if err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("wait for the daemon: %w", err)
-		}
-		if n > 0 {
-			return nil
-		}
 	}
 }

@@ -39,6 +39,10 @@ var surface = []string{
 func Drawing() []Rule {
 	return []Rule{
 		{Layer: "cmd/quarxfs", Imports: []string{"*"}},
+		{Layer: "cmd/quarxfs/internal/daemon", Imports: []string{
+			"cmd/quarxfs/internal/localnode", "cmd/quarxfs/internal/mounts", "fs", "fs/meta", "fs/snapfs", "fs/volume", "graph", "remote",
+			"remote/serve", "remote/snapread", "remote/transfer", "store", "store/handle", "store/owner", "store/routine", "tiering",
+		}, Shuns: []string{"github.com/spf13/cobra"}},
 		{Layer: "cmd/quarxfs/internal/localnode", Imports: []string{"cmd/quarxfs/internal/mounts", "fs/fsck", "fs/meta", "fs/rows", "fs/volume", "graph", "remote", "store"}},
 		{Layer: "cmd/quarxfs/internal/mounts", Imports: []string{"graph"}},
 		{Layer: "fs", Imports: []string{"fs/volume"}},

@@ -129,7 +129,7 @@ func (o *options) within(name string, fn func(dir string) error) error {
 	return err
 }
 
-// open opens a store as the daemon does (cmd/quarxfs/budget.go).
+// open opens a store as the daemon does (cmd/quarxfs/internal/daemon/budget.go).
 func (o *options) open(dir string) (*store.Store, error) {
 	total := o.memory << 20
 	return store.Open(dir, store.Options{

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"fmt"
@@ -10,7 +10,7 @@ import (
 )
 
 const (
-	logName = "quarxfs.log"
+	LogName = "quarxfs.log"
 	logMost = 4 << 20 // bytes, and as much again in quarxfs.log.1
 )
 

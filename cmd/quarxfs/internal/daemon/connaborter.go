@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
@@ -29,8 +28,10 @@ type connAborter struct {
 	life *os.File // closed when the daemon leaves by itself
 }
 
+// AbortHelper is the command of the child.
+const AbortHelper = "abort-helper"
+
 const (
-	abortHelper = "abort-helper"
 	// deathSignal tells the child that the daemon is dying.
 	deathSignal = unix.SIGUSR2
 	// deathTime is how long a daemon may take to die that waits for nothing.
@@ -56,7 +57,7 @@ func startConnAborter(mount mounts.Key) (*connAborter, error) {
 	started := make(chan error)
 	go func() {
 		runtime.LockOSThread() // it is this thread whose death the child is told of
-		cmd := exec.Command(exe, abortHelper, mount.String(), strconv.Itoa(os.Getpid()), strconv.Itoa(unix.Gettid()))
+		cmd := exec.Command(exe, AbortHelper, mount.String(), strconv.Itoa(os.Getpid()), strconv.Itoa(unix.Gettid()))
 		cmd.Args[0] = os.Args[0]
 		cmd.Dir, cmd.Stdin = "/", r
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: deathSignal}
@@ -68,7 +69,7 @@ func startConnAborter(mount mounts.Key) (*connAborter, error) {
 	}()
 	if err := <-started; err != nil {
 		w.Close()
-		return nil, fmt.Errorf("start %s: %w", abortHelper, err)
+		return nil, fmt.Errorf("start %s: %w", AbortHelper, err)
 	}
 	return &connAborter{life: w}, nil
 }
@@ -80,19 +81,17 @@ func (a *connAborter) dismiss() {
 	}
 }
 
-func newAbortHelper() *cobra.Command {
-	return &cobra.Command{
-		Use:    abortHelper + " MOUNT PID TID",
-		Hidden: true,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			mount, ok := mounts.ParseKey(args[0])
-			pid, err := strconv.Atoi(args[1])
-			if err != nil || !ok {
-				return fmt.Errorf("%w: the daemon calls this by itself", errUsage)
-			}
-			return abortAfter(cmd.Context(), cmd.InOrStdin(), mount, pid, args[2])
-		},
+// ErrHelper: a helper was not called by a daemon.
+var ErrHelper = errors.New("only a daemon calls this")
+
+// Abort is what AbortHelper does with its three arguments: MOUNT PID TID.
+func Abort(ctx context.Context, stdin io.Reader, args []string) error {
+	mount, ok := mounts.ParseKey(args[0])
+	pid, err := strconv.Atoi(args[1])
+	if err != nil || !ok {
+		return ErrHelper
 	}
+	return abortAfter(ctx, stdin, mount, pid, args[2])
 }
 
 // abortAfter returns when the daemon with that pid has left, of itself or because its connection
@@ -120,7 +119,7 @@ func abortAfter(ctx context.Context, life io.Reader, mount mounts.Key, pid int, 
 		case <-dying:
 		}
 	}
-	if err := waitForEnd(ctx, pidfd, deathTime); !errors.Is(err, errNoAnswer) {
+	if err := WaitForEnd(ctx, pidfd, deathTime); !errors.Is(err, ErrNoAnswer) {
 		return err
 	}
 	return abortMount(mount)

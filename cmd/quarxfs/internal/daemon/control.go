@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -19,17 +19,17 @@ import (
 	"github.com/quarxtor/quarxfs/store/owner"
 )
 
-const controlName = "control.sock"
+const SocketName = "control.sock"
 
-// errNoDaemon: no process listens on the store's control socket.
-var errNoDaemon = errors.New("no daemon")
+// ErrNoDaemon: no process listens on the store's control socket.
+var ErrNoDaemon = errors.New("no daemon")
 
 // ownSocket and ownLog are where a daemon has its control socket and its log: in the store's
 // directory. One that only reads has them elsewhere, since nothing there is to change, or can:
 // the socket by the number of its filesystem, as several may read.
 func (d *daemon) ownSocket() (string, error) {
 	if !d.readsOnly() {
-		return d.path(controlName), nil
+		return d.path(SocketName), nil
 	}
 	of := d.at.Device
 	if d.mount == nil {
@@ -40,12 +40,12 @@ func (d *daemon) ownSocket() (string, error) {
 
 func (d *daemon) ownLog() (string, error) {
 	if !d.readsOnly() {
-		return d.path(logName), nil
+		return d.path(LogName), nil
 	}
 	return besides(d.path(), ".log")
 }
 
-func (d *daemon) readsOnly() bool { return d.past == nil && d.store.ReadOnly() }
+func (d *daemon) readsOnly() bool { return d.snaps == nil && d.store.ReadOnly() }
 
 // socketOf ends the name of the control socket of a daemon that only reads.
 func socketOf(device string) string { return "-" + strings.ReplaceAll(device, ":", "-") + ".sock" }
@@ -53,7 +53,7 @@ func socketOf(device string) string { return "-" + strings.ReplaceAll(device, ":
 // socketsOf returns where the control sockets of the daemons of a store may be: first that of the
 // daemon which only reads and serves the filesystem with a device number, if one does.
 func socketsOf(d *handle.Dir, device string) []string {
-	list := []string{d.Join(controlName)}
+	list := []string{d.Join(SocketName)}
 	prefix, err := besides(d.Join(), "-")
 	if err != nil {
 		return list
@@ -127,13 +127,13 @@ func removeControl(path string) error {
 	return err
 }
 
-// dialControl connects to the store's daemon. Several may have the store open for reading only:
+// Dial connects to the store's daemon. Several may have the store open for reading only:
 // then to the one that serves the filesystem with that device number, if one does, else to any.
-// errNoDaemon: there is none.
-func dialControl(ctx context.Context, dir, device string) (net.Conn, error) {
+// ErrNoDaemon: there is none.
+func Dial(ctx context.Context, dir, device string) (net.Conn, error) {
 	d, err := handle.Open(dir)
 	if errors.Is(err, os.ErrNotExist) {
-		return nil, errNoDaemon
+		return nil, ErrNoDaemon
 	}
 	if err != nil {
 		return nil, err
@@ -144,12 +144,12 @@ func dialControl(ctx context.Context, dir, device string) (net.Conn, error) {
 		if derr == nil {
 			return c, nil
 		}
-		if !errors.Is(derr, errNoDaemon) {
+		if !errors.Is(derr, ErrNoDaemon) {
 			err = derr
 		}
 	}
 	if err == nil {
-		err = errNoDaemon
+		err = ErrNoDaemon
 	}
 	return nil, err
 }
@@ -157,18 +157,18 @@ func dialControl(ctx context.Context, dir, device string) (net.Conn, error) {
 func dialSocket(ctx context.Context, path string) (net.Conn, error) {
 	// Who can write there could have put a link to somebody else's socket in its place.
 	if at, err := os.Lstat(path); err == nil && at.Mode().Type() != os.ModeSocket {
-		return nil, errNoDaemon
+		return nil, ErrNoDaemon
 	}
 	c, err := new(net.Dialer).DialContext(ctx, "unix", path)
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
-		return nil, errNoDaemon
+		return nil, ErrNoDaemon
 	}
 	return c, handle.ShownError(err)
 }
 
-// peerProcess returns a pidfd of the process on the other side of a unix socket, which stays that
+// Peer returns a pidfd of the process on the other side of a unix socket, which stays that
 // process's even when its number is given to another.
-func peerProcess(c net.Conn) (pid, pidfd int, err error) {
+func Peer(c net.Conn) (pid, pidfd int, err error) {
 	raw, err := c.(*net.UnixConn).SyscallConn()
 	if err != nil {
 		return 0, -1, err
@@ -184,6 +184,6 @@ func peerProcess(c net.Conn) (pid, pidfd int, err error) {
 	return int(cred.Pid), pidfd, err
 }
 
-func controlClient(dir, device string) *remote.Client {
-	return remote.NewClient("http://daemon", func(ctx context.Context) (net.Conn, error) { return dialControl(ctx, dir, device) })
+func Client(dir, device string) *remote.Client {
+	return remote.NewClient("http://daemon", func(ctx context.Context) (net.Conn, error) { return Dial(ctx, dir, device) })
 }

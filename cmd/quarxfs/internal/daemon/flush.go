@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"bytes"
@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
@@ -21,7 +20,8 @@ import (
 // filesystem makes the kernel hand it over, to this process; so another process has to call it,
 // which can be killed while it waits.
 
-const flushHelper = "flush-helper"
+// FlushHelper is the command of that process.
+const FlushHelper = "flush-helper"
 
 // flush has the kernel hand over what was written to the mount, if there is one.
 func (d *daemon) flush(ctx context.Context) error {
@@ -33,13 +33,13 @@ func (d *daemon) flush(ctx context.Context) error {
 		return err
 	}
 	if len(ways) == 0 {
-		return fmt.Errorf("what programs have written cannot be asked for: %s is mounted nowhere any more", d.opts.mountpoint)
+		return fmt.Errorf("what programs have written cannot be asked for: %s is mounted nowhere any more", d.opts.Mountpoint)
 	}
 	exe, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, exe, append([]string{flushHelper, d.at.Device}, ways...)...)
+	cmd := exec.CommandContext(ctx, exe, append([]string{FlushHelper, d.at.Device}, ways...)...)
 	cmd.Args[0] = os.Args[0]
 	cmd.WaitDelay = time.Second
 	var out bytes.Buffer
@@ -49,7 +49,7 @@ func (d *daemon) flush(ctx context.Context) error {
 		err = cmd.Wait()
 	}
 	if err != nil {
-		return fmt.Errorf("syncfs %s: %w: %s", d.opts.mountpoint, err, out.String())
+		return fmt.Errorf("syncfs %s: %w: %s", d.opts.Mountpoint, err, out.String())
 	}
 	return nil
 }
@@ -72,22 +72,17 @@ func waysTo(device string) (ways []string, err error) {
 	return ways, err
 }
 
-func newFlushHelper() *cobra.Command {
-	return &cobra.Command{
-		Use:    flushHelper + " DEVICE PATH...",
-		Hidden: true,
-		RunE: func(_ *cobra.Command, args []string) error {
-			var errs []error
-			for _, path := range args[1:] {
-				err := syncPath(args[0], path)
-				if err == nil {
-					return nil // a filesystem has one cache, whichever mount leads to it
-				}
-				errs = append(errs, fmt.Errorf("%s: %w", path, err))
-			}
-			return errors.Join(errs...)
-		},
+// Flush is what FlushHelper does with its arguments: DEVICE PATH...
+func Flush(args []string) error {
+	var errs []error
+	for _, path := range args[1:] {
+		err := syncPath(args[0], path)
+		if err == nil {
+			return nil // a filesystem has one cache, whichever mount leads to it
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", path, err))
 	}
+	return errors.Join(errs...)
 }
 
 // syncPath calls syncfs(2) on what is at a path, if that is on the filesystem with a device and not

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -20,7 +20,7 @@ type budget struct {
 }
 
 const (
-	minBudget   = 64 << 20
+	MinMemory   = 64 << 20
 	minMemTable = 8 << 20
 	perInode    = 4096     // bytes of all for one: some 1,200 with its extents and two names, and garbage
 	maxMemTable = 64 << 20 // a larger one only makes opening after a crash slower
@@ -31,7 +31,7 @@ func newBudget(asked, cgroup int64) budget {
 	if cgroup > 0 {
 		total = min(total, cgroup/4*3)
 	}
-	total = max(total, minBudget)
+	total = max(total, MinMemory)
 	return budget{total: total, cache: total / 4, dirty: total / 8, memTable: min(max(total/16, minMemTable), maxMemTable)}
 }
 

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"context"
@@ -16,6 +16,7 @@ type schedule struct {
 	settings func() (store.Settings, <-chan struct{}, error)
 	every    *time.Duration // in the place of the interval that is set; nil: that counts
 	node     remote.Node
+	host     string
 	log      *slog.Logger
 }
 
@@ -76,7 +77,7 @@ func (s *schedule) untilDue(ctx context.Context, every time.Duration) time.Durat
 func (s *schedule) once(ctx context.Context, keep store.Retention) error {
 	name := remote.ScheduledName(time.Now())
 	made, err := s.node.CreateSnapshot(ctx, remote.NewSnapshot{
-		Name: name, Tags: []string{remote.ScheduleTag}, Host: hostname(), Marks: []store.SnapshotMark{store.Scheduled},
+		Name: name, Tags: []string{remote.ScheduleTag}, Host: s.host, Marks: []store.SnapshotMark{store.Scheduled},
 	})
 	if errors.Is(err, store.ErrNameTaken) {
 		return nil

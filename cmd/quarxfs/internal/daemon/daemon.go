@@ -1,4 +1,7 @@
-package main
+// Package daemon is the process that has a store open: it mounts it, answers on its control socket
+// and to other machines, makes snapshots, syncs and moves blocks in the background, and commits when
+// it leaves. Commands reach it with Dial and Client, and wait for its end with WatchMount.
+package daemon
 
 import (
 	"context"
@@ -9,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"slices"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -38,12 +42,12 @@ const (
 
 // A daemon is a store that is mounted, or only served, and its control socket.
 type daemon struct {
-	opts    *mountOptions
+	opts    *Options
 	out     *logFile
 	log     *slog.Logger
 	store   *store.Store
-	past    *pastMount // in place of a store and its volume
-	foreign bool       // the store is not the caller's, as whose owner this process acts
+	snaps   *snapshotMount // in place of a store and its volume
+	foreign bool           // the store is not the caller's, as whose owner this process acts
 	volume  *volume.Volume
 	mount   *fs.Mount
 	at      mounts.Key     // the mount, wherever it is moved to
@@ -54,14 +58,44 @@ type daemon struct {
 
 	watchers exitWatchers
 
-	aborter *connAborter       // of this process's mount
-	budget  *routine.Routine   // of memory
-	upkeep  []*routine.Routine // snapshots, remotes, tiers
+	aborter    *connAborter       // of this process's mount
+	budget     *routine.Routine   // of memory
+	background []*routine.Routine // snapshots, remotes, tiers
 }
 
-// serve opens the store, mounts it and returns when it has been unmounted or
+// Options are what a daemon is told.
+type Options struct {
+	Store      string // its directory; for a node, that of the cache
+	Mountpoint string // empty: the store is served over the network only
+
+	MountOptions []string // of mount(8): ro, nosuid, nodev, noexec, ...
+	AllowOther   bool
+	NoAtime      bool
+	Snapshots    volume.SnapshotsShown
+	ReadAhead    int // KiB
+	Debug        bool
+
+	Memory         int64
+	CommitInterval time.Duration
+	SnapshotEvery  *time.Duration // nil: as the store's settings say
+	Listen         Listen
+
+	Node      store.Remote // whose snapshots are mounted in place of a store; no URL: none
+	CacheSize int64        // bytes of its blocks that are kept in Store
+
+	ReadyFD int // where Start waits; -1: nobody does
+	Version string
+	Host    string                                     // which snapshots name
+	Dial    func(store.Remote) (*remote.Client, error) // connects to a node
+	Explain func(error) (code int, text string)        // how the process ends with an error, and what it says
+}
+
+// readOnly reports whether nothing may change what is in the store.
+func (o *Options) readOnly() bool { return slices.Contains(o.MountOptions, "ro") }
+
+// Serve opens the store, mounts it and returns when it has been unmounted or
 // ctx has ended, with all committed.
-func (o *mountOptions) serve(ctx context.Context, stdout, stderr io.Writer) (err error) {
+func Serve(ctx context.Context, o *Options, stdout, stderr io.Writer) (err error) {
 	d := &daemon{opts: o}
 	if err := d.open(ctx, stderr); err != nil {
 		return errors.Join(err, d.close())
@@ -73,7 +107,7 @@ func (o *mountOptions) serve(ctx context.Context, stdout, stderr io.Writer) (err
 	if d.mount == nil {
 		what = "serving"
 	}
-	d.log.Info(what, "store", o.store, "mountpoint", o.mountpoint, "pid", os.Getpid(), "version", version())
+	d.log.Info(what, "store", o.Store, "mountpoint", o.Mountpoint, "pid", os.Getpid(), "version", o.Version)
 	if err := d.ready(stdout); err != nil {
 		d.log.Warn("nobody was told", "err", err)
 	}
@@ -101,77 +135,77 @@ func (o *mountOptions) serve(ctx context.Context, stdout, stderr io.Writer) (err
 	} else {
 		d.log.Info("left")
 	}
-	d.watchers.tell(err)
+	d.watchers.tell(o.status(err))
 	return err
 }
 
 // alive returns when the volume answers.
 func (d *daemon) alive() error {
-	if d.past != nil {
+	if d.snaps != nil {
 		return nil
 	}
 	_, err := d.volume.Attr(meta.Root)
 	return err
 }
 
-// lockWait is how long a command waits for a store that another one holds; a
+// LockWait is how long a command waits for a store that another one holds; a
 // daemon that was just killed needs a moment to let go.
-const lockWait = 2 * time.Second
+const LockWait = 2 * time.Second
 
 // open opens the store and the volume, with the log and the limits set first.
 func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 	o := d.opts
 	raiseFileLimit()
 	pressure := tiering.NewPressure()
-	b := newBudget(int64(o.memory), pressure.Memory().Limit)
+	b := newBudget(o.Memory, pressure.Memory().Limit)
 	b.apply()
 	level := slog.LevelInfo
-	if o.debug {
+	if o.Debug {
 		level = slog.LevelDebug
 	}
 	d.out = newLog(stderr, logMost)
 	d.log = handle.Log(slog.New(slog.NewTextHandler(d.out, &slog.HandlerOptions{Level: level})))
-	follow := budgeter{asked: int64(o.memory), now: b, look: pressure.Memory, log: d.log}
-	if o.node.URL != "" {
-		if err := d.openPast(ctx, b.cache); err != nil {
+	follow := budgeter{asked: o.Memory, now: b, look: pressure.Memory, log: d.log}
+	if o.Node.URL != "" {
+		if err := d.openSnapshots(ctx, b.cache); err != nil {
 			return err
 		}
-		follow.cache = d.past.cache.ResizeMemory
+		follow.cache = d.snaps.cache.ResizeMemory
 		d.budget = startBudget(follow, budgetLook)
-		if o.readyFD < 0 {
+		if o.ReadyFD < 0 {
 			return nil
 		}
 		return d.detach()
 	}
 	// From here on what the caller named is opened by owner.AsCaller, and the mount made there.
-	inside, _, err := asOwner(o.store, d.log)
+	inside, _, err := owner.EnterPath(o.Store, d.log)
 	if err != nil {
 		return err
 	}
 	d.foreign = owner.Acting()
 	d.store, err = store.Open(inside, store.Options{
-		CacheBytes: b.cache, MemTable: b.memTable, CommitInterval: o.commitInterval, LockWait: lockWait, Logger: d.log,
+		CacheBytes: b.cache, MemTable: b.memTable, CommitInterval: o.CommitInterval, LockWait: LockWait, Logger: d.log,
 		ReadOnly: o.readOnly(),
 	})
 	if err != nil {
 		return err
 	}
 	// From here on the store is ours, and so is its log.
-	if o.readyFD >= 0 {
+	if o.ReadyFD >= 0 {
 		if err := d.detach(); err != nil {
 			return err
 		}
 	}
-	d.volume, err = volume.Open(d.store, volume.Options{DirtyBytes: b.dirty, Nodes: b.inodes(), Names: 2 * b.inodes(), NoAtime: o.noAtime, Snapshots: o.snapshots, Logger: d.log})
+	d.volume, err = volume.Open(d.store, volume.Options{DirtyBytes: b.dirty, Nodes: b.inodes(), Names: 2 * b.inodes(), NoAtime: o.NoAtime, Snapshots: o.Snapshots, Logger: d.log})
 	if err == nil {
 		follow.cache, follow.dirty = d.store.ResizeCache, d.volume.LimitDirty
 		d.budget = startBudget(follow, budgetLook)
 	}
-	if err == nil && o.listen.Addr != "" {
-		d.front, err = o.listen.open(ctx, d.path())
+	if err == nil && o.Listen.Addr != "" {
+		d.front, err = o.Listen.open(ctx, d.path())
 	}
-	if err == nil && o.listen.metrics != "" {
-		d.metrics, err = listenAsCaller(ctx, o.listen.metricsOptions())
+	if err == nil && o.Listen.Metrics != "" {
+		d.metrics, err = listenAsCaller(ctx, o.Listen.MetricsOptions())
 	}
 	return err
 }
@@ -179,8 +213,8 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 // path names what is in the directory of the store, or of the cache of a URL. It leads
 // there although the directory is renamed, or another one has its path, meanwhile.
 func (d *daemon) path(elem ...string) string {
-	if d.past != nil {
-		return d.past.cache.Path(elem...)
+	if d.snaps != nil {
+		return d.snaps.cache.Path(elem...)
 	}
 	return d.store.Path(elem...)
 }
@@ -188,7 +222,7 @@ func (d *daemon) path(elem ...string) string {
 // detach lets go of the terminal and the directory. Standard error leads to the
 // parent until the mount is up: fusermount3 complains there.
 func (d *daemon) detach() error {
-	unix.CloseOnExec(d.opts.readyFD)
+	unix.CloseOnExec(d.opts.ReadyFD)
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
@@ -216,8 +250,8 @@ func (d *daemon) detach() error {
 func (d *daemon) start() (err error) {
 	o := d.opts
 	var node remote.Node
-	if d.past != nil {
-		node, err = d.past.client, d.startPast()
+	if d.snaps != nil {
+		node, err = d.snaps.client, d.startSnapshots()
 	} else {
 		node, err = d.startVolume()
 	}
@@ -236,7 +270,7 @@ func (d *daemon) start() (err error) {
 	l, err := d.listen()
 	if err != nil {
 		if d.mount != nil {
-			err = errors.Join(err, owner.AsCaller(func() error { return d.mount.Unmount(o.mountpoint) }))
+			err = errors.Join(err, owner.AsCaller(func() error { return d.mount.Unmount(o.Mountpoint) }))
 		}
 		return err
 	}
@@ -247,20 +281,20 @@ func (d *daemon) start() (err error) {
 	mux.Handle("GET "+exitStatusPath, &d.watchers)
 	d.control = serve.Serve(l, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, d.log)
 	if d.front != nil {
-		d.front.Serve(serve.NewMiddleware(node, o.listen.middleware(d.store, d.alive, d.log)), d.log)
+		d.front.Serve(serve.NewMiddleware(node, o.Listen.middleware(d.store, d.alive, d.log)), d.log)
 	}
 	if d.metrics != nil {
 		d.metrics.ServeMetrics(node, d.log)
 	}
-	if d.past != nil {
+	if d.snaps != nil {
 		return nil
 	}
 	if d.store.ReadOnly() {
 		return nil // there is nothing to keep up
 	}
-	snapshots := schedule{settings: d.store.Settings, every: o.snapshotEvery, node: node, log: d.log}
-	remotes := follower{settings: d.store.Settings, node: node, log: d.log}
-	d.upkeep = []*routine.Routine{routine.Start(remotes.run), routine.Start(snapshots.run), routine.Start(d.moveBetweenTiers)}
+	snapshots := schedule{settings: d.store.Settings, every: o.SnapshotEvery, node: node, host: o.Host, log: d.log}
+	remotes := follower{settings: d.store.Settings, node: node, dial: o.Dial, host: o.Host, log: d.log}
+	d.background = []*routine.Routine{routine.Start(remotes.run), routine.Start(snapshots.run), routine.Start(d.moveBetweenTiers)}
 	return nil
 }
 
@@ -291,12 +325,12 @@ func (d *daemon) besides(fn func() error) error {
 // startVolume returns the node of the store, mounted where that is wanted.
 func (d *daemon) startVolume() (remote.Node, error) {
 	around := localnode.Around(d.volume)
-	if d.opts.mountpoint != "" {
+	if d.opts.Mountpoint != "" {
 		if err := owner.AsCaller(d.startMount); err != nil {
 			return nil, err
 		}
 		around = localnode.AroundMount(d.volume, d.at.Device, d.flush)
-		around.Mountpoint = d.opts.mountpoint
+		around.Mountpoint = d.opts.Mountpoint
 		around.FUSE = func() remote.FUSE { return remote.FUSE(d.mount.Stats()) }
 	}
 	around.Started = time.Now()
@@ -307,15 +341,15 @@ func (d *daemon) startVolume() (remote.Node, error) {
 // root's rights, as what is on a disk that a user may mount.
 func (d *daemon) kernelOptions() []string {
 	if !d.foreign {
-		return d.opts.options
+		return d.opts.MountOptions
 	}
-	return append([]string{"nosuid", "nodev"}, d.opts.options...)
+	return append([]string{"nosuid", "nodev"}, d.opts.MountOptions...)
 }
 
 func (d *daemon) startMount() (err error) {
 	o := d.opts
-	d.mount, err = fs.NewMount(d.volume, o.mountpoint, fs.MountOptions{
-		Source: o.store, AllowOther: o.allowOther, Options: d.kernelOptions(), ReadAhead: o.readAhead, Debug: o.debug, Logger: d.log,
+	d.mount, err = fs.NewMount(d.volume, o.Mountpoint, fs.MountOptions{
+		Source: o.Store, AllowOther: o.AllowOther, Options: d.kernelOptions(), ReadAhead: o.ReadAhead, Debug: o.Debug, Logger: d.log,
 		Sync: d.flush,
 	})
 	if err == nil {
@@ -326,8 +360,8 @@ func (d *daemon) startMount() (err error) {
 
 // noteMount notes which mount is this daemon's.
 func (d *daemon) noteMount() (err error) {
-	if d.at, err = mounts.KeyOf(d.opts.mountpoint); err != nil {
-		err = errors.Join(err, d.mount.Unmount(d.opts.mountpoint))
+	if d.at, err = mounts.KeyOf(d.opts.Mountpoint); err != nil {
+		err = errors.Join(err, d.mount.Unmount(d.opts.Mountpoint))
 	}
 	return err
 }
@@ -336,12 +370,12 @@ func (d *daemon) noteMount() (err error) {
 func (d *daemon) ready(stdout io.Writer) error {
 	if d.front != nil {
 		d.log.Info("listening", "url", d.front.URL, "fingerprint", d.front.Fingerprint)
-		if list, _ := d.store.Tokens(); len(list)+len(d.opts.listen.anonymous) == 0 {
+		if list, _ := d.store.Tokens(); len(list)+len(d.opts.Listen.Anonymous) == 0 {
 			d.log.Warn("nobody can come in: there is no token yet; see quarxfs token create")
 		}
 	}
-	says := d.opts.listen.announce(d.front, d.metrics)
-	if d.opts.readyFD < 0 {
+	says := d.opts.Listen.announce(d.front, d.metrics)
+	if d.opts.ReadyFD < 0 {
 		_, err := io.WriteString(stdout, says)
 		return err
 	}
@@ -392,7 +426,7 @@ func (d *daemon) close() error {
 func (d *daemon) closeAll() error {
 	var errs []error
 	defer d.aborter.dismiss()
-	for _, r := range append(d.upkeep, d.budget) {
+	for _, r := range append(d.background, d.budget) {
 		r.End()
 	}
 	// Nobody may be at work with the store when it closes.
@@ -410,8 +444,8 @@ func (d *daemon) closeAll() error {
 		drain(d.control, controlTime)
 		errs = append(errs, d.besides(func() error { return removeControl(d.socket) }))
 	}
-	if d.past != nil {
-		errs = append(errs, d.past.close())
+	if d.snaps != nil {
+		errs = append(errs, d.snaps.close())
 	}
 	return errors.Join(append(errs, d.closeStore())...)
 }

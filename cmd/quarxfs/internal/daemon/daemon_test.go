@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"log/slog"
@@ -21,8 +21,8 @@ func TestStoreClosesLast(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{opts: &mountOptions{store: dir}, log: slog.New(slog.DiscardHandler), store: st}
-	l, err := listenControl(st.Path(controlName))
+	d := &daemon{opts: &Options{Store: dir}, log: slog.New(slog.DiscardHandler), store: st}
+	l, err := listenControl(st.Path(SocketName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func TestStoreClosesLast(t *testing.T) {
 		<-r.Context().Done()
 		found <- st.Commit()
 	})}, d.log)
-	client := controlClient(dir, "")
+	client := Client(dir, "")
 	defer client.Close()
 	asked := make(chan error, 1)
 	go func() { asked <- client.Sync(t.Context()) }()

@@ -1,9 +1,10 @@
-package main
+package daemon
 
 import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
+	"github.com/quarxtor/quarxfs/graph/export"
 )
 
 // Whoever unmounts a store is not the daemon's parent and cannot ask for its exit status. So it
@@ -27,14 +29,25 @@ const (
 	// headerMount has the key of the daemon's mount, headerLog the path of its log, escaped as in a URL.
 	headerMount = "Quarxfs-Mount"
 	headerLog   = "Quarxfs-Log"
-	// answerTime is how long a daemon may take to answer before it counts as hanging.
-	answerTime = 10 * time.Second
+	// AnswerTime is how long a daemon may take to answer before it counts as hanging.
+	AnswerTime = 10 * time.Second
 )
 
-// An exitStatus is the last word of a daemon.
-type exitStatus struct {
-	Code  int    `json:"exit_code"`
-	Error string `json:"error,omitempty"`
+// An ExitStatus is the last word of a daemon that has failed: the error that it ended with, as its
+// process has turned it into an exit code and a line.
+type ExitStatus struct {
+	Code int    `json:"exit_code"`
+	Text string `json:"error,omitempty"`
+}
+
+func (s ExitStatus) Error() string { return s.Text }
+
+// status is what there is to say of the error that the daemon ends with.
+func (o *Options) status(err error) (s ExitStatus) {
+	if err != nil {
+		s.Code, s.Text = o.Explain(err)
+	}
+	return s
 }
 
 // exitWatchers are the connections of those who wait for the daemon's end.
@@ -83,11 +96,7 @@ func (w *exitWatchers) ServeHTTP(rw http.ResponseWriter, _ *http.Request) {
 }
 
 // tell says to all how the daemon ended. The process ends next.
-func (w *exitWatchers) tell(err error) {
-	s := exitStatus{}
-	if err != nil {
-		s = exitStatus{exitCode(err), oneLine(err)}
-	}
+func (w *exitWatchers) tell(s ExitStatus) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for c := range w.mu.conns {
@@ -97,43 +106,47 @@ func (w *exitWatchers) tell(err error) {
 	}
 }
 
-// A daemonWatch is a daemon whose end somebody waits for.
-type daemonWatch struct {
-	pid, pidfd int
+// ErrNoAnswer: a daemon is there, or has died, and does not answer.
+var ErrNoAnswer = errors.New("the daemon does not answer")
+
+// A Watch is a daemon whose end somebody waits for.
+type Watch struct {
+	PID, PIDFD int
 	mount      mounts.Key // zero: of a daemon that does not say
 	log        string     // its path; "": likewise, or it is standard error
 	conn       net.Conn
 	status     *bufio.Reader // nil: the daemon is of a version that tells no status
 }
 
-// watchDaemon connects to the daemon of a store that serves a mount. errNoDaemon: there is none;
-// errNoAnswer: it hangs, and what is returned besides can only be waited for.
-func watchDaemon(ctx context.Context, dir string, m mounts.Mount) (w *daemonWatch, err error) {
-	c, err := dialControl(ctx, dir, m.Device)
+// WatchMount connects to the daemon of a store that serves a mount. ErrNoDaemon: there is none;
+// ErrNoAnswer: it hangs, and what is returned besides can only be waited for.
+func WatchMount(ctx context.Context, dir string, m mounts.Mount) (w *Watch, err error) {
+	c, err := Dial(ctx, dir, m.Device)
 	if err != nil {
 		return nil, err
 	}
-	w = &daemonWatch{conn: c}
-	if w.pid, w.pidfd, err = peerProcess(c); err != nil {
+	w = &Watch{conn: c}
+	if w.PID, w.PIDFD, err = Peer(c); err != nil {
 		c.Close()
 		return nil, err
 	}
 	err = w.attend()
 	if err == nil && w.mount != (mounts.Key{}) && w.mount.Device != m.Device {
-		w.close() // it has another mount of the store, and that of m is dead
-		return nil, errNoDaemon
+		w.Close() // it has another mount of the store, and that of m is dead
+		return nil, ErrNoDaemon
 	}
 	return w, err
 }
 
-func (w *daemonWatch) close() {
+// Close gives the watch up.
+func (w *Watch) Close() {
 	w.conn.Close()
-	unix.Close(w.pidfd)
+	unix.Close(w.PIDFD)
 }
 
 // attend asks for the exit status.
-func (w *daemonWatch) attend() error {
-	_ = w.conn.SetDeadline(time.Now().Add(answerTime))
+func (w *Watch) attend() error {
+	_ = w.conn.SetDeadline(time.Now().Add(AnswerTime))
 	_, err := fmt.Fprintf(w.conn, "GET %s HTTP/1.1\r\nHost: daemon\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", exitStatusPath, exitStatusProto)
 	r := bufio.NewReader(w.conn)
 	var resp *http.Response
@@ -141,7 +154,7 @@ func (w *daemonWatch) attend() error {
 		resp, err = http.ReadResponse(r, nil)
 	}
 	if err != nil {
-		return fmt.Errorf("%w: process %d: %w", errNoAnswer, w.pid, err)
+		return fmt.Errorf("%w: process %d: %w", ErrNoAnswer, w.PID, err)
 	}
 	if resp.StatusCode == http.StatusSwitchingProtocols {
 		w.status = r
@@ -152,35 +165,67 @@ func (w *daemonWatch) attend() error {
 	return nil
 }
 
-// ended returns how the daemon ended, once its process has.
-func (w *daemonWatch) ended() error {
+// Ended returns how the daemon ended, once its process has.
+func (w *Watch) Ended() error {
 	if w.status == nil {
 		return nil
 	}
 	_ = w.conn.SetReadDeadline(time.Now().Add(time.Second)) // what it said is here already
-	var s exitStatus
+	var s ExitStatus
 	if err := json.NewDecoder(w.status).Decode(&s); err != nil {
-		return fmt.Errorf("%w: it died before all was kept; the store is as of its last commit; see %s", errNoAnswer, w.seeLog())
+		return fmt.Errorf("%w: it died before all was kept; the store is as of its last commit; see %s", ErrNoAnswer, w.seeLog())
 	}
-	if s.Code == exitOK {
+	if s.Code == 0 {
 		return nil
 	}
-	return coded{s.Code, s.Error}
+	return s
 }
 
 // seeLog is where the daemon logs.
-func (w *daemonWatch) seeLog() string {
+func (w *Watch) seeLog() string {
 	if w.log == "" {
 		return "what it wrote to standard error"
 	}
-	return printable(w.log)
+	return export.Printable(w.log)
 }
 
-// isAt returns whether that is the mount that the daemon made, and not a bind mount or another
+// IsAt returns whether that is the mount that the daemon made, and not a bind mount or another
 // namespace's copy of it.
-func (w *daemonWatch) isAt(m mounts.Mount) bool {
+func (w *Watch) IsAt(m mounts.Mount) bool {
 	if w.mount == (mounts.Key{}) {
 		return m.Root == "/"
 	}
 	return w.mount == m.Key()
+}
+
+// Wait returns when the daemon has ended. ErrNoAnswer: it has not within that time.
+func (w *Watch) Wait(ctx context.Context, within time.Duration) error {
+	err := WaitForEnd(ctx, w.PIDFD, within)
+	if errors.Is(err, ErrNoAnswer) {
+		err = fmt.Errorf("%w; see %s", err, w.seeLog())
+	}
+	return err
+}
+
+// WaitForEnd returns when a process has ended. ErrNoAnswer: it has not within that time.
+func WaitForEnd(ctx context.Context, pidfd int, within time.Duration) error {
+	deadline := time.Now().Add(within)
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		left := time.Until(deadline)
+		if left <= 0 {
+			return fmt.Errorf("%w: it has not left after %v", ErrNoAnswer, within)
+		}
+		// In steps, as poll does not know of ctx.
+		fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, int(min(left, 200*time.Millisecond).Milliseconds())+1)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("wait for the daemon: %w", err)
+		}
+		if n > 0 {
+			return nil
+		}
+	}
 }
