@@ -1,11 +1,14 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -104,4 +107,43 @@ func parseBlockFilter(q url.Values) (f BlockFilter, err error) {
 		}
 	}
 	return f, f.Check()
+}
+
+// ListBlocks implements Node.
+func (c *Client) ListBlocks(ctx context.Context, filter BlockFilter, fn func(BlockInfo) error) error {
+	return receiveStream(ctx, c, withQuery("/v1/blocks", filter.query()), fn)
+}
+
+func (s *server) blocks(w http.ResponseWriter, r *http.Request) {
+	filter, err := parseBlockFilter(r.URL.Query())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	sendStream(s, w, r, func(fn func(BlockInfo) error) error { return s.node.ListBlocks(r.Context(), filter, fn) })
+}
+
+// block answers to GET and HEAD of a block's plain bytes.
+func (s *server) block(w http.ResponseWriter, r *http.Request) {
+	var id store.ID
+	if err := id.UnmarshalText([]byte(r.PathValue("id"))); err != nil {
+		s.fail(w, r, fmt.Errorf("%w: block %q: %v", ErrRequest, r.PathValue("id"), err))
+		return
+	}
+	var kind, plain = "", []byte(nil)
+	err := s.node.Records(r.Context(), []store.ID{id}, func(rec store.Record) error {
+		b, err := store.Unpack(&rec)
+		kind, plain = rec.Kind.String(), bytes.Clone(b)
+		return err
+	})
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	h := w.Header()
+	h.Set("ETag", `"`+id.String()+`"`)
+	h.Set("Cache-Control", immutable)
+	h.Set("Content-Type", contentBytes)
+	h.Set("Quarxfs-Kind", kind)
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(plain))
 }

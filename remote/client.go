@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -123,6 +124,15 @@ func (c *Client) call(ctx context.Context, method, path string, body io.Reader, 
 		return fmt.Errorf("%s %s: read the answer: %w", method, path, err)
 	}
 	return nil
+}
+
+// post sends a request with a JSON body.
+func (c *Client) post(ctx context.Context, method, path string, in, out any) error {
+	b, err := rawjson.Marshal(in)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, method, path, bytes.NewReader(b), out)
 }
 
 // Stats implements Node.

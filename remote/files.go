@@ -3,11 +3,14 @@ package remote
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/url"
 	"path"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/quarxtor/quarxfs/graph/query"
 )
 
 // A File is a file of the live filesystem.
@@ -131,4 +134,26 @@ func parseFileFilter(q url.Values) (f FileFilter, err error) {
 		f.Types = append(f.Types, parsed)
 	}
 	return f, f.Check()
+}
+
+// ListFiles implements Files.
+func (l *Local) ListFiles(ctx context.Context, filter FileFilter, fn func(File) error) error {
+	if l.env.Files == nil {
+		return query.ErrNoFiles
+	}
+	return l.env.Files.ListFiles(ctx, filter, fn)
+}
+
+// ListFiles implements Files.
+func (c *Client) ListFiles(ctx context.Context, filter FileFilter, fn func(File) error) error {
+	return receiveStream(ctx, c, withQuery("/v1/files", filter.query()), fn)
+}
+
+func (s *server) files(w http.ResponseWriter, r *http.Request) {
+	filter, err := parseFileFilter(r.URL.Query())
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	sendStream(s, w, r, func(fn func(File) error) error { return s.node.ListFiles(r.Context(), filter, fn) })
 }

@@ -87,14 +87,6 @@ func (l *Local) Sync(ctx context.Context) error {
 	return l.store.Commit()
 }
 
-// ListFiles implements Files.
-func (l *Local) ListFiles(ctx context.Context, filter FileFilter, fn func(File) error) error {
-	if l.env.Files == nil {
-		return query.ErrNoFiles
-	}
-	return l.env.Files.ListFiles(ctx, filter, fn)
-}
-
 // Put implements Node.
 func (l *Local) Put(ctx context.Context, name string, r io.Reader, flags ...store.IngestFlag) (Object, error) {
 	return l.store.Ingest(ctx, r, name, flags...)

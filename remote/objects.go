@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -374,57 +373,4 @@ func (s *server) objects(w http.ResponseWriter, r *http.Request) {
 	}
 	p := Page{q.Get("after"), limit}
 	sendStream(s, w, r, func(fn func(Object) error) error { return s.node.ListObjects(r.Context(), p, fn) })
-}
-
-// ListFiles implements Files.
-func (c *Client) ListFiles(ctx context.Context, filter FileFilter, fn func(File) error) error {
-	return receiveStream(ctx, c, withQuery("/v1/files", filter.query()), fn)
-}
-
-func (s *server) files(w http.ResponseWriter, r *http.Request) {
-	filter, err := parseFileFilter(r.URL.Query())
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	sendStream(s, w, r, func(fn func(File) error) error { return s.node.ListFiles(r.Context(), filter, fn) })
-}
-
-// ListBlocks implements Node.
-func (c *Client) ListBlocks(ctx context.Context, filter BlockFilter, fn func(BlockInfo) error) error {
-	return receiveStream(ctx, c, withQuery("/v1/blocks", filter.query()), fn)
-}
-
-func (s *server) blocks(w http.ResponseWriter, r *http.Request) {
-	filter, err := parseBlockFilter(r.URL.Query())
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	sendStream(s, w, r, func(fn func(BlockInfo) error) error { return s.node.ListBlocks(r.Context(), filter, fn) })
-}
-
-// block answers to GET and HEAD of a block's plain bytes.
-func (s *server) block(w http.ResponseWriter, r *http.Request) {
-	var id store.ID
-	if err := id.UnmarshalText([]byte(r.PathValue("id"))); err != nil {
-		s.fail(w, r, fmt.Errorf("%w: block %q: %v", ErrRequest, r.PathValue("id"), err))
-		return
-	}
-	var kind, plain = "", []byte(nil)
-	err := s.node.Records(r.Context(), []store.ID{id}, func(rec store.Record) error {
-		b, err := store.Unpack(&rec)
-		kind, plain = rec.Kind.String(), bytes.Clone(b)
-		return err
-	})
-	if err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	h := w.Header()
-	h.Set("ETag", `"`+id.String()+`"`)
-	h.Set("Cache-Control", immutable)
-	h.Set("Content-Type", contentBytes)
-	h.Set("Quarxfs-Kind", kind)
-	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(plain))
 }

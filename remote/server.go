@@ -1,6 +1,9 @@
 package remote
 
 import (
+	"context"
+	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 
@@ -80,4 +83,29 @@ func Fail(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
 	w.Header().Set("Content-Type", contentJSON)
 	w.WriteHeader(status)
 	_ = rawjson.Write(w, envelope{&f})
+}
+
+// maxBody bounds a request's body.
+const maxBody = 1 << 20
+
+func readBody(w http.ResponseWriter, r *http.Request, to any) error {
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err == nil {
+		err = rawjson.UnmarshalStrict(b, to)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: the request's body: %v", ErrRequest, err)
+	}
+	return nil
+}
+
+// answerBody decodes a request's body, and answers with what do makes of it.
+func answerBody[I, O any](s *server, w http.ResponseWriter, r *http.Request, do func(context.Context, I) (O, error)) {
+	var in I
+	var out O
+	err := readBody(w, r, &in)
+	if err == nil {
+		out, err = do(r.Context(), in)
+	}
+	s.answer(w, r, out, err)
 }

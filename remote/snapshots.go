@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -315,15 +314,6 @@ func (l *Local) Prune(ctx context.Context, r PruneRequest) ([]graph.Verdict, err
 	return verdicts, nil
 }
 
-// post sends a request with a JSON body.
-func (c *Client) post(ctx context.Context, method, path string, in, out any) error {
-	b, err := rawjson.Marshal(in)
-	if err != nil {
-		return err
-	}
-	return c.call(ctx, method, path, bytes.NewReader(b), out)
-}
-
 func snapshotPath(name string) string { return "/v1/snapshots/" + url.PathEscape(name) }
 
 // CreateSnapshot implements Snapshots.
@@ -416,31 +406,6 @@ func snapshotControl(mux *http.ServeMux, n Node, log *slog.Logger) {
 	mux.HandleFunc("POST /v1/prune", func(w http.ResponseWriter, r *http.Request) { answerBody(s, w, r, n.Prune) })
 }
 
-// maxBody bounds a request's body.
-const maxBody = 1 << 20
-
-func readBody(w http.ResponseWriter, r *http.Request, to any) error {
-	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err == nil {
-		err = rawjson.UnmarshalStrict(b, to)
-	}
-	if err != nil {
-		return fmt.Errorf("%w: the request's body: %v", ErrRequest, err)
-	}
-	return nil
-}
-
-// answerBody decodes a request's body, and answers with what do makes of it.
-func answerBody[I, O any](s *server, w http.ResponseWriter, r *http.Request, do func(context.Context, I) (O, error)) {
-	var in I
-	var out O
-	err := readBody(w, r, &in)
-	if err == nil {
-		out, err = do(r.Context(), in)
-	}
-	s.answer(w, r, out, err)
-}
-
 // createSnapshot answers with the snapshot, or with progress=true with a stream of
 // steps that ends with it.
 func (s *server) createSnapshot(w http.ResponseWriter, r *http.Request) {
@@ -463,7 +428,7 @@ func (s *server) createSnapshot(w http.ResponseWriter, r *http.Request) {
 		}
 		made, err := s.node.CreateSnapshot(ctx, n)
 		if err != nil {
-			return err
+			return ended(ctx, err)
 		}
 		return fn(SnapshotStep{Made: &made})
 	})

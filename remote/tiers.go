@@ -95,7 +95,7 @@ func (l *Local) Shift(ctx context.Context, r ShiftRequest, fn func(Shift) error)
 		sh.Moved, err = l.store.Drain(ctx, o)
 	}
 	if err != nil {
-		return err
+		return ended(ctx, err)
 	}
 	sh.Done = true
 	return fn(sh)
