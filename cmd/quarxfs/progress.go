@@ -39,10 +39,3 @@ func (p *progressLine) clear() {
 		fmt.Fprint(p.w, "\r\x1b[K")
 	}
 }
-
-func percent(done, total int64) float64 {
-	if total <= 0 {
-		return 100
-	}
-	return min(100, 100*float64(done)/float64(total))
-}

@@ -5,18 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
-	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -36,48 +33,6 @@ not list .snapshots, and mkdir and rmdir there make and remove snapshots.`,
 		cmd.AddCommand(c)
 	}
 	return cmd
-}
-
-// onFlushedStore is onStore after the kernel has handed over what was written to
-// a mount.
-func onFlushedStore(cmd *cobra.Command, args []string, fn func(remote.Node) error) error {
-	a, err := findStore(cmd, args)
-	if err != nil {
-		return err
-	}
-	return a.runFlushed(cmd.Context(), fn)
-}
-
-// runFlushed is run after the kernel has handed over what was written to a mount.
-func (a access) runFlushed(ctx context.Context, fn func(remote.Node) error) error {
-	return a.run(ctx, func(n remote.Node) error {
-		if a.url == "" { // who is let in from elsewhere may not have it do anything
-			if err := n.Sync(ctx); err != nil {
-				return err
-			}
-		}
-		return fn(n)
-	})
-}
-
-func hostname() string {
-	name, _ := os.Hostname() // none is no harm
-	return name
-}
-
-// printOne prints a value as JSON, or by show.
-func printOne(cmd *cobra.Command, asJSON bool, v any, show func(io.Writer) error) error {
-	if asJSON {
-		return rawjson.Write(cmd.OutOrStdout(), v)
-	}
-	return show(cmd.OutOrStdout())
-}
-
-func jsonFlag(f *pflag.FlagSet, to *bool) { f.BoolVar(to, "json", false, "print JSON") }
-
-// jsonLinesFlag is jsonFlag of a listing.
-func jsonLinesFlag(f *pflag.FlagSet, to *bool) {
-	f.BoolVar(to, "json", false, "print a JSON object a line")
 }
 
 func newSnapshotCreate() *cobra.Command {

@@ -236,3 +236,8 @@ func ignored(option string) bool {
 	}
 	return false
 }
+
+func hostname() string {
+	name, _ := os.Hostname() // none is no harm
+	return name
+}

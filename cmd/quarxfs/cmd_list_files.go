@@ -1,19 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"os"
-	"strconv"
-	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/remote"
-	"github.com/quarxtor/quarxfs/remote/rawjson"
 )
 
 type listFilesOptions struct {
@@ -107,27 +101,4 @@ func modeOf(f remote.File) string {
 		}
 	}
 	return first + string(bits)
-}
-
-// printable quotes what could spoil a terminal or a line.
-func printable(s string) string {
-	if utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
-		return s
-	}
-	return strconv.Quote(s)
-}
-
-// printLines prints what list calls its function with, as JSON or by show.
-func printLines[T any](w io.Writer, asJSON bool, show func(io.Writer, T) error, list func(func(T) error) error) error {
-	out := bufio.NewWriterSize(w, 64<<10)
-	err := list(func(v T) error {
-		if asJSON {
-			return rawjson.Write(out, v)
-		}
-		return show(out, v)
-	})
-	if ferr := out.Flush(); err == nil {
-		err = ferr
-	}
-	return err
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"strings"
 
 	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -256,13 +255,6 @@ func reach(s store.TierState) string {
 		return "out of reach"
 	}
 	return "in reach"
-}
-
-func printTable(w io.Writer, t table.Writer) error {
-	var b strings.Builder
-	finish(&b, t)
-	_, err := io.WriteString(w, b.String())
-	return err
 }
 
 type tierMoveOptions struct {

@@ -49,8 +49,6 @@ func head(w io.Writer, s remote.Stats) {
 	}
 }
 
-func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
-
 func sizes(w io.Writer, s remote.Stats) {
 	total := 0.0
 	if s.Stored > 0 {
@@ -144,49 +142,9 @@ func latencies(w io.Writer, s remote.Stats) {
 	section(w, t)
 }
 
-// ms shows milliseconds.
-func ms(x float64) string {
-	switch {
-	case x < 0.001:
-		return "<1 us"
-	case x < 1:
-		return fmt.Sprintf("%.0f us", x*1000)
-	case x < 1000:
-		return fmt.Sprintf("%.1f ms", x)
-	}
-	return fmt.Sprintf("%.1f s", x/1000)
-}
-
-// newTable makes a table without lines; title is its first line.
-func newTable(title string, aligns ...text.Align) table.Writer {
-	t := table.NewWriter()
-	st := table.StyleDefault
-	st.Options = table.OptionsNoBordersAndSeparators
-	st.Box.PaddingLeft, st.Box.PaddingRight = "", "  "
-	st.Format.Header = text.FormatDefault
-	st.Title.Align = text.AlignLeft
-	t.SetStyle(st)
-	if title != "" {
-		t.SetTitle("%s", title)
-	}
-	columns := make([]table.ColumnConfig, len(aligns))
-	for i, a := range aligns {
-		columns[i] = table.ColumnConfig{Number: i + 1, Align: a, AlignHeader: a}
-	}
-	t.SetColumnConfigs(columns)
-	return t
-}
-
 // section is finish with a blank line before it, for a table that is not the first thing
 // in an output.
 func section(w io.Writer, t table.Writer) {
 	fmt.Fprintln(w)
 	finish(w, t)
-}
-
-// finish writes a table with no blanks at the ends of its lines.
-func finish(w io.Writer, t table.Writer) {
-	for line := range strings.Lines(t.Render() + "\n") {
-		fmt.Fprintln(w, strings.TrimRight(line, " \n"))
-	}
 }

@@ -102,15 +102,6 @@ func newRemoteList() *cobra.Command {
 	return cmd
 }
 
-func each[T any](list []T, fn func(T) error) error {
-	for _, v := range list {
-		if err := fn(v); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func newRemoteRm() *cobra.Command {
 	return &cobra.Command{
 		Use:     "rm [STORE] REMOTE",
