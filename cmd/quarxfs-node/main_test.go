@@ -81,8 +81,8 @@ next:
 // until runs a command again until its output has the text: until TEXT COMMAND...
 func until(ts *testscript.TestScript, _ bool, args []string) {
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
-		err := ts.Exec(args[1], args[2:]...)
-		if err == nil && strings.Contains(ts.ReadFile("stdout"), args[0]) {
+		err := ts.Exec(args[1], args[2:]...) // a status that is not OK ends with an error, too
+		if strings.Contains(ts.ReadFile("stdout"), args[0]) {
 			return
 		}
 		if time.Now().After(deadline) {

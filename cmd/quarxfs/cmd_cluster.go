@@ -21,7 +21,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/quarxtor/quarxfs/remote/cluster"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
 	"github.com/quarxtor/quarxfs/remote/cluster/pki"
 )
@@ -31,7 +30,7 @@ func newCluster() *cobra.Command {
 		Use:   "cluster",
 		Short: "Manage machines that keep copies for each other (experimental)",
 	}
-	cmd.AddCommand(newClusterInit(), newClusterToken(), newClusterJoin(), newClusterNodes(),
+	cmd.AddCommand(newClusterInit(), newClusterToken(), newClusterJoin(), newClusterNodes(), newClusterStatus(), newClusterHealth(),
 		newClusterStart(), newClusterStop(), newClusterLeave())
 	return cmd
 }
@@ -359,7 +358,7 @@ func newClusterNodes() *cobra.Command {
 			t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignLeft, text.AlignLeft, text.AlignLeft, text.AlignLeft)
 			t.AppendHeader(table.Row{"Node", "Zone", "Roles", "State", "Up", "Address"})
 			for _, n := range v.Nodes {
-				t.AppendRow(table.Row{n.Name, printable(n.Zone), nodeRoles(n), string(n.State), yesNo(n.Up), n.Address})
+				t.AppendRow(table.Row{n.Name, printable(n.Zone), nodeRoles(n.Roles, n.Votes), string(n.State), yesNo(n.Up), n.Address})
 			}
 			finish(cmd.OutOrStdout(), t)
 			return nil
@@ -368,19 +367,6 @@ func newClusterNodes() *cobra.Command {
 	nodeDir(cmd.Flags(), &dir)
 	jsonLinesFlag(cmd.Flags(), &asJSON)
 	return cmd
-}
-
-// nodeRoles tells a voter that waits for a third one from one that votes.
-func nodeRoles(n client.NodeView) string {
-	var words []string
-	for _, r := range n.Roles {
-		if r == cluster.RoleVoter && !n.Votes {
-			words = append(words, "voter (waits)")
-			continue
-		}
-		words = append(words, string(r))
-	}
-	return strings.Join(words, ", ")
 }
 
 func yesNo(b bool) string {

@@ -58,6 +58,8 @@ var exits = []struct {
 	{19, "the server is busy, or was asked too often", []error{remote.ErrBusy, remote.ErrRate}},
 	{20, "the store is mounted read-only, or cannot be written to", []error{store.ErrReadOnly, db.ErrReadOnly, store.ErrUnwritable, syscall.EROFS}},
 	{21, "the cluster cannot decide, or could not any more: too few of its voters answer", nil},
+	{22, "cluster status: something needs attention", []error{errClusterWarn}},
+	{23, "cluster status: something does not work", []error{errClusterErr}},
 	{exitInterrupted, "interrupted", []error{context.Canceled}},
 }
 

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
@@ -18,10 +19,16 @@ import (
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/remote/cluster"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
+	"github.com/quarxtor/quarxfs/remote/cluster/health"
 	"github.com/quarxtor/quarxfs/remote/transfer"
 )
 
 var updateShapes = flag.Bool("update-shapes", false, "write testdata/json.golden anew")
+
+// clusterStatusShape has a value in all that may be null.
+var clusterStatusShape = health.Judge(health.Facts{Nodes: []health.NodeFacts{
+	{Node: cluster.Node{Roles: []cluster.Role{""}}, Said: &health.Answer{}, DownSince: new(time.Time)},
+}})
 
 // A listing prints a JSON object for each item; another command prints one document.
 var listings = []string{"cluster nodes", "graph path", "graph show", "graph why", "list-blocks", "list-files", "objects", "remote list", "snapshot diff",
@@ -72,8 +79,10 @@ func TestJSONShapes(t *testing.T) {
 		"sync pull": transfer.Report{Sent: []string{""}, Pruned: []string{""}, Refused: []string{""}},
 		"serve":     daemon.Announcement{URL: "u", Fingerprint: "f", Metrics: "m"},
 
-		"cluster token": client.Token{},
-		"cluster nodes": client.NodeView{Node: cluster.Node{Roles: []cluster.Role{""}}, Alive: &cluster.Alive{}},
+		"cluster token":  client.Token{},
+		"cluster status": clusterStatusShape,
+		"cluster health": clusterStatusShape,
+		"cluster nodes":  client.NodeView{Node: cluster.Node{Roles: []cluster.Role{""}}, Alive: &cluster.Alive{}},
 	}
 	var got strings.Builder
 	everyCommand(newRoot(), nil, func(c *cobra.Command, path []string) {

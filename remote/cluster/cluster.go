@@ -8,6 +8,7 @@
 //	config         Config: the cluster's name, ID and defaults
 //	nodes/NAME     Node: written when it joins and by administrators
 //	alive/NAME     Alive: under a lease that the node keeps up
+//	down/NAME      Down: since when it is not alive, as the first voter to see it has written
 //	joins/HASH     Invitation: a token that one node may join with
 package cluster
 
@@ -91,6 +92,11 @@ type Alive struct {
 	Since   time.Time `json:"since"` // when its agent started, by its own clock
 }
 
+// Down is when a node was first seen not to be alive.
+type Down struct {
+	Since time.Time `json:"since"` // by the clock of the voter that saw it
+}
+
 // An Invitation is the record of a join token, under its hash.
 type Invitation struct {
 	Expires time.Time `json:"expires"`
@@ -100,6 +106,7 @@ const (
 	configKey  = "config"
 	nodeKeys   = "nodes/"
 	aliveKeys  = "alive/"
+	downKeys   = "down/"
 	inviteKeys = "joins/"
 )
 
@@ -173,16 +180,48 @@ func (c *Cluster) Nodes(ctx context.Context) ([]Node, error) {
 
 // Alive returns what the nodes that are up say of themselves, by name.
 func (c *Cluster) Alive(ctx context.Context) (map[string]Alive, error) {
-	entries, _, err := c.Register.List(ctx, aliveKeys)
-	up := make(map[string]Alive)
-	for _, e := range entries {
-		var a Alive
-		if err := decode(e, &a); err != nil {
-			return nil, err
-		}
-		up[e.Key[len(aliveKeys):]] = a
+	return mapOf[Alive](ctx, c.Register, aliveKeys)
+}
+
+// Down returns the nodes that were seen not to be alive, by name.
+func (c *Cluster) Down(ctx context.Context) (map[string]Down, error) {
+	return mapOf[Down](ctx, c.Register, downKeys)
+}
+
+// NoteDown writes down which of the nodes are not alive, and forgets those that are
+// again. Several may do so at the same time: the first to see it counts.
+func (c *Cluster) NoteDown(ctx context.Context, now time.Time) error {
+	nodes, err := c.Nodes(ctx)
+	if err != nil {
+		return err
 	}
-	return up, err
+	alive, err := c.Alive(ctx)
+	if err != nil {
+		return err
+	}
+	down, err := c.Down(ctx)
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		_, up := alive[n.Name]
+		_, noted := down[n.Name]
+		var t register.Txn
+		switch {
+		case up && noted:
+			t.Delete = []string{downKeys + n.Name}
+		case !up && !noted:
+			// It may have come up, or have been noted, since the lists were read.
+			t.If = []register.Condition{{Key: aliveKeys + n.Name}, {Key: downKeys + n.Name}}
+			t.Put = []register.Entry{entry(downKeys+n.Name, Down{Since: now.UTC()})}
+		default:
+			continue
+		}
+		if _, err := c.Register.Commit(ctx, t); err != nil && !errors.Is(err, register.ErrConflict) {
+			return err
+		}
+	}
+	return nil
 }
 
 // Announce says under the lease that the node is up.
@@ -314,7 +353,7 @@ func (c *Cluster) Remove(ctx context.Context, name string) error {
 		}
 		_, err = c.Register.Commit(ctx, register.Txn{
 			If:     []register.Condition{{Key: e.Key, Revision: e.Revision}},
-			Delete: []string{e.Key, aliveKeys + name},
+			Delete: []string{e.Key, aliveKeys + name, downKeys + name},
 		})
 		if !errors.Is(err, register.ErrConflict) {
 			return err
@@ -340,6 +379,23 @@ func listAs[T any](ctx context.Context, r register.Register, prefix string) ([]T
 		if err := decode(e, &values[i]); err != nil {
 			return nil, err
 		}
+	}
+	return values, nil
+}
+
+// mapOf is listAs by what is behind the prefix.
+func mapOf[T any](ctx context.Context, r register.Register, prefix string) (map[string]T, error) {
+	entries, _, err := r.List(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
+	values := make(map[string]T)
+	for _, e := range entries {
+		var v T
+		if err := decode(e, &v); err != nil {
+			return nil, err
+		}
+		values[e.Key[len(prefix):]] = v
 	}
 	return values, nil
 }

@@ -148,6 +148,49 @@ func TestAdmitRace(t *testing.T) {
 	}
 }
 
+// A node is down from when the first voter saw it, until it is alive again.
+func TestNoteDown(t *testing.T) {
+	c, fake := newCluster(t)
+	note := func(after time.Duration) map[string]cluster.Down {
+		t.Helper()
+		if err := c.NoteDown(t.Context(), noon.Add(after)); err != nil {
+			t.Fatal(err)
+		}
+		down, err := c.Down(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return down
+	}
+	for _, after := range []time.Duration{0, time.Minute} {
+		if d := note(after); len(d) != 1 || !d["first"].Since.Equal(noon) {
+			t.Errorf("after %v: %v", after, d)
+		}
+	}
+	lease, err := fake.Client().Lease(t.Context(), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cluster.Announce(t.Context(), lease, "first", cluster.Alive{}); err != nil {
+		t.Fatal(err)
+	}
+	if d := note(time.Hour); len(d) != 0 {
+		t.Errorf("alive: %v", d)
+	}
+	if err := lease.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if d := note(2 * time.Hour); !d["first"].Since.Equal(noon.Add(2 * time.Hour)) {
+		t.Errorf("down again: %v", d)
+	}
+	if err := c.Remove(t.Context(), "first"); err != nil {
+		t.Fatal(err)
+	}
+	if d := note(3 * time.Hour); len(d) != 0 {
+		t.Errorf("removed: %v", d)
+	}
+}
+
 func TestDropExpired(t *testing.T) {
 	c, _ := newCluster(t)
 	for i := range 3 {

@@ -22,6 +22,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote/cluster"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
 	"github.com/quarxtor/quarxfs/remote/cluster/etcd"
+	"github.com/quarxtor/quarxfs/remote/cluster/health"
 	"github.com/quarxtor/quarxfs/remote/cluster/pki"
 	"github.com/quarxtor/quarxfs/remote/cluster/register"
 	"github.com/quarxtor/quarxfs/store"
@@ -59,7 +60,8 @@ type Agent struct {
 
 	mu struct {
 		sync.Mutex
-		why error // why the register is out of reach; nil: it is not
+		why   error              // why the register is out of reach; nil: it is not
+		nodes []health.NodeFacts // as the register said last; without what nodes say themselves
 	}
 }
 
@@ -293,6 +295,9 @@ func (a *Agent) reconcile(ctx context.Context) error {
 	if err := a.useMembers(members); err != nil {
 		return err
 	}
+	if _, err := a.facts(ctx); err != nil { // kept for when the register is out of reach
+		return err
+	}
 	if a.signer == nil {
 		return nil
 	}
@@ -310,7 +315,8 @@ func (a *Agent) reconcile(ctx context.Context) error {
 			}
 		}
 	}
-	return a.cluster.DropExpired(ctx, time.Now())
+	now := time.Now()
+	return errors.Join(a.cluster.NoteDown(ctx, now), a.cluster.DropExpired(ctx, now))
 }
 
 // dropStrangers takes members out of the quorum that are nodes no more, as after

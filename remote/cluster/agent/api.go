@@ -23,6 +23,7 @@ func (a *Agent) adminAPI() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET "+client.PathSelf, answer(a.self))
 	mux.Handle("GET "+client.PathNodes, answer(a.nodes))
+	mux.Handle("GET "+client.PathStatus, answer(a.status))
 	mux.Handle("POST "+client.PathTokens, answer(a.newToken))
 	mux.Handle("POST "+client.PathStop, answer(func(*http.Request) (struct{}, error) {
 		a.stop()
@@ -38,6 +39,7 @@ func (a *Agent) nodeAPI() http.Handler {
 	mux.Handle("POST "+client.PathJoin, answer(a.join))
 	mux.Handle("GET "+client.PathSelf, a.forNodes(answer(a.self)))
 	mux.Handle("GET "+client.PathNodes, a.forNodes(answer(a.nodes)))
+	mux.Handle("GET "+client.PathAnswer, a.forNodes(answer(a.answerOwn)))
 	return mux
 }
 
@@ -50,7 +52,7 @@ func (a *Agent) forNodes(h http.Handler) http.Handler {
 			return
 		}
 		cert := r.TLS.PeerCertificates[0]
-		n, err := a.cluster.Node(r.Context(), cert.Subject.CommonName)
+		n, err := a.knownNode(r.Context(), cert.Subject.CommonName)
 		if err == nil && n.Certificate != pki.Fingerprint(cert) {
 			err = fmt.Errorf("%q has another certificate: %w", n.Name, cluster.ErrNoNode)
 		}
@@ -60,6 +62,23 @@ func (a *Agent) forNodes(h http.Handler) http.Handler {
 		}
 		h.ServeHTTP(w, r)
 	})
+}
+
+// knownNode asks the register, and its own memory when there is no quorum: then above all the nodes
+// must see each other.
+func (a *Agent) knownNode(ctx context.Context, name string) (cluster.Node, error) {
+	ask, cancel := context.WithTimeout(ctx, registerTime)
+	defer cancel()
+	n, err := a.cluster.Node(ask, name)
+	if err == nil || errors.Is(err, cluster.ErrNoNode) || ctx.Err() != nil {
+		return n, err
+	}
+	for _, known := range a.lastNodes() {
+		if known.Name == name {
+			return known.Node, nil
+		}
+	}
+	return n, err
 }
 
 func answer[T any](do func(*http.Request) (T, error)) http.Handler {
@@ -115,25 +134,12 @@ func (a *Agent) nodes(r *http.Request) (client.View, error) {
 	if v.Cluster, err = a.cluster.Config(ctx); err != nil {
 		return v, err
 	}
-	nodes, err := a.cluster.Nodes(ctx)
-	if err != nil {
-		return v, err
-	}
-	alive, err := a.cluster.Alive(ctx)
-	if err != nil {
-		return v, err
-	}
-	members, err := a.etcd.Members(ctx)
+	nodes, err := a.facts(ctx)
 	if err != nil {
 		return v, err
 	}
 	for _, n := range nodes {
-		view := client.NodeView{Node: n}
-		if up, ok := alive[n.Name]; ok {
-			view.Up, view.Alive = true, &up
-		}
-		view.Votes = slices.ContainsFunc(members, func(m etcd.Member) bool { return m.Peer == n.Peer && !m.Learner })
-		v.Nodes = append(v.Nodes, view)
+		v.Nodes = append(v.Nodes, client.NodeView{Node: n.Node, Up: n.Up, Alive: n.Alive, Votes: n.Votes})
 	}
 	return v, nil
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/remote/cluster"
+	"github.com/quarxtor/quarxfs/remote/cluster/health"
 )
 
 const (
@@ -41,6 +42,8 @@ const (
 	PathJoin   = "/v1/cluster/join"   // POST JoinRequest -> JoinAnswer; needs no certificate
 	PathTokens = "/v1/cluster/tokens" // POST NewToken -> Token
 	PathNodes  = "/v1/cluster/nodes"  // GET -> View; DELETE of one below it
+	PathStatus = "/v1/cluster/status" // GET -> health.Status
+	PathAnswer = "/v1/cluster/answer" // GET -> health.Answer, of this node alone
 	PathSelf   = "/v1/cluster/self"   // GET -> Self
 	PathStop   = "/v1/cluster/stop"   // POST
 )
@@ -115,6 +118,9 @@ type Agent struct {
 	dir  string // of a node of this machine; empty: of another
 }
 
+// Close gives back the connections that wait for further calls.
+func (a *Agent) Close() { a.http.CloseIdleConnections() }
+
 // CheckSetUp reports a directory that is no node's: ErrNotSetUp.
 func CheckSetUp(dir string) error {
 	if _, err := os.Stat(filepath.Join(dir, SettingsName)); errors.Is(err, fs.ErrNotExist) {
@@ -161,6 +167,18 @@ func (a *Agent) Nodes(ctx context.Context) (View, error) {
 // Remove takes a node out of the cluster: ErrNoNode, ErrLastVoter.
 func (a *Agent) Remove(ctx context.Context, name string) error {
 	return a.call(ctx, http.MethodDelete, PathNodes+"/"+url.PathEscape(name), nil, nil)
+}
+
+// Status returns what is known of the cluster, and what is wrong with it.
+func (a *Agent) Status(ctx context.Context) (health.Status, error) {
+	var s health.Status
+	return s, a.call(ctx, http.MethodGet, PathStatus, nil, &s)
+}
+
+// Answer asks the agent for what only its node can say.
+func (a *Agent) Answer(ctx context.Context) (health.Answer, error) {
+	var said health.Answer
+	return said, a.call(ctx, http.MethodGet, PathAnswer, nil, &said)
 }
 
 // Self asks the agent what it is.

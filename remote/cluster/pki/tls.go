@@ -35,6 +35,9 @@ func LoadIdentity(cert, key, authority []byte) (*Identity, error) {
 // Fingerprint is that of the node's certificate.
 func (i *Identity) Fingerprint() string { return Fingerprint(i.pair.Leaf) }
 
+// Expires is when the node's certificate ends.
+func (i *Identity) Expires() time.Time { return i.pair.Leaf.NotAfter }
+
 // Client is for connections to other nodes.
 func (i *Identity) Client() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{i.pair}, RootCAs: i.roots}

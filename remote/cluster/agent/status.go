@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/remote/cluster/client"
+	"github.com/quarxtor/quarxfs/remote/cluster/etcd"
+	"github.com/quarxtor/quarxfs/remote/cluster/health"
+)
+
+const (
+	registerTime = time.Second     // for the register's part of a status
+	askTime      = 2 * time.Second // for that of the nodes, who are asked all at once
+	mostAsked    = 64              // at the same time
+)
+
+// facts reads what the register knows of the nodes, and remembers it.
+func (a *Agent) facts(ctx context.Context) ([]health.NodeFacts, error) {
+	nodes, err := a.cluster.Nodes(ctx)
+	if err != nil {
+		return nil, err
+	}
+	alive, err := a.cluster.Alive(ctx)
+	if err != nil {
+		return nil, err
+	}
+	down, err := a.cluster.Down(ctx)
+	if err != nil {
+		return nil, err
+	}
+	members, err := a.etcd.Members(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := make([]health.NodeFacts, len(nodes))
+	for i, n := range nodes {
+		all[i].Node = n
+		if up, ok := alive[n.Name]; ok {
+			all[i].Up, all[i].Alive = true, &up
+		}
+		if d, ok := down[n.Name]; ok && !all[i].Up {
+			all[i].DownSince = &d.Since
+		}
+		all[i].Votes = slices.ContainsFunc(members, func(m etcd.Member) bool { return m.Peer == n.Peer && !m.Learner })
+	}
+	a.mu.Lock()
+	a.mu.nodes = all
+	a.mu.Unlock()
+	return slices.Clone(all), nil
+}
+
+// lastNodes are those that facts has returned last.
+func (a *Agent) lastNodes() []health.NodeFacts {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.mu.nodes)
+}
+
+// status judges the cluster. It takes no longer than both time limits, whoever hangs.
+func (a *Agent) status(r *http.Request) (health.Status, error) {
+	f := health.Facts{AsOf: time.Now().UTC(), Cluster: a.settings.Cluster}
+	ask, cancel := context.WithTimeout(r.Context(), registerTime)
+	f.Nodes, f.NoVote = a.facts(ask)
+	cancel()
+	if f.NoVote != nil {
+		f.Nodes = a.lastNodes()
+		for i := range f.Nodes {
+			f.Nodes[i].Up, f.Nodes[i].DownSince = false, nil // who was alive then may not be now
+		}
+		f.NoVote = client.ErrNoQuorum
+	}
+	a.askAll(r.Context(), f.Nodes)
+	if f.NoVote != nil {
+		for i := range f.Nodes {
+			f.Nodes[i].Up = f.Nodes[i].Said != nil
+		}
+	}
+	return health.Judge(f), r.Context().Err()
+}
+
+// askAll fills in what the nodes say themselves.
+func (a *Agent) askAll(ctx context.Context, nodes []health.NodeFacts) {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	places := make(chan struct{}, mostAsked)
+	var wg sync.WaitGroup
+	for i := range nodes {
+		n := &nodes[i]
+		if n.Name == a.settings.Node.Name {
+			if said, err := a.ownAnswer(); err == nil {
+				n.Said = &said
+			}
+			continue
+		}
+		places <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-places }()
+			asked := time.Now()
+			agent := client.Remote(n.Address, a.identity.Client())
+			defer agent.Close()
+			if said, err := agent.Answer(ctx); err == nil {
+				said.Asked, said.Took = asked, time.Since(asked)
+				n.Said = &said
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func (a *Agent) answerOwn(*http.Request) (health.Answer, error) { return a.ownAnswer() }
+
+func (a *Agent) ownAnswer() (health.Answer, error) {
+	now := time.Now()
+	said := health.Answer{
+		Time: now.UTC(), Asked: now, Version: a.version, Expires: a.identity.Expires(), Ready: a.reach() == nil,
+	}
+	if why := a.reach(); why != nil {
+		said.Why = why.Error()
+	}
+	var disk unix.Statfs_t
+	if err := unix.Statfs(string(a.dir), &disk); err != nil {
+		return said, err // rather no answer than one with zeros
+	}
+	said.Free = int64(disk.Bavail) * disk.Bsize
+	said.Used = int64(disk.Blocks-disk.Bfree) * disk.Bsize
+	return said, nil
+}

@@ -1,0 +1,113 @@
+package health_test
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/quarxtor/quarxfs/remote/cluster"
+	"github.com/quarxtor/quarxfs/remote/cluster/health"
+)
+
+var noon = time.Date(2030, 1, 1, 12, 0, 0, 0, time.UTC)
+
+// good is a cluster of three voters and a node with data alone, to whom nothing is wrong.
+func good() health.Facts {
+	f := health.Facts{AsOf: noon, Cluster: cluster.Config{Name: "lab"}}
+	for _, name := range []string{"n1", "n2", "n3", "n4"} {
+		f.Nodes = append(f.Nodes, health.NodeFacts{
+			Node: cluster.Node{Name: name, Roles: []cluster.Role{cluster.RoleData}, State: cluster.StateIn},
+			Up:   true, Votes: name != "n4",
+			Said: &health.Answer{
+				Time: noon.Add(10 * time.Millisecond), Asked: noon, Took: 20 * time.Millisecond, Version: "v1",
+				Used: 50, Free: 50, Expires: noon.AddDate(9, 0, 0), Ready: true,
+			},
+		})
+	}
+	return f
+}
+
+func TestJudge(t *testing.T) {
+	minuteAgo := noon.Add(-time.Minute)
+	for _, test := range []struct {
+		what   string
+		change func(*health.Facts)
+		state  health.Level
+		want   []string // code and subjects of each check
+		text   string   // in one of them
+	}{
+		{"all is well", func(*health.Facts) {}, health.OK, nil, ""},
+		{"a data node is down", func(f *health.Facts) { f.Nodes[3].Up, f.Nodes[3].DownSince, f.Nodes[3].Said = false, &minuteAgo, nil },
+			health.Warn, []string{"NODE_DOWN n4"}, "n4 has not been seen for 1m0s"},
+		{"nobody knows since when", func(f *health.Facts) { f.Nodes[3].Up, f.Nodes[3].Said = false, nil },
+			health.Warn, []string{"NODE_DOWN n4"}, "does not say that it is alive"},
+		{"a voter is down", func(f *health.Facts) { f.Nodes[0].Up, f.Nodes[0].Said = false, nil },
+			health.Warn, []string{"CONTROL_AT_RISK n1 n2 n3", "NODE_DOWN n1"}, "2 of 3 voters are up"},
+		{"no quorum", func(f *health.Facts) { f.NoVote = errors.New("no answer"); f.Nodes[0].Said, f.Nodes[1].Said = nil, nil },
+			health.Err, []string{"CONTROL_NO_QUORUM", "VIEW_PARTIAL n1 n2"}, "no answer"},
+		{"one voter", func(f *health.Facts) { f.Nodes = f.Nodes[:1] }, health.Warn, []string{"CONTROL_SINGLE n1"}, "decides alone"},
+		{"two voters", func(f *health.Facts) { f.Nodes = f.Nodes[1:] }, health.Warn, []string{"CONTROL_EVEN n2 n3"}, "2 nodes vote"},
+		{"no answer", func(f *health.Facts) { f.Nodes[1].Said = nil }, health.Warn, []string{"VIEW_PARTIAL n2"}, "unknown"},
+		{"a clock is ahead", func(f *health.Facts) { f.Nodes[1].Said.Time = noon.AddDate(1, 0, 0) }, health.Warn, []string{"CLOCK_OFF n2"}, ""},
+		{"a clock is behind", func(f *health.Facts) { f.Nodes[1].Said.Time = noon.Add(-2 * time.Second) }, health.Warn, []string{"CLOCK_OFF n2"}, ""},
+		{"a slow answer is no clock", func(f *health.Facts) {
+			f.Nodes[1].Said.Took, f.Nodes[1].Said.Time = 4*time.Second, noon.Add(3900*time.Millisecond)
+		}, health.OK, nil, ""},
+		{"versions", func(f *health.Facts) { f.Nodes[1].Said.Version = "v2" },
+			health.Warn, []string{"VERSION_MIX n1 n2 n3 n4"}, "v1 on n1, n3, n4; v2 on n2"},
+		{"a certificate ends", func(f *health.Facts) { f.Nodes[1].Said.Expires = noon.AddDate(0, 1, 0) }, health.Warn, []string{"CERT_EXPIRES n2"}, ""},
+		{"a certificate has ended", func(f *health.Facts) { f.Nodes[1].Said.Expires = minuteAgo }, health.Warn, []string{"CERT_EXPIRES n2"}, ""},
+		{"a disk is full", func(f *health.Facts) { f.Nodes[1].Said.Used, f.Nodes[1].Said.Free = 100, 0 }, health.Warn, []string{"SPACE_LOW n2"}, ""},
+		{"all at once", func(f *health.Facts) {
+			f.NoVote = errors.New("none")
+			f.Nodes[0].Said, f.Nodes[1].Said.Free, f.Nodes[2].Said.Version = nil, 0, "v2"
+		}, health.Err, []string{"CONTROL_NO_QUORUM", "VIEW_PARTIAL n1", "VERSION_MIX n2 n3 n4", "SPACE_LOW n2"}, ""},
+	} {
+		f := good()
+		test.change(&f)
+		s := health.Judge(f)
+		var got, texts []string
+		for _, c := range s.Checks {
+			got = append(got, strings.Join(append([]string{c.Code}, c.Subjects...), " "))
+			texts = append(texts, c.Text)
+			if c.Text == "" || c.Do == "" {
+				t.Errorf("%s: %s does not say what it means or what to do", test.what, c.Code)
+			}
+		}
+		if s.State != test.state || !slices.Equal(got, test.want) {
+			t.Errorf("%s: %s %q, want %s %q", test.what, s.State, got, test.state, test.want)
+		}
+		if !strings.Contains(strings.Join(texts, "\n"), test.text) {
+			t.Errorf("%s: nothing of %q in %q", test.what, test.text, texts)
+		}
+	}
+}
+
+// What nobody has said is null, and not 0: an unknown disk is not a full one.
+func TestUnknown(t *testing.T) {
+	f := good()
+	f.Nodes[0].Said = nil
+	b, err := json.Marshal(health.Judge(f).Nodes[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"version", "used", "free", "skew_ns", "expires"} {
+		if !strings.Contains(string(b), `"`+key+`":null`) {
+			t.Errorf("%s is known of a node that did not answer: %s", key, b)
+		}
+	}
+}
+
+// Whatever is taken away from the facts never makes a cluster look better.
+func TestUnknownIsNeverGood(t *testing.T) {
+	for i := range 4 {
+		f := good()
+		f.Nodes[i].Said = nil
+		if s := health.Judge(f); s.State == health.OK {
+			t.Errorf("without the answer of %s all is well", f.Nodes[i].Name)
+		}
+	}
+}
