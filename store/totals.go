@@ -8,8 +8,8 @@ import (
 	"math/bits"
 
 	"github.com/quarxtor/quarxfs/store/db"
-	"github.com/quarxtor/quarxfs/store/latency"
 	"github.com/quarxtor/quarxfs/tiering"
+	"github.com/quarxtor/quarxfs/tiering/latency"
 )
 
 // Totals are sums over the index, kept up to date by every commit. Histogram

@@ -3,7 +3,7 @@ package tiering
 import (
 	"sync/atomic"
 
-	"github.com/quarxtor/quarxfs/store/latency"
+	"github.com/quarxtor/quarxfs/tiering/latency"
 )
 
 // Stats are counts since Open, and what is held now.

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/quarxtor/quarxfs/store/latency"
+	"github.com/quarxtor/quarxfs/tiering/latency"
 )
 
 const benchRows = 100_000

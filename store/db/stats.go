@@ -4,7 +4,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/quarxtor/quarxfs/store/latency"
+	"github.com/quarxtor/quarxfs/tiering/latency"
 )
 
 // Stats describe a database since it was opened.

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/routine"
-	"github.com/quarxtor/quarxfs/tiering"
+	"github.com/quarxtor/quarxfs/tiering/pressure"
 )
 
 // A budget shares the memory of a daemon out. docs/operations.md explains the
@@ -71,7 +71,7 @@ const (
 
 // nextShare returns what share of theirs the cache and the buffers may use from now
 // on: quickly less when memory is short, slowly more when there is enough.
-func nextShare(share float64, m tiering.MemoryPressure) float64 {
+func nextShare(share float64, m pressure.Memory) float64 {
 	switch {
 	case m.Stalled > shortStall, m.Used > shortUsed, m.Free < shortFree:
 		return max(share*shrinkBy, leastShare)
@@ -86,7 +86,7 @@ type budgeter struct {
 	asked int64
 	now   budget
 	share float64 // of the cache and the buffers
-	look  func() tiering.MemoryPressure
+	look  func() pressure.Memory
 	cache func(bytes int64) // sets its limit
 	dirty func(bytes int64) // likewise
 	log   *slog.Logger

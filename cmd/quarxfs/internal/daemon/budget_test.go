@@ -12,8 +12,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/store"
-	"github.com/quarxtor/quarxfs/tiering"
-	"github.com/quarxtor/quarxfs/tiering/cgroup"
+	"github.com/quarxtor/quarxfs/tiering/pressure"
 )
 
 func TestBudget(t *testing.T) {
@@ -45,20 +44,20 @@ func TestNextShare(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		share float64
-		m     tiering.MemoryPressure
+		m     pressure.Memory
 		want  float64
 	}{
-		{"calm", 1, tiering.MemoryPressure{Free: 1}, 1},
-		{"stalled", 1, tiering.MemoryPressure{Free: 1, Stalled: 11}, 0.75},
-		{"the group is full", 1, tiering.MemoryPressure{Free: 1, Memory: cgroup.Memory{Limit: 1, Used: 0.95}}, 0.75},
-		{"the machine is full", 0.5, tiering.MemoryPressure{Free: 0.04}, 0.375},
-		{"at the least", leastShare, tiering.MemoryPressure{Free: 0}, leastShare},
-		{"nearly at the least", leastShare + 0.01, tiering.MemoryPressure{Free: 0}, leastShare},
-		{"a little stalled", 0.5, tiering.MemoryPressure{Free: 1, Stalled: 5}, 0.5},
-		{"the group is nearly full", 0.5, tiering.MemoryPressure{Free: 1, Memory: cgroup.Memory{Limit: 1, Used: 0.85}}, 0.5},
-		{"the machine is nearly full", 0.5, tiering.MemoryPressure{Free: 0.06}, 0.5},
-		{"calm again", 0.5, tiering.MemoryPressure{Free: 0.5, Stalled: 1}, 0.5 + growBy},
-		{"nearly back", 0.999, tiering.MemoryPressure{Free: 1}, 1},
+		{"calm", 1, pressure.Memory{Free: 1}, 1},
+		{"stalled", 1, pressure.Memory{Free: 1, Stalled: 11}, 0.75},
+		{"the group is full", 1, pressure.Memory{Free: 1, GroupMemory: pressure.GroupMemory{Limit: 1, Used: 0.95}}, 0.75},
+		{"the machine is full", 0.5, pressure.Memory{Free: 0.04}, 0.375},
+		{"at the least", leastShare, pressure.Memory{Free: 0}, leastShare},
+		{"nearly at the least", leastShare + 0.01, pressure.Memory{Free: 0}, leastShare},
+		{"a little stalled", 0.5, pressure.Memory{Free: 1, Stalled: 5}, 0.5},
+		{"the group is nearly full", 0.5, pressure.Memory{Free: 1, GroupMemory: pressure.GroupMemory{Limit: 1, Used: 0.85}}, 0.5},
+		{"the machine is nearly full", 0.5, pressure.Memory{Free: 0.06}, 0.5},
+		{"calm again", 0.5, pressure.Memory{Free: 0.5, Stalled: 1}, 0.5 + growBy},
+		{"nearly back", 0.999, pressure.Memory{Free: 1}, 1},
 	} {
 		if got := nextShare(c.share, c.m); got != c.want {
 			t.Errorf("%s: %v becomes %v, want %v", c.name, c.share, got, c.want)
@@ -90,9 +89,9 @@ func TestBudgetFollows(t *testing.T) {
 	put(group+"memory.max", "max\n")
 	put(group+"memory.current", "104857600\n")
 
-	pressure := tiering.PressureAt(root)
-	look := func() tiering.MemoryPressure {
-		m := pressure.Memory()
+	gauge := pressure.At(root)
+	look := func() pressure.Memory {
+		m := gauge.Memory()
 		m.Free = 1 // whatever else runs on this machine
 		return m
 	}

@@ -29,7 +29,7 @@ import (
 	"github.com/quarxtor/quarxfs/store/handle"
 	"github.com/quarxtor/quarxfs/store/owner"
 	"github.com/quarxtor/quarxfs/store/routine"
-	"github.com/quarxtor/quarxfs/tiering"
+	"github.com/quarxtor/quarxfs/tiering/pressure"
 )
 
 const (
@@ -156,8 +156,8 @@ const LockWait = 2 * time.Second
 func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 	o := d.opts
 	raiseFileLimit()
-	pressure := tiering.NewPressure()
-	b := newBudget(o.Memory, pressure.Memory().Limit)
+	gauge := pressure.New()
+	b := newBudget(o.Memory, gauge.Memory().Limit)
 	b.apply()
 	level := slog.LevelInfo
 	if o.Debug {
@@ -165,7 +165,7 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 	}
 	d.out = newLog(stderr, logMost)
 	d.log = handle.Log(slog.New(slog.NewTextHandler(d.out, &slog.HandlerOptions{Level: level})))
-	follow := budgeter{asked: o.Memory, now: b, look: pressure.Memory, log: d.log}
+	follow := budgeter{asked: o.Memory, now: b, look: gauge.Memory, log: d.log}
 	if o.Node.URL != "" {
 		if err := d.openSnapshots(ctx, b.cache); err != nil {
 			return err
@@ -300,7 +300,7 @@ func (d *daemon) start() (err error) {
 
 // moveBetweenTiers moves blocks between tiers until ctx ends; a batch under way is finished.
 func (d *daemon) moveBetweenTiers(ctx context.Context) {
-	d.store.KeepTiers(ctx, store.KeeperOptions{Pins: d.volume.PinnedBlocks, Busy: tiering.NewPressure().Busy})
+	d.store.KeepTiers(ctx, store.KeeperOptions{Pins: d.volume.PinnedBlocks, Busy: pressure.New().Busy})
 }
 
 // listen makes the control socket.

@@ -1,12 +1,10 @@
-package tiering
+package pressure
 
 import (
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/quarxtor/quarxfs/tiering/cgroup"
 )
 
 func TestPressure(t *testing.T) {
@@ -34,7 +32,7 @@ func TestPressure(t *testing.T) {
 		{"strange", map[string]string{"proc/pressure/cpu": "some thing\n", "proc/self/cgroup": "x"}, 1, 1, ""},
 	} {
 		root := t.TempDir()
-		p := &Pressure{group: cgroup.Own(root), load: func() (float64, error) { return c.load, nil }, free: func() (float64, error) { return c.free, nil }}
+		p := &Gauge{group: group{root}, load: func() (float64, error) { return c.load, nil }, free: func() (float64, error) { return c.free, nil }}
 		for name, text := range c.files {
 			path := filepath.Join(root, name)
 			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -51,15 +49,15 @@ func TestPressure(t *testing.T) {
 }
 
 // The real sources answer.
-func TestPressureHere(t *testing.T) {
+func TestBusyHere(t *testing.T) {
 	if l, err := loadPerCPU(); err != nil || l < 0 {
 		t.Errorf("load %v, %v", l, err)
 	}
 	if f, err := freeMemory(); err != nil || f <= 0 || f > 1 {
 		t.Errorf("free memory %v, %v", f, err)
 	}
-	NewPressure().Busy()
-	if m := NewPressure().Memory(); m.Free <= 0 || m.Free > 1 || m.Used < 0 || m.Limit < 0 {
+	New().Busy()
+	if m := New().Memory(); m.Free <= 0 || m.Free > 1 || m.Used < 0 || m.Limit < 0 {
 		t.Errorf("%+v", m)
 	}
 }

@@ -1,6 +1,4 @@
-// Package cgroup reads what the kernel tells of the memory of this process's control
-// groups, of version 1 and 2, and of how long tasks wait for resources.
-package cgroup
+package pressure
 
 import (
 	"os"
@@ -9,15 +7,12 @@ import (
 	"strings"
 )
 
-// A Group is where a process's control groups are told of. Every method reads anew,
-// since limits change and processes are moved.
-type Group struct{ root string }
+// A group is where the control groups of this process, of version 1 or 2, are told of: below root,
+// which is "/" but in tests. Every method reads anew, since limits change and processes are moved.
+type group struct{ root string }
 
-// Own returns the groups of this process; root is "/", or a test's.
-func Own(root string) Group { return Group{root} }
-
-// Memory is what limits a process's memory.
-type Memory struct {
+// GroupMemory is what limits a process's memory.
+type GroupMemory struct {
 	// Limit is the least limit of the group and those around it, in bytes; 0: none.
 	Limit int64
 	// Used is how much of its limit the fullest of these groups has in use, 0 to 1, page
@@ -37,8 +32,8 @@ var (
 	names2 = names{"sys/fs/cgroup", "memory.current", "file", []string{"memory.max", "memory.high"}}
 )
 
-// Memory returns the limits as they are now.
-func (g Group) Memory() (m Memory) {
+// memory returns the limits as they are now.
+func (g group) memory() (m GroupMemory) {
 	g.each(func(n names, dir string) {
 		for {
 			m = g.tighter(m, n, filepath.Join(n.mount, dir))
@@ -52,7 +47,7 @@ func (g Group) Memory() (m Memory) {
 }
 
 // each calls fn for the groups that may limit memory.
-func (g Group) each(fn func(n names, dir string)) {
+func (g group) each(fn func(n names, dir string)) {
 	b, err := os.ReadFile(filepath.Join(g.root, "proc/self/cgroup"))
 	if err != nil {
 		return
@@ -70,7 +65,7 @@ func (g Group) each(fn func(n names, dir string)) {
 }
 
 // tighter returns m with one group's limits counted in.
-func (g Group) tighter(m Memory, n names, dir string) Memory {
+func (g group) tighter(m GroupMemory, n names, dir string) GroupMemory {
 	limit := int64(0)
 	for _, name := range n.limits {
 		if v, ok := g.number(filepath.Join(dir, name)); ok && (limit == 0 || v < limit) {
@@ -92,7 +87,7 @@ func (g Group) tighter(m Memory, n names, dir string) Memory {
 
 // number reads a file with a number. ok is false for one that is missing or sets no limit;
 // version 1 writes one near 2^63 for none, version 2 the word max.
-func (g Group) number(path string) (n int64, ok bool) {
+func (g group) number(path string) (n int64, ok bool) {
 	b, err := os.ReadFile(filepath.Join(g.root, path))
 	if err != nil {
 		return 0, false
@@ -102,7 +97,7 @@ func (g Group) number(path string) (n int64, ok bool) {
 }
 
 // stat returns a line of a group's memory.stat, 0 if there is none.
-func (g Group) stat(dir, name string) int64 {
+func (g group) stat(dir, name string) int64 {
 	b, err := os.ReadFile(filepath.Join(g.root, dir, "memory.stat"))
 	if err != nil {
 		return 0
@@ -116,16 +111,16 @@ func (g Group) stat(dir, name string) int64 {
 	return 0
 }
 
-// A Stall says how much of the last 10 s tasks waited for a resource, in per cent.
-type Stall struct {
-	Percent float64
-	Where   string // the file that says so
+// A stall says how much of the last 10 s tasks waited for a resource, in per cent.
+type stall struct {
+	percent float64
+	where   string // the file that says so
 }
 
-// Stalled returns the worse stall of the machine and the group: of some tasks, or with
+// stalled returns the worse stall of the machine and the group: of some tasks, or with
 // line "full" of all. resource is cpu, io or memory. told is false where the kernel
 // does not say.
-func (g Group) Stalled(resource, line string) (worst Stall, told bool) {
+func (g group) stalled(resource, line string) (worst stall, told bool) {
 	paths := []string{filepath.Join("proc/pressure", resource)}
 	own := false
 	g.each(func(n names, dir string) {
@@ -138,8 +133,8 @@ func (g Group) Stalled(resource, line string) (worst Stall, told bool) {
 	}
 	for _, path := range paths {
 		if v, ok := g.avg10(path, line); ok {
-			if !told || v > worst.Percent {
-				worst = Stall{v, path}
+			if !told || v > worst.percent {
+				worst = stall{v, path}
 			}
 			told = true
 		}
@@ -147,7 +142,7 @@ func (g Group) Stalled(resource, line string) (worst Stall, told bool) {
 	return worst, told
 }
 
-func (g Group) avg10(path, line string) (percent float64, ok bool) {
+func (g group) avg10(path, line string) (percent float64, ok bool) {
 	b, err := os.ReadFile(filepath.Join(g.root, path))
 	if err != nil {
 		return 0, false

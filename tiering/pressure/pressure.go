@@ -1,4 +1,6 @@
-package tiering
+// Package pressure tells how busy this machine is, and how short of memory this process: what the
+// kernel says of stalls, of the process's control groups and of the load.
+package pressure
 
 import (
 	"fmt"
@@ -6,42 +8,40 @@ import (
 
 	"github.com/shirou/gopsutil/v3/load"
 	"github.com/shirou/gopsutil/v3/mem"
-
-	"github.com/quarxtor/quarxfs/tiering/cgroup"
 )
 
-// Pressure tells whether a machine has time to move blocks. It looks at the
+// A Gauge tells whether a machine has time to move blocks. It looks at the
 // kernel's pressure stall information, that of the whole machine and that of this
 // process's control group, at the group's memory limit, and where the kernel has no
 // such information at the load.
-type Pressure struct {
-	group cgroup.Group
+type Gauge struct {
+	group group
 	load  func() (perCPU float64, err error)
 	free  func() (share float64, err error)
 }
 
-// NewPressure returns the pressure on this machine.
-func NewPressure() *Pressure { return PressureAt("/") }
+// New returns the gauge of this machine.
+func New() *Gauge { return At("/") }
 
-// PressureAt reads the kernel's files below root instead of /.
-func PressureAt(root string) *Pressure {
-	return &Pressure{group: cgroup.Own(root), load: loadPerCPU, free: freeMemory}
+// At reads the kernel's files below root instead of /.
+func At(root string) *Gauge {
+	return &Gauge{group: group{root}, load: loadPerCPU, free: freeMemory}
 }
 
-// MemoryPressure is how short of memory this process is.
-type MemoryPressure struct {
-	cgroup.Memory
+// Memory is how short of memory this process is.
+type Memory struct {
+	GroupMemory
 	Stalled float64 // per cent of the last 10 s in which some task waited for memory
 	Free    float64 // share of the machine's memory that can be had
 }
 
 // Memory returns how short of memory this process is; what the kernel does not tell
 // counts as none.
-func (p *Pressure) Memory() MemoryPressure {
-	m := MemoryPressure{Memory: p.group.Memory(), Free: 1}
-	stall, _ := p.group.Stalled("memory", "some")
-	m.Stalled = stall.Percent
-	if free, err := p.free(); err == nil {
+func (g *Gauge) Memory() Memory {
+	m := Memory{GroupMemory: g.group.memory(), Free: 1}
+	stall, _ := g.group.stalled("memory", "some")
+	m.Stalled = stall.percent
+	if free, err := g.free(); err == nil {
 		m.Free = free
 	}
 	return m
@@ -76,25 +76,25 @@ const (
 )
 
 // Busy says why blocks should not be moved now; "": they may.
-func (p *Pressure) Busy() string {
+func (g *Gauge) Busy() string {
 	told := false
 	for _, r := range []struct {
 		file, line string
 		most       float64
 	}{{"memory", "some", mostMemory}, {"cpu", "some", mostCPU}, {"io", "full", mostIO}} {
-		stall, ok := p.group.Stalled(r.file, r.line)
+		stall, ok := g.group.stalled(r.file, r.line)
 		told = told || ok
-		if stall.Percent > r.most {
-			return fmt.Sprintf("tasks wait for %s %.0f %% of the time (%s)", r.file, stall.Percent, stall.Where)
+		if stall.percent > r.most {
+			return fmt.Sprintf("tasks wait for %s %.0f %% of the time (%s)", r.file, stall.percent, stall.where)
 		}
 	}
-	if m := p.Memory(); m.Used > mostUsed {
+	if m := g.Memory(); m.Used > mostUsed {
 		return fmt.Sprintf("%.0f %% of the control group's memory are in use", 100*m.Used)
 	} else if m.Free < leastFree {
 		return fmt.Sprintf("only %.1f %% of the memory are free", 100*m.Free)
 	}
 	if !told {
-		if l, err := p.load(); err == nil && l > mostLoad {
+		if l, err := g.load(); err == nil && l > mostLoad {
 			return fmt.Sprintf("the load is %.1f for each CPU", l)
 		}
 	}
