@@ -80,6 +80,28 @@ func TestLinks(t *testing.T) {
 	}
 }
 
+// TestWhereIs sees that the table for newcomers in CONTRIBUTING is true.
+func TestWhereIs(t *testing.T) {
+	bad, answers := badAnswers(project(t))
+	for _, b := range bad {
+		t.Error(b)
+	}
+	if answers < 12 {
+		t.Errorf("%d answers: the table cannot be read", answers)
+	}
+}
+
+func TestBadAnswers(t *testing.T) {
+	code := goFile(t, "a/b.go", "package a\n\ntype T struct{}\n\nfunc (t *T) M() {}\n\nfunc F() {}\n\nvar v, w int\n")
+	page := &file{path: whereIs, text: []byte("# C\n\n## Where is\n\n| question | answer |\n|---|---|\n" +
+		"| good | `a/b.go`: `T.M`, `F`; then `a/b.go`: `w`, `T` |\n| bad | `a/b.go`: `M`, `T.F` or `a/c.go`: `F` |\n| none | who knows |\n")}
+	got, answers := badAnswers([]*file{code, page})
+	want := []string{"a/b.go has no M", "a/b.go has no T.F", "a/c.go is not there", "no file and name in: | none | who knows |\n"}
+	if !slices.Equal(got, want) || answers != 2 {
+		t.Errorf("got %q of %d answers, want %q", got, answers, want)
+	}
+}
+
 func goFile(t *testing.T, path, text string) *file {
 	t.Helper()
 	set := token.NewFileSet()
