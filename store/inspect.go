@@ -196,6 +196,15 @@ func (s *Store) inspectDatabase() (claims tierClaims, cold *ColdTier, err error)
 	if err != nil {
 		return claims, nil, explain(err)
 	}
+	if found.Unmade() {
+		used, err := hasRecords(s.dir.Join())
+		if used {
+			err = damagedFile(s.dir.Join(dbDir), nextDatabase, "lacks a part of its log, and blocks were stored")
+		}
+		if err != nil {
+			return claims, nil, err
+		}
+	}
 	if err := s.lastCommit.compare(s.dir.Join(), s.conf.VolumeID, found); err != nil {
 		return claims, nil, err
 	}

@@ -301,6 +301,12 @@ func needsRebuild(dir string) (bool, error) {
 	if _, err := os.Stat(filepath.Join(dir, dbDir, "MANIFEST")); !errors.Is(err, os.ErrNotExist) {
 		return false, err
 	}
+	return hasRecords(dir)
+}
+
+// hasRecords reports whether there is a segment with something in it: the database was opened
+// before that was stored.
+func hasRecords(dir string) (bool, error) {
 	sealed, err := filepath.Glob(filepath.Join(dir, hotDir, "*.seg"))
 	if err != nil || len(sealed) > 0 {
 		return len(sealed) > 0, err

@@ -320,8 +320,8 @@ func (b *base) inTables() uint64 {
 	return settled
 }
 
-// readManifest reads Badger's list of tables.
-func readManifest(dir string) (sets []changeSet, whole bool, err error) {
+// readManifest reads Badger's list of tables; torn: it has bytes that are no entry.
+func readManifest(dir string) (sets []changeSet, torn bool, err error) {
 	name := filepath.Join(dir, badger.ManifestFilename)
 	b, err := readRegular(name, math.MaxInt32)
 	if err != nil {
@@ -330,6 +330,10 @@ func readManifest(dir string) (sets []changeSet, whole bool, err error) {
 	if len(b) < manifestHeader || string(b[:4]) != manifestMagic {
 		return nil, false, damaged(name, "is no list of tables")
 	}
-	sets, whole = readSets(b)
-	return sets, whole, nil
+	sets, _ = readSets(b)
+	n := manifestHeader
+	for _, s := range sets {
+		n += len(s.raw)
+	}
+	return sets, n < len(b), nil
 }

@@ -29,6 +29,8 @@ type Inspection struct {
 	list   *fileList
 	tables []uint64       // that are there and that Badger will read
 	mems   []string       // memtable logs likewise
+	torn   bool           // Badger's list of tables has what is no entry
+	unmade bool           // a file of the log is still to be made
 	drop   []string       // files that hold nothing, or nothing of this database, and would be in the way
 	tail   []versionedRow // changes in the log, which win over all others
 }
@@ -45,6 +47,10 @@ func (in *Inspection) ID() string { return in.log.name() }
 
 // Commits is how many commits the database knows of.
 func (in *Inspection) Commits() uint64 { return in.next - 1 }
+
+// Unmade reports whether nothing was ever committed: the log is not complete, as after a crash in
+// the first opening.
+func (in *Inspection) Unmade() bool { return in.unmade }
 
 func (id logID) name() string {
 	if id == (logID{}) {
@@ -148,7 +154,7 @@ func (in *Inspection) readLog(o Options) (needed uint64, err error) {
 			return 0, err
 		}
 	}
-	if len(missing) > 0 {
+	if in.unmade = len(missing) > 0; in.unmade {
 		if in.list != nil {
 			return 0, damaged(filepath.Join(o.Dir, missing[0].name), "is missing")
 		}
@@ -177,7 +183,7 @@ func (in *Inspection) readLog(o Options) (needed uint64, err error) {
 // files compares the base's files with the list and with Badger's.
 func (in *Inspection) files(needed uint64) error {
 	name := filepath.Join(in.dir, badger.ManifestFilename)
-	sets, _, err := readManifest(in.dir)
+	sets, torn, err := readManifest(in.dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		if in.list == nil && in.log == (logID{}) {
 			return nil // Badger was to make it when the first opening was interrupted
@@ -190,6 +196,7 @@ func (in *Inspection) files(needed uint64) error {
 	if in.list == nil && needed > 0 {
 		return damaged(filepath.Join(in.dir, listName), "is missing")
 	}
+	in.torn = torn
 	live := liveTables(sets)
 	if in.list != nil {
 		needed = max(needed, in.list.needed)
@@ -252,7 +259,7 @@ func (in *Inspection) rest(sets []changeSet, live map[uint64]int, needed uint64)
 	if in.list != nil {
 		settled = in.list.settled
 	} else if lacking == nil {
-		return nil // nothing says what else there should be
+		return in.unlisted(live)
 	}
 	return in.versions(fresh, settled, needed, lacking)
 }
@@ -288,6 +295,48 @@ func (in *Inspection) ownMems(lacks func(error)) error {
 	return nil
 }
 
+// unlisted tells, for a base that has no list, whether a table that Badger's list does not name has
+// rows that nothing else has: then that list is an older one, or was cut. What a crash leaves beside
+// it was made of what it names, or replaced by that, and its newest row is never newer. Only a list
+// that is torn was being added to, so what it does not name yet must be elsewhere row by row.
+func (in *Inspection) unlisted(live map[uint64]int) error {
+	names, err := os.ReadDir(in.dir)
+	if err != nil {
+		return err
+	}
+	var others []uint64
+	for _, e := range names {
+		id, ok := table.ParseFileID(e.Name())
+		if _, named := live[id]; ok && !named {
+			others = append(others, id)
+		}
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	have, known := make(map[uint64]bool), uint64(0)
+	note := func(r versionedRow) { have[r.version], known = true, max(known, r.version) }
+	for _, id := range in.tables {
+		if err := readTable(in.dir, id, nil, note); err != nil {
+			return err
+		}
+	}
+	for _, name := range in.mems {
+		if err := readMem(name, note); err != nil {
+			return err
+		}
+	}
+	for _, id := range others {
+		newest := uint64(0)
+		// One that a crash cut while it was made is nobody's.
+		_ = readTable(in.dir, id, nil, func(r versionedRow) { newest = max(newest, r.version) })
+		if newest > known || in.torn && newest > 0 && !have[newest] {
+			return damaged(filepath.Join(in.dir, badger.ManifestFilename), "was cut, or is an older one: it lacks %s", table.IDToFilename(id))
+		}
+	}
+	return nil
+}
+
 // versions tells whether the tables and the memtable logs have all versions above settled up to
 // needed. Without a list, that is up to the newest there is, from what a compaction made on.
 func (in *Inspection) versions(fresh []uint64, settled, needed uint64, lacking error) error {
@@ -306,10 +355,16 @@ func (in *Inspection) versions(fresh []uint64, settled, needed uint64, lacking e
 			return err
 		}
 	}
+	inTables := len(have)
 	for _, name := range in.mems {
 		if err := readMem(name, note); err != nil {
 			return err
 		}
+	}
+	if in.list == nil && len(have) == inTables {
+		// A table that Badger took back is still in a memtable log. Where there is none, the newest
+		// versions may be the ones that are missing, and nothing else says so.
+		return lacking
 	}
 	for v := settled + 1; v <= needed; v++ {
 		if have[v] {
