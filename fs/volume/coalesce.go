@@ -119,7 +119,7 @@ func (v *Volume) coalescer() {
 
 // coalesceSome coalesces a page of some quiet file. It reports whether there was one.
 func (v *Volume) coalesceSome() (more bool, err error) {
-	if v.DirtyBytes() > v.room.limit.Load()/4 {
+	if v.budget.quarterFull() {
 		return false, nil
 	}
 	for _, n := range v.nodesOf(v.dirty.overlaid) {

@@ -42,7 +42,7 @@ func TestTailInEarlierRun(t *testing.T) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.dirty.write(0, want)
-			r.v.account(n.dirty.capacity())
+			r.v.budget.add(n.dirty.capacity())
 			n.attr.Size = int64(len(want))
 			r.v.counters.logical.Add(n.attr.Size)
 			r.v.markChanged(n)

@@ -256,7 +256,7 @@ func (v *Volume) thinPage(n *node, p *page) {
 		v.store.Ref(e.ID, -1)
 	}
 	p.exts = kept
-	v.account(n.dirty.capacity() - before)
+	v.budget.add(n.dirty.capacity() - before)
 	v.markChanged(n)
 }
 

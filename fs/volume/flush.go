@@ -36,7 +36,7 @@ func (v *Volume) flusher() {
 			return
 		case <-v.flushNow:
 		}
-		if v.short() {
+		if v.budget.short() {
 			v.enqueueQuiet()
 		}
 		if err := v.flushAll(v.flusherMode()); err != nil {
@@ -48,7 +48,7 @@ func (v *Volume) flusher() {
 }
 
 func (v *Volume) flusherMode() flushMode {
-	if v.DirtyBytes() > v.room.limit.Load()/4 {
+	if v.budget.quarterFull() {
 		return flushPartial
 	}
 	return flushFull
@@ -259,7 +259,7 @@ func (v *Volume) writeBlocks(n *node, mode flushMode) error {
 			n.dirty.under(f.tail, r.data[f.tail-r.off:])
 		}
 	}
-	v.account(n.dirty.capacity() - before - taken.capacity())
+	v.budget.add(n.dirty.capacity() - before - taken.capacity())
 	if err == nil {
 		v.restage(n, taken[0].off, taken[len(taken)-1].end())
 	}
@@ -283,7 +283,7 @@ func (v *Volume) take(n *node, mode flushMode) (dirtyRanges, error) {
 	var size int64
 	for i, r := range n.dirty {
 		want := size < writeStep && (mode != flushFull || len(r.data) == maxRange)
-		if want && mode != flushWhole && !v.short() {
+		if want && mode != flushWhole && !v.budget.short() {
 			follows, err := v.follows(n, taken, r.off)
 			if err != nil {
 				return nil, err
@@ -328,8 +328,5 @@ func (v *Volume) enqueueQuiet() {
 
 // overdue reports whether the node's small dirty ranges shall not be staged any more.
 func (v *Volume) overdue(n *node) bool {
-	return v.short() || len(n.staged) > 0 && v.opts.Now().Sub(n.written) > quietTime
+	return v.budget.short() || len(n.staged) > 0 && v.opts.Now().Sub(n.written) > quietTime
 }
-
-// short reports whether the dirty buffers are filling up.
-func (v *Volume) short() bool { return v.DirtyBytes() > v.room.limit.Load()/2 }

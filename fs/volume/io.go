@@ -32,7 +32,7 @@ func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) err
 	if err := v.admit(int64(len(data)) + v.DirtyBytes()); err != nil {
 		return err
 	}
-	v.reserve()
+	v.budget.wait()
 	return v.editData(ino, func(n *node) error {
 		if !n.isReg() {
 			return syscall.EINVAL
@@ -44,7 +44,7 @@ func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) err
 				return err
 			}
 		}
-		v.account(n.dirty.write(off, data))
+		v.budget.add(n.dirty.write(off, data))
 		n.written = v.opts.Now()
 		if end := off + int64(len(data)); end > n.attr.Size {
 			v.counters.logical.Add(end - n.attr.Size)
@@ -56,7 +56,7 @@ func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) err
 		}
 		v.markChanged(n)
 		if i := n.dirty.after(off); i < len(n.dirty) && len(n.dirty[i].data) == maxRange {
-			v.wake(v.flushNow)
+			wake(v.flushNow)
 		}
 		return nil
 	})
@@ -283,7 +283,7 @@ func (v *Volume) punch(n *node, lo, hi int64) error {
 	}
 	before := n.dirty.capacity()
 	n.dirty.punch(lo, hi)
-	v.account(n.dirty.capacity() - before)
+	v.budget.add(n.dirty.capacity() - before)
 	v.restage(n, lo, hi)
 	return nil
 }

@@ -343,7 +343,7 @@ func (v *Volume) Forget(ino meta.Ino, count uint64) {
 	}
 	if _, ok := v.known.orphans[ino]; ok {
 		v.known.reap = append(v.known.reap, ino)
-		v.wake(v.reapNow)
+		wake(v.reapNow)
 	}
 }
 
@@ -356,7 +356,7 @@ func (v *Volume) orphan(n *node) {
 	v.known.orphans[n.ino] = struct{}{}
 	if v.known.lookups.get(n.ino) == 0 {
 		v.known.reap = append(v.known.reap, n.ino)
-		v.wake(v.reapNow)
+		wake(v.reapNow)
 	}
 }
 

@@ -188,7 +188,7 @@ func (v *Volume) reapStep(n *node) (done bool, err error) {
 // dropDirty forgets a file's dirty and staged bytes. n.mu is held and no
 // flusher owns the node.
 func (v *Volume) dropDirty(n *node) {
-	v.account(-n.dirty.capacity())
+	v.budget.add(-n.dirty.capacity())
 	for _, r := range n.dirty {
 		freeRange(r)
 	}

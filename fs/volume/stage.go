@@ -152,7 +152,7 @@ func (v *Volume) restoreSlot(n *node, slot uint64, parts []meta.StagedPart) {
 	n.staged[slot] = size
 	n.written = v.opts.Now()
 	v.staged.Add(int64(size))
-	v.account(n.dirty.capacity() - before)
+	v.budget.add(n.dirty.capacity() - before)
 	v.dirty.Lock()
 	v.dirty.staged[n.ino] = n
 	v.dirty.Unlock()

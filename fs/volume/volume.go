@@ -96,12 +96,7 @@ type Volume struct {
 	track      meta.Tracking // what snapshots build on; guarded by the gate and, where it changes, by snapping
 	counters   counters
 
-	room struct { // memory of the dirty buffers
-		sync.Mutex
-		cond  *sync.Cond
-		used  int64
-		limit atomic.Int64
-	}
+	budget dirtyBudget
 	staged atomic.Int64 // bytes in staged slots
 
 	notify     atomic.Pointer[func([]Invalidation)]
@@ -154,8 +149,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	v.dirty.overlaid = make(map[meta.Ino]*node)
 	v.known.lookups = newLookups()
 	v.known.orphans = make(map[meta.Ino]struct{})
-	v.room.cond = sync.NewCond(&v.room)
-	v.room.limit.Store(o.DirtyBytes)
+	v.budget.init(o.DirtyBytes, v.flushNow)
 	if err := v.load(); err != nil {
 		return nil, fmt.Errorf("open volume: %w", err)
 	}
@@ -167,7 +161,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	go v.reaper()
 	go v.prefetch()
 	if !st.ReadOnly() {
-		v.wake(v.reapNow)
+		wake(v.reapNow)
 	}
 	return v, nil
 }
@@ -272,57 +266,12 @@ func (v *Volume) now() meta.Time {
 	return meta.Time{Sec: t.Unix(), Nsec: uint32(t.Nanosecond())}
 }
 
-func (v *Volume) wake(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// reserve waits until the dirty buffers have room. The caller holds no lock.
-func (v *Volume) reserve() {
-	v.room.Lock()
-	defer v.room.Unlock()
-	for v.room.used > v.room.limit.Load() {
-		v.wake(v.flushNow)
-		v.room.cond.Wait()
-	}
-}
-
-// account adds delta bytes to the memory in use.
-func (v *Volume) account(delta int64) {
-	if delta == 0 {
-		return
-	}
-	v.room.Lock()
-	defer v.room.Unlock()
-	v.room.used += delta
-	if delta < 0 {
-		v.room.cond.Broadcast()
-	}
-	if v.room.used > v.room.limit.Load()/4 {
-		v.wake(v.flushNow)
-	}
-}
-
 // LimitDirty changes the memory for written bytes that are not yet stored; whoever is
 // over it waits.
-func (v *Volume) LimitDirty(bytes int64) {
-	v.room.Lock()
-	defer v.room.Unlock()
-	v.room.limit.Store(bytes)
-	v.room.cond.Broadcast()
-	if v.room.used > bytes/4 {
-		v.wake(v.flushNow)
-	}
-}
+func (v *Volume) LimitDirty(bytes int64) { v.budget.setLimit(bytes) }
 
 // DirtyBytes returns the memory that written bytes hold.
-func (v *Volume) DirtyBytes() int64 {
-	v.room.Lock()
-	defer v.room.Unlock()
-	return v.room.used
-}
+func (v *Volume) DirtyBytes() int64 { return v.budget.bytes() }
 
 // Stats tells what the volume holds.
 type Stats struct {
@@ -347,7 +296,7 @@ func (v *Volume) Stats() Stats {
 	v.known.Unlock()
 	return Stats{
 		Inodes: v.counters.inodes.Load(), LogicalBytes: v.counters.logical.Load(), DataBytes: v.counters.data.Load(), StagedBytes: v.staged.Load(),
-		DirtyBytes: v.DirtyBytes(), DirtyLimit: v.room.limit.Load(), CachedNodes: cached, KnownNodes: known, Orphans: orphans,
+		DirtyBytes: v.DirtyBytes(), DirtyLimit: v.budget.limit.Load(), CachedNodes: cached, KnownNodes: known, Orphans: orphans,
 	}
 }
 
