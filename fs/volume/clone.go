@@ -196,7 +196,7 @@ func (g *cloner) top(e *graph.Entry, flat bool) (n *node, err error) {
 	v := g.v
 	whole := e.IsDir() && e.Entries > 0 && (e.Below.Linked != 0 || flat)
 	err = v.store.Change(func() error {
-		ino := meta.Ino(v.alloc())
+		ino := meta.Ino(v.numbers.take())
 		record := v.newLazy
 		if whole {
 			record = v.newWhole
@@ -213,9 +213,7 @@ func (g *cloner) top(e *graph.Entry, flat bool) (n *node, err error) {
 		v.Known(ino)
 		v.orphan(n)
 		v.markDirty(n)
-		v.cache.Lock()
-		v.cache.nodes[ino] = n
-		v.cache.Unlock()
+		v.table.insertNew(n)
 		return nil
 	})
 	if err != nil || !whole {
@@ -280,12 +278,12 @@ func (v *Volume) newWhole(ino meta.Ino, e *graph.Entry) (meta.Inode, error) {
 
 // addWhole makes a directory whose names follow.
 func (v *Volume) addWhole(dir meta.Ino, e *graph.Entry) (meta.Ino, error) {
-	ino := meta.Ino(v.alloc())
+	ino := meta.Ino(v.numbers.take())
 	attr, err := v.newWhole(ino, e)
 	if err != nil {
 		return 0, err
 	}
-	attr.Parent, attr.Pos = dir, v.alloc()
+	attr.Parent, attr.Pos = dir, v.numbers.take()
 	v.db.Set(meta.InodeKey(ino), meta.AppendInode(nil, &attr))
 	v.setName(dir, e.Name, attr.Pos, ino, e.Type())
 	return ino, nil
@@ -299,7 +297,7 @@ func (g *cloner) linked(dir meta.Ino, e *graph.Entry) error {
 		if err != nil {
 			return fmt.Errorf("file %d: %w", e.Ident, err)
 		}
-		f = &clonedFile{ino: meta.Ino(g.v.alloc())}
+		f = &clonedFile{ino: meta.Ino(g.v.numbers.take())}
 		if f.attr, err = g.v.newLazy(f.ino, &row); err != nil {
 			return err
 		}
@@ -308,7 +306,7 @@ func (g *cloner) linked(dir meta.Ino, e *graph.Entry) error {
 	}
 	f.attr.Nlink++
 	g.v.db.Set(meta.InodeKey(f.ino), meta.AppendInode(nil, &f.attr))
-	g.v.setName(dir, e.Name, g.v.alloc(), f.ino, e.Type())
+	g.v.setName(dir, e.Name, g.v.numbers.take(), f.ino, e.Type())
 	return nil
 }
 

@@ -71,14 +71,11 @@ func (f *chunkWriter) overlay(ranges dirtyRanges) {
 
 // noteOverlays remembers which pages of the file have overlay extents. n.mu is held.
 func (v *Volume) noteOverlays(n *node, ranges dirtyRanges) {
-	v.dirty.Lock()
-	defer v.dirty.Unlock()
 	if n.overlaid == nil {
-		if len(v.dirty.overlaid) >= maxOverlaid {
+		if !v.dirty.addUpTo(maxOverlaid, v.dirty.overlaid, n) {
 			return
 		}
 		n.overlaid = make(map[uint64]struct{})
-		v.dirty.overlaid[n.ino] = n
 	}
 	for _, r := range ranges {
 		n.overlaid[uint64(r.off/v.span)] = struct{}{}
@@ -88,9 +85,7 @@ func (v *Volume) noteOverlays(n *node, ranges dirtyRanges) {
 // forgetOverlays: there is nothing to coalesce, or not any more. n.mu is held.
 func (v *Volume) forgetOverlays(n *node) {
 	n.overlaid = nil
-	v.dirty.Lock()
-	delete(v.dirty.overlaid, n.ino)
-	v.dirty.Unlock()
+	v.dirty.remove(v.dirty.overlaid, n)
 }
 
 // coalescer coalesces files that are left alone.
@@ -122,7 +117,7 @@ func (v *Volume) coalesceSome() (more bool, err error) {
 	if v.budget.quarterFull() {
 		return false, nil
 	}
-	for _, n := range v.nodesOf(v.dirty.overlaid) {
+	for _, n := range v.dirty.all(v.dirty.overlaid) {
 		var quiet bool
 		err := v.store.Update(func() (err error) {
 			n.mu.Lock()

@@ -98,7 +98,7 @@ func TestCountersOfClones(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.st.Join(nil)
-		row.Next = r.v.next.Load()
+		row.Next = r.v.numbers.next.Load()
 		err = r.st.Update(func() error { r.st.DB().Set(meta.CounterKey(), row.Encode()); return nil })
 		if err == nil {
 			err = r.st.Close()

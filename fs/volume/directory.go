@@ -99,13 +99,13 @@ func (v *Volume) find(n *node, name string) (dentry, error) {
 // link adds a name to a directory and returns its position. n.mu is held, inside
 // Update.
 func (v *Volume) link(n *node, name string, ino meta.Ino, typ uint32) uint64 {
-	p := dentry{pos: v.alloc(), ino: ino, typ: typ}
+	p := dentry{pos: v.numbers.take(), ino: ino, typ: typ}
 	v.db.Set(meta.NameKey(n.ino, name), meta.EncodePosition(p.pos))
 	v.db.Set(meta.EntryKey(n.ino, p.pos), meta.AppendDirent(make([]byte, 0, 12+len(name)), meta.Dirent{Ino: ino, Type: typ, Name: name}))
 	n.attr.Entries++
 	if n.dir != nil {
 		n.dir.add(name, p)
-		v.countNames(n, 1)
+		v.table.names.add(n, 1)
 	}
 	v.touchDir(n)
 	return p.pos
@@ -119,7 +119,7 @@ func (v *Volume) unlink(n *node, name string, p dentry) {
 	n.attr.Entries--
 	if n.dir != nil {
 		n.dir.remove(name)
-		v.countNames(n, -1)
+		v.table.names.add(n, -1)
 	}
 	v.touchDir(n)
 }
@@ -254,7 +254,7 @@ func (v *Volume) readBatch(n *node, from uint64) (*dirBatch, error) {
 		return nil, err
 	}
 	if from <= posDotDot || n.listEnd == 0 {
-		n.listEnd = v.next.Load()
+		n.listEnd = v.numbers.next.Load()
 	}
 	b := &dirBatch{parent: n.attr.Parent}
 	if err := v.fillBatch(n, from, b); err != nil {
@@ -305,9 +305,9 @@ func (v *Volume) fillBatch(n *node, from uint64, b *dirBatch) error {
 // Peek returns an inode's attributes and drops nothing from memory for it, so
 // that it can be asked of a whole tree. ENOENT: it has gone.
 func (v *Volume) Peek(ino meta.Ino) (Attr, error) {
-	n, _ := v.cached(ino)
+	n, _ := v.table.cached(ino)
 	if n == nil && v.readAhead(ino) {
-		n, _ = v.cached(ino)
+		n, _ = v.table.cached(ino)
 	}
 	if n == nil {
 		tmp, err := v.readNode(ino)

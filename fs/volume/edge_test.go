@@ -233,9 +233,9 @@ func TestGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.awaitReaper(t)
-	r.v.cache.Lock()
-	r.v.cache.nodes[ino] = n // as for those who hold it
-	r.v.cache.Unlock()
+	r.v.table.Lock()
+	r.v.table.nodes[ino] = n // as for those who hold it
+	r.v.table.Unlock()
 	_, copyErr := r.v.CopyRange(other, 0, ino, 0, 10)
 	_, linkErr := r.v.Link(ino, meta.Root, "h")
 	for what, err := range map[string]error{
@@ -257,10 +257,10 @@ func TestGone(t *testing.T) {
 	n.mu.Unlock()
 	n.release()
 	mustSync(t, r.v)
-	if r.v.dirtyNodes() != 0 {
+	if r.v.dirty.count() != 0 {
 		t.Error("the inode stays on the list of what is to be written")
 	}
-	r.v.forgetNode(n)
+	r.v.table.remove(n)
 }
 
 // TestLargeDirectory grows a directory beyond what is kept in memory, and back.

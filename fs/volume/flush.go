@@ -2,9 +2,7 @@ package volume
 
 import (
 	"errors"
-	"maps"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -65,7 +63,7 @@ func (v *Volume) Flush() error {
 		if err := v.flushAll(flushWhole); err != nil {
 			return err
 		}
-		if v.dirtyNodes() < fewNodes {
+		if v.dirty.count() < fewNodes {
 			break
 		}
 	}
@@ -85,7 +83,7 @@ const (
 // of Update, with no lock held.
 func (v *Volume) maybeCommit() {
 	v.coverNumbers()
-	if v.dirtyNodes() >= max(v.opts.Nodes, leastDirty) {
+	if v.dirty.count() >= max(v.opts.Nodes, leastDirty) {
 		_ = v.store.Commit() // as there; even one that fails has made rows of them
 		return
 	}
@@ -95,22 +93,9 @@ func (v *Volume) maybeCommit() {
 // leastDirty is how many inodes may wait however few are kept.
 const leastDirty = 4096
 
-func (v *Volume) dirtyNodes() int {
-	v.dirty.Lock()
-	defer v.dirty.Unlock()
-	return len(v.dirty.nodes)
-}
-
-// nodesOf returns the nodes of one of the maps of v.dirty as they are now.
-func (v *Volume) nodesOf(nodes map[meta.Ino]*node) []*node {
-	v.dirty.Lock()
-	defer v.dirty.Unlock()
-	return slices.Collect(maps.Values(nodes))
-}
-
 // flushAll flushes every dirty node, on as many cores as there are.
 func (v *Volume) flushAll(mode flushMode) error {
-	list := v.nodesOf(v.dirty.nodes)
+	list := v.dirty.all(v.dirty.nodes)
 	if len(list) == 1 {
 		return v.flushNode(list[0], mode) // an fsync's usual case needs no other goroutine
 	}
@@ -175,7 +160,7 @@ func (v *Volume) Cut() error {
 
 // saveAll leaves nothing unsaved.
 func (v *Volume) saveAll() error {
-	list := v.nodesOf(v.dirty.nodes)
+	list := v.dirty.all(v.dirty.nodes)
 	for _, n := range list {
 		for more := true; more; {
 			var err error
@@ -185,7 +170,7 @@ func (v *Volume) saveAll() error {
 		}
 	}
 	counts := meta.Counters{
-		Next: v.numbersFrom(), Inodes: v.counters.inodes.Load(), Logical: v.counters.logical.Load(), Data: v.counters.data.Load(),
+		Next: v.numbers.from(v.saved.Next, v.closing.Err() != nil), Inodes: v.counters.inodes.Load(), Logical: v.counters.logical.Load(), Data: v.counters.data.Load(),
 		Form: meta.CountsData, Generation: v.saved.Generation,
 	}
 	if counts != v.saved {
@@ -317,7 +302,7 @@ func (v *Volume) follows(n *node, taken dirtyRanges, off int64) (bool, error) {
 // left alone for a while, or when memory is short, so that the flush that
 // follows turns them into blocks.
 func (v *Volume) enqueueQuiet() {
-	for _, n := range v.nodesOf(v.dirty.staged) {
+	for _, n := range v.dirty.all(v.dirty.staged) {
 		n.mu.Lock()
 		if len(n.staged) > 0 && v.overdue(n) {
 			v.enqueueDirty(n)

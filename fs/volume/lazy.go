@@ -228,12 +228,12 @@ func (v *Volume) abandonLazy(n *node) error {
 // addLazy makes an inode of a snapshot's entry and a name of it in a directory.
 // The caller counts the directory's entries and is inside Update.
 func (v *Volume) addLazy(dir meta.Ino, e *graph.Entry) (meta.Ino, error) {
-	ino := meta.Ino(v.alloc())
+	ino := meta.Ino(v.numbers.take())
 	attr, err := v.newLazy(ino, e)
 	if err != nil {
 		return 0, err
 	}
-	attr.Parent, attr.Pos = dir, v.alloc()
+	attr.Parent, attr.Pos = dir, v.numbers.take()
 	v.db.Set(meta.InodeKey(ino), meta.AppendInode(nil, &attr))
 	v.setName(dir, e.Name, attr.Pos, ino, e.Type())
 	return ino, nil

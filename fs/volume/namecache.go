@@ -1,14 +1,27 @@
 package volume
 
-import "github.com/quarxtor/quarxfs/fs/meta"
+import (
+	"sync"
+
+	"github.com/quarxtor/quarxfs/fs/meta"
+)
 
 // The names of directories in memory, up to Options.Names of all together and
 // half as many of one. They can be dropped at any time, since every change of a
 // name is also a row at once. A name takes some 110 bytes.
 
+// A nameCache has the directories whose names are in memory. It is locked while their nodes are;
+// so the nodes of others are only tried under its mutex.
+type nameCache struct {
+	sync.Mutex
+	dirs  map[*node]struct{}
+	count int // names in all of them
+	limit int
+}
+
 // maxDirectory is the most names that a directory may have to be held in memory
 // whole.
-func (v *Volume) maxDirectory() int64 { return int64(v.opts.Names / 2) }
+func (c *nameCache) maxDirectory() int64 { return int64(c.limit / 2) }
 
 // A directory that is not in memory is asked by its rows, two reads a name,
 // until that has come to loadShare of its entries: reading an entry while all
@@ -19,7 +32,7 @@ const loadShare = 8
 // loadNames brings a directory's names into memory, if they fit there and it is
 // worth it; it is when all are wanted. n.mu is held.
 func (v *Volume) loadNames(n *node, all bool) error {
-	if n.dir != nil || n.gone || n.attr.Entries > v.maxDirectory() {
+	if n.dir != nil || n.gone || n.attr.Entries > v.table.names.maxDirectory() {
 		return nil
 	}
 	if n.asked++; !all && int64(n.asked)*loadShare < n.attr.Entries-loadShare*loadShare {
@@ -40,60 +53,59 @@ func (v *Volume) loadNames(n *node, all bool) error {
 		return nil
 	})
 	if err == nil {
-		v.keepNames(n, d)
+		v.table.names.keep(n, d)
 	}
 	return err
 }
 
-// keepNames makes d the node's names. n.mu is held.
-func (v *Volume) keepNames(n *node, d *directory) {
+// keep makes d the node's names. n.mu is held.
+func (c *nameCache) keep(n *node, d *directory) {
 	n.dir, n.asked = d, 0
-	v.names.Lock()
-	v.names.dirs[n] = struct{}{}
-	v.names.Unlock()
-	v.countNames(n, len(d.names))
+	c.Lock()
+	c.dirs[n] = struct{}{}
+	c.Unlock()
+	c.add(n, len(d.names))
 }
 
-// countNames counts names that n.dir gained, drops n.dir when it has become too
+// add counts names that n.dir gained, drops n.dir when it has become too
 // large, and others' names when all are too many. n.mu is held.
-func (v *Volume) countNames(n *node, delta int) {
-	v.names.Lock()
-	defer v.names.Unlock()
-	v.names.count += delta
-	if int64(len(n.dir.names)) > v.maxDirectory() {
-		v.forgetNames(n)
+func (c *nameCache) add(n *node, delta int) {
+	c.Lock()
+	defer c.Unlock()
+	c.count += delta
+	if int64(len(n.dir.names)) > c.maxDirectory() {
+		c.forget(n)
 	}
-	if v.names.count <= v.opts.Names {
+	if c.count <= c.limit {
 		return
 	}
-	for d := range v.names.dirs { // in Go's map order, which is random
+	for d := range c.dirs { // in Go's map order, which is random
 		if d == n || !d.mu.TryLock() {
 			continue
 		}
-		v.forgetNames(d)
+		c.forget(d)
 		d.mu.Unlock()
-		if v.names.count <= v.opts.Names/8*7 {
+		if c.count <= c.limit/8*7 {
 			return
 		}
 	}
 }
 
-// forgetNames takes a directory's names out of memory. n.mu and v.names are
-// held.
-func (v *Volume) forgetNames(n *node) {
+// forget takes a directory's names out of memory. n.mu is held, and the cache locked.
+func (c *nameCache) forget(n *node) {
 	if n.dir != nil {
-		v.names.count -= len(n.dir.names)
-		delete(v.names.dirs, n)
+		c.count -= len(n.dir.names)
+		delete(c.dirs, n)
 		n.dir = nil
 	}
 }
 
-// dropNames does so for a node that leaves the table. n.mu is held.
-func (v *Volume) dropNames(n *node) {
+// drop does so for a node that leaves the table. n.mu is held.
+func (c *nameCache) drop(n *node) {
 	if n.dir == nil {
 		return
 	}
-	v.names.Lock()
-	defer v.names.Unlock()
-	v.forgetNames(n)
+	c.Lock()
+	defer c.Unlock()
+	c.forget(n)
 }

@@ -156,7 +156,7 @@ func (v *Volume) vacant(d *node, name string) error {
 
 func (v *Volume) newNode(d *node, c CreateOptions) *node {
 	now := v.now()
-	n := nodeOf(meta.Ino(v.alloc()), meta.Inode{
+	n := nodeOf(meta.Ino(v.numbers.take()), meta.Inode{
 		Mode: c.Mode, UID: c.UID, GID: c.GID, Nlink: 1, Rdev: c.Rdev, Target: c.Target,
 		Atime: now, Mtime: now, Ctime: now, Btime: now,
 	})
@@ -189,14 +189,11 @@ func (v *Volume) publish(d *node, name string, n *node) {
 		}
 	}
 	if n.dir != nil {
-		v.keepNames(n, n.dir)
+		v.table.names.keep(n, n.dir)
 	}
 	v.markChanged(n)
 	v.counters.inodes.Add(1)
-	v.cache.Lock()
-	defer v.cache.Unlock()
-	v.cache.nodes[n.ino] = n
-	v.bound()
+	v.table.insertNew(n)
 }
 
 // Link gives an inode another name.

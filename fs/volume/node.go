@@ -102,16 +102,14 @@ func (v *Volume) enqueueDirty(n *node) {
 		return
 	}
 	n.enqueued = true
-	v.dirty.Lock()
-	v.dirty.nodes[n.ino] = n
-	v.dirty.Unlock()
+	v.dirty.add(v.dirty.nodes, n)
 }
 
 // get returns the node of an inode; the caller calls release when done with
 // it. ENOENT: there is no such inode.
 func (v *Volume) get(ino meta.Ino) (*node, error) {
 	for {
-		n, evictions := v.cached(ino)
+		n, evictions := v.table.cached(ino)
 		if n != nil {
 			return n, nil
 		}
@@ -119,21 +117,10 @@ func (v *Volume) get(ino meta.Ino) (*node, error) {
 		if err != nil {
 			return nil, err
 		}
-		if n, ok := v.insert(n, evictions); ok {
+		if n, ok := v.table.insert(n, evictions); ok {
 			return n, nil
 		}
 	}
-}
-
-// cached is get of an inode in the table. Otherwise it returns nil and what
-// insert wants to know.
-func (v *Volume) cached(ino meta.Ino) (n *node, evictions uint64) {
-	v.cache.Lock()
-	defer v.cache.Unlock()
-	if n = v.cache.nodes[ino]; n != nil {
-		n.users.Add(1)
-	}
-	return n, v.cache.evictions
 }
 
 func (v *Volume) readNode(ino meta.Ino) (*node, error) {
@@ -153,114 +140,6 @@ func nodeOf(ino meta.Ino, attr meta.Inode) *node {
 	return n
 }
 
-// insert puts n into the table unless somebody was quicker, and returns the
-// one in the table. It declines when nodes were evicted since n was read: one
-// of them may have been a newer n.
-func (v *Volume) insert(n *node, evictions uint64) (*node, bool) {
-	v.cache.Lock()
-	defer v.cache.Unlock()
-	if old, ok := v.cache.nodes[n.ino]; ok {
-		old.users.Add(1)
-		return old, true
-	}
-	if evictions != v.cache.evictions {
-		return nil, false
-	}
-	n.users.Add(1)
-	v.cache.nodes[n.ino] = n
-	v.bound()
-	return n, true
-}
-
-// bound evicts nodes when there are too many. When few can be dropped, because
-// they wait for a commit, it tries again when there are some more, and not at
-// each new node. v.cache is held.
-func (v *Volume) bound() {
-	if len(v.cache.nodes) <= max(v.opts.Nodes, v.cache.retry) {
-		return
-	}
-	v.evict()
-	v.cache.retry = len(v.cache.nodes) + v.opts.Nodes/64
-}
-
-// evict drops a share of the nodes. v.cache is held. Go's map order makes the
-// choice random.
-func (v *Volume) evict() {
-	v.cache.evictions++
-	tries, dropped := 4096, 0
-	for ino, n := range v.cache.nodes {
-		if tries--; tries < 0 || dropped >= 1024 {
-			return
-		}
-		if ino != meta.Root && v.drop(n) {
-			dropped++
-		}
-	}
-}
-
-// drop takes a node out of the table that nobody uses and that holds nothing the
-// database lacks; it reports whether it did. v.cache is held, and evictions was
-// counted.
-func (v *Volume) drop(n *node) bool {
-	// A user holds the table's lock when it starts; so nobody can start now.
-	if n.users.Load() != 0 || !n.mu.TryLock() {
-		return false
-	}
-	defer n.mu.Unlock()
-	if n.enqueued || n.busy || len(n.dirty) > 0 || len(n.staged) > 0 || n.overlaid != nil {
-		return false
-	}
-	v.dropNames(n)
-	delete(v.cache.nodes, n.ino)
-	return true
-}
-
-// forgetNode takes a reaped node out of the table.
-func (v *Volume) forgetNode(n *node) {
-	v.cache.Lock()
-	defer v.cache.Unlock()
-	v.cache.evictions++ // whoever has read its record by now must not insert it
-	delete(v.cache.nodes, n.ino)
-}
-
-// numbersAhead is how many numbers a commit sets aside for those that are given out before
-// the next one. A crash leaves them unused: whoever has a file handle of an inode that the
-// crash has undone must not come to another one by it.
-const numbersAhead = 1 << 20
-
-// alloc returns an unused number, for an inode or a directory position. coverNumbers was
-// called before, outside of Update.
-func (v *Volume) alloc() uint64 { return v.next.Add(1) - 1 }
-
-// coverNumbers commits when few of the numbers that are set aside are left, as when the
-// first one is to be given out. It is called outside of Update, with no lock held.
-func (v *Volume) coverNumbers() {
-	if v.next.Load() < v.covered.Load() {
-		return
-	}
-	v.numbering.Store(true)
-	if v.store.Commit() != nil {
-		return // it is tried again, and told, by the one in the background
-	}
-	_ = v.store.Update(func() error {
-		v.covered.Store(v.saved.Next - min(v.saved.Next, numbersAhead/2))
-		return nil
-	})
-}
-
-// numbersFrom returns where numbering shall go on when what is now saved is opened. v.saved
-// is guarded by the caller.
-func (v *Volume) numbersFrom() uint64 {
-	next := v.next.Load()
-	switch {
-	case !v.numbering.Load() || v.closing.Err() != nil:
-		return next // and a mount that only looks leaves nothing
-	case next+numbersAhead/2 < v.saved.Next:
-		return v.saved.Next
-	}
-	return next + numbersAhead
-}
-
 // save writes the node's rows into the pending commit and takes it off the
 // list. n.mu is held, inside Update or Cut.
 func (v *Volume) save(n *node) {
@@ -271,9 +150,7 @@ func (v *Volume) save(n *node) {
 	n.attrChanged = false
 	if n.enqueued {
 		n.enqueued = false
-		v.dirty.Lock()
-		delete(v.dirty.nodes, n.ino)
-		v.dirty.Unlock()
+		v.dirty.remove(v.dirty.nodes, n)
 	}
 }
 
@@ -283,9 +160,7 @@ func (v *Volume) Known(ino meta.Ino) bool {
 	if isVirtual(ino) {
 		return v.views.known(ino, 1)
 	}
-	v.known.Lock()
-	v.known.lookups.set(ino, v.known.lookups.get(ino)+1)
-	v.known.Unlock()
+	v.known.learn(ino)
 	return true
 }
 
@@ -333,37 +208,18 @@ func (v *Volume) Forget(ino meta.Ino, count uint64) {
 		v.views.known(ino, -int64(count))
 		return
 	}
-	v.known.Lock()
-	defer v.known.Unlock()
-	left := v.known.lookups.get(ino)
-	left -= min(left, count)
-	v.known.lookups.set(ino, left)
-	if left > 0 {
-		return
-	}
-	if _, ok := v.known.orphans[ino]; ok {
-		v.known.reap = append(v.known.reap, ino)
-		wake(v.reapNow)
-	}
+	v.known.forget(ino, count)
 }
 
 // orphan is called when an inode lost its last name. n.mu is held, inside
 // Update. (I7)
 func (v *Volume) orphan(n *node) {
 	v.db.Set(meta.OrphanKey(n.ino), []byte{})
-	v.known.Lock()
-	defer v.known.Unlock()
-	v.known.orphans[n.ino] = struct{}{}
-	if v.known.lookups.get(n.ino) == 0 {
-		v.known.reap = append(v.known.reap, n.ino)
-		wake(v.reapNow)
-	}
+	v.known.addOrphan(n.ino)
 }
 
 // unorphan undoes orphan: a nameless inode got a name.
 func (v *Volume) unorphan(n *node) {
 	v.db.Delete(meta.OrphanKey(n.ino))
-	v.known.Lock()
-	delete(v.known.orphans, n.ino)
-	v.known.Unlock()
+	v.known.removeOrphan(n.ino)
 }

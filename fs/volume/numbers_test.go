@@ -78,7 +78,7 @@ func TestNumbersAreNotUsedTwice(t *testing.T) {
 			r.check(t)
 			if c.how == "closed" {
 				// Numbers do not grow for nothing.
-				if next := r.v.next.Load(); next > 1000 {
+				if next := r.v.numbers.next.Load(); next > 1000 {
 					t.Errorf("the next number is %d", next)
 				}
 			}

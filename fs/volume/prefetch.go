@@ -77,7 +77,7 @@ func (v *Volume) prefetch() {
 // prefetchFile brings a small file's blocks into RAM, if its inode is there, as
 // it is when the directory was listed. Who reads it is told of errors.
 func (v *Volume) prefetchFile(ino meta.Ino) {
-	n, _ := v.cached(ino)
+	n, _ := v.table.cached(ino)
 	if n == nil {
 		return
 	}

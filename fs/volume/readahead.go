@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"slices"
 	"sync"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
@@ -44,8 +43,8 @@ func (v *Volume) readAhead(ino meta.Ino) bool {
 	if span == 1 || isVirtual(ino+span) {
 		return false
 	}
-	_, evictions := v.cached(ino)
-	return v.insertAll(v.readNodes(ino, span), evictions)
+	_, evictions := v.table.cached(ino)
+	return v.table.insertAhead(v.readNodes(ino, span), evictions)
 }
 
 // readNodes reads the inodes from ino to ino+span-1, as far as that is possible.
@@ -68,31 +67,4 @@ func (v *Volume) readNodes(ino, span meta.Ino) []*node {
 		v.log.Debug("inodes cannot be read ahead", "from", uint64(ino), "err", err)
 	}
 	return nodes
-}
-
-// insertAll is insert of nodes that nobody waits for. They drop older ones of
-// their kind, so that listing a large tree leaves the rest of the table alone.
-func (v *Volume) insertAll(nodes []*node, evictions uint64) bool {
-	v.cache.Lock()
-	defer v.cache.Unlock()
-	if evictions != v.cache.evictions {
-		return false
-	}
-	for _, n := range nodes {
-		if _, ok := v.cache.nodes[n.ino]; !ok {
-			v.cache.nodes[n.ino] = n
-			v.cache.ahead = append(v.cache.ahead, n.ino)
-		}
-	}
-	if over := len(v.cache.ahead) - min(maxAhead, v.opts.Nodes/2); over > 0 {
-		v.cache.evictions++
-		for _, ino := range v.cache.ahead[:over] {
-			if n := v.cache.nodes[ino]; n != nil {
-				v.drop(n)
-			}
-		}
-		v.cache.ahead = slices.Delete(v.cache.ahead, 0, over)
-	}
-	v.bound()
-	return true
 }

@@ -62,12 +62,12 @@ func TestListingReadsAhead(t *testing.T) {
 	if after := list(); !reflect.DeepEqual(before, after) {
 		t.Errorf("the listing differs:\n%+v\n%+v", before, after)
 	}
-	r.v.cache.Lock()
-	defer r.v.cache.Unlock()
-	if n := len(r.v.cache.nodes); n < files*9/10 {
+	r.v.table.Lock()
+	defer r.v.table.Unlock()
+	if n := len(r.v.table.nodes); n < files*9/10 {
 		t.Errorf("%d inodes are in the table, of %d", n, files)
 	}
-	for _, n := range r.v.cache.nodes {
+	for _, n := range r.v.table.nodes {
 		if n.attr.Shared {
 			t.Errorf("inode %d has several names and was read ahead", n.ino)
 		}
@@ -81,14 +81,14 @@ func TestReadAheadDeclinesOldInodes(t *testing.T) {
 	ino := mustCreate(t, r.v, meta.Root, "f", 0o100600)
 	mustSync(t, r.v)
 	drop := func() {
-		r.v.cache.Lock()
-		defer r.v.cache.Unlock()
-		if r.v.evict(); r.v.cache.nodes[ino] != nil {
+		r.v.table.Lock()
+		defer r.v.table.Unlock()
+		if r.v.table.evict(); r.v.table.nodes[ino] != nil {
 			t.Fatal("the inode is still in memory")
 		}
 	}
 	drop()
-	_, evictions := r.v.cached(ino)
+	_, evictions := r.v.table.cached(ino)
 	old := r.v.readNodes(ino, 1)
 	mode := uint32(0o644)
 	if _, err := r.v.SetAttr(ino, Change{Mode: &mode}); err != nil {
@@ -96,7 +96,7 @@ func TestReadAheadDeclinesOldInodes(t *testing.T) {
 	}
 	mustSync(t, r.v)
 	drop()
-	if len(old) != 1 || r.v.insertAll(old, evictions) {
+	if len(old) != 1 || r.v.table.insertAhead(old, evictions) {
 		t.Errorf("%d inodes were read before the change and put into the table after it", len(old))
 	}
 	if a, err := r.v.Attr(ino); err != nil || a.Mode != 0o100644 {
@@ -128,9 +128,9 @@ func TestReadAheadBesideChanges(t *testing.T) {
 	all.Go(func() {
 		for ctx.Err() == nil {
 			mustSync(t, r.v)
-			r.v.cache.Lock()
-			r.v.evict()
-			r.v.cache.Unlock()
+			r.v.table.Lock()
+			r.v.table.evict()
+			r.v.table.Unlock()
 		}
 	})
 	all.Wait()

@@ -31,7 +31,7 @@ func (v *Volume) reaper() {
 		case <-time.After(reapPause):
 		}
 		for {
-			ino, ok := v.nextReap()
+			ino, ok := v.known.next()
 			if !ok {
 				break
 			}
@@ -73,7 +73,7 @@ func (v *Volume) admit(n int64) error {
 func (v *Volume) AwaitReaped() (removed bool) {
 	begun := time.Now()
 	for {
-		left, orphans := v.reapable()
+		left, orphans := v.known.reapable()
 		switch waited := time.Since(begun); {
 		case left > 0 && waited < reapTime:
 			removed = true
@@ -82,33 +82,6 @@ func (v *Volume) AwaitReaped() (removed bool) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-}
-
-// reapable counts the inodes without a name, and those of them that nobody uses.
-func (v *Volume) reapable() (left, orphans int) {
-	v.known.Lock()
-	defer v.known.Unlock()
-	for ino := range v.known.orphans {
-		if v.known.lookups.get(ino) == 0 {
-			left++
-		}
-	}
-	return left, len(v.known.orphans)
-}
-
-func (v *Volume) nextReap() (meta.Ino, bool) {
-	v.known.Lock()
-	defer v.known.Unlock()
-	for len(v.known.reap) > 0 {
-		ino := v.known.reap[0]
-		v.known.reap = v.known.reap[1:]
-		_, orphan := v.known.orphans[ino]
-		if orphan && v.known.lookups.get(ino) == 0 {
-			return ino, true
-		}
-	}
-	v.known.reap = nil
-	return 0, false
 }
 
 // reap removes an inode in steps, each of them indivisible; the orphan's row
@@ -137,15 +110,13 @@ func (v *Volume) reap(ino meta.Ino) error {
 			return err
 		}
 	}
-	v.forgetNode(n)
+	v.table.remove(n)
 	return nil
 }
 
 func (v *Volume) dropOrphan(ino meta.Ino) {
 	v.db.Delete(meta.OrphanKey(ino))
-	v.known.Lock()
-	delete(v.known.orphans, ino)
-	v.known.Unlock()
+	v.known.removeOrphan(ino)
 }
 
 func (v *Volume) reapStep(n *node) (done bool, err error) {
@@ -180,7 +151,7 @@ func (v *Volume) reapStep(n *node) (done bool, err error) {
 	v.counters.inodes.Add(-1)
 	v.dropOrphan(n.ino)
 	n.gone = true
-	v.dropNames(n)
+	v.table.names.drop(n)
 	v.save(n) // off the list
 	return true, nil
 }

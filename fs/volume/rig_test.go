@@ -148,10 +148,10 @@ func (r *rig) awaitReaper(t tb) {
 func (r *rig) checkNames(t tb) {
 	t.Helper()
 	v := r.v
-	v.names.Lock()
-	defer v.names.Unlock()
+	v.table.names.Lock()
+	defer v.table.names.Unlock()
 	sum := 0
-	for n := range v.names.dirs {
+	for n := range v.table.names.dirs {
 		n.mu.Lock() // nobody else is at work
 		if n.dir == nil {
 			t.Errorf("directory %d counts as in memory and is not", n.ino)
@@ -160,13 +160,13 @@ func (r *rig) checkNames(t tb) {
 		}
 		n.mu.Unlock()
 	}
-	if sum != v.names.count || sum > v.opts.Names {
-		t.Errorf("%d names are in memory, %d are counted, and %d may be", sum, v.names.count, v.opts.Names)
+	if sum != v.table.names.count || sum > v.opts.Names {
+		t.Errorf("%d names are in memory, %d are counted, and %d may be", sum, v.table.names.count, v.opts.Names)
 	}
-	v.cache.Lock()
-	defer v.cache.Unlock()
-	for n := range v.names.dirs {
-		if v.cache.nodes[n.ino] != n {
+	v.table.Lock()
+	defer v.table.Unlock()
+	for n := range v.table.names.dirs {
+		if v.table.nodes[n.ino] != n {
 			t.Errorf("directory %d has names in memory and is not in the table", n.ino)
 		}
 	}
@@ -197,7 +197,7 @@ func (r *rig) checkVolume(t tb) {
 	if err := fsck.Check(context.Background(), r.st, nil, report); err != nil {
 		t.Fatalf("%v", err)
 	}
-	if n := r.v.dirtyNodes(); n != 0 {
+	if n := r.v.dirty.count(); n != 0 {
 		t.Errorf("check: %d nodes are still to be written after a commit", n)
 	}
 	r.checkMemory(t)
@@ -207,8 +207,8 @@ func (r *rig) checkVolume(t tb) {
 func (r *rig) checkMemory(t tb) {
 	t.Helper()
 	var used, staged int64
-	r.v.cache.Lock()
-	for _, n := range r.v.cache.nodes {
+	r.v.table.Lock()
+	for _, n := range r.v.table.nodes {
 		n.mu.Lock()
 		used += n.dirty.capacity() + n.flushing.capacity()
 		for _, size := range n.staged {
@@ -216,7 +216,7 @@ func (r *rig) checkMemory(t tb) {
 		}
 		n.mu.Unlock()
 	}
-	r.v.cache.Unlock()
+	r.v.table.Unlock()
 	if got := r.v.DirtyBytes(); got != used {
 		t.Errorf("check: %d bytes of memory are accounted for and %d in use", got, used)
 	}

@@ -189,7 +189,7 @@ func (b *snapBuilder) wholeDirectory(dir meta.Ino, attr *meta.Inode) (branch met
 
 // eachName calls fn for the entries of a directory in order of their names.
 func (b *snapBuilder) eachName(dir meta.Ino, attr *meta.Inode, fn func(meta.Dirent) error) error {
-	if attr.Entries > b.v.maxDirectory() {
+	if attr.Entries > b.v.table.names.maxDirectory() {
 		from, to := meta.NameRange(dir)
 		return b.view.Scan(from, to, func(key, _ []byte) error {
 			name, err := meta.KeyTail(key)

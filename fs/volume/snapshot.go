@@ -125,7 +125,7 @@ var errNoCheckpoint = errors.New("the commit made no cut")
 // takeCheckpoint takes the view. All is saved, and nobody changes anything.
 func (v *Volume) takeCheckpoint(c *checkpoint) (err error) {
 	defer close(c.taken)
-	c.before, c.next, c.when = v.track, v.next.Load(), v.now()
+	c.before, c.next, c.when = v.track, v.numbers.next.Load(), v.now()
 	if c.advance {
 		v.track.Epoch = c.next
 		v.db.Set(meta.TrackKey(), v.track.Encode())
@@ -137,7 +137,7 @@ func (v *Volume) takeCheckpoint(c *checkpoint) (err error) {
 // enqueueStaged puts all nodes with staged bytes on the list, so that these become
 // blocks.
 func (v *Volume) enqueueStaged() {
-	for _, n := range v.nodesOf(v.dirty.staged) {
+	for _, n := range v.dirty.all(v.dirty.staged) {
 		n.mu.Lock()
 		v.enqueueDirty(n)
 		n.mu.Unlock()

@@ -49,9 +49,7 @@ func (v *Volume) stage(n *node) {
 			v.stageSlot(n, uint64(slot))
 		}
 	}
-	v.dirty.Lock()
-	v.dirty.staged[n.ino] = n
-	v.dirty.Unlock()
+	v.dirty.add(v.dirty.staged, n)
 }
 
 // slotRange bounds a slot; the last one of the largest file is a byte short.
@@ -86,9 +84,7 @@ func (v *Volume) unstage(n *node, slot uint64) {
 	v.staged.Add(-int64(n.staged[slot]))
 	delete(n.staged, slot)
 	if len(n.staged) == 0 {
-		v.dirty.Lock()
-		delete(v.dirty.staged, n.ino)
-		v.dirty.Unlock()
+		v.dirty.remove(v.dirty.staged, n)
 	}
 }
 
@@ -153,7 +149,5 @@ func (v *Volume) restoreSlot(n *node, slot uint64, parts []meta.StagedPart) {
 	n.written = v.opts.Now()
 	v.staged.Add(int64(size))
 	v.budget.add(n.dirty.capacity() - before)
-	v.dirty.Lock()
-	v.dirty.staged[n.ino] = n
-	v.dirty.Unlock()
+	v.dirty.add(v.dirty.staged, n)
 }

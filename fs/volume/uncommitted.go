@@ -66,7 +66,7 @@ func (v *Volume) Uncommitted() Uncommitted {
 			}
 		}
 	})
-	for _, n := range v.nodesOf(v.dirty.nodes) {
+	for _, n := range v.dirty.all(v.dirty.nodes) {
 		inodes[n.ino] = true
 	}
 	paths := make(map[string]bool)

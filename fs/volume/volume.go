@@ -5,13 +5,14 @@
 // Lock order (an inner lock is taken while holding the outer ones):
 //
 //	Volume.snapping        one snapshot, clone or rollback at a time
-//	  store's gate         store.Update; not held while waiting for room in the dirty buffers
+//	  the store's lock     store.Update; not held while waiting for room in the dirty buffers
 //	    Volume.tree        changes of names: create, link, unlink, rename
 //	      node.mu          one node's attributes, dirty ranges, extents, names; two only in ascending order of ino
-//	        Volume.cache   the table of nodes
-//	          Volume.names the directories whose names are in memory; others' node.mu is only tried under it
-//	        Volume.dirty   the set of nodes to be written
-//	        Volume.known   the kernel's lookup counts and the orphans
+//	        nodeTable      the nodes in memory
+//	          nameCache    the directories whose names are in memory; others' node.mu is only tried under it
+//	        dirtySet       the nodes to be written
+//	        kernelRefs     the kernel's lookup counts and the orphans
+//	        dirtyBudget    the memory of dirty bytes
 //	        Volume.views   what the kernel knows of snapshots
 //	        inodeReader, prefetcher  where listings and readers are; nothing is taken inside
 //	        the store's inner locks
@@ -61,36 +62,13 @@ type Volume struct {
 
 	directory string // of the store, see StoreXattr
 
-	tree  sync.Mutex
-	cache struct {
-		sync.Mutex
-		nodes     map[meta.Ino]*node
-		evictions uint64
-		retry     int        // no eviction below so many nodes
-		ahead     []meta.Ino // nodes that were read ahead, the oldest first
-	}
+	tree       sync.Mutex
+	table      nodeTable
 	reader     inodeReader
 	prefetcher prefetcher
-	names      struct { // directories whose names are in memory
-		sync.Mutex
-		dirs  map[*node]struct{}
-		count int
-	}
-	dirty struct {
-		sync.Mutex
-		nodes    map[meta.Ino]*node
-		staged   map[meta.Ino]*node // nodes with staged slots
-		overlaid map[meta.Ino]*node // nodes to be coalesced
-	}
-	known struct {
-		sync.Mutex
-		lookups lookups
-		orphans map[meta.Ino]struct{}
-		reap    []meta.Ino
-	}
-	next       atomic.Uint64 // the next unused inode number
-	numbering  atomic.Bool   // numbers are given out
-	covered    atomic.Uint64 // up to here a crash does not give numbers out again; see coverNumbers
+	dirty      dirtySet
+	known      kernelRefs
+	numbers    inodeNumbers
 	generation uint32        // of all inode numbers
 	saved      meta.Counters // the row of the counters as last written; guarded by the gate
 	track      meta.Tracking // what snapshots build on; guarded by the gate and, where it changes, by snapping
@@ -141,14 +119,10 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	}
 	v.closing, v.close = context.WithCancel(context.Background())
 	v.prefetcher.spans = make(chan inodeSpan, 1)
-	v.cache.nodes = make(map[meta.Ino]*node)
+	v.table.init(o.Nodes, o.Names)
 	v.views.nodes, v.views.snaps = make(map[meta.Ino]*virtual), make(map[store.ID]*snapView)
-	v.names.dirs = make(map[*node]struct{})
-	v.dirty.nodes = make(map[meta.Ino]*node)
-	v.dirty.staged = make(map[meta.Ino]*node)
-	v.dirty.overlaid = make(map[meta.Ino]*node)
-	v.known.lookups = newLookups()
-	v.known.orphans = make(map[meta.Ino]struct{})
+	v.dirty.init()
+	v.known.init(v.reapNow)
 	v.budget.init(o.DirtyBytes, v.flushNow)
 	if err := v.load(); err != nil {
 		return nil, fmt.Errorf("open volume: %w", err)
@@ -177,7 +151,7 @@ func (v *Volume) load() error {
 	if v.saved, err = meta.DecodeCounters(b); err != nil {
 		return err
 	}
-	v.next.Store(v.saved.Next)
+	v.numbers.next.Store(v.saved.Next)
 	v.counters.set(&v.saved)
 	if v.saved.Form != meta.CountsData {
 		if err := v.countAgain(); err != nil {
@@ -186,8 +160,7 @@ func (v *Volume) load() error {
 	}
 	err = v.db.ScanPrefix(meta.OrphanPrefix(), func(key, _ []byte) error {
 		ino, err := meta.KeyIno(key)
-		v.known.orphans[ino] = struct{}{}
-		v.known.reap = append(v.known.reap, ino)
+		v.known.addOrphan(ino)
 		return err
 	})
 	if err != nil {
@@ -205,7 +178,7 @@ func (v *Volume) Generation() uint32 { return v.generation }
 
 // format makes the root directory; it belongs to whoever makes the volume.
 func (v *Volume) format() error {
-	v.next.Store(meta.FirstIno)
+	v.numbers.next.Store(meta.FirstIno)
 	v.saved.Generation = meta.NewGeneration()
 	now := v.now()
 	root := nodeOf(meta.Root, meta.Inode{
@@ -214,9 +187,9 @@ func (v *Volume) format() error {
 		Atime: now, Mtime: now, Ctime: now, Btime: now,
 	})
 	root.ext.absent = true
-	v.keepNames(root, newDirectory())
+	v.table.names.keep(root, newDirectory())
 	return v.store.Update(func() error {
-		v.cache.nodes[root.ino] = root
+		v.table.insertNew(root)
 		v.counters.inodes.Store(1)
 		root.mu.Lock()
 		defer root.mu.Unlock()
@@ -288,15 +261,10 @@ type Stats struct {
 
 // Stats returns the volume's figures at this moment.
 func (v *Volume) Stats() Stats {
-	v.cache.Lock()
-	cached := len(v.cache.nodes)
-	v.cache.Unlock()
-	v.known.Lock()
-	known, orphans := v.known.lookups.known, len(v.known.orphans)
-	v.known.Unlock()
+	known, orphans := v.known.counts()
 	return Stats{
 		Inodes: v.counters.inodes.Load(), LogicalBytes: v.counters.logical.Load(), DataBytes: v.counters.data.Load(), StagedBytes: v.staged.Load(),
-		DirtyBytes: v.DirtyBytes(), DirtyLimit: v.budget.limit.Load(), CachedNodes: cached, KnownNodes: known, Orphans: orphans,
+		DirtyBytes: v.DirtyBytes(), DirtyLimit: v.budget.limit.Load(), CachedNodes: v.table.count(), KnownNodes: known, Orphans: orphans,
 	}
 }
 
