@@ -111,30 +111,30 @@ func withMode(acl []aclEntry, mode uint32, limit bool) []aclEntry {
 
 // setAccessACL takes the mode from an ACL that is being set and reports
 // whether the ACL says more than the mode, and so has to be kept.
-func (v *Volume) setAccessACL(n *node, value []byte, dropSGID bool) (keep bool, err error) {
+func (x *xattrs) setAccessACL(n *node, value []byte, dropSGID bool) (keep bool, err error) {
 	acl, err := parseACL(value)
 	if err != nil {
 		return false, err
 	}
 	if len(acl) == 0 {
-		return false, v.dropXattr(n, aclAccess)
+		return false, x.drop(n, aclAccess)
 	}
 	mode, minimal := modeOf(acl)
 	n.attr.Mode = n.attr.Mode&^0o777 | mode
 	if dropSGID {
 		n.attr.Mode &^= syscall.S_ISGID
 	}
-	n.attr.Ctime = v.now()
-	v.markChanged(n)
+	n.attr.Ctime = x.v.now()
+	x.v.markChanged(n)
 	if minimal {
-		return false, v.dropXattr(n, aclAccess)
+		return false, x.drop(n, aclAccess)
 	}
 	return true, nil
 }
 
 // chmodACL keeps an access ACL in step with a new mode.
-func (v *Volume) chmodACL(n *node) error {
-	b, err := v.xattr(n, aclAccess)
+func (x *xattrs) chmodACL(n *node) error {
+	b, err := x.get(n, aclAccess)
 	if err == syscall.ENODATA {
 		return nil
 	}
@@ -145,17 +145,17 @@ func (v *Volume) chmodACL(n *node) error {
 	if err != nil {
 		return err
 	}
-	v.storeXattr(n, aclAccess, encodeACL(withMode(acl, n.attr.Mode, false)))
+	x.store(n, aclAccess, encodeACL(withMode(acl, n.attr.Mode, false)))
 	return nil
 }
 
 // inherit gives a new inode its mode: from the directory's default ACL when
 // there is one, else by the umask.
-func (v *Volume) inherit(dir, n *node, umask uint32) error {
+func (x *xattrs) inherit(dir, n *node, umask uint32) error {
 	if n.attr.Mode&syscall.S_IFMT == syscall.S_IFLNK {
 		return nil
 	}
-	b, err := v.xattr(dir, aclDefault)
+	b, err := x.get(dir, aclDefault)
 	if err == syscall.ENODATA {
 		n.attr.Mode &^= umask & 0o777
 		return nil
@@ -171,10 +171,10 @@ func (v *Volume) inherit(dir, n *node, umask uint32) error {
 	mode, minimal := modeOf(access)
 	n.attr.Mode = n.attr.Mode&^0o777 | mode
 	if !minimal {
-		v.storeXattr(n, aclAccess, encodeACL(access))
+		x.store(n, aclAccess, encodeACL(access))
 	}
 	if n.isDir() {
-		v.storeXattr(n, aclDefault, append([]byte(nil), b...))
+		x.store(n, aclDefault, append([]byte(nil), b...))
 	}
 	return nil
 }

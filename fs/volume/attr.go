@@ -36,7 +36,7 @@ func SnapshotAttr(ino meta.Ino, e *graph.Entry) Attr {
 func (v *Volume) stat(n *node) Attr {
 	a := n.stat()
 	if n.isReg() && len(n.dirty)+len(n.flushing) > 0 {
-		a.Blocks = blocksOf(n.attr.Alloc + n.attr.Unwritten + v.unstored(n))
+		a.Blocks = blocksOf(n.attr.Alloc + n.attr.Unwritten + v.files.unstored(n))
 	}
 	return a
 }
@@ -118,7 +118,7 @@ func (v *Volume) setAttr(n *node, c Change) error {
 		if c.DropSGID {
 			n.attr.Mode &^= syscall.S_ISGID
 		}
-		if err := v.chmodACL(n); err != nil {
+		if err := v.xattrs.chmodACL(n); err != nil {
 			return err
 		}
 	}
@@ -169,7 +169,7 @@ func (v *Volume) killPriv(n *node, bits bool) error {
 	if n.attr.Xattrs == 0 {
 		return nil
 	}
-	return v.dropXattr(n, capabilityXattr)
+	return v.xattrs.drop(n, capabilityXattr)
 }
 
 // Readlink returns a symbolic link's target.

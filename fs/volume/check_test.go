@@ -160,7 +160,7 @@ func TestUnreadableNeighbour(t *testing.T) {
 	mustWrite(t, r.v, ino, 5000, want)
 	r.clock.advance(time.Minute)
 	mustSync(t, r.v)
-	if err := r.v.flushAll(flushWhole); err != nil {
+	if err := r.v.flusher.flushAll(flushWhole); err != nil {
 		t.Fatal(err)
 	}
 	r.checkVolume(t)

@@ -180,7 +180,7 @@ func (f *chunkWriter) cutOne(rg *region, pos, end int64, last, blend bool) (done
 func (f *chunkWriter) regionStart(off int64) (int64, error) {
 	f.n.mu.Lock()
 	defer f.n.mu.Unlock()
-	e, ok, err := f.v.extentAt(f.n, off)
+	e, ok, err := f.v.files.extentAt(f.n, off)
 	if err != nil {
 		return 0, err
 	}
@@ -190,7 +190,7 @@ func (f *chunkWriter) regionStart(off int64) (int64, error) {
 	if off == 0 {
 		return 0, nil
 	}
-	prev, ok2, err := f.v.extentAt(f.n, off-1)
+	prev, ok2, err := f.v.files.extentAt(f.n, off-1)
 	if err != nil || !ok2 || prev.End() != off {
 		return off, err
 	}
@@ -213,7 +213,7 @@ func (f *chunkWriter) boundary(pos int64, blend bool) (bool, error) {
 	}
 	f.n.mu.Lock()
 	defer f.n.mu.Unlock()
-	e, ok, err := f.v.extentAt(f.n, pos)
+	e, ok, err := f.v.files.extentAt(f.n, pos)
 	return !ok || e.Off == pos, err
 }
 
@@ -278,12 +278,12 @@ func (f *chunkWriter) bytesFrom(pos int64, blend bool) ([]byte, error) {
 		return nil, nil
 	}
 	f.n.mu.Lock()
-	e, ok, err := f.v.extentAt(f.n, pos)
+	e, ok, err := f.v.files.extentAt(f.n, pos)
 	f.n.mu.Unlock()
 	if err != nil || !ok {
 		return nil, err
 	}
-	p, err := f.v.extentBytes(context.Background(), e)
+	p, err := f.v.files.extentBytes(context.Background(), e)
 	if err != nil {
 		return nil, err
 	}
@@ -295,8 +295,8 @@ func (f *chunkWriter) bytesFrom(pos int64, blend bool) ([]byte, error) {
 }
 
 // extentBytes returns the bytes that an extent stands for.
-func (v *Volume) extentBytes(ctx context.Context, e meta.Extent) ([]byte, error) {
-	p, err := v.store.Get(ctx, store.ID(e.ID))
+func (m *fileMap) extentBytes(ctx context.Context, e meta.Extent) ([]byte, error) {
+	p, err := m.v.store.Get(ctx, store.ID(e.ID))
 	if err != nil {
 		return nil, err
 	}
@@ -316,7 +316,7 @@ func (f *chunkWriter) install(ids []store.ID) error {
 				fresh = append(fresh, meta.Extent{Off: c.off, Len: uint32(c.len), ID: meta.BlockID(ids[c.block])})
 			}
 		}
-		if err := f.v.replaceExtents(f.n, rg.lo, rg.hi, fresh); err != nil {
+		if err := f.v.files.replaceExtents(f.n, rg.lo, rg.hi, fresh); err != nil {
 			return err
 		}
 	}

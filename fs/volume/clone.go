@@ -69,8 +69,8 @@ func (v *Volume) put(ctx context.Context, from SnapshotPath, to string, replace 
 	if err := v.store.Accepts(); err != nil {
 		return err
 	}
-	v.snapping.Lock()
-	defer v.snapping.Unlock()
+	v.snapshots.mu.Lock()
+	defer v.snapshots.mu.Unlock()
 	return v.withClone(ctx, from, false, func(n *node, nlink uint32) error {
 		err := v.store.Change(func() error { return v.attach(n, nlink, d, name, replace) })
 		if err != nil {
@@ -108,7 +108,7 @@ func (v *Volume) parentOf(path string) (dir meta.Ino, name string, err error) {
 // withClone makes a nameless inode of what is in a snapshot and calls fn, which
 // may give it a name; else it goes away again. flat says that a directory shall have
 // rows of its own. fn is told how many links the inode has with one name. The
-// inode's node is held meanwhile, and v.snapping.
+// inode's node is held meanwhile, and v.snapshots.mu.
 func (v *Volume) withClone(ctx context.Context, from SnapshotPath, flat bool, fn func(n *node, nlink uint32) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -123,7 +123,7 @@ func (v *Volume) withClone(ctx context.Context, from SnapshotPath, flat bool, fn
 	if s, err = v.Snapshot(ctx, from.Snapshot); err != nil { // it was still there when it was pinned
 		return err
 	}
-	e, err := v.snapshotEntry(ctx, &s, from.Path)
+	e, err := v.snapshots.snapshotEntry(ctx, &s, from.Path)
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (p SnapshotPath) String() string {
 }
 
 // snapshotEntry finds the entry at a path of a snapshot.
-func (v *Volume) snapshotEntry(ctx context.Context, s *Snapshot, path string) (*graph.Entry, error) {
+func (ss *snapshotter) snapshotEntry(ctx context.Context, s *Snapshot, path string) (*graph.Entry, error) {
 	e := &s.Root
 	for name := range strings.SplitSeq(path, "/") {
 		if name == "" || name == "." {
@@ -164,7 +164,7 @@ func (v *Volume) snapshotEntry(ctx context.Context, s *Snapshot, path string) (*
 		if e.Link.Kind != store.KindTree {
 			return nil, fmt.Errorf("%q in snapshot %q: %w", path, s.Name, store.ErrNotFound)
 		}
-		next, err := graph.OpenTree(v.store, e.Link.ID, graph.Directory).Lookup(ctx, name)
+		next, err := graph.OpenTree(ss.v.store, e.Link.ID, graph.Directory).Lookup(ctx, name)
 		if err != nil {
 			return nil, fmt.Errorf("%q in snapshot %q: %w", path, s.Name, err)
 		}
@@ -173,7 +173,7 @@ func (v *Volume) snapshotEntry(ctx context.Context, s *Snapshot, path string) (*
 	if e.Ident == 0 {
 		return e, nil
 	}
-	row, err := graph.OpenTree(v.store, s.Table, graph.LinkTable).Lookup(ctx, graph.TableKey(e.Ident))
+	row, err := graph.OpenTree(ss.v.store, s.Table, graph.LinkTable).Lookup(ctx, graph.TableKey(e.Ident))
 	return &row, err
 }
 
@@ -197,9 +197,9 @@ func (g *cloner) top(e *graph.Entry, flat bool) (n *node, err error) {
 	whole := e.IsDir() && e.Entries > 0 && (e.Below.Linked != 0 || flat)
 	err = v.store.Change(func() error {
 		ino := meta.Ino(v.numbers.take())
-		record := v.newLazy
+		record := v.materializer.newLazy
 		if whole {
-			record = v.newWhole
+			record = v.materializer.newWhole
 		}
 		attr, err := record(ino, e)
 		if err != nil {
@@ -246,10 +246,10 @@ func (g *cloner) fill(dir meta.Ino, d *graph.Entry) error {
 					return g.linked(dir, e)
 				}
 				if !e.IsDir() || e.Below.Linked == 0 {
-					_, err := g.v.addLazy(dir, e)
+					_, err := g.v.materializer.addLazy(dir, e)
 					return err
 				}
-				ino, err := g.v.addWhole(dir, e)
+				ino, err := g.v.materializer.addWhole(dir, e)
 				subs = append(subs, sub{ino, *e})
 				return err
 			})
@@ -268,24 +268,24 @@ func (g *cloner) fill(dir meta.Ino, d *graph.Entry) error {
 }
 
 // newWhole is newLazy for a directory whose names follow as rows.
-func (v *Volume) newWhole(ino meta.Ino, e *graph.Entry) (meta.Inode, error) {
+func (m *materializer) newWhole(ino meta.Ino, e *graph.Entry) (meta.Inode, error) {
 	bare := *e
 	bare.Entries, bare.Below = 0, graph.Sums{} // not lazy, which counts for itself only
-	attr, err := v.newLazy(ino, &bare)
+	attr, err := m.newLazy(ino, &bare)
 	attr.Entries = e.Entries
 	return attr, err
 }
 
 // addWhole makes a directory whose names follow.
-func (v *Volume) addWhole(dir meta.Ino, e *graph.Entry) (meta.Ino, error) {
-	ino := meta.Ino(v.numbers.take())
-	attr, err := v.newWhole(ino, e)
+func (m *materializer) addWhole(dir meta.Ino, e *graph.Entry) (meta.Ino, error) {
+	ino := meta.Ino(m.v.numbers.take())
+	attr, err := m.newWhole(ino, e)
 	if err != nil {
 		return 0, err
 	}
-	attr.Parent, attr.Pos = dir, v.numbers.take()
-	v.db.Set(meta.InodeKey(ino), meta.AppendInode(nil, &attr))
-	v.setName(dir, e.Name, attr.Pos, ino, e.Type())
+	attr.Parent, attr.Pos = dir, m.v.numbers.take()
+	m.v.db.Set(meta.InodeKey(ino), meta.AppendInode(nil, &attr))
+	m.v.setName(dir, e.Name, attr.Pos, ino, e.Type())
 	return ino, nil
 }
 
@@ -298,7 +298,7 @@ func (g *cloner) linked(dir meta.Ino, e *graph.Entry) error {
 			return fmt.Errorf("file %d: %w", e.Ident, err)
 		}
 		f = &clonedFile{ino: meta.Ino(g.v.numbers.take())}
-		if f.attr, err = g.v.newLazy(f.ino, &row); err != nil {
+		if f.attr, err = g.v.materializer.newLazy(f.ino, &row); err != nil {
 			return err
 		}
 		f.attr.Nlink, f.attr.Shared, f.attr.Parent = 0, true, 0
@@ -354,8 +354,8 @@ func (v *Volume) Rollback(ctx context.Context, name string) error {
 	if err := v.store.Accepts(); err != nil {
 		return err
 	}
-	v.snapping.Lock()
-	defer v.snapping.Unlock()
+	v.snapshots.mu.Lock()
+	defer v.snapshots.mu.Unlock()
 	return v.withClone(ctx, SnapshotPath{Snapshot: name}, true, func(n *node, _ uint32) error {
 		var stale []Invalidation
 		err := v.store.Change(func() (err error) {
@@ -461,16 +461,16 @@ func (v *Volume) takeAttr(root, g *node, b *meta.Inode) error {
 	a := &root.attr
 	a.Mode, a.UID, a.GID = b.Mode, b.UID, b.GID
 	a.Atime, a.Mtime, a.Ctime, a.Btime = b.Atime, b.Mtime, b.Ctime, b.Btime
-	if err := v.dropXattrs(root); err != nil {
+	if err := v.xattrs.dropAll(root); err != nil {
 		return err
 	}
 	a.Xattrs = 0
-	names, err := v.xattrNames(g)
+	names, err := v.xattrs.names(g)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		value, err := v.xattr(g, name)
+		value, err := v.xattrs.get(g, name)
 		if err != nil {
 			return err
 		}
@@ -482,8 +482,8 @@ func (v *Volume) takeAttr(root, g *node, b *meta.Inode) error {
 }
 
 // removeNames removes the names of a directory that was removed as a whole.
-func (v *Volume) removeNames(n *node) error {
-	if err := v.abandonLazy(n); err != nil {
+func (r *reaper) removeNames(n *node) error {
+	if err := r.abandonLazy(n); err != nil {
 		return err
 	}
 	for {
@@ -494,15 +494,15 @@ func (v *Volume) removeNames(n *node) error {
 		if !full {
 			return nil
 		}
-		some, err := v.someNames(n)
+		some, err := r.someNames(n)
 		if err != nil || len(some) == 0 {
 			return err
 		}
-		err = v.store.Change(func() error {
-			v.tree.Lock()
-			defer v.tree.Unlock()
+		err = r.v.store.Change(func() error {
+			r.v.tree.Lock()
+			defer r.v.tree.Unlock()
 			for _, e := range some {
-				if err := v.discard(n, e); err != nil {
+				if err := r.v.discard(n, e); err != nil {
 					return err
 				}
 			}
@@ -511,9 +511,9 @@ func (v *Volume) removeNames(n *node) error {
 		if err != nil {
 			return err
 		}
-		v.maybeCommit()
+		r.v.maybeCommit()
 		select {
-		case <-v.stop:
+		case <-r.v.stop:
 			return errStopped
 		default:
 		}
@@ -523,9 +523,9 @@ func (v *Volume) removeNames(n *node) error {
 // errStopped says that the volume is being closed.
 var errStopped = errors.New("the volume is being closed")
 
-func (v *Volume) someNames(n *node) (list []Entry, err error) {
+func (r *reaper) someNames(n *node) (list []Entry, err error) {
 	from, to := meta.EntryRange(n.ino, 0)
-	err = v.db.Scan(from, to, func(key, value []byte) error {
+	err = r.v.db.Scan(from, to, func(key, value []byte) error {
 		_, pos, err := meta.KeyNumbers(key)
 		if err != nil {
 			return err

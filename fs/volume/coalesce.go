@@ -46,7 +46,7 @@ func (f *chunkWriter) overlaysAt(i int) (int, error) {
 			return 0, nil
 		}
 		for _, off := range []int64{r.off, r.end() - 1} {
-			if _, ok, err := f.v.extentAt(f.n, off); err != nil || !ok {
+			if _, ok, err := f.v.files.extentAt(f.n, off); err != nil || !ok {
 				return 0, err
 			}
 		}
@@ -70,39 +70,39 @@ func (f *chunkWriter) overlay(ranges dirtyRanges) {
 }
 
 // noteOverlays remembers which pages of the file have overlay extents. n.mu is held.
-func (v *Volume) noteOverlays(n *node, ranges dirtyRanges) {
+func (fl *flusher) noteOverlays(n *node, ranges dirtyRanges) {
 	if n.overlaid == nil {
-		if !v.dirty.addUpTo(maxOverlaid, v.dirty.overlaid, n) {
+		if !fl.v.dirty.addUpTo(maxOverlaid, fl.v.dirty.overlaid, n) {
 			return
 		}
 		n.overlaid = make(map[uint64]struct{})
 	}
 	for _, r := range ranges {
-		n.overlaid[uint64(r.off/v.span)] = struct{}{}
+		n.overlaid[uint64(r.off/fl.v.span)] = struct{}{}
 	}
 }
 
 // forgetOverlays: there is nothing to coalesce, or not any more. n.mu is held.
-func (v *Volume) forgetOverlays(n *node) {
+func (fl *flusher) forgetOverlays(n *node) {
 	n.overlaid = nil
-	v.dirty.remove(v.dirty.overlaid, n)
+	fl.v.dirty.remove(fl.v.dirty.overlaid, n)
 }
 
-// coalescer coalesces files that are left alone.
-func (v *Volume) coalescer() {
-	defer v.stopped.Done()
+// runCoalescer coalesces files that are left alone.
+func (fl *flusher) runCoalescer() {
+	defer fl.v.stopped.Done()
 	wait := time.NewTimer(coalescePause)
 	defer wait.Stop()
 	for {
 		select {
-		case <-v.stop:
+		case <-fl.v.stop:
 			return
 		case <-wait.C:
 		}
 		start := time.Now()
-		more, err := v.coalesceSome()
+		more, err := fl.coalesceSome()
 		if err != nil {
-			v.log.Error("mending a file of small blocks failed; it will be tried again", "err", err)
+			fl.v.log.Error("mending a file of small blocks failed; it will be tried again", "err", err)
 		}
 		pause := coalescePause
 		if more && err == nil {
@@ -113,22 +113,22 @@ func (v *Volume) coalescer() {
 }
 
 // coalesceSome coalesces a page of some quiet file. It reports whether there was one.
-func (v *Volume) coalesceSome() (more bool, err error) {
-	if v.budget.quarterFull() {
+func (fl *flusher) coalesceSome() (more bool, err error) {
+	if fl.v.budget.quarterFull() {
 		return false, nil
 	}
-	for _, n := range v.dirty.all(v.dirty.overlaid) {
+	for _, n := range fl.v.dirty.all(fl.v.dirty.overlaid) {
 		var quiet bool
-		err := v.store.Update(func() (err error) {
+		err := fl.v.store.Update(func() (err error) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.quiesce()
 			if n.gone || n.reaping {
-				v.forgetOverlays(n)
+				fl.forgetOverlays(n)
 				return nil
 			}
-			if quiet = v.opts.Now().Sub(n.written) >= quietTime; quiet {
-				err = v.coalescePage(n)
+			if quiet = fl.v.opts.Now().Sub(n.written) >= quietTime; quiet {
+				err = fl.coalescePage(n)
 			}
 			return err
 		})
@@ -141,35 +141,35 @@ func (v *Volume) coalesceSome() (more bool, err error) {
 
 // coalescePage coalesces one page of extents. n.mu is held, and released while blocks are
 // stored, inside Update.
-func (v *Volume) coalescePage(n *node) error {
+func (fl *flusher) coalescePage(n *node) error {
 	for i := range n.overlaid {
 		delete(n.overlaid, i)
-		small, err := v.smallExtents(n, i)
+		small, err := fl.smallExtents(n, i)
 		if err != nil {
 			return err
 		}
 		if len(small) > 0 {
-			err = v.coalesce(n, small)
+			err = fl.coalesce(n, small)
 		}
 		if len(n.overlaid) == 0 {
-			v.forgetOverlays(n)
+			fl.forgetOverlays(n)
 		}
 		return err
 	}
-	v.forgetOverlays(n)
+	fl.forgetOverlays(n)
 	return nil
 }
 
 // smallExtents returns the extents of a page that are shorter than blocks are, but for
 // their place, and that touch another one.
-func (v *Volume) smallExtents(n *node, i uint64) (small []meta.Extent, err error) {
-	p, err := v.page(n, i)
+func (fl *flusher) smallExtents(n *node, i uint64) (small []meta.Extent, err error) {
+	p, err := fl.v.files.page(n, i)
 	if err != nil {
 		return nil, err
 	}
 	for k, e := range p.exts {
 		touches := k > 0 && p.exts[k-1].End() == e.Off || k+1 < len(p.exts) && p.exts[k+1].Off == e.End()
-		if touches && int(e.Len) < v.chunker.Min() {
+		if touches && int(e.Len) < fl.v.chunker.Min() {
 			small = append(small, e)
 		}
 	}
@@ -177,13 +177,13 @@ func (v *Volume) smallExtents(n *node, i uint64) (small []meta.Extent, err error
 }
 
 // coalesce cuts the file again around some of its extents.
-func (v *Volume) coalesce(n *node, small []meta.Extent) error {
-	f := &chunkWriter{v: v, n: n, tail: -1, coalescing: true}
+func (fl *flusher) coalesce(n *node, small []meta.Extent) error {
+	f := &chunkWriter{v: fl.v, n: n, tail: -1, coalescing: true}
 	n.busy = true
 	n.mu.Unlock()
 	var errs []error
 	for _, e := range small {
-		b, err := v.extentBytes(context.Background(), e)
+		b, err := fl.v.files.extentBytes(context.Background(), e)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -192,6 +192,6 @@ func (v *Volume) coalesce(n *node, small []meta.Extent) error {
 	}
 	n.mu.Lock()
 	err := f.writeBlocks()
-	v.markChanged(n)
+	fl.v.markChanged(n)
 	return errors.Join(append(errs, err)...)
 }

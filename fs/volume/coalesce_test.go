@@ -17,7 +17,7 @@ func coalesceAll(t tb, v *Volume) {
 	t.Helper()
 	for more := true; more; {
 		var err error
-		if more, err = v.coalesceSome(); err != nil {
+		if more, err = v.flusher.coalesceSome(); err != nil {
 			t.Fatalf("mend: %v", err)
 		}
 	}
@@ -32,7 +32,7 @@ func countExtents(t *testing.T, v *Volume, ino meta.Ino) (count int) {
 	defer n.release()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	err = v.eachExtent(n, 0, n.attr.Size, func(meta.Extent) bool {
+	err = v.files.eachExtent(n, 0, n.attr.Size, func(meta.Extent) bool {
 		count++
 		return true
 	})
@@ -208,7 +208,7 @@ func TestOverlaysAtRandom(t *testing.T) {
 						t.Fatal(err)
 					}
 				case k < 92:
-					if err := r.v.flushAll(flushPartial); err != nil {
+					if err := r.v.flusher.flushAll(flushPartial); err != nil {
 						t.Fatal(err)
 					}
 				case k < 95:

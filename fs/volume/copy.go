@@ -33,7 +33,7 @@ func (v *Volume) CopyRange(src meta.Ino, srcOff int64, dst meta.Ino, dstOff, len
 	if b.frozen {
 		return 0, syscall.EROFS
 	}
-	if err := v.materializeFile(b); err != nil {
+	if err := v.materializer.file(b); err != nil {
 		return 0, err
 	}
 	var done int64
@@ -84,7 +84,7 @@ func (v *Volume) copyLocked(a *node, srcOff int64, b *node, dstOff, length int64
 		return 0, err
 	}
 	var shared []meta.Extent
-	err := v.eachExtent(a, srcOff, srcOff+length, func(e meta.Extent) bool {
+	err := v.files.eachExtent(a, srcOff, srcOff+length, func(e meta.Extent) bool {
 		if cut := srcOff - e.Off; cut > 0 {
 			e.Off, e.Skip, e.Len = srcOff, e.Skip+uint32(cut), e.Len-uint32(cut)
 		}
@@ -98,13 +98,13 @@ func (v *Volume) copyLocked(a *node, srcOff int64, b *node, dstOff, length int64
 	if err != nil {
 		return 0, err
 	}
-	if err := v.punch(b, dstOff, dstOff+length); err != nil {
+	if err := v.files.punch(b, dstOff, dstOff+length); err != nil {
 		return 0, err
 	}
-	if err := v.replaceExtents(b, dstOff, dstOff+length, shared); err != nil {
+	if err := v.files.replaceExtents(b, dstOff, dstOff+length, shared); err != nil {
 		return 0, err
 	}
-	v.thin(b)
+	v.files.thin(b)
 	if end := dstOff + length; end > b.attr.Size {
 		v.counters.logical.Add(end - b.attr.Size)
 		b.attr.Size = end
@@ -124,7 +124,7 @@ func (v *Volume) drain(a, b *node) error {
 	a.quiesce()
 	var err error
 	for err == nil && len(a.dirty) > 0 {
-		err = v.writeBlocks(a, flushWhole)
+		err = v.flusher.writeBlocks(a, flushWhole)
 	}
 	a.mu.Unlock()
 	if a != b {

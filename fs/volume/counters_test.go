@@ -40,7 +40,7 @@ func TestCountersOfClones(t *testing.T) {
 
 	// One step of materializing, and a crash; then the rest, or a removal.
 	d := mustGet(t, r.v, "one")
-	if err := r.st.Update(func() error { return r.v.materializeNames(d) }); err != nil || !d.attr.IsLazy() {
+	if err := r.st.Update(func() error { return r.v.materializer.names(d) }); err != nil || !d.attr.IsLazy() {
 		t.Fatalf("one step of materializing: %v, all of it: %t", err, !d.attr.IsLazy())
 	}
 	d.release()

@@ -176,9 +176,9 @@ func (v *Volume) readDir(ino meta.Ino, from uint64, withSnapshots bool, fn func(
 		if !n.isDir() {
 			return syscall.ENOTDIR
 		}
-		return v.readVirtualDir(n, from, fn)
+		return v.views.readVirtualDir(n, from, fn)
 	}
-	if err := v.materialize(n); err != nil {
+	if err := v.materializer.directory(n); err != nil {
 		return err
 	}
 	b, err := v.readBatch(n, from)

@@ -46,7 +46,7 @@ func TestTailInEarlierRun(t *testing.T) {
 			n.attr.Size = int64(len(want))
 			r.v.counters.logical.Add(n.attr.Size)
 			r.v.markChanged(n)
-			return r.v.writeBlocks(n, flushPartial)
+			return r.v.flusher.writeBlocks(n, flushPartial)
 		})
 		n.release()
 		if err != nil {
@@ -193,7 +193,7 @@ func TestReapInSteps(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = r.st.Update(func() error {
-		done, err := r.v.reapStep(n)
+		done, err := r.v.reaper.reapStep(n)
 		if done {
 			t.Error("all was removed in one step")
 		}

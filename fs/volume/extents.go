@@ -32,15 +32,20 @@ type extents struct {
 	absent bool // the database holds no page of this file yet
 }
 
-func (v *Volume) page(n *node, i uint64) (*page, error) {
+// A fileMap knows which block has which bytes of a file: from the pages of extents in a node, which
+// are read as they are needed, and behind what the node owns from its vertex. It has no mutex: n.mu
+// of the file is held, and for changes no flusher is busy with it.
+type fileMap struct{ v *Volume }
+
+func (m *fileMap) page(n *node, i uint64) (*page, error) {
 	if p, ok := n.ext.pages[i]; ok {
 		return p, nil
 	}
 	p := &page{}
 	if !n.ext.absent {
-		b, err := v.db.Get(meta.ExtentsKey(n.ino, i))
+		b, err := m.v.db.Get(meta.ExtentsKey(n.ino, i))
 		if err == nil {
-			p.exts, err = meta.DecodeExtents(b, int64(i)*v.span, v.span)
+			p.exts, err = meta.DecodeExtents(b, int64(i)*m.v.span, m.v.span)
 		}
 		if err != nil && !meta.IsNotFound(err) {
 			return nil, err
@@ -71,7 +76,7 @@ func (x *extents) shrink() {
 // pagesBetween returns the numbers of the pages in [first, last] that may hold
 // extents, in order. A range of a sparse file can span more pages than could
 // be tried one by one.
-func (v *Volume) pagesBetween(n *node, first, last uint64) ([]uint64, error) {
+func (m *fileMap) pagesBetween(n *node, first, last uint64) ([]uint64, error) {
 	var list []uint64
 	if last-first < pagesTried {
 		for i := first; i <= last; i++ {
@@ -86,7 +91,7 @@ func (v *Volume) pagesBetween(n *node, first, last uint64) ([]uint64, error) {
 	}
 	if !n.ext.absent {
 		from, to := meta.ExtentsRange(n.ino, first, last+1)
-		err := v.db.Scan(from, to, func(key, _ []byte) error {
+		err := m.v.db.Scan(from, to, func(key, _ []byte) error {
 			_, i, err := meta.KeyNumbers(key)
 			if _, known := n.ext.pages[i]; err == nil && !known {
 				list = append(list, i)
@@ -103,35 +108,35 @@ func (v *Volume) pagesBetween(n *node, first, last uint64) ([]uint64, error) {
 
 // eachExtent calls fn for the extents that touch [lo, hi), in order, until fn
 // returns false.
-func (v *Volume) eachExtent(n *node, lo, hi int64, fn func(meta.Extent) bool) error {
+func (m *fileMap) eachExtent(n *node, lo, hi int64, fn func(meta.Extent) bool) error {
 	if lo >= hi {
 		return nil
 	}
-	first, last := uint64(max(0, lo-v.span)/v.span), uint64((hi-1)/v.span)
+	first, last := uint64(max(0, lo-m.v.span)/m.v.span), uint64((hi-1)/m.v.span)
 	if !n.attr.IsLazy() {
-		_, err := v.eachRowExtent(n, first, last, lo, hi, fn)
+		_, err := m.eachRowExtent(n, first, last, lo, hi, fn)
 		return err
 	}
 	if owned := n.attr.Owned; first < owned {
-		if more, err := v.eachRowExtent(n, first, min(last, owned-1), lo, hi, fn); err != nil || !more {
+		if more, err := m.eachRowExtent(n, first, min(last, owned-1), lo, hi, fn); err != nil || !more {
 			return err
 		}
 	}
-	return v.eachLazyExtent(n, lo, hi, fn)
+	return m.eachLazyExtent(n, lo, hi, fn)
 }
 
 // eachRowExtent is eachExtent for the pages from first to last. It reports
 // whether fn wants more. It looks at 64 pages, then at the next 1,024, and so on:
 // who wants one extent need not list all of a large sparse file.
-func (v *Volume) eachRowExtent(n *node, first, last uint64, lo, hi int64, fn func(meta.Extent) bool) (more bool, err error) {
+func (m *fileMap) eachRowExtent(n *node, first, last uint64, lo, hi int64, fn func(meta.Extent) bool) (more bool, err error) {
 	for count := uint64(pagesTried); first <= last; count *= 16 {
 		to := min(last, first+count-1)
-		list, err := v.pagesBetween(n, first, to)
+		list, err := m.pagesBetween(n, first, to)
 		if err != nil {
 			return false, err
 		}
 		for _, i := range list {
-			p, err := v.page(n, i)
+			p, err := m.page(n, i)
 			if err != nil {
 				return false, err
 			}
@@ -148,8 +153,8 @@ func (v *Volume) eachRowExtent(n *node, first, last uint64, lo, hi int64, fn fun
 }
 
 // extentAt returns the extent that covers off.
-func (v *Volume) extentAt(n *node, off int64) (e meta.Extent, ok bool, err error) {
-	err = v.eachExtent(n, off, off+1, func(x meta.Extent) bool {
+func (m *fileMap) extentAt(n *node, off int64) (e meta.Extent, ok bool, err error) {
+	err = m.eachExtent(n, off, off+1, func(x meta.Extent) bool {
 		e, ok = x, true
 		return false
 	})
@@ -159,46 +164,46 @@ func (v *Volume) extentAt(n *node, off int64) (e meta.Extent, ok bool, err error
 // replaceExtents puts fresh, which lies within [lo, hi), in the place of all
 // that the file has there, and keeps references and the allocated size in step.
 // The caller is inside Update and the references of fresh are counted here.
-func (v *Volume) replaceExtents(n *node, lo, hi int64, fresh []meta.Extent) error {
+func (m *fileMap) replaceExtents(n *node, lo, hi int64, fresh []meta.Extent) error {
 	if lo >= hi {
 		return nil
 	}
-	list, err := v.pagesBetween(n, uint64(max(0, lo-v.span)/v.span), uint64((hi-1)/v.span))
+	list, err := m.pagesBetween(n, uint64(max(0, lo-m.v.span)/m.v.span), uint64((hi-1)/m.v.span))
 	if err != nil {
 		return err
 	}
 	var right []meta.Extent // what is left of an extent that reaches beyond hi
 	for _, i := range list {
-		p, err := v.page(n, i)
+		p, err := m.page(n, i)
 		if err != nil {
 			return err
 		}
-		right = append(right, v.cutPage(n, p, lo, hi)...)
+		right = append(right, m.cutPage(n, p, lo, hi)...)
 	}
 	for _, e := range append(slices.Clone(fresh), right...) {
-		p, err := v.page(n, uint64(e.Off/v.span))
+		p, err := m.page(n, uint64(e.Off/m.v.span))
 		if err != nil {
 			return err
 		}
 		k := sort.Search(len(p.exts), func(k int) bool { return p.exts[k].Off > e.Off })
 		p.exts = slices.Insert(p.exts, k, e)
 		p.dirty = true
-		v.store.Ref(e.ID, 1)
-		v.allocated(n, e, 1)
+		m.v.store.Ref(e.ID, 1)
+		m.allocated(n, e, 1)
 	}
-	v.markChanged(n)
+	m.v.markChanged(n)
 	return nil
 }
 
 // cutPage drops [lo, hi) from a page and returns the extents, not counted as
 // references, that are left to the right of it.
-func (v *Volume) cutPage(n *node, p *page, lo, hi int64) (right []meta.Extent) {
+func (m *fileMap) cutPage(n *node, p *page, lo, hi int64) (right []meta.Extent) {
 	i := sort.Search(len(p.exts), func(k int) bool { return p.exts[k].End() > lo })
 	j := i
 	var left []meta.Extent
 	for ; j < len(p.exts) && p.exts[j].Off < hi; j++ {
 		e := p.exts[j]
-		v.allocated(n, e, -1)
+		m.allocated(n, e, -1)
 		if e.End() > hi {
 			r := e
 			cut := uint32(hi - e.Off)
@@ -208,10 +213,10 @@ func (v *Volume) cutPage(n *node, p *page, lo, hi int64) (right []meta.Extent) {
 		if e.Off < lo {
 			e.Len = uint32(lo - e.Off)
 			left = append(left, e)
-			v.allocated(n, e, 1)
+			m.allocated(n, e, 1)
 			continue
 		}
-		v.store.Ref(e.ID, -1)
+		m.v.store.Ref(e.ID, -1)
 	}
 	if i != j {
 		p.exts = slices.Replace(p.exts, i, j, left...)
@@ -223,16 +228,16 @@ func (v *Volume) cutPage(n *node, p *page, lo, hi int64) (right []meta.Extent) {
 // thin keeps the extents of each page few, so that its row stays small: of a page with
 // too many, the short ones, and the short holes between them, become written bytes again,
 // which are then cut into longer blocks. n.mu is held, no flusher is busy, inside Update or Cut.
-func (v *Volume) thin(n *node) {
+func (m *fileMap) thin(n *node) {
 	for _, p := range n.ext.pages {
 		if p.dirty && len(p.exts) > maxExtents {
-			v.thinPage(n, p)
+			m.thinPage(n, p)
 		}
 	}
 }
 
-func (v *Volume) thinPage(n *node, p *page) {
-	short := int64(v.chunker.Avg() / minShare)
+func (m *fileMap) thinPage(n *node, p *page) {
+	short := int64(m.v.chunker.Avg() / minShare)
 	before := n.dirty.capacity()
 	kept := make([]meta.Extent, 0, maxExtents/2)
 	at := p.exts[0].Off
@@ -245,32 +250,32 @@ func (v *Volume) thinPage(n *node, p *page) {
 			kept = append(kept, e)
 			continue
 		}
-		b, err := v.extentBytes(context.Background(), e)
+		b, err := m.extentBytes(context.Background(), e)
 		if err != nil {
-			v.log.Error("a short block is unreadable and stays as it is", "inode", uint64(n.ino), "offset", e.Off, "err", err)
+			m.v.log.Error("a short block is unreadable and stays as it is", "inode", uint64(n.ino), "offset", e.Off, "err", err)
 			kept = append(kept, e)
 			continue
 		}
 		n.dirty.under(e.Off, b)
-		v.allocated(n, e, -1)
-		v.store.Ref(e.ID, -1)
+		m.allocated(n, e, -1)
+		m.v.store.Ref(e.ID, -1)
 	}
 	p.exts = kept
-	v.budget.add(n.dirty.capacity() - before)
-	v.markChanged(n)
+	m.v.budget.add(n.dirty.capacity() - before)
+	m.v.markChanged(n)
 }
 
 // savePages writes the rows of the pages that changed.
-func (v *Volume) savePages(n *node) {
+func (m *fileMap) savePages(n *node) {
 	for i, p := range n.ext.pages {
 		if !p.dirty {
 			continue
 		}
 		key := meta.ExtentsKey(n.ino, i)
 		if len(p.exts) == 0 {
-			v.db.Delete(key)
+			m.v.db.Delete(key)
 		} else {
-			v.db.Set(key, meta.AppendExtents(make([]byte, 0, 40*len(p.exts)), int64(i)*v.span, p.exts))
+			m.v.db.Set(key, meta.AppendExtents(make([]byte, 0, 40*len(p.exts)), int64(i)*m.v.span, p.exts))
 		}
 		p.dirty = false
 	}
@@ -280,17 +285,17 @@ func (v *Volume) savePages(n *node) {
 	}
 }
 
-func (v *Volume) dropPage(n *node, i uint64) {
+func (m *fileMap) dropPage(n *node, i uint64) {
 	if !n.ext.absent {
-		v.db.Delete(meta.ExtentsKey(n.ino, i))
+		m.v.db.Delete(meta.ExtentsKey(n.ino, i))
 	}
 	delete(n.ext.pages, i)
 }
 
 // dropPages releases up to most pages of a file that is being removed and
 // reports whether none is left.
-func (v *Volume) dropPages(n *node, most int) (done bool, err error) {
-	list, err := v.pagesBetween(n, 0, uint64(max(0, n.attr.Size-1)/v.span))
+func (m *fileMap) dropPages(n *node, most int) (done bool, err error) {
+	list, err := m.pagesBetween(n, 0, uint64(max(0, n.attr.Size-1)/m.v.span))
 	if err != nil {
 		return false, err
 	}
@@ -298,19 +303,19 @@ func (v *Volume) dropPages(n *node, most int) (done bool, err error) {
 		if k == most {
 			return false, nil
 		}
-		p, err := v.page(n, i)
+		p, err := m.page(n, i)
 		if err != nil {
 			return false, err
 		}
 		for _, e := range p.exts {
-			v.store.Ref(e.ID, -1)
-			v.allocated(n, e, -1)
+			m.v.store.Ref(e.ID, -1)
+			m.allocated(n, e, -1)
 		}
-		v.dropPage(n, i)
+		m.dropPage(n, i)
 	}
 	// A truncation emptied what is left, but its rows may still be there.
 	for i := range n.ext.pages {
-		v.dropPage(n, i)
+		m.dropPage(n, i)
 	}
 	return true, nil
 }

@@ -24,29 +24,46 @@ const (
 	flushWhole                    // all dirty ranges and rows: a commit follows
 )
 
-// flusher stores full ranges, and nearly everything when the dirty buffers fill
+// A flusher brings written bytes down, from dirty ranges in memory to staged rows or to blocks with
+// extents, and inodes to their rows. What it works on belongs to a node: n.mu guards it, and is
+// released while blocks are stored, with n.busy set. The states of the bytes:
+//
+//	dirty range        -> taken (n.flushing)    [take]          n.busy: nobody else changes the extents
+//	taken              -> block and extent      [writeBlocks]   by a chunkWriter
+//	taken              -> overlay extent        [writeBlocks]   a small write amid old blocks
+//	taken              -> dirty range again     [writeBlocks]   storing failed, or it may still grow
+//	dirty range        -> staged and dirty      [stage]         too little for a block yet
+//	staged and dirty   -> block and extent      [enqueueQuiet, writeBlocks, restage]
+//	overlay extents    -> blocks                [coalesce]      when the file is left alone
+type flusher struct {
+	v      *Volume
+	now    chan struct{} // wakes run
+	staged atomic.Int64  // bytes in staged slots
+}
+
+// run stores full ranges, and nearly everything when the dirty buffers fill
 // up, while writers go on.
-func (v *Volume) flusher() {
-	defer v.stopped.Done()
+func (fl *flusher) run() {
+	defer fl.v.stopped.Done()
 	for {
 		select {
-		case <-v.stop:
+		case <-fl.v.stop:
 			return
-		case <-v.flushNow:
+		case <-fl.now:
 		}
-		if v.budget.short() {
-			v.enqueueQuiet()
+		if fl.v.budget.short() {
+			fl.enqueueQuiet()
 		}
-		if err := v.flushAll(v.flusherMode()); err != nil {
-			v.log.Error("storing written data failed; it stays in memory and will be tried again", "err", err)
+		if err := fl.flushAll(fl.mode()); err != nil {
+			fl.v.log.Error("storing written data failed; it stays in memory and will be tried again", "err", err)
 			time.Sleep(100 * time.Millisecond)
 		}
-		v.store.Relieve()
+		fl.v.store.Relieve()
 	}
 }
 
-func (v *Volume) flusherMode() flushMode {
-	if v.budget.quarterFull() {
+func (fl *flusher) mode() flushMode {
+	if fl.v.budget.quarterFull() {
 		return flushPartial
 	}
 	return flushFull
@@ -54,13 +71,13 @@ func (v *Volume) flusherMode() flushMode {
 
 // Flush implements store.Participant.
 func (v *Volume) Flush() error {
-	if c := v.checkpoint.Load(); c != nil {
+	if c := v.snapshots.checkpoint.Load(); c != nil {
 		c.flushed = true
-		v.enqueueStaged()
+		v.flusher.enqueueStaged()
 	}
-	v.enqueueQuiet()
+	v.flusher.enqueueQuiet()
 	for range flushRounds {
-		if err := v.flushAll(flushWhole); err != nil {
+		if err := v.flusher.flushAll(flushWhole); err != nil {
 			return err
 		}
 		if v.dirty.count() < fewNodes {
@@ -94,10 +111,10 @@ func (v *Volume) maybeCommit() {
 const leastDirty = 4096
 
 // flushAll flushes every dirty node, on as many cores as there are.
-func (v *Volume) flushAll(mode flushMode) error {
-	list := v.dirty.all(v.dirty.nodes)
+func (fl *flusher) flushAll(mode flushMode) error {
+	list := fl.v.dirty.all(fl.v.dirty.nodes)
 	if len(list) == 1 {
-		return v.flushNode(list[0], mode) // an fsync's usual case needs no other goroutine
+		return fl.flushNode(list[0], mode) // an fsync's usual case needs no other goroutine
 	}
 	workers := min(runtime.NumCPU(), len(list))
 	errs := make([]error, workers)
@@ -110,7 +127,7 @@ func (v *Volume) flushAll(mode flushMode) error {
 				if i >= len(list) {
 					return
 				}
-				if err := v.flushNode(list[i], mode); err != nil {
+				if err := fl.flushNode(list[i], mode); err != nil {
 					errs[w] = err
 				}
 			}
@@ -121,12 +138,12 @@ func (v *Volume) flushAll(mode flushMode) error {
 }
 
 // flushNode brings one node down in steps, letting commits cut in between.
-func (v *Volume) flushNode(n *node, mode flushMode) error {
+func (fl *flusher) flushNode(n *node, mode flushMode) error {
 	limit := n.pending()
 	for {
 		var more bool
-		err := v.store.Update(func() (err error) {
-			more, err = v.flushStep(n, mode)
+		err := fl.v.store.Update(func() (err error) {
+			more, err = fl.flushStep(n, mode)
 			return err
 		})
 		limit -= writeStep
@@ -144,51 +161,51 @@ func (n *node) pending() int64 {
 
 // Cut implements store.Participant: it saves what Flush left.
 func (v *Volume) Cut() error {
-	c := v.checkpoint.Load()
+	c := v.snapshots.checkpoint.Load()
 	if c != nil {
 		if !c.flushed {
 			c = nil // it came when the flush was over
 		} else {
-			v.enqueueStaged()
+			v.flusher.enqueueStaged()
 		}
 	}
-	if err := v.saveAll(); err != nil || c == nil || !v.checkpoint.CompareAndSwap(c, nil) {
+	if err := v.flusher.saveAll(); err != nil || c == nil || !v.snapshots.checkpoint.CompareAndSwap(c, nil) {
 		return err
 	}
-	return v.takeCheckpoint(c)
+	return v.snapshots.takeCheckpoint(c)
 }
 
 // saveAll leaves nothing unsaved.
-func (v *Volume) saveAll() error {
-	list := v.dirty.all(v.dirty.nodes)
+func (fl *flusher) saveAll() error {
+	list := fl.v.dirty.all(fl.v.dirty.nodes)
 	for _, n := range list {
 		for more := true; more; {
 			var err error
-			if more, err = v.flushStep(n, flushWhole); err != nil {
+			if more, err = fl.flushStep(n, flushWhole); err != nil {
 				return err
 			}
 		}
 	}
 	counts := meta.Counters{
-		Next: v.numbers.from(v.saved.Next, v.closing.Err() != nil), Inodes: v.counters.inodes.Load(), Logical: v.counters.logical.Load(), Data: v.counters.data.Load(),
-		Form: meta.CountsData, Generation: v.saved.Generation,
+		Next: fl.v.numbers.from(fl.v.saved.Next, fl.v.closing.Err() != nil), Inodes: fl.v.counters.inodes.Load(), Logical: fl.v.counters.logical.Load(), Data: fl.v.counters.data.Load(),
+		Form: meta.CountsData, Generation: fl.v.saved.Generation,
 	}
-	if counts != v.saved {
-		v.db.Set(meta.CounterKey(), counts.Encode())
-		v.saved = counts
+	if counts != fl.v.saved {
+		fl.v.db.Set(meta.CounterKey(), counts.Encode())
+		fl.v.saved = counts
 	}
 	return nil
 }
 
 // flushStep stages or stores some of the node's dirty ranges and, when none is left,
 // saves its rows. The caller is inside Update or Cut.
-func (v *Volume) flushStep(n *node, mode flushMode) (more bool, err error) {
+func (fl *flusher) flushStep(n *node, mode flushMode) (more bool, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.quiesce()
 	switch {
 	case n.gone:
-		v.save(n)
+		fl.v.save(n)
 		return false, nil
 	case len(n.dirty) == 0:
 	case mode == flushFull:
@@ -196,14 +213,14 @@ func (v *Volume) flushStep(n *node, mode flushMode) (more bool, err error) {
 			return false, nil
 		}
 		before := n.dirty.length()
-		err := v.writeBlocks(n, mode)
+		err := fl.writeBlocks(n, mode)
 		return n.hasFullRange() && n.dirty.length() < before, err
-	case v.stageable(n):
-		v.stage(n)
-	case mode == flushPartial && n.dirty.length() > int64(v.chunker.Max()):
-		return false, v.writeBlocks(n, mode)
+	case fl.stageable(n):
+		fl.stage(n)
+	case mode == flushPartial && n.dirty.length() > int64(fl.v.chunker.Max()):
+		return false, fl.writeBlocks(n, mode)
 	default:
-		if err := v.writeBlocks(n, flushWhole); err != nil {
+		if err := fl.writeBlocks(n, flushWhole); err != nil {
 			return false, err
 		}
 		if len(n.dirty) > 0 {
@@ -211,7 +228,7 @@ func (v *Volume) flushStep(n *node, mode flushMode) (more bool, err error) {
 		}
 	}
 	if n.enqueued && mode != flushFull {
-		v.save(n)
+		fl.v.save(n)
 	}
 	return false, nil
 }
@@ -228,12 +245,12 @@ func (n *node) hasFullRange() bool {
 // writeBlocks cuts dirty ranges into blocks, stores these and points extents at them. In
 // a mode other than all it leaves a tail that could still grow. n.mu is held, and released while
 // blocks are stored; the caller is inside Update or Cut, so no commit sees half of that.
-func (v *Volume) writeBlocks(n *node, mode flushMode) error {
-	taken, err := v.take(n, mode)
+func (fl *flusher) writeBlocks(n *node, mode flushMode) error {
+	taken, err := fl.take(n, mode)
 	if err != nil || len(taken) == 0 {
 		return err
 	}
-	f := &chunkWriter{v: v, n: n, ranges: taken, growing: mode != flushWhole, tail: -1}
+	f := &chunkWriter{v: fl.v, n: n, ranges: taken, growing: mode != flushWhole, tail: -1}
 	err = f.writeBlocks()
 	n.growing = err == nil && f.tail >= 0
 	before := n.dirty.capacity()
@@ -244,18 +261,18 @@ func (v *Volume) writeBlocks(n *node, mode flushMode) error {
 			n.dirty.under(f.tail, r.data[f.tail-r.off:])
 		}
 	}
-	v.budget.add(n.dirty.capacity() - before - taken.capacity())
+	fl.v.budget.add(n.dirty.capacity() - before - taken.capacity())
 	if err == nil {
-		v.restage(n, taken[0].off, taken[len(taken)-1].end())
+		fl.restage(n, taken[0].off, taken[len(taken)-1].end())
 	}
 	if f.overlaid {
-		v.noteOverlays(n, taken)
+		fl.noteOverlays(n, taken)
 	}
 	for _, r := range taken {
 		freeRange(r)
 	}
-	v.thin(n)
-	v.enqueueDirty(n)
+	fl.v.files.thin(n)
+	fl.v.enqueueDirty(n)
 	return err
 }
 
@@ -263,13 +280,13 @@ func (v *Volume) writeBlocks(n *node, mode flushMode) error {
 // commits it leaves dirty ranges that are not full, when only full ones are wanted, and
 // dirty ranges that start after a gap: requests overtake each other, and what fills the
 // gap decides where blocks are cut.
-func (v *Volume) take(n *node, mode flushMode) (dirtyRanges, error) {
+func (fl *flusher) take(n *node, mode flushMode) (dirtyRanges, error) {
 	var taken, left dirtyRanges
 	var size int64
 	for i, r := range n.dirty {
 		want := size < writeStep && (mode != flushFull || len(r.data) == maxRange)
-		if want && mode != flushWhole && !v.budget.short() {
-			follows, err := v.follows(n, taken, r.off)
+		if want && mode != flushWhole && !fl.v.budget.short() {
+			follows, err := fl.follows(n, taken, r.off)
 			if err != nil {
 				return nil, err
 			}
@@ -290,28 +307,28 @@ func (v *Volume) take(n *node, mode flushMode) (dirtyRanges, error) {
 }
 
 // follows reports whether there is data right before off, or nothing can be.
-func (v *Volume) follows(n *node, taken dirtyRanges, off int64) (bool, error) {
+func (fl *flusher) follows(n *node, taken dirtyRanges, off int64) (bool, error) {
 	if off == 0 || len(taken) > 0 && taken[len(taken)-1].end() == off {
 		return true, nil
 	}
-	_, ok, err := v.extentAt(n, off-1)
+	_, ok, err := fl.v.files.extentAt(n, off-1)
 	return ok, err
 }
 
 // enqueueQuiet puts nodes with staged bytes on the list when the bytes have been
 // left alone for a while, or when memory is short, so that the flush that
 // follows turns them into blocks.
-func (v *Volume) enqueueQuiet() {
-	for _, n := range v.dirty.all(v.dirty.staged) {
+func (fl *flusher) enqueueQuiet() {
+	for _, n := range fl.v.dirty.all(fl.v.dirty.staged) {
 		n.mu.Lock()
-		if len(n.staged) > 0 && v.overdue(n) {
-			v.enqueueDirty(n)
+		if len(n.staged) > 0 && fl.overdue(n) {
+			fl.v.enqueueDirty(n)
 		}
 		n.mu.Unlock()
 	}
 }
 
 // overdue reports whether the node's small dirty ranges shall not be staged any more.
-func (v *Volume) overdue(n *node) bool {
-	return v.budget.short() || len(n.staged) > 0 && v.opts.Now().Sub(n.written) > quietTime
+func (fl *flusher) overdue(n *node) bool {
+	return fl.v.budget.short() || len(n.staged) > 0 && fl.v.opts.Now().Sub(n.written) > quietTime
 }

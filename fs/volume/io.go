@@ -56,7 +56,7 @@ func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) err
 		}
 		v.markChanged(n)
 		if i := n.dirty.after(off); i < len(n.dirty) && len(n.dirty[i].data) == maxRange {
-			wake(v.flushNow)
+			wake(v.flusher.now)
 		}
 		return nil
 	})
@@ -137,15 +137,15 @@ func (v *Volume) readOnce(ctx context.Context, n *node, off int64, size int) ([]
 		n.flushing.overlay(off, dirty, note)
 		n.dirty.overlay(off, dirty, note)
 	}
-	list, err := v.readSpans(n, off, size)
+	list, err := v.files.readSpans(n, off, size)
 	n.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
 	if dirty != nil {
-		return v.readDirty(ctx, list, dirty, covered)
+		return v.files.readDirty(ctx, list, dirty, covered)
 	}
-	if err := v.fetch(ctx, list, nil); err != nil {
+	if err := v.files.fetch(ctx, list, nil); err != nil {
 		return nil, err
 	}
 	vec := make([][]byte, 0, len(list))
@@ -162,10 +162,10 @@ func (v *Volume) readOnce(ctx context.Context, n *node, off int64, size int) ([]
 }
 
 // readSpans lists what [off, off+size) consists of, below the dirty ranges.
-func (v *Volume) readSpans(n *node, off int64, size int) ([]readSpan, error) {
+func (m *fileMap) readSpans(n *node, off int64, size int) ([]readSpan, error) {
 	var list []readSpan
 	at := 0
-	err := v.eachExtent(n, off, off+int64(size), func(e meta.Extent) bool {
+	err := m.eachExtent(n, off, off+int64(size), func(e meta.Extent) bool {
 		lo, hi := int(max(e.Off-off, 0)), int(min(e.End()-off, int64(size)))
 		if lo > at {
 			list = append(list, readSpan{lo: at, hi: lo, hole: true})
@@ -183,7 +183,7 @@ func (v *Volume) readSpans(n *node, off int64, size int) ([]readSpan, error) {
 }
 
 // readDirty fills in what the dirty ranges do not cover.
-func (v *Volume) readDirty(ctx context.Context, list []readSpan, dst []byte, covered [][2]int) ([][]byte, error) {
+func (m *fileMap) readDirty(ctx context.Context, list []readSpan, dst []byte, covered [][2]int) ([][]byte, error) {
 	hidden := func(s readSpan) bool {
 		for _, c := range covered {
 			if c[0] <= s.lo && s.hi <= c[1] {
@@ -192,7 +192,7 @@ func (v *Volume) readDirty(ctx context.Context, list []readSpan, dst []byte, cov
 		}
 		return s.hole
 	}
-	if err := v.fetch(ctx, list, hidden); err != nil {
+	if err := m.fetch(ctx, list, hidden); err != nil {
 		return nil, err
 	}
 	out := make([]byte, len(dst))
@@ -207,7 +207,7 @@ func (v *Volume) readDirty(ctx context.Context, list []readSpan, dst []byte, cov
 
 // fetch gets the blocks of the spans that skip does not exclude, on as
 // many cores as there are.
-func (v *Volume) fetch(ctx context.Context, list []readSpan, skip func(readSpan) bool) error {
+func (m *fileMap) fetch(ctx context.Context, list []readSpan, skip func(readSpan) bool) error {
 	var wanted []*readSpan
 	for i := range list {
 		if s := &list[i]; !s.hole && (skip == nil || !skip(*s)) {
@@ -224,7 +224,7 @@ func (v *Volume) fetch(ctx context.Context, list []readSpan, skip func(readSpan)
 				return
 			}
 			var err error
-			if wanted[i].bytes, err = v.extentBytes(ctx, wanted[i].ext); err != nil {
+			if wanted[i].bytes, err = m.extentBytes(ctx, wanted[i].ext); err != nil {
 				errs[w] = err
 				return
 			}
@@ -258,12 +258,12 @@ func (v *Volume) touchAtime(n *node) {
 func (v *Volume) resize(n *node, size int64) error {
 	n.quiesce()
 	if size == 0 && n.attr.IsLazy() { // all others were materialized before
-		v.endLazy(n)
+		v.materializer.endLazy(n)
 		v.counters.data.Add(-n.attr.Alloc) // no extent counts it
 		n.attr.Alloc = 0
 	}
 	if size < n.attr.Size {
-		if err := v.punch(n, size, n.attr.Size); err != nil {
+		if err := v.files.punch(n, size, n.attr.Size); err != nil {
 			return err
 		}
 	}
@@ -277,14 +277,14 @@ func (v *Volume) resize(n *node, size int64) error {
 }
 
 // punch makes [lo, hi) a hole. n.mu is held, no flusher is busy, inside Update.
-func (v *Volume) punch(n *node, lo, hi int64) error {
-	if err := v.replaceExtents(n, lo, hi, nil); err != nil {
+func (m *fileMap) punch(n *node, lo, hi int64) error {
+	if err := m.replaceExtents(n, lo, hi, nil); err != nil {
 		return err
 	}
 	before := n.dirty.capacity()
 	n.dirty.punch(lo, hi)
-	v.budget.add(n.dirty.capacity() - before)
-	v.restage(n, lo, hi)
+	m.v.budget.add(n.dirty.capacity() - before)
+	m.v.flusher.restage(n, lo, hi)
 	return nil
 }
 
@@ -317,13 +317,13 @@ func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 			return err
 		}
 		if hole {
-			if err := v.punchBlocks(n, off, min(off+length, max(n.attr.Size, off))); err != nil {
+			if err := v.files.punchBlocks(n, off, min(off+length, max(n.attr.Size, off))); err != nil {
 				return err
 			}
-			v.thin(n)
+			v.files.thin(n)
 		}
 		if mode&unix.FALLOC_FL_PUNCH_HOLE == 0 {
-			if err := v.reserveBlocks(n, off, off+length); err != nil {
+			if err := v.files.reserveBlocks(n, off, off+length); err != nil {
 				return err
 			}
 		}
@@ -352,7 +352,7 @@ func (v *Volume) Seek(ino meta.Ino, off int64, whence uint32) (int64, error) {
 		return 0, syscall.ENXIO
 	}
 	for {
-		end, next, err := v.dataAt(n, off)
+		end, next, err := v.files.dataAt(n, off)
 		if err != nil {
 			return 0, err
 		}
@@ -376,7 +376,7 @@ func (v *Volume) Seek(ino meta.Ino, off int64, whence uint32) (int64, error) {
 
 // dataAt returns the end of the data that covers off (off itself when there is
 // none) and the start of the next data at or after off.
-func (v *Volume) dataAt(n *node, off int64) (end, next int64, err error) {
+func (m *fileMap) dataAt(n *node, off int64) (end, next int64, err error) {
 	end, next = off, math.MaxInt64
 	for _, rs := range []dirtyRanges{n.dirty, n.flushing} {
 		if i := rs.after(off); i < len(rs) {
@@ -386,7 +386,7 @@ func (v *Volume) dataAt(n *node, off int64) (end, next int64, err error) {
 			}
 		}
 	}
-	err = v.eachExtent(n, off, n.attr.Size, func(e meta.Extent) bool {
+	err = m.eachExtent(n, off, n.attr.Size, func(e meta.Extent) bool {
 		next = min(next, max(e.Off, off))
 		if e.Off <= off {
 			end = max(end, e.End())

@@ -24,21 +24,21 @@ import (
 // lazyExtents calls fn for the extents that a file's vertex or only block stands
 // for, from those on that start at or after lo and up to those that start before
 // hi, in order. An error of fn ends it and is returned.
-func (v *Volume) lazyExtents(ctx context.Context, id store.ID, lo, hi int64, fn func(meta.Extent) error) error {
-	e, err := v.store.Lookup(id)
+func (m *fileMap) lazyExtents(ctx context.Context, id store.ID, lo, hi int64, fn func(meta.Extent) error) error {
+	e, err := m.v.store.Lookup(id)
 	if err != nil {
 		return err
 	}
 	if e.Kind == store.KindData {
-		return v.partExtents(0, store.Part{ID: id, Len: int64(e.Raw)}, lo, hi, fn)
+		return m.partExtents(0, store.Part{ID: id, Len: int64(e.Raw)}, lo, hi, fn)
 	}
-	return v.vertexExtents(ctx, id, -1, 0, lo, hi, fn)
+	return m.vertexExtents(ctx, id, -1, 0, lo, hi, fn)
 }
 
 // vertexExtents does so for a vertex, which stands for the file from base on; height
 // is what its parent says, -1: nothing.
-func (v *Volume) vertexExtents(ctx context.Context, id store.ID, height int, base, lo, hi int64, fn func(meta.Extent) error) error {
-	b, err := v.store.Get(ctx, id)
+func (m *fileMap) vertexExtents(ctx context.Context, id store.ID, height int, base, lo, hi int64, fn func(meta.Extent) error) error {
+	b, err := m.v.store.Get(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -56,9 +56,9 @@ func (v *Volume) vertexExtents(ctx context.Context, id store.ID, height int, bas
 			return nil
 		case p.Hole || end <= lo:
 		case f.Height == 0:
-			err = v.partExtents(base, p, lo, hi, fn)
+			err = m.partExtents(base, p, lo, hi, fn)
 		default:
-			err = v.vertexExtents(ctx, p.ID, f.Height-1, base, lo, hi, fn)
+			err = m.vertexExtents(ctx, p.ID, f.Height-1, base, lo, hi, fn)
 		}
 		if err != nil {
 			return err
@@ -69,9 +69,9 @@ func (v *Volume) vertexExtents(ctx context.Context, id store.ID, height int, bas
 }
 
 // partExtents makes extents of a part, none longer than a page covers.
-func (v *Volume) partExtents(base int64, p store.Part, lo, hi int64, fn func(meta.Extent) error) error {
+func (m *fileMap) partExtents(base int64, p store.Part, lo, hi int64, fn func(meta.Extent) error) error {
 	for done := int64(0); done < p.Len; {
-		n := min(p.Len-done, v.span)
+		n := min(p.Len-done, m.v.span)
 		e := meta.Extent{Off: base + done, Len: uint32(n), Skip: p.Skip + uint32(done), ID: meta.BlockID(p.ID)}
 		if e.Off >= lo && e.Off < hi {
 			if err := fn(e); err != nil {
@@ -84,9 +84,9 @@ func (v *Volume) partExtents(base int64, p store.Part, lo, hi int64, fn func(met
 }
 
 // eachLazyExtent is eachExtent for what is still in the vertex.
-func (v *Volume) eachLazyExtent(n *node, lo, hi int64, fn func(meta.Extent) bool) error {
-	owned := int64(n.attr.Owned) * v.span
-	err := v.lazyExtents(context.Background(), store.ID(n.attr.LazyID), max(owned, lo-v.span), hi, func(e meta.Extent) error {
+func (m *fileMap) eachLazyExtent(n *node, lo, hi int64, fn func(meta.Extent) bool) error {
+	owned := int64(n.attr.Owned) * m.v.span
+	err := m.lazyExtents(context.Background(), store.ID(n.attr.LazyID), max(owned, lo-m.v.span), hi, func(e meta.Extent) error {
 		if e.End() > lo && !fn(e) {
 			return errEnough
 		}
@@ -101,12 +101,16 @@ func (v *Volume) eachLazyExtent(n *node, lo, hi int64, fn func(meta.Extent) bool
 // errEnough ends a walk early.
 var errEnough = errors.New("enough")
 
+// A materializer makes rows of what lazy inodes have in vertices. Each step is one Update; n.mu of
+// the inode is held in it, and what it has made is to be seen only when the last step is done.
+type materializer struct{ v *Volume }
+
 // materializeStep is how many names, or pages of a file, one step of materializing makes.
 const materializeStep = 256
 
 // materialize gives a directory that is lazy rows of its own. The caller holds the
 // node and no lock.
-func (v *Volume) materialize(d *node) error {
+func (m *materializer) directory(d *node) error {
 	for {
 		d.mu.Lock()
 		lazy := d.attr.IsLazy() && d.isDir() && !d.frozen && !d.gone
@@ -114,21 +118,21 @@ func (v *Volume) materialize(d *node) error {
 		if !lazy {
 			return nil
 		}
-		v.coverNumbers()
-		err := v.store.Update(func() error { return v.materializeNames(d) })
+		m.v.coverNumbers()
+		err := m.v.store.Update(func() error { return m.names(d) })
 		if err == syscall.ENOENT {
 			return err
 		}
 		if err != nil {
 			return fmt.Errorf("directory %d: %w", d.ino, err)
 		}
-		v.maybeCommit()
+		m.v.maybeCommit()
 	}
 }
 
 // materializeNames makes the rows of some names. Nobody sees them before the last of
 // them is there; a crash leaves a part, and materializing goes on behind that.
-func (v *Volume) materializeNames(d *node) error {
+func (m *materializer) names(d *node) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
@@ -138,13 +142,13 @@ func (v *Volume) materializeNames(d *node) error {
 		return nil
 	}
 	if !d.materializing {
-		if err := v.lastMaterialized(d); err != nil {
+		if err := m.lastMaterialized(d); err != nil {
 			return err
 		}
 		d.materializing = true
 	}
 	made := 0
-	err := v.treeOf(d).Each(context.Background(), d.materialized, func(e *graph.Entry) error {
+	err := m.v.views.treeOf(d).Each(context.Background(), d.materialized, func(e *graph.Entry) error {
 		if made == materializeStep {
 			return store.ErrStop
 		}
@@ -154,8 +158,8 @@ func (v *Volume) materializeNames(d *node) error {
 		if e.Ident != 0 {
 			return fmt.Errorf("%q is a file with several names in a tree that may have none: %w", e.Name, store.ErrCorrupt)
 		}
-		v.counters.add(e.Sum(), -1) // the directory has counted for it so far
-		_, err := v.addLazy(d.ino, e)
+		m.v.counters.add(e.Sum(), -1) // the directory has counted for it so far
+		_, err := m.addLazy(d.ino, e)
 		return err
 	})
 	if err != nil {
@@ -165,37 +169,37 @@ func (v *Volume) materializeNames(d *node) error {
 	if made == materializeStep {
 		return nil
 	}
-	v.recount(d)
-	v.endLazy(d)
+	m.recount(d)
+	m.endLazy(d)
 	// Names made now can go again without a mark, so the tree that the last
 	// snapshot has is nothing to build on.
-	v.db.Delete(meta.TreeKey(d.ino))
+	m.v.db.Delete(meta.TreeKey(d.ino))
 	d.materializing, d.materialized, d.tree = false, "", nil
-	v.markChanged(d) // its entries are new ones
+	m.v.markChanged(d) // its entries are new ones
 	return nil
 }
 
 // recount puts right what a directory counted for as a lazy inode, in case that the sums of a
 // snapshot from elsewhere were made up. All its names have been seen.
-func (v *Volume) recount(d *node) {
-	row, err := v.db.Get(meta.TreeKey(d.ino))
+func (m *materializer) recount(d *node) {
+	row, err := m.v.db.Get(meta.TreeKey(d.ino))
 	if err != nil {
 		return
 	}
 	if branch, err := meta.DecodeBranch(row); err == nil && branch.ID == d.attr.LazyID {
-		v.counters.add(d.materializedSums, 1)
-		v.counters.add(graph.Sums(branch.Below), -1)
+		m.v.counters.add(d.materializedSums, 1)
+		m.v.counters.add(graph.Sums(branch.Below), -1)
 	}
 }
 
 // lastMaterialized finds where a crash, or being dropped from memory, left off.
-func (v *Volume) lastMaterialized(d *node) error {
+func (m *materializer) lastMaterialized(d *node) error {
 	var err error
 	d.materializedSums = graph.Sums{}
-	if d.materialized, err = rows.MaterializedUpTo(v.db, d.ino); err != nil || d.materialized == "" {
+	if d.materialized, err = rows.MaterializedUpTo(m.v.db, d.ino); err != nil || d.materialized == "" {
 		return err
 	}
-	return v.treeOf(d).Each(context.Background(), "", func(e *graph.Entry) error {
+	return m.v.views.treeOf(d).Each(context.Background(), "", func(e *graph.Entry) error {
 		if e.Name >= d.materialized {
 			return store.ErrStop
 		}
@@ -206,36 +210,36 @@ func (v *Volume) lastMaterialized(d *node) error {
 
 // abandonLazy ends that a directory without a name is lazy, so that nothing below
 // it counts but what has rows: these go like those of any other directory.
-func (v *Volume) abandonLazy(n *node) error {
-	return v.store.Update(func() error {
+func (r *reaper) abandonLazy(n *node) error {
+	return r.v.store.Update(func() error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if n.attr.Nlink != 0 || !n.attr.IsLazyDir() || n.gone {
 			return nil
 		}
 		n.reaping = true // nobody materializes it any more
-		sums, err := rows.LazySums(context.Background(), v.store, v.db, n.ino, &n.attr)
+		sums, err := rows.LazySums(context.Background(), r.v.store, r.v.db, n.ino, &n.attr)
 		if err != nil { // it shall go even so
-			v.log.Warn("what was below a removed directory cannot be counted", "inode", uint64(n.ino), "err", err)
+			r.v.log.Warn("what was below a removed directory cannot be counted", "inode", uint64(n.ino), "err", err)
 		}
-		v.counters.add(sums, -1)
-		v.endLazy(n)
-		v.markDirty(n)
+		r.v.counters.add(sums, -1)
+		r.v.materializer.endLazy(n)
+		r.v.markDirty(n)
 		return nil
 	})
 }
 
 // addLazy makes an inode of a snapshot's entry and a name of it in a directory.
 // The caller counts the directory's entries and is inside Update.
-func (v *Volume) addLazy(dir meta.Ino, e *graph.Entry) (meta.Ino, error) {
-	ino := meta.Ino(v.numbers.take())
-	attr, err := v.newLazy(ino, e)
+func (m *materializer) addLazy(dir meta.Ino, e *graph.Entry) (meta.Ino, error) {
+	ino := meta.Ino(m.v.numbers.take())
+	attr, err := m.newLazy(ino, e)
 	if err != nil {
 		return 0, err
 	}
-	attr.Parent, attr.Pos = dir, v.numbers.take()
-	v.db.Set(meta.InodeKey(ino), meta.AppendInode(nil, &attr))
-	v.setName(dir, e.Name, attr.Pos, ino, e.Type())
+	attr.Parent, attr.Pos = dir, m.v.numbers.take()
+	m.v.db.Set(meta.InodeKey(ino), meta.AppendInode(nil, &attr))
+	m.v.setName(dir, e.Name, attr.Pos, ino, e.Type())
 	return ino, nil
 }
 
@@ -247,7 +251,7 @@ func (v *Volume) setName(dir meta.Ino, name string, pos uint64, ino meta.Ino, ty
 
 // newLazy makes the record of an inode from a snapshot's entry, and all rows but
 // that one and those of names. It counts the inode with all that is below. Inside Update.
-func (v *Volume) newLazy(ino meta.Ino, e *graph.Entry) (meta.Inode, error) {
+func (m *materializer) newLazy(ino meta.Ino, e *graph.Entry) (meta.Inode, error) {
 	attr := inodeOf(e, 0)
 	if e.IsDir() && e.Entries == 0 {
 		attr.LazyID = meta.BlockID{}
@@ -255,28 +259,28 @@ func (v *Volume) newLazy(ino meta.Ino, e *graph.Entry) (meta.Inode, error) {
 	set := e.Xattrs
 	if e.XattrLink.Kind != 0 {
 		var err error
-		if set, err = v.linkedXattrs(e.XattrLink); err != nil {
+		if set, err = m.v.views.linkedXattrs(e.XattrLink); err != nil {
 			return attr, err
 		}
 	}
 	attr.Xattrs = uint32(len(set))
 	for _, x := range set {
-		v.db.Set(meta.XattrKey(ino, x.Name), append([]byte{}, x.Value...))
+		m.v.db.Set(meta.XattrKey(ino, x.Name), append([]byte{}, x.Value...))
 	}
 	if attr.IsLazy() {
-		v.store.Ref(store.ID(attr.LazyID), 1)
+		m.v.store.Ref(store.ID(attr.LazyID), 1)
 	}
 	if attr.IsLazy() && e.IsDir() {
 		branch := meta.Branch{ID: attr.LazyID, Below: meta.Sums(e.Below), Entries: e.Entries, Subdirs: e.Subdirs}
-		v.db.Set(meta.TreeKey(ino), branch.Encode())
+		m.v.db.Set(meta.TreeKey(ino), branch.Encode())
 	}
-	v.counters.add(e.Sum(), 1)
+	m.v.counters.add(e.Sum(), 1)
 	return attr, nil
 }
 
 // endLazy ends that n is lazy. n.mu is held, inside Update.
-func (v *Volume) endLazy(n *node) {
-	v.store.Ref(store.ID(n.attr.LazyID), -1)
+func (m *materializer) endLazy(n *node) {
+	m.v.store.Ref(store.ID(n.attr.LazyID), -1)
 	n.attr.LazyID, n.attr.Owned = meta.BlockID{}, 0
 }
 
@@ -299,7 +303,7 @@ func (v *Volume) editData(ino meta.Ino, fn func(n *node) error) error {
 		if err != nil {
 			return err
 		}
-		err = v.materializeFile(n)
+		err = v.materializer.file(n)
 		n.release()
 		if err != nil {
 			return err
@@ -309,34 +313,34 @@ func (v *Volume) editData(ino meta.Ino, fn func(n *node) error) error {
 
 // materializeFile gives a file that is lazy extents of its own. The caller holds the node
 // and no lock.
-func (v *Volume) materializeFile(n *node) error {
+func (m *materializer) file(n *node) error {
 	for more := true; more; {
-		err := v.store.Update(func() (err error) {
-			more, err = v.materializePages(n)
+		err := m.v.store.Update(func() (err error) {
+			more, err = m.pages(n)
 			return err
 		})
 		if err != nil {
 			return fmt.Errorf("inode %d: %w", n.ino, err)
 		}
-		v.maybeCommit()
+		m.v.maybeCommit()
 	}
 	return nil
 }
 
-func (v *Volume) materializePages(n *node) (more bool, err error) {
+func (m *materializer) pages(n *node) (more bool, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !n.attr.IsLazy() || !n.isReg() || n.frozen || n.gone {
 		return false, nil
 	}
 	first := n.attr.Owned
-	lo, hi := int64(first)*v.span, n.attr.Size
-	if pages := uint64((hi-1)/v.span) + 1; pages > first+materializeStep {
-		hi = int64(first+materializeStep) * v.span
+	lo, hi := int64(first)*m.v.span, n.attr.Size
+	if pages := uint64((hi-1)/m.v.span) + 1; pages > first+materializeStep {
+		hi = int64(first+materializeStep) * m.v.span
 	}
 	fresh := make(map[uint64]*page)
-	err = v.lazyExtents(context.Background(), store.ID(n.attr.LazyID), lo, hi, func(e meta.Extent) error {
-		i := uint64(e.Off / v.span)
+	err = m.v.files.lazyExtents(context.Background(), store.ID(n.attr.LazyID), lo, hi, func(e meta.Extent) error {
+		i := uint64(e.Off / m.v.span)
 		if fresh[i] == nil {
 			fresh[i] = &page{dirty: true}
 		}
@@ -352,13 +356,13 @@ func (v *Volume) materializePages(n *node) (more bool, err error) {
 	for i, p := range fresh {
 		n.ext.pages[i] = p
 		for _, e := range p.exts {
-			v.store.Ref(e.ID, 1)
+			m.v.store.Ref(e.ID, 1)
 		}
 	}
 	if n.attr.Owned = first + materializeStep; hi >= n.attr.Size {
-		v.endLazy(n)
+		m.endLazy(n)
 	}
-	v.markDirty(n)
-	v.save(n)
+	m.v.markDirty(n)
+	m.v.save(n)
 	return n.attr.IsLazy(), nil
 }

@@ -21,12 +21,12 @@ func (v *Volume) LiveTree(ctx context.Context, fn func(*graph.Snapshot) error) e
 }
 
 func (v *Volume) liveTree(ctx context.Context, live *graph.Snapshot) error {
-	v.snapping.Lock()
-	defer v.snapping.Unlock()
-	return v.withCheckpoint(ctx, false, func(ctx context.Context, c *checkpoint) error {
+	v.snapshots.mu.Lock()
+	defer v.snapshots.mu.Unlock()
+	return v.snapshots.withCheckpoint(ctx, false, func(ctx context.Context, c *checkpoint) error {
 		b := &snapBuilder{ctx: ctx, v: v, view: c.view, last: c.before, base: c.before.Base}
 		out, err := b.build()
-		*live = v.describe(out, b, c, SnapshotOptions{}, v.store.Stats().Totals.Appended)
+		*live = v.snapshots.describe(out, b, c, SnapshotOptions{}, v.store.Stats().Totals.Appended)
 		return err
 	})
 }

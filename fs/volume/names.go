@@ -17,13 +17,13 @@ func (v *Volume) Lookup(dir meta.Ino, name string) (Attr, error) {
 	}
 	defer d.release()
 	if d.frozen {
-		ino, err := v.lookupVirtual(d, name)
+		ino, err := v.views.lookupVirtual(d, name)
 		if err != nil {
 			return Attr{}, err
 		}
 		return v.Attr(ino)
 	}
-	if err := v.materialize(d); err != nil {
+	if err := v.materializer.directory(d); err != nil {
 		return Attr{}, err
 	}
 	d.mu.Lock()
@@ -71,7 +71,7 @@ func (v *Volume) changeable(d *node) error {
 	if d.frozen {
 		return syscall.EROFS
 	}
-	return v.materialize(d)
+	return v.materializer.directory(d)
 }
 
 func checkName(name string) error {
@@ -119,7 +119,7 @@ func (v *Volume) make(dir meta.Ino, name string, c CreateOptions) (Attr, error) 
 		if n.isDir() && d.attr.Nlink >= maxLinks {
 			return syscall.EMLINK
 		}
-		if err := v.inherit(d, n, c.Umask); err != nil {
+		if err := v.xattrs.inherit(d, n, c.Umask); err != nil {
 			return err
 		}
 		v.publish(d, name, n)

@@ -125,7 +125,7 @@ func (v *Volume) get(ino meta.Ino) (*node, error) {
 
 func (v *Volume) readNode(ino meta.Ino) (*node, error) {
 	if isVirtual(ino) {
-		return v.readVirtual(ino)
+		return v.views.readVirtual(ino)
 	}
 	attr, err := rows.Inode(v.db, ino)
 	if err != nil {
@@ -145,7 +145,7 @@ func nodeOf(ino meta.Ino, attr meta.Inode) *node {
 func (v *Volume) save(n *node) {
 	if n.attrChanged && !n.gone {
 		v.db.Set(meta.InodeKey(n.ino), meta.AppendInode(make([]byte, 0, 80), &n.attr))
-		v.savePages(n)
+		v.files.savePages(n)
 	}
 	n.attrChanged = false
 	if n.enqueued {

@@ -95,7 +95,7 @@ func (v *Volume) smallSpans(n *node) []readSpan {
 	if !n.isSmall() || n.reaping || n.attr.IsLazy() || len(n.dirty)+len(n.flushing) > 0 {
 		return nil
 	}
-	list, err := v.readSpans(n, 0, int(n.attr.Size))
+	list, err := v.files.readSpans(n, 0, int(n.attr.Size))
 	if err != nil {
 		return nil
 	}

@@ -546,7 +546,7 @@ func (m *machine) coalesce(t *rapid.T) {
 
 func (m *machine) flush(t *rapid.T) {
 	mode := rapid.SampledFrom([]flushMode{flushFull, flushPartial, flushWhole}).Draw(t, "mode")
-	if err := m.v.flushAll(mode); err != nil {
+	if err := m.v.flusher.flushAll(mode); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -16,31 +16,37 @@ const reapPages = 64
 // many would cost more than the removal.
 const reapPause = 20 * time.Millisecond
 
-// reaper removes inodes that have neither a name nor a user.
-func (v *Volume) reaper() {
-	defer v.stopped.Done()
+// A reaper takes apart the inodes that have neither a name nor a user, which kernelRefs queues.
+type reaper struct {
+	v   *Volume
+	now chan struct{} // wakes run
+}
+
+// run removes inodes that have neither a name nor a user.
+func (r *reaper) run() {
+	defer r.v.stopped.Done()
 	for {
 		select {
-		case <-v.stop:
+		case <-r.v.stop:
 			return
-		case <-v.reapNow:
+		case <-r.now:
 		}
 		select {
-		case <-v.stop:
+		case <-r.v.stop:
 			return
 		case <-time.After(reapPause):
 		}
 		for {
-			ino, ok := v.known.next()
+			ino, ok := r.v.known.next()
 			if !ok {
 				break
 			}
-			if err := v.reap(ino); err != nil {
-				v.log.Error("an unlinked file cannot be removed; the next mount tries again", "inode", uint64(ino), "err", err)
+			if err := r.reap(ino); err != nil {
+				r.v.log.Error("an unlinked file cannot be removed; the next mount tries again", "inode", uint64(ino), "err", err)
 			}
-			v.maybeCommit()
+			r.v.maybeCommit()
 			select {
-			case <-v.stop:
+			case <-r.v.stop:
 				return
 			default:
 			}
@@ -86,40 +92,40 @@ func (v *Volume) AwaitReaped() (removed bool) {
 
 // reap removes an inode in steps, each of them indivisible; the orphan's row
 // goes last, so that a crash between leaves the rest to the next mount.
-func (v *Volume) reap(ino meta.Ino) error {
-	n, err := v.get(ino)
+func (r *reaper) reap(ino meta.Ino) error {
+	n, err := r.v.get(ino)
 	if errors.Is(err, syscall.ENOENT) {
-		return v.store.Update(func() error { v.dropOrphan(ino); return nil })
+		return r.v.store.Update(func() error { r.dropOrphan(ino); return nil })
 	}
 	if err != nil {
 		return err
 	}
 	defer n.release()
-	if err := v.removeNames(n); err != nil {
+	if err := r.removeNames(n); err != nil {
 		if err == errStopped {
 			err = nil // the next mount goes on
 		}
 		return err
 	}
 	for done := false; !done; {
-		err := v.store.Update(func() (err error) {
-			done, err = v.reapStep(n)
+		err := r.v.store.Update(func() (err error) {
+			done, err = r.reapStep(n)
 			return err
 		})
 		if err != nil {
 			return err
 		}
 	}
-	v.table.remove(n)
+	r.v.table.remove(n)
 	return nil
 }
 
-func (v *Volume) dropOrphan(ino meta.Ino) {
-	v.db.Delete(meta.OrphanKey(ino))
-	v.known.removeOrphan(ino)
+func (r *reaper) dropOrphan(ino meta.Ino) {
+	r.v.db.Delete(meta.OrphanKey(ino))
+	r.v.known.removeOrphan(ino)
 }
 
-func (v *Volume) reapStep(n *node) (done bool, err error) {
+func (r *reaper) reapStep(n *node) (done bool, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.quiesce()
@@ -127,44 +133,44 @@ func (v *Volume) reapStep(n *node) (done bool, err error) {
 		return true, nil // linked again
 	}
 	n.reaping = true
-	v.dropDirty(n)
+	r.dropDirty(n)
 	if n.isReg() {
-		if done, err := v.dropPages(n, reapPages); err != nil || !done {
-			v.markChanged(n)
+		if done, err := r.v.files.dropPages(n, reapPages); err != nil || !done {
+			r.v.markChanged(n)
 			return false, err
 		}
-		v.counters.logical.Add(-n.attr.Size)
-		v.counters.data.Add(-n.attr.Alloc) // what a lazy file had in its vertex
+		r.v.counters.logical.Add(-n.attr.Size)
+		r.v.counters.data.Add(-n.attr.Alloc) // what a lazy file had in its vertex
 	}
 	if n.attr.IsLazy() {
-		v.endLazy(n)
+		r.v.materializer.endLazy(n)
 	}
-	if n.isDir() && v.track.Epoch != 0 {
-		v.db.Delete(meta.TreeKey(n.ino))
+	if n.isDir() && r.v.track.Epoch != 0 {
+		r.v.db.Delete(meta.TreeKey(n.ino))
 	}
 	if n.attr.Xattrs > 0 {
-		if err := v.dropXattrs(n); err != nil {
+		if err := r.v.xattrs.dropAll(n); err != nil {
 			return false, err
 		}
 	}
-	v.db.Delete(meta.InodeKey(n.ino))
-	v.counters.inodes.Add(-1)
-	v.dropOrphan(n.ino)
+	r.v.db.Delete(meta.InodeKey(n.ino))
+	r.v.counters.inodes.Add(-1)
+	r.dropOrphan(n.ino)
 	n.gone = true
-	v.table.names.drop(n)
-	v.save(n) // off the list
+	r.v.table.names.drop(n)
+	r.v.save(n) // off the list
 	return true, nil
 }
 
 // dropDirty forgets a file's dirty and staged bytes. n.mu is held and no
 // flusher owns the node.
-func (v *Volume) dropDirty(n *node) {
-	v.budget.add(-n.dirty.capacity())
+func (r *reaper) dropDirty(n *node) {
+	r.v.budget.add(-n.dirty.capacity())
 	for _, r := range n.dirty {
 		freeRange(r)
 	}
 	n.dirty = nil
 	for slot := range n.staged {
-		v.unstage(n, slot)
+		r.v.flusher.unstage(n, slot)
 	}
 }

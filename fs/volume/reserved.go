@@ -12,9 +12,9 @@ import (
 // snapshots of the file do not.
 
 // allocated counts an extent that the file gets, or with sign -1 loses. n.mu is held.
-func (v *Volume) allocated(n *node, e meta.Extent, sign int64) {
+func (m *fileMap) allocated(n *node, e meta.Extent, sign int64) {
 	n.attr.Alloc += sign * int64(e.Len)
-	v.counters.data.Add(sign * int64(e.Len))
+	m.v.counters.data.Add(sign * int64(e.Len))
 	n.attr.Unwritten -= sign * n.attr.Reserved.Covered(e.Off, e.End())
 }
 
@@ -27,10 +27,10 @@ func ceilBlock(off int64) int64 {
 
 // reserveBlocks reserves all blocks that [lo, hi) touches. n.mu is held, no flusher is busy,
 // inside Update.
-func (v *Volume) reserveBlocks(n *node, lo, hi int64) error {
+func (m *fileMap) reserveBlocks(n *node, lo, hi int64) error {
 	add := func(lo, hi int64) error {
 		for _, x := range n.attr.Reserved.Missing(lo, hi) {
-			data, err := v.dataIn(n, x)
+			data, err := m.dataIn(n, x)
 			if err != nil {
 				return err
 			}
@@ -52,8 +52,8 @@ func (v *Volume) reserveBlocks(n *node, lo, hi int64) error {
 }
 
 // dataIn returns how many bytes of a range are in extents.
-func (v *Volume) dataIn(n *node, x meta.Range) (sum int64, err error) {
-	err = v.eachExtent(n, x.Lo, x.Hi, func(e meta.Extent) bool {
+func (m *fileMap) dataIn(n *node, x meta.Range) (sum int64, err error) {
+	err = m.eachExtent(n, x.Lo, x.Hi, func(e meta.Extent) bool {
 		sum += min(x.Hi, e.End()) - max(x.Lo, e.Off)
 		return true
 	})
@@ -68,7 +68,7 @@ func (n *node) releaseBlocks(lo, hi int64) {
 
 // punchBlocks makes a hole of [lo, hi) and of its blocks that are in it as a whole. Those at
 // its ends stay what they are: data, of which some bytes are zeroes now.
-func (v *Volume) punchBlocks(n *node, lo, hi int64) error {
+func (m *fileMap) punchBlocks(n *node, lo, hi int64) error {
 	if lo >= hi {
 		return nil
 	}
@@ -77,16 +77,16 @@ func (v *Volume) punchBlocks(n *node, lo, hi int64) error {
 	}
 	for _, edge := range []int64{lo, hi} {
 		block := meta.Range{Lo: floorBlock(edge), Hi: ceilBlock(edge)}
-		data, err := v.dataIn(n, block)
+		data, err := m.dataIn(n, block)
 		markDirty := n.dirty.intersects(block.Lo, block.Hi)
 		if err == nil && (data > 0 || markDirty) {
-			err = v.reserveBlocks(n, block.Lo, block.Hi)
+			err = m.reserveBlocks(n, block.Lo, block.Hi)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	if err := v.punch(n, lo, hi); err != nil {
+	if err := m.punch(n, lo, hi); err != nil {
 		return err
 	}
 	if first, end := ceilBlock(lo), floorBlock(hi); first < end {
@@ -100,28 +100,28 @@ func blocksOf(bytes int64) int64 { return (bytes + 511) / 512 }
 
 // unstored returns how many dirty bytes of a regular file get space only when they are stored:
 // those that neither an extent nor a reserved block has. n.mu is held.
-func (v *Volume) unstored(n *node) (sum int64) {
+func (m *fileMap) unstored(n *node) (sum int64) {
 	for _, r := range n.flushing {
-		sum += v.unallocated(n, r.off, r.end())
+		sum += m.unallocated(n, r.off, r.end())
 		// What has been written again since the flush began counts once, as the newer.
 		for _, w := range n.dirty[n.dirty.after(r.off):] {
 			if w.off >= r.end() {
 				break
 			}
-			sum -= v.unallocated(n, max(r.off, w.off), min(r.end(), w.end()))
+			sum -= m.unallocated(n, max(r.off, w.off), min(r.end(), w.end()))
 		}
 	}
 	for _, r := range n.dirty {
-		sum += v.unallocated(n, r.off, r.end())
+		sum += m.unallocated(n, r.off, r.end())
 	}
 	return sum
 }
 
 // unallocated returns how many bytes of [lo, hi) are in no extent and in no reserved block.
-func (v *Volume) unallocated(n *node, lo, hi int64) int64 {
+func (m *fileMap) unallocated(n *node, lo, hi int64) int64 {
 	sum := hi - lo - n.attr.Reserved.Covered(lo, hi)
 	// A page that cannot be read covers nothing here; who reads the file is told.
-	_ = v.eachExtent(n, lo, hi, func(e meta.Extent) bool {
+	_ = m.eachExtent(n, lo, hi, func(e meta.Extent) bool {
 		from, to := max(lo, e.Off), min(hi, e.End())
 		sum -= to - from - n.attr.Reserved.Covered(from, to)
 		return true

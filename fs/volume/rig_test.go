@@ -220,7 +220,7 @@ func (r *rig) checkMemory(t tb) {
 	if got := r.v.DirtyBytes(); got != used {
 		t.Errorf("check: %d bytes of memory are accounted for and %d in use", got, used)
 	}
-	if got := r.v.staged.Load(); got != staged {
+	if got := r.v.flusher.staged.Load(); got != staged {
 		t.Errorf("check: %d staged bytes are accounted for, %d are there", got, staged)
 	}
 }

@@ -47,7 +47,7 @@ func (b *snapBuilder) xattrs(ino meta.Ino, e *graph.Entry) error {
 	if err != nil || graph.XattrsSize(e.Xattrs) <= graph.MaxInlineXattrs {
 		return err
 	}
-	e.XattrLink, err = b.v.putBytes(graph.AppendXattrs(nil, e.Xattrs))
+	e.XattrLink, err = b.v.snapshots.putBytes(graph.AppendXattrs(nil, e.Xattrs))
 	e.Xattrs = nil
 	return err
 }
@@ -56,10 +56,10 @@ func (b *snapBuilder) xattrs(ino meta.Ino, e *graph.Entry) error {
 const bytesPart = 1 << 20
 
 // putBytes stores bytes that are no file's. The sweep stands still.
-func (v *Volume) putBytes(p []byte) (graph.Link, error) {
-	fb := v.store.NewKeptFileBuilder()
+func (ss *snapshotter) putBytes(p []byte) (graph.Link, error) {
+	fb := ss.v.store.NewKeptFileBuilder()
 	for part := range slices.Chunk(p, bytesPart) {
-		id, err := v.store.Put(store.KindData, part)
+		id, err := ss.v.store.Put(store.KindData, part)
 		if err != nil {
 			return graph.Link{}, err
 		}
@@ -80,7 +80,7 @@ func (b *snapBuilder) content(ino meta.Ino, attr *meta.Inode) (link graph.Link, 
 		return link, 0, nil
 	}
 	if attr.IsLazy() && attr.Owned == 0 {
-		link, err = b.v.linkTo(store.ID(attr.LazyID))
+		link, err = b.v.snapshots.linkTo(store.ID(attr.LazyID))
 		return link, attr.Alloc, err
 	}
 	exts, err := b.extents(ino, attr)
@@ -127,8 +127,8 @@ func buildFile(fb *store.FileBuilder, exts []meta.Extent, size int64) (store.Fil
 }
 
 // linkTo returns a link to a file's vertex or only block.
-func (v *Volume) linkTo(id store.ID) (graph.Link, error) {
-	e, err := v.store.Lookup(id)
+func (ss *snapshotter) linkTo(id store.ID) (graph.Link, error) {
+	e, err := ss.v.store.Lookup(id)
 	return graph.Link{ID: id, Kind: e.Kind}, err
 }
 
@@ -160,7 +160,7 @@ func (b *snapBuilder) extents(ino meta.Ino, attr *meta.Inode) (exts []meta.Exten
 	if err != nil || !attr.IsLazy() {
 		return exts, err
 	}
-	err = b.v.lazyExtents(b.ctx, store.ID(attr.LazyID), int64(attr.Owned)*b.v.span, attr.Size, func(e meta.Extent) error {
+	err = b.v.files.lazyExtents(b.ctx, store.ID(attr.LazyID), int64(attr.Owned)*b.v.span, attr.Size, func(e meta.Extent) error {
 		exts = append(exts, e)
 		return nil
 	})

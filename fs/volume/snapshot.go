@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
@@ -30,19 +32,26 @@ type Snapshot struct {
 	graph.Snapshot
 }
 
+// A snapshotter makes snapshots, one at a time.
+type snapshotter struct {
+	v          *Volume
+	mu         sync.Mutex                 // held while a snapshot, clone or rollback is made
+	checkpoint atomic.Pointer[checkpoint] // the one that the next commit takes
+}
+
 // CreateSnapshot makes a snapshot of the whole volume as it is at one instant
 // after the call, while everything goes on. What the kernel has not yet handed
 // over is not in it. It returns when the snapshot is durable. Errors:
 // store.ErrNameTaken, store.ErrConfig for names, tags and messages that cannot
 // be, those of the disk; then no snapshot has been made.
 func (v *Volume) CreateSnapshot(ctx context.Context, o SnapshotOptions) (Snapshot, error) {
-	v.snapping.Lock()
-	defer v.snapping.Unlock()
+	v.snapshots.mu.Lock()
+	defer v.snapshots.mu.Unlock()
 	var s Snapshot
-	err := v.snapshotName(&o)
+	err := v.snapshots.snapshotName(&o)
 	if err == nil {
-		err = v.withCheckpoint(ctx, true, func(ctx context.Context, c *checkpoint) (err error) {
-			s, err = v.snapshotOf(ctx, c, o)
+		err = v.snapshots.withCheckpoint(ctx, true, func(ctx context.Context, c *checkpoint) (err error) {
+			s, err = v.snapshots.snapshotOf(ctx, c, o)
 			return err
 		})
 	}
@@ -54,25 +63,25 @@ func (v *Volume) CreateSnapshot(ctx context.Context, o SnapshotOptions) (Snapsho
 }
 
 // snapshotName checks or makes a name, so that a long walk is not in vain.
-func (v *Volume) snapshotName(o *SnapshotOptions) error {
+func (ss *snapshotter) snapshotName(o *SnapshotOptions) error {
 	if o.Name != "" {
 		if err := store.ValidSnapshotName(o.Name); err != nil {
 			return err
 		}
-		if _, err := v.store.Snapshot(o.Name); err == nil {
+		if _, err := ss.v.store.Snapshot(o.Name); err == nil {
 			return fmt.Errorf("snapshot %q: %w", o.Name, store.ErrNameTaken)
 		} else if !errors.Is(err, store.ErrNotFound) {
 			return err
 		}
 		return nil
 	}
-	stem := v.opts.Now().UTC().Format("2006-01-02_15-04-05")
+	stem := ss.v.opts.Now().UTC().Format("2006-01-02_15-04-05")
 	for i := 1; ; i++ {
 		o.Name = stem
 		if i > 1 {
 			o.Name = fmt.Sprintf("%s.%d", stem, i)
 		}
-		if _, err := v.store.Snapshot(o.Name); err != nil {
+		if _, err := ss.v.store.Snapshot(o.Name); err != nil {
 			if errors.Is(err, store.ErrNotFound) {
 				err = nil
 			}
@@ -93,20 +102,20 @@ type checkpoint struct {
 }
 
 // withCheckpoint commits, and calls fn with the volume as it was at the commit's cut, with
-// all dirty bytes in blocks. The sweep stands still meanwhile. v.snapping is
+// all dirty bytes in blocks. The sweep stands still meanwhile. v.snapshots.mu is
 // held.
-func (v *Volume) withCheckpoint(ctx context.Context, advance bool, fn func(context.Context, *checkpoint) error) error {
-	if err := v.store.Accepts(); err != nil {
+func (ss *snapshotter) withCheckpoint(ctx context.Context, advance bool, fn func(context.Context, *checkpoint) error) error {
+	if err := ss.v.store.Accepts(); err != nil {
 		return err
 	}
-	defer v.store.KeepAll()()
+	defer ss.v.store.KeepAll()()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(v.closing, cancel)()
+	defer context.AfterFunc(ss.v.closing, cancel)()
 	c := &checkpoint{advance: advance, taken: make(chan struct{})}
-	v.checkpoint.Store(c)
-	err := v.store.Commit()
-	if v.checkpoint.CompareAndSwap(c, nil) {
+	ss.checkpoint.Store(c)
+	err := ss.v.store.Commit()
+	if ss.checkpoint.CompareAndSwap(c, nil) {
 		return orErr(err, errNoCheckpoint)
 	}
 	<-c.taken
@@ -123,82 +132,82 @@ func (v *Volume) withCheckpoint(ctx context.Context, advance bool, fn func(conte
 var errNoCheckpoint = errors.New("the commit made no cut")
 
 // takeCheckpoint takes the view. All is saved, and nobody changes anything.
-func (v *Volume) takeCheckpoint(c *checkpoint) (err error) {
+func (ss *snapshotter) takeCheckpoint(c *checkpoint) (err error) {
 	defer close(c.taken)
-	c.before, c.next, c.when = v.track, v.numbers.next.Load(), v.now()
+	c.before, c.next, c.when = ss.v.track, ss.v.numbers.next.Load(), ss.v.now()
 	if c.advance {
-		v.track.Epoch = c.next
-		v.db.Set(meta.TrackKey(), v.track.Encode())
+		ss.v.track.Epoch = c.next
+		ss.v.db.Set(meta.TrackKey(), ss.v.track.Encode())
 	}
-	c.view, err = v.db.View()
+	c.view, err = ss.v.db.View()
 	return err
 }
 
 // enqueueStaged puts all nodes with staged bytes on the list, so that these become
 // blocks.
-func (v *Volume) enqueueStaged() {
-	for _, n := range v.dirty.all(v.dirty.staged) {
+func (fl *flusher) enqueueStaged() {
+	for _, n := range fl.v.dirty.all(fl.v.dirty.staged) {
 		n.mu.Lock()
-		v.enqueueDirty(n)
+		fl.v.enqueueDirty(n)
 		n.mu.Unlock()
 	}
 }
 
 // snapshotOf makes a snapshot of a cut.
-func (v *Volume) snapshotOf(ctx context.Context, c *checkpoint, o SnapshotOptions) (Snapshot, error) {
+func (ss *snapshotter) snapshotOf(ctx context.Context, c *checkpoint, o SnapshotOptions) (Snapshot, error) {
 	var s Snapshot
-	b := &snapBuilder{ctx: ctx, v: v, view: c.view, last: c.before, base: c.before.Base, keep: true, progress: o.Progress}
+	b := &snapBuilder{ctx: ctx, v: ss.v, view: c.view, last: c.before, base: c.before.Base, keep: true, progress: o.Progress}
 	out, err := b.build()
 	if err != nil {
 		return s, err
 	}
-	appended := v.store.Stats().Totals.Appended
-	s.Snapshot = v.describe(out, b, c, o, appended)
+	appended := ss.v.store.Stats().Totals.Appended
+	s.Snapshot = ss.describe(out, b, c, o, appended)
 	plain, err := s.Encode()
 	if err != nil {
 		return s, err
 	}
-	id, err := v.store.Put(store.KindSnapshot, plain)
+	id, err := ss.v.store.Put(store.KindSnapshot, plain)
 	if err != nil {
 		return s, err
 	}
-	err = v.store.Change(func() error {
-		if err := v.store.NameSnapshot(o.Name, id, o.Marks...); err != nil {
+	err = ss.v.store.Change(func() error {
+		if err := ss.v.store.NameSnapshot(o.Name, id, o.Marks...); err != nil {
 			return err
 		}
-		v.track.Base = c.next
-		v.track.Snapshot, v.track.Links, v.track.Table = meta.BlockID(id), meta.BlockID(out.table), out.inTab
-		v.track.Appended = [4]int64{appended.Blocks, appended.Raw, appended.Stored, appended.Entropy}
-		v.db.Set(meta.TrackKey(), v.track.Encode())
+		ss.v.track.Base = c.next
+		ss.v.track.Snapshot, ss.v.track.Links, ss.v.track.Table = meta.BlockID(id), meta.BlockID(out.table), out.inTab
+		ss.v.track.Appended = [4]int64{appended.Blocks, appended.Raw, appended.Stored, appended.Entropy}
+		ss.v.db.Set(meta.TrackKey(), ss.v.track.Encode())
 		for _, dir := range b.gone {
-			v.db.Delete(meta.TreeKey(dir))
+			ss.v.db.Delete(meta.TreeKey(dir))
 		}
 		return nil
 	})
 	if err == nil {
-		err = v.store.Commit()
+		err = ss.v.store.Commit()
 	}
 	if err == nil {
-		s.SnapshotRef, err = v.store.Snapshot(o.Name)
+		s.SnapshotRef, err = ss.v.store.Snapshot(o.Name)
 	}
 	if err != nil {
 		return s, err
 	}
-	if err := v.forgetChanges(ctx, c.view, c.next); err != nil {
-		v.log.Warn("rows of changes that a snapshot has taken up are left to the next one", "err", err)
+	if err := ss.forgetChanges(ctx, c.view, c.next); err != nil {
+		ss.v.log.Warn("rows of changes that a snapshot has taken up are left to the next one", "err", err)
 	}
 	return s, nil
 }
 
 // describe makes the snapshot's vertex but for its bytes.
-func (v *Volume) describe(out built, b *snapBuilder, c *checkpoint, o SnapshotOptions, appended store.Appended) graph.Snapshot {
+func (ss *snapshotter) describe(out built, b *snapBuilder, c *checkpoint, o SnapshotOptions, appended store.Appended) graph.Snapshot {
 	below := out.root.Below
-	totals := v.store.Stats().Totals
+	totals := ss.v.store.Stats().Totals
 	fresh := appended.Since(store.Appended{
 		Blocks: c.before.Appended[0], Raw: c.before.Appended[1], Stored: c.before.Appended[2], Entropy: c.before.Appended[3],
 	})
 	s := graph.Snapshot{
-		Root: out.root, Table: out.table, Created: graph.Time(c.when), Volume: v.store.Config().VolumeID,
+		Root: out.root, Table: out.table, Created: graph.Time(c.when), Volume: ss.v.store.Config().VolumeID,
 		Host: o.Host, Message: o.Message, Tags: slices.Compact(slices.Sorted(slices.Values(o.Tags))),
 		Totals: graph.Totals{
 			Files: below.Files + out.inTab.Files, Dirs: below.Dirs + 1, Others: below.Others + out.inTab.Others,
@@ -217,17 +226,17 @@ func (v *Volume) describe(out built, b *snapBuilder, c *checkpoint, o SnapshotOp
 const forgetBatch = 4096
 
 // forgetChanges removes the rows of changes before an epoch.
-func (v *Volume) forgetChanges(ctx context.Context, view *meta.View, end uint64) error {
+func (ss *snapshotter) forgetChanges(ctx context.Context, view *meta.View, end uint64) error {
 	var keys [][]byte
 	remove := func() error {
-		err := v.store.Change(func() error {
+		err := ss.v.store.Change(func() error {
 			for _, key := range keys {
-				v.db.Delete(key)
+				ss.v.db.Delete(key)
 			}
 			return nil
 		})
 		keys = keys[:0]
-		v.store.Relieve()
+		ss.v.store.Relieve()
 		return orErr(ctx.Err(), err)
 	}
 	for _, bounds := range []func(first, end uint64) (from, to []byte){meta.TouchedRange, meta.GoneRange} {
@@ -249,7 +258,7 @@ func (v *Volume) forgetChanges(ctx context.Context, view *meta.View, end uint64)
 func (v *Volume) Snapshots(ctx context.Context) ([]Snapshot, error) {
 	var list []Snapshot
 	err := v.store.Snapshots(ctx, func(r store.SnapshotRef) error {
-		s, err := v.loadSnapshot(ctx, r)
+		s, err := v.snapshots.loadSnapshot(ctx, r)
 		list = append(list, s)
 		return err
 	})
@@ -263,7 +272,7 @@ func (v *Volume) Snapshot(ctx context.Context, name string) (Snapshot, error) {
 	if err != nil {
 		return Snapshot{}, err
 	}
-	return v.loadSnapshot(ctx, r)
+	return v.snapshots.loadSnapshot(ctx, r)
 }
 
 // RemoveSnapshot removes a snapshot, durably. The sweep reclaims what nothing else
@@ -305,9 +314,9 @@ func (v *Volume) RenameSnapshot(name, to string) error {
 // store.ErrNotFound.
 func (v *Volume) HoldSnapshot(name string, held bool) error { return v.store.HoldSnapshot(name, held) }
 
-func (v *Volume) loadSnapshot(ctx context.Context, r store.SnapshotRef) (Snapshot, error) {
+func (ss *snapshotter) loadSnapshot(ctx context.Context, r store.SnapshotRef) (Snapshot, error) {
 	s := Snapshot{SnapshotRef: r}
-	b, err := v.store.Get(ctx, r.ID)
+	b, err := ss.v.store.Get(ctx, r.ID)
 	if err == nil {
 		s.Snapshot, err = graph.DecodeSnapshot(b)
 	}

@@ -80,7 +80,7 @@ func TestMaterializingGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer n.release()
-		if err := r.st.Update(func() error { return r.v.materializeNames(n) }); err != nil {
+		if err := r.st.Update(func() error { return r.v.materializer.names(n) }); err != nil {
 			t.Fatal(err)
 		}
 		if n.mu.Lock(); !n.attr.IsLazy() {
@@ -180,7 +180,7 @@ func TestHalfOwnedFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	var more bool
-	err = r.st.Update(func() (err error) { more, err = v.materializePages(n); return err })
+	err = r.st.Update(func() (err error) { more, err = v.materializer.pages(n); return err })
 	n.release()
 	if err != nil || !more {
 		t.Fatalf("one step: %v, %v", more, err)

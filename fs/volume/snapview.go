@@ -68,6 +68,7 @@ type snapView struct {
 // views are the inode numbers of snapshots in use.
 type views struct {
 	sync.Mutex
+	v       *Volume
 	nodes   map[meta.Ino]*virtual
 	snaps   map[store.ID]*snapView
 	idle    []meta.Ino // told of, and perhaps not known to the kernel; the oldest first
@@ -222,19 +223,18 @@ func (w *views) find(ino meta.Ino) (virtual, bool) {
 }
 
 // open returns the view of a snapshot and the inode of its root.
-func (v *Volume) openView(s Snapshot) (*snapView, meta.Ino, error) {
-	w := &v.views
+func (w *views) open(s Snapshot) (*snapView, meta.Ino, error) {
 	w.Lock()
 	defer w.Unlock()
 	view, ok := w.snaps[s.ID]
 	if !ok {
-		view = &snapView{id: s.ID, graph: s.Snapshot, pin: v.store.NewPin()}
+		view = &snapView{id: s.ID, graph: s.Snapshot, pin: w.v.store.NewPin()}
 		view.pin.Add(s.ID)
 		w.snaps[s.ID] = view
 	}
 	ino := w.give(view, 0, &graph.Entry{})
 	// From here on the sweep leaves it; was it there until here?
-	if has, err := v.store.Has(s.ID); err != nil || !has {
+	if has, err := w.v.store.Has(s.ID); err != nil || !has {
 		w.dropNow(ino)
 		return nil, 0, orErr(err, syscall.ENOENT)
 	}
@@ -242,15 +242,15 @@ func (v *Volume) openView(s Snapshot) (*snapView, meta.Ino, error) {
 }
 
 // readVirtual makes the node of an inode in a snapshot.
-func (v *Volume) readVirtual(ino meta.Ino) (*node, error) {
+func (w *views) readVirtual(ino meta.Ino) (*node, error) {
 	if ino == SnapshotsDir {
-		return v.snapshotsNode()
+		return w.snapshotsNode()
 	}
-	t, ok := v.views.find(ino)
+	t, ok := w.find(ino)
 	if !ok {
 		return nil, syscall.ESTALE
 	}
-	e, err := v.virtualEntry(&t)
+	e, err := w.virtualEntry(&t)
 	if err != nil {
 		return nil, err
 	}
@@ -261,27 +261,27 @@ func (v *Volume) readVirtual(ino meta.Ino) (*node, error) {
 	return virtualNode(ino, parent, t.view, e), nil
 }
 
-func (v *Volume) virtualEntry(t *virtual) (*graph.Entry, error) {
+func (w *views) virtualEntry(t *virtual) (*graph.Entry, error) {
 	if t.parent == 0 {
 		return &t.view.graph.Root, nil
 	}
 	if t.ident != 0 {
-		return v.linked(t.view, t.ident)
+		return w.linked(t.view, t.ident)
 	}
-	d, err := v.get(t.parent)
+	d, err := w.v.get(t.parent)
 	if err != nil {
 		return nil, err
 	}
 	defer d.release()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	e, err := v.treeOf(d).Lookup(context.Background(), t.name)
+	e, err := w.treeOf(d).Lookup(context.Background(), t.name)
 	return &e, noEntry(err)
 }
 
 // linked returns what the names of a file with several of them share.
-func (v *Volume) linked(view *snapView, ident uint64) (*graph.Entry, error) {
-	t := graph.OpenTree(v.store, view.graph.Table, graph.LinkTable)
+func (w *views) linked(view *snapView, ident uint64) (*graph.Entry, error) {
+	t := graph.OpenTree(w.v.store, view.graph.Table, graph.LinkTable)
 	e, err := t.Lookup(context.Background(), graph.TableKey(ident))
 	if err != nil {
 		return nil, fmt.Errorf("file %d of snapshot %s: %w", ident, view.id.Short(), err)
@@ -298,9 +298,9 @@ func noEntry(err error) error {
 }
 
 // treeOf returns the tree that has a directory's names. d.mu is held.
-func (v *Volume) treeOf(d *node) *graph.Tree {
+func (w *views) treeOf(d *node) *graph.Tree {
 	if d.tree == nil || d.tree.Root() != store.ID(d.attr.LazyID) {
-		d.tree = graph.OpenTree(v.store, store.ID(d.attr.LazyID), graph.Directory)
+		d.tree = graph.OpenTree(w.v.store, store.ID(d.attr.LazyID), graph.Directory)
 	}
 	return d.tree
 }
@@ -357,13 +357,13 @@ func inodeOf(e *graph.Entry, parent meta.Ino) meta.Inode {
 }
 
 // snapshotsNode makes the node of the directory of snapshots.
-func (v *Volume) snapshotsNode() (*node, error) {
-	root, err := v.Attr(meta.Root)
+func (w *views) snapshotsNode() (*node, error) {
+	root, err := w.v.Attr(meta.Root)
 	if err != nil {
 		return nil, err
 	}
 	mode := uint32(syscall.S_IFDIR | 0o755)
-	if v.opts.Snapshots == SnapshotsOfRoot {
+	if w.v.opts.Snapshots == SnapshotsOfRoot {
 		mode, root.UID, root.GID = syscall.S_IFDIR|0o700, 0, 0
 	}
 	n := nodeOf(SnapshotsDir, meta.Inode{
@@ -375,32 +375,32 @@ func (v *Volume) snapshotsNode() (*node, error) {
 }
 
 // lookupVirtual finds a name in a directory that is not to be changed.
-func (v *Volume) lookupVirtual(d *node, name string) (meta.Ino, error) {
+func (w *views) lookupVirtual(d *node, name string) (meta.Ino, error) {
 	switch {
 	case !d.isDir():
 		return 0, syscall.ENOTDIR
 	case len(name) > meta.MaxName:
 		return 0, syscall.ENAMETOOLONG
 	case d.ino == SnapshotsDir:
-		s, err := v.Snapshot(context.Background(), name)
+		s, err := w.v.Snapshot(context.Background(), name)
 		if err != nil {
 			return 0, noEntry(err)
 		}
-		_, ino, err := v.openView(s)
+		_, ino, err := w.open(s)
 		return ino, err
 	}
 	d.mu.Lock()
-	e, err := v.treeOf(d).Lookup(context.Background(), name)
+	e, err := w.treeOf(d).Lookup(context.Background(), name)
 	d.mu.Unlock()
 	if err != nil {
 		return 0, noEntry(err)
 	}
-	return v.views.number(d.view, d.ino, &e), nil
+	return w.number(d.view, d.ino, &e), nil
 }
 
 // readVirtualDir is ReadDir for such a directory. Positions are in the order of
 // names.
-func (v *Volume) readVirtualDir(d *node, after uint64, fn func(Entry) bool) error {
+func (w *views) readVirtualDir(d *node, after uint64, fn func(Entry) bool) error {
 	for pos, name := range []string{posDot: ".", posDotDot: ".."} {
 		ino := d.ino
 		if name == ".." {
@@ -412,7 +412,7 @@ func (v *Volume) readVirtualDir(d *node, after uint64, fn func(Entry) bool) erro
 	}
 	pos := max(after, posDotDot)
 	for {
-		batch, err := v.virtualBatch(d, pos-posDotDot)
+		batch, err := w.virtualBatch(d, pos-posDotDot)
 		if err != nil || len(batch) == 0 {
 			return err
 		}
@@ -427,20 +427,20 @@ func (v *Volume) readVirtualDir(d *node, after uint64, fn func(Entry) bool) erro
 }
 
 // virtualBatch returns some entries from an index on.
-func (v *Volume) virtualBatch(d *node, index uint64) (batch []Entry, err error) {
+func (w *views) virtualBatch(d *node, index uint64) (batch []Entry, err error) {
 	if d.ino == SnapshotsDir {
-		return v.snapshotEntries(index)
+		return w.snapshotEntries(index)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	err = v.treeOf(d).EachFrom(context.Background(), int64(index), func(e *graph.Entry) error {
+	err = w.treeOf(d).EachFrom(context.Background(), int64(index), func(e *graph.Entry) error {
 		full := e
 		if e.Ident != 0 {
-			if full, err = v.linked(d.view, e.Ident); err != nil {
+			if full, err = w.linked(d.view, e.Ident); err != nil {
 				return err
 			}
 		}
-		ino := v.views.number(d.view, d.ino, e)
+		ino := w.number(d.view, d.ino, e)
 		n := virtualNode(ino, d.ino, d.view, full)
 		a := n.stat()
 		batch = append(batch, Entry{Dirent: meta.Dirent{Ino: ino, Type: e.Type(), Name: e.Name}, Attr: &a})
@@ -452,17 +452,17 @@ func (v *Volume) virtualBatch(d *node, index uint64) (batch []Entry, err error) 
 	return batch, err
 }
 
-func (v *Volume) snapshotEntries(index uint64) (batch []Entry, err error) {
-	err = v.store.Snapshots(context.Background(), func(r store.SnapshotRef) error {
+func (w *views) snapshotEntries(index uint64) (batch []Entry, err error) {
+	err = w.v.store.Snapshots(context.Background(), func(r store.SnapshotRef) error {
 		if index > 0 {
 			index--
 			return nil
 		}
-		s, err := v.loadSnapshot(context.Background(), r)
+		s, err := w.v.snapshots.loadSnapshot(context.Background(), r)
 		if err != nil {
 			return err
 		}
-		_, ino, err := v.openView(s)
+		_, ino, err := w.open(s)
 		if err != nil {
 			return err
 		}
@@ -475,18 +475,18 @@ func (v *Volume) snapshotEntries(index uint64) (batch []Entry, err error) {
 }
 
 // snapshotXattrs returns the extended attributes of an inode in a snapshot.
-func (v *Volume) snapshotXattrs(n *node) ([]graph.Xattr, error) {
+func (w *views) snapshotXattrs(n *node) ([]graph.Xattr, error) {
 	if n.xattrLink.Kind == 0 || n.xattrs != nil {
 		return n.xattrs, nil
 	}
-	set, err := v.linkedXattrs(n.xattrLink)
+	set, err := w.linkedXattrs(n.xattrLink)
 	n.xattrs = set
 	return set, err
 }
 
 // linkedXattrs reads extended attributes that are stored apart.
-func (v *Volume) linkedXattrs(link graph.Link) ([]graph.Xattr, error) {
-	b, err := v.linkedBytes(link)
+func (w *views) linkedXattrs(link graph.Link) ([]graph.Xattr, error) {
+	b, err := w.linkedBytes(link)
 	if err != nil {
 		return nil, err
 	}
@@ -494,18 +494,18 @@ func (v *Volume) linkedXattrs(link graph.Link) ([]graph.Xattr, error) {
 }
 
 // linkedBytes is the reverse of putBytes.
-func (v *Volume) linkedBytes(link graph.Link) ([]byte, error) {
+func (w *views) linkedBytes(link graph.Link) ([]byte, error) {
 	var out []byte
-	err := v.lazyExtents(context.Background(), link.ID, 0, 1<<62, func(e meta.Extent) error {
-		p, err := v.extentBytes(context.Background(), e)
+	err := w.v.files.lazyExtents(context.Background(), link.ID, 0, 1<<62, func(e meta.Extent) error {
+		p, err := w.v.files.extentBytes(context.Background(), e)
 		out = append(out, p...)
 		return err
 	})
 	return out, err
 }
 
-func (v *Volume) snapshotXattr(n *node, name string) ([]byte, error) {
-	set, err := v.snapshotXattrs(n)
+func (w *views) snapshotXattr(n *node, name string) ([]byte, error) {
+	set, err := w.snapshotXattrs(n)
 	if err != nil {
 		return nil, err
 	}

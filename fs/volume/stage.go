@@ -20,12 +20,12 @@ const (
 )
 
 // stageable reports whether the node's dirty ranges are better staged than made into blocks.
-func (v *Volume) stageable(n *node) bool {
-	if v.checkpoint.Load() != nil {
+func (fl *flusher) stageable(n *node) bool {
+	if fl.v.snapshots.checkpoint.Load() != nil {
 		return false // a snapshot has no staged bytes
 	}
 	size := n.dirty.length()
-	if n.growing || n.attr.Alloc == 0 || size > maxStagedNode || v.staged.Load()+size > maxStaged || v.overdue(n) {
+	if n.growing || n.attr.Alloc == 0 || size > maxStagedNode || fl.staged.Load()+size > maxStaged || fl.overdue(n) {
 		return false
 	}
 	for _, r := range n.dirty {
@@ -38,7 +38,7 @@ func (v *Volume) stageable(n *node) bool {
 
 // stage writes the slots that changed since the last time. n.mu is held,
 // inside Update or Cut.
-func (v *Volume) stage(n *node) {
+func (fl *flusher) stage(n *node) {
 	for _, r := range n.dirty {
 		if r.lo >= r.hi {
 			continue
@@ -46,10 +46,10 @@ func (v *Volume) stage(n *node) {
 		first, last := (r.off+int64(r.lo))/meta.SlotSize, (r.off+int64(r.hi)-1)/meta.SlotSize
 		r.lo, r.hi = 0, 0
 		for slot := first; slot <= last; slot++ {
-			v.stageSlot(n, uint64(slot))
+			fl.stageSlot(n, uint64(slot))
 		}
 	}
-	v.dirty.add(v.dirty.staged, n)
+	fl.v.dirty.add(fl.v.dirty.staged, n)
 }
 
 // slotRange bounds a slot; the last one of the largest file is a byte short.
@@ -58,7 +58,7 @@ func slotRange(slot uint64) (lo, hi int64) {
 	return lo, lo + min(meta.SlotSize, math.MaxInt64-lo)
 }
 
-func (v *Volume) stageSlot(n *node, slot uint64) {
+func (fl *flusher) stageSlot(n *node, slot uint64) {
 	lo, hi := slotRange(slot)
 	var parts []meta.StagedPart
 	size := 0
@@ -70,51 +70,51 @@ func (v *Volume) stageSlot(n *node, slot uint64) {
 		parts = append(parts, meta.StagedPart{Start: int(from - lo), Bytes: r.data[from-r.off : to-r.off]})
 		size += int(to - from)
 	}
-	v.db.Set(meta.StagedKey(n.ino, slot), meta.AppendStaged(make([]byte, 0, size+8*len(parts)), parts))
+	fl.v.db.Set(meta.StagedKey(n.ino, slot), meta.AppendStaged(make([]byte, 0, size+8*len(parts)), parts))
 	if n.staged == nil {
 		n.staged = make(map[uint64]int)
 	}
-	v.staged.Add(int64(size - n.staged[slot]))
+	fl.staged.Add(int64(size - n.staged[slot]))
 	n.staged[slot] = size
 }
 
 // unstage removes a slot's row. n.mu is held, inside Update or Cut.
-func (v *Volume) unstage(n *node, slot uint64) {
-	v.db.Delete(meta.StagedKey(n.ino, slot))
-	v.staged.Add(-int64(n.staged[slot]))
+func (fl *flusher) unstage(n *node, slot uint64) {
+	fl.v.db.Delete(meta.StagedKey(n.ino, slot))
+	fl.staged.Add(-int64(n.staged[slot]))
 	delete(n.staged, slot)
 	if len(n.staged) == 0 {
-		v.dirty.remove(v.dirty.staged, n)
+		fl.v.dirty.remove(fl.v.dirty.staged, n)
 	}
 }
 
 // restage brings the staged rows in [lo, hi) in line with the dirty ranges, after
 // bytes left the dirty ranges there: a slot that no range touches goes, any other is
 // written again. n.mu is held, inside Update or Cut.
-func (v *Volume) restage(n *node, lo, hi int64) {
+func (fl *flusher) restage(n *node, lo, hi int64) {
 	for slot := range n.staged {
 		from, to := slotRange(slot)
 		if to <= lo || from >= hi {
 			continue
 		}
 		if n.dirty.intersects(from, to) {
-			v.stageSlot(n, slot)
+			fl.stageSlot(n, slot)
 		} else {
-			v.unstage(n, slot)
+			fl.unstage(n, slot)
 		}
 	}
 }
 
 // loadStaged brings the staged bytes of the last mount back into the dirty ranges.
-func (v *Volume) loadStaged() error {
-	return v.db.ScanPrefix(meta.StagedPrefix(), func(key, value []byte) error {
+func (fl *flusher) loadStaged() error {
+	return fl.v.db.ScanPrefix(meta.StagedPrefix(), func(key, value []byte) error {
 		ino, slot, err := meta.KeyNumbers(key)
 		if err != nil {
 			return err
 		}
-		n, err := v.get(ino)
+		n, err := fl.v.get(ino)
 		if errors.Is(err, syscall.ENOENT) {
-			v.log.Error("staged bytes of an inode that does not exist", "inode", uint64(ino))
+			fl.v.log.Error("staged bytes of an inode that does not exist", "inode", uint64(ino))
 			return nil
 		}
 		if err != nil {
@@ -125,12 +125,12 @@ func (v *Volume) loadStaged() error {
 		if err != nil {
 			return fmt.Errorf("inode %d, slot %d: %w", ino, slot, err)
 		}
-		v.restoreSlot(n, slot, parts)
+		fl.restoreSlot(n, slot, parts)
 		return nil
 	})
 }
 
-func (v *Volume) restoreSlot(n *node, slot uint64, parts []meta.StagedPart) {
+func (fl *flusher) restoreSlot(n *node, slot uint64, parts []meta.StagedPart) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	before := n.dirty.capacity()
@@ -146,8 +146,8 @@ func (v *Volume) restoreSlot(n *node, slot uint64, parts []meta.StagedPart) {
 		n.staged = make(map[uint64]int)
 	}
 	n.staged[slot] = size
-	n.written = v.opts.Now()
-	v.staged.Add(int64(size))
-	v.budget.add(n.dirty.capacity() - before)
-	v.dirty.add(v.dirty.staged, n)
+	n.written = fl.v.opts.Now()
+	fl.staged.Add(int64(size))
+	fl.v.budget.add(n.dirty.capacity() - before)
+	fl.v.dirty.add(fl.v.dirty.staged, n)
 }

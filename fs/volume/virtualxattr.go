@@ -22,7 +22,7 @@ const virtualPrefix = "user.quarxfs."
 const maxVirtualExtents = 1 << 18
 
 // A virtualXattr computes one of them.
-type virtualXattr func(v *Volume, exts []meta.Extent, size int64) (string, error)
+type virtualXattr func(x *xattrs, exts []meta.Extent, size int64) (string, error)
 
 // virtualXattrOf returns the virtual attribute with a name, or nil.
 func virtualXattrOf(name string) virtualXattr {
@@ -32,25 +32,25 @@ func virtualXattrOf(name string) virtualXattr {
 	}
 	switch rest {
 	case "id":
-		return (*Volume).contentID
+		return (*xattrs).contentID
 	case "blocks":
-		return func(_ *Volume, exts []meta.Extent, _ int64) (string, error) { return strconv.Itoa(len(exts)), nil }
+		return func(_ *xattrs, exts []meta.Extent, _ int64) (string, error) { return strconv.Itoa(len(exts)), nil }
 	case "dedup":
-		return (*Volume).dedupRatio
+		return (*xattrs).dedupRatio
 	case "stored":
-		return (*Volume).storedBytes
+		return (*xattrs).storedBytes
 	case "tier":
-		return (*Volume).tiersOf
+		return (*xattrs).tiersOf
 	}
 	return nil
 }
 
 // virtualValue returns the value of one. What has been written becomes blocks first.
 // ENODATA: the inode is no regular file. E2BIG: it has too many extents.
-func (v *Volume) virtualValue(n *node, compute virtualXattr) ([]byte, error) {
+func (x *xattrs) virtualValue(n *node, compute virtualXattr) ([]byte, error) {
 	var exts []meta.Extent
 	var size int64
-	err := v.store.Update(func() error {
+	err := x.v.store.Update(func() error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if !n.isReg() {
@@ -58,13 +58,13 @@ func (v *Volume) virtualValue(n *node, compute virtualXattr) ([]byte, error) {
 		}
 		n.quiesce()
 		for len(n.dirty) > 0 {
-			if err := v.writeBlocks(n, flushWhole); err != nil {
+			if err := x.v.flusher.writeBlocks(n, flushWhole); err != nil {
 				return err
 			}
 			n.quiesce()
 		}
 		size = n.attr.Size
-		return v.eachExtent(n, 0, size, func(e meta.Extent) bool {
+		return x.v.files.eachExtent(n, 0, size, func(e meta.Extent) bool {
 			exts = append(exts, e)
 			return len(exts) <= maxVirtualExtents
 		})
@@ -75,7 +75,7 @@ func (v *Volume) virtualValue(n *node, compute virtualXattr) ([]byte, error) {
 	if len(exts) > maxVirtualExtents {
 		return nil, syscall.E2BIG
 	}
-	s, err := compute(v, exts, size)
+	s, err := compute(x, exts, size)
 	if errors.Is(err, store.ErrNotFound) {
 		err = syscall.EAGAIN // the file has been changed meanwhile
 	}
@@ -83,20 +83,20 @@ func (v *Volume) virtualValue(n *node, compute virtualXattr) ([]byte, error) {
 }
 
 // contentID returns the ID that the bytes would have as an object.
-func (v *Volume) contentID(exts []meta.Extent, size int64) (string, error) {
-	root, err := buildFile(v.store.NewFileHasher(), exts, size)
+func (x *xattrs) contentID(exts []meta.Extent, size int64) (string, error) {
+	root, err := buildFile(x.v.store.NewFileHasher(), exts, size)
 	return root.ID.String(), err
 }
 
 // eachBlock calls fn for every block in extents, each once, with how many bytes of
 // the file are in it.
-func (v *Volume) eachBlock(exts []meta.Extent, fn func(e store.Entry, bytes int64)) error {
+func (x *xattrs) eachBlock(exts []meta.Extent, fn func(e store.Entry, bytes int64)) error {
 	bytes := make(map[meta.BlockID]int64, len(exts))
 	for _, e := range exts {
 		bytes[e.ID] += int64(e.Len)
 	}
 	for id, n := range bytes {
-		e, err := v.store.Lookup(store.ID(id))
+		e, err := x.v.store.Lookup(store.ID(id))
 		if err != nil {
 			return err
 		}
@@ -105,15 +105,15 @@ func (v *Volume) eachBlock(exts []meta.Extent, fn func(e store.Entry, bytes int6
 	return nil
 }
 
-func (v *Volume) storedBytes(exts []meta.Extent, _ int64) (string, error) {
+func (x *xattrs) storedBytes(exts []meta.Extent, _ int64) (string, error) {
 	sum := int64(0)
-	err := v.eachBlock(exts, func(e store.Entry, _ int64) { sum += e.Stored() })
+	err := x.eachBlock(exts, func(e store.Entry, _ int64) { sum += e.Stored() })
 	return strconv.FormatInt(sum, 10), err
 }
 
 // dedupRatio returns the file's bytes for each plain byte that is kept for it,
 // where a block is shared evenly by all references to it.
-func (v *Volume) dedupRatio(exts []meta.Extent, _ int64) (string, error) {
+func (x *xattrs) dedupRatio(exts []meta.Extent, _ int64) (string, error) {
 	var bytes, kept float64
 	uses := make(map[meta.BlockID]float64, len(exts))
 	for _, e := range exts {
@@ -121,7 +121,7 @@ func (v *Volume) dedupRatio(exts []meta.Extent, _ int64) (string, error) {
 		bytes += float64(e.Len)
 	}
 	for id, n := range uses {
-		e, err := v.store.Lookup(store.ID(id))
+		e, err := x.v.store.Lookup(store.ID(id))
 		if err != nil {
 			return "", err
 		}
@@ -135,9 +135,9 @@ func (v *Volume) dedupRatio(exts []meta.Extent, _ int64) (string, error) {
 
 // tiersOf names the tiers that the blocks are in, with the bytes of the file in
 // each when there are several.
-func (v *Volume) tiersOf(exts []meta.Extent, _ int64) (string, error) {
+func (x *xattrs) tiersOf(exts []meta.Extent, _ int64) (string, error) {
 	bytes := make(map[string]int64)
-	err := v.eachBlock(exts, func(e store.Entry, n int64) { bytes[e.Info(store.ID{}).Tier] += n })
+	err := x.eachBlock(exts, func(e store.Entry, n int64) { bytes[e.Info(store.ID{}).Tier] += n })
 	var list []string
 	for _, tier := range slices.Sorted(maps.Keys(bytes)) {
 		if len(bytes) == 1 {

@@ -62,32 +62,33 @@ type Volume struct {
 
 	directory string // of the store, see StoreXattr
 
-	tree       sync.Mutex
-	table      nodeTable
-	reader     inodeReader
-	prefetcher prefetcher
-	dirty      dirtySet
-	known      kernelRefs
-	numbers    inodeNumbers
-	generation uint32        // of all inode numbers
-	saved      meta.Counters // the row of the counters as last written; guarded by the gate
-	track      meta.Tracking // what snapshots build on; guarded by the gate and, where it changes, by snapping
-	counters   counters
+	tree         sync.Mutex
+	table        nodeTable
+	flusher      flusher
+	reaper       reaper
+	materializer materializer
+	files        fileMap
+	xattrs       xattrs
+	snapshots    snapshotter
+	reader       inodeReader
+	prefetcher   prefetcher
+	dirty        dirtySet
+	known        kernelRefs
+	numbers      inodeNumbers
+	generation   uint32        // of all inode numbers
+	saved        meta.Counters // the row of the counters as last written; guarded by the gate
+	track        meta.Tracking // what snapshots build on; guarded by the gate and, where it changes, by snapping
+	counters     counters
 
 	budget dirtyBudget
-	staged atomic.Int64 // bytes in staged slots
 
-	notify     atomic.Pointer[func([]Invalidation)]
-	views      views                      // what is seen of snapshots
-	snapping   sync.Mutex                 // one snapshot at a time
-	checkpoint atomic.Pointer[checkpoint] // the one that the next commit takes
-	closing    context.Context            // ends when Close begins
-	close      context.CancelFunc
+	notify  atomic.Pointer[func([]Invalidation)]
+	views   views           // what is seen of snapshots
+	closing context.Context // ends when Close begins
+	close   context.CancelFunc
 
-	flushNow chan struct{}
-	reapNow  chan struct{}
-	stop     chan struct{}
-	stopped  sync.WaitGroup
+	stop    chan struct{}
+	stopped sync.WaitGroup
 }
 
 // Open opens the volume of a store, makes its root directory when there is
@@ -113,29 +114,29 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	v := &Volume{
 		store: st, db: st.DB(), chunker: ck, opts: o, log: o.Logger,
 		span: meta.PageSpan(ck.Avg(), ck.Max()), directory: DirectoryKey(st.Path()),
-		flushNow: make(chan struct{}, 1),
-		reapNow:  make(chan struct{}, 1),
-		stop:     make(chan struct{}),
+		stop: make(chan struct{}),
 	}
 	v.closing, v.close = context.WithCancel(context.Background())
 	v.prefetcher.spans = make(chan inodeSpan, 1)
 	v.table.init(o.Nodes, o.Names)
 	v.views.nodes, v.views.snaps = make(map[meta.Ino]*virtual), make(map[store.ID]*snapView)
+	v.flusher.now, v.reaper.now = make(chan struct{}, 1), make(chan struct{}, 1)
 	v.dirty.init()
-	v.known.init(v.reapNow)
-	v.budget.init(o.DirtyBytes, v.flushNow)
+	v.flusher.v, v.reaper.v, v.materializer.v, v.files.v, v.xattrs.v, v.snapshots.v, v.views.v = v, v, v, v, v, v, v
+	v.known.init(v.reaper.now)
+	v.budget.init(o.DirtyBytes, v.flusher.now)
 	if err := v.load(); err != nil {
 		return nil, fmt.Errorf("open volume: %w", err)
 	}
 	v.generation = max(1, v.saved.Generation)
 	st.Join(v)
 	v.stopped.Add(4)
-	go v.flusher()
-	go v.coalescer()
-	go v.reaper()
+	go v.flusher.run()
+	go v.flusher.runCoalescer()
+	go v.reaper.run()
 	go v.prefetch()
 	if !st.ReadOnly() {
-		wake(v.reapNow)
+		wake(v.reaper.now)
 	}
 	return v, nil
 }
@@ -169,7 +170,7 @@ func (v *Volume) load() error {
 	if err := v.loadTracking(); err != nil {
 		return err
 	}
-	return v.loadStaged()
+	return v.flusher.loadStaged()
 }
 
 // Generation goes with every inode number but the root's: a number and a generation mean
@@ -201,8 +202,8 @@ func (v *Volume) format() error {
 // Close flushes everything, commits and leaves the store open.
 func (v *Volume) Close() error {
 	v.close()
-	v.snapping.Lock() // a snapshot under way gives up
-	defer v.snapping.Unlock()
+	v.snapshots.mu.Lock() // a snapshot under way gives up
+	defer v.snapshots.mu.Unlock()
 	close(v.stop)
 	v.stopped.Wait()
 	// Programs may go on with a mount that was detached. So the volume stays in
@@ -263,7 +264,7 @@ type Stats struct {
 func (v *Volume) Stats() Stats {
 	known, orphans := v.known.counts()
 	return Stats{
-		Inodes: v.counters.inodes.Load(), LogicalBytes: v.counters.logical.Load(), DataBytes: v.counters.data.Load(), StagedBytes: v.staged.Load(),
+		Inodes: v.counters.inodes.Load(), LogicalBytes: v.counters.logical.Load(), DataBytes: v.counters.data.Load(), StagedBytes: v.flusher.staged.Load(),
 		DirtyBytes: v.DirtyBytes(), DirtyLimit: v.budget.limit.Load(), CachedNodes: v.table.count(), KnownNodes: known, Orphans: orphans,
 	}
 }

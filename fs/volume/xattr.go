@@ -50,6 +50,10 @@ func DirectoryKey(path string) string {
 	return fmt.Sprintf("%x:%x", st.Dev, st.Ino)
 }
 
+// xattrs has the extended attributes of inodes: rows of live ones, what the vertex says of those in
+// snapshots, and what is computed. n.mu is held, for changes inside Update.
+type xattrs struct{ v *Volume }
+
 // GetXattr returns the value of an extended attribute. ENODATA: there is none
 // of that name.
 func (v *Volume) GetXattr(ino meta.Ino, name string) ([]byte, error) {
@@ -65,21 +69,21 @@ func (v *Volume) GetXattr(ino meta.Ino, name string) ([]byte, error) {
 		return []byte(v.directory + " " + v.store.Dir()), nil
 	}
 	if compute := virtualXattrOf(name); compute != nil {
-		return v.virtualValue(n, compute)
+		return v.xattrs.virtualValue(n, compute)
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return v.xattr(n, name)
+	return v.xattrs.get(n, name)
 }
 
-func (v *Volume) xattr(n *node, name string) ([]byte, error) {
+func (x *xattrs) get(n *node, name string) ([]byte, error) {
 	if n.attr.Xattrs == 0 {
 		return nil, syscall.ENODATA
 	}
 	if n.frozen {
-		return v.snapshotXattr(n, name)
+		return x.v.views.snapshotXattr(n, name)
 	}
-	b, err := v.db.Get(meta.XattrKey(n.ino, name))
+	b, err := x.v.db.Get(meta.XattrKey(n.ino, name))
 	if meta.IsNotFound(err) {
 		return nil, syscall.ENODATA
 	}
@@ -95,16 +99,16 @@ func (v *Volume) ListXattrs(ino meta.Ino) ([]string, error) {
 	defer n.release()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return v.xattrNames(n)
+	return v.xattrs.names(n)
 }
 
-func (v *Volume) xattrNames(n *node) ([]string, error) {
+func (x *xattrs) names(n *node) ([]string, error) {
 	if n.attr.Xattrs == 0 {
 		return nil, nil
 	}
 	var names []string
 	if n.frozen {
-		set, err := v.snapshotXattrs(n)
+		set, err := x.v.views.snapshotXattrs(n)
 		for _, x := range set {
 			if !givesPrivileges(n.attr.Mode, x.Name) {
 				names = append(names, x.Name)
@@ -112,7 +116,7 @@ func (v *Volume) xattrNames(n *node) ([]string, error) {
 		}
 		return names, err
 	}
-	err := v.db.ScanPrefix(meta.XattrPrefix(n.ino), func(key, _ []byte) error {
+	err := x.v.db.ScanPrefix(meta.XattrPrefix(n.ino), func(key, _ []byte) error {
 		name, err := meta.KeyTail(key)
 		names = append(names, name)
 		return err
@@ -143,7 +147,7 @@ func (v *Volume) SetXattr(ino meta.Ino, name string, value []byte, flags uint32,
 		return err
 	}
 	return v.edit(ino, func(n *node) error {
-		_, err := v.xattr(n, name)
+		_, err := v.xattrs.get(n, name)
 		switch {
 		case err != nil && err != syscall.ENODATA:
 			return err
@@ -152,13 +156,13 @@ func (v *Volume) SetXattr(ino meta.Ino, name string, value []byte, flags uint32,
 		case err != nil && flags&unix.XATTR_REPLACE != 0:
 			return syscall.ENODATA
 		}
-		return v.putXattr(n, name, value, dropSGID)
+		return v.xattrs.put(n, name, value, dropSGID)
 	})
 }
 
-func (v *Volume) putXattr(n *node, name string, value []byte, dropSGID bool) error {
+func (x *xattrs) put(n *node, name string, value []byte, dropSGID bool) error {
 	if name == aclAccess {
-		keep, err := v.setAccessACL(n, value, dropSGID)
+		keep, err := x.setAccessACL(n, value, dropSGID)
 		if err != nil || !keep {
 			return err
 		}
@@ -171,20 +175,20 @@ func (v *Volume) putXattr(n *node, name string, value []byte, dropSGID bool) err
 			if err != nil {
 				return err
 			}
-			return v.dropXattr(n, name)
+			return x.drop(n, name)
 		}
 	}
-	if err := v.roomForXattr(n, name); err != nil {
+	if err := x.roomFor(n, name); err != nil {
 		return err
 	}
-	v.storeXattr(n, name, value)
-	n.attr.Ctime = v.now()
+	x.store(n, name, value)
+	n.attr.Ctime = x.v.now()
 	return nil
 }
 
 // roomForXattr keeps the list of names within what listxattr can return.
-func (v *Volume) roomForXattr(n *node, name string) error {
-	names, err := v.xattrNames(n)
+func (x *xattrs) roomFor(n *node, name string) error {
+	names, err := x.names(n)
 	if err != nil || slices.Contains(names, name) {
 		return err
 	}
@@ -198,15 +202,15 @@ func (v *Volume) roomForXattr(n *node, name string) error {
 	return nil
 }
 
-func (v *Volume) storeXattr(n *node, name string, value []byte) {
+func (x *xattrs) store(n *node, name string, value []byte) {
 	key := meta.XattrKey(n.ino, name)
 	if n.attr.Xattrs == 0 {
 		n.attr.Xattrs = 1
-	} else if _, err := v.db.Get(key); err != nil {
+	} else if _, err := x.v.db.Get(key); err != nil {
 		n.attr.Xattrs++
 	}
-	v.db.Set(key, append(make([]byte, 0, len(value)), value...))
-	v.markChanged(n)
+	x.v.db.Set(key, append(make([]byte, 0, len(value)), value...))
+	x.v.markChanged(n)
 }
 
 // RemoveXattr removes an extended attribute. ENODATA: there is none of that
@@ -216,7 +220,7 @@ func (v *Volume) RemoveXattr(ino meta.Ino, name string) error {
 		return err
 	}
 	return v.edit(ino, func(n *node) error {
-		_, err := v.xattr(n, name)
+		_, err := v.xattrs.get(n, name)
 		if err == syscall.ENODATA && (name == aclAccess || name == aclDefault) {
 			return nil
 		}
@@ -224,29 +228,29 @@ func (v *Volume) RemoveXattr(ino meta.Ino, name string) error {
 			return err
 		}
 		n.attr.Ctime = v.now()
-		return v.dropXattr(n, name)
+		return v.xattrs.drop(n, name)
 	})
 }
 
 // dropXattr removes an attribute if there is one. n.mu is held, inside Update.
-func (v *Volume) dropXattr(n *node, name string) error {
-	_, err := v.xattr(n, name)
+func (x *xattrs) drop(n *node, name string) error {
+	_, err := x.get(n, name)
 	if err == syscall.ENODATA {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	v.db.Delete(meta.XattrKey(n.ino, name))
+	x.v.db.Delete(meta.XattrKey(n.ino, name))
 	n.attr.Xattrs--
-	v.markChanged(n)
+	x.v.markChanged(n)
 	return nil
 }
 
-func (v *Volume) dropXattrs(n *node) error {
-	names, err := v.xattrNames(n)
+func (x *xattrs) dropAll(n *node) error {
+	names, err := x.names(n)
 	for _, name := range names {
-		v.db.Delete(meta.XattrKey(n.ino, name))
+		x.v.db.Delete(meta.XattrKey(n.ino, name))
 	}
 	return err
 }
