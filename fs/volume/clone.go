@@ -54,7 +54,7 @@ func (v *Volume) put(ctx context.Context, from SnapshotPath, to string, replace 
 	if err := v.store.Admit(metadataCost); err != nil {
 		return err
 	}
-	dir, name, err := v.parentOf(to)
+	dir, name, err := v.tree.parentOf(to)
 	if err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func (v *Volume) put(ctx context.Context, from SnapshotPath, to string, replace 
 		return err
 	}
 	defer d.release()
-	if err := v.changeable(d); err != nil {
+	if err := v.tree.changeable(d); err != nil {
 		return fmt.Errorf("%q: %w", to, err)
 	}
 	if err := v.store.Accepts(); err != nil {
@@ -72,7 +72,7 @@ func (v *Volume) put(ctx context.Context, from SnapshotPath, to string, replace 
 	v.snapshots.mu.Lock()
 	defer v.snapshots.mu.Unlock()
 	return v.withClone(ctx, from, false, func(n *node, nlink uint32) error {
-		err := v.store.Change(func() error { return v.attach(n, nlink, d, name, replace) })
+		err := v.store.Change(func() error { return v.tree.attach(n, nlink, d, name, replace) })
 		if err != nil {
 			return fmt.Errorf("%q: %w", to, err)
 		}
@@ -82,7 +82,7 @@ func (v *Volume) put(ctx context.Context, from SnapshotPath, to string, replace 
 }
 
 // parentOf resolves a path up to its last name. Symbolic links are not followed.
-func (v *Volume) parentOf(path string) (dir meta.Ino, name string, err error) {
+func (t *nameTree) parentOf(path string) (dir meta.Ino, name string, err error) {
 	dir = meta.Root
 	parts := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 	if len(parts) == 0 {
@@ -92,7 +92,7 @@ func (v *Volume) parentOf(path string) (dir meta.Ino, name string, err error) {
 		if name == "." || name == ".." {
 			return 0, "", fmt.Errorf("%q: %w", path, syscall.EINVAL)
 		}
-		a, err := v.Lookup(dir, name)
+		a, err := t.v.Lookup(dir, name)
 		if err != nil {
 			return 0, "", fmt.Errorf("%q: %q: %w", path, name, err)
 		}
@@ -285,7 +285,7 @@ func (m *materializer) addWhole(dir meta.Ino, e *graph.Entry) (meta.Ino, error) 
 	}
 	attr.Parent, attr.Pos = dir, m.v.numbers.take()
 	m.v.db.Set(meta.InodeKey(ino), meta.AppendInode(nil, &attr))
-	m.v.setName(dir, e.Name, attr.Pos, ino, e.Type())
+	m.v.tree.setName(dir, e.Name, attr.Pos, ino, e.Type())
 	return ino, nil
 }
 
@@ -306,23 +306,23 @@ func (g *cloner) linked(dir meta.Ino, e *graph.Entry) error {
 	}
 	f.attr.Nlink++
 	g.v.db.Set(meta.InodeKey(f.ino), meta.AppendInode(nil, &f.attr))
-	g.v.setName(dir, e.Name, g.v.numbers.take(), f.ino, e.Type())
+	g.v.tree.setName(dir, e.Name, g.v.numbers.take(), f.ino, e.Type())
 	return nil
 }
 
 // attach gives a cloned inode a name, in the place of another one if replace allows
 // that. Inside Update.
-func (v *Volume) attach(n *node, nlink uint32, d *node, name string, replace replacing) error {
-	v.tree.Lock()
-	defer v.tree.Unlock()
+func (t *nameTree) attach(n *node, nlink uint32, d *node, name string, replace replacing) error {
+	t.Lock()
+	defer t.Unlock()
 	d.mu.Lock()
-	p, err := v.find(d, name)
-	free := v.vacant(d, name)
+	p, err := t.find(d, name)
+	free := t.vacant(d, name)
 	d.mu.Unlock()
 	var old *node
 	switch {
 	case err == nil && replace != replaceNothing:
-		if old, err = v.get(p.ino); err != nil {
+		if old, err = t.v.get(p.ino); err != nil {
 			return err
 		}
 		defer old.release()
@@ -334,16 +334,16 @@ func (v *Volume) attach(n *node, nlink uint32, d *node, name string, replace rep
 	}
 	defer lockAll(d, n, old)()
 	if old != nil {
-		v.unlink(d, name, p)
-		v.dropName(d, old)
+		t.unlink(d, name, p)
+		t.dropName(d, old)
 	}
 	n.attr.Nlink = nlink
 	if n.isDir() {
 		d.attr.Nlink++
 	}
-	n.moveTo(d, v.link(d, name, n.ino, n.attr.Mode&syscall.S_IFMT))
-	v.unorphan(n)
-	v.markChanged(n)
+	n.moveTo(d, t.link(d, name, n.ino, n.attr.Mode&syscall.S_IFMT))
+	t.v.unorphan(n)
+	t.v.markChanged(n)
 	return nil
 }
 
@@ -359,7 +359,7 @@ func (v *Volume) Rollback(ctx context.Context, name string) error {
 	return v.withClone(ctx, SnapshotPath{Snapshot: name}, true, func(n *node, _ uint32) error {
 		var stale []Invalidation
 		err := v.store.Change(func() (err error) {
-			stale, err = v.exchangeRoot(n)
+			stale, err = v.tree.exchangeRoot(n)
 			return err
 		})
 		v.invalidate(stale)
@@ -369,10 +369,10 @@ func (v *Volume) Rollback(ctx context.Context, name string) error {
 
 // exchangeRoot gives the root directory the attributes and names of a cloned
 // directory, and that one the root's names. Inside Update.
-func (v *Volume) exchangeRoot(g *node) (stale []Invalidation, err error) {
-	v.tree.Lock()
-	defer v.tree.Unlock()
-	root, err := v.get(meta.Root)
+func (t *nameTree) exchangeRoot(g *node) (stale []Invalidation, err error) {
+	t.Lock()
+	defer t.Unlock()
+	root, err := t.v.get(meta.Root)
 	if err != nil {
 		return nil, err
 	}
@@ -380,40 +380,40 @@ func (v *Volume) exchangeRoot(g *node) (stale []Invalidation, err error) {
 	g.mu.Lock()
 	attr := g.attr // before its names are taken out
 	g.mu.Unlock()
-	was, err := v.allNames(root)
+	was, err := t.allNames(root)
 	if err != nil {
 		return nil, err
 	}
-	will, err := v.allNames(g)
+	will, err := t.allNames(g)
 	if err != nil {
 		return nil, err
 	}
 	for _, e := range was {
-		if err := v.discard(root, e); err != nil {
+		if err := t.discard(root, e); err != nil {
 			return nil, err
 		}
 		stale = append(stale, Invalidation{meta.Root, e.Name})
 	}
 	for _, e := range will {
-		if err := v.moveEntry(g, root, e); err != nil {
+		if err := t.moveEntry(g, root, e); err != nil {
 			return nil, err
 		}
 		stale = append(stale, Invalidation{meta.Root, e.Name})
 	}
 	unlock := lockBoth(root, g)
 	defer unlock()
-	if err := v.takeAttr(root, g, &attr); err != nil {
+	if err := t.takeAttr(root, g, &attr); err != nil {
 		return nil, err
 	}
 	return append(stale, Invalidation{meta.Root, ""}), nil
 }
 
 // allNames returns all entries of a directory, with their own positions.
-func (v *Volume) allNames(n *node) (list []Entry, err error) {
+func (t *nameTree) allNames(n *node) (list []Entry, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	from, to := meta.EntryRange(n.ino, 0)
-	err = v.db.Scan(from, to, func(key, value []byte) error {
+	err = t.v.db.Scan(from, to, func(key, value []byte) error {
 		_, pos, err := meta.KeyNumbers(key)
 		if err != nil {
 			return err
@@ -426,58 +426,58 @@ func (v *Volume) allNames(n *node) (list []Entry, err error) {
 }
 
 // discard removes a name, whatever it leads to. v.tree is held, inside Update.
-func (v *Volume) discard(d *node, e Entry) error {
-	n, err := v.get(e.Ino)
+func (t *nameTree) discard(d *node, e Entry) error {
+	n, err := t.v.get(e.Ino)
 	if err != nil {
 		return err
 	}
 	defer n.release()
 	defer lockBoth(d, n)()
-	v.unlink(d, e.Name, dentry{e.Pos, e.Ino, e.Type})
-	v.dropName(d, n)
+	t.unlink(d, e.Name, dentry{e.Pos, e.Ino, e.Type})
+	t.dropName(d, n)
 	return nil
 }
 
 // moveEntry moves a name to another directory. v.tree is held, inside Update.
-func (v *Volume) moveEntry(from, to *node, e Entry) error {
-	n, err := v.get(e.Ino)
+func (t *nameTree) moveEntry(from, to *node, e Entry) error {
+	n, err := t.v.get(e.Ino)
 	if err != nil {
 		return err
 	}
 	defer n.release()
 	defer lockAll(from, to, n)()
-	v.unlink(from, e.Name, dentry{e.Pos, e.Ino, e.Type})
-	n.moveTo(to, v.link(to, e.Name, e.Ino, e.Type))
+	t.unlink(from, e.Name, dentry{e.Pos, e.Ino, e.Type})
+	n.moveTo(to, t.link(to, e.Name, e.Ino, e.Type))
 	if n.isDir() {
 		to.attr.Nlink++
 	}
-	v.markChanged(n)
+	t.v.markChanged(n)
 	return nil
 }
 
 // takeAttr gives the root another directory's attributes, of which b are those
 // that the record has. Both are locked.
-func (v *Volume) takeAttr(root, g *node, b *meta.Inode) error {
+func (t *nameTree) takeAttr(root, g *node, b *meta.Inode) error {
 	a := &root.attr
 	a.Mode, a.UID, a.GID = b.Mode, b.UID, b.GID
 	a.Atime, a.Mtime, a.Ctime, a.Btime = b.Atime, b.Mtime, b.Ctime, b.Btime
-	if err := v.xattrs.dropAll(root); err != nil {
+	if err := t.v.xattrs.dropAll(root); err != nil {
 		return err
 	}
 	a.Xattrs = 0
-	names, err := v.xattrs.names(g)
+	names, err := t.v.xattrs.names(g)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		value, err := v.xattrs.get(g, name)
+		value, err := t.v.xattrs.get(g, name)
 		if err != nil {
 			return err
 		}
-		v.db.Set(meta.XattrKey(root.ino, name), value)
+		t.v.db.Set(meta.XattrKey(root.ino, name), value)
 		a.Xattrs++
 	}
-	v.markChanged(root)
+	t.v.markChanged(root)
 	return nil
 }
 
@@ -502,7 +502,7 @@ func (r *reaper) removeNames(n *node) error {
 			r.v.tree.Lock()
 			defer r.v.tree.Unlock()
 			for _, e := range some {
-				if err := r.v.discard(n, e); err != nil {
+				if err := r.v.tree.discard(n, e); err != nil {
 					return err
 				}
 			}

@@ -62,14 +62,14 @@ func (d *directory) from(pos uint64) int {
 }
 
 // find returns where a name leads. ENOENT: nowhere. n.mu is held.
-func (v *Volume) find(n *node, name string) (dentry, error) {
+func (t *nameTree) find(n *node, name string) (dentry, error) {
 	if !n.isDir() {
 		return dentry{}, syscall.ENOTDIR
 	}
 	if len(name) > meta.MaxName {
 		return dentry{}, syscall.ENAMETOOLONG
 	}
-	if err := v.loadNames(n, false); err != nil {
+	if err := t.loadNames(n, false); err != nil {
 		return dentry{}, err
 	}
 	if n.dir != nil {
@@ -78,7 +78,7 @@ func (v *Volume) find(n *node, name string) (dentry, error) {
 		}
 		return dentry{}, syscall.ENOENT
 	}
-	b, err := v.db.Get(meta.NameKey(n.ino, name))
+	b, err := t.v.db.Get(meta.NameKey(n.ino, name))
 	if meta.IsNotFound(err) {
 		return dentry{}, syscall.ENOENT
 	}
@@ -89,7 +89,7 @@ func (v *Volume) find(n *node, name string) (dentry, error) {
 	if err != nil {
 		return dentry{}, err
 	}
-	if b, err = v.db.Get(meta.EntryKey(n.ino, pos)); err != nil {
+	if b, err = t.v.db.Get(meta.EntryKey(n.ino, pos)); err != nil {
 		return dentry{}, err
 	}
 	e, err := meta.DecodeDirent(b)
@@ -98,46 +98,46 @@ func (v *Volume) find(n *node, name string) (dentry, error) {
 
 // link adds a name to a directory and returns its position. n.mu is held, inside
 // Update.
-func (v *Volume) link(n *node, name string, ino meta.Ino, typ uint32) uint64 {
-	p := dentry{pos: v.numbers.take(), ino: ino, typ: typ}
-	v.db.Set(meta.NameKey(n.ino, name), meta.EncodePosition(p.pos))
-	v.db.Set(meta.EntryKey(n.ino, p.pos), meta.AppendDirent(make([]byte, 0, 12+len(name)), meta.Dirent{Ino: ino, Type: typ, Name: name}))
+func (t *nameTree) link(n *node, name string, ino meta.Ino, typ uint32) uint64 {
+	p := dentry{pos: t.v.numbers.take(), ino: ino, typ: typ}
+	t.v.db.Set(meta.NameKey(n.ino, name), meta.EncodePosition(p.pos))
+	t.v.db.Set(meta.EntryKey(n.ino, p.pos), meta.AppendDirent(make([]byte, 0, 12+len(name)), meta.Dirent{Ino: ino, Type: typ, Name: name}))
 	n.attr.Entries++
 	if n.dir != nil {
 		n.dir.add(name, p)
-		v.table.names.add(n, 1)
+		t.v.table.names.add(n, 1)
 	}
-	v.touchDir(n)
+	t.touchDir(n)
 	return p.pos
 }
 
 // unlink takes a name out of a directory. n.mu is held, inside Update.
-func (v *Volume) unlink(n *node, name string, p dentry) {
-	v.trackName(n, name, p.pos)
-	v.db.Delete(meta.NameKey(n.ino, name))
-	v.db.Delete(meta.EntryKey(n.ino, p.pos))
+func (t *nameTree) unlink(n *node, name string, p dentry) {
+	t.v.tracker.name(n, name, p.pos)
+	t.v.db.Delete(meta.NameKey(n.ino, name))
+	t.v.db.Delete(meta.EntryKey(n.ino, p.pos))
 	n.attr.Entries--
 	if n.dir != nil {
 		n.dir.remove(name)
-		v.table.names.add(n, -1)
+		t.v.table.names.add(n, -1)
 	}
-	v.touchDir(n)
+	t.touchDir(n)
 }
 
 // repoint makes an existing name lead to another inode.
-func (v *Volume) repoint(n *node, name string, p dentry, ino meta.Ino, typ uint32) {
-	v.trackName(n, name, p.pos)
-	v.db.Set(meta.EntryKey(n.ino, p.pos), meta.AppendDirent(nil, meta.Dirent{Ino: ino, Type: typ, Name: name}))
+func (t *nameTree) repoint(n *node, name string, p dentry, ino meta.Ino, typ uint32) {
+	t.v.tracker.name(n, name, p.pos)
+	t.v.db.Set(meta.EntryKey(n.ino, p.pos), meta.AppendDirent(nil, meta.Dirent{Ino: ino, Type: typ, Name: name}))
 	if n.dir != nil {
 		n.dir.names[name] = dentry{p.pos, ino, typ}
 	}
-	v.touchDir(n)
+	t.touchDir(n)
 }
 
-func (v *Volume) touchDir(n *node) {
-	n.attr.Mtime = v.now()
+func (t *nameTree) touchDir(n *node) {
+	n.attr.Mtime = t.v.now()
 	n.attr.Ctime = n.attr.Mtime
-	v.markChanged(n)
+	t.v.markChanged(n)
 }
 
 // An Entry is one name that ReadDir lists. Pos resumes the listing after it: it is
@@ -181,7 +181,7 @@ func (v *Volume) readDir(ino meta.Ino, from uint64, withSnapshots bool, fn func(
 	if err := v.materializer.directory(n); err != nil {
 		return err
 	}
-	b, err := v.readBatch(n, from)
+	b, err := v.tree.readBatch(n, from)
 	if err != nil {
 		return err
 	}
@@ -207,7 +207,7 @@ func (v *Volume) readDir(ino meta.Ino, from uint64, withSnapshots bool, fn func(
 		if !b.full {
 			return nil
 		}
-		if b, err = v.readBatch(n, b.entries[dirBatchSize-1].Pos); err != nil {
+		if b, err = v.tree.readBatch(n, b.entries[dirBatchSize-1].Pos); err != nil {
 			return err
 		}
 	}
@@ -243,21 +243,21 @@ func (b *dirBatch) end(pos uint64) {
 	}
 }
 
-func (v *Volume) readBatch(n *node, from uint64) (*dirBatch, error) {
+func (t *nameTree) readBatch(n *node, from uint64) (*dirBatch, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !n.isDir() {
 		return nil, syscall.ENOTDIR
 	}
-	v.touchAtime(n)
-	if err := v.loadNames(n, true); err != nil {
+	t.v.touchAtime(n)
+	if err := t.loadNames(n, true); err != nil {
 		return nil, err
 	}
 	if from <= posDotDot || n.listEnd == 0 {
-		n.listEnd = v.numbers.next.Load()
+		n.listEnd = t.v.numbers.next.Load()
 	}
 	b := &dirBatch{parent: n.attr.Parent}
-	if err := v.fillBatch(n, from, b); err != nil {
+	if err := t.fillBatch(n, from, b); err != nil {
 		return nil, err
 	}
 	if !b.full {
@@ -266,7 +266,7 @@ func (v *Volume) readBatch(n *node, from uint64) (*dirBatch, error) {
 	return b, nil
 }
 
-func (v *Volume) fillBatch(n *node, from uint64, b *dirBatch) error {
+func (t *nameTree) fillBatch(n *node, from uint64, b *dirBatch) error {
 	if n.dir != nil {
 		for _, p := range n.dir.order[n.dir.from(from):] {
 			if p.pos >= n.listEnd {
@@ -283,7 +283,7 @@ func (v *Volume) fillBatch(n *node, from uint64, b *dirBatch) error {
 		return nil
 	}
 	lo, hi := meta.EntryRange(n.ino, from)
-	return v.db.Scan(lo, hi, func(key, value []byte) error {
+	return t.v.db.Scan(lo, hi, func(key, value []byte) error {
 		_, pos, err := meta.KeyNumbers(key)
 		if err != nil {
 			return err

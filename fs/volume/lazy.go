@@ -239,14 +239,14 @@ func (m *materializer) addLazy(dir meta.Ino, e *graph.Entry) (meta.Ino, error) {
 	}
 	attr.Parent, attr.Pos = dir, m.v.numbers.take()
 	m.v.db.Set(meta.InodeKey(ino), meta.AppendInode(nil, &attr))
-	m.v.setName(dir, e.Name, attr.Pos, ino, e.Type())
+	m.v.tree.setName(dir, e.Name, attr.Pos, ino, e.Type())
 	return ino, nil
 }
 
 // setName writes the rows of a name.
-func (v *Volume) setName(dir meta.Ino, name string, pos uint64, ino meta.Ino, typ uint32) {
-	v.db.Set(meta.NameKey(dir, name), meta.EncodePosition(pos))
-	v.db.Set(meta.EntryKey(dir, pos), meta.AppendDirent(nil, meta.Dirent{Ino: ino, Type: typ, Name: name}))
+func (t *nameTree) setName(dir meta.Ino, name string, pos uint64, ino meta.Ino, typ uint32) {
+	t.v.db.Set(meta.NameKey(dir, name), meta.EncodePosition(pos))
+	t.v.db.Set(meta.EntryKey(dir, pos), meta.AppendDirent(nil, meta.Dirent{Ino: ino, Type: typ, Name: name}))
 }
 
 // newLazy makes the record of an inode from a snapshot's entry, and all rows but

@@ -31,8 +31,8 @@ const loadShare = 8
 
 // loadNames brings a directory's names into memory, if they fit there and it is
 // worth it; it is when all are wanted. n.mu is held.
-func (v *Volume) loadNames(n *node, all bool) error {
-	if n.dir != nil || n.gone || n.attr.Entries > v.table.names.maxDirectory() {
+func (t *nameTree) loadNames(n *node, all bool) error {
+	if n.dir != nil || n.gone || n.attr.Entries > t.v.table.names.maxDirectory() {
 		return nil
 	}
 	if n.asked++; !all && int64(n.asked)*loadShare < n.attr.Entries-loadShare*loadShare {
@@ -40,7 +40,7 @@ func (v *Volume) loadNames(n *node, all bool) error {
 	}
 	d := newDirectory()
 	from, to := meta.EntryRange(n.ino, 0)
-	err := v.db.Scan(from, to, func(key, value []byte) error {
+	err := t.v.db.Scan(from, to, func(key, value []byte) error {
 		_, pos, err := meta.KeyNumbers(key)
 		if err != nil {
 			return err
@@ -53,7 +53,7 @@ func (v *Volume) loadNames(n *node, all bool) error {
 		return nil
 	})
 	if err == nil {
-		v.table.names.keep(n, d)
+		t.v.table.names.keep(n, d)
 	}
 	return err
 }

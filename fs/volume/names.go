@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"sync"
 	"syscall"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
@@ -8,6 +9,14 @@ import (
 
 // maxLinks is how many names a file, or subdirectories a directory, may have.
 const maxLinks = 1<<31 - 1
+
+// nameTree changes and reads the names of live directories. Its mutex is held while names change, so
+// that a rename sees the way to the root stand still; a directory's own node.mu guards its names, and
+// is enough to look one up.
+type nameTree struct {
+	sync.Mutex
+	v *Volume
+}
 
 // Lookup finds a name in a directory. ENOENT: it is not there.
 func (v *Volume) Lookup(dir meta.Ino, name string) (Attr, error) {
@@ -27,7 +36,7 @@ func (v *Volume) Lookup(dir meta.Ino, name string) (Attr, error) {
 		return Attr{}, err
 	}
 	d.mu.Lock()
-	p, err := v.find(d, name)
+	p, err := v.tree.find(d, name)
 	if err == syscall.ENOENT && d.ino == meta.Root && name == SnapshotsName {
 		p, err = dentry{ino: SnapshotsDir}, nil
 	}
@@ -56,22 +65,22 @@ func (v *Volume) Create(dir meta.Ino, name string, c CreateOptions) (Attr, error
 	if len(c.Target) > meta.MaxTarget {
 		return Attr{}, syscall.ENAMETOOLONG
 	}
-	return v.make(dir, name, c)
+	return v.tree.make(dir, name, c)
 }
 
 // CreateNameless makes an inode without a name (O_TMPFILE) that belongs to a
 // directory's filesystem and inherits from it. It counts as Known once.
 func (v *Volume) CreateNameless(dir meta.Ino, c CreateOptions) (Attr, error) {
-	return v.make(dir, "", c)
+	return v.tree.make(dir, "", c)
 }
 
 // changeable makes a directory ready for changes of its names. EROFS: it is in a
 // snapshot.
-func (v *Volume) changeable(d *node) error {
+func (t *nameTree) changeable(d *node) error {
 	if d.frozen {
 		return syscall.EROFS
 	}
-	return v.materializer.directory(d)
+	return t.v.materializer.directory(d)
 }
 
 func checkName(name string) error {
@@ -91,47 +100,47 @@ func checkName(name string) error {
 const metadataCost = 4096
 
 // make makes an inode under a name, or without one where name is empty.
-func (v *Volume) make(dir meta.Ino, name string, c CreateOptions) (Attr, error) {
-	if err := v.admit(metadataCost); err != nil {
+func (t *nameTree) make(dir meta.Ino, name string, c CreateOptions) (Attr, error) {
+	if err := t.v.admit(metadataCost); err != nil {
 		return Attr{}, err
 	}
-	v.coverNumbers()
-	d, err := v.get(dir)
+	t.v.coverNumbers()
+	d, err := t.v.get(dir)
 	if err != nil {
 		return Attr{}, err
 	}
 	defer d.release()
-	if err := v.changeable(d); err != nil {
+	if err := t.changeable(d); err != nil {
 		return Attr{}, err
 	}
 	var a Attr
-	err = v.store.Change(func() error {
-		v.tree.Lock()
-		defer v.tree.Unlock()
+	err = t.v.store.Change(func() error {
+		t.Lock()
+		defer t.Unlock()
 		d.mu.Lock()
 		defer d.mu.Unlock()
-		if err := v.vacant(d, name); err != nil {
+		if err := t.vacant(d, name); err != nil {
 			return err
 		}
-		n := v.newNode(d, c)
+		n := t.newNode(d, c)
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if n.isDir() && d.attr.Nlink >= maxLinks {
 			return syscall.EMLINK
 		}
-		if err := v.xattrs.inherit(d, n, c.Umask); err != nil {
+		if err := t.v.xattrs.inherit(d, n, c.Umask); err != nil {
 			return err
 		}
-		v.publish(d, name, n)
-		a = v.stat(n)
+		t.publish(d, name, n)
+		a = t.v.stat(n)
 		return nil
 	})
-	v.maybeCommit()
+	t.v.maybeCommit()
 	return a, err
 }
 
 // vacant reports why name cannot be added to d; an empty name can.
-func (v *Volume) vacant(d *node, name string) error {
+func (t *nameTree) vacant(d *node, name string) error {
 	if !d.isDir() {
 		return syscall.ENOTDIR
 	}
@@ -144,7 +153,7 @@ func (v *Volume) vacant(d *node, name string) error {
 	if d.ino == meta.Root && name == SnapshotsName {
 		return syscall.EEXIST
 	}
-	_, err := v.find(d, name)
+	_, err := t.find(d, name)
 	switch err {
 	case syscall.ENOENT:
 		return nil
@@ -154,9 +163,9 @@ func (v *Volume) vacant(d *node, name string) error {
 	return err
 }
 
-func (v *Volume) newNode(d *node, c CreateOptions) *node {
-	now := v.now()
-	n := nodeOf(meta.Ino(v.numbers.take()), meta.Inode{
+func (t *nameTree) newNode(d *node, c CreateOptions) *node {
+	now := t.v.now()
+	n := nodeOf(meta.Ino(t.v.numbers.take()), meta.Inode{
 		Mode: c.Mode, UID: c.UID, GID: c.GID, Nlink: 1, Rdev: c.Rdev, Target: c.Target,
 		Atime: now, Mtime: now, Ctime: now, Btime: now,
 	})
@@ -177,23 +186,23 @@ func (v *Volume) newNode(d *node, c CreateOptions) *node {
 
 // publish puts a new node into its directory, the table and the next commit.
 // Both nodes are locked, inside Update.
-func (v *Volume) publish(d *node, name string, n *node) {
+func (t *nameTree) publish(d *node, name string, n *node) {
 	if name == "" {
 		n.attr.Nlink = 0
-		v.Known(n.ino)
-		v.orphan(n)
+		t.v.Known(n.ino)
+		t.v.orphan(n)
 	} else {
-		n.moveTo(d, v.link(d, name, n.ino, n.attr.Mode&syscall.S_IFMT))
+		n.moveTo(d, t.link(d, name, n.ino, n.attr.Mode&syscall.S_IFMT))
 		if n.isDir() {
 			d.attr.Nlink++
 		}
 	}
 	if n.dir != nil {
-		v.table.names.keep(n, n.dir)
+		t.v.table.names.keep(n, n.dir)
 	}
-	v.markChanged(n)
-	v.counters.inodes.Add(1)
-	v.table.insertNew(n)
+	t.v.markChanged(n)
+	t.v.counters.inodes.Add(1)
+	t.v.table.insertNew(n)
 }
 
 // Link gives an inode another name.
@@ -214,7 +223,7 @@ func (v *Volume) Link(ino, dir meta.Ino, name string) (Attr, error) {
 		return Attr{}, err
 	}
 	defer d.release()
-	if err := v.changeable(d); err != nil {
+	if err := v.tree.changeable(d); err != nil {
 		return Attr{}, err
 	}
 	if n.frozen {
@@ -229,7 +238,7 @@ func (v *Volume) Link(ino, dir meta.Ino, name string) (Attr, error) {
 		}
 		unlock := lockBoth(n, d)
 		defer unlock()
-		if err := v.addName(n, d, name); err != nil {
+		if err := v.tree.addName(n, d, name); err != nil {
 			return err
 		}
 		a = v.stat(n)
@@ -238,7 +247,7 @@ func (v *Volume) Link(ino, dir meta.Ino, name string) (Attr, error) {
 	return a, err
 }
 
-func (v *Volume) addName(n, d *node, name string) error {
+func (t *nameTree) addName(n, d *node, name string) error {
 	switch {
 	case n.isDir():
 		return syscall.EPERM
@@ -247,53 +256,53 @@ func (v *Volume) addName(n, d *node, name string) error {
 	case n.attr.Nlink >= maxLinks:
 		return syscall.EMLINK
 	}
-	if err := v.vacant(d, name); err != nil {
+	if err := t.vacant(d, name); err != nil {
 		return err
 	}
 	if n.attr.Nlink > 0 {
-		if err := v.share(n); err != nil {
+		if err := t.v.tracker.share(n); err != nil {
 			return err
 		}
 	}
-	n.moveTo(d, v.link(d, name, n.ino, n.attr.Mode&syscall.S_IFMT))
+	n.moveTo(d, t.link(d, name, n.ino, n.attr.Mode&syscall.S_IFMT))
 	if n.attr.Nlink == 0 {
-		v.unorphan(n)
+		t.v.unorphan(n)
 	}
 	n.attr.Nlink++
-	n.attr.Ctime = v.now()
-	v.markChanged(n)
+	n.attr.Ctime = t.v.now()
+	t.v.markChanged(n)
 	return nil
 }
 
 // Unlink removes a name of anything but a directory.
 func (v *Volume) Unlink(dir meta.Ino, name string) error {
-	return v.remove(dir, name, false)
+	return v.tree.remove(dir, name, false)
 }
 
 // Rmdir removes an empty directory. ENOTEMPTY: it is not.
 func (v *Volume) Rmdir(dir meta.Ino, name string) error {
-	return v.remove(dir, name, true)
+	return v.tree.remove(dir, name, true)
 }
 
-func (v *Volume) remove(dir meta.Ino, name string, wantDir bool) error {
-	d, err := v.get(dir)
+func (t *nameTree) remove(dir meta.Ino, name string, wantDir bool) error {
+	d, err := t.v.get(dir)
 	if err != nil {
 		return err
 	}
 	defer d.release()
-	if err := v.changeable(d); err != nil {
+	if err := t.changeable(d); err != nil {
 		return err
 	}
-	err = v.store.Change(func() error {
-		v.tree.Lock()
-		defer v.tree.Unlock()
+	err = t.v.store.Change(func() error {
+		t.Lock()
+		defer t.Unlock()
 		d.mu.Lock()
-		p, err := v.find(d, name)
+		p, err := t.find(d, name)
 		d.mu.Unlock()
 		if err != nil {
 			return err
 		}
-		n, err := v.get(p.ino)
+		n, err := t.v.get(p.ino)
 		if err != nil {
 			return err
 		}
@@ -306,11 +315,11 @@ func (v *Volume) remove(dir meta.Ino, name string, wantDir bool) error {
 		if err := removable(n, wantDir); err != nil {
 			return err
 		}
-		v.unlink(d, name, p)
-		v.dropName(d, n)
+		t.unlink(d, name, p)
+		t.dropName(d, n)
 		return nil
 	})
-	v.maybeCommit()
+	t.v.maybeCommit()
 	return err
 }
 
@@ -328,17 +337,17 @@ func removable(n *node, wantDir bool) error {
 
 // dropName counts one name less for n, which a name in d led to. Both are
 // locked, inside Update.
-func (v *Volume) dropName(d, n *node) {
+func (t *nameTree) dropName(d, n *node) {
 	if n.isDir() {
 		d.attr.Nlink -= min(1, d.attr.Nlink) // d may be removed itself
 		n.attr.Nlink = 0
 	} else {
 		n.attr.Nlink--
 	}
-	n.attr.Ctime = v.now()
-	v.markChanged(n)
+	n.attr.Ctime = t.v.now()
+	t.v.markChanged(n)
 	if n.attr.Nlink == 0 {
-		v.orphan(n)
+		t.v.orphan(n)
 	}
 }
 

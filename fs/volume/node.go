@@ -87,7 +87,7 @@ func (n *node) release() { n.users.Add(-1) }
 // markChanged marks the node for the next commit and the next snapshot. n.mu is
 // held, inside Update.
 func (v *Volume) markChanged(n *node) {
-	v.trackChange(n)
+	v.tracker.change(n)
 	v.markDirty(n)
 }
 

@@ -19,6 +19,7 @@ const (
 // them are read: grep -r, tar and cp -r read a tree in the order in which it was
 // made, which is that of inode numbers.
 type prefetcher struct {
+	v       *Volume
 	mu      sync.Mutex
 	last    meta.Ino // read last
 	inOrder int      // files read in order
@@ -58,16 +59,16 @@ func (p *prefetcher) passed(ino meta.Ino) bool {
 }
 
 // prefetch does what the prefetcher asks for.
-func (v *Volume) prefetch() {
-	defer v.stopped.Done()
+func (p *prefetcher) run() {
+	defer p.v.stopped.Done()
 	for {
 		select {
-		case <-v.stop:
+		case <-p.v.stop:
 			return
-		case s := <-v.prefetcher.spans:
+		case s := <-p.spans:
 			for ino := s.from; ino < s.to; ino++ {
-				if !v.prefetcher.passed(ino) {
-					v.prefetchFile(ino)
+				if !p.passed(ino) {
+					p.file(ino)
 				}
 			}
 		}
@@ -76,26 +77,26 @@ func (v *Volume) prefetch() {
 
 // prefetchFile brings a small file's blocks into RAM, if its inode is there, as
 // it is when the directory was listed. Who reads it is told of errors.
-func (v *Volume) prefetchFile(ino meta.Ino) {
-	n, _ := v.table.cached(ino)
+func (p *prefetcher) file(ino meta.Ino) {
+	n, _ := p.v.table.cached(ino)
 	if n == nil {
 		return
 	}
 	defer n.release()
-	for _, s := range v.smallSpans(n) {
+	for _, s := range p.smallSpans(n) {
 		if !s.hole {
-			v.store.Preload(s.ext.ID)
+			p.v.store.Preload(s.ext.ID)
 		}
 	}
 }
 
-func (v *Volume) smallSpans(n *node) []readSpan {
+func (p *prefetcher) smallSpans(n *node) []readSpan {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if !n.isSmall() || n.reaping || n.attr.IsLazy() || len(n.dirty)+len(n.flushing) > 0 {
 		return nil
 	}
-	list, err := v.files.readSpans(n, 0, int(n.attr.Size))
+	list, err := p.v.files.readSpans(n, 0, int(n.attr.Size))
 	if err != nil {
 		return nil
 	}

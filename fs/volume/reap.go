@@ -145,7 +145,7 @@ func (r *reaper) reapStep(n *node) (done bool, err error) {
 	if n.attr.IsLazy() {
 		r.v.materializer.endLazy(n)
 	}
-	if n.isDir() && r.v.track.Epoch != 0 {
+	if n.isDir() && r.v.tracker.state.Epoch != 0 {
 		r.v.db.Delete(meta.TreeKey(n.ino))
 	}
 	if n.attr.Xattrs > 0 {

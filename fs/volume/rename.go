@@ -24,7 +24,7 @@ func (v *Volume) Rename(oldDir meta.Ino, oldName string, newDir meta.Ino, newNam
 		if err != nil {
 			return err
 		}
-		err = v.changeable(d)
+		err = v.tree.changeable(d)
 		d.release()
 		if err != nil {
 			return err
@@ -94,7 +94,7 @@ func (r *renaming) open(oldDir, newDir meta.Ino) (err error) {
 func (r *renaming) find(d *node, name string) (dentry, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return r.v.find(d, name)
+	return r.v.tree.find(d, name)
 }
 
 func (r *renaming) close() {
@@ -195,13 +195,13 @@ func (r *renaming) replaceable() error {
 func (r *renaming) move() {
 	v := r.v
 	typ := r.moved.attr.Mode & syscall.S_IFMT
-	v.unlink(r.from, r.oldName, r.src)
+	v.tree.unlink(r.from, r.oldName, r.src)
 	if r.over != nil {
-		v.repoint(r.to, r.newName, r.dst, r.moved.ino, typ)
-		v.dropName(r.to, r.over)
+		v.tree.repoint(r.to, r.newName, r.dst, r.moved.ino, typ)
+		v.tree.dropName(r.to, r.over)
 		r.moved.moveTo(r.to, r.dst.pos)
 	} else {
-		r.moved.moveTo(r.to, v.link(r.to, r.newName, r.moved.ino, typ))
+		r.moved.moveTo(r.to, v.tree.link(r.to, r.newName, r.moved.ino, typ))
 	}
 	if r.moved.isDir() {
 		r.from.attr.Nlink--
@@ -217,16 +217,16 @@ func (r *renaming) move() {
 // whiteout leaves under the old name the device 0, 0, by which an overlay
 // knows that a lower layer's file is gone.
 func (r *renaming) whiteout() {
-	n := r.v.newNode(r.from, CreateOptions{Mode: syscall.S_IFCHR, UID: r.from.attr.UID, GID: r.from.attr.GID})
+	n := r.v.tree.newNode(r.from, CreateOptions{Mode: syscall.S_IFCHR, UID: r.from.attr.UID, GID: r.from.attr.GID})
 	n.mu.Lock() // the newest inode: last in the order of locks
 	defer n.mu.Unlock()
-	r.v.publish(r.from, r.oldName, n)
+	r.v.tree.publish(r.from, r.oldName, n)
 }
 
 func (r *renaming) exchange() {
 	v := r.v
-	v.repoint(r.from, r.oldName, r.src, r.over.ino, r.over.attr.Mode&syscall.S_IFMT)
-	v.repoint(r.to, r.newName, r.dst, r.moved.ino, r.moved.attr.Mode&syscall.S_IFMT)
+	v.tree.repoint(r.from, r.oldName, r.src, r.over.ino, r.over.attr.Mode&syscall.S_IFMT)
+	v.tree.repoint(r.to, r.newName, r.dst, r.moved.ino, r.moved.attr.Mode&syscall.S_IFMT)
 	for _, s := range []struct {
 		n, from, to *node
 		pos         uint64

@@ -134,10 +134,10 @@ var errNoCheckpoint = errors.New("the commit made no cut")
 // takeCheckpoint takes the view. All is saved, and nobody changes anything.
 func (ss *snapshotter) takeCheckpoint(c *checkpoint) (err error) {
 	defer close(c.taken)
-	c.before, c.next, c.when = ss.v.track, ss.v.numbers.next.Load(), ss.v.now()
+	c.before, c.next, c.when = ss.v.tracker.state, ss.v.numbers.next.Load(), ss.v.now()
 	if c.advance {
-		ss.v.track.Epoch = c.next
-		ss.v.db.Set(meta.TrackKey(), ss.v.track.Encode())
+		ss.v.tracker.state.Epoch = c.next
+		ss.v.db.Set(meta.TrackKey(), ss.v.tracker.state.Encode())
 	}
 	c.view, err = ss.v.db.View()
 	return err
@@ -175,10 +175,10 @@ func (ss *snapshotter) snapshotOf(ctx context.Context, c *checkpoint, o Snapshot
 		if err := ss.v.store.NameSnapshot(o.Name, id, o.Marks...); err != nil {
 			return err
 		}
-		ss.v.track.Base = c.next
-		ss.v.track.Snapshot, ss.v.track.Links, ss.v.track.Table = meta.BlockID(id), meta.BlockID(out.table), out.inTab
-		ss.v.track.Appended = [4]int64{appended.Blocks, appended.Raw, appended.Stored, appended.Entropy}
-		ss.v.db.Set(meta.TrackKey(), ss.v.track.Encode())
+		ss.v.tracker.state.Base = c.next
+		ss.v.tracker.state.Snapshot, ss.v.tracker.state.Links, ss.v.tracker.state.Table = meta.BlockID(id), meta.BlockID(out.table), out.inTab
+		ss.v.tracker.state.Appended = [4]int64{appended.Blocks, appended.Raw, appended.Stored, appended.Entropy}
+		ss.v.db.Set(meta.TrackKey(), ss.v.tracker.state.Encode())
 		for _, dir := range b.gone {
 			ss.v.db.Delete(meta.TreeKey(dir))
 		}

@@ -12,9 +12,17 @@ import (
 // number says so, and its directory is touched. Volume.track is guarded by the
 // gate: it changes at a commit's cut and when a snapshot is done.
 
+// A tracker notes what changes since the last snapshot. Its state is guarded by the store's lock: it
+// is read inside Update and changes at a commit's cut and, with snapshotter.mu held, when a snapshot
+// is done.
+type tracker struct {
+	v     *Volume
+	state meta.Tracking // what the next snapshot builds on
+}
+
 // trackChange marks that an inode changed. n.mu is held, inside Update.
-func (v *Volume) trackChange(n *node) {
-	epoch := v.track.Epoch
+func (tr *tracker) change(n *node) {
+	epoch := tr.state.Epoch
 	if epoch == 0 || n.tracked == epoch || uint64(n.ino) >= epoch {
 		return
 	}
@@ -29,14 +37,14 @@ func (v *Volume) trackChange(n *node) {
 		return // its name is marked as gone
 	}
 	n.tracked = epoch
-	v.db.Set(meta.TouchedKey(epoch, n.ino), []byte{flags})
+	tr.v.db.Set(meta.TouchedKey(epoch, n.ino), []byte{flags})
 }
 
 // trackName marks that a name at a position of d leads elsewhere from now on, or
 // nowhere. d.mu is held, inside Update.
-func (v *Volume) trackName(d *node, name string, pos uint64) {
-	if epoch := v.track.Epoch; epoch != 0 && pos < epoch && d.attr.Nlink != 0 {
-		v.db.Set(meta.GoneKey(epoch, d.ino, name), []byte{})
+func (tr *tracker) name(d *node, name string, pos uint64) {
+	if epoch := tr.state.Epoch; epoch != 0 && pos < epoch && d.attr.Nlink != 0 {
+		tr.v.db.Set(meta.GoneKey(epoch, d.ino, name), []byte{})
 	}
 }
 
@@ -54,12 +62,12 @@ func (n *node) moveTo(d *node, pos uint64) {
 // share makes n, which has a name, ready for another one. The snapshots' entry
 // of its only name changes with that: it leads to the link table from now on.
 // n.mu is held, inside Update.
-func (v *Volume) share(n *node) error {
+func (tr *tracker) share(n *node) error {
 	if n.attr.Shared || n.isDir() {
 		return nil
 	}
-	if epoch := v.track.Epoch; epoch != 0 && n.attr.Pos < epoch {
-		if err := v.trackOnlyName(n); err != nil {
+	if epoch := tr.state.Epoch; epoch != 0 && n.attr.Pos < epoch {
+		if err := tr.onlyName(n); err != nil {
 			return err
 		}
 	}
@@ -67,15 +75,15 @@ func (v *Volume) share(n *node) error {
 	return nil
 }
 
-func (v *Volume) trackOnlyName(n *node) error {
+func (tr *tracker) onlyName(n *node) error {
 	dir, pos := n.attr.Parent, n.attr.Pos
 	if pos == 0 {
 		var err error
-		if dir, pos, err = v.locate(n.ino); err != nil {
+		if dir, pos, err = tr.locate(n.ino); err != nil {
 			return err
 		}
 	}
-	b, err := v.db.Get(meta.EntryKey(dir, pos))
+	b, err := tr.v.db.Get(meta.EntryKey(dir, pos))
 	if err != nil {
 		return fmt.Errorf("the name of inode %d: %w", n.ino, err)
 	}
@@ -83,14 +91,14 @@ func (v *Volume) trackOnlyName(n *node) error {
 	if err != nil {
 		return err
 	}
-	v.db.Set(meta.GoneKey(v.track.Epoch, dir, e.Name), []byte{})
+	tr.v.db.Set(meta.GoneKey(tr.state.Epoch, dir, e.Name), []byte{})
 	return nil
 }
 
 // locate finds a name of an inode among all, for records of version 1, which do
 // not say where theirs is.
-func (v *Volume) locate(ino meta.Ino) (dir meta.Ino, pos uint64, err error) {
-	err = v.db.ScanPrefix(meta.Prefix(meta.KindEntry), func(key, value []byte) error {
+func (tr *tracker) locate(ino meta.Ino) (dir meta.Ino, pos uint64, err error) {
+	err = tr.v.db.ScanPrefix(meta.Prefix(meta.KindEntry), func(key, value []byte) error {
 		e, err := meta.DecodeDirent(value)
 		if err != nil || e.Ino != ino {
 			return nil
@@ -106,13 +114,13 @@ func (v *Volume) locate(ino meta.Ino) (dir meta.Ino, pos uint64, err error) {
 	return dir, pos, err
 }
 
-func (v *Volume) loadTracking() error {
-	b, err := v.db.Get(meta.TrackKey())
+func (tr *tracker) load() error {
+	b, err := tr.v.db.Get(meta.TrackKey())
 	if meta.IsNotFound(err) {
 		return nil
 	}
 	if err == nil {
-		v.track, err = meta.DecodeTracking(b)
+		tr.state, err = meta.DecodeTracking(b)
 	}
 	return err
 }

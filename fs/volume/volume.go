@@ -62,7 +62,7 @@ type Volume struct {
 
 	directory string // of the store, see StoreXattr
 
-	tree         sync.Mutex
+	tree         nameTree
 	table        nodeTable
 	flusher      flusher
 	reaper       reaper
@@ -77,7 +77,7 @@ type Volume struct {
 	numbers      inodeNumbers
 	generation   uint32        // of all inode numbers
 	saved        meta.Counters // the row of the counters as last written; guarded by the gate
-	track        meta.Tracking // what snapshots build on; guarded by the gate and, where it changes, by snapping
+	tracker      tracker
 	counters     counters
 
 	budget dirtyBudget
@@ -123,6 +123,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	v.flusher.now, v.reaper.now = make(chan struct{}, 1), make(chan struct{}, 1)
 	v.dirty.init()
 	v.flusher.v, v.reaper.v, v.materializer.v, v.files.v, v.xattrs.v, v.snapshots.v, v.views.v = v, v, v, v, v, v, v
+	v.tree.v, v.tracker.v, v.prefetcher.v = v, v, v
 	v.known.init(v.reaper.now)
 	v.budget.init(o.DirtyBytes, v.flusher.now)
 	if err := v.load(); err != nil {
@@ -134,7 +135,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	go v.flusher.run()
 	go v.flusher.runCoalescer()
 	go v.reaper.run()
-	go v.prefetch()
+	go v.prefetcher.run()
 	if !st.ReadOnly() {
 		wake(v.reaper.now)
 	}
@@ -167,7 +168,7 @@ func (v *Volume) load() error {
 	if err != nil {
 		return err
 	}
-	if err := v.loadTracking(); err != nil {
+	if err := v.tracker.load(); err != nil {
 		return err
 	}
 	return v.flusher.loadStaged()
