@@ -99,7 +99,7 @@ func (v *Volume) setAttr(n *node, c Change) error {
 		if *c.Size != n.attr.Size {
 			n.attr.Mtime = now
 		}
-		if err := v.resize(n, *c.Size); err != nil {
+		if err := v.files.resize(n, *c.Size); err != nil {
 			return err
 		}
 	}

@@ -93,7 +93,7 @@ func TestCheckFinds(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			exts, err := meta.DecodeExtents(b, 0, r.v.span)
+			exts, err := meta.DecodeExtents(b, 0, r.v.files.span)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -154,12 +154,12 @@ func (f *chunkWriter) cutOne(rg *region, pos, end int64, last, blend bool) (done
 		}
 	}
 	buf := f.inRange(pos)
-	n, final := f.v.chunker.Cut(pos, buf)
+	n, final := f.v.files.chunker.Cut(pos, buf)
 	if !final { // the block may go on beyond the range
 		if buf, err = f.bytesAt(pos, blend); err != nil {
 			return false, 0, err
 		}
-		n, final = f.v.chunker.Cut(pos, buf)
+		n, final = f.v.files.chunker.Cut(pos, buf)
 	}
 	if !final && f.growing && last && pos+int64(len(buf)) == end && pos > rg.lo {
 		f.tail = pos
@@ -194,7 +194,7 @@ func (f *chunkWriter) regionStart(off int64) (int64, error) {
 	if err != nil || !ok2 || prev.End() != off {
 		return off, err
 	}
-	if f.coalescing || int(prev.Len) < f.v.chunker.Min() || !ok && int(prev.Len) < f.v.chunker.Max() {
+	if f.coalescing || int(prev.Len) < f.v.files.chunker.Min() || !ok && int(prev.Len) < f.v.files.chunker.Max() {
 		return f.notBefore(prev.Off, off), nil
 	}
 	return off, nil
@@ -221,7 +221,7 @@ func (f *chunkWriter) boundary(pos int64, blend bool) (bool, error) {
 // has, or fewer where data ends, brought together in a window. They stay valid
 // until free.
 func (f *chunkWriter) bytesAt(pos int64, blend bool) ([]byte, error) {
-	want := f.v.chunker.Max()
+	want := f.v.files.chunker.Max()
 	have := f.winOff + int64(len(f.window)) - pos
 	if f.window == nil || pos < f.winOff || have < 0 || pos-f.winOff+int64(want) > int64(cap(f.window)) {
 		f.slide(pos, have, want)

@@ -23,7 +23,7 @@ type SnapshotPath struct {
 // with several names are copied name by name. Errors: store.ErrNotFound for what is not in
 // the snapshot or a directory of the path; EEXIST.
 func (v *Volume) Clone(ctx context.Context, from SnapshotPath, to string) error {
-	return v.put(ctx, from, to, replaceNothing)
+	return v.snapshots.put(ctx, from, to, replaceNothing)
 }
 
 // replacing says what put may take the place of.
@@ -41,42 +41,42 @@ var errOtherKind = fmt.Errorf("it is a directory and what would take its place i
 // Restore is Clone, but takes the place of what is at the path. That happens at
 // one instant.
 func (v *Volume) Restore(ctx context.Context, from SnapshotPath, to string) error {
-	return v.put(ctx, from, to, replaceAny)
+	return v.snapshots.put(ctx, from, to, replaceAny)
 }
 
 // RestoreAlike is Restore, but for a directory that is not to be a file, or a file that is not to
 // be a directory: EEXIST.
 func (v *Volume) RestoreAlike(ctx context.Context, from SnapshotPath, to string) error {
-	return v.put(ctx, from, to, replaceAlike)
+	return v.snapshots.put(ctx, from, to, replaceAlike)
 }
 
-func (v *Volume) put(ctx context.Context, from SnapshotPath, to string, replace replacing) error {
-	if err := v.store.Admit(metadataCost); err != nil {
+func (ss *snapshotter) put(ctx context.Context, from SnapshotPath, to string, replace replacing) error {
+	if err := ss.v.store.Admit(metadataCost); err != nil {
 		return err
 	}
-	dir, name, err := v.tree.parentOf(to)
+	dir, name, err := ss.v.tree.parentOf(to)
 	if err != nil {
 		return err
 	}
-	d, err := v.get(dir)
+	d, err := ss.v.get(dir)
 	if err != nil {
 		return err
 	}
 	defer d.release()
-	if err := v.tree.changeable(d); err != nil {
+	if err := ss.v.tree.changeable(d); err != nil {
 		return fmt.Errorf("%q: %w", to, err)
 	}
-	if err := v.store.Accepts(); err != nil {
+	if err := ss.v.store.Accepts(); err != nil {
 		return err
 	}
-	v.snapshots.mu.Lock()
-	defer v.snapshots.mu.Unlock()
-	return v.withClone(ctx, from, false, func(n *node, nlink uint32) error {
-		err := v.store.Change(func() error { return v.tree.attach(n, nlink, d, name, replace) })
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return ss.withClone(ctx, from, false, func(n *node, nlink uint32) error {
+		err := ss.v.store.Change(func() error { return ss.v.tree.attach(n, nlink, d, name, replace) })
 		if err != nil {
 			return fmt.Errorf("%q: %w", to, err)
 		}
-		v.invalidate([]Invalidation{{dir, name}, {dir, ""}})
+		ss.v.invalidate([]Invalidation{{dir, name}, {dir, ""}})
 		return nil
 	})
 }
@@ -109,30 +109,30 @@ func (t *nameTree) parentOf(path string) (dir meta.Ino, name string, err error) 
 // may give it a name; else it goes away again. flat says that a directory shall have
 // rows of its own. fn is told how many links the inode has with one name. The
 // inode's node is held meanwhile, and v.snapshots.mu.
-func (v *Volume) withClone(ctx context.Context, from SnapshotPath, flat bool, fn func(n *node, nlink uint32) error) error {
+func (ss *snapshotter) withClone(ctx context.Context, from SnapshotPath, flat bool, fn func(n *node, nlink uint32) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(v.closing, cancel)()
-	s, err := v.Snapshot(ctx, from.Snapshot)
+	defer context.AfterFunc(ss.v.life.closing, cancel)()
+	s, err := ss.v.Snapshot(ctx, from.Snapshot)
 	if err != nil {
 		return err
 	}
-	pin := v.store.NewPin()
+	pin := ss.v.store.NewPin()
 	defer pin.Release()
 	pin.Add(s.ID)
-	if s, err = v.Snapshot(ctx, from.Snapshot); err != nil { // it was still there when it was pinned
+	if s, err = ss.v.Snapshot(ctx, from.Snapshot); err != nil { // it was still there when it was pinned
 		return err
 	}
-	e, err := v.snapshots.snapshotEntry(ctx, &s, from.Path)
+	e, err := ss.snapshotEntry(ctx, &s, from.Path)
 	if err != nil {
 		return err
 	}
-	v.coverNumbers()
-	g := &cloner{ctx: ctx, v: v, table: graph.OpenTree(v.store, s.Table, graph.LinkTable), files: make(map[uint64]*clonedFile)}
+	ss.v.coverNumbers()
+	g := &cloner{ctx: ctx, v: ss.v, table: graph.OpenTree(ss.v.store, s.Table, graph.LinkTable), files: make(map[uint64]*clonedFile)}
 	n, err := g.top(e, flat)
 	if n != nil {
 		defer n.release()
-		defer v.Forget(n.ino, 1)
+		defer ss.v.Forget(n.ino, 1)
 	}
 	if err != nil {
 		return fmt.Errorf("copy %s: %w", from, err)
@@ -144,7 +144,7 @@ func (v *Volume) withClone(ctx context.Context, from SnapshotPath, flat bool, fn
 	if err := fn(n, nlink); err != nil {
 		return err
 	}
-	return v.store.Commit()
+	return ss.v.store.Commit()
 }
 
 func (p SnapshotPath) String() string {
@@ -356,7 +356,7 @@ func (v *Volume) Rollback(ctx context.Context, name string) error {
 	}
 	v.snapshots.mu.Lock()
 	defer v.snapshots.mu.Unlock()
-	return v.withClone(ctx, SnapshotPath{Snapshot: name}, true, func(n *node, _ uint32) error {
+	return v.snapshots.withClone(ctx, SnapshotPath{Snapshot: name}, true, func(n *node, _ uint32) error {
 		var stale []Invalidation
 		err := v.store.Change(func() (err error) {
 			stale, err = v.tree.exchangeRoot(n)
@@ -513,7 +513,7 @@ func (r *reaper) removeNames(n *node) error {
 		}
 		r.v.maybeCommit()
 		select {
-		case <-r.v.stop:
+		case <-r.v.life.stop:
 			return errStopped
 		default:
 		}

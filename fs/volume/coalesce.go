@@ -35,7 +35,7 @@ func (f *chunkWriter) overlaysAt(i int) (int, error) {
 	}
 	f.n.mu.Lock()
 	defer f.n.mu.Unlock()
-	avg := int64(f.v.chunker.Avg())
+	avg := int64(f.v.files.chunker.Avg())
 	end := f.ranges[i].off + avg
 	count, sum := 0, int64(0)
 	for _, r := range f.ranges[i:] {
@@ -72,30 +72,30 @@ func (f *chunkWriter) overlay(ranges dirtyRanges) {
 // noteOverlays remembers which pages of the file have overlay extents. n.mu is held.
 func (fl *flusher) noteOverlays(n *node, ranges dirtyRanges) {
 	if n.overlaid == nil {
-		if !fl.v.dirty.addUpTo(maxOverlaid, fl.v.dirty.overlaid, n) {
+		if !fl.dirty.addUpTo(maxOverlaid, fl.dirty.overlaid, n) {
 			return
 		}
 		n.overlaid = make(map[uint64]struct{})
 	}
 	for _, r := range ranges {
-		n.overlaid[uint64(r.off/fl.v.span)] = struct{}{}
+		n.overlaid[uint64(r.off/fl.v.files.span)] = struct{}{}
 	}
 }
 
 // forgetOverlays: there is nothing to coalesce, or not any more. n.mu is held.
 func (fl *flusher) forgetOverlays(n *node) {
 	n.overlaid = nil
-	fl.v.dirty.remove(fl.v.dirty.overlaid, n)
+	fl.dirty.remove(fl.dirty.overlaid, n)
 }
 
 // runCoalescer coalesces files that are left alone.
 func (fl *flusher) runCoalescer() {
-	defer fl.v.stopped.Done()
+	defer fl.v.life.stopped.Done()
 	wait := time.NewTimer(coalescePause)
 	defer wait.Stop()
 	for {
 		select {
-		case <-fl.v.stop:
+		case <-fl.v.life.stop:
 			return
 		case <-wait.C:
 		}
@@ -114,10 +114,10 @@ func (fl *flusher) runCoalescer() {
 
 // coalesceSome coalesces a page of some quiet file. It reports whether there was one.
 func (fl *flusher) coalesceSome() (more bool, err error) {
-	if fl.v.budget.quarterFull() {
+	if fl.budget.quarterFull() {
 		return false, nil
 	}
-	for _, n := range fl.v.dirty.all(fl.v.dirty.overlaid) {
+	for _, n := range fl.dirty.all(fl.dirty.overlaid) {
 		var quiet bool
 		err := fl.v.store.Update(func() (err error) {
 			n.mu.Lock()
@@ -169,7 +169,7 @@ func (fl *flusher) smallExtents(n *node, i uint64) (small []meta.Extent, err err
 	}
 	for k, e := range p.exts {
 		touches := k > 0 && p.exts[k-1].End() == e.Off || k+1 < len(p.exts) && p.exts[k+1].Off == e.End()
-		if touches && int(e.Len) < fl.v.chunker.Min() {
+		if touches && int(e.Len) < fl.v.files.chunker.Min() {
 			small = append(small, e)
 		}
 	}

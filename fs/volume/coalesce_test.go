@@ -215,9 +215,9 @@ func TestOverlaysAtRandom(t *testing.T) {
 					mustSync(t, r.v)
 				case k < 98:
 					r.clock.advance(quietTime)
-					r.v.dirty.Lock()
-					overlaid += len(r.v.dirty.overlaid)
-					r.v.dirty.Unlock()
+					r.v.flusher.dirty.Lock()
+					overlaid += len(r.v.flusher.dirty.overlaid)
+					r.v.flusher.dirty.Unlock()
 					coalesceAll(t, r.v)
 				default:
 					r.close(t)

@@ -40,7 +40,7 @@ func (v *Volume) CopyRange(src meta.Ino, srcOff int64, dst meta.Ino, dstOff, len
 	err = v.store.Change(func() (err error) {
 		unlock := lockBoth(a, b)
 		defer unlock()
-		done, err = v.copyLocked(a, srcOff, b, dstOff, length)
+		done, err = v.files.copyLocked(a, srcOff, b, dstOff, length)
 		return err
 	})
 	return done, err
@@ -60,7 +60,7 @@ func lockBoth(a, b *node) (unlock func()) {
 	return func() { b.mu.Unlock(); a.mu.Unlock() }
 }
 
-func (v *Volume) copyLocked(a *node, srcOff int64, b *node, dstOff, length int64) (int64, error) {
+func (m *fileMap) copyLocked(a *node, srcOff int64, b *node, dstOff, length int64) (int64, error) {
 	if a.reaping || b.reaping {
 		return 0, syscall.ENOENT
 	}
@@ -76,15 +76,15 @@ func (v *Volume) copyLocked(a *node, srcOff int64, b *node, dstOff, length int64
 	length = min(length, a.attr.Size-srcOff)
 	// Writing blocks releases the node's lock, so another writer may come between.
 	for a.busy || len(a.dirty) > 0 || b.busy {
-		if err := v.drain(a, b); err != nil {
+		if err := m.drain(a, b); err != nil {
 			return 0, err
 		}
 	}
-	if err := v.killPriv(b, false); err != nil {
+	if err := m.v.killPriv(b, false); err != nil {
 		return 0, err
 	}
 	var shared []meta.Extent
-	err := v.files.eachExtent(a, srcOff, srcOff+length, func(e meta.Extent) bool {
+	err := m.eachExtent(a, srcOff, srcOff+length, func(e meta.Extent) bool {
 		if cut := srcOff - e.Off; cut > 0 {
 			e.Off, e.Skip, e.Len = srcOff, e.Skip+uint32(cut), e.Len-uint32(cut)
 		}
@@ -98,33 +98,33 @@ func (v *Volume) copyLocked(a *node, srcOff int64, b *node, dstOff, length int64
 	if err != nil {
 		return 0, err
 	}
-	if err := v.files.punch(b, dstOff, dstOff+length); err != nil {
+	if err := m.punch(b, dstOff, dstOff+length); err != nil {
 		return 0, err
 	}
-	if err := v.files.replaceExtents(b, dstOff, dstOff+length, shared); err != nil {
+	if err := m.replaceExtents(b, dstOff, dstOff+length, shared); err != nil {
 		return 0, err
 	}
-	v.files.thin(b)
+	m.thin(b)
 	if end := dstOff + length; end > b.attr.Size {
-		v.counters.logical.Add(end - b.attr.Size)
+		m.v.counters.logical.Add(end - b.attr.Size)
 		b.attr.Size = end
 	}
-	b.attr.Mtime = v.now()
+	b.attr.Mtime = m.v.now()
 	b.attr.Ctime = b.attr.Mtime
-	v.markChanged(b)
+	m.v.markChanged(b)
 	return length, nil
 }
 
 // drain makes blocks of a's dirty ranges and waits for both nodes' flushers. Both are locked
 // before and after, but not all the time between.
-func (v *Volume) drain(a, b *node) error {
+func (m *fileMap) drain(a, b *node) error {
 	if a != b {
 		b.mu.Unlock()
 	}
 	a.quiesce()
 	var err error
 	for err == nil && len(a.dirty) > 0 {
-		err = v.flusher.writeBlocks(a, flushWhole)
+		err = m.v.flusher.writeBlocks(a, flushWhole)
 	}
 	a.mu.Unlock()
 	if a != b {

@@ -16,6 +16,8 @@ type counters struct {
 	inodes  atomic.Int64
 	logical atomic.Int64 // sizes of regular files
 	data    atomic.Int64 // bytes of regular files that are in no hole, and in blocks
+
+	saved meta.Counters // the row as last written; guarded by the store's lock
 }
 
 // add counts all that sums are over, sign times.

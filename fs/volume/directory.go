@@ -306,7 +306,7 @@ func (t *nameTree) fillBatch(n *node, from uint64, b *dirBatch) error {
 // that it can be asked of a whole tree. ENOENT: it has gone.
 func (v *Volume) Peek(ino meta.Ino) (Attr, error) {
 	n, _ := v.table.cached(ino)
-	if n == nil && v.readAhead(ino) {
+	if n == nil && v.table.reader.ahead(ino) {
 		n, _ = v.table.cached(ino)
 	}
 	if n == nil {

@@ -42,7 +42,7 @@ func TestTailInEarlierRun(t *testing.T) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
 			n.dirty.write(0, want)
-			r.v.budget.add(n.dirty.capacity())
+			r.v.flusher.budget.add(n.dirty.capacity())
 			n.attr.Size = int64(len(want))
 			r.v.counters.logical.Add(n.attr.Size)
 			r.v.markChanged(n)
@@ -257,7 +257,7 @@ func TestGone(t *testing.T) {
 	n.mu.Unlock()
 	n.release()
 	mustSync(t, r.v)
-	if r.v.dirty.count() != 0 {
+	if r.v.flusher.dirty.count() != 0 {
 		t.Error("the inode stays on the list of what is to be written")
 	}
 	r.v.table.remove(n)
@@ -376,7 +376,7 @@ func TestLimitDirty(t *testing.T) {
 func TestSeekOverManyPages(t *testing.T) {
 	r := testRig(t, fixed4K(), Options{NoAtime: true})
 	ino := mustCreate(t, r.v, meta.Root, "sparse", 0o100644)
-	offsets := []int64{0, 70 * r.v.span, 1100 * r.v.span, 1101 * r.v.span, 3_000_000 * r.v.span}
+	offsets := []int64{0, 70 * r.v.files.span, 1100 * r.v.files.span, 1101 * r.v.files.span, 3_000_000 * r.v.files.span}
 	for _, off := range offsets {
 		mustWrite(t, r.v, ino, off, noise(uint64(off), 4096))
 	}

@@ -6,6 +6,7 @@ import (
 	"sort"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/store"
 )
 
 // maxPages bounds the pages of one file that stay in memory: at 64 KiB a block
@@ -35,7 +36,11 @@ type extents struct {
 // A fileMap knows which block has which bytes of a file: from the pages of extents in a node, which
 // are read as they are needed, and behind what the node owns from its vertex. It has no mutex: n.mu
 // of the file is held, and for changes no flusher is busy with it.
-type fileMap struct{ v *Volume }
+type fileMap struct {
+	v       *Volume
+	chunker *store.Chunker
+	span    int64 // bytes of a file that one page of extents covers
+}
 
 func (m *fileMap) page(n *node, i uint64) (*page, error) {
 	if p, ok := n.ext.pages[i]; ok {
@@ -45,7 +50,7 @@ func (m *fileMap) page(n *node, i uint64) (*page, error) {
 	if !n.ext.absent {
 		b, err := m.v.db.Get(meta.ExtentsKey(n.ino, i))
 		if err == nil {
-			p.exts, err = meta.DecodeExtents(b, int64(i)*m.v.span, m.v.span)
+			p.exts, err = meta.DecodeExtents(b, int64(i)*m.span, m.span)
 		}
 		if err != nil && !meta.IsNotFound(err) {
 			return nil, err
@@ -112,7 +117,7 @@ func (m *fileMap) eachExtent(n *node, lo, hi int64, fn func(meta.Extent) bool) e
 	if lo >= hi {
 		return nil
 	}
-	first, last := uint64(max(0, lo-m.v.span)/m.v.span), uint64((hi-1)/m.v.span)
+	first, last := uint64(max(0, lo-m.span)/m.span), uint64((hi-1)/m.span)
 	if !n.attr.IsLazy() {
 		_, err := m.eachRowExtent(n, first, last, lo, hi, fn)
 		return err
@@ -168,7 +173,7 @@ func (m *fileMap) replaceExtents(n *node, lo, hi int64, fresh []meta.Extent) err
 	if lo >= hi {
 		return nil
 	}
-	list, err := m.pagesBetween(n, uint64(max(0, lo-m.v.span)/m.v.span), uint64((hi-1)/m.v.span))
+	list, err := m.pagesBetween(n, uint64(max(0, lo-m.span)/m.span), uint64((hi-1)/m.span))
 	if err != nil {
 		return err
 	}
@@ -181,7 +186,7 @@ func (m *fileMap) replaceExtents(n *node, lo, hi int64, fresh []meta.Extent) err
 		right = append(right, m.cutPage(n, p, lo, hi)...)
 	}
 	for _, e := range append(slices.Clone(fresh), right...) {
-		p, err := m.page(n, uint64(e.Off/m.v.span))
+		p, err := m.page(n, uint64(e.Off/m.span))
 		if err != nil {
 			return err
 		}
@@ -237,7 +242,7 @@ func (m *fileMap) thin(n *node) {
 }
 
 func (m *fileMap) thinPage(n *node, p *page) {
-	short := int64(m.v.chunker.Avg() / minShare)
+	short := int64(m.chunker.Avg() / minShare)
 	before := n.dirty.capacity()
 	kept := make([]meta.Extent, 0, maxExtents/2)
 	at := p.exts[0].Off
@@ -261,7 +266,7 @@ func (m *fileMap) thinPage(n *node, p *page) {
 		m.v.store.Ref(e.ID, -1)
 	}
 	p.exts = kept
-	m.v.budget.add(n.dirty.capacity() - before)
+	m.v.flusher.budget.add(n.dirty.capacity() - before)
 	m.v.markChanged(n)
 }
 
@@ -275,7 +280,7 @@ func (m *fileMap) savePages(n *node) {
 		if len(p.exts) == 0 {
 			m.v.db.Delete(key)
 		} else {
-			m.v.db.Set(key, meta.AppendExtents(make([]byte, 0, 40*len(p.exts)), int64(i)*m.v.span, p.exts))
+			m.v.db.Set(key, meta.AppendExtents(make([]byte, 0, 40*len(p.exts)), int64(i)*m.span, p.exts))
 		}
 		p.dirty = false
 	}
@@ -295,7 +300,7 @@ func (m *fileMap) dropPage(n *node, i uint64) {
 // dropPages releases up to most pages of a file that is being removed and
 // reports whether none is left.
 func (m *fileMap) dropPages(n *node, most int) (done bool, err error) {
-	list, err := m.pagesBetween(n, 0, uint64(max(0, n.attr.Size-1)/m.v.span))
+	list, err := m.pagesBetween(n, 0, uint64(max(0, n.attr.Size-1)/m.span))
 	if err != nil {
 		return false, err
 	}

@@ -38,20 +38,22 @@ const (
 type flusher struct {
 	v      *Volume
 	now    chan struct{} // wakes run
-	staged atomic.Int64  // bytes in staged slots
+	dirty  dirtySet
+	budget dirtyBudget
+	staged atomic.Int64 // bytes in staged slots
 }
 
 // run stores full ranges, and nearly everything when the dirty buffers fill
 // up, while writers go on.
 func (fl *flusher) run() {
-	defer fl.v.stopped.Done()
+	defer fl.v.life.stopped.Done()
 	for {
 		select {
-		case <-fl.v.stop:
+		case <-fl.v.life.stop:
 			return
 		case <-fl.now:
 		}
-		if fl.v.budget.short() {
+		if fl.budget.short() {
 			fl.enqueueQuiet()
 		}
 		if err := fl.flushAll(fl.mode()); err != nil {
@@ -63,7 +65,7 @@ func (fl *flusher) run() {
 }
 
 func (fl *flusher) mode() flushMode {
-	if fl.v.budget.quarterFull() {
+	if fl.budget.quarterFull() {
 		return flushPartial
 	}
 	return flushFull
@@ -80,7 +82,7 @@ func (v *Volume) Flush() error {
 		if err := v.flusher.flushAll(flushWhole); err != nil {
 			return err
 		}
-		if v.dirty.count() < fewNodes {
+		if v.flusher.dirty.count() < fewNodes {
 			break
 		}
 	}
@@ -100,7 +102,7 @@ const (
 // of Update, with no lock held.
 func (v *Volume) maybeCommit() {
 	v.coverNumbers()
-	if v.dirty.count() >= max(v.opts.Nodes, leastDirty) {
+	if v.flusher.dirty.count() >= max(v.opts.Nodes, leastDirty) {
 		_ = v.store.Commit() // as there; even one that fails has made rows of them
 		return
 	}
@@ -112,7 +114,7 @@ const leastDirty = 4096
 
 // flushAll flushes every dirty node, on as many cores as there are.
 func (fl *flusher) flushAll(mode flushMode) error {
-	list := fl.v.dirty.all(fl.v.dirty.nodes)
+	list := fl.dirty.all(fl.dirty.nodes)
 	if len(list) == 1 {
 		return fl.flushNode(list[0], mode) // an fsync's usual case needs no other goroutine
 	}
@@ -177,7 +179,7 @@ func (v *Volume) Cut() error {
 
 // saveAll leaves nothing unsaved.
 func (fl *flusher) saveAll() error {
-	list := fl.v.dirty.all(fl.v.dirty.nodes)
+	list := fl.dirty.all(fl.dirty.nodes)
 	for _, n := range list {
 		for more := true; more; {
 			var err error
@@ -187,12 +189,12 @@ func (fl *flusher) saveAll() error {
 		}
 	}
 	counts := meta.Counters{
-		Next: fl.v.numbers.from(fl.v.saved.Next, fl.v.closing.Err() != nil), Inodes: fl.v.counters.inodes.Load(), Logical: fl.v.counters.logical.Load(), Data: fl.v.counters.data.Load(),
-		Form: meta.CountsData, Generation: fl.v.saved.Generation,
+		Next: fl.v.numbers.from(fl.v.counters.saved.Next, fl.v.life.closing.Err() != nil), Inodes: fl.v.counters.inodes.Load(), Logical: fl.v.counters.logical.Load(), Data: fl.v.counters.data.Load(),
+		Form: meta.CountsData, Generation: fl.v.counters.saved.Generation,
 	}
-	if counts != fl.v.saved {
+	if counts != fl.v.counters.saved {
 		fl.v.db.Set(meta.CounterKey(), counts.Encode())
-		fl.v.saved = counts
+		fl.v.counters.saved = counts
 	}
 	return nil
 }
@@ -217,7 +219,7 @@ func (fl *flusher) flushStep(n *node, mode flushMode) (more bool, err error) {
 		return n.hasFullRange() && n.dirty.length() < before, err
 	case fl.stageable(n):
 		fl.stage(n)
-	case mode == flushPartial && n.dirty.length() > int64(fl.v.chunker.Max()):
+	case mode == flushPartial && n.dirty.length() > int64(fl.v.files.chunker.Max()):
 		return false, fl.writeBlocks(n, mode)
 	default:
 		if err := fl.writeBlocks(n, flushWhole); err != nil {
@@ -261,7 +263,7 @@ func (fl *flusher) writeBlocks(n *node, mode flushMode) error {
 			n.dirty.under(f.tail, r.data[f.tail-r.off:])
 		}
 	}
-	fl.v.budget.add(n.dirty.capacity() - before - taken.capacity())
+	fl.budget.add(n.dirty.capacity() - before - taken.capacity())
 	if err == nil {
 		fl.restage(n, taken[0].off, taken[len(taken)-1].end())
 	}
@@ -285,7 +287,7 @@ func (fl *flusher) take(n *node, mode flushMode) (dirtyRanges, error) {
 	var size int64
 	for i, r := range n.dirty {
 		want := size < writeStep && (mode != flushFull || len(r.data) == maxRange)
-		if want && mode != flushWhole && !fl.v.budget.short() {
+		if want && mode != flushWhole && !fl.budget.short() {
 			follows, err := fl.follows(n, taken, r.off)
 			if err != nil {
 				return nil, err
@@ -319,7 +321,7 @@ func (fl *flusher) follows(n *node, taken dirtyRanges, off int64) (bool, error) 
 // left alone for a while, or when memory is short, so that the flush that
 // follows turns them into blocks.
 func (fl *flusher) enqueueQuiet() {
-	for _, n := range fl.v.dirty.all(fl.v.dirty.staged) {
+	for _, n := range fl.dirty.all(fl.dirty.staged) {
 		n.mu.Lock()
 		if len(n.staged) > 0 && fl.overdue(n) {
 			fl.v.enqueueDirty(n)
@@ -330,5 +332,5 @@ func (fl *flusher) enqueueQuiet() {
 
 // overdue reports whether the node's small dirty ranges shall not be staged any more.
 func (fl *flusher) overdue(n *node) bool {
-	return fl.v.budget.short() || len(n.staged) > 0 && fl.v.opts.Now().Sub(n.written) > quietTime
+	return fl.budget.short() || len(n.staged) > 0 && fl.v.opts.Now().Sub(n.written) > quietTime
 }

@@ -26,7 +26,7 @@ func TestDirtyNodesAreBounded(t *testing.T) {
 			if err := do(fmt.Sprint(i)); err != nil {
 				t.Fatal(err)
 			}
-			most = max(most, r.v.dirty.count(), r.v.Stats().CachedNodes)
+			most = max(most, r.v.flusher.dirty.count(), r.v.Stats().CachedNodes)
 		}
 	}
 	if most > leastDirty+16 {

@@ -32,7 +32,7 @@ func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) err
 	if err := v.admit(int64(len(data)) + v.DirtyBytes()); err != nil {
 		return err
 	}
-	v.budget.wait()
+	v.flusher.budget.wait()
 	return v.editData(ino, func(n *node) error {
 		if !n.isReg() {
 			return syscall.EINVAL
@@ -44,7 +44,7 @@ func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) err
 				return err
 			}
 		}
-		v.budget.add(n.dirty.write(off, data))
+		v.flusher.budget.add(n.dirty.write(off, data))
 		n.written = v.opts.Now()
 		if end := off + int64(len(data)); end > n.attr.Size {
 			v.counters.logical.Add(end - n.attr.Size)
@@ -255,24 +255,24 @@ func (v *Volume) touchAtime(n *node) {
 
 // resize sets the file's size; what is cut off is gone, what is added is a
 // hole. n.mu is held, inside Update.
-func (v *Volume) resize(n *node, size int64) error {
+func (m *fileMap) resize(n *node, size int64) error {
 	n.quiesce()
 	if size == 0 && n.attr.IsLazy() { // all others were materialized before
-		v.materializer.endLazy(n)
-		v.counters.data.Add(-n.attr.Alloc) // no extent counts it
+		m.v.materializer.endLazy(n)
+		m.v.counters.data.Add(-n.attr.Alloc) // no extent counts it
 		n.attr.Alloc = 0
 	}
 	if size < n.attr.Size {
-		if err := v.files.punch(n, size, n.attr.Size); err != nil {
+		if err := m.punch(n, size, n.attr.Size); err != nil {
 			return err
 		}
 	}
 	if size <= n.attr.Size {
 		n.releaseBlocks(ceilBlock(size), math.MaxInt64)
 	}
-	v.counters.logical.Add(size - n.attr.Size)
+	m.v.counters.logical.Add(size - n.attr.Size)
 	n.attr.Size = size
-	v.markChanged(n)
+	m.v.markChanged(n)
 	return nil
 }
 
@@ -283,7 +283,7 @@ func (m *fileMap) punch(n *node, lo, hi int64) error {
 	}
 	before := n.dirty.capacity()
 	n.dirty.punch(lo, hi)
-	m.v.budget.add(n.dirty.capacity() - before)
+	m.v.flusher.budget.add(n.dirty.capacity() - before)
 	m.v.flusher.restage(n, lo, hi)
 	return nil
 }

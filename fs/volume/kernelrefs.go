@@ -2,6 +2,7 @@ package volume
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
 )
@@ -18,6 +19,8 @@ type kernelRefs struct {
 	orphans map[meta.Ino]struct{}
 	queue   []meta.Ino      // orphans that nobody knew when they came here
 	reap    chan<- struct{} // wakes the reaper
+
+	notify atomic.Pointer[func([]Invalidation)] // see OnInvalidate
 }
 
 func (k *kernelRefs) init(reap chan<- struct{}) {

@@ -71,7 +71,7 @@ func (m *fileMap) vertexExtents(ctx context.Context, id store.ID, height int, ba
 // partExtents makes extents of a part, none longer than a page covers.
 func (m *fileMap) partExtents(base int64, p store.Part, lo, hi int64, fn func(meta.Extent) error) error {
 	for done := int64(0); done < p.Len; {
-		n := min(p.Len-done, m.v.span)
+		n := min(p.Len-done, m.span)
 		e := meta.Extent{Off: base + done, Len: uint32(n), Skip: p.Skip + uint32(done), ID: meta.BlockID(p.ID)}
 		if e.Off >= lo && e.Off < hi {
 			if err := fn(e); err != nil {
@@ -85,8 +85,8 @@ func (m *fileMap) partExtents(base int64, p store.Part, lo, hi int64, fn func(me
 
 // eachLazyExtent is eachExtent for what is still in the vertex.
 func (m *fileMap) eachLazyExtent(n *node, lo, hi int64, fn func(meta.Extent) bool) error {
-	owned := int64(n.attr.Owned) * m.v.span
-	err := m.lazyExtents(context.Background(), store.ID(n.attr.LazyID), max(owned, lo-m.v.span), hi, func(e meta.Extent) error {
+	owned := int64(n.attr.Owned) * m.span
+	err := m.lazyExtents(context.Background(), store.ID(n.attr.LazyID), max(owned, lo-m.span), hi, func(e meta.Extent) error {
 		if e.End() > lo && !fn(e) {
 			return errEnough
 		}
@@ -130,7 +130,7 @@ func (m *materializer) directory(d *node) error {
 	}
 }
 
-// materializeNames makes the rows of some names. Nobody sees them before the last of
+// names makes the rows of some names. Nobody sees them before the last of
 // them is there; a crash leaves a part, and materializing goes on behind that.
 func (m *materializer) names(d *node) error {
 	d.mu.Lock()
@@ -311,7 +311,7 @@ func (v *Volume) editData(ino meta.Ino, fn func(n *node) error) error {
 	}
 }
 
-// materializeFile gives a file that is lazy extents of its own. The caller holds the node
+// file gives a file that is lazy extents of its own. The caller holds the node
 // and no lock.
 func (m *materializer) file(n *node) error {
 	for more := true; more; {
@@ -334,13 +334,13 @@ func (m *materializer) pages(n *node) (more bool, err error) {
 		return false, nil
 	}
 	first := n.attr.Owned
-	lo, hi := int64(first)*m.v.span, n.attr.Size
-	if pages := uint64((hi-1)/m.v.span) + 1; pages > first+materializeStep {
-		hi = int64(first+materializeStep) * m.v.span
+	lo, hi := int64(first)*m.v.files.span, n.attr.Size
+	if pages := uint64((hi-1)/m.v.files.span) + 1; pages > first+materializeStep {
+		hi = int64(first+materializeStep) * m.v.files.span
 	}
 	fresh := make(map[uint64]*page)
 	err = m.v.files.lazyExtents(context.Background(), store.ID(n.attr.LazyID), lo, hi, func(e meta.Extent) error {
-		i := uint64(e.Off / m.v.span)
+		i := uint64(e.Off / m.v.files.span)
 		if fresh[i] == nil {
 			fresh[i] = &page{dirty: true}
 		}

@@ -14,19 +14,19 @@ import (
 func (v *Volume) LiveTree(ctx context.Context, fn func(*graph.Snapshot) error) error {
 	defer v.store.KeepAll()()
 	var live graph.Snapshot
-	if err := v.liveTree(ctx, &live); err != nil {
+	if err := v.snapshots.liveTree(ctx, &live); err != nil {
 		return fmt.Errorf("look at the live filesystem: %w", err)
 	}
 	return fn(&live)
 }
 
-func (v *Volume) liveTree(ctx context.Context, live *graph.Snapshot) error {
-	v.snapshots.mu.Lock()
-	defer v.snapshots.mu.Unlock()
-	return v.snapshots.withCheckpoint(ctx, false, func(ctx context.Context, c *checkpoint) error {
-		b := &snapBuilder{ctx: ctx, v: v, view: c.view, last: c.before, base: c.before.Base}
+func (ss *snapshotter) liveTree(ctx context.Context, live *graph.Snapshot) error {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return ss.withCheckpoint(ctx, false, func(ctx context.Context, c *checkpoint) error {
+		b := &snapBuilder{ctx: ctx, v: ss.v, view: c.view, last: c.before, base: c.before.Base}
 		out, err := b.build()
-		*live = v.snapshots.describe(out, b, c, SnapshotOptions{}, v.store.Stats().Totals.Appended)
+		*live = ss.describe(out, b, c, SnapshotOptions{}, ss.v.store.Stats().Totals.Appended)
 		return err
 	})
 }

@@ -11,44 +11,76 @@ import (
 	"github.com/quarxtor/quarxfs/graph"
 )
 
-// A node is an inode in memory. Its fields but the first four are guarded by mu.
+// A node is an inode in memory. Its fields but the first three are guarded by mu. Its states:
+//
+//	clean                       nodeTable may drop it when nobody uses it
+//	attrChanged and enqueued    its record differs from the row [markDirty]; saved by the next cut [save]
+//	enqueued only               it has bytes for the next flush [enqueueDirty]; until then [save]
+//	tracked == epoch            the next snapshot looks at it [tracker.change]; until that is made
+//	attr.Nlink == 0             an orphan [orphan]; until it has a name again [unorphan] or is reaped
+//	reaping                     the reaper takes it apart [reapStep, removeNames, abandonLazy]: nobody
+//	                            reads, names or materializes it any more. There is no way back
+//	gone                        its rows are removed [reapStep]; who still holds it gets ENOENT
+//	busy                        a flusher owns its extents and flushing [writeBlocks, coalesce]; who
+//	                            changes extents waits [quiesce]. Without mu only while blocks are stored
+//	attr.IsLazy()               a vertex has names or bytes [newLazy]; until materialized or truncated [endLazy]
+//	frozen                      it is in a snapshot, for ever: no row, no change
+//
+// A node is enqueued, or has dirty ranges, staged slots or overlay extents, or is clean; only a clean
+// one leaves the table.
 type node struct {
-	ino    meta.Ino
-	users  atomic.Int32 // callers that hold the node; it stays in the table meanwhile
-	frozen bool         // it is in a snapshot, or the directory of these: it is not to be changed
-	view   *snapView    // the snapshot
+	ino   meta.Ino
+	users atomic.Int32 // callers that hold the node; it stays in the table meanwhile
+	snapshotNode
 
 	mu   sync.Mutex
-	idle sync.Cond // busy became false
 	attr meta.Inode
 
 	tracked     uint64 // the epoch in which a change was last noted for the next snapshot
 	attrChanged bool
-	enqueued    bool // in Volume.dirty
-	reaping     bool // its bytes are being removed; gone follows
-	gone        bool // reaped; its number leads nowhere
+	enqueued    bool // in flusher.dirty
+	reaping     bool
+	gone        bool
 
+	ext extents
+	unstored
+	names
+	progress
+}
+
+// snapshotNode is what a node in a snapshot has besides; it does not change.
+type snapshotNode struct {
+	frozen    bool      // it is in a snapshot, or the directory of these: it is not to be changed
+	view      *snapView // the snapshot
+	xattrLink graph.Link
+	xattrs    []graph.Xattr // guarded by mu: they may be read from xattrLink first
+}
+
+// unstored is what a file has that is not in blocks as it is to be.
+type unstored struct {
 	dirty    dirtyRanges
-	flushing dirtyRanges // taken by the flusher, older than dirty ranges
+	flushing dirtyRanges // taken by the flusher, older than dirty
 	busy     bool
-	growing  bool // the last flush left the tail of a stream in dirty ranges
-	ext      extents
+	idle     sync.Cond           // busy became false
+	growing  bool                // the last flush left the tail of a stream in dirty
 	staged   map[uint64]int      // slots with a staged row -> bytes in it
 	written  time.Time           // last write, to know what is quiet
 	overlaid map[uint64]struct{} // pages of extents that are to be coalesced
+}
 
-	tree      *graph.Tree   // of a directory whose names are in a tree, once it was looked into
-	xattrs    []graph.Xattr // of a frozen node
-	xattrLink graph.Link    // or where they are
+// names are what is known of a directory's names.
+type names struct {
+	dir     *directory  // all of them, in memory; nil: not loaded
+	asked   int         // look-ups since it was dropped
+	listEnd uint64      // positions from here on are newer than the last listing's start; 0: not listed yet
+	tree    *graph.Tree // where names are in a tree, once it was looked into
+}
 
-	materializing bool // materialized is where to go on making rows of a lazy inode's names
-	materialized  string
-	// materializedSums is over the names before materialized.
-	materializedSums graph.Sums
-
-	dir     *directory // names in memory, of a directory; nil: not loaded
-	asked   int        // look-ups since it was dropped
-	listEnd uint64     // positions from here on are newer than the last listing's start; 0: not listed yet
+// progress is how far a lazy directory has been materialized.
+type progress struct {
+	materializing    bool // materialized is where to go on
+	materialized     string
+	materializedSums graph.Sums // over the names before
 }
 
 func (n *node) isDir() bool { return n.attr.Mode&syscall.S_IFMT == syscall.S_IFDIR }
@@ -102,7 +134,7 @@ func (v *Volume) enqueueDirty(n *node) {
 		return
 	}
 	n.enqueued = true
-	v.dirty.add(v.dirty.nodes, n)
+	v.flusher.dirty.add(v.flusher.dirty.nodes, n)
 }
 
 // get returns the node of an inode; the caller calls release when done with
@@ -150,7 +182,7 @@ func (v *Volume) save(n *node) {
 	n.attrChanged = false
 	if n.enqueued {
 		n.enqueued = false
-		v.dirty.remove(v.dirty.nodes, n)
+		v.flusher.dirty.remove(v.flusher.dirty.nodes, n)
 	}
 }
 

@@ -18,6 +18,7 @@ type nodeTable struct {
 	evictions uint64     // counts times at which nodes were dropped
 	ahead     []meta.Ino // nodes that were read ahead, the oldest first
 	names     nameCache
+	reader    inodeReader
 }
 
 func (t *nodeTable) init(nodes, names int) {

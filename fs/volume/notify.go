@@ -11,11 +11,11 @@ type Invalidation struct {
 
 // OnInvalidate has fn called for what changed by other means than requests. The kernel may wait for
 // an answer while it is: fn must not wait for what needs a lock of the kernel's.
-func (v *Volume) OnInvalidate(fn func([]Invalidation)) { v.notify.Store(&fn) }
+func (v *Volume) OnInvalidate(fn func([]Invalidation)) { v.known.notify.Store(&fn) }
 
 // invalidate passes on what is stale.
 func (v *Volume) invalidate(list []Invalidation) {
-	if fn := v.notify.Load(); fn != nil && len(list) > 0 {
+	if fn := v.known.notify.Load(); fn != nil && len(list) > 0 {
 		(*fn)(list)
 	}
 }

@@ -9,8 +9,10 @@ const numbersAhead = 1 << 20
 
 // inodeNumbers gives out the numbers of inodes and of directory positions, one sequence, each once.
 type inodeNumbers struct {
-	next    atomic.Uint64 // the next unused one
-	used    atomic.Bool   // some were given out since the volume was opened
+	next       atomic.Uint64 // the next unused one
+	used       atomic.Bool   // some were given out since the volume was opened
+	generation uint32        // of all numbers
+
 	covered atomic.Uint64 // up to here a crash does not give numbers out again; see Volume.coverNumbers
 }
 
@@ -42,7 +44,7 @@ func (v *Volume) coverNumbers() {
 	}
 	_ = v.store.Update(func() error {
 		// Half of them are left to those who have called this and not yet taken one.
-		v.numbers.covered.Store(v.saved.Next - min(v.saved.Next, numbersAhead/2))
+		v.numbers.covered.Store(v.counters.saved.Next - min(v.counters.saved.Next, numbersAhead/2))
 		return nil
 	})
 }

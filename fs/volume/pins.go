@@ -28,11 +28,14 @@ func (v *Volume) SetPinned(ino meta.Ino, pinned bool) error {
 	return err
 }
 
-// pins returns the inodes with the attribute. Those inside of a clone whose
+// pinned looks for what is pinned, in the rows as of the last commit.
+type pinned struct{ v *Volume }
+
+// inodes returns those with the attribute. Those inside of a clone whose
 // directory was never changed are not among them.
-func (v *Volume) pins(ctx context.Context) (map[meta.Ino]bool, error) {
+func (p pinned) inodes(ctx context.Context) (map[meta.Ino]bool, error) {
 	found := make(map[meta.Ino]bool)
-	err := v.db.ScanPrefix(meta.Prefix(meta.KindXattr), func(key, _ []byte) error {
+	err := p.v.db.ScanPrefix(meta.Prefix(meta.KindXattr), func(key, _ []byte) error {
 		name, err := meta.KeyTail(key)
 		if err != nil || name != PinName {
 			return ctx.Err()
@@ -46,7 +49,7 @@ func (v *Volume) pins(ctx context.Context) (map[meta.Ino]bool, error) {
 
 // Pinned returns a path of every file and directory that is pinned itself.
 func (v *Volume) Pinned(ctx context.Context) ([]string, error) {
-	inodes, err := v.pins(ctx)
+	inodes, err := pinned{v}.inodes(ctx)
 	if err != nil || len(inodes) == 0 {
 		return nil, err
 	}
@@ -63,26 +66,26 @@ func (v *Volume) Pinned(ctx context.Context) ([]string, error) {
 // PinnedBlocks calls fn for the blocks of all that is pinned, and for the vertices
 // that still have a part of it, until fn fails.
 func (v *Volume) PinnedBlocks(ctx context.Context, fn func(store.ID) error) error {
-	inodes, err := v.pins(ctx)
+	inodes, err := pinned{v}.inodes(ctx)
 	if err != nil {
 		return err
 	}
 	seen := make(map[meta.Ino]bool)
 	for ino := range inodes {
-		if err := v.blocksBelow(ctx, ino, seen, fn); err != nil {
+		if err := (pinned{v}).blocksBelow(ctx, ino, seen, fn); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (v *Volume) blocksBelow(ctx context.Context, ino meta.Ino, seen map[meta.Ino]bool, fn func(store.ID) error) error {
+func (p pinned) blocksBelow(ctx context.Context, ino meta.Ino, seen map[meta.Ino]bool, fn func(store.ID) error) error {
 	if seen[ino] {
 		return nil
 	}
 	seen[ino] = true
 	var inside []meta.Ino
-	err := v.Rows().Edges(ctx, ino, func(e rows.Edge) error {
+	err := p.v.Rows().Edges(ctx, ino, func(e rows.Edge) error {
 		if e.To != 0 {
 			inside = append(inside, e.To)
 			return nil
@@ -94,7 +97,7 @@ func (v *Volume) blocksBelow(ctx context.Context, ino meta.Ino, seen map[meta.In
 	}
 	for _, child := range inside {
 		if err == nil {
-			err = v.blocksBelow(ctx, child, seen, fn)
+			err = p.blocksBelow(ctx, child, seen, fn)
 		}
 	}
 	return err

@@ -58,12 +58,12 @@ func (p *prefetcher) passed(ino meta.Ino) bool {
 	return ino <= p.last
 }
 
-// prefetch does what the prefetcher asks for.
+// run does what the prefetcher asks for.
 func (p *prefetcher) run() {
-	defer p.v.stopped.Done()
+	defer p.v.life.stopped.Done()
 	for {
 		select {
-		case <-p.v.stop:
+		case <-p.v.life.stop:
 			return
 		case s := <-p.spans:
 			for ino := s.from; ino < s.to; ino++ {
@@ -75,7 +75,7 @@ func (p *prefetcher) run() {
 	}
 }
 
-// prefetchFile brings a small file's blocks into RAM, if its inode is there, as
+// file brings a small file's blocks into RAM, if its inode is there, as
 // it is when the directory was listed. Who reads it is told of errors.
 func (p *prefetcher) file(ino meta.Ino) {
 	n, _ := p.v.table.cached(ino)

@@ -487,7 +487,7 @@ func (m *machine) forget(t *rapid.T) {
 	m.awaitReaper(t) // what was in a directory that is gone loses a name now, by the clock
 }
 
-// list goes on with a listing that has been begun, or begins one.
+// listDir goes on with a listing that has been begun, or begins one.
 func (m *machine) listDir(t *rapid.T) {
 	if len(m.cursors) < 3 {
 		dir := m.pick(t, "dir", isDirectory)

@@ -184,7 +184,7 @@ func (m *machine) renameSnapshot(t *rapid.T) {
 	m.committed = m.model.clone()
 }
 
-// seePast looks at a snapshot, and tries to change it.
+// seeSnapshot looks at a snapshot, and tries to change it.
 func (m *machine) seeSnapshot(t *rapid.T) {
 	name := snapshotName(t, "name")
 	s := m.snaps[name]

@@ -11,6 +11,7 @@ import (
 // at once.
 type inodeReader struct {
 	sync.Mutex
+	v    *Volume
 	next meta.Ino // the number after the last one read
 	size meta.Ino // numbers that the last read covered
 }
@@ -36,22 +37,22 @@ func (r *inodeReader) span(ino meta.Ino) meta.Ino {
 	return r.size
 }
 
-// readAhead puts inodes from ino on into the table if inodes are being read in
+// ahead puts inodes from ino on into the table if inodes are being read in
 // order, and reports whether it did.
-func (v *Volume) readAhead(ino meta.Ino) bool {
-	span := v.reader.span(ino)
+func (r *inodeReader) ahead(ino meta.Ino) bool {
+	span := r.span(ino)
 	if span == 1 || isVirtual(ino+span) {
 		return false
 	}
-	_, evictions := v.table.cached(ino)
-	return v.table.insertAhead(v.readNodes(ino, span), evictions)
+	_, evictions := r.v.table.cached(ino)
+	return r.v.table.insertAhead(r.nodes(ino, span), evictions)
 }
 
-// readNodes reads the inodes from ino to ino+span-1, as far as that is possible.
+// nodes reads the inodes from ino to ino+span-1, as far as that is possible.
 // Whoever asks for the one where it is not is told why.
-func (v *Volume) readNodes(ino, span meta.Ino) []*node {
+func (r *inodeReader) nodes(ino, span meta.Ino) []*node {
 	nodes := make([]*node, 0, span)
-	err := v.db.Scan(meta.InodeKey(ino), meta.InodeKey(ino+span), func(key, row []byte) error {
+	err := r.v.db.Scan(meta.InodeKey(ino), meta.InodeKey(ino+span), func(key, row []byte) error {
 		number, err := meta.KeyIno(key)
 		if err != nil {
 			return err
@@ -64,7 +65,7 @@ func (v *Volume) readNodes(ino, span meta.Ino) []*node {
 		return err
 	})
 	if err != nil {
-		v.log.Debug("inodes cannot be read ahead", "from", uint64(ino), "err", err)
+		r.v.log.Debug("inodes cannot be read ahead", "from", uint64(ino), "err", err)
 	}
 	return nodes
 }

@@ -89,7 +89,7 @@ func TestReadAheadDeclinesOldInodes(t *testing.T) {
 	}
 	drop()
 	_, evictions := r.v.table.cached(ino)
-	old := r.v.readNodes(ino, 1)
+	old := r.v.table.reader.nodes(ino, 1)
 	mode := uint32(0o644)
 	if _, err := r.v.SetAttr(ino, Change{Mode: &mode}); err != nil {
 		t.Fatal(err)

@@ -24,15 +24,15 @@ type reaper struct {
 
 // run removes inodes that have neither a name nor a user.
 func (r *reaper) run() {
-	defer r.v.stopped.Done()
+	defer r.v.life.stopped.Done()
 	for {
 		select {
-		case <-r.v.stop:
+		case <-r.v.life.stop:
 			return
 		case <-r.now:
 		}
 		select {
-		case <-r.v.stop:
+		case <-r.v.life.stop:
 			return
 		case <-time.After(reapPause):
 		}
@@ -46,7 +46,7 @@ func (r *reaper) run() {
 			}
 			r.v.maybeCommit()
 			select {
-			case <-r.v.stop:
+			case <-r.v.life.stop:
 				return
 			default:
 			}
@@ -165,7 +165,7 @@ func (r *reaper) reapStep(n *node) (done bool, err error) {
 // dropDirty forgets a file's dirty and staged bytes. n.mu is held and no
 // flusher owns the node.
 func (r *reaper) dropDirty(n *node) {
-	r.v.budget.add(-n.dirty.capacity())
+	r.v.flusher.budget.add(-n.dirty.capacity())
 	for _, r := range n.dirty {
 		freeRange(r)
 	}

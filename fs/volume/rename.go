@@ -44,7 +44,7 @@ func (v *Volume) Rename(oldDir meta.Ino, oldName string, newDir meta.Ino, newNam
 	return err
 }
 
-// A renaming is one rename under way; Volume.tree is held throughout.
+// A renaming is one rename under way; the nameTree is locked throughout.
 type renaming struct {
 	v                *Volume
 	oldName, newName string
@@ -137,7 +137,7 @@ func (r *renaming) apply() error {
 }
 
 // checkLoop refuses to move a directory below itself. Parents change only
-// under Volume.tree, so each can be locked by itself.
+// under the nameTree's lock, so each can be locked by itself.
 func (r *renaming) checkLoop() error {
 	below := func(d, top *node) (bool, error) {
 		for ino := d.ino; ; {

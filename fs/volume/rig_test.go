@@ -197,7 +197,7 @@ func (r *rig) checkVolume(t tb) {
 	if err := fsck.Check(context.Background(), r.st, nil, report); err != nil {
 		t.Fatalf("%v", err)
 	}
-	if n := r.v.dirty.count(); n != 0 {
+	if n := r.v.flusher.dirty.count(); n != 0 {
 		t.Errorf("check: %d nodes are still to be written after a commit", n)
 	}
 	r.checkMemory(t)

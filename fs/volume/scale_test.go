@@ -143,7 +143,7 @@ func stall(t *testing.T, v *Volume, name string, files int) {
 			time.Sleep(200 * time.Microsecond)
 		}
 	})
-	dirty := v.dirty.count()
+	dirty := v.flusher.dirty.count()
 	begun := time.Now()
 	if _, err := v.CreateSnapshot(context.Background(), SnapshotOptions{Name: "stall " + name}); err != nil {
 		t.Fatal(err)

@@ -135,11 +135,11 @@ func (ss *snapshotter) linkTo(id store.ID) (graph.Link, error) {
 // extents returns all extents of a file.
 func (b *snapBuilder) extents(ino meta.Ino, attr *meta.Inode) (exts []meta.Extent, err error) {
 	page := func(i uint64, row []byte) error {
-		list, err := meta.DecodeExtents(row, int64(i)*b.v.span, b.v.span)
+		list, err := meta.DecodeExtents(row, int64(i)*b.v.files.span, b.v.files.span)
 		exts = append(exts, list...)
 		return err
 	}
-	if attr.Size <= b.v.span {
+	if attr.Size <= b.v.files.span {
 		row, err := b.view.Get(meta.ExtentsKey(ino, 0))
 		if meta.IsNotFound(err) {
 			return nil, nil
@@ -149,7 +149,7 @@ func (b *snapBuilder) extents(ino meta.Ino, attr *meta.Inode) (exts []meta.Exten
 		}
 		return exts, page(0, row)
 	}
-	from, to := meta.ExtentsRange(ino, 0, uint64((attr.Size-1)/b.v.span)+1)
+	from, to := meta.ExtentsRange(ino, 0, uint64((attr.Size-1)/b.v.files.span)+1)
 	err = b.view.Scan(from, to, func(key, row []byte) error {
 		_, i, err := meta.KeyNumbers(key)
 		if err != nil {
@@ -160,7 +160,7 @@ func (b *snapBuilder) extents(ino meta.Ino, attr *meta.Inode) (exts []meta.Exten
 	if err != nil || !attr.IsLazy() {
 		return exts, err
 	}
-	err = b.v.files.lazyExtents(b.ctx, store.ID(attr.LazyID), int64(attr.Owned)*b.v.span, attr.Size, func(e meta.Extent) error {
+	err = b.v.files.lazyExtents(b.ctx, store.ID(attr.LazyID), int64(attr.Owned)*b.v.files.span, attr.Size, func(e meta.Extent) error {
 		exts = append(exts, e)
 		return nil
 	})

@@ -111,7 +111,7 @@ func (ss *snapshotter) withCheckpoint(ctx context.Context, advance bool, fn func
 	defer ss.v.store.KeepAll()()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(ss.v.closing, cancel)()
+	defer context.AfterFunc(ss.v.life.closing, cancel)()
 	c := &checkpoint{advance: advance, taken: make(chan struct{})}
 	ss.checkpoint.Store(c)
 	err := ss.v.store.Commit()
@@ -146,7 +146,7 @@ func (ss *snapshotter) takeCheckpoint(c *checkpoint) (err error) {
 // enqueueStaged puts all nodes with staged bytes on the list, so that these become
 // blocks.
 func (fl *flusher) enqueueStaged() {
-	for _, n := range fl.v.dirty.all(fl.v.dirty.staged) {
+	for _, n := range fl.dirty.all(fl.dirty.staged) {
 		n.mu.Lock()
 		fl.v.enqueueDirty(n)
 		n.mu.Unlock()

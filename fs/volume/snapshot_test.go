@@ -151,9 +151,9 @@ func TestHalfOwnedFile(t *testing.T) {
 	f := mustCreate(t, v, meta.Root, "f", syscall.S_IFREG|0o644)
 	pages := int64(2*materializeStep + 10)
 	for i := int64(0); i < pages; i += 37 {
-		mustWrite(t, v, f, i*v.span+i, noise(uint64(i), 10_000))
+		mustWrite(t, v, f, i*v.files.span+i, noise(uint64(i), 10_000))
 	}
-	size := pages * v.span
+	size := pages * v.files.span
 	if err := truncate(v, f, size); err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +164,7 @@ func TestHalfOwnedFile(t *testing.T) {
 			if i == change {
 				copy(want, "changed")
 			}
-			if got := read(t, r.v, ino, i*r.v.span+i, 10_000); !bytes.Equal(got, want) {
+			if got := read(t, r.v, ino, i*r.v.files.span+i, 10_000); !bytes.Equal(got, want) {
 				t.Fatalf("%s: the bytes at page %d differ", what, i)
 			}
 		}
@@ -191,7 +191,7 @@ func TestHalfOwnedFile(t *testing.T) {
 	r.close(t)
 	r.open(t)
 	same("opened again", c, -1)
-	mustWrite(t, r.v, c, 37*r.v.span+37, []byte("changed"))
+	mustWrite(t, r.v, c, 37*r.v.files.span+37, []byte("changed"))
 	same("changed", c, 37)
 	same("the original", f, -1)
 	back := mustClone(t, r.v, SnapshotPath{"half", "c"}, "back")

@@ -49,7 +49,7 @@ func (fl *flusher) stage(n *node) {
 			fl.stageSlot(n, uint64(slot))
 		}
 	}
-	fl.v.dirty.add(fl.v.dirty.staged, n)
+	fl.dirty.add(fl.dirty.staged, n)
 }
 
 // slotRange bounds a slot; the last one of the largest file is a byte short.
@@ -84,7 +84,7 @@ func (fl *flusher) unstage(n *node, slot uint64) {
 	fl.staged.Add(-int64(n.staged[slot]))
 	delete(n.staged, slot)
 	if len(n.staged) == 0 {
-		fl.v.dirty.remove(fl.v.dirty.staged, n)
+		fl.dirty.remove(fl.dirty.staged, n)
 	}
 }
 
@@ -148,6 +148,6 @@ func (fl *flusher) restoreSlot(n *node, slot uint64, parts []meta.StagedPart) {
 	n.staged[slot] = size
 	n.written = fl.v.opts.Now()
 	fl.staged.Add(int64(size))
-	fl.v.budget.add(n.dirty.capacity() - before)
-	fl.v.dirty.add(fl.v.dirty.staged, n)
+	fl.budget.add(n.dirty.capacity() - before)
+	fl.dirty.add(fl.dirty.staged, n)
 }

@@ -9,8 +9,7 @@ import (
 
 // Changes since the last snapshot are rows, written in the Update that makes
 // the change (docs/design.md). What is newer than the epoch needs none: its
-// number says so, and its directory is touched. Volume.track is guarded by the
-// gate: it changes at a commit's cut and when a snapshot is done.
+// number says so, and its directory is touched.
 
 // A tracker notes what changes since the last snapshot. Its state is guarded by the store's lock: it
 // is read inside Update and changes at a commit's cut and, with snapshotter.mu held, when a snapshot
@@ -20,7 +19,7 @@ type tracker struct {
 	state meta.Tracking // what the next snapshot builds on
 }
 
-// trackChange marks that an inode changed. n.mu is held, inside Update.
+// change marks that an inode changed. n.mu is held, inside Update.
 func (tr *tracker) change(n *node) {
 	epoch := tr.state.Epoch
 	if epoch == 0 || n.tracked == epoch || uint64(n.ino) >= epoch {
@@ -40,7 +39,7 @@ func (tr *tracker) change(n *node) {
 	tr.v.db.Set(meta.TouchedKey(epoch, n.ino), []byte{flags})
 }
 
-// trackName marks that a name at a position of d leads elsewhere from now on, or
+// name marks that a name at a position of d leads elsewhere from now on, or
 // nowhere. d.mu is held, inside Update.
 func (tr *tracker) name(d *node, name string, pos uint64) {
 	if epoch := tr.state.Epoch; epoch != 0 && pos < epoch && d.attr.Nlink != 0 {

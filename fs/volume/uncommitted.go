@@ -66,26 +66,26 @@ func (v *Volume) Uncommitted() Uncommitted {
 			}
 		}
 	})
-	for _, n := range v.dirty.all(v.dirty.nodes) {
+	for _, n := range v.flusher.dirty.all(v.flusher.dirty.nodes) {
 		inodes[n.ino] = true
 	}
 	paths := make(map[string]bool)
 	for p := range names {
 		delete(inodes, p.dir) // it changed because of its names
-		paths[path.Join(v.pathOf(p.dir), p.name)] = true
+		paths[path.Join(v.tree.pathOf(p.dir), p.name)] = true
 	}
 	for ino := range inodes {
 		if a, err := v.Peek(ino); err == nil && a.Nlink > 0 {
-			paths[v.pathOf(ino)] = true
+			paths[v.tree.pathOf(ino)] = true
 		}
 	}
 	return Uncommitted{v.store.LastCommit(), slices.Sorted(maps.Keys(paths))}
 }
 
 // pathOf returns a path of an inode, by its number from where its record does not say its name.
-func (v *Volume) pathOf(ino meta.Ino) string {
+func (t *nameTree) pathOf(ino meta.Ino) string {
 	var parts []string
-	for ; ino != meta.Root && len(parts) < meta.MaxName; ino = v.parent(ino, &parts) {
+	for ; ino != meta.Root && len(parts) < meta.MaxName; ino = t.parent(ino, &parts) {
 	}
 	slices.Reverse(parts)
 	return path.Join(parts...)
@@ -93,11 +93,11 @@ func (v *Volume) pathOf(ino meta.Ino) string {
 
 // parent appends the name of an inode and returns its directory; the root when it has none on
 // record.
-func (v *Volume) parent(ino meta.Ino, parts *[]string) meta.Ino {
-	a, err := v.Peek(ino)
+func (t *nameTree) parent(ino meta.Ino, parts *[]string) meta.Ino {
+	a, err := t.v.Peek(ino)
 	if err == nil && a.Pos != 0 {
 		var b []byte
-		if b, err = v.db.Get(meta.EntryKey(a.Parent, a.Pos)); err == nil {
+		if b, err = t.v.db.Get(meta.EntryKey(a.Parent, a.Pos)); err == nil {
 			if e, derr := meta.DecodeDirent(b); derr == nil {
 				*parts = append(*parts, e.Name)
 				return a.Parent

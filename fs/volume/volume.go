@@ -4,9 +4,9 @@
 //
 // Lock order (an inner lock is taken while holding the outer ones):
 //
-//	Volume.snapping        one snapshot, clone or rollback at a time
+//	snapshotter.mu         one snapshot, clone or rollback at a time
 //	  the store's lock     store.Update; not held while waiting for room in the dirty buffers
-//	    Volume.tree        changes of names: create, link, unlink, rename
+//	    nameTree           changes of names: create, link, unlink, rename
 //	      node.mu          one node's attributes, dirty ranges, extents, names; two only in ascending order of ino
 //	        nodeTable      the nodes in memory
 //	          nameCache    the directories whose names are in memory; others' node.mu is only tried under it
@@ -27,7 +27,6 @@ import (
 	"log/slog"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -53,40 +52,34 @@ type Options struct {
 // A Volume is the live filesystem of a store. All methods are safe for
 // concurrent use.
 type Volume struct {
-	store   *store.Store
-	db      *meta.DB
-	chunker *store.Chunker
-	opts    Options
-	log     *slog.Logger
-	span    int64 // bytes of a file that one page of extents covers
+	store *store.Store
+	db    *meta.DB
+	opts  Options
+	log   *slog.Logger
+	life  lifetime
 
-	directory string // of the store, see StoreXattr
-
-	tree         nameTree
-	table        nodeTable
-	flusher      flusher
-	reaper       reaper
-	materializer materializer
-	files        fileMap
-	xattrs       xattrs
+	table        nodeTable    // inodes in memory
+	tree         nameTree     // directories
+	files        fileMap      // bytes of files
+	xattrs       xattrs       // extended attributes
+	flusher      flusher      // from dirty ranges to blocks
+	materializer materializer // rows of clones
+	reaper       reaper       // of what has no name any more
+	prefetcher   prefetcher   // blocks that will be read
 	snapshots    snapshotter
-	reader       inodeReader
-	prefetcher   prefetcher
-	dirty        dirtySet
-	known        kernelRefs
-	numbers      inodeNumbers
-	generation   uint32        // of all inode numbers
-	saved        meta.Counters // the row of the counters as last written; guarded by the gate
-	tracker      tracker
-	counters     counters
+	views        views // what is seen of snapshots
 
-	budget dirtyBudget
+	known    kernelRefs
+	numbers  inodeNumbers
+	counters counters
+	tracker  tracker
+}
 
-	notify  atomic.Pointer[func([]Invalidation)]
-	views   views           // what is seen of snapshots
+// A lifetime ends in two steps: closing, when what waits or takes long gives up, and stop, when the
+// goroutines of the volume end.
+type lifetime struct {
 	closing context.Context // ends when Close begins
 	close   context.CancelFunc
-
 	stop    chan struct{}
 	stopped sync.WaitGroup
 }
@@ -111,27 +104,26 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	}
 	o.NoAtime = o.NoAtime || st.ReadOnly()
 	ck := st.Chunker()
-	v := &Volume{
-		store: st, db: st.DB(), chunker: ck, opts: o, log: o.Logger,
-		span: meta.PageSpan(ck.Avg(), ck.Max()), directory: DirectoryKey(st.Path()),
-		stop: make(chan struct{}),
-	}
-	v.closing, v.close = context.WithCancel(context.Background())
+	v := &Volume{store: st, db: st.DB(), opts: o, log: o.Logger}
+	v.files.chunker, v.files.span = ck, meta.PageSpan(ck.Avg(), ck.Max())
+	v.xattrs.directory = DirectoryKey(st.Path())
+	v.life.stop = make(chan struct{})
+	v.life.closing, v.life.close = context.WithCancel(context.Background())
 	v.prefetcher.spans = make(chan inodeSpan, 1)
 	v.table.init(o.Nodes, o.Names)
 	v.views.nodes, v.views.snaps = make(map[meta.Ino]*virtual), make(map[store.ID]*snapView)
 	v.flusher.now, v.reaper.now = make(chan struct{}, 1), make(chan struct{}, 1)
-	v.dirty.init()
+	v.flusher.dirty.init()
 	v.flusher.v, v.reaper.v, v.materializer.v, v.files.v, v.xattrs.v, v.snapshots.v, v.views.v = v, v, v, v, v, v, v
-	v.tree.v, v.tracker.v, v.prefetcher.v = v, v, v
+	v.tree.v, v.tracker.v, v.prefetcher.v, v.table.reader.v = v, v, v, v
 	v.known.init(v.reaper.now)
-	v.budget.init(o.DirtyBytes, v.flusher.now)
+	v.flusher.budget.init(o.DirtyBytes, v.flusher.now)
 	if err := v.load(); err != nil {
 		return nil, fmt.Errorf("open volume: %w", err)
 	}
-	v.generation = max(1, v.saved.Generation)
+	v.numbers.generation = max(1, v.counters.saved.Generation)
 	st.Join(v)
-	v.stopped.Add(4)
+	v.life.stopped.Add(4)
 	go v.flusher.run()
 	go v.flusher.runCoalescer()
 	go v.reaper.run()
@@ -150,12 +142,12 @@ func (v *Volume) load() error {
 	case err != nil:
 		return err
 	}
-	if v.saved, err = meta.DecodeCounters(b); err != nil {
+	if v.counters.saved, err = meta.DecodeCounters(b); err != nil {
 		return err
 	}
-	v.numbers.next.Store(v.saved.Next)
-	v.counters.set(&v.saved)
-	if v.saved.Form != meta.CountsData {
+	v.numbers.next.Store(v.counters.saved.Next)
+	v.counters.set(&v.counters.saved)
+	if v.counters.saved.Form != meta.CountsData {
 		if err := v.countAgain(); err != nil {
 			return err
 		}
@@ -176,12 +168,12 @@ func (v *Volume) load() error {
 
 // Generation goes with every inode number but the root's: a number and a generation mean
 // one inode for ever.
-func (v *Volume) Generation() uint32 { return v.generation }
+func (v *Volume) Generation() uint32 { return v.numbers.generation }
 
 // format makes the root directory; it belongs to whoever makes the volume.
 func (v *Volume) format() error {
 	v.numbers.next.Store(meta.FirstIno)
-	v.saved.Generation = meta.NewGeneration()
+	v.counters.saved.Generation = meta.NewGeneration()
 	now := v.now()
 	root := nodeOf(meta.Root, meta.Inode{
 		Mode: syscall.S_IFDIR | 0o755, Nlink: 2, Parent: meta.Root,
@@ -202,11 +194,11 @@ func (v *Volume) format() error {
 
 // Close flushes everything, commits and leaves the store open.
 func (v *Volume) Close() error {
-	v.close()
+	v.life.close()
 	v.snapshots.mu.Lock() // a snapshot under way gives up
 	defer v.snapshots.mu.Unlock()
-	close(v.stop)
-	v.stopped.Wait()
+	close(v.life.stop)
+	v.life.stopped.Wait()
 	// Programs may go on with a mount that was detached. So the volume stays in
 	// the store's commits, the last among them: rows of theirs without the nodes and counters
 	// that belong to them would be half a change.
@@ -243,10 +235,10 @@ func (v *Volume) now() meta.Time {
 
 // LimitDirty changes the memory for written bytes that are not yet stored; whoever is
 // over it waits.
-func (v *Volume) LimitDirty(bytes int64) { v.budget.setLimit(bytes) }
+func (v *Volume) LimitDirty(bytes int64) { v.flusher.budget.setLimit(bytes) }
 
 // DirtyBytes returns the memory that written bytes hold.
-func (v *Volume) DirtyBytes() int64 { return v.budget.bytes() }
+func (v *Volume) DirtyBytes() int64 { return v.flusher.budget.bytes() }
 
 // Stats tells what the volume holds.
 type Stats struct {
@@ -266,7 +258,7 @@ func (v *Volume) Stats() Stats {
 	known, orphans := v.known.counts()
 	return Stats{
 		Inodes: v.counters.inodes.Load(), LogicalBytes: v.counters.logical.Load(), DataBytes: v.counters.data.Load(), StagedBytes: v.flusher.staged.Load(),
-		DirtyBytes: v.DirtyBytes(), DirtyLimit: v.budget.limit.Load(), CachedNodes: v.table.count(), KnownNodes: known, Orphans: orphans,
+		DirtyBytes: v.DirtyBytes(), DirtyLimit: v.flusher.budget.limit.Load(), CachedNodes: v.table.count(), KnownNodes: known, Orphans: orphans,
 	}
 }
 

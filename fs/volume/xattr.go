@@ -52,7 +52,10 @@ func DirectoryKey(path string) string {
 
 // xattrs has the extended attributes of inodes: rows of live ones, what the vertex says of those in
 // snapshots, and what is computed. n.mu is held, for changes inside Update.
-type xattrs struct{ v *Volume }
+type xattrs struct {
+	v         *Volume
+	directory string // of the store, see StoreXattr
+}
 
 // GetXattr returns the value of an extended attribute. ENODATA: there is none
 // of that name.
@@ -65,8 +68,8 @@ func (v *Volume) GetXattr(ino meta.Ino, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer n.release()
-	if name == StoreXattr && v.directory != "" {
-		return []byte(v.directory + " " + v.store.Dir()), nil
+	if name == StoreXattr && v.xattrs.directory != "" {
+		return []byte(v.xattrs.directory + " " + v.store.Dir()), nil
 	}
 	if compute := virtualXattrOf(name); compute != nil {
 		return v.xattrs.virtualValue(n, compute)
@@ -186,7 +189,7 @@ func (x *xattrs) put(n *node, name string, value []byte, dropSGID bool) error {
 	return nil
 }
 
-// roomForXattr keeps the list of names within what listxattr can return.
+// roomFor keeps the list of names within what listxattr can return.
 func (x *xattrs) roomFor(n *node, name string) error {
 	names, err := x.names(n)
 	if err != nil || slices.Contains(names, name) {
@@ -232,7 +235,7 @@ func (v *Volume) RemoveXattr(ino meta.Ino, name string) error {
 	})
 }
 
-// dropXattr removes an attribute if there is one. n.mu is held, inside Update.
+// drop removes an attribute if there is one. n.mu is held, inside Update.
 func (x *xattrs) drop(n *node, name string) error {
 	_, err := x.get(n, name)
 	if err == syscall.ENODATA {
