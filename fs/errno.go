@@ -38,10 +38,13 @@ func (f *filesystem) status(op string, err error) fuse.Status {
 			return fuse.Status(row.errno)
 		}
 	}
+	// An errno by itself is the volume's answer; one within another error is that of the disk
+	// below.
 	var errno syscall.Errno
 	if e, ok := err.(syscall.Errno); ok {
 		return fuse.Status(e)
 	}
+	// A full disk is told as what it is; whatever else a lower layer said is no errno of this call.
 	f.logOnce(op, err)
 	if errors.As(err, &errno) && errno == syscall.ENOSPC {
 		return fuse.Status(errno)

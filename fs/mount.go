@@ -60,6 +60,7 @@ func CheckMountpoint(dir string) error {
 	case err != nil:
 		return fmt.Errorf("%w: %v", ErrMountpoint, err)
 	}
+	// Empty or not: a mount on a mount would hide it from its own umount.
 	if mounted, err := isMountpoint(dir); err != nil || mounted {
 		return fmt.Errorf("%w: %s is already a mountpoint; unmount it first", ErrMountpoint, dir)
 	}

@@ -68,6 +68,7 @@ func (f *filesystem) invalidate(list []volume.Invalidation) {
 			names = append(names, s)
 		}
 	}
+	// EntryNotify takes the directory's lock, which the kernel may hold for this very request.
 	go func() {
 		for _, s := range names {
 			if st := f.server.EntryNotify(uint64(s.Ino), s.Name); !st.Ok() && st != fuse.ENOENT {

@@ -47,6 +47,7 @@ func Inspect(ctx context.Context, st *store.Store, ref func(store.ID), report fu
 		st: st, db: st.DB(), span: meta.PageSpan(ck.Avg(), ck.Max()),
 		ref: ref, report: report, inodes: make(map[meta.Ino]*tally),
 	}
+	// One pass: what one row says of an inode is compared with the rest only when all are seen.
 	from, to := meta.Rows()
 	err := c.db.Scan(from, to, func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
@@ -160,6 +161,7 @@ func (c *checker) row(key, value []byte) error {
 	case meta.KindTouched, meta.KindGone, meta.KindTree, meta.KindTrack:
 		return c.decoded(0, meta.CheckTracked(kind, key, value))
 	}
+	// All other kinds begin with an inode number.
 	ino, err := meta.KeyIno(key)
 	if err != nil {
 		return c.decoded(0, err)
@@ -170,6 +172,7 @@ func (c *checker) row(key, value []byte) error {
 		err = c.entry(ino, key, value)
 	case meta.KindInode:
 		var attr meta.Inode
+		// A record that cannot be decoded leaves attr nil, and its other rows are told of as well.
 		if attr, err = meta.DecodeInode(value); err == nil {
 			c.at(ino).attr = &attr
 			err = c.lazy(ino, &attr)
@@ -207,6 +210,7 @@ func (c *checker) lazy(ino meta.Ino, attr *meta.Inode) error {
 	if c.ref != nil {
 		c.ref(id)
 	}
+	// The index alone: that the vertex can be read is the store's check.
 	b, err := c.st.Lookup(id)
 	switch typ := attr.Mode & syscall.S_IFMT; {
 	case errors.Is(err, store.ErrNotFound):
@@ -235,6 +239,7 @@ func (c *checker) entry(dir meta.Ino, key, value []byte) error {
 	if err != nil {
 		return err
 	}
+	// Scan's order brings entries before records, so that findings can name paths.
 	t := c.at(e.Ino)
 	t.links++
 	if e.Type == syscall.S_IFDIR {
@@ -243,6 +248,7 @@ func (c *checker) entry(dir meta.Ino, key, value []byte) error {
 			c.found("I7", e.Ino, "the directory has more than one name; another one is %q in inode %d", e.Name, dir)
 		}
 	}
+	// Of several names the last one counts: any of them leads there.
 	t.parent, t.name, t.typ, t.pos = dir, e.Name, e.Type, pos
 	return nil
 }
@@ -308,6 +314,7 @@ func (c *checker) extent(ino meta.Ino, e meta.Extent) error {
 	if int64(e.Len) > c.span {
 		c.found("I3", ino, "the extent at %d has %d bytes, more than a page covers", e.Off, e.Len)
 	}
+	// An extent may be a part of a block: an overlay has cut it, or a copy began inside.
 	b, err := c.st.Lookup(id)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
@@ -339,6 +346,8 @@ func (c *checker) slot(ino meta.Ino, key, value []byte) error {
 		c.found("I3", ino, "the staged slot %d is empty", slot)
 		return nil
 	}
+	// Parts are in order, which decoding has checked; only the end is left to compare with the
+	// size.
 	last := parts[len(parts)-1]
 	t := c.at(ino)
 	t.staged = int64(slot)*meta.SlotSize + int64(last.Start) + int64(len(last.Bytes))
@@ -425,6 +434,7 @@ func (c *checker) inode(ino meta.Ino, t *tally) {
 	if t.attr.Xattrs != t.xattrs {
 		c.found("I7", ino, "the inode counts %d extended attributes and has %d", t.attr.Xattrs, t.xattrs)
 	}
+	// The list of orphans is what the next mount removes: one that has a name would be lost.
 	if orphan := t.attr.Nlink == 0; orphan != t.orphan {
 		c.found("I7", ino, "it has %d links and is on the list of orphans: %t", t.attr.Nlink, t.orphan)
 	}
@@ -439,6 +449,7 @@ func (c *checker) inode(ino meta.Ino, t *tally) {
 			c.found("I7", ino, "it has %d names and its record says that it never had two", t.links)
 		}
 	}
+	// Snapshots find the name of a changed inode by this place; a wrong one makes them wrong.
 	if t.links == 1 && !t.attr.Shared && t.attr.Pos != 0 && (t.attr.Pos != t.pos || t.attr.Parent != t.parent) {
 		c.found("I7", ino, "its name is at %d in inode %d, and its record says at %d in inode %d", t.pos, t.parent, t.attr.Pos, t.attr.Parent)
 	}
@@ -463,6 +474,7 @@ func (c *checker) file(ino meta.Ino, t *tally) {
 }
 
 func (c *checker) directory(ino meta.Ino, t *tally) {
+	// The reaper takes a removed tree apart name by name: its counts are behind meanwhile.
 	removed := c.removed(ino)
 	if t.entries != t.attr.Entries && !t.attr.IsLazy() && !removed || t.names != t.entries {
 		c.found("I7", ino, "the directory counts %d entries and has %d, with %d names", t.attr.Entries, t.entries, t.names)
@@ -483,6 +495,7 @@ func (c *checker) directory(ino meta.Ino, t *tally) {
 	case c.path(ino) == "" && !removed:
 		c.found("I7", ino, "the directory cannot be reached from the root")
 	}
+	// A lazy directory counts subdirectories that are still in its vertex.
 	if t.attr.Nlink != 2+t.subdirs && !removed && !(t.attr.IsLazy() && t.attr.Nlink > t.subdirs) {
 		c.found("I7", ino, "the directory has %d links and %d subdirectories", t.attr.Nlink, t.subdirs)
 	}

@@ -13,6 +13,8 @@ import (
 func References(ctx context.Context, st *store.Store, ref func(store.ID)) error {
 	ck := st.Chunker()
 	span := meta.PageSpan(ck.Avg(), ck.Max())
+	// A row that cannot be decoded makes no reference that anybody could follow: it is no error
+	// here.
 	err := st.DB().ScanPrefix(meta.InodePrefix(), func(_, value []byte) error {
 		if attr, err := meta.DecodeInode(value); err == nil && attr.IsLazy() {
 			ref(store.ID(attr.LazyID))

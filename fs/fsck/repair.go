@@ -147,6 +147,7 @@ func (r *repairer) row(key, value []byte) error {
 	if err != nil {
 		return err
 	}
+	// Greater numbers are those of files in snapshots, which have no rows.
 	if ino == 0 || uint64(ino) > 1<<62 {
 		return fmt.Errorf("inode number %d: %w", ino, meta.ErrCorrupt)
 	}
@@ -158,6 +159,7 @@ func (r *repairer) row(key, value []byte) error {
 		if err != nil {
 			return err
 		}
+		// Records come before extents and staged bytes, which look at what is reserved.
 		f.attr = &attr
 	case meta.KindOrphan:
 		f.orphan = true
@@ -277,6 +279,8 @@ func (r *repairer) fixRecords() {
 	}
 	for _, ino := range r.sorted() {
 		f := r.inodes[ino]
+		// What has bytes was a file, what has entries a directory; anything else has left nothing
+		// worth a name.
 		if f.attr == nil {
 			switch {
 			case f.data:
@@ -297,6 +301,7 @@ func (r *repairer) fixRecords() {
 		if a.Mode&syscall.S_IFMT != syscall.S_IFREG && a.Alloc != 0 {
 			a.Alloc, f.changed = 0, true
 		}
+		// The bytes win: a size that is too small would hide some for ever.
 		if a.Mode&syscall.S_IFMT == syscall.S_IFREG && f.end > a.Size {
 			r.did("inode %d: its size was %d, and its bytes end at %d", ino, a.Size, f.end)
 			a.Size, f.changed = f.end, true
@@ -309,6 +314,7 @@ func (r *repairer) fixRecords() {
 			r.did("inode %d: %d reserved bytes have no data, and not %d", ino, unwritten, a.Unwritten)
 			a.Unwritten, f.changed = unwritten, true
 		}
+		// Nobody looks for attributes of an inode that counts none.
 		if a.Xattrs != f.xattrs {
 			r.did("inode %d: it has %d extended attributes, and not %d", ino, f.xattrs, a.Xattrs)
 			a.Xattrs, f.changed = f.xattrs, true
@@ -342,6 +348,7 @@ func (r *repairer) fixEntries() {
 		if len(f.entries) == 0 && len(f.names) == 0 {
 			continue
 		}
+		// The older of two entries with a name keeps it, whatever order the rows came in.
 		slices.SortFunc(f.entries, func(a, b entry) int { return cmp.Compare(a.pos, b.pos) })
 		taken := make(map[string]bool)
 		kept := f.entries[:0]
@@ -358,6 +365,8 @@ func (r *repairer) fixEntries() {
 			}
 			continue
 		}
+		// The entry is the truth, and the row of its name made to lead there: it can be made anew,
+		// an entry not.
 		for _, e := range kept {
 			if pos, ok := f.names[e.Name]; !ok || pos != e.pos {
 				r.db.Set(meta.NameKey(dir, e.Name), meta.EncodePosition(e.pos))
@@ -387,6 +396,7 @@ func (r *repairer) keeps(dir meta.Ino, f *found, e *entry, taken map[string]bool
 	case t.isDir() && t.parents > 0:
 		drop = "is the second one of a directory"
 	}
+	// Aside, not away: the name may be all that is known of a lost file.
 	if drop != "" {
 		r.aside(meta.EntryKey(dir, e.pos), meta.AppendDirent(nil, e.Dirent), fmt.Errorf("the name %q in inode %d %s", e.Name, dir, drop))
 		return false
@@ -401,6 +411,7 @@ func (r *repairer) keeps(dir meta.Ino, f *found, e *entry, taken map[string]bool
 		r.db.Set(meta.EntryKey(dir, e.pos), meta.AppendDirent(nil, e.Dirent))
 		r.did("inode %d: the entry %q was corrected", dir, e.Name)
 	}
+	// Counted here and not from the rows: only entries that stay give a link.
 	t.parents++
 	if t.isDir() && t.attr.Parent != dir {
 		t.attr.Parent, t.changed = dir, true

@@ -70,6 +70,8 @@ func DecodeExtents(b []byte, base, span int64) ([]Extent, error) {
 			e.Skip = uint32(r.uvarint(max32))
 		}
 		copy(e.ID[:], r.bytes(uint64(len(e.ID))))
+		// Each bound keeps what follows from overflowing: offsets, the span of a page, parts of
+		// blocks.
 		if r.bad || e.Len == 0 || e.Off < at || e.Off-base >= span || e.End() < e.Off ||
 			int64(e.Len) > span || uint64(e.Skip)+uint64(e.Len) > max32 {
 			return nil, fmt.Errorf("page of extents at %d: %w", base, ErrCorrupt)

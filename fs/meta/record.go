@@ -96,6 +96,7 @@ func AppendInode(b []byte, n *Inode) []byte {
 		b = binary.AppendVarint(b, t.Sec)
 		b = binary.AppendUvarint(b, uint64(t.Nsec))
 	}
+	// Most inodes have neither of these: a bit each, and the fields only where it is set.
 	flags := uint64(0)
 	if n.Shared {
 		flags |= inodeShared
@@ -115,6 +116,7 @@ func AppendInode(b []byte, n *Inode) []byte {
 	if len(n.Reserved) > 0 {
 		b = appendReserved(b, n)
 	}
+	// The target needs no length: it is what is left.
 	return append(b, n.Target...)
 }
 
@@ -185,6 +187,7 @@ func DecodeInode(b []byte) (Inode, error) {
 	} else {
 		n.Shared = n.Nlink > 1 && n.Mode&typeMask != typeDir
 	}
+	// The reader keeps its first failure, so one look at the end does.
 	if r.bad || len(r.b) > MaxTarget {
 		return n, fmt.Errorf("inode record is cut short or too long: %w", ErrCorrupt)
 	}

@@ -103,6 +103,7 @@ func (n *Inode) readReserved(r *reader) {
 	n.Unwritten = int64(r.uvarint(max63))
 	count := r.uvarint(MaxReserved)
 	at, sum := uint64(0), int64(0)
+	// Bounds before sums: a damaged row must not overflow into a range that looks right.
 	for i := range count {
 		gap := r.uvarint(most - at)
 		length := r.uvarint(most - at - min(gap, most-at))

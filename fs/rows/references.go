@@ -33,6 +33,8 @@ func (r Reader) References(ctx context.Context, rows *store.View, fn func(graph.
 	if err != nil {
 		return err
 	}
+	// Lazy inodes come from the records, extents from their own rows: both are in order of inodes,
+	// and are merged.
 	lazyBefore := func(ino uint64) error {
 		for len(lazy) > 0 && lazy[0].Ino < ino {
 			if err := fn(lazy[0]); err != nil {
@@ -103,6 +105,7 @@ func (r Reader) Contents(ctx context.Context, rows *store.View, fn func(ino meta
 		switch {
 		case attr.Mode&syscall.S_IFMT == syscall.S_IFREG:
 			sums = graph.Sums{Files: 1, Bytes: attr.Size, Data: attr.Alloc}
+		// What is neither a file nor a lazy directory holds nothing but rows.
 		case !attr.IsLazyDir():
 			return ctx.Err()
 		default:

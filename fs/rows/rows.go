@@ -67,6 +67,8 @@ func LazySums(ctx context.Context, st *store.Store, rows Source, dir meta.Ino, a
 	if err != nil {
 		return sums, err
 	}
+	// Nothing has rows yet: the sums that the clone brought along are right, and save reading the
+	// whole tree.
 	if begun == "" {
 		row, err := rows.Get(meta.TreeKey(dir))
 		if err != nil && !meta.IsNotFound(err) {

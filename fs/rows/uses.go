@@ -43,6 +43,7 @@ func (r Reader) Uses(ctx context.Context, chosen func(store.ID) bool, fn func(Us
 		}
 		return nil
 	})
+	// Paths cost a pass over all names: only for those that have come up.
 	if err != nil || len(uses) == 0 {
 		return err
 	}

@@ -248,6 +248,8 @@ func (v *view) inode(ctx context.Context, dir *nodefs.Inode, e graph.Entry, out 
 			ino = firstInode
 		}
 		ch := dir.NewInode(ctx, want, nodefs.StableAttr{Mode: e.Mode & syscall.S_IFMT, Ino: ino})
+		// NewInode returns the node that has the number already, which may be of another path with
+		// the same hash.
 		if got := ch.Operations().(*node); got.same(want) {
 			fs.FillSnapshotAttr(ino, &got.entry, &out.Attr)
 			return ch, 0

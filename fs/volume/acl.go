@@ -66,6 +66,8 @@ func modeOf(acl []aclEntry) (mode uint32, minimal bool) {
 		switch e.tag {
 		case aclUserObj:
 			mode |= uint32(e.perm&7) << 6
+		// acl(5): the group bits of a mode are the mask, where there is one, and not the owning
+		// group.
 		case aclGroupObj:
 			if !mask {
 				mode |= uint32(e.perm&7) << 3
@@ -99,6 +101,7 @@ func withMode(acl []aclEntry, mode uint32, limit bool) []aclEntry {
 		default:
 			ours = false
 		}
+		// A new file's mode only takes away; chmod replaces.
 		if ours && limit {
 			e.perm &= bits
 		} else if ours {
@@ -119,6 +122,7 @@ func (x *xattrs) setAccessACL(n *node, value []byte, dropSGID bool) (keep bool, 
 	if len(acl) == 0 {
 		return false, x.drop(n, aclAccess)
 	}
+	// What the mode says in full is not kept twice: chmod alone would have to change both.
 	mode, minimal := modeOf(acl)
 	n.attr.Mode = n.attr.Mode&^0o777 | mode
 	if dropSGID {
@@ -155,6 +159,7 @@ func (x *xattrs) inherit(dir, n *node, umask uint32) error {
 	if n.attr.Mode&syscall.S_IFMT == syscall.S_IFLNK {
 		return nil
 	}
+	// With a default ACL the umask does not count: that ACL is the mask.
 	b, err := x.get(dir, aclDefault)
 	if err == syscall.ENODATA {
 		n.attr.Mode &^= umask & 0o777

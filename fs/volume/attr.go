@@ -103,6 +103,7 @@ func (v *Volume) setAttr(n *node, c Change) error {
 			return err
 		}
 	}
+	// Before the mode below is set: a caller that sets suid bits with the size keeps them.
 	if (c.Size != nil || c.KillPriv) && !n.isDir() {
 		if err := v.killPriv(n, c.KillPriv); err != nil {
 			return err
@@ -128,6 +129,7 @@ func (v *Volume) setAttr(n *node, c Change) error {
 	if c.Mtime != nil {
 		n.attr.Mtime = *c.Mtime
 	}
+	// Last: each of the steps above may have set it.
 	n.attr.Ctime = now
 	if c.Ctime != nil {
 		n.attr.Ctime = *c.Ctime

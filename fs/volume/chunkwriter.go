@@ -59,7 +59,10 @@ type cut struct {
 // what readers see.
 func (f *chunkWriter) writeBlocks() error {
 	f.n.busy, f.n.flushing = true, f.ranges
+	// From here to the lock below readers look at flushing, and who would change extents waits for
+	// busy.
 	f.n.mu.Unlock()
+	// Held from the first block on: until extents refer to them, a sweep would take them.
 	release := f.v.store.Hold()
 	var err error
 	for i := 0; i < len(f.ranges) && err == nil; {
@@ -121,10 +124,12 @@ func (f *chunkWriter) cutRegion(i int, blend bool) (next int, err error) {
 			return i, err
 		}
 	}
+	// Blocks of a region that fails are given back: what was cut before it is still stored.
 	rg := region{lo: start}
 	first := len(f.blocks)
 	pos, end := start, f.ranges[i].end()
 	for next = i + 1; ; {
+		// Ranges that touch the region, or that its blocks have reached, are part of it.
 		for next < len(f.ranges) && f.ranges[next].off <= pos {
 			end = f.ranges[next].end()
 			next++
@@ -154,6 +159,7 @@ func (f *chunkWriter) cutOne(rg *region, pos, end int64, last, blend bool) (done
 		}
 	}
 	buf := f.inRange(pos)
+	// First without copying: most blocks of a stream lie within one range.
 	n, final := f.v.files.chunker.Cut(pos, buf)
 	if !final { // the block may go on beyond the range
 		if buf, err = f.bytesAt(pos, blend); err != nil {
@@ -180,6 +186,7 @@ func (f *chunkWriter) cutOne(rg *region, pos, end int64, last, blend bool) (done
 func (f *chunkWriter) regionStart(off int64) (int64, error) {
 	f.n.mu.Lock()
 	defer f.n.mu.Unlock()
+	// n.mu is taken for the look only: nobody else changes extents, since n is busy.
 	e, ok, err := f.v.files.extentAt(f.n, off)
 	if err != nil {
 		return 0, err
@@ -194,6 +201,7 @@ func (f *chunkWriter) regionStart(off int64) (int64, error) {
 	if err != nil || !ok2 || prev.End() != off {
 		return off, err
 	}
+	// A block that ended only with its data may go on into the new bytes: cut it again.
 	if f.coalescing || int(prev.Len) < f.v.files.chunker.Min() || !ok && int(prev.Len) < f.v.files.chunker.Max() {
 		return f.notBefore(prev.Off, off), nil
 	}
@@ -222,6 +230,7 @@ func (f *chunkWriter) boundary(pos int64, blend bool) (bool, error) {
 // until free.
 func (f *chunkWriter) bytesAt(pos int64, blend bool) ([]byte, error) {
 	want := f.v.files.chunker.Max()
+	// Bytes cut before stay where they are: blocks point into the windows until they are stored.
 	have := f.winOff + int64(len(f.window)) - pos
 	if f.window == nil || pos < f.winOff || have < 0 || pos-f.winOff+int64(want) > int64(cap(f.window)) {
 		f.slide(pos, have, want)
@@ -236,6 +245,7 @@ func (f *chunkWriter) bytesAt(pos int64, blend bool) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
+		// Here data ends, or there is a hole, which ends a block as well.
 		if len(p) == 0 {
 			break
 		}
@@ -277,6 +287,7 @@ func (f *chunkWriter) bytesFrom(pos int64, blend bool) ([]byte, error) {
 	if !blend {
 		return nil, nil
 	}
+	// Read without n.mu: a block may come from a slow tier, and readers must not wait for that.
 	f.n.mu.Lock()
 	e, ok, err := f.v.files.extentAt(f.n, pos)
 	f.n.mu.Unlock()
@@ -287,6 +298,7 @@ func (f *chunkWriter) bytesFrom(pos int64, blend bool) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The old block counts only up to the next range, which is newer.
 	end := e.End()
 	if i := sort.Search(len(f.ranges), func(i int) bool { return f.ranges[i].off > pos }); i < len(f.ranges) {
 		end = min(end, f.ranges[i].off)
@@ -316,6 +328,7 @@ func (f *chunkWriter) install(ids []store.ID) error {
 				fresh = append(fresh, meta.Extent{Off: c.off, Len: uint32(c.len), ID: meta.BlockID(ids[c.block])})
 			}
 		}
+		// A hole of zeroes gets no extent, so the whole region is replaced and not block by block.
 		if err := f.v.files.replaceExtents(f.n, rg.lo, rg.hi, fresh); err != nil {
 			return err
 		}

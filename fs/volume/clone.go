@@ -69,6 +69,7 @@ func (ss *snapshotter) put(ctx context.Context, from SnapshotPath, to string, re
 	if err := ss.v.store.Accepts(); err != nil {
 		return err
 	}
+	// One at a time: a snapshot that is being made must not see half a clone.
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
 	return ss.withClone(ctx, from, false, func(n *node, nlink uint32) error {
@@ -88,6 +89,8 @@ func (t *nameTree) parentOf(path string) (dir meta.Ino, name string, err error) 
 	if len(parts) == 0 {
 		return 0, "", fmt.Errorf("%q: %w", path, syscall.EEXIST)
 	}
+	// No symbolic links and no dots: a path in the store means the same whoever asks, and cannot
+	// leave it.
 	for _, name := range parts[:len(parts)-1] {
 		if name == "." || name == ".." {
 			return 0, "", fmt.Errorf("%q: %w", path, syscall.EINVAL)
@@ -117,6 +120,7 @@ func (ss *snapshotter) withClone(ctx context.Context, from SnapshotPath, flat bo
 	if err != nil {
 		return err
 	}
+	// Pinned, then looked for again: between the two looks a sweep may have taken it.
 	pin := ss.v.store.NewPin()
 	defer pin.Release()
 	pin.Add(s.ID)
@@ -137,6 +141,7 @@ func (ss *snapshotter) withClone(ctx context.Context, from SnapshotPath, flat bo
 	if err != nil {
 		return fmt.Errorf("copy %s: %w", from, err)
 	}
+	// Until fn names it the inode is an orphan, so that a crash leaves nothing behind.
 	nlink := uint32(1)
 	if e.IsDir() {
 		nlink = uint32(2 + e.Subdirs)
@@ -170,6 +175,7 @@ func (ss *snapshotter) snapshotEntry(ctx context.Context, s *Snapshot, path stri
 		}
 		e = &next
 	}
+	// A file with several names has only its identity in the directory.
 	if e.Ident == 0 {
 		return e, nil
 	}
@@ -205,6 +211,8 @@ func (g *cloner) top(e *graph.Entry, flat bool) (n *node, err error) {
 		if err != nil {
 			return err
 		}
+		// Without a name and known once: the reaper leaves it alone while it is filled, and takes
+		// it if that fails.
 		attr.Nlink = 0
 		n = nodeOf(ino, attr)
 		n.mu.Lock()
@@ -230,6 +238,7 @@ func (g *cloner) fill(dir meta.Ino, d *graph.Entry) error {
 		ino meta.Ino
 		e   graph.Entry
 	}
+	// In steps: a commit must get in between, however many names there are.
 	for from, more := "", true; more; {
 		var subs []sub
 		err := g.v.store.Change(func() error {
@@ -258,6 +267,7 @@ func (g *cloner) fill(dir meta.Ino, d *graph.Entry) error {
 			return err
 		}
 		g.v.maybeCommit()
+		// After the Update: each is an Update of its own.
 		for _, s := range subs {
 			if err := g.fill(s.ino, &s.e); err != nil {
 				return err
@@ -313,6 +323,7 @@ func (g *cloner) linked(dir meta.Ino, e *graph.Entry) error {
 // attach gives a cloned inode a name, in the place of another one if replace allows
 // that. Inside Update.
 func (t *nameTree) attach(n *node, nlink uint32, d *node, name string, replace replacing) error {
+	// The lock of names from the look to the change, or another one could take the name in between.
 	t.Lock()
 	defer t.Unlock()
 	d.mu.Lock()
@@ -332,6 +343,7 @@ func (t *nameTree) attach(n *node, nlink uint32, d *node, name string, replace r
 	case free != nil:
 		return free
 	}
+	// All at once and in order of numbers; d was unlocked, but names do not change meanwhile.
 	defer lockAll(d, n, old)()
 	if old != nil {
 		t.unlink(d, name, p)
@@ -380,6 +392,7 @@ func (t *nameTree) exchangeRoot(g *node) (stale []Invalidation, err error) {
 	g.mu.Lock()
 	attr := g.attr // before its names are taken out
 	g.mu.Unlock()
+	// Both lists before the first change: names move from one directory to the other below.
 	was, err := t.allNames(root)
 	if err != nil {
 		return nil, err
@@ -461,6 +474,7 @@ func (t *nameTree) takeAttr(root, g *node, b *meta.Inode) error {
 	a := &root.attr
 	a.Mode, a.UID, a.GID = b.Mode, b.UID, b.GID
 	a.Atime, a.Mtime, a.Ctime, a.Btime = b.Atime, b.Mtime, b.Ctime, b.Btime
+	// The root's own go first. The other directory keeps its, and goes away with the old names.
 	if err := t.v.xattrs.dropAll(root); err != nil {
 		return err
 	}
@@ -487,6 +501,7 @@ func (r *reaper) removeNames(n *node) error {
 		return err
 	}
 	for {
+		// Again each time: a name may have been added before reaping was set.
 		n.mu.Lock()
 		full := n.attr.Nlink == 0 && n.isDir()
 		n.reaping = n.reaping || full
@@ -511,6 +526,7 @@ func (r *reaper) removeNames(n *node) error {
 		if err != nil {
 			return err
 		}
+		// Millions of names must not pile up in one commit.
 		r.v.maybeCommit()
 		select {
 		case <-r.v.life.stop:

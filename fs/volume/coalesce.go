@@ -36,6 +36,8 @@ func (f *chunkWriter) overlaysAt(i int) (int, error) {
 	f.n.mu.Lock()
 	defer f.n.mu.Unlock()
 	avg := int64(f.v.files.chunker.Avg())
+	// All that start within one block's length are judged together: many small ones are worth a new
+	// block.
 	end := f.ranges[i].off + avg
 	count, sum := 0, int64(0)
 	for _, r := range f.ranges[i:] {
@@ -45,6 +47,7 @@ func (f *chunkWriter) overlaysAt(i int) (int, error) {
 		if sum += int64(len(r.data)); int64(len(r.data))*minShare < avg || sum*overlayShare > avg {
 			return 0, nil
 		}
+		// Both ends within data: an overlay cuts an old block, it never makes a file longer.
 		for _, off := range []int64{r.off, r.end() - 1} {
 			if _, ok, err := f.v.files.extentAt(f.n, off); err != nil || !ok {
 				return 0, err
@@ -119,6 +122,7 @@ func (fl *flusher) coalesceSome() (more bool, err error) {
 	}
 	for _, n := range fl.dirty.all(fl.dirty.overlaid) {
 		var quiet bool
+		// One page a step, so that a commit waits no longer than for that.
 		err := fl.v.store.Update(func() (err error) {
 			n.mu.Lock()
 			defer n.mu.Unlock()
@@ -127,6 +131,7 @@ func (fl *flusher) coalesceSome() (more bool, err error) {
 				fl.forgetOverlays(n)
 				return nil
 			}
+			// Whoever still writes would only have the same blocks cut again.
 			if quiet = fl.v.opts.Now().Sub(n.written) >= quietTime; quiet {
 				err = fl.coalescePage(n)
 			}
@@ -179,6 +184,7 @@ func (fl *flusher) smallExtents(n *node, i uint64) (small []meta.Extent, err err
 // coalesce cuts the file again around some of its extents.
 func (fl *flusher) coalesce(n *node, small []meta.Extent) error {
 	f := &chunkWriter{v: fl.v, n: n, tail: -1, coalescing: true}
+	// Busy while the bytes are read without n.mu; writeBlocks takes over from there.
 	n.busy = true
 	n.mu.Unlock()
 	var errs []error

@@ -33,6 +33,7 @@ func (v *Volume) CopyRange(src meta.Ino, srcOff int64, dst meta.Ino, dstOff, len
 	if b.frozen {
 		return 0, syscall.EROFS
 	}
+	// Outside of Update, since it makes Updates of its own.
 	if err := v.materializer.file(b); err != nil {
 		return 0, err
 	}
@@ -83,6 +84,7 @@ func (m *fileMap) copyLocked(a *node, srcOff int64, b *node, dstOff, length int6
 	if err := m.v.killPriv(b, false); err != nil {
 		return 0, err
 	}
+	// Collected before b changes: a and b may be the same file.
 	var shared []meta.Extent
 	err := m.eachExtent(a, srcOff, srcOff+length, func(e meta.Extent) bool {
 		if cut := srcOff - e.Off; cut > 0 {

@@ -72,6 +72,7 @@ func (t *nameTree) find(n *node, name string) (dentry, error) {
 	if err := t.loadNames(n, false); err != nil {
 		return dentry{}, err
 	}
+	// All names are there, so a name that is not is nowhere.
 	if n.dir != nil {
 		if p, ok := n.dir.names[name]; ok {
 			return p, nil
@@ -89,6 +90,7 @@ func (t *nameTree) find(n *node, name string) (dentry, error) {
 	if err != nil {
 		return dentry{}, err
 	}
+	// Two rows a name: one leads to the position, which readdir needs, the other is the entry.
 	if b, err = t.v.db.Get(meta.EntryKey(n.ino, pos)); err != nil {
 		return dentry{}, err
 	}
@@ -178,6 +180,7 @@ func (v *Volume) readDir(ino meta.Ino, from uint64, withSnapshots bool, fn func(
 		}
 		return v.views.readVirtualDir(n, from, fn)
 	}
+	// Positions are those of rows; names in a tree have none.
 	if err := v.materializer.directory(n); err != nil {
 		return err
 	}
@@ -188,6 +191,7 @@ func (v *Volume) readDir(ino meta.Ino, from uint64, withSnapshots bool, fn func(
 	if from < posDot && !fn(Entry{Dirent: meta.Dirent{Ino: ino, Type: syscall.S_IFDIR, Name: "."}, Pos: posDot}) {
 		return nil
 	}
+	// The position after ".." is where the next entry really is: see Entry.
 	behind := b.first
 	if withSnapshots {
 		b.first, behind = max(b.first, posViews), posDotDot
@@ -198,6 +202,7 @@ func (v *Volume) readDir(ino meta.Ino, from uint64, withSnapshots bool, fn func(
 	if withSnapshots && from < posViews && !fn(Entry{Dirent: meta.Dirent{Ino: SnapshotsDir, Type: syscall.S_IFDIR, Name: SnapshotsName}, Pos: b.first}) {
 		return nil
 	}
+	// fn runs without the directory's lock: it may look up what it is told of.
 	for {
 		for _, e := range b.entries {
 			if !fn(e) {
@@ -253,6 +258,7 @@ func (t *nameTree) readBatch(n *node, from uint64) (*dirBatch, error) {
 	if err := t.loadNames(n, true); err != nil {
 		return nil, err
 	}
+	// A listing from the start sees what is there now; what is added later has a greater position.
 	if from <= posDotDot || n.listEnd == 0 {
 		n.listEnd = t.v.numbers.next.Load()
 	}
@@ -267,6 +273,7 @@ func (t *nameTree) readBatch(n *node, from uint64) (*dirBatch, error) {
 }
 
 func (t *nameTree) fillBatch(n *node, from uint64, b *dirBatch) error {
+	// In memory or by rows the order is the same: that of positions.
 	if n.dir != nil {
 		for _, p := range n.dir.order[n.dir.from(from):] {
 			if p.pos >= n.listEnd {
@@ -306,6 +313,8 @@ func (t *nameTree) fillBatch(n *node, from uint64, b *dirBatch) error {
 // that it can be asked of a whole tree. ENOENT: it has gone.
 func (v *Volume) Peek(ino meta.Ino) (Attr, error) {
 	n, _ := v.table.cached(ino)
+	// A whole tree is listed so: rows of neighbours are read at once, and no other node is dropped
+	// for it.
 	if n == nil && v.table.reader.ahead(ino) {
 		n, _ = v.table.cached(ino)
 	}
@@ -337,6 +346,7 @@ func (v *Volume) PeekEntry(e Entry) (Attr, error) {
 // directories before what they hold. It sees changes made meanwhile or not.
 func (v *Volume) Walk(dir meta.Ino, prefix string, fn func(path string, a Attr) error) error {
 	var entries []Entry
+	// Names first, then what they lead to: fn of ReadDir may not ask for the same directory.
 	err := v.ReadDir(dir, posDotDot, func(e Entry) bool {
 		entries = append(entries, e)
 		return true
@@ -346,6 +356,7 @@ func (v *Volume) Walk(dir meta.Ino, prefix string, fn func(path string, a Attr) 
 	}
 	for _, e := range entries {
 		a, err := v.PeekEntry(e)
+		// Removed since the names were read.
 		if errors.Is(err, syscall.ENOENT) {
 			continue
 		}

@@ -70,6 +70,7 @@ func (rs *dirtyRanges) write(off int64, p []byte) (grown int64) {
 
 func (rs *dirtyRanges) writeSome(off int64, p []byte) (n int, grown int64) {
 	i := rs.after(off)
+	// Over bytes that are there: they are changed in place, and nothing grows.
 	if i < len(*rs) && (*rs)[i].off <= off {
 		r := (*rs)[i]
 		at := int(off - r.off)
@@ -81,6 +82,7 @@ func (rs *dirtyRanges) writeSome(off int64, p []byte) (n int, grown int64) {
 	if i < len(*rs) {
 		room = int(min(int64(room), (*rs)[i].off-off))
 	}
+	// Right behind a range: it grows, as that of a stream does, until it is full.
 	if i > 0 && (*rs)[i-1].end() == off && len((*rs)[i-1].data) < maxRange {
 		r := (*rs)[i-1]
 		at := len(r.data)
@@ -121,6 +123,7 @@ func (rs *dirtyRanges) punch(lo, hi int64) {
 	i := rs.after(lo)
 	j := i
 	var keep dirtyRanges
+	// A range may be cut at either end, or fall into two.
 	for ; j < len(*rs) && (*rs)[j].off < hi; j++ {
 		r := (*rs)[j]
 		if r.end() > hi {

@@ -47,6 +47,7 @@ func (m *fileMap) page(n *node, i uint64) (*page, error) {
 		return p, nil
 	}
 	p := &page{}
+	// A file that was just made has no rows to be asked for.
 	if !n.ext.absent {
 		b, err := m.v.db.Get(meta.ExtentsKey(n.ino, i))
 		if err == nil {
@@ -59,6 +60,7 @@ func (m *fileMap) page(n *node, i uint64) (*page, error) {
 	if n.ext.pages == nil {
 		n.ext.pages = make(map[uint64]*page)
 	}
+	// Only clean pages go; dirty ones are bounded by the commit that saves them.
 	if len(n.ext.pages) >= maxPages {
 		n.ext.shrink()
 	}
@@ -89,6 +91,7 @@ func (m *fileMap) pagesBetween(n *node, first, last uint64) ([]uint64, error) {
 		}
 		return list, nil
 	}
+	// Pages in memory may have no row yet; rows may not be in memory.
 	for i := range n.ext.pages {
 		if i >= first && i <= last {
 			list = append(list, i)
@@ -145,6 +148,8 @@ func (m *fileMap) eachRowExtent(n *node, first, last uint64, lo, hi int64, fn fu
 			if err != nil {
 				return false, err
 			}
+			// The first page may begin before lo: an extent reaches at most into the page after its
+			// own.
 			k := sort.Search(len(p.exts), func(k int) bool { return p.exts[k].End() > lo })
 			for _, e := range p.exts[k:] {
 				if e.Off >= hi || !fn(e) {
@@ -185,6 +190,7 @@ func (m *fileMap) replaceExtents(n *node, lo, hi int64, fresh []meta.Extent) err
 		}
 		right = append(right, m.cutPage(n, p, lo, hi)...)
 	}
+	// After all pages are cut: what is left to the right may belong to a page that was cut later.
 	for _, e := range append(slices.Clone(fresh), right...) {
 		p, err := m.page(n, uint64(e.Off/m.span))
 		if err != nil {
@@ -209,6 +215,8 @@ func (m *fileMap) cutPage(n *node, p *page, lo, hi int64) (right []meta.Extent) 
 	for ; j < len(p.exts) && p.exts[j].Off < hi; j++ {
 		e := p.exts[j]
 		m.allocated(n, e, -1)
+		// The right part starts anew at hi, perhaps in another page: the caller puts it there, and
+		// counts it.
 		if e.End() > hi {
 			r := e
 			cut := uint32(hi - e.Off)
@@ -221,6 +229,7 @@ func (m *fileMap) cutPage(n *node, p *page, lo, hi int64) (right []meta.Extent) 
 			m.allocated(n, e, 1)
 			continue
 		}
+		// Only of an extent that is gone: the left part has kept the reference.
 		m.v.store.Ref(e.ID, -1)
 	}
 	if i != j {
@@ -247,6 +256,7 @@ func (m *fileMap) thinPage(n *node, p *page) {
 	kept := make([]meta.Extent, 0, maxExtents/2)
 	at := p.exts[0].Off
 	for _, e := range p.exts {
+		// A short hole becomes zeroes, or else it would still part two blocks.
 		if hole := e.Off - at; hole < short {
 			n.dirty.under(at, zeroes[:hole])
 		}
@@ -255,6 +265,7 @@ func (m *fileMap) thinPage(n *node, p *page) {
 			kept = append(kept, e)
 			continue
 		}
+		// In memory first, then without the extent: a block that cannot be read keeps its place.
 		b, err := m.extentBytes(context.Background(), e)
 		if err != nil {
 			m.v.log.Error("a short block is unreadable and stays as it is", "inode", uint64(n.ino), "offset", e.Off, "err", err)

@@ -181,6 +181,7 @@ func (v *Volume) Cut() error {
 func (fl *flusher) saveAll() error {
 	list := fl.dirty.all(fl.dirty.nodes)
 	for _, n := range list {
+		// No Update runs now, so each node comes to an end.
 		for more := true; more; {
 			var err error
 			if more, err = fl.flushStep(n, flushWhole); err != nil {
@@ -192,6 +193,7 @@ func (fl *flusher) saveAll() error {
 		Next: fl.v.numbers.from(fl.v.counters.saved.Next, fl.v.life.closing.Err() != nil), Inodes: fl.v.counters.inodes.Load(), Logical: fl.v.counters.logical.Load(), Data: fl.v.counters.data.Load(),
 		Form: meta.CountsData, Generation: fl.v.counters.saved.Generation,
 	}
+	// Unchanged counters make no row: a mount that only looks leaves nothing.
 	if counts != fl.v.counters.saved {
 		fl.v.db.Set(meta.CounterKey(), counts.Encode())
 		fl.v.counters.saved = counts
@@ -204,6 +206,7 @@ func (fl *flusher) saveAll() error {
 func (fl *flusher) flushStep(n *node, mode flushMode) (more bool, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	// Another flusher, or the coalescer, may be at it without n.mu.
 	n.quiesce()
 	switch {
 	case n.gone:
@@ -214,6 +217,7 @@ func (fl *flusher) flushStep(n *node, mode flushMode) (more bool, err error) {
 		if !n.hasFullRange() {
 			return false, nil
 		}
+		// A full range whose only block is still open comes back as it was: then it waits for more.
 		before := n.dirty.length()
 		err := fl.writeBlocks(n, mode)
 		return n.hasFullRange() && n.dirty.length() < before, err
@@ -229,6 +233,7 @@ func (fl *flusher) flushStep(n *node, mode flushMode) (more bool, err error) {
 			return true, nil
 		}
 	}
+	// The rows last: a record saved before its extents would say too much.
 	if n.enqueued && mode != flushFull {
 		fl.v.save(n)
 	}
@@ -256,6 +261,7 @@ func (fl *flusher) writeBlocks(n *node, mode flushMode) error {
 	err = f.writeBlocks()
 	n.growing = err == nil && f.tail >= 0
 	before := n.dirty.capacity()
+	// Back under what was written meanwhile, which is newer.
 	for _, r := range taken {
 		if err != nil {
 			n.dirty.under(r.off, r.data)
@@ -264,12 +270,15 @@ func (fl *flusher) writeBlocks(n *node, mode flushMode) error {
 		}
 	}
 	fl.budget.add(n.dirty.capacity() - before - taken.capacity())
+	// Only now: the bytes are in blocks, and their staged rows would bring old ones back after a
+	// crash.
 	if err == nil {
 		fl.restage(n, taken[0].off, taken[len(taken)-1].end())
 	}
 	if f.overlaid {
 		fl.noteOverlays(n, taken)
 	}
+	// At the very end: blocks that were stored point into these buffers.
 	for _, r := range taken {
 		freeRange(r)
 	}

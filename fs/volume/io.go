@@ -131,6 +131,7 @@ func (v *Volume) readOnce(ctx context.Context, n *node, off int64, size int) ([]
 	}
 	var dirty []byte
 	var covered [][2]int
+	// Copied under n.mu: a writer may change the ranges as soon as it is released.
 	if end := off + int64(size); n.flushing.intersects(off, end) || n.dirty.intersects(off, end) {
 		dirty = make([]byte, size)
 		note := func(lo, hi int) { covered = append(covered, [2]int{lo, hi}) }
@@ -195,6 +196,7 @@ func (m *fileMap) readDirty(ctx context.Context, list []readSpan, dst []byte, co
 	if err := m.fetch(ctx, list, hidden); err != nil {
 		return nil, err
 	}
+	// Blocks are shared with the cache: what lies over them goes into a copy.
 	out := make([]byte, len(dst))
 	for _, s := range list {
 		copy(out[s.lo:s.hi], s.bytes)
@@ -214,6 +216,7 @@ func (m *fileMap) fetch(ctx context.Context, list []readSpan, skip func(readSpan
 			wanted = append(wanted, s)
 		}
 	}
+	// As many as there are cores: blocks are decompressed and checked.
 	workers := min(runtime.NumCPU(), len(wanted))
 	errs := make([]error, workers)
 	var next atomic.Int64
@@ -256,6 +259,7 @@ func (v *Volume) touchAtime(n *node) {
 // resize sets the file's size; what is cut off is gone, what is added is a
 // hole. n.mu is held, inside Update.
 func (m *fileMap) resize(n *node, size int64) error {
+	// A flusher would put extents back behind the new end.
 	n.quiesce()
 	if size == 0 && n.attr.IsLazy() { // all others were materialized before
 		m.v.materializer.endLazy(n)
@@ -302,6 +306,7 @@ func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 	if off > math.MaxInt64-length {
 		return syscall.EFBIG
 	}
+	// Asked before the lock is taken: waiting for space needs commits.
 	hole := mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0
 	if !hole {
 		if err := v.admit(length); err != nil {
@@ -320,6 +325,7 @@ func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 			if err := v.files.punchBlocks(n, off, min(off+length, max(n.attr.Size, off))); err != nil {
 				return err
 			}
+			// A page of many small extents must not outgrow its row.
 			v.files.thin(n)
 		}
 		if mode&unix.FALLOC_FL_PUNCH_HOLE == 0 {
@@ -351,6 +357,7 @@ func (v *Volume) Seek(ino meta.Ino, off int64, whence uint32) (int64, error) {
 	if off < 0 || off >= n.attr.Size {
 		return 0, syscall.ENXIO
 	}
+	// Data in pieces that touch is one stretch of data: go on from its end.
 	for {
 		end, next, err := v.files.dataAt(n, off)
 		if err != nil {

@@ -43,6 +43,7 @@ func (m *fileMap) vertexExtents(ctx context.Context, id store.ID, height int, ba
 		return err
 	}
 	f, err := store.DecodeFileVertex(b)
+	// Heights go down by one: so a damaged vertex cannot lead round in a circle.
 	if err == nil && height >= 0 && f.Height != height {
 		err = store.ErrCorrupt
 	}
@@ -267,9 +268,11 @@ func (m *materializer) newLazy(ino meta.Ino, e *graph.Entry) (meta.Inode, error)
 	for _, x := range set {
 		m.v.db.Set(meta.XattrKey(ino, x.Name), append([]byte{}, x.Value...))
 	}
+	// The inode refers to the vertex itself, so the snapshot may go.
 	if attr.IsLazy() {
 		m.v.store.Ref(store.ID(attr.LazyID), 1)
 	}
+	// The sums are at hand now; without the row they would cost a walk.
 	if attr.IsLazy() && e.IsDir() {
 		branch := meta.Branch{ID: attr.LazyID, Below: meta.Sums(e.Below), Entries: e.Entries, Subdirs: e.Subdirs}
 		m.v.db.Set(meta.TreeKey(ino), branch.Encode())
@@ -296,6 +299,7 @@ func (v *Volume) editData(ino meta.Ino, fn func(n *node) error) error {
 			}
 			return fn(n)
 		})
+		// Not in the same Update: giving the file extents takes Updates of its own.
 		if err != errLazy {
 			return err
 		}
@@ -353,6 +357,7 @@ func (m *materializer) pages(n *node) (more bool, err error) {
 	if n.ext.pages == nil {
 		n.ext.pages = make(map[uint64]*page)
 	}
+	// The pages are new, behind those that the file owns: nothing is replaced.
 	for i, p := range fresh {
 		n.ext.pages[i] = p
 		for _, e := range p.exts {
@@ -363,6 +368,7 @@ func (m *materializer) pages(n *node) (more bool, err error) {
 		m.endLazy(n)
 	}
 	m.v.markDirty(n)
+	// At once, and not with the next flush: a crash must find pages and Owned in step.
 	m.v.save(n)
 	return n.attr.IsLazy(), nil
 }

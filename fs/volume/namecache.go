@@ -35,6 +35,7 @@ func (t *nameTree) loadNames(n *node, all bool) error {
 	if n.dir != nil || n.gone || n.attr.Entries > t.v.table.names.maxDirectory() {
 		return nil
 	}
+	// See loadShare: a directory that is asked little is not worth reading whole.
 	if n.asked++; !all && int64(n.asked)*loadShare < n.attr.Entries-loadShare*loadShare {
 		return nil
 	}

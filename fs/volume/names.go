@@ -10,9 +10,9 @@ import (
 // maxLinks is how many names a file, or subdirectories a directory, may have.
 const maxLinks = 1<<31 - 1
 
-// nameTree changes and reads the names of live directories. Its mutex is held while names change, so
-// that a rename sees the way to the root stand still; a directory's own node.mu guards its names, and
-// is enough to look one up.
+// nameTree changes and reads the names of live directories. Its mutex is held while names change,
+// so that a rename sees the way to the root stand still; a directory's own node.mu guards its
+// names, and is enough to look one up.
 type nameTree struct {
 	sync.Mutex
 	v *Volume
@@ -37,6 +37,7 @@ func (v *Volume) Lookup(dir meta.Ino, name string) (Attr, error) {
 	}
 	d.mu.Lock()
 	p, err := v.tree.find(d, name)
+	// A file that has that name from before hides the snapshots.
 	if err == syscall.ENOENT && d.ino == meta.Root && name == SnapshotsName {
 		p, err = dentry{ino: SnapshotsDir}, nil
 	}
@@ -123,6 +124,7 @@ func (t *nameTree) make(dir meta.Ino, name string, c CreateOptions) (Attr, error
 			return err
 		}
 		n := t.newNode(d, c)
+		// The newest inode has the greatest number: so the order of locks holds.
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if n.isDir() && d.attr.Nlink >= maxLinks {
@@ -144,6 +146,7 @@ func (t *nameTree) vacant(d *node, name string) error {
 	if !d.isDir() {
 		return syscall.ENOTDIR
 	}
+	// A removed directory gets no more names: nobody would find them, and nothing remove them.
 	if d.attr.Nlink == 0 {
 		return syscall.ENOENT
 	}
@@ -175,6 +178,7 @@ func (t *nameTree) newNode(d *node, c CreateOptions) *node {
 		n.attr.Parent = d.ino
 		n.dir = newDirectory()
 	}
+	// A directory with sgid hands on its group, and to directories the bit.
 	if d.attr.Mode&syscall.S_ISGID != 0 {
 		n.attr.GID = d.attr.GID
 		if n.isDir() {
@@ -233,6 +237,7 @@ func (v *Volume) Link(ino, dir meta.Ino, name string) (Attr, error) {
 	err = v.store.Change(func() error {
 		v.tree.Lock()
 		defer v.tree.Unlock()
+		// lockBoth would lock it once and be wrong about two nodes.
 		if n == d {
 			return syscall.EPERM
 		}
@@ -259,6 +264,7 @@ func (t *nameTree) addName(n, d *node, name string) error {
 	if err := t.vacant(d, name); err != nil {
 		return err
 	}
+	// With the second name the place of the first one ends to say where the file is.
 	if n.attr.Nlink > 0 {
 		if err := t.v.tracker.share(n); err != nil {
 			return err
@@ -362,6 +368,7 @@ func orErr(err error, other error) error {
 // are passed over.
 func lockAll(nodes ...*node) (unlock func()) {
 	var list []*node
+	// Inserted in order: two callers with the same nodes never wait for each other.
 	for _, n := range nodes {
 		i := 0
 		for i < len(list) && n != nil && list[i].ino < n.ino {

@@ -26,8 +26,8 @@ import (
 //	attr.IsLazy()               a vertex has names or bytes [newLazy]; until materialized or truncated [endLazy]
 //	frozen                      it is in a snapshot, for ever: no row, no change
 //
-// A node is enqueued, or has dirty ranges, staged slots or overlay extents, or is clean; only a clean
-// one leaves the table.
+// A node is enqueued, or has dirty ranges, staged slots or overlay extents, or is clean; only a
+// clean one leaves the table.
 type node struct {
 	ino   meta.Ino
 	users atomic.Int32 // callers that hold the node; it stays in the table meanwhile

@@ -78,6 +78,7 @@ func (t *nodeTable) insertAhead(nodes []*node, evictions uint64) bool {
 			t.ahead = append(t.ahead, n.ino)
 		}
 	}
+	// Nodes that somebody has come to use meanwhile stay.
 	if over := len(t.ahead) - min(maxAhead, t.limit/2); over > 0 {
 		t.evictions++
 		for _, ino := range t.ahead[:over] {

@@ -34,6 +34,7 @@ func (r *reaper) run() {
 		select {
 		case <-r.v.life.stop:
 			return
+		// Many removals come together, as rm -r makes them.
 		case <-time.After(reapPause):
 		}
 		for {
@@ -41,6 +42,7 @@ func (r *reaper) run() {
 			if !ok {
 				break
 			}
+			// An error leaves the inode on the list of orphans: the next mount tries again.
 			if err := r.reap(ino); err != nil {
 				r.v.log.Error("an unlinked file cannot be removed; the next mount tries again", "inode", uint64(ino), "err", err)
 			}
@@ -133,6 +135,7 @@ func (r *reaper) reapStep(n *node) (done bool, err error) {
 		return true, nil // linked again
 	}
 	n.reaping = true
+	// Bytes before extents: a flush must not make new ones.
 	r.dropDirty(n)
 	if n.isReg() {
 		if done, err := r.v.files.dropPages(n, reapPages); err != nil || !done {
@@ -156,6 +159,7 @@ func (r *reaper) reapStep(n *node) (done bool, err error) {
 	r.v.db.Delete(meta.InodeKey(n.ino))
 	r.v.counters.inodes.Add(-1)
 	r.dropOrphan(n.ino)
+	// The rows are gone in this very Update; who still holds the node sees it here.
 	n.gone = true
 	r.v.table.names.drop(n)
 	r.v.save(n) // off the list

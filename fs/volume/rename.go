@@ -19,6 +19,7 @@ func (v *Volume) Rename(oldDir meta.Ino, oldName string, newDir meta.Ino, newNam
 	if err := checkName(newName); err != nil {
 		return err
 	}
+	// Before the Update, since materializing makes Updates of its own.
 	for _, dir := range []meta.Ino{oldDir, newDir} {
 		d, err := v.get(dir)
 		if err != nil {
@@ -74,6 +75,7 @@ func (r *renaming) open(oldDir, newDir meta.Ino) (err error) {
 	if r.to.ino == meta.Root && r.newName == SnapshotsName {
 		return syscall.EBUSY
 	}
+	// Names stand still while the tree is locked; each directory is locked only for the look.
 	if r.src, err = r.find(r.from, r.oldName); err != nil {
 		return err
 	}
@@ -196,6 +198,7 @@ func (r *renaming) move() {
 	v := r.v
 	typ := r.moved.attr.Mode & syscall.S_IFMT
 	v.tree.unlink(r.from, r.oldName, r.src)
+	// Repointed and not removed and added: a look-up in between finds one or the other.
 	if r.over != nil {
 		v.tree.repoint(r.to, r.newName, r.dst, r.moved.ino, typ)
 		v.tree.dropName(r.to, r.over)

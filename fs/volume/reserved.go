@@ -42,6 +42,7 @@ func (m *fileMap) reserveBlocks(n *node, lo, hi int64) error {
 	if err := add(floorBlock(lo), ceilBlock(hi)); err != nil {
 		return err
 	}
+	// A record has room for so many: the narrowest gap costs least to count as reserved.
 	for len(n.attr.Reserved) > meta.MaxReserved {
 		gap := n.attr.Reserved.NarrowestGap()
 		if err := add(gap.Lo, gap.Hi); err != nil {

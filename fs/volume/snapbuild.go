@@ -100,12 +100,15 @@ func (b *snapBuilder) directory(dir meta.Ino, attr *meta.Inode) (meta.Branch, er
 	if err != nil {
 		return branch, err
 	}
+	// Nobody has looked into it: its tree is what it was cloned from.
 	if attr.IsLazy() {
 		if !known || branch.ID != attr.LazyID {
 			branch, err = b.lazyBranch(attr)
 		}
 		return branch, err
 	}
+	// The row may be older than the last snapshot, or its vertex swept: then all names are looked
+	// at.
 	known = known && b.base != 0 && uint64(dir) < b.base && b.has(branch.ID)
 	names, changed := b.dirty[dir]
 	switch {
@@ -119,6 +122,7 @@ func (b *snapBuilder) directory(dir meta.Ino, attr *meta.Inode) (meta.Branch, er
 	if err != nil {
 		return branch, fmt.Errorf("directory %d: %w", dir, err)
 	}
+	// Rather no snapshot than one that lacks a name.
 	if branch.Entries != attr.Entries {
 		return branch, fmt.Errorf("directory %d has %d entries and its tree %d: %w", dir, attr.Entries, branch.Entries, store.ErrCorrupt)
 	}
@@ -189,6 +193,8 @@ func (b *snapBuilder) wholeDirectory(dir meta.Ino, attr *meta.Inode) (branch met
 
 // eachName calls fn for the entries of a directory in order of their names.
 func (b *snapBuilder) eachName(dir meta.Ino, attr *meta.Inode, fn func(meta.Dirent) error) error {
+	// Trees are made in order of names, entries are in order of positions: sorted in memory, if
+	// they fit.
 	if attr.Entries > b.v.table.names.maxDirectory() {
 		from, to := meta.NameRange(dir)
 		return b.view.Scan(from, to, func(key, _ []byte) error {
@@ -245,6 +251,7 @@ func (b *snapBuilder) lookup(dir meta.Ino, name string) (d meta.Dirent, ok bool,
 // changedDirectory makes a directory's tree from the one that it had.
 func (b *snapBuilder) changedDirectory(dir meta.Ino, branch meta.Branch, names map[string]struct{}) (meta.Branch, error) {
 	from, to := meta.EntryRange(dir, b.base)
+	// Names made since the last snapshot have no marks: their positions say that they are new.
 	err := b.view.Scan(from, to, func(_, value []byte) error {
 		d, err := meta.DecodeDirent(value)
 		if err == nil {
@@ -280,6 +287,7 @@ func (b *snapBuilder) change(dir meta.Ino, name string, old *graph.Tree, branch 
 	if err != nil {
 		return c, err
 	}
+	// Taken off and added again: the sums follow every change below.
 	if existed {
 		count(branch, &was, -1)
 	}
@@ -291,6 +299,7 @@ func (b *snapBuilder) change(dir meta.Ino, name string, old *graph.Tree, branch 
 		return c, err
 	}
 	count(branch, &e, 1)
+	// Only bytes that are not those of before were written.
 	if !existed || was.Link != e.Link {
 		b.written += own
 	}
@@ -319,6 +328,8 @@ func (b *snapBuilder) child(d meta.Dirent) (e graph.Entry, own int64, err error)
 		e, err = b.entry(d.Name, d.Ino, &attr, &branch)
 		return e, 0, err
 	}
+	// In the directory is its identity only; its row in the link table changes with each of its
+	// names.
 	if attr.Shared {
 		b.table[d.Ino] = true
 		return graph.Entry{Name: d.Name, Mode: attr.Mode & syscall.S_IFMT, Ident: uint64(d.Ino)}, 0, nil
@@ -338,6 +349,7 @@ func ownBytes(attr *meta.Inode, e *graph.Entry) int64 {
 // links makes the link table.
 func (b *snapBuilder) links() (id store.ID, sums meta.Sums, err error) {
 	idents := slices.Sorted(maps.Keys(b.table))
+	// No table to build on: it is made of all files with several names that were met.
 	if b.base == 0 || b.last.Links == (meta.BlockID{}) {
 		tb := graph.NewTreeBuilder(b.v.store, graph.LinkTable)
 		rows := 0
@@ -367,6 +379,7 @@ func (b *snapBuilder) links() (id store.ID, sums meta.Sums, err error) {
 	var changes []graph.Change
 	for _, ino := range idents {
 		c := graph.Change{Name: graph.TableKey(uint64(ino))}
+		// A row that is not there is that of a file which got its second name now.
 		was, err := old.Lookup(b.ctx, c.Name)
 		switch {
 		case err == nil:

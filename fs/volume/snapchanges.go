@@ -59,6 +59,7 @@ func (b *snapBuilder) touched(ino meta.Ino, flags byte) (known bool, err error) 
 	if err != nil && !meta.IsNotFound(err) {
 		return true, err
 	}
+	// Gone: its name has a mark of its own, the link table and the row of its tree have none.
 	if err != nil || attr.Nlink == 0 {
 		if flags&meta.TouchedShared != 0 {
 			b.table[ino] = false

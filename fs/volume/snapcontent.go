@@ -79,6 +79,7 @@ func (b *snapBuilder) content(ino meta.Ino, attr *meta.Inode) (link graph.Link, 
 	if attr.Size == 0 {
 		return link, 0, nil
 	}
+	// Never written to: the vertex that it was cloned from is its content.
 	if attr.IsLazy() && attr.Owned == 0 {
 		link, err = b.v.snapshots.linkTo(store.ID(attr.LazyID))
 		return link, attr.Alloc, err
@@ -87,6 +88,7 @@ func (b *snapBuilder) content(ino meta.Ino, attr *meta.Inode) (link graph.Link, 
 	if err != nil {
 		return link, 0, err
 	}
+	// One whole block needs no vertex.
 	if len(exts) == 1 && exts[0].Off == 0 && exts[0].Skip == 0 && int64(exts[0].Len) == attr.Size {
 		id := store.ID(exts[0].ID)
 		block, err := b.v.store.Lookup(id)
@@ -111,6 +113,7 @@ func buildFile(fb *store.FileBuilder, exts []meta.Extent, size int64) (store.Fil
 		}
 		return fb.Add(store.Part{Hole: true, Len: to - at})
 	}
+	// Holes are parts like any: the parts tile the file.
 	for _, e := range exts {
 		if err := hole(e.Off); err != nil {
 			return store.FileRoot{}, err
@@ -139,6 +142,7 @@ func (b *snapBuilder) extents(ino meta.Ino, attr *meta.Inode) (exts []meta.Exten
 		exts = append(exts, list...)
 		return err
 	}
+	// One row for a small file, without a scan.
 	if attr.Size <= b.v.files.span {
 		row, err := b.view.Get(meta.ExtentsKey(ino, 0))
 		if meta.IsNotFound(err) {
@@ -157,6 +161,7 @@ func (b *snapBuilder) extents(ino meta.Ino, attr *meta.Inode) (exts []meta.Exten
 		}
 		return page(i, row)
 	})
+	// Behind what it owns a lazy file is still what its vertex says.
 	if err != nil || !attr.IsLazy() {
 		return exts, err
 	}

@@ -75,6 +75,7 @@ func (ss *snapshotter) snapshotName(o *SnapshotOptions) error {
 		}
 		return nil
 	}
+	// Two in a second get numbers.
 	stem := ss.v.opts.Now().UTC().Format("2006-01-02_15-04-05")
 	for i := 1; ; i++ {
 		o.Name = stem
@@ -115,9 +116,11 @@ func (ss *snapshotter) withCheckpoint(ctx context.Context, advance bool, fn func
 	c := &checkpoint{advance: advance, taken: make(chan struct{})}
 	ss.checkpoint.Store(c)
 	err := ss.v.store.Commit()
+	// The commit failed before its cut: nobody will take the checkpoint any more.
 	if ss.checkpoint.CompareAndSwap(c, nil) {
 		return orErr(err, errNoCheckpoint)
 	}
+	// A cut that has begun ends, even where the commit then fails.
 	<-c.taken
 	if c.view != nil {
 		defer c.view.Close()
@@ -161,6 +164,7 @@ func (ss *snapshotter) snapshotOf(ctx context.Context, c *checkpoint, o Snapshot
 	if err != nil {
 		return s, err
 	}
+	// After the vertices were stored: what the snapshot itself takes counts as well.
 	appended := ss.v.store.Stats().Totals.Appended
 	s.Snapshot = ss.describe(out, b, c, o, appended)
 	plain, err := s.Encode()
@@ -179,6 +183,7 @@ func (ss *snapshotter) snapshotOf(ctx context.Context, c *checkpoint, o Snapshot
 		ss.v.tracker.state.Snapshot, ss.v.tracker.state.Links, ss.v.tracker.state.Table = meta.BlockID(id), meta.BlockID(out.table), out.inTab
 		ss.v.tracker.state.Appended = [4]int64{appended.Blocks, appended.Raw, appended.Stored, appended.Entropy}
 		ss.v.db.Set(meta.TrackKey(), ss.v.tracker.state.Encode())
+		// Their rows would be kept for ever: nothing leads to them.
 		for _, dir := range b.gone {
 			ss.v.db.Delete(meta.TreeKey(dir))
 		}
@@ -193,6 +198,7 @@ func (ss *snapshotter) snapshotOf(ctx context.Context, c *checkpoint, o Snapshot
 	if err != nil {
 		return s, err
 	}
+	// Too many marks do no harm: the next snapshot looks at those names again.
 	if err := ss.forgetChanges(ctx, c.view, c.next); err != nil {
 		ss.v.log.Warn("rows of changes that a snapshot has taken up are left to the next one", "err", err)
 	}
@@ -239,6 +245,7 @@ func (ss *snapshotter) forgetChanges(ctx context.Context, view *meta.View, end u
 		ss.v.store.Relieve()
 		return orErr(ctx.Err(), err)
 	}
+	// From the view: marks of the new epoch are being written meanwhile.
 	for _, bounds := range []func(first, end uint64) (from, to []byte){meta.TouchedRange, meta.GoneRange} {
 		from, to := bounds(0, end)
 		err := view.Scan(from, to, func(key, _ []byte) error {

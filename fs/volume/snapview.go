@@ -389,6 +389,7 @@ func (w *views) lookupVirtual(d *node, name string) (meta.Ino, error) {
 		_, ino, err := w.open(s)
 		return ino, err
 	}
+	// A tree caches the vertices on its way and is not for two at once.
 	d.mu.Lock()
 	e, err := w.treeOf(d).Lookup(context.Background(), name)
 	d.mu.Unlock()
@@ -410,6 +411,7 @@ func (w *views) readVirtualDir(d *node, after uint64, fn func(Entry) bool) error
 			return nil
 		}
 	}
+	// A snapshot does not change: the index of a name is its position.
 	pos := max(after, posDotDot)
 	for {
 		batch, err := w.virtualBatch(d, pos-posDotDot)
@@ -440,6 +442,7 @@ func (w *views) virtualBatch(d *node, index uint64) (batch []Entry, err error) {
 				return err
 			}
 		}
+		// Each name listed gets a number, which stays while it is among the last ones or known.
 		ino := w.number(d.view, d.ino, e)
 		n := virtualNode(ino, d.ino, d.view, full)
 		a := n.stat()
@@ -462,6 +465,7 @@ func (w *views) snapshotEntries(index uint64) (batch []Entry, err error) {
 		if err != nil {
 			return err
 		}
+		// The snapshot is pinned from here on, as long as a number leads into it.
 		_, ino, err := w.open(s)
 		if err != nil {
 			return err

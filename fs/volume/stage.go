@@ -113,6 +113,7 @@ func (fl *flusher) loadStaged() error {
 			return err
 		}
 		n, err := fl.v.get(ino)
+		// The rest is worth a mount: fsck tells of these, too.
 		if errors.Is(err, syscall.ENOENT) {
 			fl.v.log.Error("staged bytes of an inode that does not exist", "inode", uint64(ino))
 			return nil
@@ -139,6 +140,7 @@ func (fl *flusher) restoreSlot(n *node, slot uint64, parts []meta.StagedPart) {
 		n.dirty.write(int64(slot)*meta.SlotSize+int64(p.Start), p.Bytes)
 		size += len(p.Bytes)
 	}
+	// They have their rows already: nothing is to be staged again.
 	for _, r := range n.dirty {
 		r.lo, r.hi = 0, 0
 	}

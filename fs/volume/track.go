@@ -11,9 +11,9 @@ import (
 // the change (docs/design.md). What is newer than the epoch needs none: its
 // number says so, and its directory is touched.
 
-// A tracker notes what changes since the last snapshot. Its state is guarded by the store's lock: it
-// is read inside Update and changes at a commit's cut and, with snapshotter.mu held, when a snapshot
-// is done.
+// A tracker notes what changes since the last snapshot. Its state is guarded by the store's lock:
+// it is read inside Update and changes at a commit's cut and, with snapshotter.mu held, when a
+// snapshot is done.
 type tracker struct {
 	v     *Volume
 	state meta.Tracking // what the next snapshot builds on

@@ -122,6 +122,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 		return nil, fmt.Errorf("open volume: %w", err)
 	}
 	v.numbers.generation = max(1, v.counters.saved.Generation)
+	// Before the goroutines: what they change belongs into the commits.
 	st.Join(v)
 	v.life.stopped.Add(4)
 	go v.flusher.run()
@@ -152,6 +153,7 @@ func (v *Volume) load() error {
 			return err
 		}
 	}
+	// Nobody knows them any more, so all of them are reaped.
 	err = v.db.ScanPrefix(meta.OrphanPrefix(), func(key, _ []byte) error {
 		ino, err := meta.KeyIno(key)
 		v.known.addOrphan(ino)
@@ -182,6 +184,7 @@ func (v *Volume) format() error {
 	})
 	root.ext.absent = true
 	v.table.names.keep(root, newDirectory())
+	// Nothing is durable yet: a crash finds no counters, and makes the root again.
 	return v.store.Update(func() error {
 		v.table.insertNew(root)
 		v.counters.inodes.Store(1)

@@ -146,6 +146,7 @@ func (v *Volume) SetXattr(ino meta.Ino, name string, value []byte, flags uint32,
 	if name == StoreXattr || virtualXattrOf(name) != nil {
 		return syscall.EPERM
 	}
+	// Asked before the lock is taken: waiting for space needs commits.
 	if err := v.admit(int64(len(value))); err != nil {
 		return err
 	}
@@ -174,6 +175,7 @@ func (x *xattrs) put(n *node, name string, value []byte, dropSGID bool) error {
 		if !n.isDir() {
 			return syscall.EACCES
 		}
+		// An empty default ACL is none.
 		if acl, err := parseACL(value); err != nil || len(acl) == 0 {
 			if err != nil {
 				return err
