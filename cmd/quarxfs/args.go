@@ -67,13 +67,13 @@ func teach(c *cobra.Command) {
 	if c.ValidArgsFunction == nil && c.HasParent() {
 		c.ValidArgsFunction = complete
 	}
-	if run := c.RunE; run != nil && c.HasParent() {
+	if inner := c.RunE; inner != nil && c.HasParent() {
 		c.RunE = func(c *cobra.Command, args []string) error {
 			args, err := arrange(c, args)
 			if err != nil {
 				return err
 			}
-			return run(c, args)
+			return inner(c, args)
 		}
 	}
 }

@@ -90,21 +90,21 @@ func newArgumentRig(t *testing.T) *argumentRig {
 	}
 	t.Setenv(storeVariable, r.decoy)
 	t.Chdir(top)
-	run := func(args ...string) {
+	must := func(args ...string) {
 		t.Helper()
 		if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v: %s", args, err, out)
 		}
 	}
-	run("quarxfs", "init", r.decoy)
-	run("quarxfs", "mount", "--init", r.store, r.mnt)
+	must("quarxfs", "init", r.decoy)
+	must("quarxfs", "mount", "--init", r.store, r.mnt)
 	r.write(t, "f", "top")
 	r.write(t, "sub/f", "below")
 	r.write(t, "w\xff", "bytes")
 	r.write(t, "w\ufffd", "precious")
-	run("quarxfs", "snapshot", "create", r.mnt, "s1")
-	run("quarxfs", "snapshot", "create", r.decoy, "s1")
-	run("cp", "-a", r.decoy, filepath.Join(r.mnt, "nested"))
+	must("quarxfs", "snapshot", "create", r.mnt, "s1")
+	must("quarxfs", "snapshot", "create", r.decoy, "s1")
+	must("cp", "-a", r.decoy, filepath.Join(r.mnt, "nested"))
 	if err := os.Symlink("m/sub", filepath.Join(top, "link")); err != nil {
 		t.Fatal(err)
 	}

@@ -68,12 +68,12 @@ type rotten struct {
 	file   string
 	offset int64
 	what   string
-	id     string // of the block whose record it is in, or ""
-	at     place  // of that record
+	id     string   // of the block whose record it is in, or ""
+	at     recordAt // of that record
 }
 
-// A place is where a record begins.
-type place struct {
+// A recordAt is where a record begins.
+type recordAt struct {
 	segment uint64
 	offset  int64
 }
@@ -95,21 +95,21 @@ func rotSeed(t *testing.T) uint64 {
 // indexed returns the records that the store uses, with the references to their
 // blocks. Segments hold others: garbage that no sweep has taken yet, which is
 // there or not as the commits happened to fall.
-func indexed(t *testing.T, dir string) map[place]uint64 {
+func indexed(t *testing.T, dir string) map[recordAt]uint64 {
 	t.Helper()
-	list := make(map[place]uint64)
+	list := make(map[recordAt]uint64)
 	lines := json.NewDecoder(bytes.NewReader(must(t, "quarxfs", "list-blocks", dir, "--json")))
 	for lines.More() {
 		var b store.BlockInfo
 		if err := lines.Decode(&b); err != nil {
 			t.Fatal(err)
 		}
-		list[place{b.Segment, b.Offset}] = b.Refs
+		list[recordAt{b.Segment, b.Offset}] = b.Refs
 	}
 	return list
 }
 
-// places lists one random place of each class of fields of a segment file.
+// places lists one random recordAt of each class of fields of a segment file.
 func places(t *testing.T, path string, rng *rand.Rand) (list []rotten) {
 	t.Helper()
 	f, err := os.Open(path)
@@ -132,9 +132,9 @@ func places(t *testing.T, path string, rng *rand.Rand) (list []rotten) {
 	}
 	sealed := strings.HasSuffix(path, string(segment.Sealed))
 	if sealed {
-		list = append(list, rotten{path, rng.Int64N(segment.FileHeaderSize), "file header", "", place{}},
-			rotten{path, res.End + rng.Int64N(fi.Size()-segment.TrailerSize-res.End), "footer", "", place{}},
-			rotten{path, fi.Size() - 1 - rng.Int64N(segment.TrailerSize), "trailer", "", place{}})
+		list = append(list, rotten{path, rng.Int64N(segment.FileHeaderSize), "file header", "", recordAt{}},
+			rotten{path, res.End + rng.Int64N(fi.Size()-segment.TrailerSize-res.End), "footer", "", recordAt{}},
+			rotten{path, fi.Size() - 1 - rng.Int64N(segment.TrailerSize), "trailer", "", recordAt{}})
 	}
 	for _, field := range []struct {
 		what     string
@@ -147,7 +147,7 @@ func places(t *testing.T, path string, rng *rand.Rand) (list []rotten) {
 		if field.to < 0 {
 			field.to = int64(e.Length())
 		}
-		list = append(list, rotten{path, int64(e.Offset) + field.from + rng.Int64N(field.to-field.from), field.what, store.ID(e.ID).String(), place{header.Number, int64(e.Offset)}})
+		list = append(list, rotten{path, int64(e.Offset) + field.from + rng.Int64N(field.to-field.from), field.what, store.ID(e.ID).String(), recordAt{header.Number, int64(e.Offset)}})
 	}
 	return list
 }
@@ -246,7 +246,7 @@ func TestBitRot(t *testing.T) {
 				t.Errorf("the log does not name block %s with an inode", id)
 			}
 		}
-		// The same bytes in another place.
+		// The same bytes in another recordAt.
 		must(t, "cp", "-r", src, mnt+"/again")
 		must(t, "sync", mnt+"/again/f0") // fsync of one commits all
 		must(t, "rm", "-r", mnt+"/again")

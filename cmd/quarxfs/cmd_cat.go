@@ -34,17 +34,17 @@ this as well.`,
 			if err != nil {
 				return err
 			}
-			peer, past := splitRemote(args[1])
-			snapshot, path := splitPast(past)
+			peer, rest := splitRemote(args[1])
+			snapshot, path := splitSnapshotPath(rest)
 			if snapshot == "" || path == "" {
 				return fmt.Errorf("%w: %q names no file: give SNAPSHOT:PATH", errUsage, args[1])
 			}
 			return onStore(cmd, args, func(n remote.Node) error {
 				if peer == "" {
-					return o.past(cmd, n, snapshot, path, off, length)
+					return o.fromSnapshot(cmd, n, snapshot, path, off, length)
 				}
 				return onRemote(cmd.Context(), n, peer, func(_ store.Remote, c *remote.Client) error {
-					return o.past(cmd, c, snapshot, path, off, length)
+					return o.fromSnapshot(cmd, c, snapshot, path, off, length)
 				})
 			})
 		},
@@ -53,8 +53,8 @@ this as well.`,
 	return cmd
 }
 
-// past writes a file of a snapshot.
-func (o *getOptions) past(cmd *cobra.Command, from snapread.Reader, snapshot, path string, off, length int64) error {
+// fromSnapshot writes a file of a snapshot.
+func (o *getOptions) fromSnapshot(cmd *cobra.Command, from snapread.Reader, snapshot, path string, off, length int64) error {
 	return o.write(cmd, func(w io.Writer) error {
 		return snapread.ReadFile(cmd.Context(), from, snapshot, path, off, length, w)
 	})
@@ -62,10 +62,10 @@ func (o *getOptions) past(cmd *cobra.Command, from snapread.Reader, snapshot, pa
 
 // splitRemote takes the remote off REMOTE:SNAPSHOT:/PATH; what is not of that form has
 // none. Neither remotes nor snapshots have colons in their names.
-func splitRemote(arg string) (peer, past string) {
-	peer, past, _ = strings.Cut(arg, ":")
-	if _, path, ok := strings.Cut(past, ":"); ok && strings.HasPrefix(path, "/") && peer != "" {
-		return peer, past
+func splitRemote(arg string) (peer, rest string) {
+	peer, rest, _ = strings.Cut(arg, ":")
+	if _, path, ok := strings.Cut(rest, ":"); ok && strings.HasPrefix(path, "/") && peer != "" {
+		return peer, rest
 	}
 	return "", arg
 }

@@ -45,10 +45,10 @@ REMOTE:SNAPSHOT:/PATH is a file of a remote's snapshot, as for quarxfs cat.`,
 			}
 			return onStore(cmd, args, func(n remote.Node) error {
 				_, err := n.StatObject(cmd.Context(), args[1])
-				if peer, past := splitRemote(args[1]); peer != "" && errors.Is(err, store.ErrNotFound) {
-					snapshot, path := splitPast(past)
+				if peer, rest := splitRemote(args[1]); peer != "" && errors.Is(err, store.ErrNotFound) {
+					snapshot, path := splitSnapshotPath(rest)
 					return onRemote(cmd.Context(), n, peer, func(_ store.Remote, c *remote.Client) error {
-						return o.past(cmd, c, snapshot, path, off, length)
+						return o.fromSnapshot(cmd, c, snapshot, path, off, length)
 					})
 				}
 				return o.write(cmd, func(w io.Writer) error { return n.Get(cmd.Context(), args[1], off, length, w) })

@@ -58,7 +58,7 @@ type scrubReport struct {
 func (o *scrubOptions) run(cmd *cobra.Command, n remote.Node) error {
 	r, err := scrub(cmd, n, remote.ScrubOptions{Rate: int64(o.rate), Restart: o.restart}, o.json)
 	if err == nil && o.from != "" {
-		err = r.heal(cmd, n, o.from)
+		err = r.restore(cmd, n, o.from)
 	}
 	if err != nil {
 		return err
@@ -96,8 +96,8 @@ func scrub(cmd *cobra.Command, n remote.Node, o remote.ScrubOptions, quiet bool)
 	return r, err
 }
 
-// heal fetches what is damaged from a remote.
-func (r *scrubReport) heal(cmd *cobra.Command, n remote.Node, name string) error {
+// restore fetches what is damaged from a remote.
+func (r *scrubReport) restore(cmd *cobra.Command, n remote.Node, name string) error {
 	return onRemote(cmd.Context(), n, name, func(_ store.Remote, peer *remote.Client) error {
 		ids := make([]store.ID, len(r.Damaged))
 		for i, b := range r.Damaged {

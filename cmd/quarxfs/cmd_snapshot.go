@@ -236,8 +236,8 @@ func newSnapshotHold(held bool) *cobra.Command {
 	})
 }
 
-// splitPast splits SNAPSHOT[:PATH].
-func splitPast(arg string) (snapshot, path string) {
+// splitSnapshotPath splits SNAPSHOT[:PATH].
+func splitSnapshotPath(arg string) (snapshot, path string) {
 	snapshot, path, _ = strings.Cut(arg, ":")
 	return snapshot, strings.Trim(path, "/")
 }
@@ -255,7 +255,7 @@ func (o *cloneOptions) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	o.Host = hostname()
-	o.Snapshot, o.Path = splitPast(args[1])
+	o.Snapshot, o.Path = splitSnapshotPath(args[1])
 	if o.To, err = a.treePath(args[2], true); err != nil {
 		return err
 	}

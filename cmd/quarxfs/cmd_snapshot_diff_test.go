@@ -49,21 +49,21 @@ func TestDiffOfVolume(t *testing.T) {
 			t.Errorf("a and b:\n%s\na and now:\n%s", got, want)
 		}
 		x, y := s.contents(t, a), s.contents(t, b)
-		told := make(map[string]bool)
+		seen := make(map[string]bool)
 		for _, it := range live[:len(live)-1] {
 			d := it.Difference
 			if d.Change == graph.Metadata {
 				continue
 			}
-			told[d.Path] = true
+			seen[d.Path] = true
 			if d.Change == graph.Renamed {
-				told[d.From] = true
+				seen[d.From] = true
 			}
 		}
 		for _, side := range []map[string]graph.Link{x, y} {
 			for p := range side {
-				if same := x[p] == y[p]; same == told[p] {
-					t.Errorf("seed %d: %q: the same %t, told of %t", seed, p, same, told[p])
+				if same := x[p] == y[p]; same == seen[p] {
+					t.Errorf("seed %d: %q: the same %t, seen of %t", seed, p, same, seen[p])
 				}
 			}
 		}

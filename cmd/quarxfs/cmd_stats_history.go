@@ -11,14 +11,14 @@ import (
 )
 
 // showHistory prints a line for each snapshot.
-func showHistory(w io.Writer, asJSON bool, list func(fn func(graph.HistoryPoint) error) error) error {
+func showHistory(w io.Writer, asJSON bool, walk func(fn func(graph.HistoryPoint) error) error) error {
 	if asJSON {
-		return printLines(w, true, nil, list)
+		return printLines(w, true, nil, walk)
 	}
 	t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignRight)
 	t.AppendHeader(table.Row{"Snapshot", "Made", "Data", "Written", "New", "Stored", "Dedup", "Entropy", ""})
 	var alarms []string
-	err := list(func(p graph.HistoryPoint) error {
+	err := walk(func(p graph.HistoryPoint) error {
 		mark := ""
 		if p.Alarm != "" {
 			mark = "!"

@@ -38,20 +38,20 @@ type offer func(ctx context.Context, c *remote.Client, prefix string, add func(s
 var offers = map[string][]offer{
 	"A":                      {offerSnapshots}, // of snapshot diff
 	"B":                      {offerSnapshots},
-	"BLOCK|PATH":             {offerObjects, offerPast, offerLive},
-	"FROM":                   {offerSnapshots, offerObjects, offerPast, offerLive},
+	"BLOCK|PATH":             {offerObjects, offerSnapshotPath, offerLive},
+	"FROM":                   {offerSnapshots, offerObjects, offerSnapshotPath, offerLive},
 	"NEWPATH":                {offerLive},
 	"OBJECT":                 {offerObjects},
-	"OBJECT|PATH|SNAPSHOT":   {offerSnapshots, offerObjects, offerPast, offerLive},
+	"OBJECT|PATH|SNAPSHOT":   {offerSnapshots, offerObjects, offerSnapshotPath, offerLive},
 	"PATH":                   {offerLive},
-	"PATH|SNAP|OBJECT":       {offerSnapshots, offerObjects, offerPast, offerLive},
+	"PATH|SNAP|OBJECT":       {offerSnapshots, offerObjects, offerSnapshotPath, offerLive},
 	"REMOTE":                 {offerRemotes},
 	"SNAPSHOT":               {offerSnapshots},
-	"SNAPSHOT[:PATH]":        {offerSnapshots, offerPast},
+	"SNAPSHOT[:PATH]":        {offerSnapshots, offerSnapshotPath},
 	"TARGET":                 {offerLive},
-	"TO":                     {offerSnapshots, offerObjects, offerPast, offerLive},
+	"TO":                     {offerSnapshots, offerObjects, offerSnapshotPath, offerLive},
 	"TOKEN":                  {offerTokens},
-	"[REMOTE:]SNAPSHOT:PATH": {offerSnapshots, offerPast},
+	"[REMOTE:]SNAPSHOT:PATH": {offerSnapshots, offerSnapshotPath},
 }
 
 // onThisMachine are the words that can be a file or directory of this machine.
@@ -192,8 +192,8 @@ func offerTokens(ctx context.Context, c *remote.Client, _ string, add func(strin
 	return c.ListTokens(ctx, func(t store.Token) error { return add(t.Name) })
 }
 
-// offerPast lists the directory of a snapshot in which SNAPSHOT:PATH is.
-func offerPast(ctx context.Context, c *remote.Client, prefix string, add func(string) error) error {
+// offerSnapshotPath lists the directory of a snapshot in which SNAPSHOT:PATH is.
+func offerSnapshotPath(ctx context.Context, c *remote.Client, prefix string, add func(string) error) error {
 	snapshot, in, ok := strings.Cut(prefix, ":")
 	if !ok || snapshot == "" {
 		return nil

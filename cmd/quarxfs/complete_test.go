@@ -30,7 +30,7 @@ func completed(t *testing.T, args ...string) []string {
 func TestCompletionAsksTheDaemon(t *testing.T) {
 	completeTime = time.Minute // of a busy machine
 	r := newArgumentRig(t)
-	run := func(args ...string) {
+	must := func(args ...string) {
 		t.Helper()
 		if out, err := exec.Command("quarxfs", args...).CombinedOutput(); err != nil {
 			t.Fatalf("%v: %v: %s", args, err, out)
@@ -39,11 +39,11 @@ func TestCompletionAsksTheDaemon(t *testing.T) {
 	if err := os.WriteFile("file", []byte("bytes"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	run("put", r.mnt, "file", "--name", "object")
-	run("put", r.mnt, "file", "--name", "has blanks")
-	run("remote", "add", r.mnt, "nas", "http://127.0.0.1:1")
-	run("snapshot", "create", r.mnt, "s2")
-	run("token", "create", r.mnt, "laptop")
+	must("put", r.mnt, "file", "--name", "object")
+	must("put", r.mnt, "file", "--name", "has blanks")
+	must("remote", "add", r.mnt, "nas", "http://127.0.0.1:1")
+	must("snapshot", "create", r.mnt, "s2")
+	must("token", "create", r.mnt, "laptop")
 	for _, c := range []struct {
 		line        []string // behind it the store
 		typed, want string

@@ -39,19 +39,19 @@ func TestFiguresOfATree(t *testing.T) {
 	f.compare("all looked at", f.ask(mnt), walked)
 
 	// Files of clones are changed, and a clone is removed.
-	f.patch("clone/deep/big", 70_000)
+	f.overwrite("clone/deep/big", 70_000)
 	f.do(os.Truncate(f.at("clone/sparse"), 500_000))
 	f.do(os.RemoveAll(f.at("again")))
-	f.settle()
+	f.quiesce()
 	f.snapshot("four", 600_000+500_000)
 	walked = f.walk(mnt)
 	f.compare("changed", f.ask(mnt), walked)
-	f.list(mnt, walked)
+	f.listing(mnt, walked)
 	f.history()
 
 	must(t, "quarxfs", "umount", mnt)
 	f.compare("not mounted", f.ask(dir), walked)
-	f.list(dir, walked)
+	f.listing(dir, walked)
 	must(t, "quarxfs", "fsck", dir)
 }
 
@@ -99,8 +99,8 @@ func (f *figures) write(path string, b []byte) {
 	f.do(os.WriteFile(f.at(path), b, 0o644))
 }
 
-// patch overwrites a few bytes of a file, as a database does.
-func (f *figures) patch(path string, off int64) {
+// overwrite changes a few bytes of a file, as a database does.
+func (f *figures) overwrite(path string, off int64) {
 	f.t.Helper()
 	w, err := os.OpenFile(f.at(path), os.O_WRONLY, 0)
 	f.do(err)
@@ -110,8 +110,8 @@ func (f *figures) patch(path string, off int64) {
 	f.do(w.Close())
 }
 
-// settle waits until nothing is left to be written or taken apart.
-func (f *figures) settle() {
+// quiesce waits until nothing is left to be written or taken apart.
+func (f *figures) quiesce() {
 	f.t.Helper()
 	fd, err := unix.Open(f.mnt, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	f.do(err)
@@ -135,23 +135,23 @@ func (f *figures) grow() {
 
 	f.write("a/sparse", nil)
 	f.do(os.Truncate(f.at("a/sparse"), 3_000_000))
-	f.patch("a/sparse", 1_000_001)
-	f.patch("a/sparse", 2_000_000)
+	f.overwrite("a/sparse", 1_000_001)
+	f.overwrite("a/sparse", 2_000_000)
 
 	f.write("b/twice", f.unlike(100_000))
 	f.do(os.Link(f.at("b/twice"), f.at("b/twice again")))
 	f.do(os.Link(f.at("b/twice"), f.at("top")))
 	f.write("b/copy", f.unlike(300_000))
-	f.settle()
+	f.quiesce()
 	f.snapshot("one", 104_000+600_000+1+3_000_000+100_000+300_000)
 
-	f.patch("a/deep/big", 200_000)
-	f.patch("a/deep/big", 300_010)
+	f.overwrite("a/deep/big", 200_000)
+	f.overwrite("a/deep/big", 300_010)
 	f.write("b/new", f.unlike(10_000))
 	f.do(os.Remove(f.at("b/copy")))
 	f.snapshot("two", 600_000+10_000)
 	f.run("snapshot", "rollback", f.mnt, "one")
-	f.patch("a/deep/big", 100_000)
+	f.overwrite("a/deep/big", 100_000)
 	f.write("a/deep/er/late", f.unlike(50_000))
 	f.snapshot("three", 600_000+50_000)
 
@@ -160,11 +160,11 @@ func (f *figures) grow() {
 	f.run("snapshot", "clone", f.mnt, "one:a/deep", "again")
 	f.run("snapshot", "restore", f.mnt, "two:a/deep", "restored")
 	f.run("snapshot", "restore", f.mnt, "one:a/deep/big", "restored file")
-	f.settle()
+	f.quiesce()
 }
 
-// told is what the program says.
-type told struct {
+// answers are what the program says.
+type answers struct {
 	du    remote.Usage
 	stats remote.Stats
 	space unix.Statfs_t // of a mount
@@ -177,7 +177,7 @@ func (f *figures) json(out any, args ...string) {
 	f.do(json.Unmarshal(b, out))
 }
 
-func (f *figures) ask(where string) (a told) {
+func (f *figures) ask(where string) (a answers) {
 	f.t.Helper()
 	f.json(&a.du, "du", where)
 	f.json(&a.stats, "stats", where)
@@ -276,7 +276,7 @@ func (f *figures) same(when, what string, got, want int64) {
 	}
 }
 
-func (f *figures) compare(when string, a told, walked map[string]item) {
+func (f *figures) compare(when string, a answers, walked map[string]item) {
 	f.t.Helper()
 	all := sumOf(walked, everything)
 	f.same(when, "stats: volume.inodes", a.stats.Volume.Inodes, all.inodes)
@@ -322,8 +322,8 @@ func (f *figures) parts(when string, u remote.Usage, walked map[string]item) {
 	}
 }
 
-// stored compares what is told of blocks with the list of all.
-func (f *figures) stored(when string, a told) {
+// stored compares what is answers of blocks with the list of all.
+func (f *figures) stored(when string, a answers) {
 	f.t.Helper()
 	where := f.dir
 	if a.space.Bsize != 0 {
@@ -355,24 +355,24 @@ func (f *figures) stored(when string, a told) {
 	f.same(when, "du: the sum", sum, stored)
 }
 
-// list compares list-files with a walk.
-func (f *figures) list(where string, walked map[string]item) {
+// listing compares list-files with a walk.
+func (f *figures) listing(where string, walked map[string]item) {
 	f.t.Helper()
-	listed := make(map[string]item)
+	shown := make(map[string]item)
 	out, err := exec.Command("quarxfs", "list-files", where, "--json").Output()
 	f.do(err)
 	for line := range bytes.Lines(out) {
 		var x remote.File
 		f.do(json.Unmarshal(line, &x))
-		listed[x.Path] = item{ino: x.Ino, nlink: uint64(x.Nlink), dir: x.Type == remote.Directory, regular: x.Type == remote.Regular, size: x.Size, blks: x.Alloc / 512}
+		shown[x.Path] = item{ino: x.Ino, nlink: uint64(x.Nlink), dir: x.Type == remote.Directory, regular: x.Type == remote.Regular, size: x.Size, blks: x.Alloc / 512}
 	}
 	for path, i := range walked {
 		i.data = 0
-		if path != "." && listed[path] != i {
-			f.t.Errorf("list-files %s: %s is %+v, want %+v", where, path, listed[path], i)
+		if path != "." && shown[path] != i {
+			f.t.Errorf("list-files %s: %s is %+v, want %+v", where, path, shown[path], i)
 		}
 	}
-	f.same("list-files "+where, "paths", int64(len(listed)), int64(len(walked)-1))
+	f.same("list-files "+where, "paths", int64(len(shown)), int64(len(walked)-1))
 }
 
 // history compares the history with walks of the snapshots and with what was written.

@@ -70,12 +70,12 @@ byte that it gives back.`,
 	cmd.SetVersionTemplate(versionLine())
 	cmd.SetFlagErrorFunc(flagError)
 	cmd.AddGroup(
-		&cobra.Group{ID: "drive", Title: "Stores and mounts:"},
-		&cobra.Group{ID: "past", Title: "Snapshots:"},
+		&cobra.Group{ID: "mounts", Title: "Stores and mounts:"},
+		&cobra.Group{ID: "snapshots", Title: "Snapshots:"},
 		&cobra.Group{ID: "peers", Title: "Other stores:"},
 		&cobra.Group{ID: "look", Title: "What is inside:"},
 		&cobra.Group{ID: "object", Title: "Objects:"},
-		&cobra.Group{ID: "upkeep", Title: "Upkeep:"},
+		&cobra.Group{ID: "maintenance", Title: "Maintenance:"},
 	)
 	add := func(group string, cmds ...*cobra.Command) {
 		for _, c := range cmds {
@@ -83,12 +83,12 @@ byte that it gives back.`,
 			cmd.AddCommand(c)
 		}
 	}
-	add("drive", newInit(), newMount(), newUmount())
-	add("past", newSnapshot(), newCat())
+	add("mounts", newInit(), newMount(), newUmount())
+	add("snapshots", newSnapshot(), newCat())
 	add("peers", newRemote(), newSync(), newServe(), newToken(), newCluster())
 	add("look", newStats(), newListFiles(), newListBlocks(), newDu(), newGraph(), newSimulate())
 	add("object", newPut(), newGet(), newRemove(), newObjects())
-	add("upkeep", newGC(), newScrub(), newFsck(), newRebuild(), newTier())
+	add("maintenance", newGC(), newScrub(), newFsck(), newRebuild(), newTier())
 	cmd.AddCommand(newVersion(), newMan(), newDaemonHelper(daemon.FlushHelper+" DEVICE PATH...", func(_ *cobra.Command, args []string) error { return daemon.Flush(args) }),
 		newDaemonHelper(daemon.AbortHelper+" MOUNT PID TID", func(cmd *cobra.Command, args []string) error {
 			return daemon.Abort(cmd.Context(), cmd.InOrStdin(), args)

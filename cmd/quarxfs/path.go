@@ -299,7 +299,7 @@ func (a access) ref(ctx context.Context, n remote.Node, arg string) (string, err
 
 // isName reports whether a snapshot, what is in one, an object or a block is meant.
 func isName(ctx context.Context, n remote.Node, arg string) bool {
-	snapshot, _ := splitPast(arg)
+	snapshot, _ := splitSnapshotPath(arg)
 	_, serr := n.GetSnapshot(ctx, snapshot)
 	_, oerr := n.StatObject(ctx, arg)
 	return !errors.Is(serr, store.ErrNotFound) || !errors.Is(oerr, store.ErrNotFound) || new(store.ID).UnmarshalText([]byte(arg)) == nil

@@ -36,10 +36,10 @@ func printOne(cmd *cobra.Command, asJSON bool, v any, show func(io.Writer) error
 	return show(cmd.OutOrStdout())
 }
 
-// printLines prints what list calls its function with, as JSON or by show.
-func printLines[T any](w io.Writer, asJSON bool, show func(io.Writer, T) error, list func(func(T) error) error) error {
+// printLines prints what walk calls its function with, as JSON or by show.
+func printLines[T any](w io.Writer, asJSON bool, show func(io.Writer, T) error, walk func(func(T) error) error) error {
 	out := bufio.NewWriterSize(w, 64<<10)
-	err := list(func(v T) error {
+	err := walk(func(v T) error {
 		if asJSON {
 			return rawjson.Write(out, v)
 		}

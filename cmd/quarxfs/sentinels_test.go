@@ -74,7 +74,7 @@ var sentinels = map[string]struct {
 
 // Each error that a package below the commands exports has its exit code, or a reason to have none.
 func TestSentinels(t *testing.T) {
-	listed := slices.Collect(maps.Keys(sentinels))
+	unseen := slices.Collect(maps.Keys(sentinels))
 	for _, dir := range []string{"store", "store/db", "tiering", "tiering/disk", "tiering/segment", "tiering/s3"} {
 		for _, name := range exportedErrors(t, "../../"+dir) {
 			name = path.Base(dir) + "." + name
@@ -85,11 +85,11 @@ func TestSentinels(t *testing.T) {
 			case row.internal == "" && (row.err == nil || got != row.code):
 				t.Errorf("%s: exit code %d, want %d", name, got, row.code)
 			}
-			listed = slices.DeleteFunc(listed, func(n string) bool { return n == name })
+			unseen = slices.DeleteFunc(unseen, func(n string) bool { return n == name })
 		}
 	}
-	if len(listed) > 0 {
-		t.Errorf("there are no such errors: %v", listed)
+	if len(unseen) > 0 {
+		t.Errorf("there are no such errors: %v", unseen)
 	}
 }
 

@@ -195,7 +195,7 @@ func changeStore(cmd *cobra.Command, args []string, fn func(remote.Node) error) 
 	if err != nil {
 		return err
 	}
-	a.tidy = true
+	a.sweepAfter = true
 	return a.run(cmd.Context(), fn)
 }
 
@@ -220,9 +220,9 @@ const commandWait = 3 * time.Second
 // An access is how a command reaches a store.
 type access struct {
 	target
-	url    string // of a node that has the store; empty: it is in dir
-	stderr io.Writer
-	tidy   bool // reclaim what nothing refers to; a daemon does so anyway
+	url        string // of a node that has the store; empty: it is in dir
+	stderr     io.Writer
+	sweepAfter bool // reclaim what nothing refers to; a daemon does so anyway
 }
 
 // run runs fn on the store: over the network, over the control socket of its daemon,
@@ -283,7 +283,7 @@ func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err er
 	if errors.Is(err, store.ErrReadOnly) && unwritable != nil {
 		err = unwritable // nobody has mounted it so
 	}
-	if a.tidy && !o.ReadOnly {
+	if a.sweepAfter && !o.ReadOnly {
 		_, serr := st.Sweep(ctx)
 		err = errors.Join(err, serr)
 	}

@@ -135,7 +135,7 @@ func Serve(ctx context.Context, o *Options, stdout, stderr io.Writer) (err error
 	} else {
 		d.log.Info("left")
 	}
-	d.watchers.tell(o.status(err))
+	d.watchers.notify(o.status(err))
 	return err
 }
 

@@ -56,8 +56,8 @@ func Start(ctx context.Context, args []string, out io.Writer) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	before, told, ok := bytes.Cut(said, []byte(failPrefix))
-	code, text, ok2 := strings.Cut(strings.TrimSpace(string(told)), " ")
+	before, reason, ok := bytes.Cut(said, []byte(failPrefix))
+	code, text, ok2 := strings.Cut(strings.TrimSpace(string(reason)), " ")
 	n, err := strconv.Atoi(code)
 	if !ok || !ok2 || err != nil {
 		return fmt.Errorf("the daemon died: %v: %s", werr, bytes.TrimSpace(before))

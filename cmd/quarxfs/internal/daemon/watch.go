@@ -95,8 +95,8 @@ func (w *exitWatchers) ServeHTTP(rw http.ResponseWriter, _ *http.Request) {
 		exitStatusProto, headerMount, w.mount, headerLog, url.PathEscape(w.log))
 }
 
-// tell says to all how the daemon ended. The process ends next.
-func (w *exitWatchers) tell(s ExitStatus) {
+// notify tells all how the daemon ended. The process ends next.
+func (w *exitWatchers) notify(s ExitStatus) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for c := range w.mu.conns {

@@ -51,7 +51,7 @@ func (l volumeFiles) ListFiles(ctx context.Context, filter remote.FileFilter, fn
 	if err != nil {
 		return err
 	}
-	listed := int64(0)
+	count := int64(0)
 	show := func(p string, a volume.Attr) error {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -63,7 +63,7 @@ func (l volumeFiles) ListFiles(ctx context.Context, filter remote.FileFilter, fn
 		if err := fn(f); err != nil {
 			return err
 		}
-		if listed++; listed == filter.Limit {
+		if count++; count == filter.Limit {
 			return errEnough
 		}
 		return nil

@@ -127,7 +127,7 @@ func alongWith(all []Namespace, m Mount) func(table []Mount, o Mount) bool {
 	}
 	return func(table []Mount, o Mount) bool {
 		p, ok := parentOf(table, o)
-		return ok && p.Device == parent.Device && (groups[p.Shared] || groups[p.Master]) && spotOn(p, o) == spotOn(parent, m)
+		return ok && p.Device == parent.Device && (groups[p.Shared] || groups[p.Master]) && locationOn(p, o) == locationOn(parent, m)
 	}
 }
 
@@ -139,8 +139,8 @@ func parentOf(table []Mount, m Mount) (Mount, bool) {
 	return table[i], true
 }
 
-// spotOn returns where m is in the filesystem that its parent mounts.
-func spotOn(parent, m Mount) string {
+// locationOn returns where m is in the filesystem that its parent mounts.
+func locationOn(parent, m Mount) string {
 	return filepath.Join(parent.Root, strings.TrimPrefix(m.Dir, parent.Dir))
 }
 
@@ -212,7 +212,7 @@ func On(device, where string) (on []Holder, err error) {
 	for _, ns := range all {
 		for _, m := range ns.Table {
 			parent, ok := parentOf(ns.Table, m)
-			if ok && parent.Device == device && Within(spotOn(parent, m), where) {
+			if ok && parent.Device == device && Within(locationOn(parent, m), where) {
 				on = append(on, Holder{Mount: m, PID: ns.PID, Upon: true})
 			}
 		}
