@@ -58,6 +58,7 @@ func teach(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		teach(sub)
 	}
+	// Before RunE, so that what excludes each other is said before what is missing.
 	c.Args = exclusiveFlags
 	if c.HasSubCommands() && c.HasParent() {
 		c.RunE = runGroup
@@ -104,6 +105,8 @@ func arrange(c *cobra.Command, args []string) ([]string, error) {
 	case least == 0 && len(args) == 0:
 		return []string{""}, nil
 	}
+	// As many arguments as there are words leave no doubt; otherwise the first one has to say what
+	// it is.
 	given := len(args) == len(all) && !all[len(all)-1].many
 	switch {
 	case given:
@@ -122,6 +125,7 @@ func arrange(c *cobra.Command, args []string) ([]string, error) {
 
 // missing names the arguments that are wanted behind those that are there.
 func missing(c *cobra.Command, all []word, args []string) error {
+	// A single argument that is a store is STORE, and what is missing comes behind it.
 	if len(args) > 0 && all[0].name == storeWord && all[0].optional && isStore(args[0]) {
 		args = args[1:]
 	}
@@ -156,6 +160,7 @@ func checkOrder(c *cobra.Command, all []word, args []string) error {
 	if _, err := locate(args[0]); !errors.Is(err, store.ErrNotStore) {
 		return nil // what else is wrong with it is said when it is opened
 	}
+	// Swapped arguments are the likeliest reason why the first one is no store.
 	at := slices.IndexFunc(args, isStore)
 	if all[0].name != storeWord {
 		at = slices.IndexFunc(args, isStoreDir) // a mountpoint is wanted there
@@ -242,6 +247,8 @@ func firstExample(c *cobra.Command) string {
 
 // flagError says what is wrong with a flag, in the words of its type.
 func flagError(c *cobra.Command, err error) error {
+	// pflag has a type for each fault: its texts, which name parsers and types of Go, never reach
+	// the user.
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
 		name, short := unknown.GetSpecifiedName(), unknown.GetSpecifiedShortnames()
 		if short != "" {

@@ -280,7 +280,8 @@ func TestChrootAsArgument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// All of this machine but for its mounts, and a part of the store's where another one is outside.
+	// All of this machine but for its mounts, and a part of the store where something else is
+	// outside.
 	jail := filepath.Join(r.top, "jail")
 	bind := func(from, to string) {
 		t.Helper()

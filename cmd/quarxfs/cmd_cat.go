@@ -34,6 +34,7 @@ this as well.`,
 			if err != nil {
 				return err
 			}
+			// A remote is asked by this process, without a detour through the daemon of STORE.
 			peer, rest := splitRemote(args[1])
 			snapshot, path := splitSnapshotPath(rest)
 			if snapshot == "" || path == "" {

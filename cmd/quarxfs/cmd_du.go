@@ -30,11 +30,11 @@ func newDu() *cobra.Command {
 		Short: "Show what parts of a store take, and what deleting them would free",
 		Long: `Shows the stored bytes of parts of a store: of blocks as they are on disk, compressed.
 
-  unique   of blocks that are there once, in this part
-  inside   of blocks that are there several times, in this part only
+  unique   of blocks that are used once, in this part
+  inside   of blocks that are used several times, in this part only
   outside  of blocks that another part has as well; these bytes are counted once in
            the line below, and not freed when this part goes
-  freed    what comes free when this part is deleted: unique, inside, and the vertices
+  freed    what deleting this part frees: unique, inside, and the vertices
            that only it has
 
 The lines of "freed" and those below add up to all stored bytes exactly. What was
@@ -91,6 +91,8 @@ func (o *duOptions) print(w io.Writer, u remote.Usage) error {
 	row := func(name string, g graph.Usage) {
 		t.AppendRow(table.Row{name, humanize.Comma(g.Files), o.size(g.Apparent), o.size(g.Unique), o.size(g.SharedInside), o.size(g.SharedOutside), o.size(g.Freed)})
 	}
+	// What is outside a part may be inside another of those left out, so that sum would count it
+	// twice.
 	var more graph.Usage
 	for i, g := range u.Groups {
 		if o.top > 0 && i >= o.top {

@@ -34,11 +34,11 @@ func newFsck() *cobra.Command {
 with references, names with inodes, sums with what they sum up; and then reads every
 block, as scrub does. On a mounted store, writers wait for the first part.
 
-A store that does not open, since files of it are lost, is exit 6 with all of these listed.
+If lost files keep the store from opening, all of them are listed and the exit code is 6.
 
 --repair needs the store unmounted. It never removes the last copy of anything: what has
-lost its name or its place goes to lost+found. Where a segment is lost it lets go of the blocks in it:
-reading them is an error until the same bytes are stored again, and all else is kept.`,
+lost its name or its place goes to lost+found. Blocks of a lost segment are given up: reading
+them is an error until the same bytes are stored again. All else is kept.`,
 		Example: `  quarxfs fsck /mnt --fast
   quarxfs fsck /srv/store --repair`,
 		RunE: func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
@@ -141,6 +141,7 @@ func repairStore(cmd *cobra.Command, args []string) (done []string, err error) {
 		return nil, err
 	}
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	// No daemon is asked: a repair changes rows that an open volume keeps in memory.
 	st, leave, err := openStore(a.dir, store.Options{Logger: log, SweepInterval: -1, Salvage: true})
 	if err != nil {
 		return nil, err
@@ -150,6 +151,7 @@ func repairStore(cmd *cobra.Command, args []string) (done []string, err error) {
 	if done, err = fsck.Repair(cmd.Context(), st); err != nil {
 		return done, err
 	}
+	// The extents of the volume, which has just been repaired, refer to blocks, too.
 	holder := func(ctx context.Context, ref func(store.ID)) error { return fsck.References(ctx, st, ref) }
 	more, err := st.Repair(cmd.Context(), store.CheckOptions{
 		Holders: []func(context.Context, func(store.ID)) error{holder},

@@ -25,9 +25,8 @@ func newGC() *cobra.Command {
 moving the rest, and has the database give back what its deleted rows take. The store
 may be mounted and in use. A mounted store does the first two automatically.
 
-What it says is freed is the size of the segment files that were removed, less that of the blocks
-which were moved out of them, and what the database gave back. A removed block frees nothing while
-others keep its segment.`,
+The bytes freed are the sizes of the removed segment files, less what was moved out of them,
+plus what the database gave back. A removed block frees nothing while others keep its segment.`,
 		Example: `  quarxfs gc /mnt --rate 20MiB
   quarxfs gc /srv/store --min-live 0.9`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -59,6 +58,7 @@ func (o *gcOptions) run(cmd *cobra.Command, n remote.Node) error {
 	}
 	out := cmd.OutOrStdout()
 	c := last.Compacted
+	// Moved blocks may take more than the segments that went: nothing was freed then, and not less.
 	fmt.Fprintf(out, "%s freed: segments %s - moved %s + database %s\n", size(max(0, last.Freed())),
 		size(last.Swept.SegmentBytes+c.SegmentBytes), size(c.Copied), size(c.Database))
 	fmt.Fprintf(out, "  segments  %s files were removed; %s blocks (%s) had no reference left\n",

@@ -45,6 +45,8 @@ REMOTE:SNAPSHOT:/PATH is a file of a remote's snapshot, as for quarxfs cat.`,
 			}
 			return onStore(cmd, args, func(n remote.Node) error {
 				_, err := n.StatObject(cmd.Context(), args[1])
+				// An object may have colons in its name, so it comes before a file of a remote's
+				// snapshot.
 				if peer, rest := splitRemote(args[1]); peer != "" && errors.Is(err, store.ErrNotFound) {
 					snapshot, path := splitSnapshotPath(rest)
 					return onRemote(cmd.Context(), n, peer, func(_ store.Remote, c *remote.Client) error {

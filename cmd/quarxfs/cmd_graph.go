@@ -82,6 +82,7 @@ func occurrence(o graph.Occurrence) string {
 	for _, s := range o.Snapshots {
 		in = append(in, "snapshot "+printable(s))
 	}
+	// An orphan has none: it is open still, or not yet taken apart.
 	name := printable(o.Path)
 	if o.Inode != 0 {
 		name = strings.TrimSpace(fmt.Sprintf("inode %d without a name %s", o.Inode, name))
@@ -101,7 +102,7 @@ func newGraphShow() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show [STORE] OBJECT|PATH|SNAPSHOT",
 		Short: "Show what an object, file, directory, snapshot or block is made of",
-		Long: `Shows the structure of something: of a file or object its stretches and the blocks that
+		Long: `Shows the structure of something: of a file or object its ranges and the blocks that
 they are in, of a directory its entries, of a snapshot what it says of itself and the
 entries of its root, of a block what the index says. What is meant is found as by graph
 export --root: a snapshot (monday, or monday:src/lib), the name or ID of an object, the
@@ -161,6 +162,7 @@ func blockLine(b *remote.BlockInfo) string {
 func shownPart(p *remote.ShowPart) string {
 	var at string
 	switch {
+	// Offsets are in columns, since a file may have thousands of them.
 	case p.Role == graph.Contains:
 		at = fmt.Sprintf("%12d %9d", p.Offset, p.Bytes)
 	case p.Role == graph.Content:

@@ -87,12 +87,14 @@ up to --limit; standard error says when that was not all.`,
 func (o *graphExportOptions) run(cmd *cobra.Command, n remote.Node) error {
 	if o.Limit == 0 {
 		o.Limit = exportNodes
+		// A browser lays out fewer nodes than another program reads.
 		if o.format == "svg" || o.format == "html" {
 			o.Limit = pictureNodes
 		}
 	}
 	line := newProgress(cmd.ErrOrStderr(), false)
 	defer line.clear()
+	// Empty and not nil: JSON shows them as [] even if nothing was found.
 	g := &export.Graph{Nodes: []export.Node{}, Edges: []export.Edge{}}
 	err := n.Export(cmd.Context(), o.ExportRequest, func(it remote.ExportItem) error {
 		switch {
@@ -124,6 +126,7 @@ func (o *graphExportOptions) write(cmd *cobra.Command, g *export.Graph) (err err
 			return err
 		}
 		defer func() {
+			// On a network filesystem a full disk may show only now.
 			if cerr := f.Close(); err == nil {
 				err = cerr
 			}

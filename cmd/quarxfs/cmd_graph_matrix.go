@@ -23,7 +23,7 @@ each object and each snapshot, a column for each data block in the order of IDs.
 
   mtx   Matrix Market, for SciPy, Julia and others: how often a row has a block.
         Comments at the top name the rows
-  csv   a line for each stretch of a file, and each block of an object or snapshot
+  csv   a line for each range of a file, and each block of an object or snapshot
   json  a JSON object a line: first the sizes, then rows; a long row comes in parts`,
 		Example: `  quarxfs graph matrix /mnt > store.mtx
   quarxfs graph matrix /mnt --format csv | sort -t, -k5 | uniq -c`,
@@ -103,6 +103,8 @@ func writeCSV(w io.Writer, rows matrixRows) error {
 		}
 		for _, b := range it.Row.Blocks {
 			line := []string{number(it.Row.Number), it.Row.Kind, it.Row.Name, number(b.Column), b.ID.String(), number(int64(b.Times)), "", "", ""}
+			// A link of a vertex has no place in a file: its cells stay empty, and 0 would be an
+			// offset.
 			if b.Bytes > 0 {
 				line[6], line[7], line[8] = number(b.Offset), number(b.Bytes), number(b.Skip)
 			}

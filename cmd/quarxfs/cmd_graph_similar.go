@@ -28,8 +28,8 @@ func newGraphSimilar() *cobra.Command {
 		Use:   "similar [STORE] PATH|SNAP|OBJECT",
 		Short: "Find what shares the most blocks with something",
 		Long: `Compares the blocks of a file with those of all files, those in snapshots and objects
-among them, those of a directory with all directories and snapshots, those of a snapshot with all snapshots and
-the live filesystem. The Jaccard index is the share of their blocks that both have: 1
+included; those of a directory with all directories and snapshots; those of a snapshot with
+all snapshots and the live filesystem. The Jaccard index is the share of their blocks that both have: 1
 where all are, 0 where none is. The estimate comes from small samples and decides what is
 looked at closely; the index is exact.`,
 		Example: `  quarxfs graph similar /mnt images/debian-12.qcow2
@@ -91,7 +91,7 @@ func newGraphPath() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "path [STORE] FROM TO",
 		Short: "Find the shortest connection between two things",
-		Long: `Shows how two files, directories, snapshots, objects or blocks hang together: the
+		Long: `Shows how two files, directories, snapshots, objects or blocks are connected: the
 shortest way along edges of the graph, or against them. Each line is a node, with the
 edge that leads to it: -> down to what the node before is made of, <- up to what the node
 before is a part of.`,

@@ -37,6 +37,7 @@ func newHelp() *cobra.Command {
 				}
 				c = found
 			}
+			// cobra adds it when the command runs, which it does not here.
 			c.InitDefaultHelpFlag()
 			return c.Help()
 		},
@@ -67,6 +68,7 @@ First steps:
 
 Commands:
 `)
+	// The commands themselves are asked, so that a new one is in this list by itself.
 	for _, g := range root.Groups() {
 		var names []string
 		for _, c := range root.Commands() {

@@ -93,6 +93,7 @@ func (o *initOptions) run(cmd *cobra.Command, arg string) error {
 	if err != nil {
 		return err
 	}
+	// A disk too small for a few segments would be full before the first one could be given back.
 	if !cmd.Flags().Changed("segment-size") {
 		if conf.SegmentSize, err = store.FitSegmentSize(dir); err != nil {
 			return err

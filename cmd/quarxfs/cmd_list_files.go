@@ -85,6 +85,7 @@ func modeOf(f remote.File) string {
 	if !ok {
 		first = "-"
 	}
+	// As ls has it: a capital letter where the bit has no meaning, because x is not set.
 	bits := []byte(os.FileMode(f.Mode & 0o777).String()[1:])
 	for _, special := range []struct {
 		bit        uint32

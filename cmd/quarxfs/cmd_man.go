@@ -49,6 +49,7 @@ func writeManual(root *cobra.Command, dir string) error {
 		return err
 	}
 	for _, c := range topics() {
+		// cobra has no pages of topics, which have no command to run; section 7 is for them.
 		page, err := os.Create(filepath.Join(dir, "quarxfs-"+c.Name()+".7"))
 		if err != nil {
 			return err

@@ -145,6 +145,8 @@ func (o *mountOptions) prepare(arg, mountpoint string) error {
 	if o.Mountpoint, err = mounts.Resolve(mountpoint); err != nil {
 		return err
 	}
+	// The store is looked for before the mountpoint is judged: a misspelt store is the likelier
+	// fault.
 	err = o.findStore(arg)
 	isNew := o.init && errors.Is(err, store.ErrNotStore)
 	if err != nil && !isNew {
@@ -156,6 +158,7 @@ func (o *mountOptions) prepare(arg, mountpoint string) error {
 	if contains(o.Store, o.Mountpoint) || contains(o.Mountpoint, o.Store) {
 		return fmt.Errorf("%w: %s and the store %s contain each other; choose another directory", fs.ErrMountpoint, o.Mountpoint, o.Store)
 	}
+	// Before --init makes a store that could not be mounted.
 	if err := openFUSE(); err != nil {
 		return err
 	}
@@ -206,6 +209,8 @@ func openFUSE() error {
 // flag is one, too.
 func (o *mountOptions) splitOptions(cmd *cobra.Command) error {
 	var kernel []string
+	// mount(8) hands on all that fstab says: some options are the kernel's, some nobody's, the rest
+	// flags.
 	for _, opt := range o.MountOptions {
 		switch opt {
 		case "ro", "suid", "nosuid", "dev", "nodev", "exec", "noexec":

@@ -20,6 +20,7 @@ var urlFlags = []string{"cache", "cache-size", "foreground", "dry-run", "allow-o
 
 // prepareURL checks what can be checked before the node is asked.
 func (o *mountOptions) prepareURL(cmd *cobra.Command, arg, mountpoint string) (err error) {
+	// Only what was given is looked at: a default that makes no sense does no harm.
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		if !slices.Contains(urlFlags, f.Name) && err == nil {
 			err = fmt.Errorf("%w: --%s makes no sense for a URL, whose snapshots are mounted to be read", errUsage, f.Name)
@@ -37,6 +38,8 @@ func (o *mountOptions) prepareURL(cmd *cobra.Command, arg, mountpoint string) (e
 	if err := fs.CheckMountpoint(o.Mountpoint); err != nil {
 		return err
 	}
+	// The cache takes the place of the store: the daemon locks it, and has its socket and its log
+	// in it.
 	if o.Store, err = cacheDir(o.cache, o.Node.URL); err != nil {
 		return err
 	}

@@ -63,6 +63,7 @@ func openInput(cmd *cobra.Command, args []string) (io.ReadCloser, error) {
 		f.Close()
 		return nil, err
 	}
+	// Fewer blocks than bytes: there are holes, which need not be read.
 	if st.Mode().IsRegular() && st.Sys().(*syscall.Stat_t).Blocks*512 < st.Size() {
 		return &holeReader{file: f}, nil
 	}

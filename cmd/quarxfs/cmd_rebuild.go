@@ -43,6 +43,7 @@ func (o *rebuildOptions) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	// New files belong to the owner of the store, whoever repairs it.
 	inside, leave, err := owner.EnterPath(a.dir, log)
 	if err != nil {
 		return err

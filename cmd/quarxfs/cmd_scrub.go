@@ -143,6 +143,7 @@ func (r scrubReport) print(w io.Writer) error {
 		for _, f := range b.Files {
 			fmt.Fprintf(w, "  %s: bytes %d to %d\n", printable(f.Name()), f.Offset, f.Offset+f.Bytes)
 		}
+		// As many as are looked for: there may be more.
 		if inSnapshots(b.Files) == remote.MaxSnapshotUses {
 			fmt.Fprintln(w, "  and perhaps more in snapshots: see quarxfs graph why")
 		}

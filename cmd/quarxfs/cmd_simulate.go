@@ -83,6 +83,8 @@ func (o *simulateOptions) run(cmd *cobra.Command, dirs []string) error {
 		line.clear()
 		fmt.Fprintf(cmd.ErrOrStderr(), "quarxfs: left out: %s: %v\n", printable(path), cause(err))
 	}
+	// What cannot be read is named at once and does not end the run; the exit code says so at its
+	// end.
 	r, err := simulate.Run(cmd.Context(), dirs, opts)
 	line.clear()
 	if err != nil {
@@ -117,6 +119,7 @@ func (o *simulateOptions) options(cmd *cobra.Command) (simulate.Options, error) 
 			o.compressions = []string{conf.Compression}
 		}
 	}
+	// With --like, other chunkers are tried only if they are asked for.
 	if o.like == "" || given("chunker") || given("avg") {
 		configs, err := o.configs()
 		if err != nil {

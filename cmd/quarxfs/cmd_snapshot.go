@@ -54,6 +54,7 @@ NAME it is called after the time. A name is a file name without colons.`,
 			if line.w != nil {
 				n.Progress = func(looked int64) { line.show("%s files and directories looked at", humanize.Comma(looked)) }
 			}
+			// Before the first count comes: the kernel may have gigabytes to hand over.
 			line.show("taking in what was written")
 			defer line.clear()
 			return onStore(cmd, args[:1], func(node remote.Node) error {
@@ -261,6 +262,8 @@ func (o *cloneOptions) run(cmd *cobra.Command, args []string) error {
 	}
 	return a.run(cmd.Context(), func(n remote.Node) error {
 		done, err := n.Clone(cmd.Context(), o.CloneRequest)
+		// Of a restore that is refused because of kinds only: a clone never takes the place of
+		// anything.
 		if errors.Is(err, store.ErrNameTaken) && o.Replace {
 			return fmt.Errorf("%w; --replace allows that", err)
 		}
@@ -330,6 +333,7 @@ snapshot first.`,
 					return err
 				}
 				return printOne(cmd, asJSON, done, func(w io.Writer) error {
+					// The name is all that is needed to undo the rollback.
 					if done.Safety == "" {
 						return nil
 					}

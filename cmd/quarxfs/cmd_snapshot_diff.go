@@ -87,6 +87,7 @@ func (o *diffOptions) line(d *graph.Difference) string {
 		}
 		return printable(p)
 	}
+	// The letters of git status, and a for attributes alone.
 	mark := map[graph.ChangeKind]string{graph.Added: "+", graph.Removed: "-", graph.Modified: "M", graph.Renamed: "R", graph.Metadata: "a"}[d.Change]
 	what := name(d.Path)
 	if d.Change == graph.Renamed {
@@ -96,6 +97,7 @@ func (o *diffOptions) line(d *graph.Difference) string {
 	if d.Change == graph.Modified {
 		notes = append(notes, size(d.Changed())+" of "+size(d.Size))
 	}
+	// A file that kept its length needs no second figure.
 	if d.Change == graph.Modified && d.Size != d.Before {
 		notes = append(notes, "was "+size(d.Before))
 	}

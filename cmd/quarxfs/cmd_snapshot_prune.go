@@ -36,6 +36,7 @@ func newSnapshotPrune() *cobra.Command {
 the others.`,
 		Example: `  quarxfs snapshot prune /mnt --keep-hourly 24 --keep-daily 7 --keep-monthly 12 --dry-run`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// A policy that keeps nothing is a flag that was forgotten, most likely.
 			if r.Policy.Empty() {
 				return fmt.Errorf("%w: give at least one --keep flag; without any, all snapshots would go", errUsage)
 			}
@@ -112,6 +113,7 @@ func (o *policyOptions) run(cmd *cobra.Command, n remote.Node, now store.Snapsho
 	case every:
 		now.Seconds = int64(o.every / time.Second)
 	}
+	// Without --keep flags the ones that are set go on to count.
 	if !o.keep.Empty() {
 		now.Keep = o.keep
 	}
@@ -128,7 +130,7 @@ func (o *policyOptions) run(cmd *cobra.Command, n remote.Node, now store.Snapsho
 
 func describeSchedule(s store.SnapshotSchedule) string {
 	if s.Seconds == 0 {
-		return "No snapshots are made by themselves."
+		return "No snapshots are made automatically."
 	}
 	text := fmt.Sprintf("While mounted, a snapshot every %v; ", s.Every())
 	if s.Keep.Empty() {
@@ -143,6 +145,7 @@ func describeSchedule(s store.SnapshotSchedule) string {
 		{s.Keep.Monthly, "monthly"}, {s.Keep.Yearly, "yearly"},
 	} {
 		switch {
+		// -1 keeps all, as the flags say.
 		case r.n < 0:
 			kept = append(kept, "all "+r.name)
 		case r.n > 0:

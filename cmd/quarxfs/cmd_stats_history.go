@@ -19,6 +19,8 @@ func showHistory(w io.Writer, asJSON bool, walk func(fn func(graph.HistoryPoint)
 	t.AppendHeader(table.Row{"Snapshot", "Made", "Data", "Written", "New", "Stored", "Dedup", "Entropy", ""})
 	var alarms []string
 	err := walk(func(p graph.HistoryPoint) error {
+		// The alarm itself is a sentence, which a column has no room for: it follows below the
+		// table.
 		mark := ""
 		if p.Alarm != "" {
 			mark = "!"

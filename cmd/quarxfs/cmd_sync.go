@@ -38,9 +38,9 @@ func newSyncRun(pull bool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   use + " [STORE] REMOTE [SNAPSHOT...]",
 		Short: short,
-		Long: short + `, those named, or --all, or the --latest. A snapshot that is there
-already is passed over. One whose name another snapshot there has is left out, and named with exit
-code 16: give --as or --prefix. The others travel.`,
+		Long: short + `, those named, or --all, or the --latest. Snapshots that the other
+store has are skipped. One whose name is taken there by another snapshot is refused and named, with
+exit code 16: give --as or --prefix. The others are sent.`,
 		Example: fmt.Sprintf("  quarxfs sync %s /mnt nas --all --prune\n  quarxfs sync %s /mnt nas monday --as monday-2", use, use),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			j.Names = args[2:]
@@ -49,6 +49,8 @@ code 16: give --as or --prefix. The others travel.`,
 			}
 			return onStore(cmd, args[:1], func(n remote.Node) error {
 				return onRemote(cmd.Context(), n, args[1], func(r store.Remote, peer *remote.Client) error {
+					// An empty --prefix is given to have none, so its value cannot say whether it
+					// was given.
 					if j.Remote = r; cmd.Flags().Changed("prefix") {
 						j.Remote.Prefix = prefix
 					}

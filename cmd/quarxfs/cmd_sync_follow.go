@@ -24,6 +24,7 @@ as quarxfs snapshot policy says.`,
 		Example: `  quarxfs sync follow /mnt nas --every 30s
   quarxfs sync follow /mnt nas --off`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// The settings keep whole seconds: half of one would be lost without a word.
 			if !off && (every < time.Second || every%time.Second != 0) {
 				return fmt.Errorf("%w: --every %v: choose whole seconds, or --off", errUsage, every)
 			}
@@ -58,7 +59,7 @@ as quarxfs snapshot policy says.`,
 
 func describeFollow(f store.Follow) string {
 	if f.Seconds == 0 {
-		return "synced when told to"
+		return "synced by command only"
 	}
 	text := fmt.Sprintf("pushed every %v while mounted", f.Every())
 	if f.Pull {

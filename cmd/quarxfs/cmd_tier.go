@@ -25,7 +25,7 @@ func newTier() *cobra.Command {
 another disk. New blocks are hot. What you demote is packed densely with zstd in the
 cold tier and read from there; names, attributes and the graph stay hot. A policy can move
 blocks by how often they are used, and paths can be pinned to the hot tier. Equal blocks
-are there once whatever tier they are in, so a block that a demoted file shares with
+are stored once, whatever tier they are in, so a block that a demoted file shares with
 others is cold for all of them.`,
 	}
 	for _, c := range []*cobra.Command{
@@ -40,7 +40,7 @@ others is cold for all of them.`,
 // onlyCold refuses to manage any other tier.
 func onlyCold(name string) error {
 	if name != "cold" {
-		return fmt.Errorf("%w: tier %q: only the cold tier comes and goes", errUsage, name)
+		return fmt.Errorf("%w: tier %q: only the cold tier can be added and removed", errUsage, name)
 	}
 	return nil
 }
@@ -64,6 +64,7 @@ is mounted), or from a file in the format of ~/.aws/credentials that only its ow
 			if err := onlyCold(args[1]); err != nil {
 				return err
 			}
+			// Paths are made absolute here: the daemon stands in another directory.
 			dir, bucket, err := coldPlace(cmd, args[2], place)
 			if err != nil {
 				return err
@@ -105,7 +106,7 @@ func coldPlace(cmd *cobra.Command, arg string, place store.S3Place) (dir string,
 func newTierRemove() *cobra.Command {
 	return &cobra.Command{
 		Use:     "remove [STORE] cold",
-		Short:   "Take the cold tier out of use; drain it before",
+		Short:   "Remove the cold tier; drain it first",
 		Example: `  quarxfs tier remove /mnt cold`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := onlyCold(args[1]); err != nil {
@@ -233,6 +234,7 @@ func showCurves(w io.Writer, st tierStatus) error {
 		if len(curve) == 0 {
 			return
 		}
+		// The second point of a curve is the size as it is.
 		r := table.Row{name, size(curve[1].Bytes)}
 		for _, p := range curve {
 			r = append(r, fmt.Sprintf("%.1f %%", 100*p.HitRatio))
@@ -335,6 +337,8 @@ func (o *tierMoveOptions) run(cmd *cobra.Command, a access) error {
 		return rawjson.Write(out, last)
 	}
 	p, m := last.Plan, last.Moved
+	// A drain knows blocks only as they are stored: how large they will be is seen when they are
+	// read.
 	if o.DryRun && o.Drain {
 		fmt.Fprintf(out, "would move %s blocks, %s as they are stored in the cold tier\n", humanize.Comma(p.Blocks), size(p.Bytes))
 		return nil

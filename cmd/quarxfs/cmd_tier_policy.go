@@ -74,6 +74,7 @@ func (o *tierPolicyOptions) apply(cmd *cobra.Command, p *store.TierPolicy) (set 
 		"high":  func() { p.High = o.high },
 		"low":   func() { p.Low = o.low },
 		"min-age": func() {
+			// 0 is the default of the settings, so that no age at all needs a number of its own.
 			if p.MinAge = int64(o.minAge / time.Second); p.MinAge == 0 {
 				p.MinAge = -1
 			}
@@ -110,6 +111,7 @@ func (o *tierPolicyOptions) run(cmd *cobra.Command, n remote.Node) error {
 		if err := n.SetTierPolicy(cmd.Context(), now.Policy); err != nil {
 			return err
 		}
+		// What is shown is what the store has made of it, defaults filled in.
 		if now, err = n.TierPolicy(cmd.Context()); err != nil {
 			return err
 		}
@@ -130,7 +132,7 @@ func showTierPlan(w io.Writer, plan store.TierPlan) error {
 func showTierPolicy(w io.Writer, now remote.TierPolicy) error {
 	p, k := now.Policy, now.Keeper
 	if !p.On() {
-		_, err := fmt.Fprintln(w, "Nothing is moved by itself, and the hot tier has no limit.")
+		_, err := fmt.Fprintln(w, "Nothing is moved automatically, and the hot tier has no limit.")
 		return err
 	}
 	hours := "at any time"
@@ -143,6 +145,7 @@ func showTierPolicy(w io.Writer, now remote.TierPolicy) error {
 	fmt.Fprintf(w, "hot tier: at most %s; from %d %% on the coldest blocks leave, down to %d %%\n", size(p.Limit), p.High, p.Low)
 	fmt.Fprintf(w, "blocks stay for %v; two uses within %v bring one back\n", time.Duration(max(0, p.MinAge))*time.Second, time.Duration(p.Window)*time.Second)
 	fmt.Fprintf(w, "moving: %s a second, %s\n", size(p.Rate), hours)
+	// A store that nobody has mounted moves nothing, whatever its policy says.
 	if k.State == "off" {
 		_, err := fmt.Fprintln(w, "now: nothing is moved; that starts when the store is mounted")
 		return err

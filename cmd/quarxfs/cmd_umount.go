@@ -31,11 +31,12 @@ func newUmount() *cobra.Command {
 		Use:   "umount MOUNTPOINT",
 		Short: "Unmount a store and wait until its daemon has left",
 		Long: `Unmounts what is mounted at MOUNTPOINT and returns when the daemon has committed
-everything and left; if it could not, the exit code and the error are the daemon's, and the store is as
-of the commit before. The mount of a daemon that has died is cleaned away.
+everything and left. If it could not, the exit code and the error are the daemon's, and the
+store is as of the commit before. The mount of a daemon that has died is removed.
 
-While bind mounts of it are left, or another mount namespace has a copy, the daemon would go on: that is
-refused with their names. For a bind mount, only that is unmounted. --force has the daemon leave in any case.`,
+While bind mounts are left, or another mount namespace has a copy, the daemon would go on: that
+is refused with their names. Of a bind mount, only that is unmounted. --force has the daemon
+leave in any case.`,
 		Example: `  quarxfs umount /mnt
   quarxfs umount --force /mnt`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -83,6 +84,7 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 	if err != nil {
 		return err
 	}
+	// A bind mount, or a copy: the daemon and the other mounts go on.
 	if len(holders) > 0 && !w.IsAt(m) {
 		return o.unmountOne(m)
 	}
@@ -95,6 +97,7 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 	if wd, err := os.Getwd(); err == nil && mounts.Within(wd, m.Dir) {
 		return fmt.Errorf("%w: you stand in it: cd out of %s first, or add --force", errBusy, m.Dir)
 	}
+	// From here on the mount is gone, whatever the daemon does: errors are about what was not kept.
 	if err := o.unmountOne(m); err != nil {
 		return err
 	}

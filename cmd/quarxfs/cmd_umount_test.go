@@ -115,7 +115,8 @@ func (l *leaving) sh(script string) string {
 }
 
 func (l *leaving) run() {
-	// The buffers are so large that even a daemon whose memory is short keeps what is written in them.
+	// The buffers are so large that even a daemon whose memory is short keeps in them what is
+	// written.
 	const options = "--memory=1GiB --commit-interval=1h"
 	store := filepath.Join(l.disk, "s")
 	if out, code := quarxfs(l.T, nil, "init", store, "--segment-size", "1MiB"); code != 0 {

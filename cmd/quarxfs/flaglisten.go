@@ -37,8 +37,9 @@ func (o *listenOptions) prepare() error {
 		}
 	}
 	if o.Addr == "" {
+		// Whoever gives these means to be reached, and would find a port that nobody listens on.
 		if o.SelfSigned || o.Insecure && o.Metrics == "" || o.Cert+o.Key+o.ClientCA != "" || len(o.ClientPin)+len(o.anonymous) > 0 {
-			return fmt.Errorf("%w: nobody is let in without an address: --listen :7440", errUsage)
+			return fmt.Errorf("%w: no client can connect without an address: --listen :7440", errUsage)
 		}
 		return nil
 	}
@@ -52,6 +53,7 @@ func (o *listenOptions) prepare() error {
 	for _, s := range o.anonymous {
 		o.Anonymous = append(o.Anonymous, store.Scope(s))
 	}
+	// The certificate is made when the store is open; until then something has to stand for it.
 	check := o.ListenOptions
 	if o.SelfSigned {
 		check.Cert, check.Key = "made", "made"

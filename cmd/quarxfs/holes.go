@@ -51,6 +51,7 @@ func (h *holeWriter) Write(p []byte) (done int, err error) {
 	}
 	for done < len(p) {
 		n, zero := zeroRun(p[done:], h.off)
+		// Nothing is written yet: the hole may go on in the next Write.
 		if zero {
 			h.hole += int64(n)
 		} else {

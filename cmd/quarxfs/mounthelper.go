@@ -85,6 +85,7 @@ func helperWords(argv []string) (words []string, flags map[byte][]string, err er
 			words = append(words, arg)
 			continue
 		}
+		// Letters may be joined, and a value joined to its letter: -sfo ro and -oro.
 		for i := 1; i < len(arg); i++ {
 			c, value := arg[i], ""
 			if strings.IndexByte("oNt", c) >= 0 {

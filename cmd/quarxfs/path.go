@@ -48,6 +48,7 @@ const (
 
 // openLocation finds what is at a path. The error is the kernel's.
 func openLocation(path string, flags int) (*location, error) {
+	// O_PATH: neither a dead daemon nor one that hangs is asked, and no right to read is needed.
 	fd, err := unix.Open(path, flags, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}

@@ -33,6 +33,7 @@ func nearest(typed string, known []string) []string {
 	var near []candidate
 	for _, k := range known {
 		off := distance(typed, k)
+		// Two letters off are a slip in a long word, and another word among short ones.
 		allowed := min(2, len(typed)/3+1, len(k)/2)
 		if strings.HasPrefix(k, typed) && typed != "" {
 			off, allowed = 0, 0
@@ -74,6 +75,7 @@ func distance(a, b string) int {
 				change = 0
 			}
 			rows[i][j] = min(rows[i-1][j]+1, rows[i][j-1]+1, rows[i-1][j-1]+change)
+			// Swapped neighbours are one slip and not two.
 			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
 				rows[i][j] = min(rows[i][j], rows[i-2][j-2]+1)
 			}

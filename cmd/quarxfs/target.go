@@ -127,8 +127,8 @@ var errUnmounted = errors.New("nothing is mounted there")
 
 const fstab = "/etc/fstab"
 
-// explainNoStore says why what is at a path is no store: store.ErrNotStore. It may be the mountpoint
-// of one, or in it.
+// explainNoStore says why what is at a path is no store: store.ErrNotStore. It may be the
+// mountpoint of one, or in it.
 func explainNoStore(path string, err error) error {
 	if table, rerr := os.ReadFile(fstab); rerr == nil {
 		if of := storeInFstab(string(table), path); of != "" {
@@ -247,6 +247,8 @@ func (a access) run(ctx context.Context, fn func(remote.Node) error) error {
 		if !errors.Is(err, daemon.ErrNoDaemon) {
 			return err
 		}
+		// Nobody has it open now; but a daemon or a command may take it meanwhile, and then it is
+		// asked.
 		err = a.runHere(ctx, fn)
 		if !errors.Is(err, store.ErrLocked) || time.Now().After(deadline) {
 			return err
@@ -272,6 +274,7 @@ func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err er
 	if err != nil {
 		return err
 	}
+	// Deferred first and so run last: the store closes with the rights of its owner.
 	defer func() { err = errors.Join(err, leave()) }()
 	defer func() { err = errors.Join(err, st.Close()) }()
 	vol, err := volume.Open(st, volume.Options{Logger: log, NoAtime: true})

@@ -106,6 +106,7 @@ func (b *budgeter) step() {
 	if b.now == before {
 		return
 	}
+	// Before the limit of the runtime falls, or it would collect garbage without end.
 	b.cache(b.now.cache)
 	b.dirty(b.now.dirty)
 	debug.SetMemoryLimit(b.now.total)

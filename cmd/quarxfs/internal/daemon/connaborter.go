@@ -137,7 +137,7 @@ func abortMount(mount mounts.Key) error {
 		return fmt.Errorf("open %s: %w", m.Dir, err)
 	}
 	defer unix.Close(hold)
-	// By the handle: another filesystem, which would lose its connection, may be at the path by now.
+	// By the handle: another filesystem, which would lose its connection, may be at the path now.
 	at := fmt.Sprintf("/proc/self/fd/%d", hold)
 	if k, err := mounts.KeyOf(at); err != nil || k.Device != mount.Device {
 		return err

@@ -58,6 +58,8 @@ func socketsOf(d *handle.Dir, device string) []string {
 	if err != nil {
 		return list
 	}
+	// Not by a pattern: the directory is named by the environment, and may have brackets in its
+	// name.
 	dir, prefix := filepath.Split(prefix)
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
@@ -144,6 +146,8 @@ func Dial(ctx context.Context, dir, device string) (net.Conn, error) {
 		if derr == nil {
 			return c, nil
 		}
+		// The socket of a dead daemon is passed over; a daemon that may not be asked is an error,
+		// if no other answers.
 		if !errors.Is(derr, ErrNoDaemon) {
 			err = derr
 		}

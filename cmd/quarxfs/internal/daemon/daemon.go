@@ -1,6 +1,6 @@
 // Package daemon is the process that has a store open: it mounts it, answers on its control socket
-// and to other machines, makes snapshots, syncs and moves blocks in the background, and commits when
-// it leaves. Commands reach it with Dial and Client, and wait for its end with WatchMount.
+// and to other machines, makes snapshots, syncs and moves blocks in the background, and commits
+// when it leaves. Commands reach it with Dial and Client, and wait for its end with WatchMount.
 package daemon
 
 import (
@@ -155,6 +155,7 @@ const LockWait = 2 * time.Second
 // open opens the store and the volume, with the log and the limits set first.
 func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 	o := d.opts
+	// Each segment is an open file, and a store may have thousands.
 	raiseFileLimit()
 	gauge := pressure.New()
 	b := newBudget(o.Memory, gauge.Memory().Limit)
@@ -222,6 +223,7 @@ func (d *daemon) path(elem ...string) string {
 // detach lets go of the terminal and the directory. Standard error leads to the
 // parent until the mount is up: fusermount3 complains there.
 func (d *daemon) detach() error {
+	// A helper that kept it would keep the parent waiting after this process has died.
 	unix.CloseOnExec(d.opts.ReadyFD)
 	if err := os.Chdir("/"); err != nil {
 		return err
@@ -425,6 +427,8 @@ func (d *daemon) close() error {
 
 func (d *daemon) closeAll() error {
 	var errs []error
+	// Last of all: until the store is closed, this process may still be killed in a wait for its
+	// own mount.
 	defer d.aborter.dismiss()
 	for _, r := range append(d.background, d.budget) {
 		r.End()

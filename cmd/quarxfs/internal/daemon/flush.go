@@ -28,6 +28,7 @@ func (d *daemon) flush(ctx context.Context) error {
 	if d.mount == nil {
 		return nil
 	}
+	// Looked up each time: mounts come, go and are moved while the daemon lives.
 	ways, err := waysTo(d.at.Device)
 	if err != nil {
 		return err
@@ -41,6 +42,7 @@ func (d *daemon) flush(ctx context.Context) error {
 	}
 	cmd := exec.CommandContext(ctx, exe, append([]string{FlushHelper, d.at.Device}, ways...)...)
 	cmd.Args[0] = os.Args[0]
+	// One that waits in the kernel cannot be killed at once; its pipes must not keep this process.
 	cmd.WaitDelay = time.Second
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

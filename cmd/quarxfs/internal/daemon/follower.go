@@ -30,6 +30,7 @@ func (f *follower) run(ctx context.Context) {
 	running := make(map[store.Remote]context.CancelFunc)
 	for {
 		set, changed, _ := f.settings() // what is wrong with them was logged
+		// By value: a remote whose URL or interval has changed is another one, and begins anew.
 		wanted := make(map[store.Remote]bool)
 		for _, r := range set.Remotes {
 			if r.Follow.Seconds > 0 {

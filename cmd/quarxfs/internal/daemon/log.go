@@ -93,6 +93,7 @@ func (l *logFile) Write(line []byte) (int, error) {
 		return l.first.Write(line)
 	}
 	if l.mu.size+int64(len(line)) > l.most && l.mu.size > 0 {
+		// Where it fails the old file grows beyond its bound, which is better than no log.
 		if err := os.Rename(l.mu.path, l.mu.path+".1"); err == nil {
 			if err := l.open(); err != nil {
 				return 0, err

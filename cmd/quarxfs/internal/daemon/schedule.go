@@ -26,6 +26,7 @@ func (s *schedule) run(ctx context.Context) {
 	var next time.Time
 	for {
 		set, changed, _ := s.settings() // what is wrong with them was logged
+		// A change of anything else must not put off the next snapshot.
 		if now := s.interval(set); now != every {
 			every, next = now, time.Now().Add(s.untilDue(ctx, now))
 		}
@@ -79,6 +80,7 @@ func (s *schedule) once(ctx context.Context, keep store.Retention) error {
 	made, err := s.node.CreateSnapshot(ctx, remote.NewSnapshot{
 		Name: name, Tags: []string{remote.ScheduleTag}, Host: s.host, Marks: []store.SnapshotMark{store.Scheduled},
 	})
+	// Two mounts, or a clock that was set back: there is a snapshot of that second already.
 	if errors.Is(err, store.ErrNameTaken) {
 		return nil
 	}

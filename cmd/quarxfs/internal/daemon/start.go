@@ -19,8 +19,8 @@ const (
 )
 
 // Start starts this command again in a session of its own, with its arguments and two flags behind
-// the first, and returns when that one serves the mount, or with its error: an ExitStatus. What that
-// one has to say then goes to out.
+// the first. It returns when that one serves the mount, or with its error: an ExitStatus. What it
+// has to say then goes to out.
 func Start(ctx context.Context, args []string, out io.Writer) error {
 	exe, err := os.Executable()
 	if err != nil {
@@ -36,6 +36,7 @@ func Start(ctx context.Context, args []string, out io.Writer) error {
 	child.Args[0] = "quarxfs"
 	child.Stdout, child.Stderr = w, w // until the log is open
 	child.ExtraFiles = []*os.File{w}
+	// Its own session, so that a closed terminal or ^C does not reach it.
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = child.Start()
 	w.Close()
@@ -44,6 +45,7 @@ func Start(ctx context.Context, args []string, out io.Writer) error {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = child.Process.Signal(syscall.SIGTERM) })
 	defer stop()
+	// Ends when the child has let go of all copies of the pipe: it serves, or is dead.
 	said, err := io.ReadAll(r)
 	if err != nil {
 		return err

@@ -23,6 +23,7 @@ func watchdog(ctx context.Context, log *slog.Logger, alive func() error) {
 	if err != nil || every == 0 {
 		return
 	}
+	// Two may be missed before systemd ends the process.
 	tick := time.NewTicker(every / 3)
 	defer tick.Stop()
 	for {

@@ -26,7 +26,8 @@ import (
 const (
 	exitStatusPath  = "/v1/exit-status"
 	exitStatusProto = "quarxfs-exit-status"
-	// headerMount has the key of the daemon's mount, headerLog the path of its log, escaped as in a URL.
+	// headerMount has the key of the daemon's mount, headerLog the path of its log, escaped as in
+	// a URL.
 	headerMount = "Quarxfs-Mount"
 	headerLog   = "Quarxfs-Log"
 	// AnswerTime is how long a daemon may take to answer before it counts as hanging.
@@ -74,6 +75,7 @@ func (w *exitWatchers) ServeHTTP(rw http.ResponseWriter, _ *http.Request) {
 	if w.mu.conns == nil {
 		w.mu.conns = make(map[net.Conn]struct{})
 	}
+	// Whoever can open the socket could otherwise have the daemon keep connections without end.
 	room := len(w.mu.conns) < maxWatchers
 	if room {
 		w.mu.conns[c] = struct{}{}

@@ -68,6 +68,7 @@ func (l volumeFiles) ListFiles(ctx context.Context, filter remote.FileFilter, fn
 		}
 		return nil
 	}
+	// Walk is for directories; a file that is named is listed by itself, as ls does.
 	if top.Mode&syscall.S_IFMT != syscall.S_IFDIR {
 		err = show(path, top)
 	} else {

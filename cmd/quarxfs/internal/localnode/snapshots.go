@@ -89,8 +89,8 @@ func pathError(err error) error {
 // what is below it, and takes away what is mounted there. So restores, rollbacks and removals of
 // snapshots are refused as long as something is.
 
-// AroundMount is Around for a volume that is mounted as the filesystem with a device number; flush has
-// the kernel hand over what programs have written.
+// AroundMount is Around for a volume that is mounted as the filesystem with a device number; flush
+// has the kernel hand over what programs have written.
 func AroundMount(vol *volume.Volume, device string, flush func(context.Context) error) remote.Surroundings {
 	a := Around(vol)
 	mounted := mountedFiles{volumeFiles{vol}, device, flush}

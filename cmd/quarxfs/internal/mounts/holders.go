@@ -70,6 +70,8 @@ func Namespaces() ([]Namespace, error) {
 	seen := map[string]bool{link: true}
 	for _, pid := range processes() {
 		link, err := os.Readlink("/proc/" + pid + "/ns/mnt")
+		// One process speaks for a namespace. Others' processes may not be looked at: what they
+		// hold is not seen.
 		if err != nil || seen[link] {
 			continue
 		}

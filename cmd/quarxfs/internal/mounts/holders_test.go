@@ -22,7 +22,11 @@ func TestHolders(t *testing.T) {
 		{name: "on it", own: root + "10 9 0:7 / /m/t rw - tmpfs none rw\n", want: []string{"/m/t"}},
 		{name: "another store", own: root + "10 1 0:8 / /b rw - fuse.quarxfs /s2 rw\n"},
 		{name: "a peer of the parent", own: root + "2 1 8:1 / /r rw shared:1 - ext4 /dev/a rw\n10 2 0:9 / /r/m rw - fuse.quarxfs /s rw\n"},
-		{name: "a peer of the parent's directory elsewhere", own: root + "2 1 8:1 /m2 /r rw shared:1 - ext4 /dev/a rw\n10 2 0:9 / /r rw - fuse.quarxfs /s rw\n", want: []string{"/r"}},
+		{
+			name: "a peer of the parent's directory elsewhere",
+			own:  root + "2 1 8:1 /m2 /r rw shared:1 - ext4 /dev/a rw\n10 2 0:9 / /r rw - fuse.quarxfs /s rw\n",
+			want: []string{"/r"},
+		},
 		{
 			name: "a private namespace", own: root,
 			others: []string{"21 0 8:1 / / rw - ext4 /dev/a rw\n29 21 0:9 / /m rw - fuse.quarxfs /s rw\n"}, want: []string{"2:/m"},

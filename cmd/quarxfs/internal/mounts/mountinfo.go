@@ -52,6 +52,7 @@ func TableOf(pid string) ([]Mount, error) {
 func Parse(table string) []Mount {
 	var all []Mount
 	for line := range strings.Lines(table) {
+		// Optional fields, of which there may be any number, end with a lone hyphen.
 		left, right, ok := strings.Cut(line, " - ")
 		l, r := strings.Fields(left), strings.Fields(right)
 		if !ok || len(l) < 6 || len(r) < 2 {
@@ -95,6 +96,7 @@ func Unescape(s string) string {
 func At(table []Mount, path string) (Mount, bool) {
 	var best Mount
 	for _, m := range table {
+		// Of two at the same place the later one is on top.
 		if Within(path, m.Dir) && len(m.Dir) >= len(best.Dir) {
 			best = m
 		}
@@ -177,8 +179,8 @@ func find(wanted func(Mount) bool) (m Mount, ok bool) {
 	return table[i], true
 }
 
-// TreePath returns where a path within the mount is in its filesystem, without a slash before it. It
-// is not known of what was removed or is seen through another namespace.
+// TreePath returns where a path within the mount is in its filesystem, without a slash before it.
+// It is not known of what was removed or is seen through another namespace.
 func (m Mount) TreePath(at string) (tree string, ok bool) {
 	const gone, rootGone = " (deleted)", "//deleted" // as the kernel marks what has no name any more
 	if !Within(at, m.Dir) || strings.HasSuffix(m.Root, rootGone) {
