@@ -156,12 +156,14 @@ func matchSizes(gone []*Loss, made []int64) (m renamedFiles) {
 	slices.Sort(made)
 	var lost Texture
 	for _, l := range gone {
+		// Both are sorted: what is too short for this file is too short for all that follow.
 		for len(made) > 0 && made[0] < l.Size {
 			made = made[1:]
 		}
 		if len(made) == 0 {
 			break
 		}
+		// Too long for this one, but perhaps not for the next.
 		if made[0] > l.Size+max(4096, l.Size/16) {
 			continue
 		}
@@ -220,6 +222,7 @@ func (s *suspicion) difference(d *Difference) error {
 func (s *suspicion) replaced() (losses []Loss, made []int64, err error) {
 	stems := make(map[string]string, len(s.gone))
 	for p := range s.gone {
+		// Of several files with a stem one is found, which is enough for a guess.
 		stems[stem(p)] = p
 	}
 	for _, d := range s.made {
@@ -234,6 +237,7 @@ func (s *suspicion) replaced() (losses []Loss, made []int64, err error) {
 		if err != nil {
 			return nil, nil, err
 		}
+		// What has order is no encryption of anything, whatever its size.
 		if c.Bytes > 0 && c.Order <= randomly {
 			made = append(made, d.Size)
 		}
@@ -279,6 +283,7 @@ func (s *suspicion) compare(name string, before, after *Difference) error {
 		return err
 	}
 	for _, r := range ranges {
+		// What was added behind the old end took the place of nothing.
 		end := min(r.Off+r.Len, before.Before)
 		if err := s.add(&l.Lost, before.was, before.Before, r.Off, end); err != nil {
 			return err

@@ -81,6 +81,7 @@ func (s *DiffStat) Add(d *Difference, first bool) {
 	default:
 		c.Others++
 	}
+	// Another name of a file whose bytes are counted already.
 	if !first {
 		return
 	}
@@ -92,6 +93,7 @@ func (s *DiffStat) Add(d *Difference, first bool) {
 		s.Written += d.Size
 	case Modified:
 		c.Bytes += d.Size
+		// What stayed in place was not written.
 		s.Written += d.Changed()
 	default:
 		c.Bytes += d.Size
@@ -123,9 +125,11 @@ func Diff(ctx context.Context, src Source, before, after *Snapshot, exact *Exact
 		err = d.both("", &before.Root, &after.Root)
 	}
 	if err == nil {
+		// Only now is it known which names were reported, so that none is twice.
 		err = d.linked(after)
 	}
 	if err == nil {
+		// Renames come last: both halves of each have to be known.
 		err = d.pair()
 	}
 	if err == nil {
@@ -174,6 +178,7 @@ func (d *differ) resolve(side int, e *Entry) (*Entry, error) {
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, corrupt("snapshot", "a file with several names that is not in the link table")
 	}
+	// The row has the identity for its name, as the table is sorted by it.
 	row.Name, row.Ident = e.Name, e.Ident
 	return &row, err
 }
@@ -274,6 +279,7 @@ func aspects(a, b *Entry) []string {
 	note(a.Mtime != b.Mtime, "mtime")
 	note(a.Ctime != b.Ctime, "ctime")
 	note(a.Btime != b.Btime, "btime")
+	// 0 stands for 1: most entries do not spell it out.
 	note(max(1, a.Nlink) != max(1, b.Nlink), "links")
 	return list
 }
@@ -286,6 +292,7 @@ func (d *differ) linked(after *Snapshot) error {
 		return nil
 	}
 	err := DiffTrees(d.ctx, d.tables[0], d.tables[1], func(a, b *Entry) error {
+		// A row on one side only is a file that came or went, which its directory shows.
 		if a != nil && b != nil {
 			rows[TableIdent(b.Name)] = [2]*Entry{a, b}
 		}
@@ -301,6 +308,7 @@ func (d *differ) linked(after *Snapshot) error {
 	for _, m := range d.made {
 		told[m.path] = true
 	}
+	// The table does not say where the names are, so the whole tree has to be gone through.
 	return WalkTree(d.ctx, d.src, &after.Root, "", func(p string, e *Entry) error {
 		pair, ok := rows[e.Ident]
 		if e.Ident == 0 || !ok || told[p] {
@@ -373,6 +381,7 @@ func (w *moves) match(m *move) *move {
 				found = k
 				break
 			}
+			// Not the best, but the first; a later one with the same last name is better.
 			if found < 0 {
 				found = k
 			}
@@ -405,6 +414,8 @@ func (d *differ) pair() error {
 	for _, m := range d.gone {
 		gone.add(m)
 	}
+	// From the top down: a directory that was renamed as a whole is one rename, and what is in it
+	// is not looked at.
 	for queue := d.made; len(queue) > 0; queue = queue[1:] {
 		m := queue[0]
 		if from := gone.match(&m); from != nil {
@@ -419,6 +430,7 @@ func (d *differ) pair() error {
 			left.add(m)
 		}
 	}
+	// They are in the queues from here on, and may be many.
 	d.gone, d.made = nil, nil
 	var queue []move
 	if err := gone.rest(func(m *move) error { queue = append(queue, *m); return nil }); err != nil {
@@ -436,6 +448,7 @@ func (d *differ) pair() error {
 			return err
 		}
 	}
+	// Files alone are left: directories that were added have been opened above.
 	return left.rest(func(m *move) error { return d.opened(Added, m, nil) })
 }
 
@@ -447,6 +460,7 @@ func (d *differ) renamed(from, to *move) error {
 	}
 	// A rename changes this time by itself.
 	diff.Aspects = slices.DeleteFunc(diff.Aspects, func(s string) bool { return s == "ctime" })
+	// Paired by identity, not by bytes: a file with several names that has changed, too.
 	if b.IsFile() && a.Link != b.Link {
 		var err error
 		if diff.Ranges, err = DiffFiles(d.ctx, d.src, a.Link, a.Size, b.Link, b.Size, d.exact); err != nil {
@@ -483,6 +497,7 @@ func (d *differ) opened(change ChangeKind, m *move, below func(move) error) erro
 func (d *differ) emit(diff *Difference) error {
 	first := diff.ident == 0 || !d.counted[diff.ident]
 	if diff.ident != 0 {
+		// Of a file with several names the bytes count once.
 		d.counted[diff.ident] = true
 	}
 	d.stat.Add(diff, first)

@@ -145,6 +145,7 @@ func (e *Entry) links(ids []ID) []ID {
 func (e *Entry) check() (why string) {
 	typ := e.Type()
 	if e.Ident != 0 {
+		// All else about it is in the link table, once for all of its names.
 		if e.Mode != typ || typ == 0 || typ == syscall.S_IFDIR {
 			return "an entry of a file with several names that says more than its type"
 		}
@@ -172,6 +173,7 @@ func (e *Entry) check() (why string) {
 	case e.XattrLink.Kind != 0 && e.XattrLink.Kind != store.KindData && e.XattrLink.Kind != store.KindFile:
 		return "extended attributes that are no bytes"
 	}
+	// Beyond a second, two encodings would mean one time.
 	for _, t := range [...]Time{e.Atime, e.Mtime, e.Ctime, e.Btime} {
 		if t.Nsec > maxNsec {
 			return "an impossible time"
@@ -183,6 +185,7 @@ func (e *Entry) check() (why string) {
 	if XattrsSize(e.Xattrs) > MaxInlineXattrs {
 		return "extended attributes that are too long to be inline"
 	}
+	// Decoding must give back what was encoded, so nothing may be there that is not written.
 	if why := e.strays(); why != "" {
 		return why
 	}
@@ -264,6 +267,7 @@ func (e *Entry) appendBody(b []byte) []byte {
 // readBody is the reverse; it takes the entry's links off the front of links.
 func (e *Entry) readBody(r *store.Fields, links []ID) (left []ID, why string) {
 	flags := r.Uvarint(entryFlags)
+	// Errors are sticky in r: they are asked about once, in sound.
 	e.Mode = uint32(r.Uvarint(math.MaxUint32))
 	if flags&entryIdent != 0 {
 		e.Ident = r.Uvarint(math.MaxUint64)
@@ -295,9 +299,11 @@ func (e *Entry) readBody(r *store.Fields, links []ID) (left []ID, why string) {
 	if flags&entryXattrs != 0 {
 		e.Xattrs = readXattrs(r)
 	}
+	// In the order in which links appends them: content first, then the extended attributes.
 	if links, why = e.readLinks(flags, links); why != "" {
 		return nil, why
 	}
+	// One entry has one encoding; else equal directories would have different IDs.
 	if flags&entryXattrs != 0 && len(e.Xattrs) == 0 || flags&entryNlink != 0 && e.Nlink == 0 {
 		return nil, "a field that is said to be there and is not"
 	}
@@ -307,6 +313,7 @@ func (e *Entry) readBody(r *store.Fields, links []ID) (left []ID, why string) {
 func (e *Entry) readLinks(flags uint64, links []ID) (left []ID, why string) {
 	take := func(there, data bool, other store.Kind) (l Link, ok bool) {
 		if !there {
+			// The flag of the kind without that of the link is no encoding of ours.
 			return l, !data
 		}
 		if len(links) == 0 {
@@ -319,6 +326,7 @@ func (e *Entry) readLinks(flags uint64, links []ID) (left []ID, why string) {
 		links = links[1:]
 		return l, true
 	}
+	// The kind is implied by the type, and a bit says whether a block alone stands for a file.
 	content := store.KindFile
 	if e.IsDir() {
 		content = store.KindTree

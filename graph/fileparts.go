@@ -28,6 +28,7 @@ func FileStretchesFrom(ctx context.Context, src Source, content Link, size, from
 	c := newFileCursor(src, content, size)
 	for !c.done() {
 		switch height := c.height(); {
+		// It ends before from, at whatever height it is: its vertex is never read.
 		case c.at+c.whole().Len <= from:
 			c.skip(height)
 			continue
@@ -36,6 +37,7 @@ func FileStretchesFrom(ctx context.Context, src Source, content Link, size, from
 				return err
 			}
 			continue
+		// Only a block is left that reaches over from.
 		case c.at < from:
 			c.take(from - c.at)
 		}
@@ -127,15 +129,19 @@ func DiffFiles(ctx context.Context, src Source, before Link, sizeBefore int64, a
 		}
 	}
 	for !b.done() {
+		// The file has grown: all behind its old end is new.
 		if a.done() {
 			changed(b.at, sizeAfter-b.at)
 			break
 		}
+		// The same vertex at the same offset: all below it is equal, and nothing of it is read.
 		if h, ok := commonVertex(a, b); ok {
 			a.skip(h)
 			b.skip(h)
 			continue
 		}
+		// Both sides are brought to the same height first, as vertices of unequal height cannot be
+		// the same one.
 		higher := a
 		if b.height() > a.height() {
 			higher = b
@@ -146,6 +152,7 @@ func DiffFiles(ctx context.Context, src Source, before Link, sizeBefore int64, a
 			}
 			continue
 		}
+		// Two blocks or holes, from the same offset on, as far as the shorter one goes.
 		x, y := a.part(), b.part()
 		n := min(x.Len, y.Len)
 		if x.Hole != y.Hole || !x.Hole && (x.ID != y.ID || x.Skip != y.Skip) {
@@ -233,6 +240,7 @@ func (c *fileCursor) part() Stretch {
 // starts returns the vertex, as a part of a height, at the start of which the
 // cursor is, if it is known to be one.
 func (c *fileCursor) starts(height int) (ID, bool) {
+	// In the middle of a part nothing starts.
 	if c.in != 0 || c.done() {
 		return ID{}, false
 	}
@@ -244,6 +252,7 @@ func (c *fileCursor) starts(height int) (ID, bool) {
 		if f.Height == height {
 			return f.Parts[f.i].ID, true
 		}
+		// Not at the first part of this vertex, and so not at the start of any above it.
 		if f.i != 0 {
 			break
 		}

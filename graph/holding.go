@@ -59,6 +59,7 @@ func (w *holdingWalk) block(id ID, at Held) (found bool, err error) {
 			return true, err
 		}
 	}
+	// It has been gone through at another place, and nothing chosen is below it.
 	if w.free[id] {
 		return found, nil
 	}
@@ -71,6 +72,8 @@ func (w *holdingWalk) block(id ID, at Held) (found bool, err error) {
 	}
 	plain, err := w.Source.Get(w.ctx, id)
 	if err != nil {
+		// What cannot be read holds nothing that could be shown; only the end of the context ends
+		// the walk.
 		return found, w.ctx.Err()
 	}
 	edges, err := Edges(id, e.Kind, plain)
@@ -84,6 +87,7 @@ func (w *holdingWalk) block(id ID, at Held) (found bool, err error) {
 		}
 		found = found || below
 	}
+	// Only what has nothing is remembered: what has something is shown at each of its places.
 	if !found {
 		w.free[id] = true
 	}
@@ -99,6 +103,8 @@ func (w *holdingWalk) edge(e Edge, at Held) (found bool, err error) {
 		if n, _ := fmt.Sscanf(e.Name, "#%d", &ident); at.Path != linkTable || n != 1 {
 			return w.block(e.To, Held{Path: path.Join(at.Path, e.Name), Bytes: e.Bytes})
 		}
+		// The paths of files with several names take a walk through all of the snapshot, so it is
+		// made only if there is something to show.
 		if found, err = w.below(e.To); err != nil || !found {
 			return found, err
 		}

@@ -250,6 +250,7 @@ const (
 func (m *Matrix) addVertices(ctx context.Context, src Source) error {
 	batch := make([]uint32, 0, vertexBatch)
 	flush := func() error {
+		// Read by several at once, entered in order: rows of vertices are sorted by column.
 		links, err := m.readVertices(ctx, src, batch)
 		for i, col := range batch {
 			m.row(uint64(col))
@@ -263,6 +264,7 @@ func (m *Matrix) addVertices(ctx context.Context, src Source) error {
 		return err
 	}
 	for col := range m.info {
+		// The column of a block has no row: it refers to nothing.
 		if m.info[col].kind == store.KindData {
 			continue
 		}
@@ -373,6 +375,8 @@ func (m *Matrix) EachInRow(r int, fn func(Use) bool) {
 	end := int64(0)
 	for _, c := range m.rowCols(r) {
 		u := Use{Col: int(c)}
+		// Offsets are told from the end of the span before: most have none between them, which
+		// takes a byte.
 		if spans != nil {
 			var f [3]uint64
 			for i := range f {

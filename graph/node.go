@@ -60,6 +60,7 @@ func (n *node) entries() int64 {
 
 // encode makes the vertex; docs/format/vertex.md draws it.
 func (n *node) encode() []byte {
+	// Links stand before all else, so that the sweep finds them without knowing what a tree is.
 	links := make([]ID, 0, len(n.items)+8)
 	for i := range n.items {
 		if e := n.items[i].entry; e != nil {
@@ -104,6 +105,7 @@ func decodeNode(b []byte) (*node, error) {
 		if it, links, why = n.readItem(r, links); why != "" {
 			return nil, corrupt("tree vertex", why)
 		}
+		// Look-ups are binary searches, and equal trees must be equal bytes.
 		if k := len(n.items); k > 0 && n.items[k-1].key >= it.key {
 			return nil, corrupt("tree vertex", "keys that are not in order")
 		}
@@ -112,6 +114,7 @@ func decodeNode(b []byte) (*node, error) {
 		}
 		n.items = append(n.items, it)
 	}
+	// A link without an item would keep blocks that nothing shows.
 	if len(links) != 0 || n.height > 0 && len(n.items) == 0 {
 		return nil, corrupt("tree vertex", "cut short")
 	}

@@ -64,6 +64,7 @@ func Retain(p store.Retention, snapshots []Candidate) []Verdict {
 		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(b.Name, a.Name))
 	})
 	rules := rulesOf(p)
+	// From the newest on: each rule keeps the newest snapshot of a period that it meets first.
 	for i := range verdicts {
 		v := &verdicts[i]
 		for k := range rules {
@@ -97,6 +98,7 @@ func (r *rule) keeps(t time.Time, i int, oldest bool) (why string) {
 	default:
 		return ""
 	}
+	// Below 0 it has no bound and is never used up.
 	if r.n > 0 {
 		r.n--
 	}

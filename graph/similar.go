@@ -131,6 +131,7 @@ func (s *Sketcher) Of(ctx context.Context, id ID) (*Sketch, error) {
 	if err := s.below(ctx, id, row.Kind, plain, sketch); err != nil {
 		return nil, err
 	}
+	// With one reference nobody comes here again, so it would take memory for nothing.
 	if row.Refs > 1 && len(s.known) < maxKnown {
 		s.known[id] = sketch
 	}

@@ -77,6 +77,8 @@ func (s *Snapshot) check() (why string) {
 	case s.Created.Nsec > maxNsec || s.Totals.Entropy > maxEntropy:
 		return "a number that cannot be"
 	}
+	// In order and each once, so that equal snapshots are equal bytes; a comma divides them
+	// elsewhere.
 	for i, tag := range s.Tags {
 		if tag == "" || len(tag) > maxTag || !utf8.ValidString(tag) || strings.ContainsAny(tag, "\x00,") || i > 0 && s.Tags[i-1] >= tag {
 			return "tags that are impossible or not in order"
@@ -98,6 +100,7 @@ func (s *Snapshot) Encode() ([]byte, error) {
 	if why := s.check(); why != "" {
 		return nil, fmt.Errorf("snapshot: %s: %w", why, store.ErrConfig)
 	}
+	// The root's links come first: its entry reads them from the front.
 	links := s.Root.links(nil)
 	flags := byte(0)
 	if s.Table != (ID{}) {
@@ -108,6 +111,7 @@ func (s *Snapshot) Encode() ([]byte, error) {
 	b = append(b, snapshotVersion, flags)
 	b = s.Root.appendBody(b)
 	b = binary.AppendUvarint(b, uint64(len(s.Parents)))
+	// In the payload and not among the links: they are history and keep nothing.
 	for _, id := range s.Parents {
 		b = append(b, id[:]...)
 	}
@@ -152,6 +156,7 @@ func DecodeSnapshot(b []byte) (Snapshot, error) {
 	if why != "" {
 		return bad(why)
 	}
+	// What is left after the root's own is the link table, if the flag says so.
 	if flags > 1 || len(links) != int(flags) {
 		return bad("other links than it should have")
 	}
@@ -160,6 +165,7 @@ func DecodeSnapshot(b []byte) (Snapshot, error) {
 			return bad("an impossible link")
 		}
 	}
+	// A number is bounded before it is believed; Bytes gives nil at the end of the vertex.
 	for range r.Uvarint(maxParents) {
 		if id := r.Bytes(uint64(len(ID{}))); id != nil {
 			s.Parents = append(s.Parents, ID(id))
@@ -173,6 +179,7 @@ func DecodeSnapshot(b []byte) (Snapshot, error) {
 	for _, n := range s.Totals.fields() {
 		*n = int64(r.Uvarint(math.MaxInt64))
 	}
+	// Bytes behind the end would be lost by the next encoding.
 	if r.Bad() || r.Left() != 0 {
 		return bad("cut short")
 	}

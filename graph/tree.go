@@ -33,6 +33,7 @@ func (t *Tree) Root() ID { return t.root }
 // load returns a vertex. Its height must be that of want, unless that is nil.
 func (t *Tree) load(ctx context.Context, id ID, want *int) (*node, error) {
 	if want != nil {
+		// The last vertex of each height is kept: neighbours are asked for one after the other.
 		if h := t.path[*want]; h != nil && h.id == id {
 			return h.node, nil
 		}
@@ -45,9 +46,11 @@ func (t *Tree) load(ctx context.Context, id ID, want *int) (*node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", id, err)
 	}
+	// Keys of another form are sorted by another rule; a look-up would go astray.
 	if n.form != t.form {
 		return nil, fmt.Errorf("%s: %w", id, corrupt("tree vertex", "it is a "+n.form.String()))
 	}
+	// Heights fall by one a level, so a damaged tree cannot lead in a circle.
 	if want != nil && n.height != *want {
 		return nil, fmt.Errorf("%s: %w", id, corrupt("tree vertex", "it has another height than its place in the tree"))
 	}

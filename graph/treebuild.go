@@ -111,7 +111,9 @@ func (b *TreeBuilder) finish(height int) (TreeRoot, error) {
 	if err != nil {
 		return TreeRoot{}, err
 	}
+	// No node of this level has ended, so that what is left here is all of the tree.
 	if l.ended == 0 {
+		// One child needs no vertex above it: trees are as low as they can be.
 		if it := l.node.items; height > 0 && len(it) == 1 {
 			return TreeRoot{it[0].id, it[0].entries}, nil
 		}
@@ -167,6 +169,7 @@ func (t *Tree) Apply(ctx context.Context, sink Sink, changes []Change) (TreeRoot
 	if len(edits) == 0 {
 		return TreeRoot{t.root, root.entries()}, nil
 	}
+	// Level by level: the nodes that a level loses and gets are the edits of the next one.
 	for h := 0; h <= root.height; h++ {
 		if edits, err = t.applyLevel(ctx, sink, h, edits); err != nil {
 			return TreeRoot{}, err
@@ -195,6 +198,8 @@ func (t *Tree) applyLevel(ctx context.Context, sink Sink, height int, edits []ed
 		made = append(made, edit{up.key, &up})
 		return err
 	}
+	// What is before the first edit's node keeps its shape: ends depend on what is behind the last
+	// end alone.
 	key := edits[0].key
 	for len(edits) > 0 || len(l.node.items) > 0 {
 		old, rightmost, err := t.nodeAt(ctx, height, key)
@@ -203,8 +208,11 @@ func (t *Tree) applyLevel(ctx context.Context, sink Sink, height int, edits []ed
 		}
 		end := len(edits)
 		if len(old.items) > 0 {
+			// The level above knows a node by its last key.
 			gone = append(gone, edit{key: old.last()})
 			key = old.last() + "\x00"
+			// Behind the last node there is none to take what sorts higher, so it takes all that is
+			// left.
 			if !rightmost {
 				end = before(edits, key)
 			}
@@ -213,9 +221,12 @@ func (t *Tree) applyLevel(ctx context.Context, sink Sink, height int, edits []ed
 			return nil, err
 		}
 		edits = edits[end:]
+		// An end fell on an old one: go on at the next edit's node. Else the node that follows is
+		// cut again, too.
 		if len(l.node.items) == 0 && len(edits) > 0 {
 			key = edits[0].key
 		}
+		// The last node ends without a hash that says so.
 		if rightmost && len(l.node.items) > 0 {
 			up, err := l.end()
 			if err != nil {
@@ -246,6 +257,7 @@ func merge(items []item, edits []edit, add func(item) error) error {
 			items = items[1:]
 			continue
 		}
+		// The edit stands for the old item, whether it replaces or removes it.
 		if len(items) > 0 && items[0].key == edits[0].key {
 			items = items[1:]
 		}
@@ -268,6 +280,7 @@ func join(gone, made []edit) []edit {
 			out, gone = append(out, gone[0]), gone[1:]
 			continue
 		}
+		// Removing and adding under one key is replacing.
 		if len(gone) > 0 && gone[0].key == made[0].key {
 			gone = gone[1:]
 		}
@@ -302,6 +315,7 @@ func (t *Tree) crown(ctx context.Context, sink Sink, height int, edits []edit) (
 	case 0:
 		return b.Finish()
 	case 1:
+		// The tree may have become lower: the one node that is left may have a single child.
 		return t.lower(ctx, nodes[0], height)
 	}
 	for _, it := range nodes {

@@ -43,6 +43,7 @@ type Account struct {
 // what is not a group's alone once for each group that has it.
 func (m *Matrix) Account(ctx context.Context, groups []Group) (Account, error) {
 	a := newAccountant(m)
+	// First, as its references must not count for anybody.
 	acc := Account{Unused: a.waste()}
 	taken := make([]bool, m.firstVer)
 	for i, g := range groups {
@@ -69,12 +70,15 @@ func (m *Matrix) Account(ctx context.Context, groups []Group) (Account, error) {
 			rest = append(rest, r)
 		}
 	}
+	// Stamps are the groups' numbers from 1 on: seen is all zeroes at first.
 	acc.Elsewhere = a.group(rest, uint32(len(groups)+1)).Freed
+	// Before all rows are taken as one group, which would add to the sums.
 	data, vertices := a.data, a.vertices
 	everything := a.group(all, uint32(len(groups)+2))
 	for c := range m.info {
 		acc.Total += int64(m.info[c].stored)
 	}
+	// What goes only if all go is what no group alone would free.
 	acc.Shared, acc.SharedVertices = everything.Unique+everything.SharedInside-data, everything.Vertices-vertices
 	return acc, nil
 }
@@ -119,6 +123,7 @@ func (a *accountant) waste() int64 {
 		a.used[c] = 0
 	}
 	a.touched = a.touched[:0]
+	// From here on this is where each group begins.
 	copy(a.base, a.left)
 	return sum
 }
@@ -126,6 +131,7 @@ func (a *accountant) waste() int64 {
 // cascade goes on with what nothing refers to any more.
 func (a *accountant) cascade() {
 	for len(a.freed) > 0 {
+		// A stack, not a recursion: a directory may be a million levels deep.
 		c := a.freed[len(a.freed)-1]
 		a.freed = a.freed[:len(a.freed)-1]
 		if r, ok := a.m.VertexRowOf(int(c)); ok {
@@ -167,6 +173,7 @@ func (a *accountant) sum(u *Usage, stamp uint32) {
 	for _, c := range a.touched {
 		stored := int64(a.m.info[c].stored)
 		switch {
+		// Somebody else refers to it, too: it would stay.
 		case a.left[c] > 0:
 			a.outside(u, c, stamp)
 		case a.m.info[c].kind != store.KindData:
@@ -177,6 +184,7 @@ func (a *accountant) sum(u *Usage, stamp uint32) {
 			u.SharedInside += stored
 		}
 	}
+	// Only what was touched is put back, so that a small group costs little in a large store.
 	for _, c := range a.touched {
 		a.left[c] = a.base[c]
 		a.used[c] = 0
@@ -193,6 +201,7 @@ func (a *accountant) outside(u *Usage, top uint32, stamp uint32) {
 	for len(stack) > 0 {
 		c := stack[len(stack)-1]
 		stack = stack[:len(stack)-1]
+		// Counted for this group already, by another way.
 		if a.seen[c] == stamp {
 			continue
 		}

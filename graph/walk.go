@@ -55,6 +55,7 @@ func Edges(id ID, kind store.Kind, plain []byte) ([]Edge, error) {
 		edges, err = treeEdges(plain)
 	case store.KindSnapshot:
 		edges, err = snapshotEdges(plain)
+	// A name vertex: what it links to is what it names.
 	default:
 		var links []ID
 		links, err = store.Links(plain)
@@ -175,6 +176,7 @@ func (w Walk) From(ctx context.Context, b Blocks, roots []ID, fn func(Vertex) er
 		push(id)
 	}
 	for depth, visited := 0, 0; len(next) > 0; depth++ {
+		// Level by level, so that fn sees the nearest first and depth is exact.
 		now := next
 		next = nil
 		for _, id := range now {
@@ -182,6 +184,7 @@ func (w Walk) From(ctx context.Context, b Blocks, roots []ID, fn func(Vertex) er
 			if err != nil {
 				return err
 			}
+			// Neither given to fn nor gone through: blocks of data are left out so.
 			if len(w.Kinds) > 0 && !slices.Contains(w.Kinds, v.Kind) {
 				continue
 			}

@@ -76,6 +76,7 @@ func (w *why) start(col int) error {
 	b := w.m.Block(col)
 	switch b.Kind {
 	case store.KindData:
+		// All of the block, until an edge says which part of it a file uses.
 		return w.content(col, occurrence{len: b.Raw, start: true})
 	case store.KindFile:
 		plain, err := w.src.Get(w.ctx, b.ID)
@@ -192,6 +193,7 @@ func (w *why) content(col int, o occurrence) error {
 			w.inFile(row, col, r.Ino, o)
 			return nil
 		case NameRow:
+			// A block that a snapshot names directly is a vertex, and no content.
 			if r.Name.Snapshot {
 				return nil
 			}
@@ -201,6 +203,7 @@ func (w *why) content(col int, o occurrence) error {
 		if err != nil {
 			return err
 		}
+		// Each vertex in a row has a column: rows were made of columns.
 		up, _ := w.m.Column(w.m.Row(row).ID)
 		for _, e := range edges {
 			if err := w.through(up, e, o); err != nil {
@@ -213,6 +216,7 @@ func (w *why) content(col int, o occurrence) error {
 
 // through climbs along one edge, to a vertex.
 func (w *why) through(up int, e Edge, o occurrence) error {
+	// The first edge says which bytes of the block the file has; those above only where they lie.
 	if o.start && e.Role == Contains {
 		return w.content(up, occurrence{off: e.Offset, len: e.Bytes, skip: e.Skip})
 	}
@@ -222,6 +226,7 @@ func (w *why) through(up int, e Edge, o occurrence) error {
 		o.off += e.Offset
 		return w.content(up, o)
 	case Names:
+		// A name vertex is between an object and its name.
 		return w.content(up, o)
 	case Content, Xattrs:
 		o.xattrs = e.Role == Xattrs
@@ -300,6 +305,7 @@ func (w *why) positions(col int) ([]treePos, error) {
 
 func (w *why) positionsThrough(list []treePos, up int, e Edge) ([]treePos, error) {
 	if e.Role == RootOf || e.Role == TableOf {
+		// One snapshot vertex may have several names.
 		for _, name := range w.snapshotNames(up) {
 			list = append(list, treePos{snapshot: name, table: e.Role == TableOf})
 		}
@@ -310,6 +316,7 @@ func (w *why) positionsThrough(list []treePos, up int, e Edge) ([]treePos, error
 		return list, err
 	}
 	for _, p := range above {
+		// Parts of a large directory are at the path of the whole.
 		if e.Role == Content {
 			p.path = path.Join(p.path, e.Name)
 		}
@@ -376,6 +383,7 @@ func (w *why) linkPaths(name string) (map[uint64][]string, error) {
 	}
 	paths := make(map[uint64][]string)
 	err = WalkTree(w.ctx, w.src, &s.Root, "", func(p string, e *Entry) error {
+		// Only these are found by their row of the link table, which has no path.
 		if e.Ident != 0 {
 			paths[e.Ident] = append(paths[e.Ident], p)
 		}

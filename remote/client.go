@@ -48,6 +48,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 func (c *Client) send(req *http.Request) (*http.Response, error) {
 	for try := 0; ; try++ {
 		resp, err := c.http.Do(req)
+		// Nothing was sent: there is no server, which has an exit code of its own.
 		if op := new(net.OpError); errors.As(err, &op) && op.Op == "dial" && req.Context().Err() == nil {
 			return nil, fmt.Errorf("%w: %w", ErrNoAnswer, err)
 		}
@@ -58,6 +59,8 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 			return resp, nil
 		}
 		err = errorOf(req, resp)
+		// A refusal came before anything was done, so asking again is safe for any request whose
+		// body can be sent twice.
 		if again := try < busyTries && (errors.Is(err, ErrBusy) || errors.Is(err, ErrRate)); !again || !rewind(req) {
 			return nil, err
 		}

@@ -32,6 +32,7 @@ func DialRemote(r store.Remote, token string) (*Client, error) {
 	d := net.Dialer{Timeout: 20 * time.Second, KeepAlive: 15 * time.Second, Control: useBBR}
 	t := &http.Transport{
 		DisableCompression: true, DialContext: d.DialContext, TLSClientConfig: conf, TLSHandshakeTimeout: 20 * time.Second,
+		// Go keeps two by default, and each stream of a sync would shake hands anew.
 		MaxIdleConnsPerHost: MaxStreams + 4, IdleConnTimeout: 90 * time.Second,
 		ReadBufferSize: 64 << 10, WriteBufferSize: 64 << 10,
 	}
@@ -78,6 +79,7 @@ func tlsOf(r store.Remote) (*tls.Config, error) {
 		if err != nil {
 			return nil, fmt.Errorf("remote %q: certificate to show: %v: %w", r.Name, err, store.ErrConfig)
 		}
+		// Shown when the server asks for one.
 		conf.Certificates = []tls.Certificate{pair}
 	}
 	if r.Fingerprint == "" {

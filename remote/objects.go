@@ -188,6 +188,7 @@ func (c *Client) StatObject(ctx context.Context, ref string) (o Object, err erro
 		return o, err
 	}
 	defer resp.Body.Close()
+	// A HEAD has no body: all that is known of the object is in headers.
 	h := resp.Header
 	err = o.ID.UnmarshalText([]byte(strings.Trim(h.Get("ETag"), `"`)))
 	o.Size = resp.ContentLength

@@ -142,6 +142,7 @@ var textMarshaler = reflect.TypeFor[encoding.TextMarshaler]()
 // asJSON has what writes itself as text be a string, and gives strings the members that
 // rawjson may add.
 func asJSON(_ string, t reflect.Type, _ reflect.StructTag, schema *openapi3.Schema) error {
+	// IDs, times and scopes are arrays and structs to reflection, and strings in JSON.
 	if t.Implements(textMarshaler) && !schema.Type.Is(openapi3.TypeString) {
 		*schema = *openapi3.NewStringSchema()
 	}

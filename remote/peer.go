@@ -111,6 +111,7 @@ const importMemory = 128 << 20
 
 // PutRecords implements Peer.
 func (l *Local) PutRecords(ctx context.Context, lease store.LeaseID, source func(put func(store.Record) error) error) error {
+	// Until the lease has them, nothing refers to what comes in.
 	release := l.store.Hold()
 	defer release()
 	var ids []store.ID
@@ -138,11 +139,14 @@ func (l *Local) importRecord(ctx context.Context, r *store.Record) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	// The packed and the plain bytes of a block, of all senders together. A block alone always
+	// fits, or it would wait for ever.
 	weight := min(importMemory, 2*int64(r.RawLen))
 	if err := l.imports.Acquire(ctx, weight); err != nil {
 		return err
 	}
 	defer l.imports.Release(weight)
+	// Bytes against the ID first: what is not what it claims is looked at no further. (I2)
 	plain, err := store.Unpack(r)
 	if err != nil {
 		return err
@@ -152,6 +156,7 @@ func (l *Local) importRecord(ctx context.Context, r *store.Record) error {
 			return err
 		}
 	}
+	// Before the block is written, with nothing locked: it may sweep.
 	if err := l.store.Admit(int64(len(r.Payload))); err != nil {
 		return err
 	}

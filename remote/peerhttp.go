@@ -73,10 +73,12 @@ func (c *Client) Records(ctx context.Context, ids []store.ID, fn func(store.Reco
 	defer resp.Body.Close()
 	n := 0
 	err = ReadRecords(bufio.NewReaderSize(resp.Body, 64<<10), len(ids), func(r store.Record) error {
+		// Else a peer could fill the store with what nobody wants.
 		if r.ID != ids[n] {
 			return fmt.Errorf("block %s: %w: %w", store.ID(r.ID).Short(), errUnasked, store.ErrCorrupt)
 		}
 		n++
+		// Each record is a sign of life; how long all of them take says nothing.
 		stall.Reset(stallTime)
 		return fn(r)
 	})

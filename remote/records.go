@@ -79,6 +79,8 @@ func ReadRecords(r io.Reader, most int, fn func(store.Record) error) error {
 	var head [RecordHeader]byte
 	var buf []byte
 	for n := 0; ; n++ {
+		// The end of the body is not the end of the stream: that is a frame of its own, so a cut is
+		// told.
 		if _, err := io.ReadFull(r, head[:]); err != nil {
 			return fmt.Errorf("records: %w: %w", ErrCut, err)
 		}
@@ -95,6 +97,7 @@ func ReadRecords(r io.Reader, most int, fn func(store.Record) error) error {
 		if stored > bound {
 			return fmt.Errorf("%w: a record of %d bytes", ErrRequest, stored)
 		}
+		// Allocated only after the length was checked against its bound.
 		if uint32(cap(buf)) < stored {
 			buf = make([]byte, stored)
 		}

@@ -248,6 +248,7 @@ func (l *Local) safely(ctx context.Context, unsafely bool, what, to, host string
 	if unsafely {
 		return "", do()
 	}
+	// Before a snapshot is made in vain.
 	if _, err := l.store.Snapshot(to); err != nil {
 		return "", err
 	}
@@ -259,6 +260,7 @@ func (l *Local) safely(ctx context.Context, unsafely bool, what, to, host string
 		return "", err
 	}
 	err = do()
+	// After any other error something may have changed, and the snapshot is what leads back.
 	for _, nothingDone := range []error{store.ErrNotFound, store.ErrNameTaken, store.ErrMounted, ErrRequest} {
 		if errors.Is(err, nothingDone) {
 			return "", errors.Join(err, l.env.Snapshots.RemoveSnapshot(ctx, s.Name))

@@ -91,6 +91,7 @@ func receiveStream[T any](ctx context.Context, c *Client, path string, fn func(T
 }
 
 func receiveMethod[T any](ctx context.Context, c *Client, method, path string, body io.Reader, fn func(T) error) error {
+	// When fn gives up, this closes the connection, and the server stops making the rest.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	resp, err := c.do(ctx, method, path, body)
@@ -105,6 +106,7 @@ func receiveMethod[T any](ctx context.Context, c *Client, method, path string, b
 		if string(line) == endOfStream {
 			return drain(resp.Body)
 		}
+		// No value begins so: none has a member of that name first.
 		if bytes.HasPrefix(line, []byte(`{"error":`)) {
 			var e envelope
 			if err := rawjson.Unmarshal(line, &e); err != nil || e.Error == nil {

@@ -79,6 +79,7 @@ func (l *Local) Shift(ctx context.Context, r ShiftRequest, fn func(Shift) error)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var sh Shift
+	// Progress returns nothing, so an error of fn comes out as the cause of the context.
 	o := store.MoveOptions{Rate: r.Rate, Progress: func(m store.Moved) {
 		sh.Moved = m
 		if err := fn(sh); err != nil {

@@ -123,6 +123,7 @@ func (l *Local) GC(ctx context.Context, o GCOptions, fn func(GC) error) error {
 	defer cancel(nil)
 	var g GC
 	if l.env.Reaped != nil {
+		// Files that were just removed hold their blocks until the reaper has been at them.
 		l.env.Reaped()
 	}
 	err := l.store.Commit() // the sweep sees what is committed
@@ -168,6 +169,7 @@ func (l *Local) Scrub(ctx context.Context, o ScrubOptions, fn func(Scrub) error)
 	if err != nil {
 		return ended(ctx, err)
 	}
+	// All that is known, not only what this scrub met: an interrupted one has found some as well.
 	bad, err := l.damaged(ctx)
 	if err != nil {
 		return err
@@ -239,6 +241,7 @@ const MaxSnapshotUses = 20
 // inSnapshots names files and directories of snapshots that have chosen blocks in
 // them, the first for each block in the order of the snapshots' names.
 func (l *Local) inSnapshots(ctx context.Context, chosen func(store.ID) bool, file func(Use) error) error {
+	// A block of an old file is in every snapshot since: a few places tell enough.
 	told := make(map[store.ID]int)
 	h := graph.Holding{Source: l.store, Chosen: func(id store.ID) bool { return told[id] < MaxSnapshotUses && chosen(id) }}
 	return l.store.Snapshots(ctx, func(r store.SnapshotRef) error {
@@ -269,10 +272,12 @@ func (l *Local) Fsck(ctx context.Context) (Fsck, error) {
 	if err != nil {
 		return f, err
 	}
+	// The namespace's findings are in f already: they are of files, and come first.
 	f.Blocks, f.Vertices, f.Objects, f.Segments = r.Blocks, r.Vertices, r.Objects, r.Segments
 	for _, p := range r.Problems {
 		f.add(Finding{Rule: p.Invariant, Subject: p.Subject, Text: p.Text})
 	}
+	// add has counted those that are listed.
 	f.Count += r.Count - int64(len(r.Problems))
 	return f, l.explain(ctx, &f)
 }
@@ -294,6 +299,7 @@ func (l *Local) explain(ctx context.Context, f *Fsck) error {
 	at := make(map[store.ID][]int)
 	for i, x := range f.Findings {
 		var id store.ID
+		// Only findings about blocks have an ID for their subject.
 		if id.UnmarshalText([]byte(x.Subject)) == nil {
 			at[id] = append(at[id], i)
 		}

@@ -80,12 +80,14 @@ func Collect(ctx context.Context, blocks graph.Blocks, live Live, roots []Root, 
 	for len(c.queue) > 0 {
 		p := c.queue[0]
 		c.queue = c.queue[1:]
+		// It is shown, and what it leads to is not.
 		if o.Depth > 0 && p.depth >= o.Depth {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		// A cut ends the edges of this node alone: others may lead to nodes that are there.
 		if err := c.expand(p); err != nil && !errors.Is(err, errCut) {
 			return nil, err
 		}

@@ -13,6 +13,7 @@ type point struct{ x, y float64 }
 func radii(g *Graph) []float64 {
 	entries := make([]int, len(g.Nodes))
 	for _, p := range g.indexes() {
+		// By edges that are in the picture: what was cut off makes no circle larger.
 		entries[p[0]]++
 	}
 	r := make([]float64, len(g.Nodes))
@@ -60,6 +61,7 @@ func layout(g *Graph, r []float64) []point {
 	}
 	s.weighLinks()
 	heat := 1.0
+	// Down to a thousandth at the last step, so that nothing jumps at the end.
 	cooling := 1 - math.Pow(0.001, 1.0/steps)
 	for step := range steps {
 		s.pull(heat)
@@ -71,6 +73,7 @@ func layout(g *Graph, r []float64) []point {
 			b.vx, b.vy = b.vx*friction, b.vy*friction
 			b.x, b.y = b.x+b.vx, b.y+b.vy
 		}
+		// Not before the rough shape is there: circles have to get past each other.
 		if step > steps/2 {
 			s.separate()
 		}
@@ -197,6 +200,7 @@ func (s *simulation) push(heat float64) {
 func (s *simulation) separate() {
 	cell := 1.0
 	for i := range s.bodies {
+		// As large as the largest circle, so that overlapping ones are in neighbouring cells.
 		cell = max(cell, 2*s.bodies[i].r+nodeSpace)
 	}
 	type place struct{ x, y int }
@@ -212,6 +216,7 @@ func (s *simulation) separate() {
 		for dx := -1; dx <= 1; dx++ {
 			for dy := -1; dy <= 1; dy++ {
 				for _, j := range grid[place{p.x + dx, p.y + dy}] {
+					// Each pair once.
 					if j > i {
 						a.part(&s.bodies[j])
 					}
@@ -284,6 +289,7 @@ func (q *quadtree) insert(p point) {
 			n.mass, n.x, n.y, n.leaf = 1, p.x, p.y, true
 			return
 		}
+		// A second body: the first one moves down into a quarter of its own.
 		if n.leaf && depth < maxQuadDepth {
 			n.leaf = false
 			old, mass := point{n.x, n.y}, n.mass
@@ -300,6 +306,7 @@ func (q *quadtree) insert(p point) {
 		i, inner := box.part(p)
 		if n.children[i] == 0 {
 			q.nodes = append(q.nodes, quad{})
+			// append may have moved the nodes.
 			n = &q.nodes[at]
 			n.children[i] = int32(len(q.nodes) - 1)
 		}

@@ -208,6 +208,7 @@ func Read(r io.Reader, to any) error {
 }
 
 func unmarshal(b []byte, to any, strict bool) error {
+	// encoding/json would put U+FFFD there, and two names would become one.
 	if !utf8.Valid(b) || halfSurrogate(b) {
 		return ErrNotUTF8
 	}
@@ -215,6 +216,7 @@ func unmarshal(b []byte, to any, strict bool) error {
 	if has {
 		var tree any
 		d := json.NewDecoder(bytes.NewReader(b))
+		// Through a float64 inode numbers and sizes above 2^53 would change.
 		d.UseNumber()
 		err := d.Decode(&tree)
 		if err == nil {
@@ -234,6 +236,7 @@ func unmarshal(b []byte, to any, strict bool) error {
 	if err := d.Decode(to); err != nil {
 		return err
 	}
+	// A second value would be passed over without a word.
 	if _, err := d.Token(); err != io.EOF {
 		return errors.New("more than one JSON value")
 	}
@@ -316,6 +319,7 @@ func fold(v any) (any, error) {
 				if err := checkBytes(key, raw); err != nil {
 					return v, err
 				}
+				// The bytes win over the shown text, which is made from them.
 				v[base] = mark + raw
 			case []any:
 				for i := range raw {
@@ -329,6 +333,7 @@ func fold(v any) (any, error) {
 			default:
 				continue
 			}
+			// Else strict decoding would not know the member.
 			delete(v, key)
 		}
 	}

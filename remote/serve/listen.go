@@ -55,6 +55,7 @@ func (o ListenOptions) Validate() error {
 	if len(o.Anonymous) == 0 {
 		return nil
 	}
+	// Certificates are as good as tokens at keeping strangers out.
 	if !o.Insecure && !o.mutual() {
 		return bad("anybody could come in without a token: have clients show certificates, or say --insecure")
 	}
@@ -88,6 +89,7 @@ func Listen(ctx context.Context, o ListenOptions) (*Front, error) {
 	f := &Front{headerTime: cmp.Or(o.HeaderTime, 10*time.Second)}
 	var conf *tls.Config
 	if o.Cert != "" {
+		// Read now, so that a wrong file fails the start and not the first client.
 		c := &certificate{cert: o.Cert, key: o.Key}
 		if err := c.load(); err != nil {
 			return nil, err
@@ -102,11 +104,13 @@ func Listen(ctx context.Context, o ListenOptions) (*Front, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Asked of the listener, not of o.Addr: a name may stand for any address.
 	if !l.Addr().(*net.TCPAddr).IP.IsLoopback() && conf == nil && !o.Insecure {
 		l.Close()
 		return nil, fmt.Errorf("%w: listen on %s: others could read along: use TLS, or say --insecure", store.ErrConfig, o.Addr)
 	}
 	f.URL = "http://" + l.Addr().String()
+	// Below TLS: a handshake counts as a connection, too.
 	f.l = netutil.LimitListener(l, mostConnections)
 	if conf != nil {
 		f.URL = "https://" + l.Addr().String()
@@ -158,6 +162,7 @@ func serverTLS(o ListenOptions, c *certificate) (*tls.Config, error) {
 		if !conf.ClientCAs.AppendCertsFromPEM(pem) {
 			return nil, fmt.Errorf("%w: %s has no certificate", store.ErrConfig, o.ClientCA)
 		}
+		// Pins alone need no authority; with one, both must hold.
 		conf.ClientAuth = tls.RequireAndVerifyClientCert
 	}
 	if len(o.ClientPin) == 0 {

@@ -69,6 +69,7 @@ func NewMiddleware(n remote.Node, o MiddlewareOptions) *Middleware {
 	if o.Stall == 0 {
 		o.Stall = 60 * time.Second
 	}
+	// Else an upload would never get through.
 	o.Requests = max(o.Requests, uploadWeight)
 	m := &Middleware{o: o, places: semaphore.NewWeighted(int64(o.Requests))}
 	m.quiet.Interval = time.Second
@@ -89,6 +90,7 @@ func (m *Middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		m.ready(w)
 		return
 	}
+	// Before the token is looked at, so that guessing tokens is paced as well.
 	if err := m.pace(r); err != nil {
 		m.refuse(w, r, err)
 		return
@@ -98,6 +100,7 @@ func (m *Middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	weight := int64(1)
+	// An upload has megabytes in memory, a question a few kilobytes.
 	if isUpload(r) {
 		weight = uploadWeight
 	}
@@ -106,6 +109,7 @@ func (m *Middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	defer m.places.Release(weight)
+	// Only now: waiting for a turn is not the client's standing still.
 	w, r = withStall(w, r, m.o.Stall)
 	m.api.ServeHTTP(w, r)
 }
@@ -183,6 +187,8 @@ func (m *Middleware) admit(r *http.Request) error {
 		if t, err = m.o.Tokens(strings.TrimSpace(secret)); err != nil {
 			return err
 		}
+		// A token that is shown and wrong is refused even where none is needed: its owner should hear
+		// of it.
 	} else if len(t.Scopes) == 0 {
 		return fmt.Errorf("%w: there is none in the request", store.ErrToken)
 	}

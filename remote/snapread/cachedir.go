@@ -84,6 +84,8 @@ func (d *cacheDir) claim() error {
 		return err
 	}
 	_, err = os.Stat(mark)
+	// The mark decides, and a directory without one must be empty: what is not ours is never
+	// removed.
 	isCache := err == nil
 	foreign := slices.ContainsFunc(names, func(e fs.DirEntry) bool { return !strings.HasPrefix(e.Name(), ".") })
 	if !isCache && foreign {
@@ -92,6 +94,8 @@ func (d *cacheDir) claim() error {
 	if d.lock, err = os.OpenFile(mark, os.O_RDWR|os.O_CREATE, 0o600); err != nil {
 		return err
 	}
+	// Before anything is read or changed: two mounts would count and remove each other's files. The
+	// kernel lets go of it when the process ends, however it does.
 	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return fmt.Errorf("%w: the cache %s", store.ErrLocked, d.dir.Path())
 	}
@@ -99,6 +103,7 @@ func (d *cacheDir) claim() error {
 	if err := json.NewDecoder(d.lock).Decode(&info); isCache && err == nil && (info.Kind != "quarxfs cache" || info.Version != 1) {
 		return fmt.Errorf("%w: %s is no cache of this version", store.ErrNotEmpty, d.dir.Path())
 	}
+	// The list of snapshots is another store's. Blocks stay: their names say what is in them.
 	if info.URL != d.url {
 		_ = os.Remove(d.dir.Join(cacheList))
 	}
@@ -146,6 +151,7 @@ func (d *cacheDir) scan() error {
 			return err
 		}
 		f := file{size: info.Size()}
+		// A file under another name was being written when the process ended.
 		if f.id.UnmarshalText([]byte(e.Name())) != nil {
 			return os.Remove(path)
 		}
@@ -155,6 +161,8 @@ func (d *cacheDir) scan() error {
 		all = append(all, f)
 		return nil
 	})
+	// In the order in which they were used, so that the cache drops first what it would have
+	// dropped before.
 	slices.SortFunc(all, func(a, b file) int { return int(min(1, max(-1, a.read.Nano()-b.read.Nano()))) })
 	for _, f := range all {
 		d.files.Set(f.id, uint32(min(f.size, 1<<30)))

@@ -37,6 +37,7 @@ func ReadFile(ctx context.Context, from Reader, snapshot, path string, off, leng
 	if off < 0 || off > e.Size {
 		return fmt.Errorf("%s:/%s has %d bytes, not %d: %w", snapshot, path, e.Size, off, store.ErrRange)
 	}
+	// Compared without a sum, which could overflow.
 	if length < 0 || length > e.Size-off {
 		length = e.Size - off
 	}
@@ -183,6 +184,7 @@ func (s recordSource) walk(ctx context.Context, e graph.Entry, off, length int64
 			b.ids = append(b.ids, x.ID)
 			b.bytes += x.Len
 		}
+		// Holes count as spans: a file of nothing but holes would else make one batch without end.
 		last := x.End() == off+length
 		if last || b.bytes >= batchBytes || len(b.spans) >= batchBlocks {
 			if err := fn(b); err != nil {
@@ -190,6 +192,7 @@ func (s recordSource) walk(ctx context.Context, e graph.Entry, off, length int64
 			}
 			b = newBatch()
 		}
+		// The walk would go on to the end of the file.
 		if last {
 			return store.ErrStop
 		}
@@ -208,6 +211,7 @@ func (b *batch) write(w io.Writer, blocks [][]byte) error {
 		}
 		block := blocks[0]
 		blocks = blocks[1:]
+		// The block has the bytes of its ID, but the vertex is another machine's word.
 		if int64(x.Skip)+x.Len > int64(len(block)) {
 			return fmt.Errorf("block %s of %d bytes is shorter than its vertex says: %w", x.ID.Short(), len(block), store.ErrCorrupt)
 		}

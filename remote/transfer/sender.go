@@ -86,6 +86,7 @@ func (s *sender) run(ctx context.Context) error {
 	for i, snapshot := range s.t.Snapshots {
 		roots[i] = snapshot.ID
 	}
+	// One question for all; how long it takes also says how many streams the way needs.
 	missing, err := s.ask(ctx, append(roots, s.t.Base...))
 	if err != nil {
 		return err
@@ -98,14 +99,17 @@ func (s *sender) run(ctx context.Context) error {
 	if streams <= 0 {
 		streams = streamsFor(time.Since(begun))
 	}
+	// From here on the first error ends all: workers, sequencer and walk.
 	g, ctx := errgroup.WithContext(ctx)
 	for range streams {
 		g.Go(func() error { return s.sendWorker(ctx) })
 	}
 	g.Go(func() error { return s.sendInOrder(ctx) })
 	g.Go(func() error {
+		// Deferred calls run in reverse: batches end first, and the sequencer waits for those it needs.
 		defer close(s.sequence)
 		defer close(s.batches)
+		// Only a base that the destination has saves questions.
 		base := slices.DeleteFunc(slices.Clone(s.t.Base), func(id store.ID) bool { return lacks[id] })
 		for i := range s.t.Snapshots {
 			if lacks[roots[i]] {
@@ -113,6 +117,7 @@ func (s *sender) run(ctx context.Context) error {
 					return err
 				}
 			}
+			// The snapshot just sent is the best base for the next one.
 			if len(s.t.Base) > 0 {
 				base = roots[i : i+1]
 			}
@@ -176,6 +181,8 @@ func (s *sender) walk(ctx context.Context, ids, base []store.ID, depth int) erro
 				common[l.ID] = true
 				continue
 			}
+			// Asked about in this chunk, or on its way: the sequencer sends it before what links to
+			// it.
 			if _, ok := kinds[l.ID]; ok || s.isSent(l.ID) {
 				continue
 			}
@@ -184,6 +191,7 @@ func (s *sender) walk(ctx context.Context, ids, base []store.ID, depth int) erro
 		}
 		var baseBelow []store.ID
 		for id, kind := range known {
+			// What both have in common did not change, so that nothing below it can be new.
 			if kind != store.KindData && !common[id] {
 				baseBelow = append(baseBelow, id)
 			}
@@ -200,6 +208,8 @@ func (s *sender) walk(ctx context.Context, ids, base []store.ID, depth int) erro
 				return err
 			}
 		}
+		// Depth first, and the chunk itself last: a vertex may be stored only when all that it
+		// links to is. (I5)
 		if err := s.walk(ctx, below, baseBelow, depth+1); err != nil {
 			return err
 		}
@@ -224,6 +234,8 @@ func (s *sender) open(ctx context.Context, ids []store.ID) (vertices []vertex, l
 		}
 		links = append(links, more...)
 		v := vertex{id: r.ID}
+		// Beyond the bound it is read again when its turn comes; the payload is the source's until
+		// this returns.
 		if n := int64(len(r.Payload)); s.kept.Add(n) > keepVertices {
 			s.kept.Add(-n)
 		} else {
@@ -316,6 +328,7 @@ func (s *sender) enqueue(ctx context.Context, next step) error {
 	if err := s.close(ctx); err != nil {
 		return err
 	}
+	// A vertex may have been met by two ways before either was sent.
 	fresh := next.chunk[:0]
 	for _, v := range next.chunk {
 		if !s.isSent(v.id) {
@@ -389,11 +402,13 @@ func (s *sender) sendInOrder(ctx context.Context) error {
 		return err
 	}
 	for next := range s.sequence {
+		// What has gathered goes out before this waits, so that the way is not idle meanwhile.
 		if len(small) > 0 && (!next.ready() || len(small)+len(next.chunk) > joinedVertices) {
 			if err := flush(); err != nil {
 				return err
 			}
 		}
+		// I5: blocks first. A batch that failed ends ctx, so that this does not wait for it.
 		for _, p := range next.after {
 			select {
 			case <-p.arrived:
@@ -409,6 +424,7 @@ func (s *sender) sendInOrder(ctx context.Context) error {
 		} else {
 			small = append(small, next.chunk...)
 		}
+		// A snapshot is named when all of it is there; an empty queue has nothing to wait for.
 		if len(small) > 0 && (next.snapshot != nil || len(s.sequence) == 0) {
 			if err := flush(); err != nil {
 				return err
@@ -460,6 +476,8 @@ func (s *sender) sendVertices(ctx context.Context, chunk []vertex) error {
 		put = s.counted(put)
 		for len(chunk) > 0 {
 			n := 0
+			// Those that memory had no room for are read again, as many as follow each other at
+			// once.
 			for n < len(chunk) && chunk[n].record == nil {
 				n++
 			}

@@ -72,6 +72,7 @@ func (t Transfer) Run(ctx context.Context) (Progress, error) {
 		if err == nil || ctx.Err() != nil || !retryable(err) {
 			break
 		}
+		// A try that brought something was no failure of the way: only tries in vain are counted.
 		if failed++; c.blocks.Load() > before {
 			failed = 1
 		}
@@ -91,6 +92,8 @@ func (t Transfer) Run(ctx context.Context) (Progress, error) {
 		}
 	}
 	if err == nil {
+		// Only after success: after an error what has come stays leased, and the next sync finds
+		// it.
 		err = leases.end(ctx, &t)
 	}
 	return c.now(), err
@@ -132,6 +135,7 @@ func (l *leasePair) begin(ctx context.Context, t *Transfer) (err error) {
 		}
 		l.hasTo = true
 	}
+	// Both are kept over tries: a new one would leave what has come to the sweep.
 	if l.hasFrom {
 		return nil
 	}
@@ -139,6 +143,7 @@ func (l *leasePair) begin(ctx context.Context, t *Transfer) (err error) {
 		return err
 	}
 	l.hasFrom = true
+	// The source must not sweep what is being sent, nor the base, should their names go meanwhile.
 	ids := slices.Clone(t.Base)
 	for _, s := range t.Snapshots {
 		ids = append(ids, s.ID)
