@@ -19,7 +19,7 @@ type applier struct {
 	stop chan struct{}
 	done chan struct{}
 
-	mirror *mirror // or nil; the goroutine's
+	dual *dualWriter // or nil; the goroutine's
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -29,17 +29,17 @@ type applier struct {
 	failed  error // final: Badger's state is unknown
 }
 
-// A mirror is a base that gets what the one in use gets, and is synced when that is.
-type mirror struct {
-	b *base
+// A dualWriter writes to an instance what the one in use gets, and is synced when that is.
+type dualWriter struct {
+	b *instance
 	// needed says that it may be found in use by the next opening. Then what goes wrong with it is
-	// as bad as with the other; before, it only ends the mirror.
+	// as bad as with the other; before, it only ends the dual writer.
 	needed bool
 	ended  error
 }
 
 // do calls f, which does the next thing to m, unless it has ended.
-func (m *mirror) do(f func() error) error {
+func (m *dualWriter) do(f func() error) error {
 	if m == nil || m.ended != nil {
 		return nil
 	}
@@ -206,11 +206,11 @@ func (d *DB) applyLayer(o *overlay) error {
 	d.mu.Unlock()
 	err := d.room(d.roomToApply(bytes))
 	if err == nil {
-		err = d.carry(rows, bytes)
+		err = d.writeBoth(rows, bytes)
 	}
 	if err != nil {
 		if !errors.Is(err, ErrFull) {
-			d.log.Error("cannot apply commits; the log keeps them", "error", err)
+			d.log.Error("cannot apply commits; the log keeps them", "err", err)
 			return d.applier.fail(err)
 		}
 		return err
@@ -219,22 +219,22 @@ func (d *DB) applyLayer(o *overlay) error {
 	d.mu.logged[0] = nil
 	d.mu.logged = d.mu.logged[1:]
 	d.mu.applying = false
-	d.mu.ts = d.mu.base.writer.ts
+	d.mu.ts = d.mu.instance.writer.ts
 	d.mu.Unlock()
 	d.considerCompacting()
 	return nil
 }
 
-// carry writes rows to the base in use, and to the mirror in the same versions.
-func (d *DB) carry(rows *rowMap, bytes int64) error {
+// writeBoth writes rows to the instance in use, and to the dual writer in the same versions.
+func (d *DB) writeBoth(rows *rowMap, bytes int64) error {
 	w := &d.inUse().writer
 	ts := w.ts
 	if err := w.apply(rows); err != nil {
 		return err
 	}
-	m := d.applier.mirror
+	m := d.applier.dual
 	return m.do(func() error {
-		if err := fits(d.roomToApply(bytes), d.gate.refresh()); err != nil {
+		if err := fits(d.roomToApply(bytes), d.space.refresh()); err != nil {
 			return err
 		}
 		m.b.writer.ts = ts
@@ -245,11 +245,11 @@ func (d *DB) carry(rows *rowMap, bytes int64) error {
 // checkpoint releases a file whose commits Badger has.
 func (d *DB) checkpoint(file *logFile) error {
 	err := d.inUse().wal.checkpoint()
-	if m := d.applier.mirror; err == nil {
+	if m := d.applier.dual; err == nil {
 		err = m.do(func() error { return m.b.wal.checkpoint() })
 	}
 	if err != nil {
-		d.log.Error("cannot sync applied commits; the log keeps them", "error", err)
+		d.log.Error("cannot sync applied commits; the log keeps them", "err", err)
 		return d.applier.fail(err)
 	}
 	d.step(stepSynced)

@@ -45,12 +45,12 @@ func (b *ballast) drop() bool {
 		return false
 	}
 	if err := os.Remove(b.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		b.log.Error("cannot drop the ballast", "path", b.path, "error", err)
+		b.log.Error("cannot drop the ballast", "path", b.path, "err", err)
 		return false
 	}
 	// Some filesystems hand out freed blocks only after a journal commit.
 	if err := syncDir(filepath.Dir(b.path)); err != nil {
-		b.log.Warn("cannot sync after dropping the ballast", "error", err)
+		b.log.Warn("cannot sync after dropping the ballast", "err", err)
 	}
 	b.log.Warn("filesystem is nearly full: ballast dropped", "bytes", b.held)
 	b.held = 0
@@ -71,7 +71,7 @@ func (b *ballast) restore() {
 	if err := b.allocate(); err != nil {
 		_ = os.Remove(b.path)
 		b.held = 0
-		b.log.Warn("no ballast", "bytes", b.size, "error", err)
+		b.log.Warn("no ballast", "bytes", b.size, "err", err)
 		return
 	}
 	b.held = b.size
@@ -106,7 +106,7 @@ func (d *DB) restoreBallast() {
 	}
 	d.restoreAt = time.Now().Add(ballastRetry)
 	for _, b := range []*ballast{d.spare, d.ballast} {
-		free := d.gate.refresh()
+		free := d.space.refresh()
 		plenty := d.opt.BallastBelow > 0 && free >= d.opt.BallastBelow
 		if b.missing() && free >= d.opt.reserve()+2*b.size && !plenty {
 			b.restore()

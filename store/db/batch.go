@@ -82,7 +82,7 @@ func checkRow(key, value []byte) {
 var (
 	reservedPrefix = []byte{0xff, 0xff}
 	badgerPrefix   = []byte("!badger!")
-	rebasedKey     = []byte{0xff, 0xff, 'r'} // set when a base has caught up; of no meaning
+	rewrittenKey   = []byte{0xff, 0xff, 'r'} // set when an instance has caught up; of no meaning
 )
 
 // reserved tells keys that users of the package cannot have.

@@ -150,10 +150,10 @@ func (d *DB) committed(seq uint64) {
 	}
 }
 
-// writer writes rows to a base, in as many transactions as they need.
+// writer writes rows to an instance, in as many transactions as they need.
 type writer struct {
 	d     *DB
-	b     *base
+	b     *instance
 	txn   *badger.Txn
 	rows  int
 	bytes int64
@@ -226,8 +226,8 @@ func (w *writer) apply(rows *rowMap) error {
 	return w.commit()
 }
 
-// settle ends the transaction and makes all of them durable.
-func (w *writer) settle() error {
+// flush ends the transaction and makes all of them durable.
+func (w *writer) flush() error {
 	if err := w.commit(); err != nil {
 		return err
 	}
@@ -247,8 +247,8 @@ const (
 	stepSynced   = "synced"  // all of them
 	stepReleased = "released"
 
-	stepFollowed    = "followed"     // what the new base has is synced
-	stepChangedOver = "changed over" // to another base
+	stepFollowed    = "followed"     // what the new instance has is synced
+	stepChangedOver = "changed over" // to another instance
 )
 
 func (d *DB) step(what string) {

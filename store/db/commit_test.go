@@ -143,7 +143,7 @@ func TestEmptyLogs(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"00900.mem", "000900.vlog"} {
-		if err := os.WriteFile(filepath.Join(opt.Dir, bases[0], name), nil, 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(opt.Dir, instanceDirs[0], name), nil, 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -167,7 +167,7 @@ func TestDamage(t *testing.T) {
 		if err := errors.Join(d.Verify(), d.Close()); err != nil {
 			t.Fatal(err)
 		}
-		damage(t, filepath.Join(opt.Dir, bases[0]), fromEnd)
+		damage(t, filepath.Join(opt.Dir, instanceDirs[0]), fromEnd)
 		d, err := Open(opt)
 		if fromEnd {
 			if err == nil {

@@ -13,7 +13,7 @@ import (
 )
 
 // Compact gives back what deleted and replaced rows take on the disk, and
-// returns how many bytes that is. All rows are copied into a new base, which takes
+// returns how many bytes that is. All rows are copied into a new instance, which takes
 // the place of the one in use; commits and readers go on. When a view is open since before the last
 // compaction, nothing is done. Errors: ErrFull, ErrCorrupt, ErrClosed, ErrFailed, ErrReadOnly,
 // those of the disk. After an error all is as before.
@@ -21,7 +21,7 @@ func (d *DB) Compact() (int64, error) {
 	if d.opt.ReadOnly {
 		return 0, ErrReadOnly
 	}
-	freed, err := d.compact(d.settle)
+	freed, err := d.compact(d.drainLog)
 	if errors.Is(err, errStillRead) {
 		d.log.Info("database not compacted", "why", err)
 		return 0, nil
@@ -31,8 +31,8 @@ func (d *DB) Compact() (int64, error) {
 
 var errStillRead = errors.New("the tables of before the last compaction are still read")
 
-// settle has the commits so far carried into the base.
-func (d *DB) settle() error {
+// drainLog has the commits so far carried into the instance.
+func (d *DB) drainLog() error {
 	d.writing.Lock()
 	d.clog.seal()
 	d.writing.Unlock()
@@ -55,7 +55,7 @@ func (d *DB) compact(before func() error) (int64, error) {
 	}
 	var freed int64
 	if err = before(); err == nil {
-		freed, err = d.replaceBase(from)
+		freed, err = d.rewriteInstance(from)
 	}
 	from.leave()
 	if err != nil {
@@ -65,8 +65,8 @@ func (d *DB) compact(before func() error) (int64, error) {
 	return max(0, freed), nil
 }
 
-// retire discards a base that was in use, at once or when its last reader is done.
-func (d *DB) retire(b *base) {
+// retire discards an instance that was in use, at once or when its last reader is done.
+func (d *DB) retire(b *instance) {
 	select {
 	case <-b.idle:
 		d.discard(b)
@@ -120,7 +120,7 @@ type compactor struct {
 
 	running  sync.Mutex // one compaction at a time
 	retired  sync.WaitGroup
-	retiring atomic.Bool // a base that was in use is still there
+	retiring atomic.Bool // an instance that was in use is still there
 }
 
 func newCompactor() *compactor {

@@ -228,7 +228,7 @@ func leftovers(t *testing.T, dir string) (left []string) {
 	}
 	used := filepath.Base(usedDir(dir))
 	for _, e := range entries {
-		if name := e.Name(); name != used && name != placeName && name != logName(0) && name != logName(1) {
+		if name := e.Name(); name != used && name != currentName && name != logName(0) && name != logName(1) {
 			left = append(left, name)
 		}
 	}
@@ -236,7 +236,7 @@ func leftovers(t *testing.T, dir string) (left []string) {
 }
 
 // TestCompactionFaults fails each operation of a compaction, once or from then on: the rows stay
-// what they are, also after a crash; commits go on, unless which base counts cannot be told.
+// what they are, also after a crash; commits go on, unless which instance counts cannot be told.
 func TestCompactionFaults(t *testing.T) {
 	step := 1
 	if testing.Short() {
@@ -419,12 +419,12 @@ func TestCompactWhileWorking(t *testing.T) {
 	w.check("the end")
 	w.reopened("reopened")
 	if changed < 4 {
-		t.Errorf("the base changed %d times", changed)
+		t.Errorf("the instance changed %d times", changed)
 	}
 }
 
-// breakLog makes the new base's log one that cannot be allocated to, or synced.
-func breakLog(t *testing.T, b *base) {
+// breakLog makes the new instance's log one that cannot be allocated to, or synced.
+func breakLog(t *testing.T, b *instance) {
 	r, w, err := os.Pipe()
 	if err == nil {
 		err = errors.Join(r.Close(), b.wal.file.Close())
@@ -435,16 +435,16 @@ func breakLog(t *testing.T, b *base) {
 	b.wal.file = w
 }
 
-// TestMirrorFails: what goes wrong with the new base ends the compaction, and
+// TestDualWriterFails: what goes wrong with the new instance ends the compaction, and
 // commits too only when the next opening may find it in use.
-func TestMirrorFails(t *testing.T) {
+func TestDualWriterFails(t *testing.T) {
 	for _, needed := range []bool{false, true} {
 		w := openWorked(t, smallOptions(fastDir(t)))
 		w.must(9000)
 		drain(t, w.d)
 		broken := false
 		w.d.opt.step = func(what string) { // the applier's
-			if m := w.d.applier.mirror; m != nil && !needed && !broken {
+			if m := w.d.applier.dual; m != nil && !needed && !broken {
 				broken = true
 				breakLog(t, m.b)
 			}
@@ -456,14 +456,14 @@ func TestMirrorFails(t *testing.T) {
 			if op != "rename" {
 				return nil
 			}
-			if err := w.d.settle(); err != nil {
+			if err := w.d.drainLog(); err != nil {
 				t.Error(err)
 			}
 			if needed && filepath.Dir(name) == w.opt.Dir {
 				broken = true
-				_ = w.d.applier.do(func() error { breakLog(t, w.d.applier.mirror.b); return nil })
+				_ = w.d.applier.do(func() error { breakLog(t, w.d.applier.dual.b); return nil })
 				w.must(10)
-				if err := w.d.settle(); !errors.Is(err, ErrFailed) {
+				if err := w.d.drainLog(); !errors.Is(err, ErrFailed) {
 					t.Error(err)
 				}
 			}
@@ -501,7 +501,7 @@ func TestCompactedValues(t *testing.T) {
 			w.d.Delete([]byte("gone"))
 			w.d.Set([]byte("late"), nil)
 			commit(t, w.d)
-			return w.d.settle()
+			return w.d.drainLog()
 		}
 		return nil
 	}
@@ -535,7 +535,7 @@ func TestCompactionThatLosesRows(t *testing.T) {
 	drain(t, w.d)
 	lists := 0
 	w.d.opt.disk.before = func(op, name string) error {
-		if op != "rename" || filepath.Base(filepath.Dir(name)) != bases[1] {
+		if op != "rename" || filepath.Base(filepath.Dir(name)) != instanceDirs[1] {
 			return nil
 		}
 		lists++
@@ -566,12 +566,12 @@ func TestDamageIsNotCompacted(t *testing.T) {
 	}
 	damage(t, usedDir(opt.Dir), false)
 	d := openTest(t, opt)
-	place := d.inUse().dir
+	dir := d.inUse().dir
 	if _, err := d.Compact(); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("compact: %v", err)
 	}
-	if d.inUse().dir != place {
-		t.Error("the base was changed")
+	if d.inUse().dir != dir {
+		t.Error("the instance was changed")
 	}
 }
 

@@ -217,12 +217,12 @@ func image(t *testing.T, dir string, synced map[string]content, unsynced map[str
 	return to
 }
 
-// readDir reads all files, again if the list of tables or the base in use changed meanwhile.
+// readDir reads all files, again if the list of tables or the instance in use changed meanwhile.
 func readDir(t *testing.T, dir string) map[string]content {
 	t.Helper()
 	lists := func() string {
 		var all []byte
-		for _, name := range []string{"", bases[0], bases[1]} {
+		for _, name := range []string{"", instanceDirs[0], instanceDirs[1]} {
 			data, err := os.ReadFile(filepath.Join(dir, name, "MANIFEST"))
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				t.Fatal(err)
@@ -307,8 +307,8 @@ func (p *powerCut) step(what string) {
 		p.synced = readDir(p.t, p.dir)
 	}
 	if what == stepFollowed && p.d != nil {
-		// The new base's logs were synced just now, and it is not in use yet.
-		next := filepath.Base(otherBase(p.d.inUse().dir))
+		// The new instance's logs were synced just now, and it is not in use yet.
+		next := filepath.Base(otherDir(p.d.inUse().dir))
 		for name, c := range readDir(p.t, p.dir) {
 			if filepath.Dir(name) == next {
 				p.synced[name] = c

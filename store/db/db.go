@@ -91,7 +91,7 @@ type DB struct {
 	opt     Options
 	log     *slog.Logger
 	lock    *os.File
-	gate    *gate
+	space   *spaceGuard
 	ballast *ballast
 	spare   *ballast
 	ending  atomic.Bool // opening or closing: the spare may be used
@@ -114,8 +114,8 @@ type DB struct {
 		frozen   *overlay   // never nil; empty when nothing waits for Write
 		logged   []*overlay // in the log, but not in Badger; the oldest first
 		applying bool       // Badger may have part of logged[0]
-		base     *base
-		ts       uint64 // of the last layer in the base
+		instance *instance
+		ts       uint64 // of the last layer in the instance
 		closed   bool
 	}
 	meter meter
@@ -133,7 +133,7 @@ func Open(opt Options) (*DB, error) {
 			return nil, fmt.Errorf("open database %s: %w", opt.Dir, err)
 		}
 	}
-	d.gate = newGate(opt.Dir, opt.reserve())
+	d.space = newSpaceGuard(opt.Dir, opt.reserve())
 	d.ballast = newBallast(filepath.Join(opt.Dir, ballastName), opt.Ballast, opt.Logger)
 	d.spare = newBallast(filepath.Join(opt.Dir, spareName), opt.Spare, opt.Logger)
 	if err := d.open(); err != nil {
@@ -170,13 +170,13 @@ func (d *DB) open() error {
 	return nil
 }
 
-// openRows opens the base in use and brings it up to the last commit.
+// openRows opens the instance in use and brings it up to the last commit.
 func (d *DB) openRows() error {
 	in, err := d.opt.inspect()
 	if err != nil {
 		return err
 	}
-	place, err := readPlace(d.opt.Dir)
+	current, err := readCurrent(d.opt.Dir)
 	if err != nil {
 		return err
 	}
@@ -184,29 +184,29 @@ func (d *DB) openRows() error {
 	if err := d.opt.disk.syncDir(d.opt.Dir); err != nil {
 		return err
 	}
-	if err := d.tidy(place); err != nil { // gives room
+	if err := d.removeUnused(current); err != nil { // gives room
 		return err
 	}
-	if err := d.roomToOpen(place); err != nil {
+	if err := d.roomToOpen(current); err != nil {
 		return err
 	}
-	if place == "" {
-		if place, err = d.makePlace(); err != nil {
+	if current == "" {
+		if current, err = d.makeFirst(); err != nil {
 			return err
 		}
-		if err := d.tidy(place); err != nil {
+		if err := d.removeUnused(current); err != nil {
 			return err
 		}
 	}
-	if err := in.settle(d); err != nil {
+	if err := in.removeIdle(d); err != nil {
 		return err
 	}
-	b, err := d.openBase(filepath.Join(d.opt.Dir, place))
+	b, err := d.openInstance(filepath.Join(d.opt.Dir, current))
 	if err != nil {
 		return err
 	}
 	b.list = in.list
-	d.mu.base = b
+	d.mu.instance = b
 	d.maxRows = int(b.kv.MaxBatchCount()) - 2
 	d.maxBytes = b.kv.MaxBatchSize() - 1024
 	if err := d.recover(); err != nil {
@@ -217,7 +217,7 @@ func (d *DB) openRows() error {
 	return nil
 }
 
-// recover brings the base up to the last commit.
+// recover brings the instance up to the last commit.
 func (d *DB) recover() (err error) {
 	d.clog, err = openLog(d.opt.logs, d.opt.logFile)
 	for errors.Is(err, ErrFull) && d.dropBallast() {
@@ -226,7 +226,7 @@ func (d *DB) recover() (err error) {
 	if err != nil {
 		return err
 	}
-	if b := d.mu.base; b.list != nil {
+	if b := d.mu.instance; b.list != nil {
 		d.clog.least = max(d.clog.least, b.list.seq)
 	}
 	return d.replay()
@@ -249,7 +249,7 @@ func (d *DB) replay() error {
 			return err
 		}
 	}
-	w := &d.mu.base.writer
+	w := &d.mu.instance.writer
 	defer w.discard()
 	for _, r := range records {
 		payload, err := r.payload()
@@ -261,22 +261,22 @@ func (d *DB) replay() error {
 		}
 	}
 	if len(records) > 0 {
-		if err := w.settle(); err != nil {
+		if err := w.flush(); err != nil {
 			return err
 		}
 		d.step(stepSynced)
 	}
-	based, err := d.listFiles(d.mu.base.inTables(), true)
+	based, err := d.listFiles(d.mu.instance.inTables(), true)
 	if err != nil {
 		return err
 	}
 	return d.clog.reset(based)
 }
 
-// listFiles has the base's list say what its files are now that all commits are in it, and returns
-// the version that the base has; 0 when there is no room for a list, and never was.
+// listFiles has the instance's list say what its files are now that all commits are in it, and
+// returns the version that the instance has; 0 when there is no room for a list, and never was.
 func (d *DB) listFiles(settled uint64, always bool) (based uint64, err error) {
-	b := d.mu.base
+	b := d.mu.instance
 	update := func() error { return b.updateList(d, d.clog.seq, settled, b.writer.ts, always) }
 	err = update()
 	for errors.Is(err, ErrFull) && d.dropBallast() {
@@ -287,7 +287,7 @@ func (d *DB) listFiles(settled uint64, always bool) (based uint64, err error) {
 		return b.writer.ts, nil
 	case errors.Is(err, ErrFull):
 		// The list of before stays true: the next opening looks at what was made since.
-		d.log.Warn("the list of the database's files is not brought up to date", "error", err)
+		d.log.Warn("the list of the database's files is not brought up to date", "err", err)
 		if b.list == nil {
 			return 0, nil
 		}
@@ -313,7 +313,7 @@ func (d *DB) Close() error {
 	d.mu.closed = true
 	d.ending.Store(true)
 	dropped := d.mu.active.rows.Len() + d.mu.frozen.rows.Len()
-	b := d.mu.base
+	b := d.mu.instance
 	d.mu.Unlock()
 	if d.opt.ReadOnly {
 		return d.closeReadOnly(b)
@@ -343,7 +343,7 @@ func (d *DB) Close() error {
 			err = d.clog.reset(based)
 		}
 	case errors.Is(applied, ErrFull):
-		d.log.Warn("no room to apply the last commits; the log keeps them", "error", applied)
+		d.log.Warn("no room to apply the last commits; the log keeps them", "err", applied)
 	default:
 		err = errors.Join(applied, err)
 	}
@@ -392,7 +392,7 @@ func (o Options) badger(dir string) badger.Options {
 		WithLogger(badgerLog{o.Logger}).
 		WithMemTableSize(o.MemTable).
 		WithNumMemtables(2).
-		WithNumCompactors(0). // see rebase
+		WithNumCompactors(0). // see rewrite
 		WithNumLevelZeroTablesStall(1 << 16).
 		WithNumVersionsToKeep(1).
 		WithSyncWrites(false).
@@ -434,7 +434,7 @@ func (d *DB) Get(key []byte) ([]byte, error) {
 	for i := len(d.mu.logged) - 1; i >= 0 && !ok; i-- {
 		value, ok = d.mu.logged[i].get(key)
 	}
-	closed, b := d.mu.closed, d.mu.base
+	closed, b := d.mu.closed, d.mu.instance
 	if !ok && !closed {
 		b.refs.Add(1)
 	}
@@ -451,25 +451,25 @@ func (d *DB) Get(key []byte) ([]byte, error) {
 	return value, nil
 }
 
-// use keeps the base in use open until its leave, unless it is closed already.
-func (d *DB) use() (*base, error) {
+// use keeps the instance in use open until its leave, unless it is closed already.
+func (d *DB) use() (*instance, error) {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	if d.mu.closed {
 		return nil, ErrClosed
 	}
-	d.mu.base.refs.Add(1)
-	return d.mu.base, nil
+	d.mu.instance.refs.Add(1)
+	return d.mu.instance, nil
 }
 
-// inUse returns the base in use. Only the applier changes it.
-func (d *DB) inUse() *base {
+// inUse returns the instance in use. Only the applier changes it.
+func (d *DB) inUse() *instance {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
-	return d.mu.base
+	return d.mu.instance
 }
 
-// version is that of the last layer in the base.
+// version is that of the last layer in the instance.
 func (d *DB) version() uint64 {
 	d.mu.RLock()
 	defer d.mu.RUnlock()

@@ -116,16 +116,16 @@ func TestLayers(t *testing.T) {
 // drain waits until Badger has all commits.
 func drain(t testing.TB, d *DB) {
 	t.Helper()
-	if err := d.settle(); err != nil {
+	if err := d.drainLog(); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // setFree replaces what tells the free space.
 func setFree(d *DB, statfs func(string) (int64, error)) {
-	d.gate.mu.Lock()
-	defer d.gate.mu.Unlock()
-	d.gate.statfs = statfs
+	d.space.mu.Lock()
+	defer d.space.mu.Unlock()
+	d.space.statfs = statfs
 }
 
 // crash ends d as a kill would, with nothing carried into Badger on the way.

@@ -19,15 +19,15 @@
 // and so every reader would wait for the disk.
 //
 // Badger never compacts. Now and then all rows are copied into another Badger
-// database, a base, which then takes the place of the one in use (rebase).
+// database, an instance, which then takes the place of the one in use (rewrite).
 //
 // Locks, outermost first:
 //
 //	compactor.running       one compaction at a time; held over I/O; only Close waits for it
 //	    DB.writing          one Freeze or Write at a time; held over I/O, which is its purpose
 //	        applier.mu      the rounds of the applier
-//	            DB.mu       the overlays, the base in use and the timestamp that goes with them; never over I/O
+//	            DB.mu       the overlays, the instance in use and the timestamp that goes with them; never over I/O
 //	                DB.meter
 //	            commitLog.mu    the states of the log files; never over I/O
-//	Group.mu, gate.mu, ballast.mu stand alone
+//	Group.mu, spaceGuard.mu, ballast.mu stand alone
 package db

@@ -22,12 +22,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A fileList says which files a base cannot do without. It is a file in the base's
+// A fileList says which files an instance cannot do without. It is a file in the instance's
 // directory, TABLES, written before a log file is released: what is in no listed file is
 // in the log. docs/format/database-layer.md describes it.
 type fileList struct {
-	log     logID       // of the commit log that goes with the base
-	seq     uint64      // all commits below are in the base
+	log     logID       // of the commit log that goes with the instance
+	seq     uint64      // all commits below are in the instance
 	settled uint64      // all versions up to this are in the listed tables
 	needed  uint64      // the versions above, up to this, are in tables made since or in listed memtable logs
 	tables  []tableFile // by number
@@ -125,7 +125,7 @@ func parseList(b []byte) (*fileList, error) {
 	return l, nil
 }
 
-// readList returns the list of the base in dir; nil, when there is none.
+// readList returns the list of the instance in dir; nil, when there is none.
 func readList(dir string) (*fileList, error) {
 	name := filepath.Join(dir, listName)
 	b, err := readRegular(name, maxList)
@@ -260,7 +260,7 @@ func memSalt(name string) (string, error) {
 
 // updateList writes b's list anew if it is not as the files are. All commits below
 // seq are in b, durably, and no version above upto. settled is that up to which all are in tables.
-func (b *base) updateList(d *DB, seq, settled, upto uint64, always bool) error {
+func (b *instance) updateList(d *DB, seq, settled, upto uint64, always bool) error {
 	list := fileList{log: d.clog.id, seq: seq, settled: settled, needed: upto}
 	// Badger makes tables meanwhile, which are in its list before they are in use. Those are not
 	// listed here, and so are read when the database is opened: what is listed is taken to have
@@ -309,7 +309,7 @@ func (b *base) updateList(d *DB, seq, settled, upto uint64, always bool) error {
 
 // inTables is the version up to which all are in tables. Memtables become tables one
 // after another.
-func (b *base) inTables() uint64 {
+func (b *instance) inTables() uint64 {
 	settled := uint64(0)
 	if b.list != nil {
 		settled = b.list.settled

@@ -29,7 +29,7 @@ func FuzzNextChange(f *testing.F) {
 }
 
 func FuzzHeaders(f *testing.F) {
-	at := place{logID{1, 2, 3}, 1, 8192}
+	at := recordPos{logID{1, 2, 3}, 1, 8192}
 	b := make([]byte, recordHead)
 	record{gen: 3, seq: 9, base: 7, size: 1 << 20, crc: 5}.encode(b, at)
 	f.Add(b)

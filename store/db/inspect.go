@@ -23,7 +23,7 @@ import (
 // Badger makes a table that it misses into one that never was, and so a database with a lost file
 // into a smaller one; whoever gives it a directory must know first that all is there.
 type Inspection struct {
-	dir    string // of the base; "" before there is one
+	dir    string // of the instance; "" before there is one
 	log    logID
 	next   uint64 // sequence that the next commit gets
 	list   *fileList
@@ -64,14 +64,14 @@ func (o Options) inspect() (*Inspection, error) {
 	if err := regularFiles(o.Dir); err != nil {
 		return nil, err
 	}
-	place, err := readPlace(o.Dir)
+	current, err := readCurrent(o.Dir)
 	if err != nil {
 		return nil, err
 	}
-	if place == "" {
+	if current == "" {
 		return in, nil
 	}
-	in.dir = filepath.Join(o.Dir, place)
+	in.dir = filepath.Join(o.Dir, current)
 	if in.list, err = readList(in.dir); err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func regularFiles(dir string) error {
 	}
 	for _, e := range entries {
 		name := filepath.Join(dir, e.Name())
-		if slices.Contains(bases[:], e.Name()) {
+		if slices.Contains(instanceDirs[:], e.Name()) {
 			if !e.IsDir() {
 				return damaged(name, "is no directory")
 			}
@@ -129,9 +129,9 @@ func regularFiles(dir string) error {
 
 // isOurs tells whether a file of this name is opened, made or removed by this package or Badger.
 func isOurs(name string) bool {
-	return stale(name) || strings.HasPrefix(name, logPrefix) || strings.HasPrefix(name, ballastName) ||
+	return leftover(name) || strings.HasPrefix(name, logPrefix) || strings.HasPrefix(name, ballastName) ||
 		slices.Contains([]string{sstExt, memExt, vlogExt}, filepath.Ext(name)) ||
-		slices.Contains([]string{placeName, listName, listName + tmpExt, "KEYREGISTRY", "DISCARD"}, name)
+		slices.Contains([]string{currentName, listName, listName + tmpExt, "KEYREGISTRY", "DISCARD"}, name)
 }
 
 // readLog reads the commits that Badger may lack, and returns the version that it must have.
@@ -180,7 +180,7 @@ func (in *Inspection) readLog(o Options) (needed uint64, err error) {
 	return l.version(), nil
 }
 
-// files compares the base's files with the list and with Badger's.
+// files compares the instance's files with the list and with Badger's.
 func (in *Inspection) files(needed uint64) error {
 	name := filepath.Join(in.dir, badger.ManifestFilename)
 	sets, torn, err := readManifest(in.dir)
@@ -264,7 +264,7 @@ func (in *Inspection) rest(sets []changeSet, live map[uint64]int, needed uint64)
 	return in.versions(fresh, settled, needed, lacking)
 }
 
-// ownMems finds the memtable logs that are the base's.
+// ownMems finds the memtable logs that are the instance's.
 func (in *Inspection) ownMems(lacks func(error)) error {
 	mems, err := memLogs(in.dir)
 	if err != nil {
@@ -502,9 +502,9 @@ func (in *Inspection) Rows(prefix []byte) (map[string][]byte, error) {
 	return rows, nil
 }
 
-// settle removes what would be in Badger's way. The inspection has found that nothing of it is
+// removeIdle removes what would be in Badger's way. The inspection has found that nothing of it is
 // needed.
-func (in *Inspection) settle(d *DB) error {
+func (in *Inspection) removeIdle(d *DB) error {
 	for _, name := range in.drop {
 		d.log.Info("removing a file of the database that holds nothing", "file", name)
 		if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {

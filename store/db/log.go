@@ -34,7 +34,7 @@ type commitLog struct {
 	seq uint64   // of the next record
 	buf []byte
 
-	// least is the sequence below which the base has all commits, however old a copy a file
+	// least is the sequence below which the instance has all commits, however old a copy a file
 	// may be.
 	least uint64
 
@@ -56,7 +56,7 @@ type logFile struct {
 	dev   logDevice
 	size  int64
 	freed uint64 // as in the header
-	based uint64 // likewise: the version that the base had then
+	based uint64 // likewise: the version that the instance had then
 	slot  int    // that holds them
 	old   bool   // the other slot is one of before versions
 
@@ -153,7 +153,7 @@ func (l *commitLog) readSlots(f *logFile) error {
 	return nil
 }
 
-// version is that which the base had at the latest release.
+// version is that which the instance had at the latest release.
 func (l *commitLog) version() uint64 { return max(l.files[0].based, l.files[1].based) }
 
 // neverUsed tells whether a file that is missing was still to be made. One that went
@@ -216,7 +216,7 @@ func (l *commitLog) create(f *logFile) error {
 }
 
 // mark writes to the slot not in use that generations up to freed are dead, and what
-// version the base has. From then on a program that does not know versions finds no slot
+// version the instance has. From then on a program that does not know versions finds no slot
 // that it could read: it would not keep the list of tables up.
 func (l *commitLog) mark(f *logFile, freed, based, next uint64) error {
 	if err := l.writeSlot(f, freed, based, next); err != nil {
@@ -323,8 +323,8 @@ func (l *commitLog) base() uint64 {
 	return base
 }
 
-// release frees a sealed file; all its records must be durable elsewhere, as is all of the base up
-// to a version (0: no list says what of), and no older file may be sealed. It may be tried again
+// release frees a sealed file; all its records must be durable elsewhere, as is all of the instance
+// up to a version (0: no list says what of), and no older file may be sealed. It may be tried again
 // after an error.
 func (l *commitLog) release(f *logFile, based uint64) error {
 	if err := l.mark(f, f.gen, based, max(f.next, l.least)); err != nil {
@@ -356,7 +356,7 @@ func (l *commitLog) append(rows *rowMap, bytes int64) error {
 		return w.err == nil
 	})
 	r := record{gen: l.gen, seq: l.seq, base: l.base()}
-	err := w.finish(&r, place{l.id, l.cur.index, l.off})
+	err := w.finish(&r, recordPos{l.id, l.cur.index, l.off})
 	l.buf = w.buf
 	if err == nil {
 		err = l.cur.dev.sync()
@@ -446,7 +446,7 @@ func (w *recordWriter) count(payload []byte) {
 }
 
 // finish completes r with the payload's size and checksum.
-func (w *recordWriter) finish(r *record, at place) error {
+func (w *recordWriter) finish(r *record, at recordPos) error {
 	if w.err != nil {
 		return w.err
 	}

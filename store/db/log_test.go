@@ -291,7 +291,7 @@ func TestLogForgery(t *testing.T) {
 	l := openTestLog(t, m)
 	forged := make([]byte, 40*blockSize)
 	for off := 0; off < len(forged); off += blockSize {
-		at := place{index: 0, off: int64(logStart + off)} // all but the ID is easy to guess
+		at := recordPos{index: 0, off: int64(logStart + off)} // all but the ID is easy to guess
 		record{gen: 1, seq: 3}.encode(forged[off:], at)
 	}
 	if err := appendNumber(l, 1, 0); err != nil {

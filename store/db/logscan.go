@@ -125,7 +125,7 @@ func (l *commitLog) header(f *logFile, off int64) (record, bool, error) {
 	if err := readAt(f.dev, b[:], off); err != nil {
 		return record{}, false, fmt.Errorf("%s at offset %d: %w", f.name, off, err)
 	}
-	r, ok := parseRecord(b[:], place{l.id, f.index, off})
+	r, ok := parseRecord(b[:], recordPos{l.id, f.index, off})
 	return r, ok, nil
 }
 
@@ -169,7 +169,7 @@ func (l *commitLog) damage(c *chain) error {
 			return fmt.Errorf("%s at offset %d: %w", c.file.name, off, err)
 		}
 		for at := 0; at+recordHead <= len(part); at += blockSize {
-			r, ok := parseRecord(part[at:], place{l.id, c.file.index, off + int64(at)})
+			r, ok := parseRecord(part[at:], recordPos{l.id, c.file.index, off + int64(at)})
 			if !ok || r.gen <= c.freed || (gen != 0 && r.gen != gen) || r.seq < seq {
 				continue
 			}
@@ -209,7 +209,7 @@ func (l *commitLog) freed() (freed uint64) {
 
 // reset releases all files, the oldest first.
 func (l *commitLog) reset(based uint64) error {
-	l.least = l.seq // all commits are in the base
+	l.least = l.seq // all commits are in the instance
 	for f := l.sealed(); f != nil; f = l.sealed() {
 		if f.gen == f.freed && f.size <= l.nominal && !(f.old && based > 0) {
 			l.mu.Lock()

@@ -85,11 +85,11 @@ func readSets(list []byte) (sets []changeSet, whole bool) {
 	return sets, whole
 }
 
-// mendManifest takes out of the list of tables what a failing disk left there:
+// repairManifest takes out of the list of tables what a failing disk left there:
 // torn sets, and tables whose addition failed. Badger made the latter again under another
 // number, or will do so from the memtable's log. Any other table that is missing is
 // damage, which Badger reports.
-func (d *DB) mendManifest(dir string) error {
+func (d *DB) repairManifest(dir string) error {
 	name := filepath.Join(dir, badger.ManifestFilename)
 	list, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(list) < manifestHeader {
@@ -103,15 +103,15 @@ func (d *DB) mendManifest(dir string) error {
 	if err != nil || whole && len(void) == 0 {
 		return err
 	}
-	d.log.Warn("mending the database's list of tables after a failure of the disk", "dir", dir, "whole", whole, "void", len(void))
-	var mended bytes.Buffer
-	mended.Write(list[:manifestHeader])
+	d.log.Warn("repairing the database's list of tables after a failure of the disk", "dir", dir, "whole", whole, "void", len(void))
+	var repaired bytes.Buffer
+	repaired.Write(list[:manifestHeader])
 	for i, s := range sets {
 		if !void[i] {
-			mended.Write(s.raw)
+			repaired.Write(s.raw)
 		}
 	}
-	return d.opt.disk.replace(name, mended.Bytes())
+	return d.opt.disk.replace(name, repaired.Bytes())
 }
 
 // voidSets returns the sets that a failed flush left.

@@ -19,16 +19,16 @@ func encoded(t *testing.T, changes ...*pb.ManifestChange) []byte {
 	return set
 }
 
-// usedDir is where the base in use is, of a database that is closed.
+// usedDir is where the instance in use is, of a database that is closed.
 func usedDir(dir string) string {
-	place, err := readPlace(dir)
-	if err != nil || place == "" {
-		panic(fmt.Sprint(place, err))
+	current, err := readCurrent(dir)
+	if err != nil || current == "" {
+		panic(fmt.Sprint(current, err))
 	}
-	return filepath.Join(dir, place)
+	return filepath.Join(dir, current)
 }
 
-func TestMendManifest(t *testing.T) {
+func TestRepairManifest(t *testing.T) {
 	dir := t.TempDir()
 	if err := filled(t, dir).Close(); err != nil {
 		t.Fatal(err)

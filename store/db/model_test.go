@@ -119,7 +119,7 @@ func (m *model) actions() map[string]func(*rapid.T) {
 // carries all of them into Badger.
 func (m *model) layer(t *rapid.T) {
 	if rapid.Bool().Draw(t, "checkpoint") {
-		if err := m.d.settle(); err != nil {
+		if err := m.d.drainLog(); err != nil {
 			t.Fatal(err)
 		}
 		return

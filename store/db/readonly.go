@@ -16,7 +16,7 @@ import (
 // ErrReadOnly says that a database which is open for reading only would have to be written to.
 var ErrReadOnly = errors.New("the store is mounted read-only")
 
-// openReadOnly opens the base in use without a change to any file. What a crash left in the
+// openReadOnly opens the instance in use without a change to any file. What a crash left in the
 // memtables' logs and in the commit log is kept in memory, as an overlay of the tables.
 func (d *DB) openReadOnly() error {
 	in, err := d.opt.inspect()
@@ -30,10 +30,10 @@ func (d *DB) openReadOnly() error {
 	if err != nil {
 		return err
 	}
-	b := &base{dir: in.dir, kv: kv, idle: make(chan struct{})}
+	b := &instance{dir: in.dir, kv: kv, idle: make(chan struct{})}
 	b.refs.Store(1)
 	b.writer.ts = kv.MaxVersion()
-	d.mu.base, d.mu.ts = b, b.writer.ts
+	d.mu.instance, d.mu.ts = b, b.writer.ts
 	d.clog = &commitLog{id: in.log, seq: in.next}
 	d.commits.Store(in.Commits())
 	d.maxRows, d.maxBytes = int(kv.MaxBatchCount()), kv.MaxBatchSize()
@@ -48,7 +48,7 @@ func (d *DB) openReadOnly() error {
 }
 
 // openTables has Badger read the tables. It opens all files of a directory, and wants those that
-// are not whole mended; so it gets a directory of its own, which has links to the tables and a
+// are not whole repaired; so it gets a directory of its own, which has links to the tables and a
 // list of them, and can go once they are open.
 func (in *Inspection) openTables(o Options) (_ *badger.DB, err error) {
 	dir, err := os.MkdirTemp("", "quarxfs-tables-")
@@ -82,7 +82,7 @@ func (in *Inspection) openTables(o Options) (_ *badger.DB, err error) {
 	return kv, nil
 }
 
-// manifest is Badger's list of the tables that are read, each as the base's list has it.
+// manifest is Badger's list of the tables that are read, each as the instance's list has it.
 func (in *Inspection) manifest() ([]byte, error) {
 	list, err := readRegular(filepath.Join(in.dir, badger.ManifestFilename), math.MaxInt32)
 	if err != nil {
@@ -103,7 +103,7 @@ func (in *Inspection) manifest() ([]byte, error) {
 }
 
 // unsettled returns the rows that the tables lack.
-func (in *Inspection) unsettled(b *base) (*overlay, error) {
+func (in *Inspection) unsettled(b *instance) (*overlay, error) {
 	rows, versions := new(overlay), make(map[string]uint64)
 	for _, name := range in.mems {
 		err := readMem(name, func(r versionedRow) {
@@ -135,8 +135,8 @@ func (in *Inspection) unsettled(b *base) (*overlay, error) {
 	return rows, nil
 }
 
-// isNewer tells whether a row of the base, or its deletion, is of a later version than this.
-func (b *base) isNewer(key []byte, version uint64) (newer bool, err error) {
+// isNewer tells whether a row of the instance, or its deletion, is of a later version than this.
+func (b *instance) isNewer(key []byte, version uint64) (newer bool, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer catchFault(&err)
 	txn := b.kv.NewTransactionAt(latest, false)
@@ -148,7 +148,7 @@ func (b *base) isNewer(key []byte, version uint64) (newer bool, err error) {
 }
 
 // closeReadOnly lets go of the tables. The caller has closed d to others.
-func (d *DB) closeReadOnly(b *base) error {
+func (d *DB) closeReadOnly(b *instance) error {
 	b.leave()
 	<-b.idle
 	_ = b.kv.Close() // it misses its directory; nothing was written

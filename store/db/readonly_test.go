@@ -84,7 +84,7 @@ func TestReadOnly(t *testing.T) {
 		"rows in a memtable's log": func(t *testing.T, d *DB, copyTo func(*DB)) {
 			write(t, d, 0, 100, "a")
 			write(t, d, 50, 150, "b")
-			if err := d.settle(); err != nil {
+			if err := d.drainLog(); err != nil {
 				t.Fatal(err)
 			}
 			write(t, d, 120, 130, "c")
@@ -96,7 +96,7 @@ func TestReadOnly(t *testing.T) {
 				t.Fatal(err)
 			}
 			write(t, d, 50, 150, "b")
-			if err := d.settle(); err != nil {
+			if err := d.drainLog(); err != nil {
 				t.Fatal(err)
 			}
 			write(t, d, 140, 160, "c")

@@ -15,9 +15,9 @@ const (
 	logStart = 2 * blockSize
 
 	slotSize   = 52
-	basedSlot  = 60 // with the version of the base
+	basedSlot  = 60 // with the version of the instance
 	recordHead = 48
-	logVersion = 1 // of a slot that says no version of the base
+	logVersion = 1 // of a slot that says no version of the instance
 	logBased   = 2
 
 	slotMagic   = "QXFSCLOG"
@@ -38,8 +38,8 @@ type slot struct {
 	index uint32
 	id    logID
 	freed uint64
-	based uint64 // the base had all versions up to this, in the files of its list; 0: there was no list
-	next  uint64 // the base had all commits below; with based only
+	based uint64 // the instance had all versions up to this, in the files of its list; 0: there was no list
+	next  uint64 // the instance had all commits below; with based only
 }
 
 func (s slot) encode() []byte {
@@ -85,9 +85,9 @@ func parseSlot(b []byte) (slot, bool) {
 	return s, true
 }
 
-// place is where a record is. It is part of its checksum, so that a copy of a
+// recordPos is where a record is. It is part of its checksum, so that a copy of a
 // record elsewhere is none.
-type place struct {
+type recordPos struct {
 	id    logID
 	index uint32
 	off   int64
@@ -107,7 +107,7 @@ func (r record) blocks() int64 {
 	return (int64(r.size) + recordHead + blockSize - 1) / blockSize * blockSize
 }
 
-func (r record) encode(b []byte, at place) {
+func (r record) encode(b []byte, at recordPos) {
 	copy(b, recordMagic)
 	binary.BigEndian.PutUint64(b[4:], r.gen)
 	binary.BigEndian.PutUint64(b[12:], r.seq)
@@ -118,7 +118,7 @@ func (r record) encode(b []byte, at place) {
 	binary.BigEndian.PutUint32(b[44:], at.checksum(b[:44]))
 }
 
-func (p place) checksum(head []byte) uint32 {
+func (p recordPos) checksum(head []byte) uint32 {
 	var b [28]byte
 	copy(b[:], p.id[:])
 	binary.BigEndian.PutUint32(b[16:], p.index)
@@ -127,7 +127,7 @@ func (p place) checksum(head []byte) uint32 {
 }
 
 // parseRecord's second result is false for what is no header of a record.
-func parseRecord(b []byte, at place) (record, bool) {
+func parseRecord(b []byte, at recordPos) (record, bool) {
 	if len(b) < recordHead || string(b[:4]) != recordMagic || at.checksum(b[:44]) != binary.BigEndian.Uint32(b[44:]) {
 		return record{}, false
 	}

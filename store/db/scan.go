@@ -44,9 +44,9 @@ func prefixEnd(prefix []byte) []byte {
 // While it is open, the tables of its instant stay, after a compaction too, and Close of the
 // database waits; so it is to be closed, and soon.
 type View struct {
-	base   *base
-	layers []*rowMap // newest first
-	txn    *badger.Txn
+	instance *instance
+	layers   []*rowMap // newest first
+	txn      *badger.Txn
 }
 
 // View returns the database as it is now, with the changes that are not yet
@@ -57,14 +57,14 @@ func (d *DB) View() (*View, error) {
 	if d.mu.closed {
 		return nil, ErrClosed
 	}
-	v := &View{base: d.mu.base, layers: make([]*rowMap, 0, 2+maxLayers)}
+	v := &View{instance: d.mu.instance, layers: make([]*rowMap, 0, 2+maxLayers)}
 	v.add(d.mu.active)
 	v.add(d.mu.frozen)
 	for i := len(d.mu.logged) - 1; i >= 0; i-- {
 		v.add(d.mu.logged[i])
 	}
-	v.base.refs.Add(1)
-	v.txn = v.base.kv.NewTransactionAt(d.mu.ts, false)
+	v.instance.refs.Add(1)
+	v.txn = v.instance.kv.NewTransactionAt(d.mu.ts, false)
 	return v, nil
 }
 
@@ -77,7 +77,7 @@ func (v *View) add(o *overlay) {
 // Close ends the view. It is to be called once.
 func (v *View) Close() {
 	v.txn.Discard()
-	v.base.leave()
+	v.instance.leave()
 }
 
 // Get returns the value that key had, which the caller must not modify, or
@@ -190,12 +190,12 @@ func newMerged(layers []*rowMap, from, to string) *merged {
 			m.layers = append(m.layers, it)
 		}
 	}
-	m.settle()
+	m.least()
 	return m
 }
 
-// settle makes the least key of all the current row.
-func (m *merged) settle() {
+// least makes the least key of all the current row.
+func (m *merged) least() {
 	m.valid = false
 	for i := range m.layers {
 		it := &m.layers[i]
@@ -215,7 +215,7 @@ func (m *merged) next() {
 		}
 	}
 	m.layers = left
-	m.settle()
+	m.least()
 }
 
 // compare orders the current row and item, an absent one being the greatest.

@@ -112,8 +112,8 @@ func tables(dir string) (names []string, size int64) {
 // been needed for a while leave this process's memory.
 const mappedTables = 4
 
-// adviseTables tells the kernel that the tables of the base in use, when they are large, are read
-// at random, and lets go of what is mapped of them.
+// adviseTables tells the kernel that the tables of the instance in use, when they are large, are
+// read at random, and lets go of what is mapped of them.
 func (d *DB) adviseTables() {
 	d.advised = time.Now()
 	b := d.inUse()
@@ -122,19 +122,19 @@ func (d *DB) adviseTables() {
 		_ = b.advise(unix.MADV_RANDOM)
 	}
 	if size > mappedTables*d.opt.MemTable {
-		b.letGo()
+		b.dropPages()
 	}
 }
 
-// letGo takes the tables out of this process's memory. They stay in the page cache, from
+// dropPages takes the tables out of this process's memory. They stay in the page cache, from
 // where they are mapped again when they are needed.
-func (b *base) letGo() { _ = b.advise(unix.MADV_DONTNEED) }
+func (b *instance) dropPages() { _ = b.advise(unix.MADV_DONTNEED) }
 
-// advise tells the kernel something of the tables. Badger does not tell where it has mapped
-// them; the kernel does. Of a base that stays open, which the caller sees to, no table that Badger
+// advise tells the kernel something of the tables. Badger does not tell where it has mapped them;
+// the kernel does. Of an instance that stays open, which the caller sees to, no table that Badger
 // lists is ever unmapped, so their addresses are theirs. After an error the kernel does as it does
 // without advice.
-func (b *base) advise(how int) (err error) {
+func (b *instance) advise(how int) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // listing tables reads their indexes
 	defer catchFault(&err)
 	listed := make(map[string]bool)

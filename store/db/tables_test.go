@@ -42,7 +42,7 @@ func TestAdviseTables(t *testing.T) {
 func TestIndexOf(t *testing.T) {
 	opt := testOptions(t.TempDir())
 	fillAndClose(t, opt)
-	names, size := tables(filepath.Join(opt.Dir, bases[0]))
+	names, size := tables(filepath.Join(opt.Dir, instanceDirs[0]))
 	var index int64
 	for _, name := range names {
 		b, err := os.ReadFile(name)
@@ -85,9 +85,9 @@ func fillAndClose(t *testing.T, opt Options) {
 	}
 }
 
-// TestLetGo: what is let go of the tables is not in the process's memory any more, and
+// TestDropPages: what is let go of the tables is not in the process's memory any more, and
 // can be read all the same.
-func TestLetGo(t *testing.T) {
+func TestDropPages(t *testing.T) {
 	opt := testOptions(t.TempDir())
 	fillAndClose(t, opt)
 	d, err := Open(opt)
@@ -99,7 +99,7 @@ func TestLetGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := mappedBytes(t, opt.Dir)
-	d.inUse().letGo()
+	d.inUse().dropPages()
 	if after := mappedBytes(t, opt.Dir); before == 0 || after != 0 {
 		t.Errorf("%d bytes of tables were in memory, and are %d", before, after)
 	}

@@ -79,7 +79,7 @@ func memName(dir string, seq int) string {
 
 // reserve makes sure that the newest log has blocks for a transaction of so many
 // bytes. ErrFull means that nothing was changed. A filesystem that cannot tell
-// is taken at the gate's word.
+// is taken at the word of the space guard.
 func (w *wal) reserve(bytes int64) error {
 	need := w.used + bytes + commitOverhead
 	if need <= w.backed {

@@ -15,38 +15,38 @@ import (
 	"github.com/dgraph-io/badger/v4/y"
 )
 
-// A rebase is a compaction: it copies the base in use as it was at a version into
+// A rewrite is a compaction: it copies the instance in use as it was at a version into
 // a new one, and compares the two. Then the applier writes to both, while what has come in between
 // is copied too. With that the new one has all rows, is made what the next opening finds, and is
 // read. Until then it means nothing, and whatever fails, it is removed.
 //
 // The tables are not made by Badger, which writes them through mappings and
 // panics when it cannot (StreamWriter), but with its table.Builder.
-type rebase struct {
+type rewrite struct {
 	d        *DB
-	from, to *base
+	from, to *instance
 	// at is the version of from that the tables of to were made of, joined that since
 	// which the applier writes to both.
 	at, joined uint64
 	upto       uint64 // a version that both have, later than what was copied
 	seq        uint64 // commits below are in both
-	// unsure says that the new base may be found in use by the next opening, though it is not in
+	// unsure says that the new instance may be found in use by the next opening, though it is not in
 	// use now.
-	unsure bool
-	letGo  time.Time // when what was read of the tables was last let go
+	unsure  bool
+	dropped time.Time // when what was read of the tables was last dropped
 }
 
 const (
 	// checkRows is how often a compaction looks whether to go on, and how much it gives the
 	// applier to write at once.
 	checkRows = 4096
-	// letGoEvery is how long what is read of tables may stay mapped.
-	letGoEvery = 100 * time.Millisecond
+	// dropPagesEvery is how long what is read of tables may stay mapped.
+	dropPagesEvery = 100 * time.Millisecond
 )
 
-// replaceBase makes a copy of the base in use take its place, and returns by how many bytes
+// rewriteInstance makes a copy of the instance in use take its place, and returns by how many bytes
 // it is smaller. The caller uses from.
-func (d *DB) replaceBase(from *base) (int64, error) {
+func (d *DB) rewriteInstance(from *instance) (int64, error) {
 	// Damage would pass for the end of a table.
 	if err := from.verify(); err != nil {
 		return 0, err
@@ -55,11 +55,11 @@ func (d *DB) replaceBase(from *base) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := fits(before+2*d.opt.MemTable, d.gate.refresh()); err != nil {
+	if err := fits(before+2*d.opt.MemTable, d.space.refresh()); err != nil {
 		return 0, err
 	}
-	r := &rebase{d: d, from: from, at: d.version()}
-	dir := otherBase(from.dir)
+	r := &rewrite{d: d, from: from, at: d.version()}
+	dir := otherDir(from.dir)
 	if err := r.build(dir); err != nil {
 		d.removeAll(dir)
 		return 0, err
@@ -77,8 +77,8 @@ func (d *DB) replaceBase(from *base) (int64, error) {
 	return before - after, err
 }
 
-// build makes the new base and opens it.
-func (r *rebase) build(dir string) error {
+// build makes the new instance and opens it.
+func (r *rewrite) build(dir string) error {
 	disk := r.d.opt.disk
 	if err := os.RemoveAll(dir); err != nil {
 		return err
@@ -107,37 +107,37 @@ func (r *rebase) build(dir string) error {
 	if err := r.goOn(); err != nil {
 		return err
 	}
-	r.to, err = r.d.openBase(dir)
+	r.to, err = r.d.openInstance(dir)
 	return err
 }
 
 // goOn tells whether there is a reason not to.
-func (r *rebase) goOn() error {
-	r.letGoOfTables()
+func (r *rewrite) goOn() error {
+	r.dropTablePages()
 	if r.d.compactor.stopped() {
 		return ErrClosed
 	}
 	if err := r.d.applier.failure(); err != nil {
 		return err
 	}
-	return fits(2*r.d.opt.MemTable, r.d.gate.refresh())
+	return fits(2*r.d.opt.MemTable, r.d.space.refresh())
 }
 
-// letGoOfTables keeps the tables that are read from front to back from filling the process's
+// dropTablePages keeps the tables that are read from front to back from filling the process's
 // memory.
-func (r *rebase) letGoOfTables() {
-	if time.Since(r.letGo) < letGoEvery {
+func (r *rewrite) dropTablePages() {
+	if time.Since(r.dropped) < dropPagesEvery {
 		return
 	}
-	r.letGo = time.Now()
-	r.from.letGo()
+	r.dropped = time.Now()
+	r.from.dropPages()
 	if r.to != nil {
-		r.to.letGo()
+		r.to.dropPages()
 	}
 }
 
 // eachRow calls fn with each row of b at a version, until it returns an error.
-func (b *base) eachRow(version uint64, opt badger.IteratorOptions, fn func(item *badger.Item) error) (err error) {
+func (b *instance) eachRow(version uint64, opt badger.IteratorOptions, fn func(item *badger.Item) error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer catchFault(&err)
 	txn := b.kv.NewTransactionAt(version, false)
@@ -153,7 +153,7 @@ func (b *base) eachRow(version uint64, opt badger.IteratorOptions, fn func(item 
 }
 
 // copyTables writes all rows into tables of dir, and returns their numbers.
-func (r *rebase) copyTables(dir string) (ids []uint64, err error) {
+func (r *rewrite) copyTables(dir string) (ids []uint64, err error) {
 	o := r.d.opt.badger(dir)
 	opt := table.Options{
 		TableSize: uint64(o.BaseTableSize), BlockSize: o.BlockSize, BloomFalsePositive: o.BloomFalsePositive,
@@ -199,8 +199,8 @@ func newTables(ids []uint64, opt badger.Options) *pb.ManifestChangeSet {
 	return set
 }
 
-// follow brings the new base up to date and into use.
-func (r *rebase) follow() error {
+// follow brings the new instance up to date and into use.
+func (r *rewrite) follow() error {
 	if err := r.compare(); err != nil {
 		return err
 	}
@@ -217,7 +217,7 @@ func (r *rebase) follow() error {
 	}
 	r.d.step(stepFollowed)
 	if err == nil {
-		err = r.list()
+		err = r.writeList()
 	}
 	if err == nil {
 		err = r.point()
@@ -225,8 +225,8 @@ func (r *rebase) follow() error {
 	return a.do(func() error { return r.end(err) })
 }
 
-// compare tells whether the new base has the rows of the other, in the versions that they had.
-func (r *rebase) compare() (err error) {
+// compare tells whether the new instance has the rows of the other, in the versions that they had.
+func (r *rewrite) compare() (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer catchFault(&err)
 	txn := r.to.kv.NewTransactionAt(latest, false)
@@ -270,20 +270,20 @@ func sameRow(a, b *badger.Item) (same bool, err error) {
 	return same, err
 }
 
-// join makes the new base the mirror. It is the applier's to do, as the next ones are.
-func (r *rebase) join() error {
+// join makes the new instance the dual writer. It is the applier's to do, as the next ones are.
+func (r *rewrite) join() error {
 	if err := r.d.applier.failure(); err != nil {
 		return err
 	}
 	r.joined = r.d.version()
-	r.d.applier.mirror = &mirror{b: r.to}
+	r.d.applier.dual = &dualWriter{b: r.to}
 	return nil
 }
 
-// write writes rows to the new base that it would have got before it was the mirror. All
-// get the last version of then, and the mirror has later ones.
-func (r *rebase) write(rows []row) error {
-	m := r.d.applier.mirror
+// write writes rows to the new instance that it would have got before it was the dual writer. All
+// get the last version of then, and the dual writer has later ones.
+func (r *rewrite) write(rows []row) error {
+	m := r.d.applier.dual
 	if m.ended != nil {
 		return m.ended
 	}
@@ -299,18 +299,18 @@ func (r *rebase) write(rows []row) error {
 	return w.commit()
 }
 
-// need says that the mirror is going to be what the next opening finds. A row of no meaning is
+// need says that the dual writer is going to be what the next opening finds. A row of no meaning is
 // the first that both get then: the rows copied meanwhile have a version that others share, so
 // that the next one alone shows that all of them are there.
-func (r *rebase) need() error {
-	m := r.d.applier.mirror
+func (r *rewrite) need() error {
+	m := r.d.applier.dual
 	m.needed = m.ended == nil
 	if m.ended != nil {
 		return m.ended
 	}
 	var rows rowMap
-	rows.Set(asString(rebasedKey), []byte{})
-	if err := r.d.carry(&rows, rowSize(len(rebasedKey), 0)); err != nil {
+	rows.Set(asString(rewrittenKey), []byte{})
+	if err := r.d.writeBoth(&rows, rowSize(len(rewrittenKey), 0)); err != nil {
 		if !errors.Is(err, ErrFull) {
 			return r.d.applier.fail(err)
 		}
@@ -326,14 +326,14 @@ func (r *rebase) need() error {
 	return nil
 }
 
-// list writes the new base's list, before it may be found in use. Its own tables have what
+// writeList writes the new instance's list, before it may be found in use. Its own tables have what
 // from had at at, and the versions from there to joined became one.
-func (r *rebase) list() error { return r.to.updateList(r.d, r.seq, r.joined, r.upto, true) }
+func (r *rewrite) writeList() error { return r.to.updateList(r.d, r.seq, r.joined, r.upto, true) }
 
-// end puts the new base into use, unless there is an error, and ends the mirror.
-func (r *rebase) end(err error) error {
+// end puts the new instance into use, unless there is an error, and ends the dual writer.
+func (r *rewrite) end(err error) error {
 	d := r.d
-	d.applier.mirror = nil
+	d.applier.dual = nil
 	if err != nil {
 		return err
 	}
@@ -343,7 +343,7 @@ func (r *rebase) end(err error) error {
 	}
 	r.to.writer.ts = r.from.writer.ts
 	d.mu.Lock()
-	d.mu.base = r.to
+	d.mu.instance = r.to
 	d.mu.Unlock()
 	r.from.leave()
 	d.adviseTables()
@@ -352,7 +352,7 @@ func (r *rebase) end(err error) error {
 }
 
 // catchUp copies what has come between at and joined, deletions too.
-func (r *rebase) catchUp() error {
+func (r *rewrite) catchUp() error {
 	if r.joined == r.at {
 		return nil
 	}
@@ -391,10 +391,10 @@ func (r *rebase) catchUp() error {
 	return err
 }
 
-// point makes the new base the one of the next opening. When that cannot be told for certain,
+// point makes the new instance the one of the next opening. When that cannot be told for certain,
 // the other is made it again. When that cannot either, no log file may be
-// released any more: both bases have all that were.
-func (r *rebase) point() error {
+// released any more: both instances have all that were.
+func (r *rewrite) point() error {
 	err := r.d.point(filepath.Base(r.to.dir))
 	if err == nil {
 		return nil

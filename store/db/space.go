@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	gateInterval = 50 * time.Millisecond
-	gateBytes    = 16 << 20
+	askInterval = 50 * time.Millisecond
+	askBytes    = 16 << 20
 )
 
-// gate watches the free space of a filesystem. Badger writes through sparse
+// spaceGuard watches the free space of a filesystem. Badger writes through sparse
 // mappings, and the kernel kills a process whose mapping finds no room, so
 // refusing has to happen well before.
-type gate struct {
+type spaceGuard struct {
 	path    string
 	reserve int64
 	statfs  func(path string) (int64, error)
@@ -28,8 +28,8 @@ type gate struct {
 	taken int64 // admitted since at
 }
 
-func newGate(path string, reserve int64) *gate {
-	return &gate{path: path, reserve: reserve, statfs: freeBytes}
+func newSpaceGuard(path string, reserve int64) *spaceGuard {
+	return &spaceGuard{path: path, reserve: reserve, statfs: freeBytes}
 }
 
 // freeBytes is what ordinary users may still write.
@@ -44,10 +44,10 @@ func freeBytes(path string) (int64, error) {
 // admit refuses n bytes that would cut into the reserve. Bytes admitted count
 // as used until the filesystem is asked again, so that many callers in a short
 // time do not share one answer.
-func (g *gate) admit(n int64) error {
+func (g *spaceGuard) admit(n int64) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.taken+n > gateBytes || time.Since(g.at) > gateInterval {
+	if g.taken+n > askBytes || time.Since(g.at) > askInterval {
 		g.refreshLocked()
 	}
 	if left := g.free - g.taken - n; left < g.reserve {
@@ -59,7 +59,7 @@ func (g *gate) admit(n int64) error {
 }
 
 // refresh asks the filesystem now.
-func (g *gate) refresh() int64 {
+func (g *spaceGuard) refresh() int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.refreshLocked()
@@ -68,7 +68,7 @@ func (g *gate) refresh() int64 {
 
 // refreshLocked keeps the last answer if there is none: a filesystem that
 // cannot be asked reports its trouble to whoever writes.
-func (g *gate) refreshLocked() {
+func (g *spaceGuard) refreshLocked() {
 	if free, err := g.statfs(g.path); err == nil {
 		g.free = free
 	}
@@ -79,15 +79,15 @@ func (g *gate) refreshLocked() {
 // less than the reserve. It rarely makes a system call. What was admitted but
 // is written only much later is forgotten meanwhile: callers bound how much
 // they hold back, and MinFree should exceed it.
-func (d *DB) Admit(n int64) error { return d.gate.admit(n) }
+func (d *DB) Admit(n int64) error { return d.space.admit(n) }
 
 // Free returns the bytes that Admit would let pass at this moment.
-func (d *DB) Free() int64 { return max(0, d.gate.refresh()-d.gate.reserve) }
+func (d *DB) Free() int64 { return max(0, d.space.refresh()-d.space.reserve) }
 
 // roomToOpen drops the ballast if Badger could run out of room while it turns
 // the logs it finds into tables, which it does before it can be asked anything.
-func (d *DB) roomToOpen(place string) error {
-	logs, err := logBytes(filepath.Join(d.opt.Dir, place))
+func (d *DB) roomToOpen(current string) error {
+	logs, err := logBytes(filepath.Join(d.opt.Dir, current))
 	if err != nil {
 		return err
 	}
@@ -124,7 +124,7 @@ func (d *DB) mayWaitInLog(bytes int64) bool {
 	if !d.clog.fits(room) && (d.clog.oversize(room) || !d.clog.free()) {
 		return false
 	}
-	return d.gate.refresh()+d.spare.bytes() >= d.roomToApply(d.clog.held()+bytes)
+	return d.space.refresh()+d.spare.bytes() >= d.roomToApply(d.clog.held()+bytes)
 }
 
 // roomToApply is what so many bytes of rows need in Badger: its log, the table
@@ -144,9 +144,9 @@ func (d *DB) unapplied() int64 {
 // room drops the ballast if less than need is free, and gives ErrFull if that
 // is not enough.
 func (d *DB) room(need int64) error {
-	free := d.gate.refresh()
+	free := d.space.refresh()
 	for free < need && d.dropBallast() {
-		free = d.gate.refresh()
+		free = d.space.refresh()
 	}
 	return fits(need, free)
 }

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-func TestGate(t *testing.T) {
+func TestSpaceGuard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		free, asked := int64(100<<20), 0
-		g := newGate("/", 40<<20)
+		g := newSpaceGuard("/", 40<<20)
 		g.statfs = func(string) (int64, error) { asked++; return free, nil }
 		admit := func(n int64, ok bool) {
 			t.Helper()
@@ -26,21 +26,21 @@ func TestGate(t *testing.T) {
 			t.Fatalf("asked %d times", asked)
 		}
 		free = 55 << 20
-		admit(10<<20, true) // more than gateBytes in all: asks again
+		admit(10<<20, true) // more than askBytes in all: asks again
 		if asked != 2 {
 			t.Fatalf("asked %d times", asked)
 		}
 		admit(6<<20, false) // what was admitted counts until the next answer
 		free = 100 << 20
 		admit(6<<20, false)
-		time.Sleep(gateInterval + 1)
+		time.Sleep(askInterval + 1)
 		admit(6<<20, true)
 		admit(61<<20, false)
 		admit(0, true)
 	})
 }
 
-func TestGateFree(t *testing.T) {
+func TestSpaceGuardFree(t *testing.T) {
 	d := openTest(t, testOptions(t.TempDir()))
 	setFree(d, func(string) (int64, error) { return 1, nil })
 	if d.Free() != 0 {

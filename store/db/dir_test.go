@@ -14,7 +14,7 @@ import (
 // say nothing of one.
 func unlisted(t *testing.T, dir string) {
 	t.Helper()
-	for _, at := range []string{dir, filepath.Join(dir, bases[0]), filepath.Join(dir, bases[1])} {
+	for _, at := range []string{dir, filepath.Join(dir, instanceDirs[0]), filepath.Join(dir, instanceDirs[1])} {
 		if err := os.Remove(filepath.Join(at, listName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)
 		}
@@ -139,8 +139,8 @@ func TestLogIsGone(t *testing.T) {
 	}
 }
 
-// TestOldProgramRefuses: who expects Badger's list of tables where the name of the base is does not
-// make an empty database.
+// TestOldProgramRefuses: who expects Badger's list of tables where the name of the instance is does
+// not make an empty database.
 func TestOldProgramRefuses(t *testing.T) {
 	dir := t.TempDir()
 	if err := filled(t, dir).Close(); err != nil {
@@ -154,20 +154,20 @@ func TestOldProgramRefuses(t *testing.T) {
 	if n := countRows(t, dir); n != someRows {
 		t.Errorf("%d rows of %d", n, someRows)
 	}
-	// What mended the list then left files alone that are shorter than its header.
-	if b, err := os.ReadFile(filepath.Join(dir, placeName)); err != nil || len(b) >= manifestHeader {
+	// What repaired the list then left files alone that are shorter than its header.
+	if b, err := os.ReadFile(filepath.Join(dir, currentName)); err != nil || len(b) >= manifestHeader {
 		t.Errorf("%q, %v", b, err)
 	}
 }
 
-// TestPlaceIsGone: without the name of the base there is no database, not an empty one.
-func TestPlaceIsGone(t *testing.T) {
+// TestCurrentIsGone: without the name of the instance there is no database, not an empty one.
+func TestCurrentIsGone(t *testing.T) {
 	for _, what := range []string{"", "rows.2", "rows.1\n"} {
 		dir := t.TempDir()
 		if err := filled(t, dir).Close(); err != nil {
 			t.Fatal(err)
 		}
-		name := filepath.Join(dir, placeName)
+		name := filepath.Join(dir, currentName)
 		err := os.WriteFile(name, []byte(what), 0o600)
 		if what == "" {
 			err = os.Remove(name)

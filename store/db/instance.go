@@ -14,34 +14,34 @@ import (
 	"github.com/dgraph-io/badger/v4/table"
 )
 
-// A base is one Badger database, in a directory of its own. One is in use; a
-// compaction makes another, which takes its place:
+// An instance is one Badger database, in a directory of its own. One is in use; a compaction makes
+// another, which takes its place:
 //
-//	being made [build] -> opened [openBase] -> compared -> mirror [join] -> caught up -> in use [end] -> retired -> removed [discard]
+//	being made [build] -> opened [openInstance] -> compared -> written to as well [join] -> caught up -> in use [end] -> retired -> removed [discard]
 //
 // Badger never compacts it, so what it holds at a version stays what it is.
-type base struct {
+type instance struct {
 	dir string
 	kv  *badger.DB
 	wal *wal
 	// writer is used by one goroutine: that of Open, then the applier's; before
-	// the base is in use, that of the compaction.
+	// the instance is in use, that of the compaction.
 	writer writer
 	// list is the one on the disk, or nil; used by the same.
 	list *fileList
 
-	// refs counts the calls that read Badger's mapped files, which closing
-	// unmaps, and the DB whose base it is. It grows only under DB.mu, while the base is in use.
+	// refs counts the calls that read Badger's mapped files, which closing unmaps, and the DB whose
+	// instance it is. It grows only under DB.mu, while the instance is in use.
 	refs atomic.Int64
 	idle chan struct{} // closed when refs is 0, which is final
 }
 
-// openBase opens the base in dir. What d keeps besides is not touched.
-func (d *DB) openBase(dir string) (*base, error) {
+// openInstance opens the instance in dir. What d keeps besides is not touched.
+func (d *DB) openInstance(dir string) (*instance, error) {
 	if err := removeEmptyLogs(dir); err != nil {
 		return nil, err
 	}
-	if err := d.mendManifest(dir); err != nil {
+	if err := d.repairManifest(dir); err != nil {
 		return nil, err
 	}
 	if names, size := tables(dir); size > d.opt.readAround {
@@ -51,7 +51,7 @@ func (d *DB) openBase(dir string) (*base, error) {
 	if err != nil {
 		return nil, badgerError(dir, dir, err)
 	}
-	b := &base{dir: dir, kv: kv, idle: make(chan struct{})}
+	b := &instance{dir: dir, kv: kv, idle: make(chan struct{})}
 	b.refs.Store(1)
 	b.writer = writer{d: d, b: b, ts: kv.MaxVersion()}
 	if b.wal, err = openWAL(dir); err != nil {
@@ -71,17 +71,17 @@ func badgerError(dir, links string, err error) error {
 	return damaged(dir, "cannot be opened (%s)", text)
 }
 
-func (b *base) close() error { return errors.Join(b.wal.close(), b.kv.Close()) }
+func (b *instance) close() error { return errors.Join(b.wal.close(), b.kv.Close()) }
 
-// leave ends a call that use has admitted, or that the base is in use.
-func (b *base) leave() {
+// leave ends a call that use has admitted, or that the instance is in use.
+func (b *instance) leave() {
 	if b.refs.Add(-1) == 0 {
 		close(b.idle)
 	}
 }
 
-// discard closes a base that nobody reads any more, or ever has, and removes it.
-func (d *DB) discard(b *base) {
+// discard closes an instance that nobody reads any more, or ever has, and removes it.
+func (d *DB) discard(b *instance) {
 	if err := errors.Join(b.empty(), b.close()); err != nil {
 		d.log.Warn("closing a database that is no longer used", "dir", b.dir, "err", err)
 	}
@@ -90,7 +90,7 @@ func (d *DB) discard(b *base) {
 
 // empty gives back what the tables take on the disk. Badger makes one more, of its memtable, as it
 // closes, through a mapping that kills the process if there is no room.
-func (b *base) empty() (err error) {
+func (b *instance) empty() (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer catchFault(&err)
 	for _, t := range b.kv.Tables() { // not one that is just being made
@@ -108,7 +108,7 @@ func (d *DB) removeAll(name string) {
 
 // get reads the newest version of a row. That needs no timestamp: a commit under
 // way shows only rows that the overlays still hold.
-func (b *base) get(key []byte) ([]byte, error) {
+func (b *instance) get(key []byte) ([]byte, error) {
 	txn := b.kv.NewTransactionAt(latest, false)
 	defer txn.Discard()
 	return stored(txn, key)
@@ -135,7 +135,7 @@ func stored(txn *badger.Txn, key []byte) (_ []byte, err error) {
 }
 
 // verify reads every block of every table.
-func (b *base) verify() (err error) {
+func (b *instance) verify() (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	// Badger 4.9.6 dereferences nil as it makes the error for a bad block.
 	defer func() {
@@ -150,7 +150,7 @@ func (b *base) verify() (err error) {
 }
 
 // size returns what Badger's files take on the disk.
-func (b *base) size() (int64, error) {
+func (b *instance) size() (int64, error) {
 	names, err := filepath.Glob(filepath.Join(b.dir, "*"))
 	if err != nil {
 		return 0, err

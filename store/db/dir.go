@@ -14,22 +14,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The base in use is in one of two directories; the file MANIFEST beside them
-// holds the name of that one, and nothing else. Replacing the file is how
-// another base comes into use. In the layout of before commit ad6b980 it is Badger's list of tables,
-// which begins with a word of its own: a program for that layout refuses ours rather than making
-// an empty database, and we refuse that one.
+// The instance in use is in one of two directories; the file MANIFEST beside them holds the name of
+// that one, and nothing else. Replacing the file is how another instance comes into use. In the
+// layout of before commit ad6b980 it is Badger's list of tables, which begins with a word of its
+// own: a program for that layout refuses ours rather than making an empty database, and we refuse
+// that one.
 const (
-	placeName = badger.ManifestFilename
-	sstExt    = ".sst"
+	currentName = badger.ManifestFilename
+	sstExt      = ".sst"
 )
 
-var bases = [...]string{"rows.0", "rows.1"}
+var instanceDirs = [...]string{"rows.0", "rows.1"}
 
-// otherBase is the directory for the base that takes the place of the one in dir.
-func otherBase(dir string) string {
+// otherDir is the directory for the instance that takes the place of the one in dir.
+func otherDir(dir string) string {
 	parent, name := filepath.Split(dir)
-	return filepath.Join(parent, bases[1-slices.Index(bases[:], name)])
+	return filepath.Join(parent, instanceDirs[1-slices.Index(instanceDirs[:], name)])
 }
 
 // A disk does what changes the database's directory, but for the log and what Badger does.
@@ -134,10 +134,10 @@ func (o Options) lockDir() (*os.File, error) {
 	return f, nil
 }
 
-// readPlace returns the name of the base's directory, or "" if there is no database
+// readCurrent returns the name of the instance's directory, or "" if there is no database
 // in dir yet.
-func readPlace(dir string) (string, error) {
-	b, err := readRegular(filepath.Join(dir, placeName), math.MaxInt32)
+func readCurrent(dir string) (string, error) {
+	b, err := readRegular(filepath.Join(dir, currentName), math.MaxInt32)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return "", unused(dir)
@@ -145,18 +145,18 @@ func readPlace(dir string) (string, error) {
 		return "", err
 	case strings.HasPrefix(string(b), manifestMagic):
 		return "", fmt.Errorf("%s: %w", dir, ErrOlder)
-	case !slices.Contains(bases[:], string(b)):
-		return "", damaged(filepath.Join(dir, placeName), "has %.20q, which is no name of a directory", b)
+	case !slices.Contains(instanceDirs[:], string(b)):
+		return "", damaged(filepath.Join(dir, currentName), "has %.20q, which is no name of a directory", b)
 	}
 	return string(b), nil
 }
 
 // unused tells whether dir has never been a database.
 func unused(dir string) error {
-	for _, name := range []string{logName(0), logName(1), filepath.Join(bases[0], placeName), filepath.Join(bases[1], placeName)} {
+	for _, name := range []string{logName(0), logName(1), filepath.Join(instanceDirs[0], currentName), filepath.Join(instanceDirs[1], currentName)} {
 		_, err := os.Lstat(filepath.Join(dir, name))
 		if err == nil {
-			return damaged(filepath.Join(dir, placeName), "is missing, and there is %s", name)
+			return damaged(filepath.Join(dir, currentName), "is missing, and there is %s", name)
 		}
 		if !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -165,25 +165,25 @@ func unused(dir string) error {
 	return nil
 }
 
-// makePlace makes the first base's directory. It may be repeated when it was interrupted.
-func (d *DB) makePlace() (string, error) {
-	if err := os.Mkdir(filepath.Join(d.opt.Dir, bases[0]), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+// makeFirst makes the first instance's directory. It may be repeated when it was interrupted.
+func (d *DB) makeFirst() (string, error) {
+	if err := os.Mkdir(filepath.Join(d.opt.Dir, instanceDirs[0]), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return "", err
 	}
 	if err := d.opt.disk.syncDir(d.opt.Dir); err != nil {
 		return "", err
 	}
-	return bases[0], d.point(bases[0])
+	return instanceDirs[0], d.point(instanceDirs[0])
 }
 
-// point makes the base in the directory of this name the one in use, for the next opening.
+// point makes the instance in the directory of this name the one in use, for the next opening.
 func (d *DB) point(name string) error {
-	return d.opt.disk.replace(filepath.Join(d.opt.Dir, placeName), []byte(name))
+	return d.opt.disk.replace(filepath.Join(d.opt.Dir, currentName), []byte(name))
 }
 
-// tidy removes what is left of bases not in use.
-func (d *DB) tidy(place string) error {
-	if place == "" {
+// removeUnused removes what is left of instances not in use.
+func (d *DB) removeUnused(current string) error {
+	if current == "" {
 		return nil
 	}
 	entries, err := os.ReadDir(d.opt.Dir)
@@ -191,14 +191,15 @@ func (d *DB) tidy(place string) error {
 		return err
 	}
 	for _, e := range entries {
-		if name := e.Name(); name != place && stale(name) {
+		if name := e.Name(); name != current && leftover(name) {
 			d.removeAll(filepath.Join(d.opt.Dir, name))
 		}
 	}
 	return nil
 }
 
-// stale tells names in the database's directory that mean nothing when no base in use has them.
-func stale(name string) bool {
-	return slices.Contains(bases[:], name) || name == placeName+tmpExt
+// leftover tells names in the database's directory that mean nothing when no instance in use has
+// them.
+func leftover(name string) bool {
+	return slices.Contains(instanceDirs[:], name) || name == currentName+tmpExt
 }
