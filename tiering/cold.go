@@ -105,6 +105,7 @@ func (c *coldTier) find() error {
 	if old != nil {
 		old.abandon()
 	}
+	// A write of before that hangs could still land in what is recovered now.
 	if g != nil && !g.idle() {
 		return g.reason()
 	}
@@ -117,6 +118,7 @@ func (c *coldTier) find() error {
 	if err == nil {
 		err = checkMarker(g, c.cold.Dir, c.cold.ID)
 	}
+	// Not before the marker: opening cuts tails off, and the directory may be another tier's.
 	if err == nil {
 		t, err = openTier(c.opts, Cold, g, c.cold.Dir)
 	}
@@ -280,9 +282,11 @@ func makeEmptyCold(d disk.FS, dir, id string) error {
 	if err != nil {
 		return err
 	}
+	// Files that are there are somebody's, perhaps another store's tier.
 	if len(files) > 0 {
 		return fmt.Errorf("%s has files in it, such as %s: %w", dir, files[0].Name, fs.ErrExist)
 	}
+	// Under another name until it is whole: a marker that reads is the tier.
 	making := filepath.Join(dir, MarkerName+".new")
 	f, err := d.Create(making)
 	if err != nil {

@@ -89,13 +89,16 @@ func guarded[T any](g *guard, name string, times int, op func() (T, error)) (T, 
 	if err := g.enter(false); err != nil {
 		return none, err
 	}
+	// A Remote bounds its operations itself, and needs no goroutine for each.
 	if g.timeout == 0 {
 		defer g.leave()
 		return op()
 	}
+	// Room for one: an operation that was given up ends without anybody who receives.
 	done := make(chan outcome[T], 1)
 	go func() {
 		v, err := op()
+		// Counted out before it is told, so that who sees the outcome finds the guard idle.
 		g.leave()
 		done <- outcome[T]{v, err}
 	}()

@@ -44,12 +44,14 @@ func Inspect(d disk.FS, dir string, claims []Claim) (news []Claim, faults []Faul
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
 	}
+	// One listing for all: a look at each file by name would be a request each in a bucket.
 	there := make(map[uint64]disk.Info)
 	for _, f := range files {
 		n, state, ok := segment.ParseName(f.Name)
 		if !ok || state == segment.Trash {
 			continue
 		}
+		// Sealing renames, so a segment has one name; two are copies that somebody put there.
 		if other, ok := there[n]; ok {
 			faults = append(faults, Fault{n, other.Name, "is there, and so is " + f.Name, false})
 		}
@@ -71,6 +73,7 @@ func Inspect(d disk.FS, dir string, claims []Claim) (news []Claim, faults []Faul
 			if fault != nil {
 				found.faults = append(found.faults, *fault)
 			}
+			// Only what has changed is written to the database.
 			if now != c {
 				found.news = append(found.news, now)
 			}
@@ -79,6 +82,7 @@ func Inspect(d disk.FS, dir string, claims []Claim) (news []Claim, faults []Faul
 	}
 	err = looks.Wait()
 	faults = append(faults, found.faults...)
+	// The goroutines end in any order, and the first fault is what an error says.
 	slices.SortFunc(faults, func(a, b Fault) int { return strings.Compare(a.File, b.File) })
 	return found.news, faults, err
 }

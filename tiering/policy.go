@@ -172,12 +172,14 @@ func (p Policy) Plan(u Usage) (plan Plan) {
 		plan.because("there is no policy")
 		return plan
 	}
+	// Urgent only if moving would help: what the files take beyond live bytes is for compaction.
 	plan.Urgent = u.Files >= p.Limit && u.Live >= p.mark(p.Low)
 	plan.Tidy = u.Files >= p.mark(p.High)
 	switch {
 	case !p.Due(u.Live, u.Files):
 		plan.because("the hot tier has %d bytes in use, less than %d %% of %d", u.Live, p.High, p.Limit)
 		return plan
+	// Before what the user has set: where nothing can be moved to, no hour is the right one.
 	case u.Cold != "":
 		plan.because("nothing is moved: %s", u.Cold)
 		plan.Short = u.Files >= p.Limit
@@ -192,6 +194,7 @@ func (p Policy) Plan(u Usage) (plan Plan) {
 		plan.because("it is not between %s", p.Hours)
 		return plan
 	}
+	// Down to the low mark in one go, or each new block would start another move.
 	need := u.Live - p.mark(p.Low)
 	plan.because("the hot tier has %d bytes in use: %d leave to come to %d %% of %d", u.Live, need, p.Low, p.Limit)
 	plan.choose(p, &u.Census, need)
@@ -206,6 +209,7 @@ func (plan *Plan) choose(p Policy, c *Census, need int64) {
 		if plan.Urgent {
 			here += c.Young[class]
 		}
+		// Classes come coldest first, so the last one that is needed is the warmest that leaves.
 		if here == 0 || plan.Demote >= need {
 			continue
 		}

@@ -15,6 +15,7 @@ import (
 // like those of Get and with the same errors, but without RAM in between: for
 // scrubbing and rebuilding. The bytes are the caller's.
 func (s *Set) Read(loc Location) (segment.Header, []byte, error) {
+	// The stored bytes are needed only until they are plain.
 	buf := buffers.Get().(*[]byte)
 	defer recycle(buf)
 	t, err := s.holder(loc.Segment)
@@ -34,6 +35,7 @@ func (s *Set) Read(loc Location) (segment.Header, []byte, error) {
 	if err != nil {
 		return h, nil, &CorruptError{Segment: loc.Segment, Offset: loc.Offset, Reason: "payload", Err: err}
 	}
+	// The checksum found what the disk changed; this finds what was stored under a wrong ID.
 	if s.verify != nil && !s.verify(h.Kind, h.ID, plain) {
 		return h, nil, &CorruptError{Segment: loc.Segment, Offset: loc.Offset, Reason: "the bytes do not hash to the block's ID"}
 	}
@@ -208,6 +210,7 @@ func (t *tier) scan(fn func(loc Location, h segment.Header) error) (stop bool, e
 // from the footer of a sealed one, and where that is damaged by looking at
 // every byte; then there is an error as well.
 func (t *tier) entries(number uint64) ([]segment.Entry, error) {
+	// Live first: a segment leaves the live ones only when it has a footer.
 	t.mu.Lock()
 	w, live := t.mu.live[number]
 	var entries []segment.Entry
@@ -234,6 +237,8 @@ func (t *tier) entries(number uint64) ([]segment.Entry, error) {
 	if err != nil && !errors.Is(err, segment.ErrFormat) {
 		return nil, err
 	}
+	// A damaged footer costs a look at every byte, and no record; that it is damaged is told as
+	// well.
 	footerErr := &CorruptError{Segment: number, Reason: "footer", Err: err}
 	entries = nil
 	_, err = segment.Scan(hd.file, hd.header, size, func(e segment.Entry, _ []byte) error {

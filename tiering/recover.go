@@ -14,6 +14,7 @@ import (
 // openTier lists a directory, recovers what is open, and starts the workers.
 func openTier(o Options, id uint8, files disk.FS, dir string) (*tier, error) {
 	t := &tier{fs: files, id: id, dir: dir, size: o.SegmentSize, lazy: id != Hot, readOnly: o.ReadOnly, log: o.Logger, table: newTable(files, id, dir, o.OpenFiles)}
+	// The guard hides what kind of disk it is about.
 	if g, ok := files.(*guard); ok {
 		_, t.remote = g.base.(disk.Remote)
 	}
@@ -21,11 +22,13 @@ func openTier(o Options, id uint8, files disk.FS, dir string) (*tier, error) {
 		t.ahead.budget = o.windows
 		t.ahead.mu.streams = map[uint64]stream{}
 	}
+	// Numbers go on from the highest file, which recover finds; the tier is in the upper bits.
 	t.mu.number = uint64(id) << tierShift
 	t.mu.room.L, t.mu.work.L = &t.mu.Mutex, &t.mu.Mutex
 	t.mu.live, t.mu.lost = map[uint64]*writer{}, map[uint64]error{}
 	t.mu.closing = t.readOnly
 	if err := t.recover(); err != nil {
+		// Nothing was appended yet, so closing the files is all.
 		for _, w := range t.mu.live {
 			w.handle.release()
 		}
@@ -54,6 +57,7 @@ func (t *tier) recover() error {
 		if !ok || tierOf(number) != t.id {
 			continue
 		}
+		// Removed ones count too: a number that was given is not given again.
 		t.mu.number = max(t.mu.number, number)
 		switch state {
 		case segment.Trash:
@@ -191,12 +195,14 @@ func (t *tier) resume() error {
 	for _, w := range t.mu.live {
 		open = append(open, w)
 	}
+	// Newest first: the one that was appended to last is gone on with.
 	slices.SortFunc(open, func(a, b *writer) int { return cmp.Compare(b.number, a.number) })
 	for _, w := range open {
 		switch {
 		case w.retired:
 			continue
 		case len(w.entries) == 0 && t.mu.next != nil:
+			// A second empty one is of no use, and would be one more at each crash.
 			delete(t.mu.live, w.number)
 			t.table.drop(w.number)
 			if err := w.handle.release(); err != nil {

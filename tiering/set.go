@@ -117,6 +117,7 @@ func (o Options) withDefaults() (Options, error) {
 	if o.SegmentSize == 0 {
 		o.SegmentSize = defaultSegmentSize
 	}
+	// Offsets are of 32 bits.
 	if o.SegmentSize < segment.FileHeaderSize || o.SegmentSize > maxSegmentSize {
 		return o, fmt.Errorf("tiering: segment size %d is not from %d to %d", o.SegmentSize, segment.FileHeaderSize, maxSegmentSize)
 	}
@@ -164,6 +165,7 @@ func Open(o Options) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
+	// One budget for all that opens with these options: the cold tier may come and go.
 	o.windows = new(atomic.Int64)
 	o.windows.Store(windowBudget(o.CacheBytes))
 	s := &Set{log: o.Logger, verify: o.Verify}
@@ -171,6 +173,7 @@ func Open(o Options) (*Set, error) {
 		return nil, fmt.Errorf("open hot tier: %w", err)
 	}
 	s.opts = o
+	// Behind the hot tier, without which there is no store; a cold one may come later.
 	if o.Cold != nil {
 		s.cold.Store(openCold(o, *o.Cold))
 	}

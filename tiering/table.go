@@ -138,6 +138,7 @@ func (t *table) acquire(number uint64) (*handle, error) {
 }
 
 func (t *table) openRow(r *row) (*handle, error) {
+	// Held over the opening, which is I/O, so not the table's lock: reads of other segments go on.
 	r.opening.Lock()
 	defer r.opening.Unlock()
 	t.mu.RLock()
@@ -161,6 +162,7 @@ func (t *table) openRow(r *row) (*handle, error) {
 	h.refs.Add(1)
 	r.open = h
 	t.mu.clock = append(t.mu.clock, r)
+	// Closed without the lock: it may be I/O on a disk that is slow.
 	victim := t.evict(r)
 	t.mu.Unlock()
 	victim.close()
@@ -228,6 +230,7 @@ func (t *table) evict(keep *row) evicted {
 	for len(t.mu.clock) > t.limit {
 		t.mu.hand %= len(t.mu.clock)
 		r := t.mu.clock[t.mu.hand]
+		// A second chance for what was used since the hand came by.
 		if r == keep || r.open.used.Swap(false) {
 			if r == keep && len(t.mu.clock) == 1 {
 				break

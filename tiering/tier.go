@@ -269,6 +269,7 @@ func (t *tier) datasync(w *writer, target uint64) error {
 	w.syncing.Lock()
 	defer w.syncing.Unlock()
 	t.mu.Lock()
+	// Another caller may have synced it, or lost it, while this one waited.
 	lost, done := w.lost, w.synced >= target
 	t.mu.Unlock()
 	switch {
@@ -285,6 +286,7 @@ func (t *tier) datasync(w *writer, target uint64) error {
 		return nil
 	}
 	t.log.Error("sync failed, segment lost", "segment", segment.Name(w.number, segment.Open), "err", err)
+	// stuck keeps the sealer away: a footer would vouch for what the disk may not have.
 	w.lost, w.stuck = true, true
 	t.retire(w)
 	t.mu.lost[w.number] = fmt.Errorf("sync segment %x: %w", w.number, err)

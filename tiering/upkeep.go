@@ -74,10 +74,13 @@ func (s *Set) Seal(ctx context.Context, number uint64) error {
 		return fmt.Errorf("seal segment %x: %w", number, err)
 	}
 	t.mu.Lock()
+	// An empty one stays in use: it has nothing to seal.
 	if w := t.mu.live[number]; w != nil && w.end > segment.FileHeaderSize {
 		t.retire(w)
 	}
 	t.mu.Unlock()
+	// Asked for rarely, and an upload takes seconds: polling costs less than a condition that each
+	// sealed segment would have to signal with a context in hand.
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		t.mu.Lock()
 		w := t.mu.live[number]

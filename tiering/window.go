@@ -68,6 +68,7 @@ func (ws *windows) readAt(r io.ReaderAt, segment uint64, size int64, p []byte, o
 			return ws.from(w, r, p, off)
 		}
 	}
+	// Planned under the lock, read outside: readers behind it find the window and wait for done.
 	w := ws.plan(segment, size, off, n)
 	ws.mu.Unlock()
 	if w == nil {
@@ -80,6 +81,7 @@ func (ws *windows) readAt(r io.ReaderAt, segment uint64, size int64, p []byte, o
 	}
 	close(w.done)
 	ws.mu.Lock()
+	// A slow disk or a failed read begins anew with little: a reader behind waits for all of it.
 	if s, ok := ws.mu.streams[segment]; ok && (w.err != nil || time.Since(start) > slowWindow) {
 		s.size = minWindow / 2
 		ws.mu.streams[segment] = s

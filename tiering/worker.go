@@ -94,6 +94,7 @@ func (t *tier) create(number uint64) (*handle, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Before the first byte, so that a full disk shows now and not at an append.
 	t.reserveSpace(f, number, 0)
 	if _, err = f.WriteAt(header.Append(nil), 0); err == nil {
 		err = f.Datasync()
@@ -169,6 +170,7 @@ func (t *tier) trySeal(w *writer, entries []segment.Entry) error {
 	if _, err := w.handle.file.WriteAt(footer, end); err != nil {
 		return err
 	}
+	// What failed appends left behind the footer goes: a footer is found from the file's end.
 	if err := w.handle.file.Truncate(size); err != nil {
 		return err
 	}

@@ -74,6 +74,7 @@ func (d *DB) runApplier() {
 	for {
 		select {
 		case <-a.kick:
+		// Between rounds, so that no layer is half in the instance when f looks.
 		case f := <-a.asks:
 			f()
 			continue
@@ -81,7 +82,11 @@ func (d *DB) runApplier() {
 			return
 		}
 		a.mu.Lock()
+		// A round counts as begun before it looks at anything: who waits for it may rely on what
+		// was there before the count.
 		a.begun++
+		// After a final failure rounds go on without work, or who waits for one would wait for
+		// ever.
 		err := a.failed
 		a.mu.Unlock()
 		if err == nil {
@@ -139,6 +144,7 @@ func (a *applier) wait(ready func() bool) error {
 		}
 		target := a.begun + 1
 		a.wake()
+		// A round under way may have looked before the caller's change: only the next one counts.
 		for a.ended < target && !ready() {
 			a.changed.Wait()
 		}
@@ -163,6 +169,8 @@ func (d *DB) applyDue() error {
 			f()
 		default:
 		}
+		// The file before the layers: what it has must be in the instance before it is released, so
+		// due makes even a small layer due for its sake.
 		file := d.clog.sealed()
 		layer := d.due(file)
 		switch {
@@ -202,6 +210,7 @@ func (d *DB) due(file *logFile) *overlay {
 // log replays it. On error it stays, and with ErrFull may be tried again.
 func (d *DB) applyLayer(o *overlay) error {
 	d.mu.Lock()
+	// A copy, since writing takes long. No commit merges into o meanwhile: due has set applying.
 	rows, bytes := o.snapshot(), o.bytes
 	d.mu.Unlock()
 	err := d.room(d.roomToApply(bytes))
@@ -216,11 +225,13 @@ func (d *DB) applyLayer(o *overlay) error {
 		return err
 	}
 	d.mu.Lock()
+	// One step for readers: they find the rows in the layer, or else in the instance at ts.
 	d.mu.logged[0] = nil
 	d.mu.logged = d.mu.logged[1:]
 	d.mu.applying = false
 	d.mu.ts = d.mu.instance.writer.ts
 	d.mu.Unlock()
+	// Here, since only what is written makes level 0 grow.
 	d.considerCompacting()
 	return nil
 }

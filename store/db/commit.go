@@ -25,6 +25,7 @@ func (d *DB) Freeze() {
 	} else {
 		d.mu.frozen.merge(d.mu.active)
 	}
+	// From here on changes belong to the next Freeze.
 	d.mu.active = new(overlay)
 }
 
@@ -82,6 +83,7 @@ func (d *DB) commit(rows *rowMap, bytes int64) error {
 	if err := d.applier.failure(); err != nil {
 		return err
 	}
+	// Room first: behind this point the commit is in the log and has to be applied.
 	if err := d.roomToCommit(bytes); err != nil {
 		return err
 	}
@@ -94,6 +96,8 @@ func (d *DB) commit(rows *rowMap, bytes int64) error {
 	if err := d.roomInLog(recordRoom(bytes)); err != nil {
 		return err
 	}
+	// append is what makes it durable. After an error the file is sealed, and the applier empties
+	// it.
 	if err := d.clog.append(rows, bytes); err != nil {
 		d.applier.wake()
 		return err
@@ -174,6 +178,7 @@ func (w *writer) put(key, value []byte) error {
 			return err
 		}
 	}
+	// At the version of the last one: in managed mode it is we who say what a transaction sees.
 	if w.txn == nil {
 		w.txn = w.b.kv.NewTransactionAt(w.ts, true)
 	}
@@ -182,6 +187,8 @@ func (w *writer) put(key, value []byte) error {
 	if value == nil {
 		return w.txn.Delete(key)
 	}
+	// Badger keeps the entry until the memtable goes, so it cannot be used again; making many at a
+	// time saves an allocation a row.
 	if len(w.entries) == 0 {
 		w.entries = make([]badger.Entry, entrySlab)
 	}

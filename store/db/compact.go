@@ -46,9 +46,11 @@ func (d *DB) compact(before func() error) (int64, error) {
 	if c.stopped() {
 		return 0, ErrClosed
 	}
+	// There are two directories: while readers hold the one of before, there is no third.
 	if c.retiring.Load() {
 		return 0, errStillRead
 	}
+	// Its files stay mapped until leave, though it is replaced meanwhile.
 	from, err := d.use()
 	if err != nil {
 		return 0, err

@@ -145,6 +145,7 @@ func Open(opt Options) (*DB, error) {
 func (d *DB) open() error {
 	d.ending.Store(true)
 	defer d.ending.Store(false)
+	// Nothing is looked at without the lock: another process may be changing it.
 	lock, err := d.opt.lockDir()
 	if err != nil {
 		return err
@@ -157,6 +158,7 @@ func (d *DB) open() error {
 	if err := openRows(); err != nil {
 		return errors.Join(err, lock.Close())
 	}
+	// Before any read: what Badger touched as it opened is let go, and look-ups do not read around.
 	d.adviseTables()
 	if d.opt.ReadOnly {
 		return nil
@@ -239,6 +241,8 @@ func (d *DB) replay() error {
 	if err != nil {
 		return err
 	}
+	// All room is asked for before anything is applied: a replay that stops half-way would have
+	// used up what the next opening needs.
 	var bytes int64
 	for _, r := range records {
 		bytes += int64(r.size)
@@ -249,6 +253,8 @@ func (d *DB) replay() error {
 			return err
 		}
 	}
+	// In the order of commits and from the first on: rows that the instance has already get the
+	// same values again.
 	w := &d.mu.instance.writer
 	defer w.discard()
 	for _, r := range records {
@@ -260,6 +266,7 @@ func (d *DB) replay() error {
 			return fmt.Errorf("repeat commit %d: %w", r.seq, err)
 		}
 	}
+	// Durable before the list says so, and the list before the log files are released.
 	if len(records) > 0 {
 		if err := w.flush(); err != nil {
 			return err
@@ -427,6 +434,7 @@ func syncDir(dir string) error {
 // ErrNotFound. Changes are seen as soon as they are made.
 func (d *DB) Get(key []byte) ([]byte, error) {
 	d.mu.RLock()
+	// Newest first. An overlay that knows the key has the last word, also with a deletion.
 	value, ok := d.mu.active.get(key)
 	if !ok {
 		value, ok = d.mu.frozen.get(key)
@@ -435,6 +443,7 @@ func (d *DB) Get(key []byte) ([]byte, error) {
 		value, ok = d.mu.logged[i].get(key)
 	}
 	closed, b := d.mu.closed, d.mu.instance
+	// Counted under the lock that end takes to replace the instance, so that its files stay mapped.
 	if !ok && !closed {
 		b.refs.Add(1)
 	}

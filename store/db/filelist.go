@@ -188,7 +188,10 @@ func tableOf(dir string, id uint64) (tableFile, error) {
 	if err != nil {
 		return tableFile{}, err
 	}
+	// The end has the checksum of the index, and the index says where every block is: no table
+	// passes for another.
 	_, to, err := indexOf(f, info.Size())
+	// A checksum takes some twenty bytes. A longer end is a length that was read from other bytes.
 	if errors.Is(err, ErrCorrupt) || err == nil && info.Size()-to > 1<<10 {
 		return tableFile{}, damaged(name, "was cut, or is no table")
 	}

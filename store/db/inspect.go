@@ -61,6 +61,7 @@ func (id logID) name() string {
 
 func (o Options) inspect() (*Inspection, error) {
 	in := &Inspection{next: 1}
+	// Kinds of files before any is opened: a link or a pipe in the place of one is not followed.
 	if err := regularFiles(o.Dir); err != nil {
 		return nil, err
 	}
@@ -75,6 +76,7 @@ func (o Options) inspect() (*Inspection, error) {
 	if in.list, err = readList(in.dir); err != nil {
 		return nil, err
 	}
+	// The log before the files: it says which versions they must have.
 	needed, err := in.readLog(o)
 	if err != nil {
 		return nil, err
@@ -114,6 +116,7 @@ func regularFiles(dir string) error {
 	}
 	for _, e := range entries {
 		name := filepath.Join(dir, e.Name())
+		// The two directories are the only ones. What else is there by other names is nobody's.
 		if slices.Contains(instanceDirs[:], e.Name()) {
 			if !e.IsDir() {
 				return damaged(name, "is no directory")
@@ -143,6 +146,7 @@ func (in *Inspection) readLog(o Options) (needed uint64, err error) {
 		return 0, err
 	}
 	in.log = l.id
+	// An older copy of a log file has commits that are in the instance long since.
 	if in.list != nil {
 		l.least = max(l.least, in.list.seq)
 		if len(missing) == 0 && in.list.log != l.id {
@@ -160,6 +164,7 @@ func (in *Inspection) readLog(o Options) (needed uint64, err error) {
 		}
 		return 0, nil
 	}
+	// Gaps and damage in the log are found by the same code that repeats it.
 	records, err := l.recover()
 	if err != nil {
 		return 0, err
@@ -296,9 +301,10 @@ func (in *Inspection) ownMems(lacks func(error)) error {
 }
 
 // unlisted tells, for a base that has no list, whether a table that Badger's list does not name has
-// rows that nothing else has: then that list is an older one, or was cut. What a crash leaves beside
-// it was made of what it names, or replaced by that, and its newest row is never newer. Only a list
-// that is torn was being added to, so what it does not name yet must be elsewhere row by row.
+// rows that nothing else has: then that list is an older one, or was cut. What a crash leaves
+// beside it was made of what it names, or replaced by that, and its newest row is never newer. Only
+// a list that is torn was being added to, so what it does not name yet must be elsewhere row by
+// row.
 func (in *Inspection) unlisted(live map[uint64]int) error {
 	names, err := os.ReadDir(in.dir)
 	if err != nil {
@@ -472,6 +478,8 @@ func (in *Inspection) Rows(prefix []byte) (map[string][]byte, error) {
 		if !bytes.HasPrefix(r.key, prefix) {
 			return
 		}
+		// Tables are read in no order of versions. Of equal ones the later read wins: those copied
+		// by a compaction are the same rows.
 		if old, ok := newest[string(r.key)]; !ok || r.version >= old.version {
 			if r.value != nil {
 				r.value = append([]byte{}, r.value...)
@@ -489,6 +497,7 @@ func (in *Inspection) Rows(prefix []byte) (map[string][]byte, error) {
 			return nil, err
 		}
 	}
+	// What is in the log is newer than all in the tables, and has no version yet.
 	for _, r := range in.tail {
 		r.version = math.MaxUint64
 		note(r)

@@ -38,12 +38,15 @@ type instance struct {
 
 // openInstance opens the instance in dir. What d keeps besides is not touched.
 func (d *DB) openInstance(dir string) (*instance, error) {
+	// Both mend what a crash or a failing disk leaves and Badger refuses; the inspection has found
+	// that nothing is lost by it.
 	if err := removeEmptyLogs(dir); err != nil {
 		return nil, err
 	}
 	if err := d.repairManifest(dir); err != nil {
 		return nil, err
 	}
+	// Before Badger maps them, or its page faults read around each index.
 	if names, size := tables(dir); size > d.opt.readAround {
 		warmTables(names)
 	}
@@ -52,6 +55,7 @@ func (d *DB) openInstance(dir string) (*instance, error) {
 		return nil, badgerError(dir, dir, err)
 	}
 	b := &instance{dir: dir, kv: kv, idle: make(chan struct{})}
+	// One reference is the DB's, until another instance takes its place or Close.
 	b.refs.Store(1)
 	b.writer = writer{d: d, b: b, ts: kv.MaxVersion()}
 	if b.wal, err = openWAL(dir); err != nil {

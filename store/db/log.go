@@ -126,6 +126,7 @@ func (l *commitLog) readSlots(f *logFile) error {
 	if f.size, err = f.dev.size(); err != nil {
 		return err
 	}
+	// Two slots, written in turns: a write that a power cut tears leaves the other one whole.
 	found := false
 	for i := range 2 {
 		var b [basedSlot]byte
@@ -136,12 +137,15 @@ func (l *commitLog) readSlots(f *logFile) error {
 			return err
 		}
 		s, ok := parseSlot(b[:])
+		// The index and the ID keep a copy of the other file, or one of another store, from being
+		// taken.
 		if !ok || s.index != f.index || (l.id != logID{} && s.id != l.id) {
 			continue
 		}
 		if !found || s.freed > f.freed {
 			f.slot, f.freed = i, s.freed
 		}
+		// The higher of both: a slot says what was true once, and that does not become less.
 		f.based = max(f.based, s.based)
 		l.least = max(l.least, s.next)
 		f.old = f.old || s.based == 0
@@ -201,12 +205,14 @@ func (l *commitLog) create(f *logFile) error {
 	if err := dev.allocate(f.size); err != nil {
 		return err
 	}
+	// A megabyte at a time: opening a store must not take memory for a whole file.
 	zeroes := make([]byte, min(chunkSize, l.nominal))
 	for off := int64(0); off < f.size; off += int64(len(zeroes)) {
 		if _, err := dev.WriteAt(zeroes[:min(int64(len(zeroes)), f.size-off)], off); err != nil {
 			return err
 		}
 	}
+	// Both slots, so that a torn first release still leaves a header.
 	for range 2 {
 		if err := l.mark(f, 0, 0, 0); err != nil {
 			return err
@@ -350,6 +356,7 @@ func (l *commitLog) append(rows *rowMap, bytes int64) error {
 	if err := l.grow(l.off + recordRoom(bytes)); err != nil {
 		return err
 	}
+	// The buffer is the last record's, with room for the header in front.
 	w := recordWriter{dev: l.cur.dev, off: l.off, buf: append(l.buf[:0], make([]byte, recordHead)...)}
 	rows.Scan(func(key string, value []byte) bool {
 		w.add(asBytes(key), value)
@@ -358,6 +365,8 @@ func (l *commitLog) append(rows *rowMap, bytes int64) error {
 	r := record{gen: l.gen, seq: l.seq, base: l.base()}
 	err := w.finish(&r, recordPos{l.id, l.cur.index, l.off})
 	l.buf = w.buf
+	// One sync for a commit. When it fails the kernel may have dropped the pages, so that no later
+	// sync of this file proves anything.
 	if err == nil {
 		err = l.cur.dev.sync()
 	}
@@ -365,6 +374,7 @@ func (l *commitLog) append(rows *rowMap, bytes int64) error {
 		l.seal()
 		return asFull(err)
 	}
+	// Not before the sync: a record that failed is void because its sequence is given again.
 	l.off += r.blocks()
 	l.seq++
 	l.mu.Lock()
@@ -456,6 +466,7 @@ func (w *recordWriter) finish(r *record, at recordPos) error {
 	}
 	w.count(payload)
 	r.size, r.crc = w.size, w.crc
+	// Whole blocks: the rest of a block would have to be read, and could be torn with it.
 	if rest := len(w.buf) % blockSize; rest != 0 {
 		w.buf = append(w.buf, make([]byte, blockSize-rest)...)
 	}
@@ -464,6 +475,7 @@ func (w *recordWriter) finish(r *record, at recordPos) error {
 		_, err := w.dev.WriteAt(w.buf, w.off)
 		return err
 	}
+	// The header last, though nothing is synced between: a scan that finds it checks all the rest.
 	if _, err := w.dev.WriteAt(w.buf, w.off); err != nil {
 		return err
 	}

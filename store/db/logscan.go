@@ -72,6 +72,7 @@ func (l *commitLog) join(older, newer chain) ([]found, error) {
 	}
 	l.seq = last.seq + 1
 	records := older.records
+	// From the end: only the last record of a file can have failed and be there all the same.
 	for len(records) > 0 && records[len(records)-1].seq >= next {
 		// Its writing failed, and it was written again to the newer file.
 		records = records[:len(records)-1]
@@ -158,6 +159,7 @@ func (f *logFile) intact(off int64, r record) (bool, error) {
 // later one of the same generation proves that the record at the end, which is
 // not whole, had been.
 func (l *commitLog) damage(c *chain) error {
+	// Without a record before, any generation that is not dead counts.
 	gen, seq := uint64(0), uint64(0)
 	if !c.empty() {
 		gen, seq = c.last().gen, c.last().seq+1
@@ -174,6 +176,8 @@ func (l *commitLog) damage(c *chain) error {
 				continue
 			}
 			c.highest = max(c.highest, r.gen)
+			// The header at the end is whole, its payload is not: only what follows it proves that
+			// it was.
 			if off+int64(at) == c.end {
 				gen, seq = r.gen, r.seq
 				continue

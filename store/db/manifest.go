@@ -92,6 +92,7 @@ func readSets(list []byte) (sets []changeSet, whole bool) {
 func (d *DB) repairManifest(dir string) error {
 	name := filepath.Join(dir, badger.ManifestFilename)
 	list, err := os.ReadFile(name)
+	// Badger makes one for an instance that is new.
 	if errors.Is(err, fs.ErrNotExist) || err == nil && len(list) < manifestHeader {
 		return nil
 	}
@@ -103,6 +104,7 @@ func (d *DB) repairManifest(dir string) error {
 	if err != nil || whole && len(void) == 0 {
 		return err
 	}
+	// Said before it is done: the list of before is gone then.
 	d.log.Warn("repairing the database's list of tables after a failure of the disk", "dir", dir, "whole", whole, "void", len(void))
 	var repaired bytes.Buffer
 	repaired.Write(list[:manifestHeader])

@@ -45,6 +45,7 @@ func readMem(name string, fn func(versionedRow)) error {
 	}
 	defer f.Close()
 	r := bufio.NewReaderSize(f, 256<<10)
+	// A log shorter than its header was begun and holds nothing.
 	if _, err := r.Discard(memHeader); err != nil {
 		return endOfMem(err)
 	}
@@ -57,9 +58,11 @@ func readMem(name string, fn func(versionedRow)) error {
 		switch {
 		case meta&memEnd != 0:
 			v, err := strconv.ParseUint(string(row.value), 10, 64)
+			// As Badger reads it: the first transaction that is not whole ends the log.
 			if err != nil || len(txn) == 0 || v != txn[0].version {
 				return nil
 			}
+			// Not before its end is there: a transaction counts as a whole or not at all.
 			for _, row := range txn {
 				fn(row)
 			}

@@ -55,7 +55,9 @@ func (in *Inspection) openTables(o Options) (_ *badger.DB, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("a directory for links to the tables: %w", err)
 	}
+	// Once Badger has mapped the tables it needs no names.
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	// Links are read from their own directory.
 	from, err := filepath.Abs(in.dir)
 	if err != nil {
 		return nil, err
@@ -65,6 +67,7 @@ func (in *Inspection) openTables(o Options) (_ *badger.DB, err error) {
 			return nil, err
 		}
 	}
+	// A list of our own: the store's may name what a crash kept from being made.
 	list, err := in.manifest()
 	if err == nil {
 		err = os.WriteFile(filepath.Join(dir, badger.ManifestFilename), list, 0o600)

@@ -65,6 +65,8 @@ func parseSlot(b []byte) (slot, bool) {
 	if len(b) < basedSlot {
 		return slot{}, false
 	}
+	// The version is read before the checksum, whose place it decides; a damaged one fails the
+	// other's.
 	body := slotSize - 4
 	version := binary.BigEndian.Uint32(b[8:])
 	if version == logBased {

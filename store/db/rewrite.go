@@ -30,8 +30,8 @@ type rewrite struct {
 	at, joined uint64
 	upto       uint64 // a version that both have, later than what was copied
 	seq        uint64 // commits below are in both
-	// unsure says that the new instance may be found in use by the next opening, though it is not in
-	// use now.
+	// unsure says that the new instance may be found in use by the next opening, though it is not
+	// in use now.
 	unsure  bool
 	dropped time.Time // when what was read of the tables was last dropped
 }
@@ -80,6 +80,7 @@ func (d *DB) rewriteInstance(from *instance) (int64, error) {
 // build makes the new instance and opens it.
 func (r *rewrite) build(dir string) error {
 	disk := r.d.opt.disk
+	// What an attempt of before left there means nothing.
 	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
@@ -90,6 +91,7 @@ func (r *rewrite) build(dir string) error {
 	if err != nil {
 		return err
 	}
+	// Only for its header, which has Badger's version of the format.
 	list, err := os.ReadFile(filepath.Join(r.from.dir, badger.ManifestFilename))
 	if err != nil {
 		return err
@@ -101,6 +103,7 @@ func (r *rewrite) build(dir string) error {
 	if err := disk.replace(filepath.Join(dir, badger.ManifestFilename), append(list[:manifestHeader:manifestHeader], set...)); err != nil {
 		return err
 	}
+	// The directory's own name must be durable before MANIFEST can lead to it.
 	if err := disk.syncDir(filepath.Dir(dir)); err != nil {
 		return err
 	}
@@ -162,6 +165,7 @@ func (r *rewrite) copyTables(dir string) (ids []uint64, err error) {
 	b := table.NewTableBuilder(opt)
 	defer func() { b.Close() }()
 	end := func() error {
+		// A table at a time is a good moment to give up: nothing refers to what is written yet.
 		ids = append(ids, uint64(len(ids)+1))
 		if err := r.goOn(); err != nil {
 			return err
@@ -169,6 +173,7 @@ func (r *rewrite) copyTables(dir string) (ids []uint64, err error) {
 		return r.d.opt.disk.write(table.NewFilename(ids[len(ids)-1], dir), b.Finish())
 	}
 	err = r.from.eachRow(r.at, badger.IteratorOptions{}, func(item *badger.Item) error {
+		// Before the row is added, so that no table is left empty.
 		if b.ReachedCapacity() {
 			if err := end(); err != nil {
 				return err
@@ -177,6 +182,7 @@ func (r *rewrite) copyTables(dir string) (ids []uint64, err error) {
 			b = table.NewTableBuilder(opt)
 		}
 		return item.Value(func(value []byte) error {
+			// With the version that it had, or compare could not tell it from another.
 			b.Add(y.KeyWithTs(item.Key(), item.Version()), y.ValueStruct{Value: value}, 0)
 			return nil
 		})
@@ -208,10 +214,13 @@ func (r *rewrite) follow() error {
 	if err := a.do(r.join); err != nil {
 		return err
 	}
+	// From here on the applier writes to both, so what catchUp copies ends at joined.
 	err := r.catchUp()
 	if err == nil {
 		err = a.do(r.need)
 	}
+	// From need on a failure of the new instance counts, and what is applied is synced with both;
+	// what came before is synced here.
 	if err == nil {
 		err = syncLogs(r.to.dir)
 	}
@@ -219,6 +228,7 @@ func (r *rewrite) follow() error {
 	if err == nil {
 		err = r.writeList()
 	}
+	// The list before the name: an instance that may be found in use has to say what it needs.
 	if err == nil {
 		err = r.point()
 	}
@@ -236,6 +246,7 @@ func (r *rewrite) compare() (err error) {
 	to.Rewind()
 	n := 0
 	err = r.from.eachRow(r.at, badger.IteratorOptions{}, func(item *badger.Item) error {
+		// Comparing reads the whole database: Close and a full disk must not wait for its end.
 		if n++; n%checkRows == 0 {
 			if err := r.goOn(); err != nil {
 				return err
@@ -248,6 +259,7 @@ func (r *rewrite) compare() (err error) {
 		if err == nil && !same {
 			err = fmt.Errorf("%w: row %x became %x in a compaction", ErrCorrupt, item.Key(), to.Item().Key())
 		}
+		// In step: the first row that differs ends it, so neither side is ever ahead.
 		to.Next()
 		return err
 	})
@@ -308,6 +320,7 @@ func (r *rewrite) need() error {
 	if m.ended != nil {
 		return m.ended
 	}
+	// It goes through the applier's own way, and so gets a version of its own in both.
 	var rows rowMap
 	rows.Set(asString(rewrittenKey), []byte{})
 	if err := r.d.writeBoth(&rows, rowSize(len(rewrittenKey), 0)); err != nil {
@@ -316,6 +329,7 @@ func (r *rewrite) need() error {
 		}
 		return err
 	}
+	// Views that begin now may read the row's version; it has no meaning to them.
 	r.d.mu.Lock()
 	r.d.mu.ts = r.from.writer.ts
 	r.d.mu.Unlock()

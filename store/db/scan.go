@@ -117,6 +117,7 @@ func (v *View) ScanPrefix(prefix []byte, fn func(key, value []byte) error) error
 func (v *View) scan(from, to []byte, fn func(key, value []byte) error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer catchFault(&err)
+	// With a prefix Badger leaves out tables that cannot have a key of the range.
 	opt := badger.IteratorOptions{Prefix: commonPrefix(from, to)}
 	it := v.txn.NewIterator(opt)
 	defer it.Close()
@@ -131,9 +132,11 @@ func (v *View) scan(from, to []byte, fn func(key, value []byte) error) (err erro
 		case item == nil && !over.valid:
 			return nil
 		case order <= 0:
+			// The overlay's row hides the stored one of the same key.
 			if order == 0 {
 				it.Next()
 			}
+			// nil is a deletion.
 			if over.value != nil {
 				if err := fn(asBytes(over.key), over.value); err != nil {
 					return err

@@ -83,6 +83,8 @@ func (g *Gauge) Busy() string {
 		most       float64
 	}{{"memory", "some", mostMemory}, {"cpu", "some", mostCPU}, {"io", "full", mostIO}} {
 		stall, ok := g.group.stalled(r.file, r.line)
+		// One of the files is enough: then the load, which counts waiting for the disk, is not
+		// asked.
 		told = told || ok
 		if stall.percent > r.most {
 			return fmt.Sprintf("tasks wait for %s %.0f %% of the time (%s)", r.file, stall.percent, stall.where)

@@ -165,12 +165,15 @@ func (f *FS) readOnce(ctx context.Context, name string, p []byte, off int64) (in
 		return 0, 0, err
 	}
 	defer body.Close()
+	// A server that ignores the range sends the object from its start: those bytes must not pass
+	// for the wanted ones.
 	length, size, err := parseRange(header.Get("Content-Range"), off, len(p))
 	if err != nil {
 		return 0, 0, f.fail(ctx, "read", name, minio.ErrorResponse{Code: "InvalidAnswer", Message: err.Error(), StatusCode: 200})
 	}
 	for n := 0; n < length; {
 		got, err := body.Read(p[n:length])
+		// Patience begins anew with every byte: a slow line is no dead one.
 		touch()
 		if n += got; err != nil && n < length {
 			return 0, 0, fmt.Errorf("%w after %d of %d bytes: %w", errBroken, n, length, err)

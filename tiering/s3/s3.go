@@ -138,6 +138,7 @@ func New(c Config) (*FS, error) {
 	if f.core.Client, err = f.client(); err != nil {
 		return nil, fmt.Errorf("%s: %w", c.URL, err)
 	}
+	// Uploads belong to the FS and not to who asked: Interrupt ends all of them at once.
 	f.up, f.stop = context.WithCancel(context.Background())
 	f.mu.open = map[string]map[*file]struct{}{}
 	return f, nil
@@ -207,6 +208,7 @@ func (f *FS) List(string) ([]disk.Info, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
+	// A bucket may have many pages of objects: each is given time, not the whole.
 	ctx, touch, done := patience(context.Background(), uploadPatience*f.c.Timeout, 0)
 	defer done()
 	for o := range f.core.Client.ListObjects(ctx, f.bucket, minio.ListObjectsOptions{Prefix: f.prefix}) {
@@ -259,11 +261,13 @@ func (f *FS) fail(ctx context.Context, op, name string, err error) error {
 	if name != "" {
 		at.Path = "s3://" + f.bucket + "/" + f.key(name)
 	}
+	// Our own patience ended: the server is there or not, but it did not answer.
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errDone) {
 		at.Err = fmt.Errorf("%w: %w", disk.ErrUnreachable, cause)
 		return at
 	}
 	var answer minio.ErrorResponse
+	// What is no answer of a server comes from the way there.
 	if !errors.As(err, &answer) {
 		at.Err = fmt.Errorf("%w: %w", disk.ErrUnreachable, err)
 		return at

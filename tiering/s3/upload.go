@@ -28,9 +28,11 @@ func (f *FS) Rename(from, to string) error {
 	if err := errors.Join(err, d.Close()); err != nil {
 		return err
 	}
+	// Files open for reading change over before the spool's file goes, and never miss a byte.
 	for _, o := range f.leave(filepath.Base(from), nil) {
 		err = errors.Join(err, o.become(filepath.Base(to), size))
 	}
+	// Last: until here a crash leaves the file in the spool, and the next Rename finds the object.
 	if err == nil {
 		err = f.c.Local.Remove(f.spool(from))
 	}
@@ -121,6 +123,7 @@ func (f *FS) same(name string, d disk.File, size int64) error {
 	mine, theirs := make([]byte, min(size, step)), make([]byte, min(size, step))
 	for off := int64(0); off < size; off += step {
 		n := min(step, size-off)
+		// Comparing reads all of a segment over the network: Interrupt must not wait for it.
 		if err := f.up.Err(); err != nil {
 			return err
 		}

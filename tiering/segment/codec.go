@@ -70,6 +70,7 @@ func Decompress(c Codec, dst, stored []byte, rawLen int) ([]byte, error) {
 		if len(stored) != rawLen {
 			return nil, fmt.Errorf("%w: %d raw bytes, want %d", ErrFormat, len(stored), rawLen)
 		}
+	// Before anything is allocated: the length is what damaged bytes say.
 	case S2:
 		if n, err := s2.DecodedLen(stored); err != nil || n != rawLen {
 			return nil, fmt.Errorf("%w: s2 block of %d bytes, want %d (%v)", ErrFormat, n, rawLen, err)
@@ -81,6 +82,7 @@ func Decompress(c Codec, dst, stored []byte, rawLen int) ([]byte, error) {
 	if cap(dst) < rawLen {
 		dst = make([]byte, rawLen)
 	}
+	// With no capacity beyond, a decoder that wants more has to allocate and is found out below.
 	dst = dst[:rawLen:rawLen]
 	switch c {
 	case Raw:

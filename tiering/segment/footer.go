@@ -77,6 +77,7 @@ func parseEntries(src []byte, t trailer) ([]Entry, error) {
 	if int64(len(src)) != int64(t.count)*EntrySize || Checksum(src) != t.crc {
 		return nil, fmt.Errorf("%w: footer fails its check", ErrFormat)
 	}
+	// The count has been checked against the bytes that there are.
 	entries := make([]Entry, t.count)
 	end := int64(FileHeaderSize)
 	for i := range entries {
@@ -92,6 +93,7 @@ func parseEntries(src []byte, t trailer) ([]Entry, error) {
 		if err := e.Validate(); err != nil {
 			return nil, fmt.Errorf("footer entry %d: %w", i, err)
 		}
+		// Entries that overlap would have two IDs for the same bytes.
 		if int64(e.Offset) < end || e.End() > int64(t.offset) {
 			return nil, fmt.Errorf("%w: footer entry %d at %d is out of place", ErrFormat, i, e.Offset)
 		}

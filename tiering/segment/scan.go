@@ -85,11 +85,13 @@ func (s *scanner) record(off int64) (Entry, []byte, error) {
 	if err != nil {
 		return Entry{}, nil, err
 	}
+	// No record is no error: it is where the segment ends, or a place to look behind.
 	h, err := ParseHeader(window, s.file, uint32(off))
 	if err != nil {
 		return Entry{}, nil, nil
 	}
 	e := Entry{Header: h, Offset: uint32(off)}
+	// A torn append: the header reached the disk and the payload did not.
 	if e.End() > s.size {
 		return Entry{}, nil, nil
 	}
