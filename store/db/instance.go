@@ -17,7 +17,8 @@ import (
 // An instance is one Badger database, in a directory of its own. One is in use; a compaction makes
 // another, which takes its place:
 //
-//	being made [build] -> opened [openInstance] -> compared -> written to as well [join] -> caught up -> in use [end] -> retired -> removed [discard]
+//	being made [build] -> opened [openInstance] -> compared [compare] -> written to, too [join]
+//	  -> caught up [catchUp] -> in use [end] -> retired [retire] -> removed [discard]
 //
 // Badger never compacts it, so what it holds at a version stays what it is.
 type instance struct {
