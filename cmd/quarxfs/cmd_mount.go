@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
@@ -196,7 +197,11 @@ func openFUSE() error {
 		return fmt.Errorf("%w: /dev/fuse is missing; load the fuse module, or start the container with --device /dev/fuse", fs.ErrNoFUSE)
 	}
 	if os.Geteuid() != 0 {
-		return nil // fusermount3 opens it with rights of its own
+		// fusermount3 mounts with rights of its own, but opens the device with those of its user.
+		if err := unix.Access("/dev/fuse", unix.R_OK|unix.W_OK); err != nil {
+			return fmt.Errorf("%w: user %d may not use /dev/fuse: %v; have root give the right, as chmod 666 /dev/fuse does", fs.ErrNoFUSE, os.Geteuid(), err)
+		}
+		return nil
 	}
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
