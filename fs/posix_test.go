@@ -124,7 +124,7 @@ func mountForTest(t *testing.T, dir string, options ...string) (mnt string, unmo
 // races two processes for minutes.
 func TestPosix(t *testing.T) {
 	mnt, _ := mountForTest(t, filepath.Join(t.TempDir(), "store"))
-	for name, run := range posixtest.All {
+	for name, test := range posixtest.All {
 		if name == "FcntlFlockLocksFile" || name == "OpenSymlinkRace" {
 			continue
 		}
@@ -133,7 +133,7 @@ func TestPosix(t *testing.T) {
 			if err := os.Mkdir(dir, 0o755); err != nil {
 				t.Fatal(err)
 			}
-			run(t, dir)
+			test(t, dir)
 			if err := os.RemoveAll(dir); err != nil {
 				t.Error(err)
 			}

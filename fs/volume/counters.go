@@ -34,6 +34,14 @@ func (c *counters) set(row *meta.Counters) {
 	c.data.Store(row.Data)
 }
 
+// row returns the row of the counters as they are now, but for where numbering goes on.
+func (c *counters) row() meta.Counters {
+	return meta.Counters{
+		Inodes: c.inodes.Load(), Logical: c.logical.Load(), Data: c.data.Load(),
+		Form: meta.CountsData, Generation: c.saved.Generation,
+	}
+}
+
 // countAgain puts right what an earlier program counted, which left out what is below clones,
 // or the bytes in holes.
 func (v *Volume) countAgain() error {

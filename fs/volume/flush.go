@@ -1,11 +1,11 @@
 package volume
 
 import (
-	"errors"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
 )
@@ -28,13 +28,13 @@ const (
 // extents, and inodes to their rows. What it works on belongs to a node: n.mu guards it, and is
 // released while blocks are stored, with n.busy set. The states of the bytes:
 //
-//	dirty range        -> taken (n.flushing)    [take]          n.busy: nobody else changes the extents
-//	taken              -> block and extent      [writeBlocks]   by a chunkWriter
-//	taken              -> overlay extent        [writeBlocks]   a small write amid old blocks
-//	taken              -> dirty range again     [writeBlocks]   storing failed, or it may still grow
-//	dirty range        -> staged and dirty      [stage]         too little for a block yet
-//	staged and dirty   -> block and extent      [enqueueQuiet, writeBlocks, restage]
-//	overlay extents    -> blocks                [coalesce]      when the file is left alone
+//	dirty range       -> taken, in flushing  [take]: busy, nobody else changes the extents
+//	taken             -> block and extent    [writeBlocks], by a chunkWriter
+//	taken             -> overlay extent      [writeBlocks], a small write amid old blocks
+//	taken             -> dirty range again   [writeBlocks], storing failed, or it may still grow
+//	dirty range       -> staged and dirty    [stage], too little for a block yet
+//	staged and dirty  -> block and extent    [enqueueQuiet, writeBlocks, restage]
+//	overlay extents   -> blocks              [coalesce], when the file is left alone
 type flusher struct {
 	v      *Volume
 	now    chan struct{} // wakes run
@@ -118,25 +118,13 @@ func (fl *flusher) flushAll(mode flushMode) error {
 	if len(list) == 1 {
 		return fl.flushNode(list[0], mode) // an fsync's usual case needs no other goroutine
 	}
-	workers := min(runtime.NumCPU(), len(list))
-	errs := make([]error, workers)
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for w := range workers {
-		wg.Go(func() {
-			for {
-				i := int(next.Add(1)) - 1
-				if i >= len(list) {
-					return
-				}
-				if err := fl.flushNode(list[i], mode); err != nil {
-					errs[w] = err
-				}
-			}
-		})
+	var g errgroup.Group
+	g.SetLimit(runtime.NumCPU())
+	for _, n := range list {
+		// One that fails does not keep the others back: their bytes are safe then.
+		g.Go(func() error { return fl.flushNode(n, mode) })
 	}
-	wg.Wait()
-	return errors.Join(errs...)
+	return g.Wait()
 }
 
 // flushNode brings one node down in steps, letting commits cut in between.
@@ -189,10 +177,8 @@ func (fl *flusher) saveAll() error {
 			}
 		}
 	}
-	counts := meta.Counters{
-		Next: fl.v.numbers.from(fl.v.counters.saved.Next, fl.v.life.closing.Err() != nil), Inodes: fl.v.counters.inodes.Load(), Logical: fl.v.counters.logical.Load(), Data: fl.v.counters.data.Load(),
-		Form: meta.CountsData, Generation: fl.v.counters.saved.Generation,
-	}
+	counts := fl.v.counters.row()
+	counts.Next = fl.v.numbers.from(fl.v.counters.saved.Next, fl.v.life.closing.Err() != nil)
 	// Unchanged counters make no row: a mount that only looks leaves nothing.
 	if counts != fl.v.counters.saved {
 		fl.v.db.Set(meta.CounterKey(), counts.Encode())

@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"math"
 	"runtime"
-	"sync"
-	"sync/atomic"
 	"syscall"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
@@ -216,32 +215,20 @@ func (m *fileMap) fetch(ctx context.Context, list []readSpan, skip func(readSpan
 			wanted = append(wanted, s)
 		}
 	}
-	// As many as there are cores: blocks are decompressed and checked.
-	workers := min(runtime.NumCPU(), len(wanted))
-	errs := make([]error, workers)
-	var next atomic.Int64
-	work := func(w int) {
-		for {
-			i := int(next.Add(1)) - 1
-			if i >= len(wanted) {
-				return
-			}
-			var err error
-			if wanted[i].bytes, err = m.extentBytes(ctx, wanted[i].ext); err != nil {
-				errs[w] = err
-				return
-			}
-		}
+	if len(wanted) == 1 { // the usual case of a small file needs no other goroutine
+		var err error
+		wanted[0].bytes, err = m.extentBytes(ctx, wanted[0].ext)
+		return err
 	}
-	var wg sync.WaitGroup
-	for w := 1; w < workers; w++ {
-		wg.Go(func() { work(w) })
+	var g errgroup.Group
+	g.SetLimit(runtime.NumCPU()) // blocks are decompressed and checked
+	for _, s := range wanted {
+		g.Go(func() (err error) {
+			s.bytes, err = m.extentBytes(ctx, s.ext)
+			return err
+		})
 	}
-	if workers > 0 {
-		work(0)
-	}
-	wg.Wait()
-	return errors.Join(errs...)
+	return g.Wait()
 }
 
 // touchAtime does what the relatime mount option does. n.mu is held.

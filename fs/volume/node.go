@@ -13,18 +13,18 @@ import (
 
 // A node is an inode in memory. Its fields but the first three are guarded by mu. Its states:
 //
-//	clean                       nodeTable may drop it when nobody uses it
-//	attrChanged and enqueued    its record differs from the row [markDirty]; saved by the next cut [save]
-//	enqueued only               it has bytes for the next flush [enqueueDirty]; until then [save]
-//	tracked == epoch            the next snapshot looks at it [tracker.change]; until that is made
-//	attr.Nlink == 0             an orphan [orphan]; until it has a name again [unorphan] or is reaped
-//	reaping                     the reaper takes it apart [reapStep, removeNames, abandonLazy]: nobody
-//	                            reads, names or materializes it any more. There is no way back
-//	gone                        its rows are removed [reapStep]; who still holds it gets ENOENT
-//	busy                        a flusher owns its extents and flushing [writeBlocks, coalesce]; who
-//	                            changes extents waits [quiesce]. Without mu only while blocks are stored
-//	attr.IsLazy()               a vertex has names or bytes [newLazy]; until materialized or truncated [endLazy]
-//	frozen                      it is in a snapshot, for ever: no row, no change
+//	clean           nodeTable may drop it when nobody uses it
+//	attrChanged     -> its record differs from the row [markDirty]     -> saved by a cut [save]
+//	enqueued        -> it is in flusher.dirty [enqueueDirty]           -> [save]
+//	tracked         -> the next snapshot looks at it [tracker.change]  -> that is made
+//	Nlink == 0      -> an orphan [orphan]              -> a name again [unorphan], or reaping
+//	reaping         -> nobody reads, names or materializes it any more [reapStep, removeNames,
+//	                   abandonLazy]; there is no way back
+//	gone            -> its rows are removed [reapStep]; who still holds it gets ENOENT
+//	busy            -> a flusher has its extents, and flushing [writeBlocks, coalesce]; who would
+//	                   change extents waits [quiesce]. mu is released meanwhile
+//	attr.IsLazy()   -> names or bytes are in a vertex [newLazy]   -> rows of its own [endLazy]
+//	frozen             it is in a snapshot, for ever: no row, no change
 //
 // A node is enqueued, or has dirty ranges, staged slots or overlay extents, or is clean; only a
 // clean one leaves the table.

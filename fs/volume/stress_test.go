@@ -49,7 +49,7 @@ func TestStress(t *testing.T) {
 			}
 			all.Go(func() { churnNames(ctx, t, r.v) })
 			all.Go(func() { churnFiles(ctx, t, r.v, files) })
-			all.Go(func() { upkeep(ctx, t, r) })
+			all.Go(func() { commitAndSweep(ctx, t, r) })
 			all.Wait()
 			again := func() {
 				for w := range workers {
@@ -193,8 +193,8 @@ func churnFiles(ctx context.Context, t *testing.T, v *Volume, files []meta.Ino) 
 	}
 }
 
-// upkeep commits and sweeps all the time.
-func upkeep(ctx context.Context, t *testing.T, r *rig) {
+// commitAndSweep commits and sweeps all the time.
+func commitAndSweep(ctx context.Context, t *testing.T, r *rig) {
 	for i := 0; ctx.Err() == nil; i++ {
 		err := r.v.Sync()
 		if i%4 == 3 {
