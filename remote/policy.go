@@ -37,8 +37,8 @@ type TierPolicies interface {
 
 // A TierPolicy is a store's policy, with its defaults filled in, and what comes of it.
 type TierPolicy struct {
-	Policy store.TierPolicy  `json:"policy"`
-	Keeper store.KeeperState `json:"keeper"`
+	Policy store.TierPolicy       `json:"policy"`
+	Keeper store.TierManagerState `json:"keeper"`
 }
 
 // A PinRequest names files and directories of the live filesystem.
@@ -58,7 +58,7 @@ func (l *Local) pins() store.Pins {
 // TierPolicy implements TierPolicies.
 func (l *Local) TierPolicy(context.Context) (TierPolicy, error) {
 	now, _, err := l.store.Settings()
-	return TierPolicy{now.Tiers.WithDefaults(), l.store.Keeper()}, err
+	return TierPolicy{now.Tiers.WithDefaults(), l.store.TierManager()}, err
 }
 
 // leastSegments is how many segments the hot tier's limit must have room for: one is

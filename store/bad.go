@@ -119,24 +119,24 @@ func (s *Store) markBad(id ID, cause error) {
 	}
 }
 
-// A ghost is the row of a block that is lost and still referred to: it keeps
+// A placeholder is the row of a block that is lost and still referred to: it keeps
 // the count of references until the same bytes are Put again. What kind of block
 // it was is not known, so what it links to is not counted.
-func ghost() Entry { return Entry{Kind: tiering.Data} }
+func placeholder() Entry { return Entry{Kind: tiering.Data} }
 
-// isGhost: segments are numbered from 1.
-func (e Entry) isGhost() bool { return e.Loc.Segment == 0 }
+// isPlaceholder: segments are numbered from 1.
+func (e Entry) isPlaceholder() bool { return e.Loc.Segment == 0 }
 
-// heal stores the bytes of a bad block anew. It needs no look at what a commit
+// restore stores the bytes of a bad block anew. It needs no look at what a commit
 // under way does to the block: if that moves it, the copy here is waste.
-func (s *Store) heal(b block) error {
+func (s *Store) restore(b block) error {
 	id := b.id
-	landed, mine := s.takeOff(id)
+	done, mine := s.claim(id)
 	if !mine {
-		<-landed
+		<-done
 		return nil
 	}
-	defer s.land(id, landed)
+	defer s.unclaim(id, done)
 	e, err := s.Lookup(id)
 	if errors.Is(err, ErrNotFound) {
 		return db.ErrNotFound // the caller stores it as a new block
@@ -145,7 +145,7 @@ func (s *Store) heal(b block) error {
 		return err
 	}
 	var links []ID
-	if e.isGhost() {
+	if e.isPlaceholder() {
 		if links, err = s.linksOfNew(b.kind, b.plain); err != nil {
 			return err
 		}
@@ -161,10 +161,10 @@ func (s *Store) heal(b block) error {
 	if !c.settled() {
 		return nil
 	}
-	c.move = &relocation{from: e.Loc, to: place{loc, codec}, heals: true}
-	if e.isGhost() {
+	c.move = &relocation{from: e.Loc, to: location{loc, codec}, restores: true}
+	if e.isPlaceholder() {
 		row := Entry{Kind: b.kind, Raw: uint32(len(b.plain)), Entropy: quantizeEntropy(chunk.Entropy(b.plain))}
-		c.move.ghost = &row
+		c.move.placeholder = &row
 		for _, child := range links {
 			s.ref(child, 1)
 		}

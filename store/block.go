@@ -70,7 +70,7 @@ func (s *Store) put(b block) (ID, error) {
 	for {
 		_, err := s.db.Get(blockKey(keyBlock, id))
 		if err == nil && s.bad.has(id) {
-			err = s.heal(b)
+			err = s.restore(b)
 		}
 		if err == nil {
 			return id, nil
@@ -78,12 +78,12 @@ func (s *Store) put(b block) (ID, error) {
 		if !errors.Is(err, db.ErrNotFound) {
 			return ID{}, fmt.Errorf("look up block %s: %w", id.Short(), err)
 		}
-		landed, mine := s.takeOff(id)
+		done, mine := s.claim(id)
 		if mine {
-			defer s.land(id, landed)
+			defer s.unclaim(id, done)
 			return id, s.append(b)
 		}
-		<-landed
+		<-done
 	}
 }
 
@@ -95,29 +95,29 @@ func (s *Store) note(id ID) {
 	s.pend.holds.note(id)
 }
 
-// takeOff claims the storing of id; when somebody else has it, their channel
+// claim claims the storing of id; when somebody else has it, their channel
 // is closed when they are done.
-func (s *Store) takeOff(id ID) (landed chan struct{}, mine bool) {
+func (s *Store) claim(id ID) (done chan struct{}, mine bool) {
 	s.puts.Lock()
 	defer s.puts.Unlock()
-	if c, ok := s.puts.flying[id]; ok {
+	if c, ok := s.puts.inflight[id]; ok {
 		return c, false
 	}
 	c := make(chan struct{})
-	s.puts.flying[id] = c
+	s.puts.inflight[id] = c
 	return c, true
 }
 
-func (s *Store) land(id ID, landed chan struct{}) {
+func (s *Store) unclaim(id ID, done chan struct{}) {
 	s.puts.Lock()
-	delete(s.puts.flying, id)
+	delete(s.puts.inflight, id)
 	s.puts.Unlock()
-	close(landed)
+	close(done)
 }
 
 func (s *Store) append(b block) error {
 	id := b.id
-	// Whoever flew before us may have landed between our look-up and take-off.
+	// Whoever flew before us may have done between our look-up and take-off.
 	if _, err := s.db.Get(blockKey(keyBlock, id)); err == nil {
 		return nil
 	}

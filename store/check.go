@@ -77,15 +77,15 @@ func (s *Store) standstill(fn func() error) error {
 	if err := s.flush(); err != nil {
 		return err
 	}
-	s.gate.Lock()
-	defer s.gate.Unlock()
+	s.updateLock.Lock()
+	defer s.updateLock.Unlock()
 	if err := s.cut(); err != nil {
 		return err
 	}
 	s.pend.Lock()
 	defer s.pend.Unlock()
 	s.freeze() // once more: what was Put since the cut
-	if err := s.settle(); err != nil {
+	if err := s.writeCut(); err != nil {
 		return err
 	}
 	return fn()
@@ -185,7 +185,7 @@ func (c *checker) index(ctx context.Context) error {
 			c.report.Vertices++
 		}
 		c.totals.count(e, 1)
-		if !e.isGhost() {
+		if !e.isPlaceholder() {
 			c.segments[e.Loc.Segment] += e.Stored()
 		}
 		_, err = c.s.db.Get(blockKey(keyZero, id))

@@ -23,8 +23,8 @@ type change struct {
 // references that fn changed, or none. fn must not call Update or Commit and
 // must not wait for anybody who does.
 func (s *Store) Update(fn func() error) error {
-	s.gate.RLock()
-	defer s.gate.RUnlock()
+	s.updateLock.RLock()
+	defer s.updateLock.RUnlock()
 	return fn()
 }
 
@@ -85,9 +85,9 @@ func (s *Store) ref(id ID, delta int64) {
 	s.pend.changes[id] = c
 }
 
-// Relieve starts a commit when much is pending, and waits for one when so much is
+// MaybeCommit starts a commit when much is pending, and waits for one when so much is
 // that memory would fill while commits are slow. Call it now and then outside Update.
-func (s *Store) Relieve() {
+func (s *Store) MaybeCommit() {
 	rows, bytes := s.db.Pending()
 	maxRows, maxBytes := s.db.Limit()
 	switch {
@@ -119,10 +119,10 @@ func (s *Store) commit() error {
 	err := s.flush()
 	if err == nil {
 		cutAt = s.opts.Now()
-		err = s.cutAtGate()
+		err = s.cutExclusive()
 	}
 	if err == nil {
-		err = s.settle()
+		err = s.writeCut()
 	}
 	if err != nil {
 		err = fmt.Errorf("commit: %w", err)
@@ -152,14 +152,14 @@ func (s *Store) flush() error {
 	return s.participant.Flush()
 }
 
-func (s *Store) cutAtGate() error {
-	s.gate.Lock()
-	defer s.gate.Unlock()
+func (s *Store) cutExclusive() error {
+	s.updateLock.Lock()
+	defer s.updateLock.Unlock()
 	return s.cut()
 }
 
 // cut ends the epoch of pending changes at one instant. The caller holds
-// commitMu, and gate for writing.
+// commitMu, and updateLock for writing.
 func (s *Store) cut() error {
 	if s.participant != nil {
 		if err := s.participant.Cut(); err != nil {
@@ -173,7 +173,7 @@ func (s *Store) cut() error {
 }
 
 // freeze makes what is pending that of the commit. The caller holds pend, since
-// Put sets a row and notes the change outside of the gate: both must fall on
+// Put sets a row and notes the change outside of updateLock: both must fall on
 // the same side of the cut.
 func (s *Store) freeze() {
 	if rows, _ := s.db.Pending(); rows > 0 {
@@ -188,8 +188,8 @@ func (s *Store) freeze() {
 	clear(s.pend.fresh)
 }
 
-// settle makes durable what was cut.
-func (s *Store) settle() error {
+// writeCut makes durable what was cut.
+func (s *Store) writeCut() error {
 	// I1: what rows refer to is durable before the rows are.
 	if err := s.syncSegments(); err != nil {
 		return err
@@ -325,7 +325,7 @@ func (r *resolver) change(id ID, c change) error {
 // segment counts a record in its segment's row.
 func (r *resolver) segment(loc tiering.Location, written, live int64) error {
 	n := loc.Segment
-	if n == 0 { // of a ghost
+	if n == 0 { // of a placeholder
 		return nil
 	}
 	row, ok := r.segments[n]

@@ -51,10 +51,10 @@ type Compacted struct {
 // A relocation says that a copy of a block's record is to be used from now on,
 // unless the block has gone elsewhere meanwhile.
 type relocation struct {
-	from  tiering.Location
-	to    place
-	heals bool   // the record at from is bad
-	ghost *Entry // what the block is, if its row was a ghost
+	from        tiering.Location
+	to          location
+	restores    bool   // the record at from is bad
+	placeholder *Entry // what the block is, if its row was a placeholder
 }
 
 // compactBatch is how many bytes are copied before their blocks are noted as
@@ -123,14 +123,14 @@ func (c *compactor) run(ctx context.Context) error {
 		if c.o.enough == nil {
 			continue
 		}
-		if err := c.settle(); err != nil {
+		if err := c.commitMoves(); err != nil {
 			return err
 		}
 		if c.o.enough() {
 			return nil
 		}
 	}
-	if err := c.settle(); err != nil {
+	if err := c.commitMoves(); err != nil {
 		return err
 	}
 	if !c.o.All {
@@ -234,7 +234,7 @@ func (c *compactor) empty(ctx context.Context, number uint64) error {
 			return err
 		}
 		if c.uncommitted += n; c.uncommitted >= compactCommit {
-			if err := c.settle(); err != nil {
+			if err := c.commitMoves(); err != nil {
 				return err
 			}
 		}
@@ -301,7 +301,7 @@ func (c *compactor) copy(batch []tiering.Placed) (copied int64, err error) {
 		if err != nil {
 			return copied, err
 		}
-		moves = append(moves, move{r.ID, relocation{from: r.Location, to: place{loc, rec.Codec}}})
+		moves = append(moves, move{r.ID, relocation{from: r.Location, to: location{loc, rec.Codec}}})
 	}
 	if tier == tiering.Cold {
 		if err := s.tiers.SyncCold(); err != nil { // no commit does it (I1)
@@ -331,8 +331,8 @@ func (s *Store) roomToCopy(n int64) error {
 	return nil
 }
 
-// settle commits the moves and removes the segments that they emptied.
-func (c *compactor) settle() error {
+// commitMoves commits the moves and removes the segments that they emptied.
+func (c *compactor) commitMoves() error {
 	c.uncommitted = 0
 	var swept Swept
 	err := c.s.removeEmptySegments(&swept)
@@ -360,8 +360,8 @@ func (s *Store) relocate(moves []move) (noted int64, err error) {
 		}
 		here[i] = err == nil && e.Loc == m.from
 	}
-	s.gate.RLock()
-	defer s.gate.RUnlock()
+	s.updateLock.RLock()
+	defer s.updateLock.RUnlock()
 	s.pend.Lock()
 	defer s.pend.Unlock()
 	for i, m := range moves {
@@ -389,17 +389,17 @@ func (r *resolver) relocate(id ID, e *Entry, m *relocation) error {
 		return err
 	}
 	e.Loc, e.Codec = m.to.loc, m.to.codec
-	if m.ghost != nil {
-		e.Kind, e.Raw, e.Entropy = m.ghost.Kind, m.ghost.Raw, m.ghost.Entropy
+	if m.placeholder != nil {
+		e.Kind, e.Raw, e.Entropy = m.placeholder.Kind, m.placeholder.Raw, m.placeholder.Entropy
 	}
-	if m.heals {
+	if m.restores {
 		r.s.bad.clear(id)
 	}
 	return r.segment(e.Loc, e.Stored(), e.Stored())
 }
 
-// tend sweeps and compacts now and then, beside the commits.
-func (s *Store) tend(ctx context.Context) {
+// maintain sweeps and compacts now and then, beside the commits.
+func (s *Store) maintain(ctx context.Context) {
 	defer s.stopped.Done()
 	if s.opts.SweepInterval <= 0 {
 		return
@@ -410,7 +410,7 @@ func (s *Store) tend(ctx context.Context) {
 		_, err := s.Sweep(ctx)
 		if err == nil {
 			var c Compacted
-			c, err = s.Compact(ctx, CompactOptions{Rate: tendRate})
+			c, err = s.Compact(ctx, CompactOptions{Rate: maintainRate})
 			if c.Segments > 0 {
 				s.log.LogAttrs(ctx, slog.LevelDebug, "compacted", slog.Int64("segments", c.Segments), slog.Int64("copied", c.Copied))
 			}
@@ -424,9 +424,9 @@ func (s *Store) tend(ctx context.Context) {
 // firstSweep is how long after opening the first sweep comes.
 const firstSweep = 5 * time.Second
 
-// tendRate is how fast a compaction that nobody asked for copies, in bytes a
+// maintainRate is how fast a compaction that nobody asked for copies, in bytes a
 // second.
-const tendRate = 16 << 20
+const maintainRate = 16 << 20
 
 // A pacer keeps work to so many bytes a second.
 type pacer struct {

@@ -198,7 +198,7 @@ func (s *Store) NewFileBuilder() *FileBuilder {
 	return b
 }
 
-// NewKeptFileBuilder is NewFileBuilder for whoever has called KeepAll: nothing is
+// NewKeptFileBuilder is NewFileBuilder for whoever has called PauseSweep: nothing is
 // pinned, which takes most of the time of a builder, nor needs Hold.
 func (s *Store) NewKeptFileBuilder() *FileBuilder {
 	return &FileBuilder{s: s, levels: make([]fileLevel, 1, 4)}

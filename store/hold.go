@@ -69,17 +69,17 @@ func (s *Store) Hold() (release func()) {
 	}
 }
 
-// KeepAll has the sweep stand still until the function that it returns is called
+// PauseSweep has the sweep stand still until the function that it returns is called
 // once: for whoever builds on what was referred to at one instant, and may not be
 // any more. Meanwhile nothing that is deleted gives space back.
-func (s *Store) KeepAll() (release func()) {
+func (s *Store) PauseSweep() (release func()) {
 	s.pend.Lock()
 	defer s.pend.Unlock()
-	s.pend.keepers++
+	s.pend.sweepPauses++
 	return func() {
 		s.pend.Lock()
 		defer s.pend.Unlock()
-		s.pend.keepers--
+		s.pend.sweepPauses--
 	}
 }
 

@@ -170,7 +170,7 @@ func (s *Store) Keep(lease LeaseID, ids []ID) (has []bool, err error) {
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return nil, err
 		}
-		has[i] = err == nil && !e.isGhost() && !s.bad.has(id)
+		has[i] = err == nil && !e.isPlaceholder() && !s.bad.has(id)
 	}
 	err = s.Change(func() error {
 		s.leases.Lock()
@@ -192,7 +192,7 @@ func (s *Store) Keep(lease LeaseID, ids []ID) (has []bool, err error) {
 		}
 		return nil
 	})
-	s.Relieve()
+	s.MaybeCommit()
 	return has, err
 }
 
@@ -275,7 +275,7 @@ func (s *Store) dropLease(ctx context.Context, lease LeaseID) error {
 		if err != nil {
 			return err
 		}
-		s.Relieve()
+		s.MaybeCommit()
 	}
 	return nil
 }

@@ -183,7 +183,7 @@ func (s *Store) Stats() Stats {
 			Curve: t.RAM.Curve,
 		},
 		Tiers:  []Tier{s.tierStats(tiering.Hot, t.Hot)},
-		Wanted: s.Keeper().Wanted,
+		Wanted: s.TierManager().Wanted,
 		DB:     s.db.Stats(),
 	}
 	if err := s.tiers.Reach(tiering.Cold); !errors.Is(err, tiering.ErrNoTier) {

@@ -208,17 +208,17 @@ func (m *storeModel) shift(t *rapid.T) {
 	m.commit(t)
 }
 
-// keep has the keeper of tiers do one round under a policy that makes it move.
+// keep has the tier manager do one round under a policy that makes it move.
 func (m *storeModel) keep(t *rapid.T) {
-	k := &keeper{s: m.f.Store, o: KeeperOptions{Busy: func() string { return "" }}}
-	k.adopt(TierPolicy{Limit: int64(rapid.SampledFrom([]int{1 << 10, 100 << 10, 1 << 20}).Draw(t, "limit")), MinAge: -1}.WithDefaults(), tiering.NewHeat(0))
+	k := &tierManager{s: m.f.Store, o: TierManagerOptions{Busy: func() string { return "" }}}
+	k.follow(TierPolicy{Limit: int64(rapid.SampledFrom([]int{1 << 10, 100 << 10, 1 << 20}).Draw(t, "limit")), MinAge: -1}.WithDefaults(), tiering.NewHeat(0))
 	for id := range m.now.held {
 		m.f.keeping.mu.wanted[id] = struct{}{}
 		for i := range uint32(3) {
 			m.f.keeping.heat.Load().heat.Touch(id, uint32(m.f.opts.Now().Unix())-100+20*i, 3600)
 		}
 	}
-	defer k.adopt(TierPolicy{}, nil)
+	defer k.follow(TierPolicy{}, nil)
 	if err := k.round(ctx); err != nil {
 		t.Fatal(err)
 	}

@@ -27,7 +27,7 @@ type MoveOptions struct {
 	Rate     int64       // most bytes of records read a second; 0: no limit
 	Progress func(Moved) // if set, called now and then
 
-	gate func(context.Context) error // if set, each batch waits for it
+	waitIdle func(context.Context) error // if set, each batch waits for it
 }
 
 // Move brings data blocks into another tier, in the order given: what is read
@@ -51,7 +51,7 @@ func (s *Store) Move(ctx context.Context, to uint8, ids []ID, o MoveOptions) (Mo
 	m := s.newMover(to, o)
 	err := m.move(ctx, ids)
 	if err == nil {
-		err = m.settle()
+		err = m.commitMoves()
 	}
 	return m.sum, err
 }
@@ -78,7 +78,7 @@ func (m *mover) move(ctx context.Context, ids []ID) error {
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		if err != nil || e.Kind != tiering.Data || e.Loc.Tier == m.to || e.isGhost() {
+		if err != nil || e.Kind != tiering.Data || e.Loc.Tier == m.to || e.isPlaceholder() {
 			m.sum.Skipped++
 			continue
 		}
@@ -98,8 +98,8 @@ func (m *mover) batch(ctx context.Context, batch []tiering.Placed, size int64) e
 	if err := ctx.Err(); err != nil || len(batch) == 0 {
 		return err
 	}
-	if m.o.gate != nil {
-		if err := m.o.gate(ctx); err != nil {
+	if m.o.waitIdle != nil {
+		if err := m.o.waitIdle(ctx); err != nil {
 			return err
 		}
 	}
@@ -111,7 +111,7 @@ func (m *mover) batch(ctx context.Context, batch []tiering.Placed, size int64) e
 	}
 	m.sum.Todo = max(0, m.sum.Todo-size)
 	if m.uncommitted += size; m.uncommitted >= compactCommit {
-		if err := m.settle(); err != nil {
+		if err := m.commitMoves(); err != nil {
 			return err
 		}
 	}
@@ -121,8 +121,8 @@ func (m *mover) batch(ctx context.Context, batch []tiering.Placed, size int64) e
 	return m.pace.wait(ctx, size)
 }
 
-// settle commits what was noted and gives back what it emptied.
-func (m *mover) settle() error {
+// commitMoves commits what was noted and gives back what it emptied.
+func (m *mover) commitMoves() error {
 	if m.uncommitted == 0 {
 		return nil
 	}
@@ -164,7 +164,7 @@ func (m *mover) copy(batch []tiering.Placed) error {
 		if err != nil {
 			return err
 		}
-		moves = append(moves, move{p.ID, relocation{from: p.Location, to: place{loc, codec}}})
+		moves = append(moves, move{p.ID, relocation{from: p.Location, to: location{loc, codec}}})
 		from += int64(p.Location.Length)
 		to += int64(loc.Length)
 	}
@@ -223,7 +223,7 @@ func (s *Store) Drain(ctx context.Context, o MoveOptions) (Moved, error) {
 			return m.sum, err
 		}
 	}
-	return m.sum, m.settle()
+	return m.sum, m.commitMoves()
 }
 
 // PlanDrain says what Drain would do, as of now. It looks at every block's row.
@@ -240,7 +240,7 @@ func (s *Store) PlanDrain(ctx context.Context) (p MovePlan, err error) {
 			return err
 		}
 		_, e, err := decodeBlockRow(key, value)
-		if err == nil && e.Kind == tiering.Data && e.Loc.Tier == tiering.Cold && !e.isGhost() {
+		if err == nil && e.Kind == tiering.Data && e.Loc.Tier == tiering.Cold && !e.isPlaceholder() {
 			p.Blocks++
 			p.Bytes += e.Stored()
 		}
@@ -279,7 +279,7 @@ func (s *Store) PlanMove(to uint8, ids []ID) (p MovePlan, err error) {
 		switch {
 		case err != nil && !errors.Is(err, ErrNotFound):
 			return p, err
-		case err != nil || e.isGhost():
+		case err != nil || e.isPlaceholder():
 			p.Missing++
 		case e.Kind != tiering.Data:
 			p.Vertices++

@@ -312,7 +312,7 @@ func (s *Store) ingest(ctx context.Context, r io.Reader, name string, replace bo
 // throttle starts a commit when much is pending, and waits for one when that
 // did not help.
 func (s *Store) throttle() error {
-	s.Relieve()
+	s.MaybeCommit()
 	rows, bytes := s.db.Pending()
 	if maxRows, maxBytes := s.db.Limit(); rows < maxRows && bytes < maxBytes {
 		return nil

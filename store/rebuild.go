@@ -118,7 +118,7 @@ func (b *rebuilder) run(ctx context.Context) error {
 		return err
 	}
 	before := len(b.rows)
-	if err := b.addGhosts(ctx); err != nil {
+	if err := b.addPlaceholders(ctx); err != nil {
 		return err
 	}
 	b.found.Missing = int64(len(b.rows) - before)

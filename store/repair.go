@@ -58,7 +58,7 @@ func (r *repairer) did(format string, args ...any) {
 
 func (r *repairer) run(ctx context.Context) error {
 	r.rows, r.names, r.snaps = make(map[ID]Entry), make(map[string]ObjectInfo), make(map[string]SnapshotRef)
-	steps := []func(context.Context) error{r.loadRows, r.restoreRows, r.loadNames, r.loadSnapshots, r.restoreMissing, r.makeNames, r.addGhosts, r.keepLost, r.fixRows, r.fixZeroRows, r.fixNames, r.fixSnapshots, r.fixSums}
+	steps := []func(context.Context) error{r.loadRows, r.restoreRows, r.loadNames, r.loadSnapshots, r.restoreMissing, r.makeNames, r.addPlaceholders, r.keepLost, r.fixRows, r.fixZeroRows, r.fixNames, r.fixSnapshots, r.fixSums}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
@@ -107,7 +107,7 @@ func (r *repairer) restoreRows(ctx context.Context) error {
 	if err != nil || len(wrong) == 0 {
 		return err
 	}
-	if err := r.adopt(ctx, func(id ID) bool { return wrong[id] }); err != nil {
+	if err := r.restoreFrom(ctx, func(id ID) bool { return wrong[id] }); err != nil {
 		return err
 	}
 	sizes := r.s.segmentSizes()
@@ -118,7 +118,7 @@ func (r *repairer) restoreRows(ctx context.Context) error {
 		case e.Kind == 0:
 			delete(r.rows, id)
 			r.s.db.Delete(blockKey(keyBlock, id))
-		case e.isGhost(), int64(e.Loc.Offset)+int64(e.Loc.Length) <= sizes[e.Loc.Segment]:
+		case e.isPlaceholder(), int64(e.Loc.Offset)+int64(e.Loc.Length) <= sizes[e.Loc.Segment]:
 			// It was lost before, or is damaged where it is; a later read may do better.
 		default:
 			lost[e.Loc.Segment]++
@@ -133,7 +133,7 @@ func (r *repairer) restoreRows(ctx context.Context) error {
 
 // lose makes the row of a block that no segment has a placeholder, which keeps its references.
 func (r *repairer) lose(id ID, why string) {
-	e := ghost()
+	e := placeholder()
 	e.Refs = r.rows[id].Refs
 	r.rows[id] = e
 	r.s.bad.set(id, r.s.opts.Now(), why)
@@ -171,12 +171,12 @@ func (s *Store) syncAll() error {
 	return errors.Join(err, s.tiers.Sync())
 }
 
-// adopt makes rows of the wanted blocks' records, if these are sound.
-func (r *repairer) adopt(ctx context.Context, wanted func(ID) bool) error {
-	adopted := make(map[ID]bool)
+// restoreFrom makes rows of the wanted blocks' records, if these are sound.
+func (r *repairer) restoreFrom(ctx context.Context, wanted func(ID) bool) error {
+	restored := make(map[ID]bool)
 	return r.eachRecord(ctx, func(loc tiering.Location, h tiering.Header) {
 		id := ID(h.ID)
-		if adopted[id] || !wanted(id) {
+		if restored[id] || !wanted(id) {
 			return
 		}
 		e, err := r.s.entryOf(loc)
@@ -184,7 +184,7 @@ func (r *repairer) adopt(ctx context.Context, wanted func(ID) bool) error {
 			return
 		}
 		e.Refs = r.rows[id].Refs
-		r.rows[id], adopted[id] = e, true
+		r.rows[id], restored[id] = e, true
 		r.did("block %s: found at %s, offset %d", id, segmentName(loc.Segment), loc.Offset)
 	})
 }
@@ -268,7 +268,7 @@ func (r *repairer) restoreMissing(ctx context.Context) error {
 		if lost == 0 {
 			return nil
 		}
-		if err := r.adopt(ctx, missing); err != nil {
+		if err := r.restoreFrom(ctx, missing); err != nil {
 			return err
 		}
 		if len(r.rows) == before {
@@ -344,7 +344,7 @@ func (r *repairer) putName(plain []byte) error {
 // durable before the rows.
 func (r *repairer) putVertex(kind tiering.Kind, plain []byte) (ID, error) {
 	id := sum(kind, plain)
-	if e, ok := r.rows[id]; ok && !e.isGhost() {
+	if e, ok := r.rows[id]; ok && !e.isPlaceholder() {
 		return id, nil
 	}
 	codec, loc, err := r.s.appendRecord(kind, id, plain)
@@ -359,7 +359,7 @@ func (r *repairer) putVertex(kind tiering.Kind, plain []byte) (ID, error) {
 // describe sets an object's sizes from the object itself, if it can be read.
 func (r *repairer) describe(o *ObjectInfo) (changed bool) {
 	e := r.rows[o.ID]
-	if e.isGhost() {
+	if e.isPlaceholder() {
 		return false // what it had is not known any more
 	}
 	size, data := o.Size, o.Data
@@ -380,9 +380,9 @@ func (r *repairer) describe(o *ObjectInfo) (changed bool) {
 	return changed
 }
 
-// addGhosts makes rows for blocks that are lost, so that their references are
+// addPlaceholders makes rows for blocks that are lost, so that their references are
 // counted.
-func (r *repairer) addGhosts(context.Context) error {
+func (r *repairer) addPlaceholders(context.Context) error {
 	for id := range r.counts {
 		if _, ok := r.rows[id]; !ok {
 			r.lose(id, "no segment has it")
@@ -428,7 +428,7 @@ func (r *repairer) keepLost(ctx context.Context) error {
 // keep gives what nothing refers to a name, if it is something that can have one.
 func (r *repairer) keep(ctx context.Context, id ID) (kept bool, err error) {
 	switch e := r.rows[id]; {
-	case e.isGhost():
+	case e.isPlaceholder():
 		return false, nil
 	case e.Kind == tiering.Data, e.Kind == tiering.File:
 		name := LostPrefix + id.String()
@@ -546,7 +546,7 @@ func (r *repairer) fixSums(ctx context.Context) error {
 	live := make(map[uint64]int64)
 	var t Totals
 	for _, e := range r.rows {
-		if !e.isGhost() {
+		if !e.isPlaceholder() {
 			live[e.Loc.Segment] += e.Stored()
 		}
 		t.count(e, 1)

@@ -247,7 +247,7 @@ func (c *scrubber) healFromRAM(kind tiering.Kind, id ID) bool {
 	if !ok {
 		return false
 	}
-	if err := c.s.heal(block{kind: kind, id: id, plain: plain}); err != nil {
+	if err := c.s.restore(block{kind: kind, id: id, plain: plain}); err != nil {
 		c.s.log.Error("a bad block could not be written anew", "block", id, "err", err)
 		return false
 	}

@@ -74,7 +74,7 @@ func holders(t testing.TB, s *Store, ids ...ID) []string {
 }
 
 // Wherever in a segment a byte is flipped, scrub finds just that block, reads
-// of it fail, and storing the same bytes heals it.
+// of it fail, and storing the same bytes restores it.
 func TestScrubFindsFlippedBytes(t *testing.T) {
 	s := newStore(t, compactConfig())
 	want := make(map[string][]byte)

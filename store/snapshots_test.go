@@ -113,11 +113,11 @@ func TestRepairSnapshotName(t *testing.T) {
 	}
 }
 
-// TestKeepAll: what lost its last reference stays while somebody builds on it.
-func TestKeepAll(t *testing.T) {
+// TestPauseSweep: what lost its last reference stays while somebody builds on it.
+func TestPauseSweep(t *testing.T) {
 	s := newStore(t, compactConfig())
 	o := mustIngest(t, s, "x", []byte("content"))
-	release := s.KeepAll()
+	release := s.PauseSweep()
 	if err := s.Delete(ctx, "x"); err != nil {
 		t.Fatal(err)
 	}

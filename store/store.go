@@ -9,13 +9,13 @@
 //	Store.tierConf       which tiers there are; held over the writing of tiers.json
 //	Store.upkeep         of one tier: from copying records into it to noting that; held over I/O, so that no copy's segment is removed
 //	Store.commitMu       one commit or sweep step at a time; held across fsync by design
-//	  Store.gate         read: every Update; write: the instant of a commit's cut
+//	  Store.updateLock         read: every Update; write: the instant of a commit's cut
 //	    Store.names      object rows
 //	      Store.puts     per-ID single flight of Put
 //	      Store.pend     reference changes since the last cut, and what the sweep leaves alone
 //	        Store.bad    marks of bad blocks
 //	        db's locks
-//	Store.keeping        what the keeper of tiers shares with requests; nothing is taken inside
+//	Store.keeping        what the tier manager shares with requests; nothing is taken inside
 package store
 
 import (
@@ -116,7 +116,7 @@ type Store struct {
 	swept       time.Time // when one of these last found nothing; used inside reclaim
 	roomDropped uint64    // pend.dropped at the last of these; used inside reclaim
 	commitMu    sync.Mutex
-	gate        sync.RWMutex
+	updateLock  sync.RWMutex
 	names       sync.Mutex
 	participant Participant
 	upkeep      [2]sync.Mutex // by tier
@@ -145,21 +145,21 @@ type Store struct {
 	}
 	puts struct {
 		sync.Mutex
-		flying map[ID]chan struct{}
+		inflight map[ID]chan struct{}
 	}
 	pend struct {
 		sync.Mutex
-		changes map[ID]change
-		fresh   map[uint64]int // segment -> blocks appended and not yet committed
-		holds   holds
-		dropped uint64  // counts the references that were taken back
-		keepers int     // callers of KeepAll
-		objects objects // what Totals.Objects gains
+		changes     map[ID]change
+		fresh       map[uint64]int // segment -> blocks appended and not yet committed
+		holds       holds
+		dropped     uint64  // counts the references that were taken back
+		sweepPauses int     // callers of PauseSweep
+		objects     objects // what Totals.Objects gains
 	}
 	frozen        map[ID]change // guarded by commitMu: changes of a commit that has not been written
 	frozenObjects objects
-	moved         map[ID]place // guarded by commitMu: where fresh blocks of frozen are instead
-	unwritten     bool         // guarded by commitMu: rows of a commit could not be written and wait for the next
+	moved         map[ID]location // guarded by commitMu: where fresh blocks of frozen are instead
+	unwritten     bool            // guarded by commitMu: rows of a commit could not be written and wait for the next
 	totals        struct {
 		sync.Mutex
 		Totals
@@ -220,7 +220,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if !o.ReadOnly {
 		s.stopped.Add(2)
 		go s.background(ctx)
-		go s.tend(ctx)
+		go s.maintain(ctx)
 	}
 	return s, nil
 }
@@ -296,7 +296,7 @@ func (s *Store) acquire() error {
 }
 
 func (s *Store) open() (err error) {
-	s.puts.flying = make(map[ID]chan struct{})
+	s.puts.inflight = make(map[ID]chan struct{})
 	s.pend.changes = make(map[ID]change)
 	s.pend.fresh = make(map[uint64]int)
 	s.batches.New = s.newBatch
@@ -456,7 +456,7 @@ func (s *Store) Admit(n int64) error {
 		err = s.db.Admit(n)
 	}
 	if err == nil {
-		err = s.slow()
+		err = s.throttleHot()
 	}
 	return err
 }

@@ -141,11 +141,11 @@ func (s *Store) sweepStep(ids []ID, links map[ID][]ID, total *Swept) error {
 			return err
 		}
 	}
-	s.gate.RLock()
-	defer s.gate.RUnlock()
+	s.updateLock.RLock()
+	defer s.updateLock.RUnlock()
 	s.pend.Lock()
 	defer s.pend.Unlock()
-	if s.pend.keepers > 0 {
+	if s.pend.sweepPauses > 0 {
 		return nil
 	}
 	for i, id := range ids {
@@ -255,10 +255,10 @@ func (s *Store) segmentEmpty(n uint64) (bool, error) {
 // and not yet made the row that says so.
 func (s *Store) awaitPuts() {
 	s.puts.Lock()
-	landings := slices.Collect(maps.Values(s.puts.flying))
+	pending := slices.Collect(maps.Values(s.puts.inflight))
 	s.puts.Unlock()
-	for _, landed := range landings {
-		<-landed
+	for _, done := range pending {
+		<-done
 	}
 }
 

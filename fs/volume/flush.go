@@ -60,7 +60,7 @@ func (fl *flusher) run() {
 			fl.v.log.Error("storing written data failed; it stays in memory and will be tried again", "err", err)
 			time.Sleep(100 * time.Millisecond)
 		}
-		fl.v.store.Relieve()
+		fl.v.store.MaybeCommit()
 	}
 }
 
@@ -97,7 +97,7 @@ const (
 	fewNodes    = 32
 )
 
-// maybeCommit does what Store.Relieve does, and counts the inodes in memory that wait
+// maybeCommit does what Store.MaybeCommit does, and counts the inodes in memory that wait
 // for a commit: as many as may be kept there cannot be dropped. It is called outside
 // of Update, with no lock held.
 func (v *Volume) maybeCommit() {
@@ -106,7 +106,7 @@ func (v *Volume) maybeCommit() {
 		_ = v.store.Commit() // as there; even one that fails has made rows of them
 		return
 	}
-	v.store.Relieve()
+	v.store.MaybeCommit()
 }
 
 // leastDirty is how many inodes may wait however few are kept.

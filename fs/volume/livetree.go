@@ -12,7 +12,7 @@ import (
 // are there until fn returns; nothing else keeps them. What the kernel has not yet
 // handed over is not in it.
 func (v *Volume) LiveTree(ctx context.Context, fn func(*graph.Snapshot) error) error {
-	defer v.store.KeepAll()()
+	defer v.store.PauseSweep()()
 	var live graph.Snapshot
 	if err := v.snapshots.liveTree(ctx, &live); err != nil {
 		return fmt.Errorf("look at the live filesystem: %w", err)

@@ -440,6 +440,6 @@ func (b *snapBuilder) saveBranches() error {
 		return nil
 	})
 	clear(b.branches)
-	b.v.store.Relieve()
+	b.v.store.MaybeCommit()
 	return err
 }

@@ -109,7 +109,7 @@ func (ss *snapshotter) withCheckpoint(ctx context.Context, advance bool, fn func
 	if err := ss.v.store.Accepts(); err != nil {
 		return err
 	}
-	defer ss.v.store.KeepAll()()
+	defer ss.v.store.PauseSweep()()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ss.v.life.closing, cancel)()
@@ -242,7 +242,7 @@ func (ss *snapshotter) forgetChanges(ctx context.Context, view *meta.View, end u
 			return nil
 		})
 		keys = keys[:0]
-		ss.v.store.Relieve()
+		ss.v.store.MaybeCommit()
 		return orErr(ctx.Err(), err)
 	}
 	// From the view: marks of the new epoch are being written meanwhile.

@@ -44,7 +44,7 @@ func (q *Graph) Connect(ctx context.Context, a, b string) ([]Step, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer q.store.KeepAll()()
+	defer q.store.PauseSweep()()
 	rows, err := q.store.View()
 	if err != nil {
 		return nil, err

@@ -27,7 +27,7 @@ var errNoLiveTree = errors.New("this node has no live filesystem")
 
 // Diff implements remote.Graph.
 func (q *Graph) Diff(ctx context.Context, r DiffRequest, fn func(DiffItem) error) error {
-	defer q.store.KeepAll()()
+	defer q.store.PauseSweep()()
 	before, err := q.named(ctx, r.A)
 	if err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 
 // History implements remote.Graph.
 func (q *Graph) History(ctx context.Context, fn func(graph.HistoryPoint) error) error {
-	defer q.store.KeepAll()()
+	defer q.store.PauseSweep()()
 	var points []*datedPoint
 	err := q.store.Snapshots(ctx, func(r store.SnapshotRef) error {
 		s, err := q.Snapshot(ctx, r)

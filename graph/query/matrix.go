@@ -28,7 +28,7 @@ func (q *Graph) withMatrix(ctx context.Context, fn func(*graph.Matrix, *store.Vi
 	if err := q.store.Commit(); err != nil { // what is written becomes blocks
 		return err
 	}
-	defer q.store.KeepAll()()
+	defer q.store.PauseSweep()()
 	rows, m, err := q.makeMatrix(ctx)
 	if err != nil {
 		return err

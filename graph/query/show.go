@@ -59,7 +59,7 @@ func (q *Graph) Show(ctx context.Context, ref string, fn func(ShowItem) error) e
 	if err := q.store.Commit(); err != nil { // what is written becomes blocks
 		return err
 	}
-	defer q.store.KeepAll()()
+	defer q.store.PauseSweep()()
 	root, err := q.rootOf(ctx, ref)
 	if err != nil {
 		return err

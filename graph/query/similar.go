@@ -44,7 +44,7 @@ func (q *Graph) Similar(ctx context.Context, ref string, top int) (Similar, erro
 	if err != nil {
 		return Similar{}, err
 	}
-	defer q.store.KeepAll()()
+	defer q.store.PauseSweep()()
 	rows, err := q.store.View()
 	if err != nil {
 		return Similar{}, err

@@ -54,7 +54,7 @@ func (q *Graph) WhyAll(ctx context.Context, ref string, limit int64, fn func(Why
 	if limit < 0 {
 		return fmt.Errorf("%w: limit %d", ErrRequest, limit)
 	}
-	defer q.store.KeepAll()() // what ref has now is still there when the matrix is made
+	defer q.store.PauseSweep()() // what ref has now is still there when the matrix is made
 	blocks, err := q.dataBlocks(ctx, ref)
 	if err != nil {
 		return err

@@ -179,15 +179,15 @@ func bench(ctx context.Context, at place, name string, scans bool) (err error) {
 	}
 	kctx, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
-	go func() { st.KeepTiers(kctx, store.KeeperOptions{Every: 200 * time.Millisecond}); close(done) }()
+	go func() { st.ManageTiers(kctx, store.TierManagerOptions{Every: 200 * time.Millisecond}); close(done) }()
 	defer func() { stop(); <-done }()
-	for st.Keeper().Demoted.Blocks == 0 || st.Keeper().State != "idle" {
+	for st.TierManager().Demoted.Blocks == 0 || st.TierManager().State != "idle" {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
-	k := st.Keeper()
+	k := st.TierManager()
 	fmt.Printf("%s: %d blocks; demoting took %d bytes to %d (%.0f %% fewer)\n", name, len(blocks),
 		k.Demoted.From, k.Demoted.To, 100-100*float64(k.Demoted.To)/float64(k.Demoted.From))
 	trace := traceOf(rng, len(blocks), scans)
@@ -230,7 +230,7 @@ func replay(ctx context.Context, st *store.Store, clock *atomic.Int64, blocks []
 // replayAndTell reads the second half of a trace and prints what came of it.
 func replayAndTell(ctx context.Context, st *store.Store, clock *atomic.Int64, blocks []store.ID, trace []int, what string) error {
 	var times [2][]time.Duration
-	before, begun := st.Keeper(), time.Now()
+	before, begun := st.TierManager(), time.Now()
 	for _, i := range trace[reads:] {
 		clock.Add(1)
 		e, err := st.Lookup(blocks[i])
@@ -246,7 +246,7 @@ func replayAndTell(ctx context.Context, st *store.Store, clock *atomic.Int64, bl
 	took := time.Since(begun)
 	all := st.Stats().Totals
 	size := int(float64(len(blocks)) * 0.85 * limit / float64(all.Stored[store.KindData])) // between the watermarks
-	after := st.Keeper()
+	after := st.TierManager()
 	fmt.Printf("  %s: hot %.1f %% of %d reads, LRU %.1f %%; %.0f reads a second; %d blocks demoted, %d promoted\n", what,
 		100*float64(len(times[0]))/reads, reads, 100*lru(trace, size), reads/took.Seconds(),
 		after.Demoted.Blocks-before.Demoted.Blocks, after.Promoted.Blocks-before.Promoted.Blocks)

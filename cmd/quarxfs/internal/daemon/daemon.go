@@ -302,7 +302,7 @@ func (d *daemon) start() (err error) {
 
 // moveBetweenTiers moves blocks between tiers until ctx ends; a batch under way is finished.
 func (d *daemon) moveBetweenTiers(ctx context.Context) {
-	d.store.KeepTiers(ctx, store.KeeperOptions{Pins: d.volume.PinnedBlocks, Busy: pressure.New().Busy})
+	d.store.ManageTiers(ctx, store.TierManagerOptions{Pins: d.volume.PinnedBlocks, Busy: pressure.New().Busy})
 }
 
 // listen makes the control socket.

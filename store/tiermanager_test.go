@@ -44,12 +44,12 @@ func openKept(t *testing.T, cold bool, p TierPolicy) (*Store, *atomic.Int64) {
 	return s, clock
 }
 
-func keep(t *testing.T, s *Store, o KeeperOptions) (stop func()) {
+func keep(t *testing.T, s *Store, o TierManagerOptions) (stop func()) {
 	t.Helper()
 	o.Every = 10 * time.Millisecond
 	kctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
-	go func() { s.KeepTiers(kctx, o); close(done) }()
+	go func() { s.ManageTiers(kctx, o); close(done) }()
 	stop = func() { cancel(); <-done }
 	t.Cleanup(stop)
 	return stop
@@ -81,10 +81,10 @@ func TestKeeperDemotesWhatIsCold(t *testing.T) {
 	if before < 4<<20 {
 		t.Fatalf("only %d bytes", before)
 	}
-	keep(t, s, KeeperOptions{})
+	keep(t, s, TierManagerOptions{})
 	// Everything is younger than an hour, so nothing may move yet.
-	await(t, "a plan", func() bool { return len(s.Keeper().Why) > 0 })
-	if k := s.Keeper(); k.Demoted.Blocks != 0 {
+	await(t, "a plan", func() bool { return len(s.TierManager().Why) > 0 })
+	if k := s.TierManager(); k.Demoted.Blocks != 0 {
 		t.Errorf("young blocks were moved: %+v", k)
 	}
 	// "a" is used often, the others are not.
@@ -116,7 +116,7 @@ func TestKeeperDemotesWhatIsCold(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	await(t, "promotion", func() bool { return s.Keeper().Promoted.Blocks > 0 })
+	await(t, "promotion", func() bool { return s.TierManager().Promoted.Blocks > 0 })
 	requireObjects(t, s, kept)
 	requireSound(t, s)
 }
@@ -167,8 +167,8 @@ func TestKeeperLeavesPinsAlone(t *testing.T) {
 	if err != nil || plan.Demote == 0 {
 		t.Fatalf("plan %+v, %v", plan, err)
 	}
-	keep(t, s, KeeperOptions{Pins: pins})
-	await(t, "demotion", func() bool { return s.Keeper().Demoted.Blocks > 0 && s.Keeper().State == "idle" })
+	keep(t, s, TierManagerOptions{Pins: pins})
+	await(t, "demotion", func() bool { return s.TierManager().Demoted.Blocks > 0 && s.TierManager().State == "idle" })
 	if hot := hotShare(t, s, "a"); hot < 1 {
 		t.Errorf("%.0f %% of what is pinned is hot", 100*hot)
 	}
@@ -190,7 +190,7 @@ func TestKeeperLeavesPinsAlone(t *testing.T) {
 // Over the limit writers are slowed and get through.
 func TestWritersOverTheLimit(t *testing.T) {
 	s, _ := openKept(t, true, TierPolicy{Limit: 4 << 20, Hours: "00:00-00:01"})
-	keep(t, s, KeeperOptions{Busy: func() string { return "" }})
+	keep(t, s, TierManagerOptions{Busy: func() string { return "" }})
 	await(t, "the limit", func() bool { return s.keeping.limit.Load() > 0 })
 	kept := make(map[string][]byte)
 	for i := range 12 {
@@ -211,7 +211,7 @@ func TestWritersOverTheLimit(t *testing.T) {
 // Without a cold tier the limit is the end, and removing makes room again.
 func TestLimitWithoutColdTier(t *testing.T) {
 	s, _ := openKept(t, false, TierPolicy{Limit: 4 << 20})
-	keep(t, s, KeeperOptions{})
+	keep(t, s, TierManagerOptions{})
 	await(t, "the limit", func() bool { return s.keeping.limit.Load() > 0 })
 	kept := make(map[string][]byte)
 	var err error
@@ -245,37 +245,37 @@ func TestKeeperWaits(t *testing.T) {
 	ingestWords(t, s, "a", "b", "c", "d", "e", "f")
 	var busy atomic.Bool
 	busy.Store(true)
-	keep(t, s, KeeperOptions{Busy: func() string {
+	keep(t, s, TierManagerOptions{Busy: func() string {
 		if busy.Load() {
 			return "the disk is slow"
 		}
 		return ""
 	}})
-	await(t, "a plan", func() bool { return len(s.Keeper().Why) > 0 })
-	if k := s.Keeper(); k.State != "idle" || k.Demoted.Blocks > 0 {
+	await(t, "a plan", func() bool { return len(s.TierManager().Why) > 0 })
+	if k := s.TierManager(); k.State != "idle" || k.Demoted.Blocks > 0 {
 		t.Errorf("paused: %+v", k)
 	}
 	p.Paused = false
 	if err := s.ChangeSettings(func(set *Settings) error { set.Tiers = p; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "waiting", func() bool { return s.Keeper().State == "waiting" })
-	if k := s.Keeper(); k.Demoted.Blocks > 0 {
+	await(t, "waiting", func() bool { return s.TierManager().State == "waiting" })
+	if k := s.TierManager(); k.Demoted.Blocks > 0 {
 		t.Errorf("busy: %+v", k)
 	}
 	busy.Store(false)
-	await(t, "demotion", func() bool { return s.Keeper().Demoted.Blocks > 0 })
+	await(t, "demotion", func() bool { return s.TierManager().Demoted.Blocks > 0 })
 	if err := s.ChangeSettings(func(set *Settings) error { set.Tiers = TierPolicy{}; return nil }); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "its end", func() bool { return s.Keeper().State == "off" })
+	await(t, "its end", func() bool { return s.TierManager().State == "off" })
 	requireSound(t, s)
 }
 
 func TestHeatIsKept(t *testing.T) {
 	s, clock := openKept(t, true, TierPolicy{Limit: 1 << 40})
 	ingestWords(t, s, "a")
-	stop := keep(t, s, KeeperOptions{})
+	stop := keep(t, s, TierManagerOptions{})
 	await(t, "heat", func() bool { return s.keeping.heat.Load() != nil })
 	for range 2 {
 		clock.Add(60)

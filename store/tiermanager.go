@@ -23,16 +23,16 @@ type TierPlan = tiering.Plan
 // is below them.
 type Pins func(ctx context.Context, fn func(ID) error) error
 
-// KeeperOptions are what a keeper of tiers needs from around the store.
-type KeeperOptions struct {
+// TierManagerOptions are what a tier manager needs from around the store.
+type TierManagerOptions struct {
 	Pins Pins          // nil: nothing is pinned
 	Busy func() string // why the machine has no time for moving now; "": it has. nil: it always has
 	// Every is the time between two looks at the tiers; 5 s.
 	Every time.Duration
 }
 
-// A KeeperState says what the keeper of tiers does.
-type KeeperState struct {
+// A TierManagerState says what the tier manager does.
+type TierManagerState struct {
 	State    string   `json:"state"` // off, idle, moving, waiting
 	Why      []string `json:"why"`   // of the last plan, or of waiting
 	Demoted  Moved    `json:"demoted"`
@@ -45,8 +45,8 @@ type KeeperState struct {
 // asks again.
 const maxWanted = 1 << 14
 
-// keeping is what requests and the keeper of tiers share. heat is nil and limit
-// 0 while no keeper runs or there is no policy.
+// keeping is what requests and the tier manager share. heat is nil and limit
+// 0 while no tierManager runs or there is no policy.
 type keeping struct {
 	heat  atomic.Pointer[heatClock]
 	limit atomic.Int64
@@ -60,7 +60,7 @@ type keeping struct {
 	mu struct {
 		sync.Mutex
 		wanted map[ID]struct{}
-		state  KeeperState
+		state  TierManagerState
 	}
 }
 
@@ -102,9 +102,9 @@ func (s *Store) hotFiles() int64 {
 	return f.bytes
 }
 
-// slow makes a writer wait for the keeper while the hot tier is over its limit.
+// throttleHot makes a writer wait for the tierManager while the hot tier is over its limit.
 // ErrFull: no more can leave it.
-func (s *Store) slow() error {
+func (s *Store) throttleHot() error {
 	k := &s.keeping
 	limit := k.limit.Load()
 	if limit == 0 || s.hotFiles() < limit {
@@ -125,10 +125,10 @@ func (s *Store) slow() error {
 	return nil
 }
 
-// A keeper moves blocks between tiers as the policy says.
-type keeper struct {
+// A tierManager moves blocks between tiers as the policy says.
+type tierManager struct {
 	s       *Store
-	o       KeeperOptions
+	o       TierManagerOptions
 	p       TierPolicy
 	usage   tiering.Usage // as last looked at
 	counted time.Time     // when its census was taken
@@ -136,24 +136,24 @@ type keeper struct {
 	urgent  bool
 }
 
-// KeepTiers moves blocks as the policy in the settings says, and follows its
+// ManageTiers moves blocks as the policy in the settings says, and follows its
 // changes, until ctx ends. Requests and commits go on meanwhile. One at a time.
-func (s *Store) KeepTiers(ctx context.Context, o KeeperOptions) {
+func (s *Store) ManageTiers(ctx context.Context, o TierManagerOptions) {
 	if o.Every == 0 {
 		o.Every = 5 * time.Second
 	}
 	if o.Busy == nil {
 		o.Busy = func() string { return "" }
 	}
-	k := &keeper{s: s, o: o}
+	k := &tierManager{s: s, o: o}
 	heat := tiering.NewHeat(s.totalsNow().Blocks[tiering.Data])
 	s.loadHeat(heat)
 	defer s.saveHeat(heat)
-	defer k.adopt(TierPolicy{}, nil)
+	defer k.follow(TierPolicy{}, nil)
 	saved := time.Now()
 	for ctx.Err() == nil {
 		set, changed, _ := s.Settings() // what is wrong with them was logged
-		k.adopt(set.Tiers.WithDefaults(), heat)
+		k.follow(set.Tiers.WithDefaults(), heat)
 		k.watched(ctx, changed)
 		if time.Since(saved) > heatSaved {
 			s.saveHeat(heat)
@@ -172,8 +172,8 @@ func (s *Store) KeepTiers(ctx context.Context, o KeeperOptions) {
 	}
 }
 
-// adopt makes a policy count.
-func (k *keeper) adopt(p TierPolicy, heat *tiering.Heat) {
+// follow makes a policy count.
+func (k *tierManager) follow(p TierPolicy, heat *tiering.Heat) {
 	k.p = p
 	shared := &k.s.keeping
 	if !p.On() {
@@ -189,7 +189,7 @@ func (k *keeper) adopt(p TierPolicy, heat *tiering.Heat) {
 	k.s.tiers.WatchHot(p.Limit)
 }
 
-func (k *keeper) tell(state string, why ...string) {
+func (k *tierManager) tell(state string, why ...string) {
 	shared := &k.s.keeping
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
@@ -199,8 +199,8 @@ func (k *keeper) tell(state string, why ...string) {
 	}
 }
 
-// Keeper returns what the keeper of tiers does.
-func (s *Store) Keeper() KeeperState {
+// TierManager returns what the tier manager does.
+func (s *Store) TierManager() TierManagerState {
 	k := &s.keeping
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -213,7 +213,7 @@ func (s *Store) Keeper() KeeperState {
 }
 
 // watched does a round, and breaks it off when the settings change.
-func (k *keeper) watched(ctx context.Context, changed <-chan struct{}) {
+func (k *tierManager) watched(ctx context.Context, changed <-chan struct{}) {
 	if !k.p.On() {
 		return
 	}
@@ -244,7 +244,7 @@ func (k *keeper) watched(ctx context.Context, changed <-chan struct{}) {
 	}
 }
 
-func (k *keeper) round(ctx context.Context) error {
+func (k *tierManager) round(ctx context.Context) error {
 	plan, err := k.look(ctx, k.p)
 	if err != nil {
 		return err
@@ -269,7 +269,7 @@ func (k *keeper) round(ctx context.Context) error {
 }
 
 // rate is the most bytes a second; 0: no limit.
-func (k *keeper) rate() int64 {
+func (k *tierManager) rate() int64 {
 	if k.urgent {
 		return 0
 	}
@@ -277,7 +277,7 @@ func (k *keeper) rate() int64 {
 }
 
 // look finds out how full the hot tier is, and what is to leave it.
-func (k *keeper) look(ctx context.Context, p TierPolicy) (plan TierPlan, err error) {
+func (k *tierManager) look(ctx context.Context, p TierPolicy) (plan TierPlan, err error) {
 	if err := k.measure(); err != nil {
 		return plan, err
 	}
@@ -292,7 +292,7 @@ func (k *keeper) look(ctx context.Context, p TierPolicy) (plan TierPlan, err err
 	return p.Plan(k.usage), nil
 }
 
-func (k *keeper) measure() error {
+func (k *tierManager) measure() error {
 	use, err := k.s.tierUse()
 	if err != nil {
 		return err
@@ -307,7 +307,7 @@ func (k *keeper) measure() error {
 }
 
 // count takes the census anew.
-func (k *keeper) count(ctx context.Context, p TierPolicy) error {
+func (k *tierManager) count(ctx context.Context, p TierPolicy) error {
 	k.usage.Census = tiering.Census{}
 	k.counted = k.usage.Now
 	var err error
@@ -337,7 +337,7 @@ type movable struct {
 // eachMovable calls fn for the data blocks of each hot segment, in the order in
 // which they lie there: blocks of one file are mostly together. It needs memory for
 // one segment, and gives way to requests in between. The census comes before.
-func (k *keeper) eachMovable(ctx context.Context, p TierPolicy, fn func([]movable) error) error {
+func (k *tierManager) eachMovable(ctx context.Context, p TierPolicy, fn func([]movable) error) error {
 	written, err := k.s.tiers.Written()
 	if err != nil {
 		return err
@@ -358,7 +358,7 @@ func (k *keeper) eachMovable(ctx context.Context, p TierPolicy, fn func([]movabl
 	return nil
 }
 
-func (k *keeper) eachInSegment(p TierPolicy, number uint64, stored uint32, fn func([]movable) error) error {
+func (k *tierManager) eachInSegment(p TierPolicy, number uint64, stored uint32, fn func([]movable) error) error {
 	records, err := k.s.tiers.Records(number)
 	if err != nil && !errors.Is(err, tiering.ErrCorrupt) {
 		if errors.Is(err, tiering.ErrNotFound) { // the sweep was here
@@ -389,8 +389,8 @@ func (k *keeper) eachInSegment(p TierPolicy, number uint64, stored uint32, fn fu
 	return fn(list)
 }
 
-// gate lets a batch pass when the machine has time.
-func (k *keeper) gate(ctx context.Context) error {
+// waitIdle lets a batch pass when the machine has time.
+func (k *tierManager) waitIdle(ctx context.Context) error {
 	for {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -420,7 +420,7 @@ const busyWait = time.Second
 
 var errClosingTime = errors.New("the hours of moving are over")
 
-func (k *keeper) demote(ctx context.Context, plan TierPlan) error {
+func (k *tierManager) demote(ctx context.Context, plan TierPlan) error {
 	m := k.newMover(tiering.Cold)
 	left := plan.Demote
 	err := k.eachMovable(ctx, k.p, func(list []movable) error {
@@ -433,16 +433,16 @@ func (k *keeper) demote(ctx context.Context, plan TierPlan) error {
 		}
 		return m.move(ctx, ids)
 	})
-	return k.finish(m, err, func(st *KeeperState) *Moved { return &st.Demoted })
+	return k.finish(m, err, func(st *TierManagerState) *Moved { return &st.Demoted })
 }
 
-func (k *keeper) newMover(to uint8) *mover {
-	return k.s.newMover(to, MoveOptions{Rate: k.rate(), gate: k.gate})
+func (k *tierManager) newMover(to uint8) *mover {
+	return k.s.newMover(to, MoveOptions{Rate: k.rate(), waitIdle: k.waitIdle})
 }
 
 // finish commits what was moved, and adds it up.
-func (k *keeper) finish(m *mover, err error, sum func(*KeeperState) *Moved) error {
-	err = errors.Join(err, m.settle())
+func (k *tierManager) finish(m *mover, err error, sum func(*TierManagerState) *Moved) error {
+	err = errors.Join(err, m.commitMoves())
 	shared := &k.s.keeping
 	shared.mu.Lock()
 	total := sum(&shared.mu.state)
@@ -465,7 +465,7 @@ func (k *keeper) finish(m *mover, err error, sum func(*KeeperState) *Moved) erro
 const neighbours = 4 << 20
 
 // promote brings back what was used again.
-func (k *keeper) promote(ctx context.Context) error {
+func (k *tierManager) promote(ctx context.Context) error {
 	shared := &k.s.keeping
 	shared.mu.Lock()
 	wanted := shared.mu.wanted
@@ -506,12 +506,12 @@ func (k *keeper) promote(ctx context.Context) error {
 			break
 		}
 	}
-	return k.finish(m, err, func(st *KeeperState) *Moved { return &st.Promoted })
+	return k.finish(m, err, func(st *TierManagerState) *Moved { return &st.Promoted })
 }
 
 // around returns the blocks at offsets of a segment and, near them, those that were
 // used within the window, in order.
-func (k *keeper) around(number uint64, offsets []uint32, heat *heatClock) (ids []ID, err error) {
+func (k *tierManager) around(number uint64, offsets []uint32, heat *heatClock) (ids []ID, err error) {
 	records, err := k.s.tiers.Records(number)
 	if err != nil && !errors.Is(err, tiering.ErrCorrupt) {
 		return nil, err
@@ -534,7 +534,7 @@ func (s *Store) PlanTiers(ctx context.Context, p TierPolicy, pins Pins) (TierPla
 	if err := validTiers(p); err != nil {
 		return TierPlan{}, err
 	}
-	k := &keeper{s: s, o: KeeperOptions{Pins: pins}}
+	k := &tierManager{s: s, o: TierManagerOptions{Pins: pins}}
 	return k.look(ctx, p)
 }
 

@@ -8,15 +8,15 @@ import (
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
-// A place is where a rescued block is now.
-type place struct {
+// A location is where a reappended block is now.
+type location struct {
 	loc   tiering.Location
 	codec tiering.Codec
 }
 
-// rescueRounds is how often a commit tries to bring its blocks onto the disk
+// reappendRounds is how often a commit tries to bring its blocks onto the disk
 // before it fails and leaves them to the next.
-const rescueRounds = 3
+const reappendRounds = 3
 
 // syncSegments makes the blocks of the frozen changes durable (I1). When a
 // segment cannot be synced, those of its blocks that no commit has covered yet
@@ -25,22 +25,22 @@ const rescueRounds = 3
 func (s *Store) syncSegments() error {
 	for round := 0; ; round++ {
 		err := s.tiers.Sync()
-		rescued, rescueErr := s.rescue()
-		if rescueErr != nil {
-			return errors.Join(err, rescueErr)
+		reappended, reappendErr := s.reappend()
+		if reappendErr != nil {
+			return errors.Join(err, reappendErr)
 		}
-		if err == nil && rescued == 0 {
+		if err == nil && reappended == 0 {
 			return nil
 		}
-		if round == rescueRounds {
-			return errors.Join(err, fmt.Errorf("%d blocks could not be made durable", rescued))
+		if round == reappendRounds {
+			return errors.Join(err, fmt.Errorf("%d blocks could not be made durable", reappended))
 		}
 	}
 }
 
-// rescue appends the frozen changes' new blocks that are in lost segments
+// reappend appends the frozen changes' new blocks that are in lost segments
 // anew, and returns how many those were.
-func (s *Store) rescue() (int, error) {
+func (s *Store) reappend() (int, error) {
 	numbers := s.tiers.Lost()
 	if len(numbers) == 0 {
 		return 0, nil
@@ -49,7 +49,7 @@ func (s *Store) rescue() (int, error) {
 	for _, n := range numbers {
 		lost[n] = true
 	}
-	rescued := 0
+	reappended := 0
 	for id, c := range s.frozen {
 		if c.move != nil && lost[c.move.to.loc.Segment] {
 			// The block stays where it is.
@@ -61,7 +61,7 @@ func (s *Store) rescue() (int, error) {
 		}
 		e, err := s.Lookup(id)
 		if err != nil {
-			return rescued, err
+			return reappended, err
 		}
 		if p, ok := s.moved[id]; ok {
 			e.Loc = p.loc
@@ -70,16 +70,16 @@ func (s *Store) rescue() (int, error) {
 			continue
 		}
 		if err := s.move(id, e); err != nil {
-			return rescued, err
+			return reappended, err
 		}
-		rescued++
+		reappended++
 	}
 	// The blocks of changes after the cut are looked at by their own commit.
 	s.tiers.Forsake(numbers)
-	if rescued > 0 {
-		s.log.Warn("blocks of segments that could not be synced were written anew", "blocks", rescued)
+	if reappended > 0 {
+		s.log.Warn("blocks of segments that could not be synced were written anew", "blocks", reappended)
 	}
-	return rescued, nil
+	return reappended, nil
 }
 
 // move appends a block anew. What is read back is checked against its ID.
@@ -93,8 +93,8 @@ func (s *Store) move(id ID, e Entry) error {
 		return err
 	}
 	if s.moved == nil {
-		s.moved = make(map[ID]place)
+		s.moved = make(map[ID]location)
 	}
-	s.moved[id] = place{loc, codec}
+	s.moved[id] = location{loc, codec}
 	return nil
 }
