@@ -17,6 +17,7 @@ func addExitStatus(c *cobra.Command) {
 	for _, sub := range c.Commands() {
 		addExitStatus(sub)
 	}
+	// cobra takes Short for a description only where there is nothing else.
 	if c.Long == "" {
 		c.Long = c.Short
 	}

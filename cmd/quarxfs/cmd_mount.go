@@ -156,6 +156,7 @@ func (o *mountOptions) prepare(arg, mountpoint string) error {
 	if err := fs.CheckMountpoint(o.Mountpoint); err != nil {
 		return err
 	}
+	// A mount over the store would hide it; one inside would be written to by what it shows.
 	if contains(o.Store, o.Mountpoint) || contains(o.Mountpoint, o.Store) {
 		return fmt.Errorf("%w: %s and the store %s contain each other; choose another directory", fs.ErrMountpoint, o.Mountpoint, o.Store)
 	}

@@ -48,6 +48,7 @@ func (o *rebuildOptions) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
+	// A rebuild reads all segments, which may take hours.
 	line := newProgress(cmd.ErrOrStderr(), o.json)
 	r, err := store.Rebuild(cmd.Context(), inside, store.RebuildOptions{
 		DropLoose: o.dropLoose,

@@ -28,6 +28,7 @@ as quarxfs snapshot policy says.`,
 			if !off && (every < time.Second || every%time.Second != 0) {
 				return fmt.Errorf("%w: --every %v: choose whole seconds, or --off", errUsage, every)
 			}
+			// --off is an interval of none, so that the settings need no further field.
 			if f.Seconds = int64(every / time.Second); off {
 				f = store.Follow{}
 			}

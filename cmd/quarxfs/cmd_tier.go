@@ -90,6 +90,7 @@ func coldPlace(cmd *cobra.Command, arg string, place store.S3Place) (dir string,
 				return "", nil, fmt.Errorf("%w: --%s is for s3://bucket/prefix, and %s is a directory", errUsage, name, arg)
 			}
 		}
+		// Inside a mount each move would write to the store that it moves blocks out of.
 		if dir, err = filepath.Abs(arg); err == nil {
 			err = notNested(dir)
 		}

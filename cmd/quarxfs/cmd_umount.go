@@ -71,6 +71,7 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 	if err != nil {
 		return err
 	}
+	// Before unmounting, since a daemon that leaves takes its socket away.
 	w, err := daemon.WatchMount(ctx, dir, m)
 	if w != nil {
 		defer w.Close()
@@ -183,6 +184,7 @@ func (o *umountOptions) leave(ctx context.Context, m mounts.Mount, w *daemon.Wat
 	}
 	table, terr := mounts.Table()
 	errs := []error{err, terr}
+	// The last one first, as a mount may lie on another.
 	for _, left := range slices.Backward(table) {
 		if left.Device == m.Device && left.Source == m.Source {
 			errs = append(errs, mounts.Unmount(left.Dir, unix.MNT_DETACH))

@@ -142,6 +142,7 @@ func ask(ctx context.Context, from []offer, arg, typed string) []string {
 	if err != nil || isURL(to.dir) {
 		return nil
 	}
+	// Only a daemon is asked: to open a store takes its lock, and time.
 	client := daemon.Client(to.dir, to.device)
 	defer client.Close()
 	var list []string

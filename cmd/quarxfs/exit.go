@@ -68,6 +68,7 @@ var exits = []struct {
 type coded = daemon.ExitStatus
 
 func exitCode(err error) int {
+	// What a daemon says of its own end counts more than what it was wrapped in here.
 	if c, ok := errors.AsType[coded](err); ok {
 		return c.Code
 	}

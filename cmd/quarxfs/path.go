@@ -60,6 +60,7 @@ func openLocation(path string, flags int) (*location, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "statx", Path: path, Err: err}
 	}
+	// After the path is open: a mount made in between would not be in the table.
 	table, err := mounts.Table()
 	if err != nil {
 		return nil, err
@@ -242,6 +243,7 @@ func (a access) treePath(arg string, creates bool) (string, error) {
 		}
 		return cleanTree(p.tree + "/" + p.rest)
 	}
+	// From the top of the store it would be another file than the one that is meant.
 	if a.leaves(arg) {
 		return "", fmt.Errorf("%w: %q leads into the store and out again: something is mounted there, or a link leads away", errUsage, arg)
 	}

@@ -75,6 +75,7 @@ func locateAt(arg string) (to target, err error) {
 		return to, explainNoStore(arg, err)
 	case err != nil:
 		return to, err
+	// Whatever files the top of a mount has, it is the mount that is meant.
 	case p.top():
 		return in(p), nil
 	}
@@ -256,6 +257,7 @@ func (a access) run(ctx context.Context, fn func(remote.Node) error) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		// A command that holds the store has no socket that could be waited on.
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

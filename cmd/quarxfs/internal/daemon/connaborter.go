@@ -102,6 +102,7 @@ func abortAfter(ctx context.Context, life io.Reader, mount mounts.Key, pid int, 
 	signal.Ignore(unix.SIGINT, unix.SIGTERM, unix.SIGQUIT, unix.SIGHUP)
 	dying := make(chan os.Signal, 1)
 	signal.Notify(dying, deathSignal)
+	// By a handle, as the number may be another process's when the daemon has ended.
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return nil

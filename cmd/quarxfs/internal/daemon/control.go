@@ -117,6 +117,7 @@ func listenControl(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, handle.ShownError(fmt.Errorf("listen on %s: %w", path, err))
 	}
+	// removeControl does so once no request is left: without a socket a daemon counts as dead.
 	l.SetUnlinkOnClose(false)
 	return l, os.Chmod(path, 0o600)
 }
@@ -141,6 +142,7 @@ func Dial(ctx context.Context, dir, device string) (net.Conn, error) {
 		return nil, err
 	}
 	defer d.Close()
+	// The names lead through the handle, which stays open until one is connected.
 	for _, path := range socketsOf(d, device) {
 		c, derr := dialSocket(ctx, path)
 		if derr == nil {
@@ -184,6 +186,7 @@ func Peer(c net.Conn) (pid, pidfd int, err error) {
 	if err = errors.Join(cerr, err); err != nil {
 		return 0, -1, err
 	}
+	// The peer holds its end of the connection, so its number is not another's yet.
 	pidfd, err = unix.PidfdOpen(int(cred.Pid), 0)
 	return int(cred.Pid), pidfd, err
 }

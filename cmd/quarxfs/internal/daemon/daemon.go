@@ -326,6 +326,7 @@ func (d *daemon) besides(fn func() error) error {
 
 // startVolume returns the node of the store, mounted where that is wanted.
 func (d *daemon) startVolume() (remote.Node, error) {
+	// The node is made last: a request must find the mount that it is about.
 	around := localnode.Around(d.volume)
 	if d.opts.Mountpoint != "" {
 		if err := owner.AsCaller(d.startMount); err != nil {

@@ -90,6 +90,7 @@ func (l *logFile) Write(line []byte) (int, error) {
 		if len(l.mu.early)+len(line) <= earlyMost {
 			l.mu.early = append(l.mu.early, line...)
 		}
+		// Until the store is open there is no file that would be its log.
 		return l.first.Write(line)
 	}
 	if l.mu.size+int64(len(line)) > l.most && l.mu.size > 0 {

@@ -22,6 +22,7 @@ func (d *daemon) openSnapshots(ctx context.Context, memory int64) error {
 	if err != nil {
 		return err
 	}
+	// A cache in another user's directory belongs to that user, as a store would.
 	inside, _, err := owner.EnterPath(o.Store, d.log)
 	if err != nil {
 		client.Close()

@@ -55,6 +55,7 @@ func Start(ctx context.Context, args []string, out io.Writer) error {
 		return errors.Join(err, child.Process.Release())
 	}
 	werr := child.Wait()
+	// Interrupted: whatever the child says then is about its leaving.
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -32,6 +32,7 @@ func watchdog(ctx context.Context, log *slog.Logger, alive func() error) {
 			err = alive()
 		}
 		if err != nil {
+			// Without the message systemd ends the process and starts it anew.
 			log.Error("not well", "err", err)
 		} else {
 			notify(log, sd.SdNotifyWatchdog)

@@ -132,6 +132,7 @@ func WatchMount(ctx context.Context, dir string, m mounts.Mount) (w *Watch, err 
 		c.Close()
 		return nil, err
 	}
+	// Before anything is unmounted: afterwards the daemon may be gone before it is asked.
 	err = w.attend()
 	if err == nil && w.mount != (mounts.Key{}) && w.mount.Device != m.Device {
 		w.Close() // it has another mount of the store, and that of m is dead
@@ -163,6 +164,7 @@ func (w *Watch) attend() error {
 		w.mount, _ = mounts.ParseKey(resp.Header.Get(headerMount))
 		w.log, _ = url.PathUnescape(resp.Header.Get(headerLog))
 	}
+	// The last word may take as long as the last commit.
 	_ = w.conn.SetDeadline(time.Time{})
 	return nil
 }

@@ -161,6 +161,7 @@ func (l mountedFiles) EditSnapshot(ctx context.Context, name string, e remote.Sn
 // NothingOn returns an error that names what is mounted on a path of the volume or below it, if
 // anything is.
 func (l mountedFiles) NothingOn(where string) error {
+	// Looked up each time: others mount and unmount at any moment.
 	on, err := mounts.On(l.device, path.Join("/", where))
 	if err != nil || len(on) == 0 {
 		return err

@@ -93,6 +93,7 @@ func processes() []string {
 
 // findHolders does so with the tables of all namespaces, of which m is in the first.
 func findHolders(all []Namespace, m Mount) []Holder {
+	// What the kernel unmounts along with m is not in the way.
 	goes := alongWith(all, m)
 	var found []Holder
 	for _, ns := range all {

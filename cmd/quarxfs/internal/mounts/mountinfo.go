@@ -118,6 +118,7 @@ func Resolve(path string) (string, error) {
 	if up, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
 		abs = filepath.Join(up, filepath.Base(abs))
 	}
+	// A dead mount at the end of the path cannot be asked; what is above it can.
 	if real, err := filepath.EvalSymlinks(abs); err == nil {
 		abs = real
 	}
