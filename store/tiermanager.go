@@ -257,7 +257,7 @@ func (k *tierManager) round(ctx context.Context) error {
 			return err
 		}
 	}
-	if plan.Tidy {
+	if plan.Compact {
 		if _, err := k.s.Sweep(ctx); err != nil {
 			return err
 		}

@@ -214,6 +214,7 @@ func (c *coldTier) lose(t *tier, why error) {
 	if c.mu.tier != t {
 		return
 	}
+	// Shut first: operations under way end with the reason, and none begins.
 	c.mu.guard.close(why)
 	c.mu.tier, c.mu.old, c.mu.err = nil, t, c.mu.guard.reason()
 	c.log.Error("the cold tier is out of reach", "dir", c.cold.Dir, "err", why)

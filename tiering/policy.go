@@ -146,12 +146,12 @@ type Usage struct {
 
 // A Plan says what to move, and why.
 type Plan struct {
-	Demote int64    `json:"demote_bytes"`     // of records
-	Class  int      `json:"-"`                // up to which they are cold enough
-	Urgent bool     `json:"urgent,omitempty"` // over the limit: now, at full speed, and young blocks too
-	Tidy   bool     `json:"tidy,omitempty"`   // segments with garbage take the room: compact them
-	Short  bool     `json:"short,omitempty"`  // over the limit, and no more can be moved
-	Why    []string `json:"why"`
+	Demote  int64    `json:"demote_bytes"`     // of records
+	Class   int      `json:"-"`                // up to which they are cold enough
+	Urgent  bool     `json:"urgent,omitempty"` // over the limit: now, at full speed, and young blocks too
+	Compact bool     `json:"tidy,omitempty"`   // segments with garbage take the room: compact them
+	Short   bool     `json:"short,omitempty"`  // over the limit, and no more can be moved
+	Why     []string `json:"why"`
 }
 
 func (p *Plan) because(format string, args ...any) {
@@ -174,7 +174,7 @@ func (p Policy) Plan(u Usage) (plan Plan) {
 	}
 	// Urgent only if moving would help: what the files take beyond live bytes is for compaction.
 	plan.Urgent = u.Files >= p.Limit && u.Live >= p.mark(p.Low)
-	plan.Tidy = u.Files >= p.mark(p.High)
+	plan.Compact = u.Files >= p.mark(p.High)
 	switch {
 	case !p.Due(u.Live, u.Files):
 		plan.because("the hot tier has %d bytes in use, less than %d %% of %d", u.Live, p.High, p.Limit)

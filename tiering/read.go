@@ -97,6 +97,7 @@ func (t *tier) record(loc Location, buf *[]byte) (segment.Header, []byte, error)
 		return segment.Header{}, nil, err
 	}
 	defer hd.release()
+	// The location comes from the index, and was bounded above.
 	if cap(*buf) < int(loc.Length) {
 		*buf = make([]byte, loc.Length)
 	}
@@ -170,13 +171,14 @@ func (f *flights) do(ctx context.Context, s *Set, id [32]byte, loc Location) ([]
 	call := &flight{loc: loc, err: errPanicked}
 	f.calls[id] = call
 	f.mu.Unlock()
-	defer f.land(id, call)
+	defer f.release(id, call)
 	call.plain, call.err = s.fill(id, loc)
 	return call.plain, call.err
 }
 
-func (f *flights) land(id [32]byte, call *flight) {
+func (f *flights) release(id [32]byte, call *flight) {
 	f.mu.Lock()
+	// Out of the map before it is told: who comes now reads anew.
 	delete(f.calls, id)
 	done := call.done
 	f.mu.Unlock()

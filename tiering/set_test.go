@@ -566,7 +566,7 @@ func TestStaleLocationFailsAlone(t *testing.T) {
 		_, err := s.Get(context.Background(), r.ID, loc)
 		got <- err
 	}()
-	s.flights.land(r.ID, stale)
+	s.flights.release(r.ID, stale)
 	if err := <-got; err != nil {
 		t.Error(err)
 	}

@@ -104,6 +104,7 @@ func (t *table) drop(number uint64) bool {
 	var h *handle
 	if ok {
 		delete(t.mu.rows, number)
+		// Readers that hold it go on: a removed file stays until it is closed.
 		h, r.open = r.open, nil
 		if i := slices.Index(t.mu.clock, r); i >= 0 {
 			t.mu.clock = slices.Delete(t.mu.clock, i, i+1)
@@ -159,6 +160,7 @@ func (t *table) openRow(r *row) (*handle, error) {
 		t.mu.Unlock()
 		return h, nil
 	}
+	// One reference is the table's, one the caller's.
 	h.refs.Add(1)
 	r.open = h
 	t.mu.clock = append(t.mu.clock, r)

@@ -97,6 +97,7 @@ func (t *tier) append(h segment.Header, payload []byte) (Location, error) {
 	}
 	buf := headers.Get().(*[segment.HeaderSize]byte)
 	head := h.Append(buf[:0], w.handle.header, offset)
+	// Without a lock: the place is this record's alone.
 	err = w.handle.file.WritePairAt(head, payload, int64(offset))
 	headers.Put(buf)
 	t.finish(w, segment.Entry{Header: h, Offset: offset}, err)
@@ -120,6 +121,7 @@ func (t *tier) reserve(n int64) (*writer, uint32, error) {
 		if t.mu.closing {
 			return nil, 0, ErrClosed
 		}
+		// A record larger than a segment gets one of its own: the first place in an empty one.
 		if w := t.mu.active; w != nil {
 			if w.end+n <= t.size && len(w.entries)+w.inflight < maxRecords || w.end == segment.FileHeaderSize {
 				offset := uint32(w.end)
@@ -240,6 +242,7 @@ func (t *tier) sync() error {
 	t.mu.Lock()
 	for _, w := range t.mu.live {
 		if w.synced < w.written && !w.lost {
+			// The sealer may let its own reference go meanwhile.
 			w.handle.refs.Add(1)
 			jobs = append(jobs, job{w, w.written})
 		}
@@ -326,6 +329,7 @@ func (t *tier) remove(number uint64) error {
 		}
 		return err
 	}
+	// Trash is what a crash may leave; Open removes it.
 	trash := t.table.path(number, segment.Trash)
 	err := t.fs.Rename(t.table.path(number, segment.Sealed), trash)
 	// A rename that was given up may have been done later all the same.

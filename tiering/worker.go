@@ -66,6 +66,7 @@ func (t *tier) pickAhead() func() {
 // file header that does not read is damage and not a crash.
 func (t *tier) makeNext() {
 	t.mu.Lock()
+	// Counted up also when it fails: a file by that number may be there all the same.
 	t.mu.number++
 	number := t.mu.number
 	t.mu.Unlock()
@@ -152,6 +153,7 @@ func (t *tier) seal(w *writer, entries []segment.Entry) {
 		return
 	}
 	t.mu.Lock()
+	// Behind the renaming: until then sync answers for it.
 	delete(t.mu.live, w.number)
 	t.mu.work.Broadcast() // see behind
 	t.mu.Unlock()

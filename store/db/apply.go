@@ -40,6 +40,7 @@ type dualWriter struct {
 
 // do calls f, which does the next thing to m, unless it has ended.
 func (m *dualWriter) do(f func() error) error {
+	// An ended one is left in place, so that who follows finds out why.
 	if m == nil || m.ended != nil {
 		return nil
 	}
@@ -248,6 +249,7 @@ func (d *DB) writeBoth(rows *rowMap, bytes int64) error {
 		if err := fits(d.roomToApply(bytes), d.space.refresh()); err != nil {
 			return err
 		}
+		// The same version in both, whatever the other has had since.
 		m.b.writer.ts = ts
 		return m.b.writer.apply(rows)
 	})
@@ -266,6 +268,7 @@ func (d *DB) checkpoint(file *logFile) error {
 	d.step(stepSynced)
 	b := d.inUse()
 	based := b.writer.ts
+	// A round ends with an error if the list fails, and the file stays sealed: nothing is lost.
 	// The list first: what it says is there is not in the log any more then.
 	if err := b.updateList(d, file.next, b.inTables(), based, false); err != nil {
 		return fmt.Errorf("list the files of %s: %w", b.dir, err)

@@ -50,6 +50,7 @@ func (d *DB) Write(extra *Batch) error {
 	}
 	d.writing.Lock()
 	defer d.writing.Unlock()
+	// A copy is written, so that readers and Set go on while the disk works.
 	rows, bytes, err := d.take(extra)
 	if err != nil || rows.Len() == 0 {
 		return err
@@ -102,6 +103,7 @@ func (d *DB) commit(rows *rowMap, bytes int64) error {
 		d.applier.wake()
 		return err
 	}
+	// Durable now. Only then does the frozen overlay stop being what a failed Write gives back.
 	d.committed(d.clog.seq - 1)
 	d.commits.Store(d.clog.seq - 1)
 	return nil
@@ -113,6 +115,7 @@ func (d *DB) roomInLog(size int64) error {
 	if d.clog.fits(size) || (d.clog.cur != nil && d.clog.oversize(size)) {
 		return nil
 	}
+	// The other file is mostly free by now; otherwise this commit waits for the disk.
 	d.clog.seal()
 	d.applier.wake()
 	if d.clog.begin() {
@@ -207,6 +210,7 @@ func (w *writer) commit() error {
 	if err := w.b.wal.reserve(w.bytes); err != nil {
 		return err
 	}
+	// Given up before it is tried: a transaction that failed in Badger cannot be tried again.
 	txn, bytes := w.txn, w.bytes
 	w.txn, w.rows, w.bytes = nil, 0, 0
 	if !w.still {

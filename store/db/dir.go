@@ -101,6 +101,7 @@ func (k disk) replace(name string, data []byte) error {
 	if err != nil {
 		return err
 	}
+	// Synced before it has its name: after a crash there are the old contents or all of the new.
 	if err := k.fill(f, name+tmpExt, data); err != nil {
 		return err
 	}
@@ -121,6 +122,7 @@ func (o Options) lockDir() (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A lock of the directory, which a killed process gives back, and no file to be left over.
 	how := unix.LOCK_EX
 	if o.ReadOnly {
 		how = unix.LOCK_SH

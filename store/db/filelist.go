@@ -281,6 +281,7 @@ func (b *instance) updateList(d *DB, seq, settled, upto uint64, always bool) err
 		return err
 	}
 	for id := range liveTables(sets) {
+		// In the list of tables, but not in use yet: see above.
 		if !closed && !made[id] {
 			continue
 		}

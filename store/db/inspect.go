@@ -249,6 +249,7 @@ func (in *Inspection) rest(sets []changeSet, live map[uint64]int, needed uint64)
 			fresh = append(fresh, id)
 		case !errors.Is(err, fs.ErrNotExist):
 			return err
+		// A table that a compaction made was durable before its list: it is lost.
 		case !flushed:
 			return damaged(table.NewFilename(id, in.dir), "is missing")
 		default:

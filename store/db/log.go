@@ -287,6 +287,7 @@ func (l *commitLog) seal() {
 func (l *commitLog) sealed() *logFile {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// The oldest first, or a replay would find a gap before the newer one.
 	var oldest *logFile
 	for _, f := range l.files {
 		if f.state == stateSealed && (oldest == nil || f.gen < oldest.gen) {
@@ -336,6 +337,7 @@ func (l *commitLog) release(f *logFile, based uint64) error {
 	if err := l.mark(f, f.gen, based, max(f.next, l.least)); err != nil {
 		return err
 	}
+	// Behind the mark: an oversize record may be cut off once it is dead.
 	if f.size > l.nominal {
 		if err := f.dev.truncate(l.nominal); err != nil {
 			return err

@@ -119,6 +119,7 @@ func (d *DB) repairManifest(dir string) error {
 // voidSets returns the sets that a failed flush left.
 func voidSets(dir string, sets []changeSet) (map[int]bool, error) {
 	deleted := make(map[uint64]bool)
+	// The last one may be missing because its table was not finished: then its log is still there.
 	last := -1 // the last flush
 	for i, s := range sets {
 		if _, ok := s.flushed(); ok {

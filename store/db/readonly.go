@@ -31,6 +31,7 @@ func (d *DB) openReadOnly() error {
 		return err
 	}
 	b := &instance{dir: in.dir, kv: kv, idle: make(chan struct{})}
+	// No writer and no log of Badger's: a version is all that is needed of them.
 	b.refs.Store(1)
 	b.writer.ts = kv.MaxVersion()
 	d.mu.instance, d.mu.ts = b, b.writer.ts

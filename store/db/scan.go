@@ -63,6 +63,7 @@ func (d *DB) View() (*View, error) {
 	for i := len(d.mu.logged) - 1; i >= 0; i-- {
 		v.add(d.mu.logged[i])
 	}
+	// Under the lock, as in Get. ts belongs to the layers that were added above.
 	v.instance.refs.Add(1)
 	v.txn = v.instance.kv.NewTransactionAt(d.mu.ts, false)
 	return v, nil
@@ -76,6 +77,7 @@ func (v *View) add(o *overlay) {
 
 // Close ends the view. It is to be called once.
 func (v *View) Close() {
+	// The transaction first: the last leave may unmap the tables.
 	v.txn.Discard()
 	v.instance.leave()
 }

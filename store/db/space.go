@@ -47,6 +47,7 @@ func freeBytes(path string) (int64, error) {
 func (g *spaceGuard) admit(n int64) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	// Asking costs a system call, and each write of the filesystem comes by here.
 	if g.taken+n > askBytes || time.Since(g.at) > askInterval {
 		g.refreshLocked()
 	}
@@ -102,6 +103,7 @@ func (d *DB) roomToCommit(bytes int64) error {
 	if room := recordRoom(bytes); d.clog.oversize(room) {
 		need += room
 	}
+	// Whether room gives up the ballast is seen by what is left of it.
 	held := d.ballast.bytes()
 	err := d.room(need)
 	if d.ballast.bytes() < held {

@@ -89,6 +89,7 @@ func (w *wal) reserve(bytes int64) error {
 	if err != nil {
 		return err
 	}
+	// A megabyte at a time, and never behind the file's end, where Badger begins another.
 	need = min((need+logStep-1)/logStep*logStep, size)
 	if need <= w.backed {
 		return nil
@@ -105,6 +106,7 @@ func (w *wal) reserve(bytes int64) error {
 // begun a new log, the one before is synced first.
 func (w *wal) follow(bytes int64) error {
 	for {
+		// Badger does not tell when it begins a log; the next name is there then.
 		next, err := w.open(w.seq + 1)
 		if errors.Is(err, fs.ErrNotExist) {
 			break
@@ -160,6 +162,7 @@ func (w *wal) flush() error {
 		return nil
 	}
 	err := unix.Fdatasync(int(w.file.Fd()))
+	// After an error it stays dirty, so that no checkpoint passes for one.
 	w.dirty = err != nil
 	return pathError("fdatasync", w.file.Name(), err)
 }

@@ -118,9 +118,9 @@ type stall struct {
 }
 
 // stalled returns the worse stall of the machine and the group: of some tasks, or with
-// line "full" of all. resource is cpu, io or memory. told is false where the kernel
+// line "full" of all. resource is cpu, io or memory. known is false where the kernel
 // does not say.
-func (g group) stalled(resource, line string) (worst stall, told bool) {
+func (g group) stalled(resource, line string) (worst stall, known bool) {
 	paths := []string{filepath.Join("proc/pressure", resource)}
 	own := false
 	g.each(func(n names, dir string) {
@@ -133,13 +133,13 @@ func (g group) stalled(resource, line string) (worst stall, told bool) {
 	}
 	for _, path := range paths {
 		if v, ok := g.avg10(path, line); ok {
-			if !told || v > worst.percent {
+			if !known || v > worst.percent {
 				worst = stall{v, path}
 			}
-			told = true
+			known = true
 		}
 	}
-	return worst, told
+	return worst, known
 }
 
 func (g group) avg10(path, line string) (percent float64, ok bool) {

@@ -77,7 +77,7 @@ const (
 
 // Busy says why blocks should not be moved now; "": they may.
 func (g *Gauge) Busy() string {
-	told := false
+	known := false
 	for _, r := range []struct {
 		file, line string
 		most       float64
@@ -85,7 +85,7 @@ func (g *Gauge) Busy() string {
 		stall, ok := g.group.stalled(r.file, r.line)
 		// One of the files is enough: then the load, which counts waiting for the disk, is not
 		// asked.
-		told = told || ok
+		known = known || ok
 		if stall.percent > r.most {
 			return fmt.Sprintf("tasks wait for %s %.0f %% of the time (%s)", r.file, stall.percent, stall.where)
 		}
@@ -95,7 +95,7 @@ func (g *Gauge) Busy() string {
 	} else if m.Free < leastFree {
 		return fmt.Sprintf("only %.1f %% of the memory are free", 100*m.Free)
 	}
-	if !told {
+	if !known {
 		if l, err := g.load(); err == nil && l > mostLoad {
 			return fmt.Sprintf("the load is %.1f for each CPU", l)
 		}
