@@ -350,6 +350,7 @@ func checkMarker(d disk.FS, dir, id string) error {
 	if err != nil {
 		return err
 	}
+	// The size is what the disk or the bucket says: no more memory than a marker needs.
 	if size > markerMost {
 		return fmt.Errorf("%s: %d bytes are no marker of a tier", filepath.Join(dir, MarkerName), size)
 	}
@@ -358,6 +359,7 @@ func checkMarker(d disk.FS, dir, id string) error {
 		return err
 	}
 	if string(text) != marker(id) {
+		// Quoted: what is there may be anything, and not text.
 		first, rest, _ := strings.Cut(string(text), "\n")
 		return fmt.Errorf("%s: it says %q, %q, and not tier %s", filepath.Join(dir, MarkerName), first, strings.TrimSpace(rest), id)
 	}

@@ -174,6 +174,7 @@ func (f *guardedFile) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (f *guardedFile) WriteAt(p []byte, off int64) (int, error) {
+	// The caller takes its memory back when this returns, though the write may go on.
 	own := bytes.Clone(p)
 	return guarded(f.g, "write", 1, func() (int, error) { return f.base.WriteAt(own, off) })
 }
@@ -186,6 +187,7 @@ func (f *guardedFile) WritePairAt(head, body []byte, off int64) error {
 // Close also works on a shut guard. It does not wait: all that matters was
 // synced before.
 func (f *guardedFile) Close() error {
+	// Counted, so that the guard is not idle while a file is still open.
 	_ = f.g.enter(true)
 	go func() {
 		defer f.g.leave()

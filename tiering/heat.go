@@ -60,10 +60,12 @@ func (h *Heat) Touch(id [32]byte, now, window uint32) (again bool) {
 	defer s.mu.Unlock()
 	e := s.find(tag)
 	if e == nil {
+		// The first use is no heat: a scan of everything must not make everything warm.
 		*s.victim(now, window) = heatEntry{tag: tag, seen: now}
 		return false
 	}
 	since := now - min(now, e.seen)
+	// One use in several requests, as of a file that is read a page at a time.
 	if since < sameUse {
 		return false
 	}
@@ -100,6 +102,7 @@ func (s *heatSet) find(tag uint32) *heatEntry {
 // there is one, and of these the one that was used longest ago.
 func (s *heatSet) victim(now, window uint32) *heatEntry {
 	value := func(e *heatEntry) uint64 {
+		// Long cold: only the last use tells such entries apart. A warm one counts for more.
 		if uint64(e.warm)+2*uint64(window) < uint64(now) {
 			return uint64(e.seen)
 		}

@@ -49,6 +49,7 @@ func (p *prefetcher) run() {
 
 func (p *prefetcher) read(r prefetch) {
 	s := p.set
+	// Looked at again: it may have come in while the request waited.
 	if s.cache.otter == nil || s.cache.has(r.id) {
 		return
 	}
@@ -63,6 +64,7 @@ func (p *prefetcher) request(id [32]byte, loc Location) {
 		return
 	}
 	select {
+	// Never waits: a block that is not read ahead is read when it is asked for.
 	case p.requests <- prefetch{id, loc}:
 	default:
 		p.set.counters.prefetchDropped.Add(1)

@@ -174,6 +174,7 @@ func (t *tier) finishSeal(h *handle, entries []segment.Entry, end uint32) error 
 	if err == nil {
 		err = h.file.Datasync()
 	}
+	// The name says that the footer is durable, so not before the sync.
 	if err == nil {
 		err = t.fs.Rename(t.table.path(number, segment.Open), t.table.path(number, segment.Sealed))
 	}
@@ -184,6 +185,7 @@ func (t *tier) finishSeal(h *handle, entries []segment.Entry, end uint32) error 
 		h.release()
 		return err
 	}
+	// Entered under its last name only: readers open by what the table says.
 	t.table.add(number, size, true, h)
 	return nil
 }

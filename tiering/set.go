@@ -132,6 +132,7 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.FS == nil {
 		o.FS = disk.OS()
+		// The last line of defence: whatever is forgotten elsewhere fails with EROFS.
 		if o.ReadOnly {
 			o.FS = disk.ReadOnly()
 		}

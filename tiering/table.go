@@ -295,6 +295,7 @@ func (t *table) closeAll() error {
 	t.mu.rows, t.mu.clock = map[uint64]*row{}, nil
 	t.mu.Unlock()
 	var first error
+	// Out of the table first, so that no reader finds a file that is being closed.
 	for _, r := range rows {
 		if r.open == nil {
 			continue

@@ -353,6 +353,7 @@ func (t *tier) close() error {
 	t.mu.room.Broadcast()
 	t.mu.work.Broadcast()
 	t.mu.Unlock()
+	// After the workers: what they sealed last is synced by that, the rest here.
 	t.done.Wait()
 	err := t.sync()
 	for _, w := range t.mu.live { // no other goroutine is left that changes it
@@ -382,6 +383,7 @@ func (t *tier) abandon() {
 	t.mu.room.Broadcast()
 	t.mu.work.Broadcast()
 	t.mu.Unlock()
+	// A worker may hang with the disk; the guard ends its operation in bounded time.
 	t.done.Wait()
 	t.table.closeAll()
 	for _, w := range t.mu.live {

@@ -25,6 +25,7 @@ func (t *tier) work(pick func() func()) {
 		if job == nil {
 			return
 		}
+		// Without the lock: jobs are I/O.
 		job()
 	}
 }
@@ -162,6 +163,7 @@ func (t *tier) seal(w *writer, entries []segment.Entry) {
 
 func (t *tier) trySeal(w *writer, entries []segment.Entry) error {
 	path := t.table.path(w.number, segment.Open)
+	// A footer without entries would be a segment that holds nothing for ever.
 	if len(entries) == 0 { // its first writes failed
 		t.table.drop(w.number)
 		return t.fs.Remove(path)

@@ -98,7 +98,7 @@ func (d *DB) discard(b *instance) {
 func (b *instance) empty() (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer catchFault(&err)
-	// Truncated and not removed: Badger has the files open, and would keep their room until it closes.
+	// Truncated and not removed: Badger has the files open, which keeps their room until it closes.
 	for _, t := range b.kv.Tables() { // not one that is just being made
 		err = errors.Join(err, os.Truncate(table.NewFilename(t.ID, b.dir), 0))
 	}
