@@ -145,6 +145,7 @@ func (s *Store) restore(b block) error {
 		return err
 	}
 	var links []ID
+	// The counts of what a lost vertex links to were given up with it, and are taken again here.
 	if e.isPlaceholder() {
 		if links, err = s.linksOfNew(b.kind, b.plain); err != nil {
 			return err
@@ -159,7 +160,7 @@ func (s *Store) restore(b block) error {
 	defer s.pend.Unlock()
 	c := s.pend.changes[id]
 	if !c.settled() {
-		return nil
+		return nil // swept or moved meanwhile; the copy is waste
 	}
 	c.move = &relocation{from: e.Loc, to: location{loc, codec}, restores: true}
 	if e.isPlaceholder() {

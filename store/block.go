@@ -68,6 +68,7 @@ func (s *Store) put(b block) (ID, error) {
 	id := b.id
 	s.note(id)
 	for {
+		// Without a claim first: most blocks that are put are there already.
 		_, err := s.db.Get(blockKey(keyBlock, id))
 		if err == nil && s.bad.has(id) {
 			err = s.restore(b)
@@ -131,6 +132,8 @@ func (s *Store) append(b block) error {
 	}
 	e := Entry{Kind: b.kind, Codec: codec, Loc: loc, Raw: uint32(len(b.plain)), Entropy: quantizeEntropy(chunk.Entropy(b.plain))}
 	row := e.encode()
+	// The row and the note of the change under one hold of pend: a cut between them would commit a
+	// row that no segment's sum has.
 	s.pend.Lock()
 	defer s.pend.Unlock()
 	c := s.pend.changes[id]
@@ -296,6 +299,7 @@ func (s *Store) follow(id ID, e Entry, read func(tiering.Location) error) error 
 		if err == nil {
 			return nil
 		}
+		// A compaction or a move may have taken the block elsewhere while it was read.
 		now, lookErr := s.Lookup(id)
 		switch {
 		case lookErr != nil:

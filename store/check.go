@@ -82,6 +82,7 @@ func (s *Store) standstill(fn func() error) error {
 	if err := s.cut(); err != nil {
 		return err
 	}
+	// Held until fn ends: Put does not take updateLock, and would add rows meanwhile.
 	s.pend.Lock()
 	defer s.pend.Unlock()
 	s.freeze() // once more: what was Put since the cut
@@ -185,7 +186,7 @@ func (c *checker) index(ctx context.Context) error {
 			c.report.Vertices++
 		}
 		c.totals.count(e, 1)
-		if !e.isPlaceholder() {
+		if !e.isPlaceholder() { // which is in no segment
 			c.segments[e.Loc.Segment] += e.Stored()
 		}
 		_, err = c.s.db.Get(blockKey(keyZero, id))
@@ -368,7 +369,7 @@ func (c *checker) references(ctx context.Context) error {
 }
 
 func (c *checker) count(ctx context.Context, ref func(ID)) error {
-	for _, h := range c.o.Holders {
+	for _, h := range c.o.Holders { // the volume's extents, of which the store knows nothing
 		if err := h(ctx, ref); err != nil {
 			return err
 		}

@@ -116,6 +116,7 @@ func (s *Store) commit() error {
 	defer s.commitMu.Unlock()
 	start := time.Now()
 	var cutAt time.Time
+	// Most of the work is done here, while Updates go on, so that the cut keeps them waiting briefly.
 	err := s.flush()
 	if err == nil {
 		cutAt = s.opts.Now()
@@ -203,6 +204,7 @@ func (s *Store) writeCut() error {
 		return nil
 	}
 	err = s.db.Write(extra)
+	// Until they are written, removeIfEmpty must not believe what the rows of segments say.
 	s.unwritten = err != nil
 	if err != nil && !errors.Is(err, ErrFull) {
 		s.failed.Store(true)
@@ -292,6 +294,7 @@ func (r *resolver) change(id ID, c change) error {
 		return err
 	}
 	old := e
+	// A count that fell below zero would wrap, and the block never be swept.
 	if int64(e.Refs)+c.delta < 0 {
 		r.s.log.Error("more references dropped than were counted", "block", id, "refs", e.Refs, "delta", c.delta)
 		c.delta = -int64(e.Refs)

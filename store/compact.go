@@ -106,7 +106,7 @@ func (c *compactor) run(ctx context.Context) error {
 			return err
 		}
 	}
-	sparse, err := c.sparse()
+	sparse, err := c.sparse() // once: segments that copies fill must not be looked at again
 	if err != nil {
 		return err
 	}
@@ -288,6 +288,7 @@ func (c *compactor) copy(batch []tiering.Placed) (copied int64, err error) {
 	defer s.upkeep[tier].Unlock()
 	moves := make([]move, 0, len(batch))
 	for _, r := range batch {
+		// As it is stored, without decompressing; its checksum is seen to, its ID at the next read.
 		rec, err := s.tiers.Stored(r.Location)
 		if errors.Is(err, tiering.ErrCorrupt) || err == nil && rec.ID != r.ID {
 			c.sum.Unreadable++

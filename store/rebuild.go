@@ -103,6 +103,7 @@ func (b *rebuilder) run(ctx context.Context) error {
 	b.found.Blocks = int64(len(b.rows))
 	b.found.Objects = int64(len(b.names))
 	b.found.Snapshots = int64(len(b.snaps))
+	// All records are known only now: a link may lead to a later segment.
 	for _, links := range b.links {
 		for _, child := range links {
 			b.counts[child]++
@@ -132,7 +133,8 @@ func (b *rebuilder) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := b.s.syncAll(); err != nil { // I1
+	// Records first, as rows must never refer to what a power cut can take. (I1)
+	if err := b.s.syncAll(); err != nil {
 		return err
 	}
 	b.s.db.Freeze()
@@ -267,6 +269,7 @@ func (s *Store) exchange(fresh string) (old string, err error) {
 	if err != nil {
 		return "", err
 	}
+	// At one instant, so that a crash leaves the old database or the new one in place, never none.
 	if err := unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, place, unix.RENAME_EXCHANGE); err != nil {
 		return "", fmt.Errorf("exchange %s and %s: %w", fresh, place, err)
 	}

@@ -254,6 +254,7 @@ func (r *repairer) restoreMissing(ctx context.Context) error {
 		if err := r.count(ctx); err != nil {
 			return err
 		}
+		// Each round may find vertices, whose links are then missing in turn.
 		before := len(r.rows)
 		missing := func(id ID) bool {
 			_, ok := r.rows[id]
@@ -495,7 +496,7 @@ func (r *repairer) fixRows(context.Context) error {
 }
 
 func (r *repairer) fixZeroRows(ctx context.Context) error {
-	there := make(map[ID]bool)
+	there := make(map[ID]bool) // the sweep works from these rows alone
 	err := r.scan(ctx, keyZero, func(key, _ []byte) error {
 		id, err := idInKey(key)
 		if e, ok := r.rows[id]; err != nil || !ok || e.Refs > 0 || len(key) != 1+len(id) {
@@ -573,6 +574,7 @@ func (r *repairer) fixSums(ctx context.Context) error {
 		if err != nil || !known(n, row) {
 			row = segmentRow{}
 		}
+		// Never less than what lives in it: a share above 1 would keep it from being compacted.
 		row.Live = live[n]
 		row.Written = max(row.Written, row.Live)
 		r.s.db.Set(bytes.Clone(key), row.encode())

@@ -316,6 +316,7 @@ func (s *Store) open() (err error) {
 	if err != nil {
 		return err
 	}
+	// Before the first of these files is read: the rows count, and a lost file is written anew.
 	if err := s.restoreFiles(); err != nil {
 		return err
 	}
@@ -414,6 +415,7 @@ func (s *Store) Close() error {
 		return os.ErrClosed
 	}
 	s.stop()
+	// An upload may take minutes, and a background commit or compaction may wait for it.
 	s.tiers.Interrupt()
 	s.stopped.Wait()
 	err := errors.Join(s.commit(), s.shut())
@@ -475,6 +477,8 @@ func (s *Store) makeRoom(n int64) {
 		s.pend.Lock()
 		dropped := s.pend.dropped
 		s.pend.Unlock()
+		// Nothing was deleted since the last one found nothing: writers shall fail at once, not sweep
+		// one after the other.
 		if dropped == s.roomDropped && s.opts.Now().Sub(s.swept) < roomRetry {
 			return nil
 		}

@@ -82,6 +82,7 @@ func (s *Store) sweepRound(ctx context.Context, total *Swept) (int64, error) {
 			}
 			committed = total.Blocks
 		}
+		// Behind the last: blocks that are held or busy keep their rows and must not be met again.
 		from = append(blockKey(keyZero, ids[len(ids)-1]), 0)
 	}
 }
@@ -145,6 +146,7 @@ func (s *Store) sweepStep(ids []ID, links map[ID][]ID, total *Swept) error {
 	defer s.updateLock.RUnlock()
 	s.pend.Lock()
 	defer s.pend.Unlock()
+	// Under pend, and for each step: a pause that begins now is seen before anything more goes.
 	if s.pend.sweepPauses > 0 {
 		return nil
 	}
@@ -161,6 +163,8 @@ func (s *Store) sweepStep(ids []ID, links map[ID][]ID, total *Swept) error {
 		if e.Refs != 0 || (e.Kind != tiering.Data && !isVertex) {
 			continue
 		}
+		// Rows and change under one hold of pend: a Put of the same bytes comes before, and the
+		// block is busy, or after, and stores it anew.
 		s.db.Delete(blockKey(keyBlock, id))
 		s.db.Delete(blockKey(keyZero, id))
 		s.pend.changes[id] = change{dead: &e}
@@ -190,7 +194,7 @@ func (s *Store) removeEmptySegments(total *Swept) error {
 		return err
 	}
 	for _, seg := range s.tiers.Segments() {
-		if !seg.Sealed {
+		if !seg.Sealed { // appends may be under way
 			continue
 		}
 		removed, err := s.removeIfEmpty(seg.Number)

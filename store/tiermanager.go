@@ -160,7 +160,7 @@ func (s *Store) ManageTiers(ctx context.Context, o TierManagerOptions) {
 			saved = time.Now()
 		}
 		wait := time.After(o.Every)
-		if !k.p.On() {
+		if !k.p.On() { // a nil channel is never ready: only new settings wake it
 			wait = nil
 		}
 		select {
@@ -252,6 +252,7 @@ func (k *tierManager) round(ctx context.Context) error {
 	k.urgent = plan.Urgent
 	k.s.keeping.short.Store(plan.Short)
 	k.tell("idle", plan.Why...)
+	// Demote before the sweep: what it moves leaves segments sparse, which the compaction then gives back.
 	if plan.Demote > 0 {
 		if err := k.demote(ctx, plan); err != nil {
 			return err
@@ -442,6 +443,7 @@ func (k *tierManager) newMover(to uint8) *mover {
 
 // finish commits what was moved, and adds it up.
 func (k *tierManager) finish(m *mover, err error, sum func(*TierManagerState) *Moved) error {
+	// Also after an error: what was copied before it must be noted, or it is garbage.
 	err = errors.Join(err, m.commitMoves())
 	shared := &k.s.keeping
 	shared.mu.Lock()
@@ -468,6 +470,7 @@ const neighbours = 4 << 20
 func (k *tierManager) promote(ctx context.Context) error {
 	shared := &k.s.keeping
 	shared.mu.Lock()
+	// Taken as a whole: a block that is used again while it is moved asks again.
 	wanted := shared.mu.wanted
 	shared.mu.wanted = make(map[ID]struct{})
 	shared.mu.Unlock()

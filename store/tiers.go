@@ -222,6 +222,7 @@ func (s *Store) RemoveCold() error {
 	if cold == nil {
 		return fmt.Errorf("remove cold tier: %w", ErrNoTier)
 	}
+	// Rows of segments with nothing in them would count as the tier being in use.
 	var sw Swept
 	if err := s.removeEmptySegments(&sw); err != nil {
 		return fmt.Errorf("remove cold tier: %w", err)
@@ -236,6 +237,8 @@ func (s *Store) RemoveCold() error {
 	if err := s.tiers.Reach(tiering.Cold); err != nil {
 		return fmt.Errorf("remove cold tier %s: %w", cold.Dir, err)
 	}
+	// The list first: after a crash here the directory is merely left over, where the other way
+	// round the list would name a tier without a marker.
 	f := s.tierConf.file
 	f.Cold = nil
 	if err := s.writeTiers(f); err != nil {
