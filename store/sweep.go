@@ -266,9 +266,9 @@ func (s *Store) awaitPuts() {
 	}
 }
 
-// dropStaleSegmentRows removes the rows of segments that are gone: a crash can
-// come between removing a segment and committing that its row is gone.
-func (s *Store) dropStaleSegmentRows() error {
+// dropStaleSegmentRows removes the rows of segments of the tiers that are gone: a crash can
+// come between removing a segment and committing that its row is gone, and a tier goes whole.
+func (s *Store) dropStaleSegmentRows(of ...uint8) error {
 	hidden := errors.Is(s.tiers.Reach(tiering.Cold), ErrUnavailable)
 	there := make(map[uint64]bool)
 	for _, seg := range s.tiers.Segments() {
@@ -280,7 +280,7 @@ func (s *Store) dropStaleSegmentRows() error {
 		switch {
 		case err != nil:
 			s.log.Error("a row is damaged; see fsck", "err", err)
-		case there[n], hidden && tiering.TierOf(n) == tiering.Cold:
+		case !slices.Contains(of, tiering.TierOf(n)), there[n], hidden && tiering.TierOf(n) == tiering.Cold:
 		case row.Live == 0:
 			stale = append(stale, n)
 		default:

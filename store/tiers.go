@@ -245,6 +245,14 @@ func (s *Store) RemoveCold() error {
 		return fmt.Errorf("remove cold tier: %w", err)
 	}
 	err = s.tiers.DropCold()
+	if err == nil {
+		// The next cold tier begins with the same numbers: rows that stayed would say of its segments
+		// that they are another store's.
+		err = s.Update(func() error { return s.dropStaleSegmentRows(tiering.Cold) })
+	}
+	if err == nil {
+		err = s.Commit()
+	}
 	if cold.S3 == nil {
 		return errors.Join(err, tiering.UnmakeCold(s.coldFS(), cold.Dir, cold.ID))
 	}

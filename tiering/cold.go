@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/tiering/disk"
+	"github.com/quarxtor/quarxfs/tiering/segment"
 )
 
 // ColdOptions say where a cold tier is.
@@ -324,9 +325,13 @@ func madeAs(name string, err error) error {
 	return err
 }
 
-// UnmakeCold removes what MakeCold has made, but not the directory.
+// UnmakeCold removes what MakeCold has made and the segments, in which nothing may
+// be that the store needs; the directory stays.
 func UnmakeCold(d disk.FS, dir, id string) error {
 	err := checkMarker(d, dir, id)
+	if err == nil {
+		err = removeSegments(d, dir)
+	}
 	if err == nil {
 		err = d.Remove(filepath.Join(dir, MarkerName))
 	}
@@ -334,6 +339,24 @@ func UnmakeCold(d disk.FS, dir, id string) error {
 		err = d.SyncDir(dir)
 	}
 	return outOfReach(err)
+}
+
+// removeSegments removes the files that have a segment's name. They go before the marker: without it
+// nobody could tell whose they are.
+func removeSegments(d disk.FS, dir string) error {
+	files, err := d.List(dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range files {
+		if _, _, ok := segment.ParseName(f.Name); !ok {
+			continue
+		}
+		if err := d.Remove(filepath.Join(dir, f.Name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // CheckCold reports whether dir is the cold tier id, and can be read.
