@@ -20,10 +20,11 @@ import (
 // What to do about a file that is not what it must be.
 const (
 	nextRestore  = "put it back from a copy of the store"
-	nextDatabase = "put it back from a copy of the store, or make the database anew with quarxfs rebuild"
-	nextSegment  = "put it back from a copy of the store, or have quarxfs fsck --repair keep all that the others have"
-	nextForeign  = "move it away, and put the store's own there from a copy"
-	nextLink     = "put the file itself there"
+	nextDatabase = "put it back from a copy of the store, or make the database anew with quarxfs rebuild" +
+		" (it brings back snapshots and named objects, not the live tree)"
+	nextSegment = "put it back from a copy of the store, or have quarxfs fsck --repair keep all that the others have"
+	nextForeign = "move it away, and put the store's own there from a copy"
+	nextLink    = "put the file itself there"
 )
 
 // damagedFile is the error for a file of the store.
@@ -279,8 +280,10 @@ func (s *Store) inspectMarker(cold *ColdTier, claims []tiering.Claim, why error)
 	if len(claims) == 0 || len(faults) > 0 || err != nil {
 		return nil
 	}
-	next := fmt.Sprintf("put it back from a copy, or write it anew with printf 'quarxfs cold tier, version 1\n%s\n'", cold.ID)
-	return damagedFile(filepath.Join(cold.Dir, tiering.MarkerName), next, "is not the tier's marker, though its segments are there (%v)", why)
+	// As one types it in a shell: a message is one line.
+	path := filepath.Join(cold.Dir, tiering.MarkerName)
+	next := fmt.Sprintf(`put it back from a copy, or write it anew: printf 'quarxfs cold tier, version 1\n%s\n' > %q`, cold.ID, path)
+	return damagedFile(path, next, "is not the tier's marker, though its segments are there (%v)", why)
 }
 
 func (s *Store) inspectTier(d disk.FS, dir string, claims []tiering.Claim) ([]tiering.Claim, error) {

@@ -314,7 +314,7 @@ func (s *Store) open() (err error) {
 		err = fmt.Errorf("%w: %w", ErrLocked, err)
 	}
 	if err != nil {
-		return err
+		return explain(err)
 	}
 	// Before the first of these files is read: the rows count, and a lost file is written anew.
 	if err := s.restoreFiles(); err != nil {
@@ -347,7 +347,7 @@ func (s *Store) open() (err error) {
 	if err := s.loadLeases(); err != nil {
 		return err
 	}
-	return s.dropStaleSegmentRows()
+	return s.dropStaleSegmentRows(tiering.Hot, tiering.Cold)
 }
 
 // ballastBelow is the free space under which the ballast is made; while there is

@@ -175,6 +175,9 @@ func (d *DB) open() error {
 // openRows opens the instance in use and brings it up to the last commit.
 func (d *DB) openRows() error {
 	in, err := d.opt.inspect()
+	if err == nil {
+		err = in.verify()
+	}
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,9 @@ var ErrReadOnly = errors.New("the store is mounted read-only")
 // memtables' logs and in the commit log is kept in memory, as an overlay of the tables.
 func (d *DB) openReadOnly() error {
 	in, err := d.opt.inspect()
+	if err == nil {
+		err = in.verify()
+	}
 	if err != nil {
 		return err
 	}
