@@ -108,7 +108,11 @@ func errorOf(req *http.Request, resp *http.Response) error {
 		err = rawjson.Unmarshal([]byte(resp.Header.Get(headerError)), e.Error)
 	}
 	if err != nil || e.Error == nil {
-		return fmt.Errorf("%s %s: the server answers %s", req.Method, req.URL.Path, resp.Status)
+		err := fmt.Errorf("%s %s: the server answers %s", req.Method, req.URL.Path, resp.Status)
+		if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusMethodNotAllowed {
+			return fmt.Errorf("%w: not to be had from there: run the command on the machine of the store (%w)", ErrRequest, err)
+		}
+		return err
 	}
 	if size, ok := strings.CutPrefix(resp.Header.Get("Content-Range"), "bytes */"); ok {
 		n, _ := strconv.ParseInt(size, 10, 64)

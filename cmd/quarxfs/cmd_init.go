@@ -59,6 +59,9 @@ func (o *initOptions) config() (store.Config, error) {
 	conf.Compression = o.compression
 	conf.SegmentSize = int64(o.segmentSize)
 	size := int(o.blockSize)
+	if size&(size-1) != 0 {
+		return conf, fmt.Errorf("%w: --block-size %d: give a power of two, such as 64KiB", errUsage, size)
+	}
 	switch o.chunker {
 	case "fastcdc":
 		conf.Chunker.Min, conf.Chunker.Avg, conf.Chunker.Max = size/4, size, size*4
@@ -78,7 +81,15 @@ func notNested(dir string) error {
 	if p, _ := findLocation(dir); p != nil && p.quarxfs() {
 		return fmt.Errorf("%w: %s lies in the mount %s of another store; choose a directory outside of it", errUsage, dir, p.mount.Dir)
 	}
-	return nil
+	// Nothing but its own store writes into a store's directory, which is copied and removed as a whole.
+	for above := filepath.Dir(dir); ; above = filepath.Dir(above) {
+		if _, err := store.ReadConfig(above); err == nil {
+			return fmt.Errorf("%w: %s lies in the store %s; choose a directory outside of it", errUsage, dir, above)
+		}
+		if above == filepath.Dir(above) {
+			return nil
+		}
+	}
 }
 
 func (o *initOptions) run(cmd *cobra.Command, arg string) error {

@@ -49,7 +49,7 @@ interval of --snapshot-every; 0s makes none.
 
 A URL mounts the snapshots of a node elsewhere, each a directory, to be read. Blocks are
 fetched when they are needed and kept in the directory --cache, where they can still be
-read while the node does not answer. The environment says whom to trust: see quarxfs --help.`,
+read while the node does not answer. The environment says whom to trust: see quarxfs help stores.`,
 		Example: `  quarxfs mount /srv/store /mnt
   quarxfs mount --init --memory 1GiB -o noatime,nosuid /srv/store /mnt
   quarxfs mount https://nas:7440 /mnt/nas --cache /var/cache/nas`,

@@ -76,6 +76,11 @@ func printRebuilt(w io.Writer, r store.Rebuilt) error {
 	if r.Damage != "" {
 		fmt.Fprintln(w, joinLines(r.Damage))
 	}
+	back := "and no snapshot is there to go back to"
+	if r.Snapshots > 0 {
+		back = "go back to a snapshot: mount it, then quarxfs snapshot rollback MOUNTPOINT NAME"
+	}
+	fmt.Fprintln(w, "the live tree is not in segments and is empty now;", back)
 	if r.Old != "" {
 		fmt.Fprintf(w, "the old database is %s\n", r.Old)
 	}

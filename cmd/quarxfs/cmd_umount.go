@@ -68,6 +68,9 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 		return fmt.Errorf("%w: %s; see the mounts with findmnt -t %s", errNotMounted, path, mounts.FSType)
 	}
 	dir, err := storeSoon(m)
+	if errors.Is(err, errMoved) {
+		return o.unmountLost(m)
+	}
 	if err != nil {
 		return err
 	}
@@ -206,6 +209,16 @@ func (o *umountOptions) unmountDead(m mounts.Mount, why error) error {
 	}
 	if errors.Is(why, daemon.ErrNoDaemon) {
 		fmt.Fprintf(o.stderr, "quarxfs: the daemon of %s had died; the store is as of its last commit\n", printable(m.Dir))
+	}
+	return mounts.Unmount(m.Dir, unix.MNT_DETACH)
+}
+
+// unmountLost is for the mount of a store that is nowhere to be seen: it was removed, or is out of
+// this namespace's sight. Its daemon cannot be asked how it ended.
+func (o *umountOptions) unmountLost(m mounts.Mount) error {
+	if !o.force {
+		return fmt.Errorf("%w: %s was mounted from %s, which is gone: the store was removed, or cannot be seen from here; "+
+			"add --force to unmount without hearing whether all was kept", daemon.ErrNoAnswer, printable(m.Dir), printable(m.Source))
 	}
 	return mounts.Unmount(m.Dir, unix.MNT_DETACH)
 }

@@ -127,6 +127,7 @@ var advice = []struct {
 	{remote.ErrForbidden, "ask the server's owner for a token with that scope"},
 	{remote.ErrBusy, "try again later"},
 	{remote.ErrRate, "try again later"},
+	{syscall.EACCES, "run it as root, or as the store's owner"},
 	{store.ErrHeld, "let go of it with quarxfs snapshot release"},
 }
 

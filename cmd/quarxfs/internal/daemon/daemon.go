@@ -253,7 +253,7 @@ func (d *daemon) start() (err error) {
 	o := d.opts
 	var node remote.Node
 	if d.snaps != nil {
-		node, err = d.snaps.client, d.startSnapshots()
+		node, err = readOnlyNode{d.snaps.client}, d.startSnapshots()
 	} else {
 		node, err = d.startVolume()
 	}

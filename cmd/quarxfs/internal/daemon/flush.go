@@ -5,14 +5,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
+	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/owner"
 )
 
@@ -44,16 +48,30 @@ func (d *daemon) flush(ctx context.Context) error {
 	cmd.Args[0] = os.Args[0]
 	// One that waits in the kernel cannot be killed at once; its pipes must not keep this process.
 	cmd.WaitDelay = time.Second
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
+	var number, said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &number, &said
 	err = owner.AsCaller(cmd.Start)
 	if err == nil {
 		err = cmd.Wait()
 	}
 	if err != nil {
-		return fmt.Errorf("syncfs %s: %w: %s", d.opts.Mountpoint, err, out.String())
+		return flushError(d.opts.Mountpoint, err, number.String(), said.String())
 	}
 	return nil
+}
+
+// flushError is the kernel's error of the other process, by the number that it has printed.
+func flushError(mountpoint string, err error, number, said string) error {
+	n, nerr := strconv.Atoi(number)
+	if nerr != nil {
+		return fmt.Errorf("syncfs %s: %w: %s", mountpoint, err, said)
+	}
+	errno := syscall.Errno(n)
+	err = &fs.PathError{Op: "write what programs have written to", Path: mountpoint, Err: errno}
+	if errno == syscall.ENOSPC || errno == syscall.EDQUOT {
+		return fmt.Errorf("%w: %w", store.ErrFull, err)
+	}
+	return err
 }
 
 // waysTo returns paths that may lead to the filesystem with a device: its mounts in this mount
@@ -74,7 +92,8 @@ func waysTo(device string) (ways []string, err error) {
 	return ways, err
 }
 
-// Flush is what FlushHelper does with its arguments: DEVICE PATH...
+// Flush is what FlushHelper does with its arguments: DEVICE PATH... It prints the number of the
+// kernel's error, if there is one.
 func Flush(args []string) error {
 	var errs []error
 	for _, path := range args[1:] {
@@ -84,7 +103,11 @@ func Flush(args []string) error {
 		}
 		errs = append(errs, fmt.Errorf("%s: %w", path, err))
 	}
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		fmt.Print(int(errno))
+	}
+	return err
 }
 
 // syncPath calls syncfs(2) on what is at a path, if that is on the filesystem with a device and not

@@ -40,6 +40,12 @@ func (d *daemon) openSnapshots(ctx context.Context, memory int64) error {
 	return err
 }
 
+// readOnlyNode is a node at a URL to those who ask its mount: nothing is written there, so there is
+// nothing to commit, and a token that may only read is enough.
+type readOnlyNode struct{ *remote.Client }
+
+func (readOnlyNode) Sync(context.Context) error { return nil }
+
 func (d *daemon) startSnapshots() (err error) {
 	o := d.opts
 	return owner.AsCaller(func() (err error) {
