@@ -52,10 +52,10 @@ test: versitygw ## run the tests
 	go test -p 2 -timeout 20m $(OTHERS)
 	go test -timeout 20m $(COMMAND)
 
-# The random sequences several times as often, and a large tree: what is rare shows here.
+# The random sequences longer than in each run, and a large tree: what is rare shows here. Some 3 minutes.
 test-long: versitygw ## run what takes longer
-	go test -p 2 ./fs/volume ./store -run 'TestRandom|TestStoreAgainstModel' -rapid.checks 250 -timeout 20m
-	go test ./fs/volume -run TestSnapshotScale -snapshot-files 100000 -timeout 10m
+	go test -p 2 ./fs/volume ./store -run 'TestRandom|TestStoreAgainstModel' -rapid.checks 100 -timeout 20m
+	go test ./fs/volume -run TestSnapshotScale -snapshot-files 50000 -timeout 10m
 
 race: versitygw ## run the tests under the race detector
 	go test -race -timeout 30m $(OTHERS)

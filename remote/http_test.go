@@ -47,16 +47,19 @@ func TestObjectsOverHTTP(t *testing.T) {
 		want               header
 		body               []byte // nil: not looked at
 	}{
-		{"all by name", "GET", "/v1/objects/a%20b", nil, 200, header{"ETag": etag, "Content-Length": "300000", "Cache-Control": "private, no-cache", "Accept-Ranges": "bytes", "Quarxfs-Name": "a%20b"}, data},
+		{"all by name", "GET", "/v1/objects/a%20b", nil, 200, header{"ETag": etag, "Content-Length": "300000",
+			"Cache-Control": "private, no-cache", "Accept-Ranges": "bytes", "Quarxfs-Name": "a%20b"}, data},
 		{"all by ID", "GET", "/v1/objects/" + id, nil, 200, header{"ETag": etag, "Cache-Control": "private, max-age=31536000, immutable"}, data},
 		{"the header alone", "HEAD", "/v1/objects/" + id, nil, 200, header{"ETag": etag, "Content-Length": "300000"}, []byte{}},
-		{"a range", "GET", "/v1/objects/" + id, header{"Range": "bytes=70000-139999"}, 206, header{"Content-Range": "bytes 70000-139999/300000", "Content-Length": "70000"}, data[70000:140000]},
+		{"a range", "GET", "/v1/objects/" + id, header{"Range": "bytes=70000-139999"}, 206,
+			header{"Content-Range": "bytes 70000-139999/300000", "Content-Length": "70000"}, data[70000:140000]},
 		{"the end", "GET", "/v1/objects/" + id, header{"Range": "bytes=-10"}, 206, header{"Content-Range": "bytes 299990-299999/300000"}, data[299990:]},
 		{"a range of what it was", "GET", "/v1/objects/a%20b", header{"Range": "bytes=5-9", "If-Range": `"other"`}, 200, header{"ETag": etag}, data},
 		{"known already", "GET", "/v1/objects/a%20b", header{"If-None-Match": etag}, 304, header{"ETag": etag}, []byte{}},
 		{"only if it is the same", "GET", "/v1/objects/a%20b", header{"If-Match": etag}, 200, nil, data},
 		{"only if it is another", "GET", "/v1/objects/a%20b", header{"If-Match": `"other"`}, 412, header{"Content-Type": "application/json", "ETag": ""}, nil},
-		{"a range behind it", "GET", "/v1/objects/a%20b", header{"Range": "bytes=300000-"}, 416, header{"Content-Range": "bytes */300000", "Content-Type": "application/json", "ETag": ""}, nil},
+		{"a range behind it", "GET", "/v1/objects/a%20b", header{"Range": "bytes=300000-"}, 416,
+			header{"Content-Range": "bytes */300000", "Content-Type": "application/json", "ETag": ""}, nil},
 		{"a range that is none", "GET", "/v1/objects/a%20b", header{"Range": "bytes=x"}, 416, header{"Content-Type": "application/json"}, nil},
 		{"what is not there", "GET", "/v1/objects/nobody", nil, 404, header{"Content-Type": "application/json"}, nil},
 		{"the header of what is not there", "HEAD", "/v1/objects/nobody", nil, 404, nil, []byte{}},
@@ -327,7 +330,8 @@ func FuzzAPI(f *testing.F) {
 	for _, seed := range []struct{ method, path, query, header string }{
 		{"GET", "/v1/objects/x", "", "bytes=0-5"}, {"GET", "/v1/objects", "limit=3&after=a", ""}, {"HEAD", "/v1/objects/x", "", "bytes=-1,5-"},
 		{"PUT", "/v1/objects/y", "", ""}, {"GET", "/v1/blocks/00", "", ""}, {"GET", "/v1/blocks", "kind=data&min_refs=1", ""},
-		{"GET", "/v1/graph/why", "block=abcd", ""}, {"GET", "/v1/graph/why/blocks", "ref=x&limit=2", ""}, {"GET", "/v1/graph/show", "ref=x", ""}, {"GET", "/v1/graph/export", "root=x&depth=2", ""},
+		{"GET", "/v1/graph/why", "block=abcd", ""}, {"GET", "/v1/graph/why/blocks", "ref=x&limit=2", ""}, {"GET",
+			"/v1/graph/show", "ref=x", ""}, {"GET", "/v1/graph/export", "root=x&depth=2", ""},
 		{"GET", "/v1/graph/similar", "ref=x&top=3", ""}, {"GET", "/v1/graph/path", "from=x&to=x", ""}, {"GET", "/v1/usage", "path=/&by=dir", ""},
 		{"GET", "/v1/files", "type=f&name=*", ""}, {"GET", "/v1/diff", "a=x&exact=true", ""}, {"POST", "/v1/objects", "", ""}, {"DELETE", "/v1/objects/y", "", ""},
 		{"GET", "/v1/snapshots/x", "", ""}, {"POST", "/v1/commit", "", ""},

@@ -295,7 +295,8 @@ func (s *Store) inspectTier(d disk.FS, dir string, claims []tiering.Claim) ([]ti
 }
 
 // segmentDamage is the error for segments that are not what they must be. With Options.Salvage
-// those that are lost are left to the repair, but not those that somebody has to move out of the way.
+// those that are lost are left to the repair, but not those that somebody has to move out of the
+// way.
 func (s *Store) segmentDamage(dir string, faults []tiering.Fault) error {
 	var d Damage
 	for _, f := range faults {

@@ -51,21 +51,22 @@ const (
 // Options are the settings of one opening of a store; zero values mean the
 // defaults given.
 type Options struct {
-	CacheBytes     int64            // RAM tier, in bytes of plain blocks; 64 MiB
-	CommitInterval time.Duration    // longest time that a change stays uncommitted; 5 s
-	SweepInterval  time.Duration    // time between automatic sweeps; 30 s, negative: none
-	Ballast        int64            // bytes set aside, when the disk fills up, to get out of a full one; 16 MiB, on a small disk 1/16 of it, negative: none. Opening has a spare one besides
-	MinFree        int64            // free bytes below which writes get ErrFull; 1 % of the disk, at most 1 GiB, at least twice MemTable
-	ReadOnly       bool             // no file is changed, nor need it be possible: whatever would gives ErrReadOnly. Others may open the store so, too
-	Salvage        bool             // open although segments are lost: for Repair, which keeps the others' blocks
-	LockWait       time.Duration    // how long to wait for a store that is in use; 0: not at all
-	Logger         *slog.Logger     // nothing is logged when nil
-	MemTable       int64            // of the database, in bytes; 64 MiB, on a small disk 1/32 of it. Up to three times 1.3 of it are in memory
-	Now            func() time.Time // the clock; time.Now
-	Disk           disk.FS          // the segments' files; nil: those of the operating system
-	ColdDisk       disk.FS          // of the cold tier; nil: as Disk
-	ColdTimeout    time.Duration    // after which an operation of the cold tier is given up; 20 s
-	ColdRetry      time.Duration    // how often a cold tier that is out of reach is looked for; 2 s
+	CacheBytes     int64         // RAM tier, in bytes of plain blocks; 64 MiB
+	CommitInterval time.Duration // longest time that a change stays uncommitted; 5 s
+	SweepInterval  time.Duration // time between automatic sweeps; 30 s, negative: none
+	// bytes set aside, when the disk fills up, to get out of a full one; 16 MiB, on a small disk 1/16 of it, negative: none. Opening has a spare one besides
+	Ballast     int64
+	MinFree     int64            // free bytes below which writes get ErrFull; 1 % of the disk, at most 1 GiB, at least twice MemTable
+	ReadOnly    bool             // no file is changed, nor need it be possible: whatever would gives ErrReadOnly. Others may open the store so, too
+	Salvage     bool             // open although segments are lost: for Repair, which keeps the others' blocks
+	LockWait    time.Duration    // how long to wait for a store that is in use; 0: not at all
+	Logger      *slog.Logger     // nothing is logged when nil
+	MemTable    int64            // of the database, in bytes; 64 MiB, on a small disk 1/32 of it. Up to three times 1.3 of it are in memory
+	Now         func() time.Time // the clock; time.Now
+	Disk        disk.FS          // the segments' files; nil: those of the operating system
+	ColdDisk    disk.FS          // of the cold tier; nil: as Disk
+	ColdTimeout time.Duration    // after which an operation of the cold tier is given up; 20 s
+	ColdRetry   time.Duration    // how often a cold tier that is out of reach is looked for; 2 s
 }
 
 func (o *Options) setDefaults() {
@@ -408,7 +409,8 @@ func (s *Store) shut() error {
 	return errors.Join(errs...)
 }
 
-// Close commits what is pending and unlocks the store. ErrDamaged, as the next Open would say: files
+// Close commits what is pending and unlocks the store. ErrDamaged, as the next Open would say:
+// files
 // were lost or changed beneath it.
 func (s *Store) Close() error {
 	if s.closed.Swap(true) {

@@ -187,7 +187,8 @@ func (m *Middleware) admit(r *http.Request) error {
 		if t, err = m.o.Tokens(strings.TrimSpace(secret)); err != nil {
 			return err
 		}
-		// A token that is shown and wrong is refused even where none is needed: its owner should hear
+		// A token that is shown and wrong is refused even where none is needed: its owner should
+		// hear
 		// of it.
 	} else if len(t.Scopes) == 0 {
 		return fmt.Errorf("%w: there is none in the request", store.ErrToken)

@@ -249,7 +249,11 @@ func TestMiddlewareStalledUpload(t *testing.T) {
 		t.Errorf("the next: %d", got)
 	}
 	var names []string
-	if err := s.Node.ListObjects(t.Context(), remote.Page{}, func(o remote.Object) error { names = append(names, o.Name); return nil }); err != nil || fmt.Sprint(names) != "[whole]" {
+	if err := s.Node.ListObjects(t.Context(), remote.Page{}, func(o remote.Object) error {
+		names = append(names,
+			o.Name)
+		return nil
+	}); err != nil || fmt.Sprint(names) != "[whole]" {
 		t.Errorf("objects %v, %v", names, err)
 	}
 }

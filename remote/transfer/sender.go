@@ -106,7 +106,8 @@ func (s *sender) run(ctx context.Context) error {
 	}
 	g.Go(func() error { return s.sendInOrder(ctx) })
 	g.Go(func() error {
-		// Deferred calls run in reverse: batches end first, and the sequencer waits for those it needs.
+		// Deferred calls run in reverse: batches end first, and the sequencer waits for those it
+		// needs.
 		defer close(s.sequence)
 		defer close(s.batches)
 		// Only a base that the destination has saves questions.

@@ -32,6 +32,8 @@ func wideLines(f *file) []int {
 		most := docColumns
 		trimmed := strings.TrimSpace(line)
 		switch {
+		case f.ast != nil && strings.HasPrefix(trimmed, "//\t"):
+			most = docColumns // a drawing or a table
 		case f.ast != nil && strings.HasPrefix(trimmed, "//"):
 			most = commentColumns
 		case f.ast != nil:

@@ -41,7 +41,7 @@ func Drawing() []Rule {
 		{Layer: "cmd/quarxfs", Imports: []string{"*"}},
 		{Layer: "cmd/quarxfs/internal/daemon", Imports: []string{
 			"cmd/quarxfs/internal/localnode", "cmd/quarxfs/internal/mounts", "fs", "fs/meta", "fs/snapfs", "fs/volume", "graph", "remote",
-			"remote/serve", "remote/snapread", "remote/transfer", "store", "store/handle", "store/owner", "store/routine", "tiering",
+			"remote/serve", "remote/snapread", "remote/transfer", "store", "store/handle", "store/owner", "store/routine", "tiering", "tiering/pressure",
 		}, Shuns: []string{"github.com/spf13/cobra"}},
 		{Layer: "cmd/quarxfs/internal/localnode", Imports: []string{"cmd/quarxfs/internal/mounts", "fs/fsck", "fs/meta", "fs/rows", "fs/volume", "graph", "remote", "store"}},
 		{Layer: "cmd/quarxfs/internal/mounts", Imports: []string{"graph"}},
