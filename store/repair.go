@@ -25,7 +25,8 @@ const LostSnapshots = "lost+found-"
 // references counted, sums added up. A block whose references got lost is kept
 // under a name that starts with LostPrefix; nothing is removed. Of a block whose segment is lost
 // the row becomes a placeholder: reading it is ErrCorrupt, and all else stays (Options.Salvage
-// opens such a store). What cannot be repaired, Check goes on to report. It returns what it did, one line each. It takes
+// opens such a store). What cannot be repaired, Check goes on to report. It returns what it did,
+// one line each. It takes
 // some 150 bytes of memory for each block, and nobody can write meanwhile.
 func (s *Store) Repair(ctx context.Context, o CheckOptions) ([]string, error) {
 	if s.opts.ReadOnly {
@@ -58,7 +59,8 @@ func (r *repairer) did(format string, args ...any) {
 
 func (r *repairer) run(ctx context.Context) error {
 	r.rows, r.names, r.snaps = make(map[ID]Entry), make(map[string]ObjectInfo), make(map[string]SnapshotRef)
-	steps := []func(context.Context) error{r.loadRows, r.restoreRows, r.loadNames, r.loadSnapshots, r.restoreMissing, r.makeNames, r.addPlaceholders, r.keepLost, r.fixRows, r.fixZeroRows, r.fixNames, r.fixSnapshots, r.fixSums}
+	steps := []func(context.Context) error{r.loadRows, r.restoreRows, r.loadNames, r.loadSnapshots, r.restoreMissing,
+		r.makeNames, r.addPlaceholders, r.keepLost, r.fixRows, r.fixZeroRows, r.fixNames, r.fixSnapshots, r.fixSums}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err

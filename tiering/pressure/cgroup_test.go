@@ -31,12 +31,15 @@ func TestMemory(t *testing.T) {
 	}{
 		{"no groups", nil, GroupMemory{}},
 		{"no limits", map[string]string{v2 + "memory.max": "max\n", v1 + "memory.limit_in_bytes": "9223372036854771712\n", v2 + "memory.current": "5"}, GroupMemory{}},
-		{"its own", map[string]string{v2 + "memory.max": "1000\n", v2 + "memory.current": "600\n", v2 + "memory.stat": "anon 100\nfile 100\nfile_mapped 300\n"}, GroupMemory{1000, 0.5}},
+		{"its own", map[string]string{v2 + "memory.max": "1000\n", v2 + "memory.current": "600\n",
+			v2 + "memory.stat": "anon 100\nfile 100\nfile_mapped 300\n"}, GroupMemory{1000, 0.5}},
 		{"the parent's", map[string]string{v2 + "memory.max": "1000", parent + "memory.max": "500", parent + "memory.current": "400"}, GroupMemory{500, 0.8}},
-		{"the fuller", map[string]string{v2 + "memory.max": "1000", v2 + "memory.current": "900", parent + "memory.max": "5000", parent + "memory.current": "1000"}, GroupMemory{1000, 0.9}},
+		{"the fuller", map[string]string{v2 + "memory.max": "1000", v2 + "memory.current": "900", parent + "memory.max": "5000",
+			parent + "memory.current": "1000"}, GroupMemory{1000, 0.9}},
 		{"high", map[string]string{v2 + "memory.max": "1000", v2 + "memory.high": "800", v2 + "memory.current": "400"}, GroupMemory{800, 0.5}},
 		{"a namespace's", map[string]string{"sys/fs/cgroup/memory.max": "700"}, GroupMemory{700, 0}},
-		{"version 1", map[string]string{v1 + "memory.limit_in_bytes": "1000", v1 + "memory.usage_in_bytes": "700", v1 + "memory.stat": "cache 1\ntotal_cache 200\n"}, GroupMemory{1000, 0.5}},
+		{"version 1", map[string]string{v1 + "memory.limit_in_bytes": "1000", v1 + "memory.usage_in_bytes": "700",
+			v1 + "memory.stat": "cache 1\ntotal_cache 200\n"}, GroupMemory{1000, 0.5}},
 		{"strange", map[string]string{v2 + "memory.max": "-5", v2 + "memory.high": "x"}, GroupMemory{}},
 	} {
 		files := map[string]string{}
