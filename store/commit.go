@@ -116,7 +116,8 @@ func (s *Store) commit() error {
 	defer s.commitMu.Unlock()
 	start := time.Now()
 	var cutAt time.Time
-	// Most of the work is done here, while Updates go on, so that the cut keeps them waiting briefly.
+	// Most of the work is done here, while Updates go on, so that the cut keeps them waiting
+	// briefly.
 	err := s.flush()
 	if err == nil {
 		cutAt = s.opts.Now()

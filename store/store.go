@@ -54,7 +54,8 @@ type Options struct {
 	CacheBytes     int64         // RAM tier, in bytes of plain blocks; 64 MiB
 	CommitInterval time.Duration // longest time that a change stays uncommitted; 5 s
 	SweepInterval  time.Duration // time between automatic sweeps; 30 s, negative: none
-	// bytes set aside, when the disk fills up, to get out of a full one; 16 MiB, on a small disk 1/16 of it, negative: none. Opening has a spare one besides
+	// bytes set aside, when the disk fills up, to get out of a full one; 16 MiB, on a small disk
+	// 1/16 of it, negative: none. Opening has a spare one besides
 	Ballast     int64
 	MinFree     int64            // free bytes below which writes get ErrFull; 1 % of the disk, at most 1 GiB, at least twice MemTable
 	ReadOnly    bool             // no file is changed, nor need it be possible: whatever would gives ErrReadOnly. Others may open the store so, too
@@ -479,7 +480,8 @@ func (s *Store) makeRoom(n int64) {
 		s.pend.Lock()
 		dropped := s.pend.dropped
 		s.pend.Unlock()
-		// Nothing was deleted since the last one found nothing: writers shall fail at once, not sweep
+		// Nothing was deleted since the last one found nothing: writers shall fail at once, not
+		// sweep
 		// one after the other.
 		if dropped == s.roomDropped && s.opts.Now().Sub(s.swept) < roomRetry {
 			return nil

@@ -252,7 +252,8 @@ func (k *tierManager) round(ctx context.Context) error {
 	k.urgent = plan.Urgent
 	k.s.keeping.short.Store(plan.Short)
 	k.tell("idle", plan.Why...)
-	// Demote before the sweep: what it moves leaves segments sparse, which the compaction then gives back.
+	// Demote before the sweep: what it moves leaves segments sparse, which the compaction then
+	// gives back.
 	if plan.Demote > 0 {
 		if err := k.demote(ctx, plan); err != nil {
 			return err
