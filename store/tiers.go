@@ -246,8 +246,8 @@ func (s *Store) RemoveCold() error {
 	}
 	err = s.tiers.DropCold()
 	if err == nil {
-		// The next cold tier begins with the same numbers: rows that stayed would say of its segments
-		// that they are another store's.
+		// The next cold tier begins with the same numbers: by rows that stayed, its segments
+		// would be another store's.
 		err = s.Update(func() error { return s.dropStaleSegmentRows(tiering.Cold) })
 	}
 	if err == nil {

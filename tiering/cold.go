@@ -341,8 +341,8 @@ func UnmakeCold(d disk.FS, dir, id string) error {
 	return outOfReach(err)
 }
 
-// removeSegments removes the files that have a segment's name. They go before the marker: without it
-// nobody could tell whose they are.
+// removeSegments removes the files that have a segment's name. They go before the marker:
+// without it nobody could tell whose they are.
 func removeSegments(d disk.FS, dir string) error {
 	files, err := d.List(dir)
 	if err != nil {

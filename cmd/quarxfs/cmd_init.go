@@ -81,7 +81,7 @@ func notNested(dir string) error {
 	if p, _ := findLocation(dir); p != nil && p.quarxfs() {
 		return fmt.Errorf("%w: %s lies in the mount %s of another store; choose a directory outside of it", errUsage, dir, p.mount.Dir)
 	}
-	// Nothing but its own store writes into a store's directory, which is copied and removed as a whole.
+	// A store's directory is copied and removed as a whole: what is in it must be its own.
 	for above := filepath.Dir(dir); ; above = filepath.Dir(above) {
 		if _, err := store.ReadConfig(above); err == nil {
 			return fmt.Errorf("%w: %s lies in the store %s; choose a directory outside of it", errUsage, dir, above)

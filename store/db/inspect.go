@@ -432,7 +432,7 @@ func soundRegistry(name string) bool {
 	return err == nil && bytes.HasSuffix(b, []byte(registryText)) && len(b) < 64
 }
 
-// verify reads all tables and compares their checksums. Badger takes a row in a block that has rotted
+// verify reads all tables and compares their checksums. Badger takes a row in a rotten block
 // for one that there is not, both in Get and in iterators: files would read as zeroes.
 func (in *Inspection) verify() error {
 	var group errgroup.Group
