@@ -15,7 +15,7 @@ import (
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// A Finding is one thing that Check found wrong.
+// A Finding is one thing that Inspect found wrong.
 type Finding struct {
 	Rule string   `json:"rule"`            // the invariant that is broken, I1 to I9; RuleRecord
 	Ino  meta.Ino `json:"inode,omitempty"` // the inode concerned, or 0
@@ -25,14 +25,6 @@ type Finding struct {
 
 // RuleRecord is the rule that every row of the database can be decoded.
 const RuleRecord = "record"
-
-// Check commits and then does what Inspect does.
-func Check(ctx context.Context, st *store.Store, ref func(store.ID), report func(Finding)) error {
-	if err := st.Commit(); err != nil {
-		return fmt.Errorf("check: %w", err)
-	}
-	return Inspect(ctx, st, ref, report)
-}
 
 // Inspect compares the rows of the namespace with each other
 // and with the index of blocks: I1 for the blocks that extents name, I3, I7 and

@@ -105,7 +105,7 @@ func TestCheckFinds(t *testing.T) {
 				}
 			}
 			var found []fsck.Finding
-			if err := fsck.Check(context.Background(), r.st, nil, func(f fsck.Finding) { found = append(found, f) }); err != nil {
+			if err := checkCommitted(r.st, func(f fsck.Finding) { found = append(found, f) }); err != nil {
 				t.Fatal(err)
 			}
 			named := func(f fsck.Finding) bool { return f.Rule == c.rule && f.Path == c.path && f.What != "" }

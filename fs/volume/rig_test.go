@@ -194,7 +194,7 @@ func (r *rig) checkVolume(t tb) {
 	r.awaitReaper(t)
 	r.checkNames(t)
 	report := func(f fsck.Finding) { t.Errorf("check: %s inode %d %q: %s", f.Rule, f.Ino, f.Path, f.What) }
-	if err := fsck.Check(context.Background(), r.st, nil, report); err != nil {
+	if err := checkCommitted(r.st, report); err != nil {
 		t.Fatalf("%v", err)
 	}
 	if n := r.v.flusher.dirty.count(); n != 0 {
@@ -341,4 +341,12 @@ func copySparse(from, to string) error {
 		off = hi
 	}
 	return out.Truncate(info.Size())
+}
+
+// checkCommitted commits, and checks the rows.
+func checkCommitted(st *store.Store, report func(fsck.Finding)) error {
+	if err := st.Commit(); err != nil {
+		return err
+	}
+	return fsck.Inspect(context.Background(), st, nil, report)
 }

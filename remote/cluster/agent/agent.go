@@ -106,7 +106,7 @@ func (d Dir) Run(ctx context.Context, version string, log *slog.Logger, ready fu
 		// The directory can be set up anew, and the node does not come up again by itself.
 		err = errors.Join(err, os.Rename(d.path(client.SettingsName), d.path(removedName)))
 	}
-	if errors.Is(err, context.Canceled) && context.Cause(ctx) == context.Canceled {
+	if errors.Is(err, context.Canceled) && errors.Is(context.Cause(ctx), context.Canceled) {
 		return nil
 	}
 	return err
@@ -368,7 +368,7 @@ func (a *Agent) setReach(err error) {
 	switch {
 	case err == nil && before != nil:
 		a.log.Info("the register is reached")
-	case err != nil && (before == nil || before == errStarting):
+	case err != nil && (before == nil || errors.Is(before, errStarting)):
 		a.log.Warn("the register is out of reach", "err", err)
 	}
 }
