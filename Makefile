@@ -69,7 +69,7 @@ race-short: versitygw ## run the shorter ones of them under the race detector
 # is a disk's, and a file that a disk has lost is no name that there is not.
 BARE_ERRNO = fs/
 # Packages that only tests use.
-FOR_TESTS = remote/cluster/register/registertest|tiering/disk/faultdisk|tiering/disk/disktest|tiering/s3/s3test|remote/remotetest|tools/house|tools/layering
+FOR_TESTS = remote/cluster/clustertest|remote/cluster/register/registertest|tiering/disk/faultdisk|tiering/disk/disktest|tiering/s3/s3test|remote/remotetest|tools/house|tools/layering
 
 lint: ## check how the code is written
 	go test ./tools/layering ./tools/house

@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +12,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
+	"github.com/quarxtor/quarxfs/remote/cluster/clustertest"
 )
 
 func TestMain(m *testing.M) {
@@ -32,7 +31,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("PATH", env.Getenv("PATH")+string(os.PathListSeparator)+bin)
 			env.Setenv("TZ", "UTC")
 			for i := range 3 {
-				port, err := freePort()
+				port, err := clustertest.FreePorts(3)
 				if err != nil {
 					return err
 				}
@@ -59,23 +58,6 @@ func kill(pid int) error {
 		return err
 	}
 	return p.Kill()
-}
-
-// freePort returns one with two free ones behind it, none of which the kernel hands out by itself.
-func freePort() (int, error) {
-next:
-	for range 100 {
-		port := 10000 + 3*rand.IntN(7000)
-		for i := range 3 {
-			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+i))
-			if err != nil {
-				continue next
-			}
-			l.Close()
-		}
-		return port, nil
-	}
-	return 0, fmt.Errorf("no ports are free")
 }
 
 // until runs a command again until its output has the text: until TEXT COMMAND...

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -15,26 +13,18 @@ import (
 	"github.com/quarxtor/quarxfs/remote/cluster"
 	"github.com/quarxtor/quarxfs/remote/cluster/agent"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
+	"github.com/quarxtor/quarxfs/remote/cluster/clustertest"
 	"github.com/quarxtor/quarxfs/remote/cluster/pki"
 )
 
-// freePort returns one with two free ones behind it, none of which the kernel hands out by itself.
+// freePort returns one with two free ones behind it.
 func freePort(t *testing.T) int {
 	t.Helper()
-next:
-	for range 100 {
-		port := 10000 + 3*rand.IntN(7000)
-		for i := range 3 {
-			l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port+i))
-			if err != nil {
-				continue next
-			}
-			l.Close()
-		}
-		return port
+	port, err := clustertest.FreePorts(3)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no ports are free")
-	panic("not reached")
+	return port
 }
 
 // A machine is where one node's agent runs.

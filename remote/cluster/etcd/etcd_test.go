@@ -3,30 +3,24 @@ package etcd_test
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"path/filepath"
 	"testing"
 	"time"
 
+	"github.com/quarxtor/quarxfs/remote/cluster/clustertest"
 	"github.com/quarxtor/quarxfs/remote/cluster/etcd"
 	"github.com/quarxtor/quarxfs/remote/cluster/register"
 	"github.com/quarxtor/quarxfs/remote/cluster/register/registertest"
 )
 
-// freeAddr returns an address of this machine's own at which nobody listens. Its
-// port is not one of those that the kernel hands out, so nobody gets it by chance.
+// freeAddr returns an address of this machine's own at which nobody listens.
 func freeAddr(t *testing.T) string {
 	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000)))
-		if err == nil {
-			defer l.Close()
-			return l.Addr().String()
-		}
+	port, err := clustertest.FreePorts(1)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no port is free")
-	panic("not reached")
+	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
 func start(t *testing.T, c etcd.ServerConfig) *etcd.Server {
