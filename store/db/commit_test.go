@@ -155,7 +155,8 @@ func TestEmptyLogs(t *testing.T) {
 	}
 }
 
-// TestDamage damages a table's index, then one of its blocks.
+// TestDamage damages a table's index, then one of its blocks: beneath an open database, which finds
+// it when it is asked to look, and does not open again.
 func TestDamage(t *testing.T) {
 	for _, fromEnd := range []bool{true, false} {
 		opt := testOptions(t.TempDir())
@@ -167,22 +168,21 @@ func TestDamage(t *testing.T) {
 		if err := errors.Join(d.Verify(), d.Close()); err != nil {
 			t.Fatal(err)
 		}
-		damage(t, filepath.Join(opt.Dir, instanceDirs[0]), fromEnd)
 		d, err := Open(opt)
-		if fromEnd {
-			if err == nil {
-				t.Fatal("opened with a damaged index")
-			}
-			continue
-		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := d.Verify(); !errors.Is(err, ErrCorrupt) {
-			t.Fatalf("damaged block: %v", err)
+		damage(t, filepath.Join(opt.Dir, instanceDirs[0]), fromEnd)
+		if !fromEnd { // the index was read when it was opened
+			if err := d.Verify(); !errors.Is(err, ErrCorrupt) {
+				t.Fatalf("damaged block: %v", err)
+			}
 		}
 		if err := d.Close(); err != nil {
 			t.Fatal(err)
+		}
+		if _, err := Open(opt); !errors.Is(err, ErrCorrupt) {
+			t.Fatalf("opened with damage, of the index: %t: %v", fromEnd, err)
 		}
 	}
 }

@@ -564,8 +564,8 @@ func TestDamageIsNotCompacted(t *testing.T) {
 	if err := filled(t, opt.Dir).Close(); err != nil {
 		t.Fatal(err)
 	}
-	damage(t, usedDir(opt.Dir), false)
 	d := openTest(t, opt)
+	damage(t, usedDir(opt.Dir), false)
 	dir := d.inUse().dir
 	if _, err := d.Compact(); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("compact: %v", err)

@@ -136,7 +136,7 @@ func regularFiles(dir string) error {
 func isOurs(name string) bool {
 	return leftover(name) || strings.HasPrefix(name, logPrefix) || strings.HasPrefix(name, ballastName) ||
 		slices.Contains([]string{sstExt, memExt, vlogExt}, filepath.Ext(name)) ||
-		slices.Contains([]string{currentName, listName, listName + tmpExt, "KEYREGISTRY", "DISCARD"}, name)
+		slices.Contains([]string{currentName, listName, listName + tmpExt, "KEYREGISTRY", "DISCARD", "LOCK"}, name)
 }
 
 // readLog reads the commits that Badger may lack, and returns the version that it must have.
@@ -230,7 +230,8 @@ func (in *Inspection) files(needed uint64) error {
 // written, and all of a database without one. Together they must have all versions that are
 // needed.
 func (in *Inspection) rest(sets []changeSet, live map[uint64]int, needed uint64) error {
-	var lacking error // the first file that may be why versions are
+	var lacking error  // the first file that may be why versions are
+	var unlogged error // the table of the last flush, if it is not there
 	lacks := func(err error) {
 		if lacking == nil {
 			lacking = err
@@ -256,12 +257,20 @@ func (in *Inspection) rest(sets []changeSet, live map[uint64]int, needed uint64)
 			return damaged(table.NewFilename(id, in.dir), "is missing")
 		default:
 			// One that a failing disk had Badger take back, or one that was lost.
-			lacks(damaged(table.NewFilename(id, in.dir), "is missing"))
+			missing := damaged(table.NewFilename(id, in.dir), "is missing")
+			if lacks(missing); set == lastFlush(sets) {
+				unlogged = missing
+			}
 		}
 	}
 	slices.Sort(in.tables)
 	if err := in.ownMems(lacks); err != nil {
 		return err
+	}
+	// Badger keeps the log of what it has taken back. Without one, repairManifest leaves the list as it
+	// is, and Badger refuses, when it has changed things already.
+	if unlogged != nil && len(in.mems) == 0 {
+		return unlogged
 	}
 	settled := uint64(0)
 	if in.list != nil {

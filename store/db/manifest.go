@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/pb"
@@ -116,15 +117,22 @@ func (d *DB) repairManifest(dir string) error {
 	return d.opt.disk.replace(name, repaired.Bytes())
 }
 
+// lastFlush is the last set that a flush has made; -1: there is none.
+func lastFlush(sets []changeSet) int {
+	for i, s := range slices.Backward(sets) {
+		if _, ok := s.flushed(); ok {
+			return i
+		}
+	}
+	return -1
+}
+
 // voidSets returns the sets that a failed flush left.
 func voidSets(dir string, sets []changeSet) (map[int]bool, error) {
 	deleted := make(map[uint64]bool)
 	// The last one may be missing because its table was not finished: then its log is still there.
-	last := -1 // the last flush
-	for i, s := range sets {
-		if _, ok := s.flushed(); ok {
-			last = i
-		}
+	last := lastFlush(sets)
+	for _, s := range sets {
 		for _, c := range s.changes {
 			if c.Op == pb.ManifestChange_DELETE {
 				deleted[c.Id] = true
