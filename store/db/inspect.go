@@ -267,8 +267,8 @@ func (in *Inspection) rest(sets []changeSet, live map[uint64]int, needed uint64)
 	if err := in.ownMems(lacks); err != nil {
 		return err
 	}
-	// Badger keeps the log of what it has taken back. Without one, repairManifest leaves the list as it
-	// is, and Badger refuses, when it has changed things already.
+	// Badger keeps the log of what it has taken back. Without one, repairManifest leaves the list
+	// as it is, and Badger refuses, when it has changed things already.
 	if unlogged != nil && len(in.mems) == 0 {
 		return unlogged
 	}
