@@ -217,8 +217,8 @@ func (o *umountOptions) unmountDead(m mounts.Mount, why error) error {
 // this namespace's sight. Its daemon cannot be asked how it ended.
 func (o *umountOptions) unmountLost(m mounts.Mount) error {
 	if !o.force {
-		return fmt.Errorf("%w: %s was mounted from %s, which is gone: the store was removed, or cannot be seen from here; "+
-			"add --force to unmount without hearing whether all was kept", daemon.ErrNoAnswer, printable(m.Dir), printable(m.Source))
+		return fmt.Errorf("%s was mounted from %s: %w: it was removed, or cannot be seen from here; "+
+			"add --force to unmount without hearing whether all was kept", printable(m.Dir), printable(m.Source), errMoved)
 	}
 	return mounts.Unmount(m.Dir, unix.MNT_DETACH)
 }

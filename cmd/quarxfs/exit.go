@@ -45,7 +45,7 @@ var exits = []struct {
 	{6, "the store is damaged, or not safe to open: its superblock, index or a block; links, rights", []error{store.ErrDamaged, store.ErrCorrupt, owner.ErrUnsafe}},
 	{7, "no such object, block, path or byte range", []error{store.ErrNotFound, store.ErrRange}},
 	{8, "an ID prefix fits more than one", []error{store.ErrAmbiguous}},
-	{9, "the mountpoint is missing, not empty, busy or not mounted", []error{fs.ErrMountpoint, errNotMounted, errBusy, store.ErrMounted}},
+	{9, "the mountpoint is missing, not empty, busy or not mounted", []error{fs.ErrMountpoint, errNotMounted, errMoved, errBusy, store.ErrMounted}},
 	{10, "FUSE is not available: /dev/fuse or fusermount3 is missing or not allowed", []error{fs.ErrNoFUSE, fs.ErrNoFusermount}},
 	{11, "the disk is full", []error{store.ErrFull, syscall.ENOSPC, syscall.EDQUOT}},
 	{12, "init: the directory is not empty or a store already", []error{store.ErrExists, store.ErrNotEmpty}},
