@@ -210,6 +210,16 @@ func (a *Agent) join(r *http.Request) (client.JoinAnswer, error) {
 // admit decides what the node may be, signs its certificate and writes it into the register.
 func (a *Agent) admit(ctx context.Context, q client.JoinRequest, members []etcd.Member, now time.Time) (cluster.Node, []byte, error) {
 	n := q.Node
+	nodes, err := a.cluster.Nodes(ctx)
+	if err != nil {
+		return n, nil, err
+	}
+	// Its member of etcd would take the place of the other's.
+	for _, other := range nodes {
+		if other.Name != n.Name && other.Peer != "" && other.Peer == n.Peer {
+			return n, nil, fmt.Errorf("%s is the address of %q: %w", n.Address, other.Name, cluster.ErrNodeExists)
+		}
+	}
 	known := slices.ContainsFunc(members, func(m etcd.Member) bool { return m.Peer == n.Peer })
 	votes := known || len(members) < mostVoters
 	if n.Roles = roles(votes, q.Witness); len(n.Roles) == 0 {

@@ -167,14 +167,23 @@ func host(urls []string) string {
 
 // AddMember announces the member whose peers reach it at peer, as one that does
 // not vote: a new member that never starts takes no part in the quorum. It is
-// nothing if it is known.
+// nothing if it is known and has not started. One that has started there is of a node
+// that was removed: its log is gone, and a member that forgets what it had is never one again.
 func (c *Client) AddMember(ctx context.Context, peer string) error {
 	members, err := c.Members(ctx)
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(members, func(m Member) bool { return m.Peer == peer }) {
-		return nil
+	for _, m := range members {
+		if m.Peer != peer {
+			continue
+		}
+		if m.Name == "" {
+			return nil
+		}
+		if err := c.RemoveMember(ctx, peer); err != nil {
+			return err
+		}
 	}
 	call, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
