@@ -34,8 +34,8 @@ var (
 	ErrNoCluster = errors.New("the register holds no cluster")
 	// ErrToken: the token is wrong, was used, or has expired.
 	ErrToken = errors.New("the join token is not valid")
-	// ErrNodeExists: another node has the name.
-	ErrNodeExists = errors.New("the cluster has a node of that name")
+	// ErrNodeExists: another node has the name or the address.
+	ErrNodeExists = errors.New("the cluster has a node of that name or address")
 	// ErrNoNode: there is no node of that name.
 	ErrNoNode = errors.New("the cluster has no such node")
 	// ErrName: a name that a node or a cluster cannot have.
@@ -178,40 +178,37 @@ func (c *Cluster) Nodes(ctx context.Context) ([]Node, error) {
 	return listAs[Node](ctx, c.Register, nodeKeys)
 }
 
-// Alive returns what the nodes that are up say of themselves, by name.
-func (c *Cluster) Alive(ctx context.Context) (map[string]Alive, error) {
-	return mapOf[Alive](ctx, c.Register, aliveKeys)
+// A Membership is who is a node, and who of them is up. Its parts were read one after the other.
+type Membership struct {
+	Nodes []Node           // by name
+	Alive map[string]Alive // what those that are up say of themselves, by name
+	Down  map[string]Down  // those that were seen not to be, by name
 }
 
-// Down returns the nodes that were seen not to be alive, by name.
-func (c *Cluster) Down(ctx context.Context) (map[string]Down, error) {
-	return mapOf[Down](ctx, c.Register, downKeys)
+// Membership reads it.
+func (c *Cluster) Membership(ctx context.Context) (m Membership, err error) {
+	if m.Nodes, err = c.Nodes(ctx); err != nil {
+		return m, err
+	}
+	if m.Alive, err = mapOf[Alive](ctx, c.Register, aliveKeys); err != nil {
+		return m, err
+	}
+	m.Down, err = mapOf[Down](ctx, c.Register, downKeys)
+	return m, err
 }
 
 // NoteDown writes down which of the nodes are not alive, and forgets those that are
 // again. Several may do so at the same time: the first to see it counts.
-func (c *Cluster) NoteDown(ctx context.Context, now time.Time) error {
-	nodes, err := c.Nodes(ctx)
-	if err != nil {
-		return err
-	}
-	alive, err := c.Alive(ctx)
-	if err != nil {
-		return err
-	}
-	down, err := c.Down(ctx)
-	if err != nil {
-		return err
-	}
-	for _, n := range nodes {
-		_, up := alive[n.Name]
-		_, noted := down[n.Name]
+func (c *Cluster) NoteDown(ctx context.Context, m Membership, now time.Time) error {
+	for _, n := range m.Nodes {
+		_, up := m.Alive[n.Name]
+		_, noted := m.Down[n.Name]
 		var t register.Txn
 		switch {
 		case up && noted:
 			t.Delete = []string{downKeys + n.Name}
 		case !up && !noted:
-			// It may have come up, or have been noted, since the lists were read.
+			// It may have come up or have been noted since they were read.
 			t.If = []register.Condition{{Key: aliveKeys + n.Name}, {Key: downKeys + n.Name}}
 			t.Put = []register.Entry{entry(downKeys+n.Name, Down{Since: now.UTC()})}
 		default:
@@ -269,6 +266,9 @@ func (c *Cluster) Admit(ctx context.Context, secret string, n Node, now time.Tim
 		return Node{}, err
 	}
 	revision, err := c.invitation(ctx, n.Token, now)
+	if err == nil {
+		err = c.addressIsFree(ctx, n)
+	}
 	if err != nil {
 		return Node{}, err
 	}
@@ -281,6 +281,21 @@ func (c *Cluster) Admit(ctx context.Context, secret string, n Node, now time.Tim
 		return c.Admit(ctx, secret, n, now)
 	}
 	return n, err
+}
+
+// addressIsFree reports ErrNodeExists where another node has n's address: its member of
+// etcd would take the place of the other's.
+func (c *Cluster) addressIsFree(ctx context.Context, n Node) error {
+	nodes, err := c.Nodes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, other := range nodes {
+		if other.Peer != "" && other.Peer == n.Peer {
+			return fmt.Errorf("%q has that address: %w", other.Name, ErrNodeExists)
+		}
+	}
+	return nil
 }
 
 func (c *Cluster) replaceCertificate(ctx context.Context, n Node) error {

@@ -77,7 +77,7 @@ func TestAdmit(t *testing.T) {
 	}
 	invite("one")
 	invite("two")
-	n2 := cluster.Node{Name: "n2", ID: cluster.NewID(), Joined: noon, Certificate: "old"}
+	n2 := cluster.Node{Name: "n2", ID: cluster.NewID(), Joined: noon, Certificate: "old", Peer: "10.0.0.2:7442"}
 	n2again := n2
 	n2again.Certificate = "new"
 	n3 := cluster.Node{Name: "n3", ID: cluster.NewID()}
@@ -98,6 +98,8 @@ func TestAdmit(t *testing.T) {
 		{"the same again, late", "one", n2, noon.Add(2 * time.Hour), cluster.ErrToken},
 		{"a used token", "one", n3, noon, cluster.ErrToken},
 		{"the name of the node that used it", "one", cluster.Node{Name: "n2", ID: n3.ID}, noon, cluster.ErrToken},
+		{"a taken address", "two", cluster.Node{Name: "n4", Peer: n2.Peer}, noon, cluster.ErrNodeExists},
+		{"a taken address without a token", "none", cluster.Node{Name: "n4", Peer: n2.Peer}, noon, cluster.ErrToken},
 		{"the next token", "two", n3, noon, nil},
 	} {
 		n, err := c.Admit(t.Context(), test.secret, test.node, test.now)
@@ -153,14 +155,17 @@ func TestNoteDown(t *testing.T) {
 	c, fake := newCluster(t)
 	note := func(after time.Duration) map[string]cluster.Down {
 		t.Helper()
-		if err := c.NoteDown(t.Context(), noon.Add(after)); err != nil {
-			t.Fatal(err)
+		m, err := c.Membership(t.Context())
+		if err == nil {
+			err = c.NoteDown(t.Context(), m, noon.Add(after))
 		}
-		down, err := c.Down(t.Context())
+		if err == nil {
+			m, err = c.Membership(t.Context())
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		return down
+		return m.Down
 	}
 	for _, after := range []time.Duration{0, time.Minute} {
 		if d := note(after); len(d) != 1 || !d["first"].Since.Equal(noon) {

@@ -25,7 +25,6 @@ import (
 	"github.com/quarxtor/quarxfs/remote/cluster/health"
 	"github.com/quarxtor/quarxfs/remote/cluster/pki"
 	"github.com/quarxtor/quarxfs/remote/cluster/register"
-	"github.com/quarxtor/quarxfs/store"
 )
 
 // ErrRemoved: the cluster has removed this node.
@@ -88,14 +87,17 @@ func (d Dir) Run(ctx context.Context, version string, log *slog.Logger, ready fu
 	// A request to stop is answered before it is obeyed: serve shuts down in order.
 	ctx, a.stop = context.WithCancel(ctx)
 	defer a.stop()
-	group, ctx := errgroup.WithContext(ctx)
-	for _, open := range []func(context.Context) (net.Listener, http.Handler, error){a.openSocket, a.openTLS} {
-		l, h, err := open(ctx)
-		if err != nil {
-			return errors.Join(err, group.Wait())
-		}
-		group.Go(func() error { return serve(ctx, l, h) })
+	socket, err := a.listenSocket(ctx)
+	if err != nil {
+		return err
 	}
+	network, err := a.listenTLS(ctx)
+	if err != nil {
+		return errors.Join(err, socket.Close())
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return serve(ctx, socket, a.adminAPI()) })
+	group.Go(func() error { return serve(ctx, network, a.nodeAPI()) })
 	if a.settings.Node.Has(cluster.RoleVoter) {
 		group.Go(func() error { return a.runEtcd(ctx) })
 	}
@@ -237,7 +239,11 @@ func (a *Agent) attend(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := a.checkMembership(ctx); err != nil {
+	nodes, err := a.cluster.Membership(ctx)
+	if err == nil {
+		err = a.checkMembership(nodes)
+	}
+	if err != nil {
 		return err
 	}
 	lease, err := a.etcd.Lease(ctx, aliveTime)
@@ -274,34 +280,37 @@ func (a *Agent) attend(ctx context.Context) error {
 	}
 }
 
-// checkMembership returns ErrRemoved if the cluster does not know the node by its certificate.
-func (a *Agent) checkMembership(ctx context.Context) error {
-	n, err := a.cluster.Node(ctx, a.settings.Node.Name)
-	if errors.Is(err, cluster.ErrNoNode) || err == nil && n.ID != a.settings.Node.ID {
-		return ErrRemoved
+// checkMembership returns ErrRemoved if the cluster does not know the node by its ID.
+func (a *Agent) checkMembership(m cluster.Membership) error {
+	for _, n := range m.Nodes {
+		if n.Name == a.settings.Node.Name && n.ID == a.settings.Node.ID {
+			return nil
+		}
 	}
-	return err
+	return ErrRemoved
 }
 
-// reconcile is done by every voter, each as if it were alone: all of it may be done twice.
+// reconcile keeps what the node knows of the others up to date. What there is to do for the cluster
+// is done by every voter, each as if it were alone: all of it may be done twice.
 func (a *Agent) reconcile(ctx context.Context) error {
-	if err := a.checkMembership(ctx); err != nil {
-		return err
-	}
+	// The members first: a node is written before its member is, so all that are not among the nodes
+	// then are strangers.
 	members, err := a.etcd.Members(ctx)
 	if err != nil {
 		return err
 	}
-	if err := a.useMembers(members); err != nil {
+	nodes, err := a.cluster.Membership(ctx)
+	if err == nil {
+		err = a.checkMembership(nodes)
+	}
+	if err != nil {
 		return err
 	}
-	if _, err := a.facts(ctx); err != nil { // kept for when the register is out of reach
+	a.keepNodes(factsOf(nodes, members))
+	if err := a.useMembers(members); err != nil || a.signer == nil {
 		return err
 	}
-	if a.signer == nil {
-		return nil
-	}
-	if err := a.dropStrangers(ctx, members); err != nil {
+	if err := a.dropStrangers(ctx, nodes.Nodes, members); err != nil {
 		return err
 	}
 	if len(members) == mostVoters {
@@ -316,16 +325,12 @@ func (a *Agent) reconcile(ctx context.Context) error {
 		}
 	}
 	now := time.Now()
-	return errors.Join(a.cluster.NoteDown(ctx, now), a.cluster.DropExpired(ctx, now))
+	return errors.Join(a.cluster.NoteDown(ctx, nodes, now), a.cluster.DropExpired(ctx, now))
 }
 
 // dropStrangers takes members out of the quorum that are nodes no more, as after
-// a removal that was broken off. A node is always written before its member is.
-func (a *Agent) dropStrangers(ctx context.Context, members []etcd.Member) error {
-	nodes, err := a.cluster.Nodes(ctx)
-	if err != nil {
-		return err
-	}
+// a removal that was broken off.
+func (a *Agent) dropStrangers(ctx context.Context, nodes []cluster.Node, members []etcd.Member) error {
 	for _, m := range members {
 		known := slices.ContainsFunc(nodes, func(n cluster.Node) bool { return n.Peer == m.Peer })
 		if !known {
@@ -388,33 +393,33 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// openSocket listens for administrators: root, and the owner of the directory.
-func (a *Agent) openSocket(ctx context.Context) (net.Listener, http.Handler, error) {
+// listenSocket is for administrators: root, and the owner of the directory.
+func (a *Agent) listenSocket(ctx context.Context) (net.Listener, error) {
 	path := a.dir.Socket()
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) { // an agent that was killed; the lock is ours
-		return nil, nil, err
+		return nil, err
 	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "unix", path)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := os.Chmod(path, 0o600); err != nil { // the directory is 0700: nobody was quicker
-		return nil, nil, errors.Join(err, l.Close())
+		return nil, errors.Join(err, l.Close())
 	}
-	return l, a.adminAPI(), nil
+	return l, nil
 }
 
-// openTLS listens for nodes.
-func (a *Agent) openTLS(ctx context.Context) (net.Listener, http.Handler, error) {
+// listenTLS is for nodes.
+func (a *Agent) listenTLS(ctx context.Context) (net.Listener, error) {
 	_, port, err := net.SplitHostPort(a.settings.Node.Address)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(a.settings.Listen, port))
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", store.ErrConfig, err)
+		return nil, fmt.Errorf("%w: %w", client.ErrRequest, err)
 	}
-	return tls.NewListener(l, a.identity.Server()), a.nodeAPI(), nil
+	return tls.NewListener(l, a.identity.Server()), nil
 }
 
 func serve(ctx context.Context, l net.Listener, h http.Handler) error {

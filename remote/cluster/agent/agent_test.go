@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -208,6 +210,28 @@ func TestCluster(t *testing.T) {
 	n2.waitUp(t, "n1", "n2", "n4")
 	n3.joinSoon(t, n1.token(t))
 	n3.waitUp(t, "n1", "n2", "n3", "n4")
+}
+
+// An agent whose address somebody else has says so at once, and leaves nothing behind.
+func TestAddressInUse(t *testing.T) {
+	m := newMachine(t, "n1")
+	l, err := net.Listen("tcp", m.set.Addr(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := m.dir.Found(m.set, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		err := m.dir.Run(t.Context(), "test", slog.New(slog.DiscardHandler), func() { t.Error("it is ready") })
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Errorf("%v", err)
+		}
+	}
+	l.Close()
+	m.start(t)
+	m.waitUp(t, "n1")
 }
 
 // What can be wrong at a join, each with its error; none of it leaves a node behind.

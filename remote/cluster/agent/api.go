@@ -210,16 +210,6 @@ func (a *Agent) join(r *http.Request) (client.JoinAnswer, error) {
 // admit decides what the node may be, signs its certificate and writes it into the register.
 func (a *Agent) admit(ctx context.Context, q client.JoinRequest, members []etcd.Member, now time.Time) (cluster.Node, []byte, error) {
 	n := q.Node
-	nodes, err := a.cluster.Nodes(ctx)
-	if err != nil {
-		return n, nil, err
-	}
-	// Its member of etcd would take the place of the other's.
-	for _, other := range nodes {
-		if other.Name != n.Name && other.Peer != "" && other.Peer == n.Peer {
-			return n, nil, fmt.Errorf("%s is the address of %q: %w", n.Address, other.Name, cluster.ErrNodeExists)
-		}
-	}
 	known := slices.ContainsFunc(members, func(m etcd.Member) bool { return m.Peer == n.Peer })
 	votes := known || len(members) < mostVoters
 	if n.Roles = roles(votes, q.Witness); len(n.Roles) == 0 {
@@ -266,31 +256,23 @@ func (a *Agent) removeNode(r *http.Request) (struct{}, error) {
 
 // mayRemove reports ErrLastVoter if those that are up and stay would be no quorum.
 func (a *Agent) mayRemove(ctx context.Context, n cluster.Node) error {
-	members, err := a.etcd.Members(ctx)
+	nodes, err := a.facts(ctx)
 	if err != nil {
 		return err
 	}
-	nodes, err := a.cluster.Nodes(ctx)
-	if err != nil {
-		return err
-	}
-	alive, err := a.cluster.Alive(ctx)
-	if err != nil {
-		return err
-	}
-	stay, up := 0, 0
-	for _, m := range members {
-		if m.Learner || m.Peer == n.Peer {
-			continue
-		}
-		stay++
-		for _, other := range nodes {
-			if _, ok := alive[other.Name]; ok && other.Peer == m.Peer {
+	stay, up, votes := 0, 0, false
+	for _, other := range nodes {
+		switch {
+		case !other.Votes:
+		case other.Name == n.Name:
+			votes = true
+		default:
+			stay++
+			if other.Up {
 				up++
 			}
 		}
 	}
-	votes := slices.ContainsFunc(members, func(m etcd.Member) bool { return m.Peer == n.Peer && !m.Learner })
 	if votes && up < stay/2+1 {
 		return fmt.Errorf("%w: without %s, %d of %d voters would be up", client.ErrLastVoter, n.Name, up, stay)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/remote/cluster"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
 	"github.com/quarxtor/quarxfs/remote/cluster/etcd"
 	"github.com/quarxtor/quarxfs/remote/cluster/health"
@@ -20,42 +21,39 @@ const (
 	mostAsked    = 64              // at the same time
 )
 
-// facts reads what the register knows of the nodes, and remembers it.
+// facts reads what the register knows of the nodes.
 func (a *Agent) facts(ctx context.Context) ([]health.NodeFacts, error) {
-	nodes, err := a.cluster.Nodes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	alive, err := a.cluster.Alive(ctx)
-	if err != nil {
-		return nil, err
-	}
-	down, err := a.cluster.Down(ctx)
+	nodes, err := a.cluster.Membership(ctx)
 	if err != nil {
 		return nil, err
 	}
 	members, err := a.etcd.Members(ctx)
-	if err != nil {
-		return nil, err
-	}
-	all := make([]health.NodeFacts, len(nodes))
-	for i, n := range nodes {
+	return factsOf(nodes, members), err
+}
+
+func factsOf(of cluster.Membership, members []etcd.Member) []health.NodeFacts {
+	all := make([]health.NodeFacts, len(of.Nodes))
+	for i, n := range of.Nodes {
 		all[i].Node = n
-		if up, ok := alive[n.Name]; ok {
+		if up, ok := of.Alive[n.Name]; ok {
 			all[i].Up, all[i].Alive = true, &up
 		}
-		if d, ok := down[n.Name]; ok && !all[i].Up {
+		if d, ok := of.Down[n.Name]; ok && !all[i].Up {
 			all[i].DownSince = &d.Since
 		}
 		all[i].Votes = slices.ContainsFunc(members, func(m etcd.Member) bool { return m.Peer == n.Peer && !m.Learner })
 	}
-	a.mu.Lock()
-	a.mu.nodes = all
-	a.mu.Unlock()
-	return slices.Clone(all), nil
+	return all
 }
 
-// lastNodes are those that facts has returned last.
+// keepNodes remembers them for when the register is out of reach.
+func (a *Agent) keepNodes(nodes []health.NodeFacts) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.mu.nodes = nodes
+}
+
+// lastNodes are those that were kept last.
 func (a *Agent) lastNodes() []health.NodeFacts {
 	a.mu.Lock()
 	defer a.mu.Unlock()
