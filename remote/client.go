@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/remote/rawjson"
+	"github.com/quarxtor/quarxfs/store/routine"
 )
 
 // Client is the node of a store that another process holds.
@@ -64,7 +65,7 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 		if again := try < busyTries && (errors.Is(err, ErrBusy) || errors.Is(err, ErrRate)); !again || !rewind(req) {
 			return nil, err
 		}
-		if serr := sleep(req.Context(), busyWait<<try); serr != nil {
+		if serr := routine.Sleep(req.Context(), busyWait<<try); serr != nil {
 			return nil, serr
 		}
 	}
@@ -74,17 +75,6 @@ const (
 	busyTries = 4
 	busyWait  = time.Second // before the first of them; twice as much each time
 )
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
-}
 
 // rewind makes a request ready to be sent again, if it can be.
 func rewind(req *http.Request) bool {

@@ -451,12 +451,5 @@ func (p *pacer) wait(ctx context.Context, n int64) error {
 	if pause <= 0 {
 		return ctx.Err()
 	}
-	t := time.NewTimer(pause)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
+	return routine.Sleep(ctx, pause)
 }

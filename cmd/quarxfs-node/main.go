@@ -12,13 +12,13 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/spf13/cobra"
 
+	"github.com/quarxtor/quarxfs/cmd/internal/buildinfo"
 	"github.com/quarxtor/quarxfs/remote/cluster/agent"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
 )
@@ -41,7 +41,7 @@ func newRoot() *cobra.Command {
 		Long:          "Runs this machine's node of a QuarXFS cluster. A node is made by quarxfs cluster init or join.",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Version:       version(),
+		Version:       buildinfo.Version(),
 	}
 	root.PersistentFlags().StringVar(&dir, "dir", client.DefaultDir, "the node's `directory`")
 	root.AddCommand(&cobra.Command{
@@ -50,7 +50,7 @@ func newRoot() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-			return agent.Dir(dir).Run(cmd.Context(), version(), log, func() {
+			return agent.Dir(dir).Run(cmd.Context(), buildinfo.Version(), log, func() {
 				_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // nobody listens unless systemd has started it
 			})
 		},
@@ -75,13 +75,4 @@ func newRoot() *cobra.Command {
 		},
 	})
 	return root
-}
-
-// version is what the Go toolchain knows: a release's tag, else the commit.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(unknown)"
-	}
-	return info.Main.Version
 }

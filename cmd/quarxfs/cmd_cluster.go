@@ -185,7 +185,7 @@ func nodeProgram(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	}
 	path, err := exec.LookPath(name)
 	if err != nil {
-		return nil, fmt.Errorf("%s is not installed: it is in the package quarxfs-cluster, and made by make build", name)
+		return nil, fmt.Errorf("%s is not installed: make build makes it, and it belongs beside quarxfs or into the PATH", name)
 	}
 	return exec.CommandContext(ctx, path, args...), nil
 }

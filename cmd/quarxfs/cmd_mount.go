@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/cmd/internal/buildinfo"
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/fs"
@@ -90,7 +91,7 @@ const maxReadAhead = 1 << 20
 
 func newMountOptions() *mountOptions {
 	return &mountOptions{
-		Options: daemon.Options{CommitInterval: 5 * time.Second, ReadyFD: -1, Version: version(), Host: hostname(), Dial: dialRemote, Explain: explain},
+		Options: daemon.Options{CommitInterval: 5 * time.Second, ReadyFD: -1, Version: buildinfo.Version(), Host: hostname(), Dial: dialRemote, Explain: explain},
 		memory:  256 << 20, cacheSize: 10 << 30,
 	}
 }

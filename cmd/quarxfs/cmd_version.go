@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"runtime/debug"
 
 	"github.com/spf13/cobra"
 
+	"github.com/quarxtor/quarxfs/cmd/internal/buildinfo"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -23,14 +23,5 @@ func newVersion() *cobra.Command {
 }
 
 func versionLine() string {
-	return fmt.Sprintf("quarxfs %s, store format %d, %s\n", version(), store.FormatVersion, runtime.Version())
-}
-
-// version is what the Go toolchain knows: a release's tag, else the commit.
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(unknown)"
-	}
-	return info.Main.Version
+	return fmt.Sprintf("quarxfs %s, store format %d, %s\n", buildinfo.Version(), store.FormatVersion, runtime.Version())
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/cmd/internal/buildinfo"
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 )
 
@@ -66,7 +67,7 @@ byte that it gives back.`,
 		SilenceErrors: true,
 	}
 	cmd.SetUsageTemplate(cmd.UsageTemplate() + exitFooter)
-	cmd.Version = version()
+	cmd.Version = buildinfo.Version()
 	cmd.SetVersionTemplate(versionLine())
 	cmd.SetFlagErrorFunc(flagError)
 	cmd.AddGroup(

@@ -32,6 +32,18 @@ func (r *Routine) End() {
 	}
 }
 
+// Sleep waits for d, or until ctx ends: its error.
+func Sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
 // Each calls step after first, then every so often, and when something is in kick,
 // until ctx ends. A step that takes longer delays the next.
 func Each(ctx context.Context, first, every time.Duration, kick <-chan struct{}, step func()) {

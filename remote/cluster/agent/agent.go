@@ -25,6 +25,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote/cluster/health"
 	"github.com/quarxtor/quarxfs/remote/cluster/pki"
 	"github.com/quarxtor/quarxfs/remote/cluster/register"
+	"github.com/quarxtor/quarxfs/store/routine"
 )
 
 // ErrRemoved: the cluster has removed this node.
@@ -175,7 +176,7 @@ func (a *Agent) startEtcd(ctx context.Context, log io.Writer) (*etcd.Server, err
 		first := errors.Is(err, fs.ErrNotExist)
 		if first && conf.Join {
 			if conf.Members, err = a.membersByName(ctx); err != nil {
-				if err := sleep(ctx, retryAfter); err != nil {
+				if err := routine.Sleep(ctx, retryAfter); err != nil {
 					return nil, err
 				}
 				continue
@@ -186,7 +187,7 @@ func (a *Agent) startEtcd(ctx context.Context, log io.Writer) (*etcd.Server, err
 			return server, err
 		}
 		a.log.Warn("the member of etcd does not start", "err", err)
-		if err := sleep(ctx, retryAfter); err != nil {
+		if err := routine.Sleep(ctx, retryAfter); err != nil {
 			return nil, err
 		}
 	}
@@ -226,7 +227,7 @@ func (a *Agent) takePart(ctx context.Context) error {
 			return nil
 		}
 		a.setReach(err)
-		if err := sleep(ctx, retryAfter); err != nil {
+		if err := routine.Sleep(ctx, retryAfter); err != nil {
 			return nil
 		}
 	}
@@ -290,11 +291,11 @@ func (a *Agent) checkMembership(m cluster.Membership) error {
 	return ErrRemoved
 }
 
-// reconcile keeps what the node knows of the others up to date. What there is to do for the cluster
-// is done by every voter, each as if it were alone: all of it may be done twice.
+// reconcile keeps what the node knows of the others up to date. What there is to do for
+// the cluster every voter does as if it were alone: all of it may be done twice.
 func (a *Agent) reconcile(ctx context.Context) error {
-	// The members first: a node is written before its member is, so all that are not among the nodes
-	// then are strangers.
+	// The members first: a node is written before its member is, so those that are not among the
+	// nodes then are strangers.
 	members, err := a.etcd.Members(ctx)
 	if err != nil {
 		return err
@@ -382,15 +383,6 @@ func (a *Agent) reach() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.mu.why
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // listenSocket is for administrators: root, and the owner of the directory.
