@@ -9,7 +9,7 @@
 //	Store.tierConf       which tiers there are; held over the writing of tiers.json
 //	Store.upkeep         of one tier: from copying records into it to noting that; held over I/O, so that no copy's segment is removed
 //	Store.commitMu       one commit or sweep step at a time; held across fsync by design
-//	  Store.updateLock         read: every Update; write: the instant of a commit's cut
+//	  Store.updateLock   read: every Update; write: the instant of a commit's cut
 //	    Store.names      object rows
 //	      Store.puts     per-ID single flight of Put
 //	      Store.pend     reference changes since the last cut, and what the sweep leaves alone
@@ -54,8 +54,8 @@ type Options struct {
 	CacheBytes     int64         // RAM tier, in bytes of plain blocks; 64 MiB
 	CommitInterval time.Duration // longest time that a change stays uncommitted; 5 s
 	SweepInterval  time.Duration // time between automatic sweeps; 30 s, negative: none
-	// bytes set aside, when the disk fills up, to get out of a full one; 16 MiB, on a small disk
-	// 1/16 of it, negative: none. Opening has a spare one besides
+	// Ballast is set aside, when the disk fills up, to get out of a full one: bytes; 16 MiB, on a
+	// small disk 1/16 of it, negative: none. Opening has a spare one besides.
 	Ballast     int64
 	MinFree     int64            // free bytes below which writes get ErrFull; 1 % of the disk, at most 1 GiB, at least twice MemTable
 	ReadOnly    bool             // no file is changed, nor need it be possible: whatever would gives ErrReadOnly. Others may open the store so, too
@@ -411,8 +411,7 @@ func (s *Store) shut() error {
 }
 
 // Close commits what is pending and unlocks the store. ErrDamaged, as the next Open would say:
-// files
-// were lost or changed beneath it.
+// files were lost or changed beneath it.
 func (s *Store) Close() error {
 	if s.closed.Swap(true) {
 		return os.ErrClosed
@@ -481,8 +480,7 @@ func (s *Store) makeRoom(n int64) {
 		dropped := s.pend.dropped
 		s.pend.Unlock()
 		// Nothing was deleted since the last one found nothing: writers shall fail at once, not
-		// sweep
-		// one after the other.
+		// sweep one after the other.
 		if dropped == s.roomDropped && s.opts.Now().Sub(s.swept) < roomRetry {
 			return nil
 		}

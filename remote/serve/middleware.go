@@ -188,8 +188,7 @@ func (m *Middleware) admit(r *http.Request) error {
 			return err
 		}
 		// A token that is shown and wrong is refused even where none is needed: its owner should
-		// hear
-		// of it.
+		// hear of it.
 	} else if len(t.Scopes) == 0 {
 		return fmt.Errorf("%w: there is none in the request", store.ErrToken)
 	}
