@@ -23,7 +23,7 @@ type Stats struct {
 	// Logical is what is in the files and objects, without holes, each file and object for itself:
 	// what a walk finds. Referenced counts data blocks once for each reference: of a file, an
 	// object, or a snapshot's vertex; Unique each once, without compression; Stored what all
-	// records take but those that nothing refers to and the sweep will reclaim.
+	// records take; the last two without what nothing refers to and the sweep will reclaim.
 	Logical          int64   `json:"logical_bytes"`
 	Referenced       int64   `json:"referenced_bytes"`
 	Unique           int64   `json:"unique_bytes"`
@@ -82,7 +82,7 @@ func summarize(st store.Stats) Stats {
 		Referenced: t.Referenced, Unique: t.Unique(), Stored: t.StoredBytes() - t.ZeroStored,
 		DedupRatio: t.DedupRatio(), CompressionRatio: t.CompressionRatio(),
 		Blocks:       make(map[string]BlockSum),
-		Unreferenced: BlockSum{Count: t.Zero, Stored: t.ZeroStored},
+		Unreferenced: BlockSum{Count: t.Zero, Raw: t.UnreferencedRaw(), Stored: t.ZeroStored},
 		BlockSizes:   powers(t.Sizes[:]),
 		Refs:         powers(t.Refs[:]),
 		Cache:        st.Cache, Tiers: st.Tiers, Commits: st.Commits, Wanted: st.Wanted, DB: st.DB, Disk: st.Disk,

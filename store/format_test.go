@@ -139,9 +139,9 @@ func FuzzRows(f *testing.F) {
 
 // A totals row of before there were objects, or a sum of all that came, is still read.
 func TestShorterTotals(t *testing.T) {
-	full := Totals{Zero: 4, Objects: objects{2, 3}, Appended: Appended{5, 6, 7, 8}}
+	full := Totals{Zero: 4, Objects: objects{2, 3}, Appended: Appended{5, 6, 7, 8}, ZeroRaw: [5]int64{1, 2, 3, 4, 5}}
 	for cut, want := range map[int]Totals{
-		0: full, 32: {Zero: 4, Objects: objects{2, 3}}, 48: {Zero: 4},
+		0: full, 40: {Zero: 4, Objects: objects{2, 3}, Appended: Appended{5, 6, 7, 8}}, 72: {Zero: 4, Objects: objects{2, 3}}, 88: {Zero: 4},
 	} {
 		got, err := decodeTotals(full.encode()[:len(full.encode())-cut])
 		if err != nil || got != want {

@@ -27,6 +27,7 @@ type Totals struct {
 	Entropies  [17]int64 `json:"entropy_histogram"`
 	Objects    objects   `json:"objects"`
 	Appended   Appended  `json:"appended"`
+	ZeroRaw    [5]int64  `json:"unreferenced_raw_bytes"` // by tiering.Kind
 }
 
 // Appended is what was stored since the store was made: data blocks that were
@@ -79,6 +80,7 @@ func (t *Totals) count(e Entry, sign int64) {
 	if e.Refs == 0 {
 		t.Zero += sign
 		t.ZeroStored += sign * e.Stored()
+		t.ZeroRaw[k] += sign * int64(e.Raw)
 	}
 	if e.Kind == tiering.Data {
 		t.Referenced += sign * int64(e.Raw) * int64(e.Refs)
@@ -113,7 +115,24 @@ func (s *Store) loadTotals() error {
 	if s.totals.Totals, err = decodeTotals(b); err != nil {
 		s.log.Error("figures are wrong until fsck --repair", "err", err)
 	}
+	if len(b) < binary.Size(Totals{}) {
+		return s.sumUnreferenced(&s.totals.Totals)
+	}
 	return nil
+}
+
+// sumUnreferenced fills in what a row of an earlier version does not have.
+func (s *Store) sumUnreferenced(t *Totals) error {
+	return s.db.Scan([]byte{keyZero}, []byte{keyZero + 1}, func(key, _ []byte) error {
+		e, err := s.Lookup(ID(key[1:]))
+		if errors.Is(err, ErrNotFound) {
+			return nil // a stray row, which the sweep deletes
+		}
+		if err == nil {
+			t.ZeroRaw[int(e.Kind)%len(t.ZeroRaw)] += int64(e.Raw)
+		}
+		return err
+	})
 }
 
 // decodeTotals reads the row. A row of an earlier version may lack fields at
@@ -128,8 +147,17 @@ func decodeTotals(b []byte) (Totals, error) {
 	return t, nil
 }
 
-// Unique returns the plain bytes of all data blocks, each counted once.
-func (t *Totals) Unique() int64 { return t.Raw[tiering.Data] }
+// Unique returns the plain bytes of the data blocks that something refers to, each counted once.
+func (t *Totals) Unique() int64 { return t.Raw[tiering.Data] - t.ZeroRaw[tiering.Data] }
+
+// UnreferencedRaw returns the plain bytes of blocks of all kinds that nothing refers to.
+func (t *Totals) UnreferencedRaw() int64 {
+	var n int64
+	for _, k := range t.ZeroRaw {
+		n += k
+	}
+	return n
+}
 
 // StoredBytes returns what all records take, vertices and unreferenced ones
 // among them.
@@ -146,7 +174,9 @@ func (t *Totals) StoredBytes() int64 {
 func (t *Totals) DedupRatio() float64 { return ratio(t.Referenced, t.Unique()) }
 
 // CompressionRatio returns plain over stored bytes of data blocks, 0 for none.
-func (t *Totals) CompressionRatio() float64 { return ratio(t.Unique(), t.Stored[tiering.Data]) }
+func (t *Totals) CompressionRatio() float64 {
+	return ratio(t.Raw[tiering.Data], t.Stored[tiering.Data])
+}
 
 func ratio(a, b int64) float64 {
 	if b == 0 {

@@ -338,8 +338,7 @@ func (f *figures) stored(when string, a answers) {
 		stored += b.Stored
 		if b.Refs == 0 {
 			unused += b.Stored
-		}
-		if b.Kind == "data" {
+		} else if b.Kind == "data" {
 			unique += b.Raw
 			referenced += b.Raw * int64(b.Refs)
 		}
