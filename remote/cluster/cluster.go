@@ -10,6 +10,7 @@
 //	alive/NAME     Alive: under a lease that the node keeps up
 //	down/NAME      Down: since when it is not alive, as the first voter to see it has written
 //	joins/HASH     Invitation: a token that one node may join with
+//	revoked/SERIAL Revocation: the certificate of a node that was removed
 package cluster
 
 import (
@@ -20,6 +21,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"time"
@@ -78,6 +80,7 @@ type Node struct {
 	Peer        string    `json:"peer"`        // host:port of its etcd for members; empty: it has none
 	Client      string    `json:"client"`      // host:port of its etcd for clients; empty: it has none
 	Certificate string    `json:"certificate"` // SHA-256, 64 hex digits
+	Serial      string    `json:"serial"`      // of the certificate, in hex; empty: of a node that an older program made
 	Token       string    `json:"token"`       // hash of the token that it joined with; empty: the first node
 	Joined      time.Time `json:"joined"`
 }
@@ -102,12 +105,19 @@ type Invitation struct {
 	Expires time.Time `json:"expires"`
 }
 
+// A Revocation is the record of a certificate that counts no more, under its serial number.
+type Revocation struct {
+	Node string    `json:"node"`
+	Time time.Time `json:"time"` // by the clock of the node that has removed it
+}
+
 const (
 	configKey  = "config"
 	nodeKeys   = "nodes/"
 	aliveKeys  = "alive/"
 	downKeys   = "down/"
 	inviteKeys = "joins/"
+	revokeKeys = "revoked/"
 )
 
 // A Cluster reads and changes what is agreed upon.
@@ -180,9 +190,10 @@ func (c *Cluster) Nodes(ctx context.Context) ([]Node, error) {
 
 // A Membership is who is a node, and who of them is up. Its parts were read one after the other.
 type Membership struct {
-	Nodes []Node           // by name
-	Alive map[string]Alive // what those that are up say of themselves, by name
-	Down  map[string]Down  // those that were seen not to be, by name
+	Nodes   []Node           // by name
+	Alive   map[string]Alive // what those that are up say of themselves, by name
+	Down    map[string]Down  // those that were seen not to be, by name
+	Revoked []string         // serial numbers of certificates, in order
 }
 
 // Membership reads it.
@@ -193,7 +204,11 @@ func (c *Cluster) Membership(ctx context.Context) (m Membership, err error) {
 	if m.Alive, err = mapOf[Alive](ctx, c.Register, aliveKeys); err != nil {
 		return m, err
 	}
-	m.Down, err = mapOf[Down](ctx, c.Register, downKeys)
+	if m.Down, err = mapOf[Down](ctx, c.Register, downKeys); err != nil {
+		return m, err
+	}
+	revoked, err := mapOf[Revocation](ctx, c.Register, revokeKeys)
+	m.Revoked = slices.Sorted(maps.Keys(revoked))
 	return m, err
 }
 
@@ -307,7 +322,7 @@ func (c *Cluster) replaceCertificate(ctx context.Context, n Node) error {
 		if there.ID != n.ID || there.Token != n.Token {
 			return nil, ErrToken // it was removed and made anew meanwhile
 		}
-		there.Certificate = n.Certificate
+		there.Certificate, there.Serial = n.Certificate, n.Serial
 		return entry(e.Key, there).Value, nil
 	})
 	return err
@@ -357,7 +372,7 @@ func (c *Cluster) DropExpired(ctx context.Context, now time.Time) error {
 }
 
 // Remove takes the node out of the cluster: ErrNoNode. Its certificate counts no more.
-func (c *Cluster) Remove(ctx context.Context, name string) error {
+func (c *Cluster) Remove(ctx context.Context, name string, now time.Time) error {
 	for {
 		e, err := c.Register.Get(ctx, nodeKeys+name)
 		if errors.Is(err, register.ErrNotFound) {
@@ -366,10 +381,19 @@ func (c *Cluster) Remove(ctx context.Context, name string) error {
 		if err != nil {
 			return err
 		}
-		_, err = c.Register.Commit(ctx, register.Txn{
+		var n Node
+		if err := decode(e, &n); err != nil {
+			return err
+		}
+		t := register.Txn{
 			If:     []register.Condition{{Key: e.Key, Revision: e.Revision}},
 			Delete: []string{e.Key, aliveKeys + name, downKeys + name},
-		})
+		}
+		// With the removal, not after it: a broken-off one must not leave the certificate good.
+		if n.Serial != "" {
+			t.Put = []register.Entry{entry(revokeKeys+n.Serial, Revocation{Node: name, Time: now.UTC()})}
+		}
+		_, err = c.Register.Commit(ctx, t)
 		if !errors.Is(err, register.ErrConflict) {
 			return err
 		}

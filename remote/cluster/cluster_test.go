@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -79,7 +80,7 @@ func TestAdmit(t *testing.T) {
 	invite("two")
 	n2 := cluster.Node{Name: "n2", ID: cluster.NewID(), Joined: noon, Certificate: "old", Peer: "10.0.0.2:7442"}
 	n2again := n2
-	n2again.Certificate = "new"
+	n2again.Certificate, n2again.Serial = "new", "ab2"
 	n3 := cluster.Node{Name: "n3", ID: cluster.NewID()}
 	for _, test := range []struct {
 		what, secret string
@@ -117,11 +118,14 @@ func TestAdmit(t *testing.T) {
 	if n, err := c.Node(t.Context(), "n2"); err != nil || n.Certificate != "new" {
 		t.Errorf("n2 is %v, %v", n, err)
 	}
-	if err := c.Remove(t.Context(), "n2"); err != nil {
+	if err := c.Remove(t.Context(), "n2", time.Now()); err != nil {
 		t.Error(err)
 	}
-	if err := c.Remove(t.Context(), "n2"); !errors.Is(err, cluster.ErrNoNode) {
+	if err := c.Remove(t.Context(), "n2", time.Now()); !errors.Is(err, cluster.ErrNoNode) {
 		t.Errorf("removed twice: %v", err)
+	}
+	if m, err := c.Membership(t.Context()); err != nil || !slices.Equal(m.Revoked, []string{"ab2"}) {
+		t.Errorf("certificates that count no more: %q, %v", m.Revoked, err)
 	}
 }
 
@@ -188,7 +192,7 @@ func TestNoteDown(t *testing.T) {
 	if d := note(2 * time.Hour); !d["first"].Since.Equal(noon.Add(2 * time.Hour)) {
 		t.Errorf("down again: %v", d)
 	}
-	if err := c.Remove(t.Context(), "first"); err != nil {
+	if err := c.Remove(t.Context(), "first", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if d := note(3 * time.Hour); len(d) != 0 {

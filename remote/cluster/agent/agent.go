@@ -25,6 +25,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote/cluster/health"
 	"github.com/quarxtor/quarxfs/remote/cluster/pki"
 	"github.com/quarxtor/quarxfs/remote/cluster/register"
+	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/routine"
 )
 
@@ -57,6 +58,7 @@ type Agent struct {
 	stop     context.CancelFunc
 	etcd     *etcd.Client
 	cluster  *cluster.Cluster
+	revoked  []string // serial numbers in the file that etcd reads; nil: since the start not looked at
 
 	mu struct {
 		sync.Mutex
@@ -169,7 +171,14 @@ func (a *Agent) startEtcd(ctx context.Context, log io.Writer) (*etcd.Server, err
 	conf := etcd.ServerConfig{
 		Name: n.Name, Dir: a.dir.path(etcdName), Listen: a.settings.Listen, Peer: n.Peer, Client: n.Client,
 		Members: map[string]string{n.Name: n.Peer}, Join: !a.settings.Founder, Token: a.settings.Cluster.ID,
-		Cert: a.dir.path(certName), Key: a.dir.path(keyName), CA: a.dir.path(authorityName), Log: log,
+		Cert: a.dir.path(certName), Key: a.dir.path(keyName), CA: a.dir.path(authorityName),
+		Revoked: a.dir.path(revokedName), Log: log,
+	}
+	// Without the file etcd lets nobody in; what it says is brought up to date by reconcile.
+	if _, err := os.Stat(conf.Revoked); errors.Is(err, fs.ErrNotExist) {
+		if err := a.revoke(nil); err != nil {
+			return nil, err
+		}
 	}
 	for tries := firstStarts; ; tries-- {
 		_, err := os.Stat(filepath.Join(conf.Dir, "member"))
@@ -311,6 +320,12 @@ func (a *Agent) reconcile(ctx context.Context) error {
 	if err := a.useMembers(members); err != nil || a.signer == nil {
 		return err
 	}
+	if !slices.Equal(nodes.Revoked, a.revoked) {
+		if err := a.revoke(nodes.Revoked); err != nil {
+			return err
+		}
+		a.revoked = nodes.Revoked // only this goroutine looks at them
+	}
 	if err := a.dropStrangers(ctx, nodes.Nodes, members); err != nil {
 		return err
 	}
@@ -327,6 +342,15 @@ func (a *Agent) reconcile(ctx context.Context) error {
 	}
 	now := time.Now()
 	return errors.Join(a.cluster.NoteDown(ctx, nodes, now), a.cluster.DropExpired(ctx, now))
+}
+
+// revoke has etcd refuse new connections with these certificates.
+func (a *Agent) revoke(serials []string) error {
+	list, err := a.signer.Revoke(serials, time.Now())
+	if err != nil {
+		return err
+	}
+	return store.WriteDurably(a.dir.path(revokedName), list)
 }
 
 // dropStrangers takes members out of the quorum that are nodes no more, as after

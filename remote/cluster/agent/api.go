@@ -226,7 +226,8 @@ func (a *Agent) admit(ctx context.Context, q client.JoinRequest, members []etcd.
 	if err != nil {
 		return n, nil, err
 	}
-	n.State, n.Joined, n.Certificate = cluster.StateIn, now.UTC(), pki.Fingerprint(parsed)
+	n.State, n.Joined = cluster.StateIn, now.UTC()
+	n.Certificate, n.Serial = pki.Fingerprint(parsed), pki.Serial(parsed)
 	n, err = a.cluster.Admit(ctx, q.Secret, n, now)
 	return n, cert, err
 }
@@ -242,7 +243,7 @@ func (a *Agent) removeNode(r *http.Request) (struct{}, error) {
 	if err := a.mayRemove(ctx, n); err != nil {
 		return struct{}{}, err
 	}
-	if err := a.cluster.Remove(ctx, n.Name); err != nil {
+	if err := a.cluster.Remove(ctx, n.Name, time.Now()); err != nil {
 		return struct{}{}, err
 	}
 	a.log.Info("a node was removed", "node", n.Name)

@@ -7,6 +7,7 @@
 //	node.json    Settings: what was said and answered when the node was set up
 //	ca.pem       the cluster's authority; ca.key.pem on voters: its key
 //	node.pem     the node's certificate, and node.key.pem its key
+//	revoked.crl  the certificates that count no more, on voters
 //	etcd/        the data of its member of the register
 //	lock         held by the agent; agent.sock: where it answers
 package agent
@@ -33,6 +34,7 @@ const (
 	signerName    = "ca.key.pem"
 	certName      = "node.pem"
 	keyName       = "node.key.pem"
+	revokedName   = "revoked.crl"
 	etcdName      = "etcd"
 	lockName      = "lock"
 )
@@ -164,7 +166,7 @@ func (d Dir) keepCertificates(n *cluster.Node, cert, authority, signer []byte) e
 	if err != nil {
 		return err
 	}
-	n.Certificate = pki.Fingerprint(c)
+	n.Certificate, n.Serial = pki.Fingerprint(c), pki.Serial(c)
 	// The authority is behind the node's own, for those who know its fingerprint alone.
 	chain := append(append([]byte{}, cert...), authority...)
 	err = errors.Join(store.WriteDurably(d.path(certName), chain), store.WriteDurably(d.path(authorityName), authority))

@@ -39,6 +39,7 @@ type ServerConfig struct {
 	Token   string            // the cluster's ID: members of another are refused
 	Cert    string            // PEM files; empty: no TLS, for tests alone
 	Key, CA string
+	Revoked string    // DER file of the certificates that count no more, read at each connection; empty: none
 	Log     io.Writer // warnings and errors in JSON lines; nil: none
 }
 
@@ -81,7 +82,7 @@ func (c ServerConfig) embedded() (*embed.Config, error) {
 	scheme := schemeOf(c.Cert != "")
 	if c.Cert != "" {
 		conf.PeerTLSInfo = transport.TLSInfo{
-			CertFile: c.Cert, KeyFile: c.Key, TrustedCAFile: c.CA, ClientCertAuth: true, Logger: zap.NewNop(),
+			CertFile: c.Cert, KeyFile: c.Key, TrustedCAFile: c.CA, CRLFile: c.Revoked, ClientCertAuth: true, Logger: zap.NewNop(),
 		}
 		conf.ClientTLSInfo = conf.PeerTLSInfo
 	}

@@ -47,7 +47,7 @@ func NewAuthority(id string, now time.Time) (*Authority, error) {
 		return nil, err
 	}
 	c := template(id, now)
-	c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign
+	c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign|x509.KeyUsageCRLSign
 	c.MaxPathLenZero = true // it signs nodes, and no further authorities
 	c.NotAfter = now.Add(2 * lifetime)
 	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
@@ -86,6 +86,27 @@ func (a *Authority) Fingerprint() string { return Fingerprint(a.cert) }
 func Fingerprint(c *x509.Certificate) string {
 	sum := sha256.Sum256(c.Raw)
 	return hex.EncodeToString(sum[:])
+}
+
+// Serial is the serial number of a certificate, in hex.
+func Serial(c *x509.Certificate) string { return c.SerialNumber.Text(16) }
+
+// Revoke returns the list of the certificates that count no more, by their serial numbers, in
+// DER: ErrFormat.
+func (a *Authority) Revoke(serials []string, now time.Time) ([]byte, error) {
+	list := x509.RevocationList{Number: big.NewInt(now.UnixMilli()), ThisUpdate: now.Add(-skew), NextUpdate: now.Add(lifetime)}
+	for _, s := range serials {
+		n, ok := new(big.Int).SetString(s, 16)
+		if !ok {
+			return nil, fmt.Errorf("serial number %q: %w", s, ErrFormat)
+		}
+		list.RevokedCertificateEntries = append(list.RevokedCertificateEntries, x509.RevocationListEntry{SerialNumber: n, RevocationTime: now})
+	}
+	// Authorities of before this list was made do not say that they may sign one; whoever reads
+	// it here has the same authority's key.
+	issuer := *a.cert
+	issuer.KeyUsage |= x509.KeyUsageCRLSign
+	return x509.CreateRevocationList(rand.Reader, &list, &issuer, a.key)
 }
 
 // NewRequest makes a node's key, in PEM, and the request to sign it, in DER. The

@@ -2,6 +2,7 @@ package pki_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net/http"
@@ -150,6 +151,17 @@ func TestSign(t *testing.T) {
 	again, err := pki.LoadAuthority(a.Certificate(), key)
 	if err != nil || again.Fingerprint() != a.Fingerprint() {
 		t.Errorf("read again: %v", err)
+	}
+	list, err := a.Revoke([]string{"ab2", "1"}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	revoked, err := x509.ParseRevocationList(list)
+	if err != nil || len(revoked.RevokedCertificateEntries) != 2 || revoked.RevokedCertificateEntries[0].SerialNumber.Int64() != 0xab2 {
+		t.Errorf("the list of what counts no more: %v, %v", revoked, err)
+	}
+	if _, err := a.Revoke([]string{"no number"}, now); !errors.Is(err, pki.ErrFormat) {
+		t.Errorf("a serial number that is none: %v", err)
 	}
 	n := newNode(t, a, "n1", now)
 	if _, err := pki.LoadAuthority(n.cert, n.key); !errors.Is(err, pki.ErrFormat) {
