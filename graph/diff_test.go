@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // A treeModel is a filesystem: paths to what is there. Directories are those
@@ -265,17 +266,17 @@ func TestDiffAgainstModel(t *testing.T) {
 
 // fileOf makes a file of parts, through vertices of a few parts each, and
 // returns its content and size.
-func fileOf(t tester, sink Sink, parts []store.Part, fanOut int) (Link, int64) {
+func fileOf(t tester, sink Sink, parts []vertex.Part, fanOut int) (Link, int64) {
 	t.Helper()
 	size := int64(0)
 	for _, p := range parts {
 		size += p.Len
 	}
 	for height := 0; ; height++ {
-		var up []store.Part
+		var up []vertex.Part
 		for len(parts) > 0 {
 			n := min(fanOut, len(parts))
-			v := store.FileVertex{Height: height, Parts: parts[:n]}
+			v := vertex.File{Height: height, Parts: parts[:n]}
 			for _, p := range v.Parts {
 				v.Size += p.Len
 				if !p.Hole {
@@ -286,7 +287,7 @@ func fileOf(t tester, sink Sink, parts []store.Part, fanOut int) (Link, int64) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			up = append(up, store.Part{ID: id, Len: v.Size})
+			up = append(up, vertex.Part{ID: id, Len: v.Size})
 			parts = parts[n:]
 		}
 		if len(up) == 1 {
@@ -302,13 +303,13 @@ func TestDiffFiles(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := newMemory()
 		rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 5))
-		part := func() store.Part {
+		part := func() vertex.Part {
 			if rnd.IntN(5) == 0 {
-				return store.Part{Hole: true, Len: 1 + rnd.Int64N(30)}
+				return vertex.Part{Hole: true, Len: 1 + rnd.Int64N(30)}
 			}
-			return store.Part{ID: fake(1 + rnd.Uint64N(1000)), Len: 1 + rnd.Int64N(20), Skip: rnd.Uint32N(3)}
+			return vertex.Part{ID: fake(1 + rnd.Uint64N(1000)), Len: 1 + rnd.Int64N(20), Skip: rnd.Uint32N(3)}
 		}
-		var a []store.Part
+		var a []vertex.Part
 		for range rapid.IntRange(1, 200).Draw(rt, "parts") {
 			p := part()
 			if k := len(a); k > 0 && p.Hole && a[k-1].Hole {
@@ -319,7 +320,7 @@ func TestDiffFiles(t *testing.T) {
 		b := slices.Clone(a)
 		for range rapid.IntRange(0, 4).Draw(rt, "edits") {
 			at := rnd.IntN(len(b))
-			fresh := store.Part{ID: fake(1 + rnd.Uint64N(1000)), Len: 1 + rnd.Int64N(20)}
+			fresh := vertex.Part{ID: fake(1 + rnd.Uint64N(1000)), Len: 1 + rnd.Int64N(20)}
 			switch rnd.IntN(5) {
 			case 4: // longer: what follows is at another offset
 				b[at].Len++
@@ -363,7 +364,7 @@ func TestDiffFiles(t *testing.T) {
 		if !slices.Equal(got, want) {
 			rt.Errorf("%v became %v: got %v, want %v", a, b, got, want)
 		}
-		var back []store.Part
+		var back []vertex.Part
 		if err := FileStretches(ctx, m, y, sizeY, func(s Stretch) error {
 			back = append(back, s.Part)
 			return nil
@@ -374,7 +375,7 @@ func TestDiffFiles(t *testing.T) {
 }
 
 // bytesOf gives every byte of parts a value of its own.
-func bytesOf(parts []store.Part) []string {
+func bytesOf(parts []vertex.Part) []string {
 	var list []string
 	for _, p := range parts {
 		for i := range p.Len {
@@ -407,10 +408,11 @@ func TestDiffFilesExact(t *testing.T) {
 		}
 		return string(b)
 	}
-	file := func(parts ...store.Part) (Link, int64) { return fileOf(t, m, parts, 9) }
-	a, size := file(store.Part{ID: put(text), Len: 100}, store.Part{Hole: true, Len: 100}, store.Part{ID: put(text + text), Len: 90, Skip: 10}, store.Part{ID: put("tail"), Len: 4})
-	b, _ := file(store.Part{ID: put(edit(text, 3, 5, 70, 99)), Len: 100}, store.Part{ID: put(edit(zeroes, 0, 50)), Len: 100},
-		store.Part{ID: put(text), Len: 90, Skip: 10}, store.Part{ID: put("tall"), Len: 4})
+	file := func(parts ...vertex.Part) (Link, int64) { return fileOf(t, m, parts, 9) }
+	a, size := file(vertex.Part{ID: put(text), Len: 100}, vertex.Part{Hole: true, Len: 100},
+		vertex.Part{ID: put(text + text), Len: 90, Skip: 10}, vertex.Part{ID: put("tail"), Len: 4})
+	b, _ := file(vertex.Part{ID: put(edit(text, 3, 5, 70, 99)), Len: 100}, vertex.Part{ID: put(edit(zeroes, 0, 50)), Len: 100},
+		vertex.Part{ID: put(text), Len: 90, Skip: 10}, vertex.Part{ID: put("tall"), Len: 4})
 	for left, want := range map[int64][]Range{
 		0:       {{0, 294}},
 		150:     {{0, 290}, {292, 1}}, // what is short enough is still compared
@@ -422,7 +424,7 @@ func TestDiffFilesExact(t *testing.T) {
 			t.Errorf("%d bytes may be read: %v (%v), want %v", left, got, err, want)
 		}
 	}
-	short, _ := file(store.Part{ID: put("x"), Len: 100}, store.Part{Hole: true, Len: 194})
+	short, _ := file(vertex.Part{ID: put("x"), Len: 100}, vertex.Part{Hole: true, Len: 194})
 	if _, err := DiffFiles(ctx, m, a, size, short, size, &Exact{Left: 1000}); !errors.Is(err, store.ErrCorrupt) {
 		t.Errorf("a block that is too short: %v", err)
 	}
@@ -431,9 +433,9 @@ func TestDiffFilesExact(t *testing.T) {
 // Comparing costs what differs, not what is there.
 func TestDiffFilesSkips(t *testing.T) {
 	m := newMemory()
-	var parts []store.Part
+	var parts []vertex.Part
 	for i := range 10_000 {
-		parts = append(parts, store.Part{ID: fake(uint64(i + 1)), Len: 10})
+		parts = append(parts, vertex.Part{ID: fake(uint64(i + 1)), Len: 10})
 	}
 	a, size := fileOf(t, m, parts, 10)
 	parts[5000].ID = fake(1 << 40)
@@ -443,7 +445,7 @@ func TestDiffFilesSkips(t *testing.T) {
 	if err != nil || !slices.Equal(got, []Range{{50_000, 10}}) || m.reads > 8 {
 		t.Errorf("%v (%v) with %d reads", got, err, m.reads)
 	}
-	parts = append(parts, store.Part{ID: fake(5), Len: 1})
+	parts = append(parts, vertex.Part{ID: fake(5), Len: 1})
 	longer, sizeLonger := fileOf(t, m, parts, 10)
 	m.reads = 0
 	got, err = DiffFiles(ctx, m, b, size, longer, sizeLonger, nil)

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // A Time is seconds and nanoseconds since 1970; Sec may be negative.
@@ -265,7 +266,7 @@ func (e *Entry) appendBody(b []byte) []byte {
 }
 
 // readBody is the reverse; it takes the entry's links off the front of links.
-func (e *Entry) readBody(r *store.Fields, links []ID) (left []ID, why string) {
+func (e *Entry) readBody(r *vertex.Fields, links []ID) (left []ID, why string) {
 	flags := r.Uvarint(entryFlags)
 	// Errors are sticky in r: they are asked about once, in sound.
 	e.Mode = uint32(r.Uvarint(math.MaxUint32))
@@ -340,7 +341,7 @@ func (e *Entry) readLinks(flags uint64, links []ID) (left []ID, why string) {
 	return links, ""
 }
 
-func (e *Entry) sound(r *store.Fields) (why string) {
+func (e *Entry) sound(r *vertex.Fields) (why string) {
 	if r.Bad() {
 		return "cut short"
 	}
@@ -394,7 +395,7 @@ func appendTime(b []byte, t Time) []byte {
 	return binary.AppendUvarint(binary.AppendVarint(b, t.Sec), uint64(t.Nsec))
 }
 
-func readTime(r *store.Fields) Time {
+func readTime(r *vertex.Fields) Time {
 	return Time{Sec: r.Varint(), Nsec: uint32(r.Uvarint(maxNsec))}
 }
 
@@ -402,7 +403,7 @@ func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-func readText(r *store.Fields, most uint64) string {
+func readText(r *vertex.Fields, most uint64) string {
 	return string(r.Bytes(r.Uvarint(most)))
 }
 

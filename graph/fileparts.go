@@ -5,11 +5,12 @@ import (
 	"fmt"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // A Stretch is bytes of a file: of a block from Skip on, or a hole.
 type Stretch struct {
-	store.Part
+	vertex.Part
 	Off int64 // in the file
 }
 
@@ -183,15 +184,15 @@ func commonVertex(a, b *fileCursor) (height int, ok bool) {
 // block or hole, and h+1 for a vertex of height h.
 type fileCursor struct {
 	src   Source
-	top   store.Part // all of the file
-	vert  bool       // top is a vertex that has not been read
+	top   vertex.Part // all of the file
+	vert  bool        // top is a vertex that has not been read
 	stack []fileFrame
 	at    int64 // in the file
 	in    int64 // bytes taken of the part
 }
 
 type fileFrame struct {
-	store.FileVertex
+	vertex.File
 	id ID
 	i  int // of the part
 }
@@ -200,7 +201,7 @@ type fileFrame struct {
 const unread = maxHeight + 2
 
 func newFileCursor(src Source, content Link, size int64) *fileCursor {
-	return &fileCursor{src: src, top: store.Part{ID: content.ID, Len: size}, vert: content.Kind == store.KindFile}
+	return &fileCursor{src: src, top: vertex.Part{ID: content.ID, Len: size}, vert: content.Kind == store.KindFile}
 }
 
 func (c *fileCursor) done() bool { return c.at >= c.top.Len }
@@ -219,7 +220,7 @@ func (c *fileCursor) height() int {
 }
 
 // whole returns the part that the cursor is before or in.
-func (c *fileCursor) whole() store.Part {
+func (c *fileCursor) whole() vertex.Part {
 	if len(c.stack) == 0 {
 		return c.top
 	}
@@ -270,7 +271,7 @@ func (c *fileCursor) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("file vertex %s: %w", p.ID.Short(), err)
 	}
-	v, err := store.DecodeFileVertex(b)
+	v, err := vertex.DecodeFile(b)
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.ID, err)
 	}
@@ -278,7 +279,7 @@ func (c *fileCursor) open(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", p.ID, corrupt("file vertex", "it is not what its parent says"))
 	}
 	c.vert = false
-	c.stack = append(c.stack, fileFrame{FileVertex: v, id: p.ID})
+	c.stack = append(c.stack, fileFrame{File: v, id: p.ID})
 	return nil
 }
 

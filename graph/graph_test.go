@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // memory is a Sink and Blocks. Like a store, it refuses a vertex that links to
@@ -33,7 +34,7 @@ func (m *memory) Put(kind store.Kind, plain []byte) (ID, error) {
 		return id, nil
 	}
 	if kind != store.KindData {
-		links, err := store.Links(plain)
+		links, err := vertex.Links(plain)
 		if err != nil {
 			return id, err
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // Links returns what a file, tree or snapshot vertex links to, in the order of
@@ -27,7 +28,7 @@ func Links(kind store.Kind, plain []byte) (links []Link, err error) {
 }
 
 func fileLinks(plain []byte) (links []Link, err error) {
-	v, err := store.DecodeFileVertex(plain)
+	v, err := vertex.DecodeFile(plain)
 	kind := store.KindData
 	if v.Height > 0 {
 		kind = store.KindFile

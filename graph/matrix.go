@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // A Matrix says who refers to what: a row for each file of the live filesystem,
@@ -286,7 +287,7 @@ func (m *Matrix) readVertices(ctx context.Context, src Source, batch []uint32) (
 			for i := w; i < len(batch) && errs[w] == nil; i += vertexReaders {
 				plain, err := src.Get(ctx, m.ids[batch[i]])
 				if err == nil {
-					links[i], err = store.Links(plain)
+					links[i], err = vertex.Links(plain)
 				}
 				// The sweep may have taken it since; a damaged one is for fsck.
 				if !errors.Is(err, store.ErrNotFound) && !errors.Is(err, store.ErrCorrupt) {

@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // A world is a store in miniature: live files, objects and snapshots, with what a
@@ -22,7 +23,7 @@ import (
 type world struct {
 	*memory
 	rnd    *rand.Rand
-	live   map[uint64][]store.Part // by inode
+	live   map[uint64][]vertex.Part // by inode
 	paths  map[uint64][]string
 	stubs  map[uint64]Link // inodes that stand for a tree or file
 	names  []store.Name
@@ -31,7 +32,7 @@ type world struct {
 
 func newWorld(rnd *rand.Rand) *world {
 	return &world{
-		memory: newMemory(), rnd: rnd, live: make(map[uint64][]store.Part), paths: make(map[uint64][]string),
+		memory: newMemory(), rnd: rnd, live: make(map[uint64][]vertex.Part), paths: make(map[uint64][]string),
 		stubs: make(map[uint64]Link), models: make(map[string]treeModel),
 	}
 }
@@ -55,16 +56,16 @@ func (w *world) block(t tester) (ID, int64) {
 	return id, int64(n)
 }
 
-func (w *world) parts(t tester) []store.Part {
-	var parts []store.Part
+func (w *world) parts(t tester) []vertex.Part {
+	var parts []vertex.Part
 	for range 1 + w.rnd.IntN(6) {
 		id, n := w.block(t)
-		p := store.Part{ID: id, Len: n}
+		p := vertex.Part{ID: id, Len: n}
 		if n > 2 && w.rnd.IntN(3) == 0 {
 			p.Skip, p.Len = 1, n-2
 		}
 		if w.rnd.IntN(6) == 0 && len(parts) > 0 && !parts[len(parts)-1].Hole {
-			p = store.Part{Hole: true, Len: 7}
+			p = vertex.Part{Hole: true, Len: 7}
 		}
 		parts = append(parts, p)
 	}
@@ -81,7 +82,7 @@ func (w *world) content(t tester) (Link, int64) {
 }
 
 func (w *world) name(t tester, name string, snapshot bool, id ID) {
-	b := store.AppendLinks(nil, []ID{id})
+	b := vertex.AppendLinks(nil, []ID{id})
 	v, err := w.Put(store.KindName, append(b, name...))
 	if err != nil {
 		t.Fatal(err)
@@ -228,7 +229,7 @@ func (w *world) holders(t tester, block ID) []string {
 		if l.Kind == store.KindData {
 			return int64(len(w.blocks[l.ID]))
 		}
-		v, err := store.DecodeFileVertex(w.blocks[l.ID])
+		v, err := vertex.DecodeFile(w.blocks[l.ID])
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -370,7 +371,7 @@ func (w *world) checkEdges(t *rapid.T, m *Matrix) {
 		case NameRow:
 			want = []Reference{{ID: row.Name.Vertex}}
 		case VertexRow:
-			links, err := store.Links(w.blocks[row.ID])
+			links, err := vertex.Links(w.blocks[row.ID])
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -403,7 +404,7 @@ func (w *world) alive(t tester, keep func(ino uint64, name string) bool) map[ID]
 		if w.kinds[id] == store.KindData {
 			return
 		}
-		links, err := store.Links(w.blocks[id])
+		links, err := vertex.Links(w.blocks[id])
 		if err != nil {
 			t.Fatal(err)
 		}

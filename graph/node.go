@@ -8,6 +8,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // A Form says what the keys of a tree are.
@@ -69,7 +70,7 @@ func (n *node) encode() []byte {
 			links = append(links, n.items[i].id)
 		}
 	}
-	b := store.AppendLinks(make([]byte, 0, 8+len(links)*len(ID{})+64*len(n.items)), links)
+	b := vertex.AppendLinks(make([]byte, 0, 8+len(links)*len(ID{})+64*len(n.items)), links)
 	b = append(b, treeVersion, byte(n.form), byte(n.height))
 	for i := range n.items {
 		it := &n.items[i]
@@ -86,11 +87,11 @@ func (n *node) encode() []byte {
 // decodeNode is the reverse of encode: it takes exactly what encode makes of a
 // sound node. The error is store.ErrCorrupt.
 func decodeNode(b []byte) (*node, error) {
-	links, payload, err := store.SplitVertex(b)
+	links, payload, err := vertex.Split(b)
 	if err != nil {
 		return nil, err
 	}
-	r := store.NewFields(payload)
+	r := vertex.NewFields(payload)
 	if r.Byte() != treeVersion {
 		return nil, corrupt("tree vertex", "unknown version")
 	}
@@ -121,7 +122,7 @@ func decodeNode(b []byte) (*node, error) {
 	return n, nil
 }
 
-func (n *node) readItem(r *store.Fields, links []ID) (it item, left []ID, why string) {
+func (n *node) readItem(r *vertex.Fields, links []ID) (it item, left []ID, why string) {
 	it.key = readText(r, MaxName)
 	if n.height > 0 {
 		it.entries = int64(r.Uvarint(math.MaxInt64))

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // A Sketch is a small sample of a set of blocks from which the likeness of two
@@ -143,7 +144,7 @@ func (s *Sketcher) below(ctx context.Context, id ID, kind store.Kind, plain []by
 	if err != nil {
 		return err
 	}
-	if v, err := store.DecodeFileVertex(plain); kind == store.KindFile && err == nil && v.Height == 0 {
+	if v, err := vertex.DecodeFile(plain); kind == store.KindFile && err == nil && v.Height == 0 {
 		for _, e := range edges { // blocks all, no need to look each up
 			sketch.Add(e.To)
 		}

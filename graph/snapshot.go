@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // A Snapshot is a whole filesystem at one instant. Its name is not part of it:
@@ -107,7 +108,7 @@ func (s *Snapshot) Encode() ([]byte, error) {
 		links = append(links, s.Table)
 		flags = 1
 	}
-	b := store.AppendLinks(nil, links)
+	b := vertex.AppendLinks(nil, links)
 	b = append(b, snapshotVersion, flags)
 	b = s.Root.appendBody(b)
 	b = binary.AppendUvarint(b, uint64(len(s.Parents)))
@@ -141,11 +142,11 @@ func GetSnapshot(ctx context.Context, src Source, id ID) (Snapshot, error) {
 // DecodeSnapshot is the reverse of Encode: it takes exactly what Encode makes.
 // The error is store.ErrCorrupt.
 func DecodeSnapshot(b []byte) (Snapshot, error) {
-	links, payload, err := store.SplitVertex(b)
+	links, payload, err := vertex.Split(b)
 	if err != nil {
 		return Snapshot{}, err
 	}
-	r := store.NewFields(payload)
+	r := vertex.NewFields(payload)
 	bad := func(why string) (Snapshot, error) { return Snapshot{}, corrupt("snapshot vertex", why) }
 	if r.Byte() != snapshotVersion {
 		return bad("unknown version")

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // A Role says what an edge means.
@@ -58,7 +59,7 @@ func Edges(id ID, kind store.Kind, plain []byte) ([]Edge, error) {
 	// A name vertex: what it links to is what it names.
 	default:
 		var links []ID
-		links, err = store.Links(plain)
+		links, err = vertex.Links(plain)
 		for _, to := range links {
 			edges = append(edges, Edge{To: to, Role: Names})
 		}
@@ -73,7 +74,7 @@ func Edges(id ID, kind store.Kind, plain []byte) ([]Edge, error) {
 }
 
 func fileEdges(plain []byte) ([]Edge, error) {
-	v, err := store.DecodeFileVertex(plain)
+	v, err := vertex.DecodeFile(plain)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // A small graph: a snapshot of a root with a big and a small file, and a file
@@ -29,9 +30,9 @@ func newSample(t *testing.T) *sample {
 		}
 		return id
 	}
-	part := store.FileVertex{Size: 30, Data: 20, Parts: []store.Part{{ID: fake(1), Len: 10}, {Hole: true, Len: 10}, {ID: fake(2), Len: 10, Skip: 3}}}
+	part := vertex.File{Size: 30, Data: 20, Parts: []vertex.Part{{ID: fake(1), Len: 10}, {Hole: true, Len: 10}, {ID: fake(2), Len: 10, Skip: 3}}}
 	s.bigPart = put(store.KindFile, part.Encode())
-	big := store.FileVertex{Height: 1, Size: 60, Data: 40, Parts: []store.Part{{ID: s.bigPart, Len: 30}, {ID: s.bigPart, Len: 30}}}
+	big := vertex.File{Height: 1, Size: 60, Data: 40, Parts: []vertex.Part{{ID: s.bigPart, Len: 30}, {ID: s.bigPart, Len: 30}}}
 	s.big = put(store.KindFile, big.Encode())
 	file := fileEntry("big", 0)
 	file.Size, file.Data, file.Link = 60, 40, Link{s.big, store.KindFile}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // An Occurrence is a place where the bytes of a block are.
@@ -83,7 +84,7 @@ func (w *why) start(col int) error {
 		if err != nil {
 			return err
 		}
-		v, err := store.DecodeFileVertex(plain)
+		v, err := vertex.DecodeFile(plain)
 		if err != nil {
 			return fmt.Errorf("%s: %w", b.ID, err)
 		}

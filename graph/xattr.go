@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // maxXattrs bounds a set: names of a file take 64 KiB in listxattr(2) at most.
@@ -33,7 +34,7 @@ func AppendXattrs(b []byte, set []Xattr) []byte {
 // DecodeXattrs is the reverse of AppendXattrs, for a set that is stored apart.
 // The values alias b. The error is store.ErrCorrupt.
 func DecodeXattrs(b []byte) ([]Xattr, error) {
-	r := store.NewFields(b)
+	r := vertex.NewFields(b)
 	set := readXattrs(r)
 	if r.Bad() || r.Left() != 0 {
 		return nil, fmt.Errorf("set of extended attributes: %w", store.ErrCorrupt)
@@ -44,7 +45,7 @@ func DecodeXattrs(b []byte) ([]Xattr, error) {
 	return set, nil
 }
 
-func readXattrs(r *store.Fields) []Xattr {
+func readXattrs(r *vertex.Fields) []Xattr {
 	n := r.Uvarint(min(maxXattrs, uint64(r.Left()))) // each takes more than a byte
 	var set []Xattr
 	for range n {

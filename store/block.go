@@ -10,31 +10,9 @@ import (
 
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
-
-// vertexContext gives each kind of vertex its own ID space (BLAKE3 derive-key
-// contexts), so that no user's bytes can be taken for one.
-func vertexContext(k tiering.Kind) string {
-	switch k {
-	case tiering.File:
-		return "quarxfs 2026-11-23 file vertex v1"
-	case tiering.Tree:
-		return "quarxfs 2026-11-23 tree vertex v1"
-	case tiering.Snapshot:
-		return "quarxfs 2026-11-23 snapshot vertex v1"
-	case tiering.Named:
-		return "quarxfs 2026-11-23 name vertex v1"
-	}
-	return ""
-}
-
-func sum(k tiering.Kind, plain []byte) ID {
-	if k == tiering.Data {
-		return chunk.Sum(plain)
-	}
-	return chunk.SumVertex(vertexContext(k), plain)
-}
 
 // Put stores a block unless the store has it, and returns its ID. The caller
 // keeps plain. The block is not referred to yet: the caller holds Hold until it
@@ -53,7 +31,7 @@ func (s *Store) Put(kind tiering.Kind, plain []byte) (ID, error) {
 	if len(plain) == 0 || len(plain) > tiering.MaxRaw {
 		return ID{}, fmt.Errorf("put a block of %d bytes: %w", len(plain), ErrConfig)
 	}
-	return s.put(block{kind: kind, id: sum(kind, plain), plain: plain})
+	return s.put(block{kind: kind, id: vertex.Sum(kind, plain), plain: plain})
 }
 
 // A block is what is to be stored.
@@ -200,7 +178,7 @@ func (s *Store) linksOfNew(kind tiering.Kind, plain []byte) ([]ID, error) {
 	if kind == tiering.Data {
 		return nil, nil
 	}
-	links, err := Links(plain)
+	links, err := vertex.Links(plain)
 	if err != nil {
 		return nil, err
 	}

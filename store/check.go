@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -341,7 +342,7 @@ func (c *checker) record(id ID, e Entry) {
 		c.report.add("I6", id.String(), "the row says %s %s of %d bytes, the record %s %s %s of %d",
 			e.Codec, e.Kind, e.Raw, ID(h.ID), h.Codec, h.Kind, h.RawLen)
 	case e.Kind == tiering.File:
-		if _, err := DecodeFileVertex(plain); err != nil {
+		if _, err := vertex.DecodeFile(plain); err != nil {
 			c.report.add("I2", id.String(), "%v", err)
 		}
 	}
@@ -404,7 +405,7 @@ func (c *checker) count(ctx context.Context, ref func(ID)) error {
 		_, plain, err := c.s.tiers.Read(e.Loc)
 		if err == nil {
 			var links []ID
-			if links, err = Links(plain); err == nil {
+			if links, err = vertex.Links(plain); err == nil {
 				for _, child := range links {
 					ref(child)
 				}

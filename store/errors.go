@@ -4,30 +4,31 @@ import (
 	"errors"
 
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/errs"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
 // The errors of this package, to be told apart with errors.Is.
 var (
-	ErrNotFound  = errors.New("not found")
-	ErrCorrupt   = errors.New("stored bytes do not match their ID")
+	ErrNotFound  = errs.ErrNotFound
+	ErrCorrupt   = errs.ErrCorrupt
 	ErrNotStore  = errors.New("not a QuarXFS store")
 	ErrExists    = errors.New("already a QuarXFS store")
-	ErrNameTaken = errors.New("the name is taken")
+	ErrNameTaken = errs.ErrNameTaken
 	ErrHeld      = errors.New("the snapshot is held")
 	ErrMounted   = errors.New("something is mounted there")
 	ErrNotEmpty  = errors.New("directory is not empty")
-	ErrNewer     = errors.New("store was made by a newer QuarXFS")
+	ErrNewer     = errs.ErrNewer
 	ErrOlder     = db.ErrOlder
-	ErrDamaged   = db.ErrCorrupt
+	ErrDamaged   = errs.ErrDamaged
 	ErrLocked    = errors.New("store is in use by another process")
-	ErrConfig    = errors.New("bad setting")
+	ErrConfig    = errs.ErrConfig
 	ErrRange     = errors.New("offset is behind the end")
 	ErrAmbiguous = errors.New("ID prefix is ambiguous")
 	ErrNoTier    = tiering.ErrNoTier
 	ErrHasTier   = errors.New("the tier is in use")
 	ErrFull      = db.ErrFull
-	ErrReadOnly  = db.ErrReadOnly
+	ErrReadOnly  = errs.ErrReadOnly
 	// ErrUnwritable: the store can be opened with Options.ReadOnly only.
 	ErrUnwritable = errors.New("the store cannot be written to")
 	ErrFailed     = db.ErrFailed // the database's disk failed: only reopening helps

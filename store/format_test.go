@@ -13,85 +13,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 	"github.com/quarxtor/quarxfs/tiering/segment"
 )
-
-func golden() (FileVertex, string) {
-	a, b := chunk.Sum([]byte("a")), chunk.Sum([]byte("b"))
-	v := FileVertex{Size: 1 << 21, Data: 70_000, Parts: []Part{
-		{ID: a, Len: 65_536}, {Hole: true, Len: 1<<21 - 70_000}, {ID: b, Len: 4464, Skip: 100},
-	}}
-	return v, "02" + a.String() + b.String() + "01" + "00" + "80808001" + "f0a204" +
-		"808010" + "c1f4ee03" + "c28b01" + "64"
-}
-
-// The encoding of version 1, byte for byte.
-func TestFileVertexGolden(t *testing.T) {
-	v, want := golden()
-	if got := hex.EncodeToString(v.Encode()); got != want {
-		t.Errorf("encoded\n%s, want\n%s", got, want)
-	}
-	b, err := hex.DecodeString(want)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := DecodeFileVertex(b)
-	if diff := cmp.Diff(v, got); diff != "" || err != nil {
-		t.Errorf("decoded: %v\n%s", err, diff)
-	}
-}
-
-func TestFileVertexRefusals(t *testing.T) {
-	id := chunk.Sum([]byte("a"))
-	for name, v := range map[string]FileVertex{
-		"size":          {Size: 2, Data: 1, Parts: []Part{{ID: id, Len: 1}}},
-		"data":          {Size: 1, Data: 0, Parts: []Part{{ID: id, Len: 1}}},
-		"empty part":    {Parts: []Part{{ID: id}}},
-		"two holes":     {Size: 2, Parts: []Part{{Hole: true, Len: 1}, {Hole: true, Len: 1}}},
-		"hole above":    {Height: 1, Size: 1, Parts: []Part{{Hole: true, Len: 1}}},
-		"skip above":    {Height: 1, Size: 1, Data: 1, Parts: []Part{{ID: id, Len: 1, Skip: 1}}},
-		"empty above":   {Height: 1},
-		"too high":      {Height: maxHeight + 1, Size: 1, Data: 1, Parts: []Part{{ID: id, Len: 1}}},
-		"long part":     {Size: 20 << 20, Data: 20 << 20, Parts: []Part{{ID: id, Len: 20 << 20}}},
-		"skip too far":  {Size: 1, Data: 1, Parts: []Part{{ID: id, Len: 1, Skip: segment.MaxRaw}}},
-		"more than all": {Height: 1, Size: 1, Data: 2, Parts: []Part{{ID: id, Len: 1}}},
-	} {
-		if got, err := DecodeFileVertex(v.Encode()); !errors.Is(err, ErrCorrupt) {
-			t.Errorf("%s: decoded %+v, %v", name, got, err)
-		}
-	}
-	v, _ := golden()
-	whole := v.Encode()
-	for n := range whole {
-		if _, err := DecodeFileVertex(whole[:n]); !errors.Is(err, ErrCorrupt) {
-			t.Errorf("the first %d bytes decode: %v", n, err)
-		}
-	}
-	if _, err := DecodeFileVertex(append(bytes.Clone(whole), 0)); !errors.Is(err, ErrCorrupt) {
-		t.Error("a byte too many decodes")
-	}
-}
-
-// What decodes encodes to the same bytes: a vertex has one encoding.
-func FuzzFileVertex(f *testing.F) {
-	v, _ := golden()
-	f.Add(v.Encode())
-	f.Add((&FileVertex{}).Encode())
-	f.Add((&FileVertex{Height: 1, Size: 9, Data: 5, Parts: []Part{{ID: ID{1}, Len: 9}}}).Encode())
-	f.Fuzz(func(t *testing.T, b []byte) {
-		v, err := DecodeFileVertex(b)
-		if err != nil {
-			if !errors.Is(err, ErrCorrupt) {
-				t.Errorf("error %v", err)
-			}
-			return
-		}
-		if again := v.Encode(); !bytes.Equal(again, b) {
-			t.Errorf("%x encodes to %x", b, again)
-		}
-	})
-}
 
 func TestEntryGolden(t *testing.T) {
 	e := Entry{
@@ -360,7 +285,7 @@ func TestBlocks(t *testing.T) {
 // A vertex that links to what is not there must not get in. (I5)
 func TestPutDanglingVertex(t *testing.T) {
 	s := newStore(t, smallConfig())
-	v := FileVertex{Size: 1, Data: 1, Parts: []Part{{ID: ID{1}, Len: 1}}}
+	v := vertex.File{Size: 1, Data: 1, Parts: []vertex.Part{{ID: ID{1}, Len: 1}}}
 	if _, err := s.Put(segment.File, v.Encode()); !errors.Is(err, ErrNotFound) {
 		t.Errorf("put: %v", err)
 	}

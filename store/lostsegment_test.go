@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -135,9 +136,9 @@ func TestLostParent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	vertex := func(kind tiering.Kind, text string, links ...ID) ID {
+	put := func(kind tiering.Kind, text string, links ...ID) ID {
 		t.Helper()
-		b := AppendLinks(nil, links)
+		b := vertex.AppendLinks(nil, links)
 		id, err := s.Put(kind, append(b, text...))
 		if err != nil {
 			t.Fatal(err)
@@ -162,12 +163,12 @@ func TestLostParent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sub := vertex(tiering.Tree, "directory", file, loose)
-	other := vertex(tiering.Tree, "table", loose)
+	sub := put(tiering.Tree, "directory", file, loose)
+	other := put(tiering.Tree, "table", loose)
 	seal()
 	before := s.tiers.Segments()
-	top := vertex(tiering.Tree, "top", sub, other)
-	if err := nameSnapshot(s, "gone", vertex(tiering.Snapshot, "snapshot", top)); err != nil {
+	top := put(tiering.Tree, "top", sub, other)
+	if err := nameSnapshot(s, "gone", put(tiering.Snapshot, "snapshot", top)); err != nil {
 		t.Fatal(err)
 	}
 	seal()
@@ -182,7 +183,7 @@ func TestLostParent(t *testing.T) {
 		if id != sub {
 			return nil, fmt.Errorf("no directory: %w", ErrCorrupt)
 		}
-		return append(AppendLinks(nil, []ID{id}), "made"...), nil
+		return append(vertex.AppendLinks(nil, []ID{id}), "made"...), nil
 	}})
 	for _, id := range []ID{sub, file, loose} {
 		if _, err := s.Get(ctx, id); err != nil {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -53,9 +54,9 @@ func decodeObject(name string, b []byte) (ObjectInfo, error) {
 		return o, bad
 	}
 	o.Created = time.UnixMilli(ms)
-	r := Fields{b: b[n:]}
+	r := vertex.NewFields(b[n:])
 	o.Size, o.Data = int64(r.Uvarint(math.MaxInt64)), int64(r.Uvarint(math.MaxInt64))
-	if r.bad || len(r.b) != 0 || o.Data > o.Size {
+	if r.Bad() || r.Left() != 0 || o.Data > o.Size {
 		return o, bad
 	}
 	return o, nil

@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -21,7 +22,7 @@ import (
 const nameVertexVersion = 1
 
 func (o ObjectInfo) vertex() []byte {
-	b := AppendLinks(make([]byte, 0, 64+len(o.Name)), []ID{o.ID})
+	b := vertex.AppendLinks(make([]byte, 0, 64+len(o.Name)), []ID{o.ID})
 	b = append(b, nameVertexVersion)
 	b = binary.AppendVarint(b, o.Created.UnixMilli())
 	b = binary.AppendUvarint(b, uint64(o.Size))
@@ -30,28 +31,23 @@ func (o ObjectInfo) vertex() []byte {
 }
 
 // vertexID is the ID of the name's vertex.
-func (o ObjectInfo) vertexID() ID { return sum(tiering.Named, o.vertex()) }
+func (o ObjectInfo) vertexID() ID { return vertex.Sum(tiering.Named, o.vertex()) }
 
 // decodeNameVertex is the reverse of vertex. The error is ErrCorrupt.
 func decodeNameVertex(b []byte) (ObjectInfo, error) {
-	links, payload, err := SplitVertex(b)
+	links, payload, err := vertex.Split(b)
 	if err != nil {
 		return ObjectInfo{}, err
 	}
 	bad := fmt.Errorf("name vertex: %w", ErrCorrupt)
-	r := Fields{b: payload}
+	r := vertex.NewFields(payload)
 	if len(links) != 1 || r.Byte() != nameVertexVersion {
 		return ObjectInfo{}, bad
 	}
-	o := ObjectInfo{ID: links[0]}
-	ms, n := binary.Varint(r.b)
-	if n <= 0 {
-		return ObjectInfo{}, bad
-	}
-	o.Created = time.UnixMilli(ms)
-	r.b = r.b[n:]
+	o := ObjectInfo{ID: links[0], Created: time.UnixMilli(r.Varint())}
 	o.Size, o.Data = int64(r.Uvarint(math.MaxInt64)), int64(r.Uvarint(math.MaxInt64))
-	if o.Name = string(r.b); r.bad || o.Data > o.Size || o.Name == "" || len(o.Name) > MaxObjectName {
+	o.Name = string(r.Bytes(uint64(r.Left())))
+	if r.Bad() || o.Data > o.Size || o.Name == "" || len(o.Name) > MaxObjectName {
 		return ObjectInfo{}, bad
 	}
 	return o, nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -75,7 +76,7 @@ func (s *Store) WriteFile(ctx context.Context, root FileRoot, off, length int64,
 	}
 	f := fileReader{s: s, ctx: ctx, w: w}
 	if e.Kind == tiering.Data {
-		return f.block(Part{ID: root.ID, Len: root.Size}, off, length)
+		return f.block(vertex.Part{ID: root.ID, Len: root.Size}, off, length)
 	}
 	v, err := s.fileVertex(ctx, root.ID)
 	if err != nil {
@@ -87,19 +88,19 @@ func (s *Store) WriteFile(ctx context.Context, root FileRoot, off, length int64,
 	return f.vertex(&v, off, length)
 }
 
-func (s *Store) fileVertex(ctx context.Context, id ID) (FileVertex, error) {
+func (s *Store) fileVertex(ctx context.Context, id ID) (vertex.File, error) {
 	e, err := s.Lookup(id)
 	if err != nil {
-		return FileVertex{}, err
+		return vertex.File{}, err
 	}
 	if e.Kind != tiering.File {
-		return FileVertex{}, fmt.Errorf("%s is a %s, not a file vertex: %w", id.Short(), e.Kind, ErrCorrupt)
+		return vertex.File{}, fmt.Errorf("%s is a %s, not a file vertex: %w", id.Short(), e.Kind, ErrCorrupt)
 	}
 	b, err := s.Get(ctx, id)
 	if err != nil {
-		return FileVertex{}, err
+		return vertex.File{}, err
 	}
-	v, err := DecodeFileVertex(b)
+	v, err := vertex.DecodeFile(b)
 	if err != nil {
 		return v, fmt.Errorf("%s: %w", id, err)
 	}
@@ -116,7 +117,7 @@ type fileReader struct {
 // readAhead is how many blocks are read ahead of the one that is written.
 const readAhead = 8
 
-func (f *fileReader) vertex(v *FileVertex, off, length int64) error {
+func (f *fileReader) vertex(v *vertex.File, off, length int64) error {
 	ends := make([]int64, len(v.Parts)) // of the parts, in the file
 	at := int64(0)
 	for i := range v.Parts {
@@ -143,7 +144,7 @@ func (f *fileReader) vertex(v *FileVertex, off, length int64) error {
 	return nil
 }
 
-func (f *fileReader) part(height int, p Part, off, n int64) error {
+func (f *fileReader) part(height int, p vertex.Part, off, n int64) error {
 	if err := f.ctx.Err(); err != nil {
 		return err
 	}
@@ -163,7 +164,7 @@ func (f *fileReader) part(height int, p Part, off, n int64) error {
 	return f.vertex(&child, off, n)
 }
 
-func (f *fileReader) block(p Part, off, n int64) error {
+func (f *fileReader) block(p vertex.Part, off, n int64) error {
 	b, err := f.s.Get(f.ctx, p.ID)
 	if err != nil {
 		return err
@@ -403,7 +404,7 @@ func (in *ingester) store(pieces []piece) error {
 		return err
 	}
 	for _, p := range pieces {
-		part := Part{Len: int64(len(p.bytes)), Hole: p.zero}
+		part := vertex.Part{Len: int64(len(p.bytes)), Hole: p.zero}
 		if !p.zero {
 			part.ID, ids = ids[0], ids[1:]
 		}

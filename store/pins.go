@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"encoding/binary"
+
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // A blockFilter is a set of blocks in bounded memory (a Bloom filter of 8 MiB):
@@ -72,7 +74,7 @@ func (s *Store) EachBelow(ctx context.Context, id ID, enter func(ID) bool) error
 	if err != nil {
 		return err
 	}
-	links, err := Links(plain)
+	links, err := vertex.Links(plain)
 	for _, child := range links {
 		if err == nil {
 			err = s.EachBelow(ctx, child, enter)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/store/handle"
+	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -179,7 +180,7 @@ func (b *rebuilder) record(loc tiering.Location) error {
 	}
 	id := ID(h.ID)
 	if h.Kind != tiering.Data {
-		links, err := Links(plain)
+		links, err := vertex.Links(plain)
 		if err != nil {
 			b.found.Bad++
 			return nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -46,7 +47,7 @@ func Unpack(r *Record) ([]byte, error) {
 	if err != nil {
 		return nil, bad(err)
 	}
-	if sum(r.Kind, plain) != id {
+	if vertex.Sum(r.Kind, plain) != id {
 		return nil, bad(errors.New("its bytes do not hash to its ID"))
 	}
 	return plain, nil

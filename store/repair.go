@@ -10,6 +10,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -346,7 +347,7 @@ func (r *repairer) putName(plain []byte) error {
 // putVertex stores a vertex that gets one reference, if it is not there. The commit makes it
 // durable before the rows.
 func (r *repairer) putVertex(kind tiering.Kind, plain []byte) (ID, error) {
-	id := sum(kind, plain)
+	id := vertex.Sum(kind, plain)
 	if e, ok := r.rows[id]; ok && !e.isPlaceholder() {
 		return id, nil
 	}
@@ -374,7 +375,7 @@ func (r *repairer) describe(o *ObjectInfo) (changed bool) {
 		if err != nil {
 			return false
 		}
-		if v, err := DecodeFileVertex(plain); err == nil {
+		if v, err := vertex.DecodeFile(plain); err == nil {
 			size, data = v.Size, v.Data
 		}
 	}
@@ -475,7 +476,7 @@ func (r *repairer) linksOf(id ID) []ID {
 	if err != nil {
 		return nil
 	}
-	links, _ := Links(plain) // one that does not read has none that count
+	links, _ := vertex.Links(plain) // one that does not read has none that count
 	return links
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -323,7 +324,7 @@ func (h *holding) walk(id ID, found *[]ID) error {
 	if err != nil {
 		return h.ctx.Err()
 	}
-	links, err := Links(plain)
+	links, err := vertex.Links(plain)
 	if err != nil {
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -61,17 +62,17 @@ func (r SnapshotRef) flags() (flags byte) {
 }
 
 func (r SnapshotRef) vertex() []byte {
-	b := AppendLinks(make([]byte, 0, 64+len(r.Name)), []ID{r.ID})
+	b := vertex.AppendLinks(make([]byte, 0, 64+len(r.Name)), []ID{r.ID})
 	b = append(b, snapshotNameVersion, r.flags())
 	b = binary.AppendVarint(b, r.Set.UnixMilli())
 	return append(b, r.Name...)
 }
 
-func (r SnapshotRef) vertexID() ID { return sum(tiering.Named, r.vertex()) }
+func (r SnapshotRef) vertexID() ID { return vertex.Sum(tiering.Named, r.vertex()) }
 
 // decodeSnapshotName is the reverse of vertex. The error is ErrCorrupt.
 func decodeSnapshotName(b []byte) (SnapshotRef, error) {
-	links, payload, err := SplitVertex(b)
+	links, payload, err := vertex.Split(b)
 	if err != nil {
 		return SnapshotRef{}, err
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -17,7 +18,7 @@ func putSnapshot(t *testing.T, s *Store, content string) ID {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := s.Put(tiering.Snapshot, AppendLinks(nil, []ID{data}))
+	id, err := s.Put(tiering.Snapshot, vertex.AppendLinks(nil, []ID{data}))
 	if err != nil {
 		t.Fatal(err)
 	}

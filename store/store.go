@@ -37,6 +37,7 @@ import (
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/store/handle"
 	"github.com/quarxtor/quarxfs/store/routine"
+	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 	"github.com/quarxtor/quarxfs/tiering/disk"
 )
@@ -335,7 +336,7 @@ func (s *Store) open() (err error) {
 		Logger:      s.log,
 		FS:          s.hotFS(),
 		ReadOnly:    s.opts.ReadOnly,
-		Verify:      func(k tiering.Kind, id [32]byte, plain []byte) bool { return sum(k, plain) == id },
+		Verify:      func(k tiering.Kind, id [32]byte, plain []byte) bool { return vertex.Sum(k, plain) == id },
 	})
 	if err != nil {
 		return err

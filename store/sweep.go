@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -119,7 +120,7 @@ func (s *Store) linksOf(ctx context.Context, ids []ID) (map[ID][]ID, error) {
 		}
 		plain, err := s.Get(ctx, id)
 		if err == nil {
-			links[id], err = Links(plain)
+			links[id], err = vertex.Links(plain)
 		}
 		if err != nil {
 			s.log.Error("a vertex to be swept cannot be read", "vertex", id, "err", err)

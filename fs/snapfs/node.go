@@ -15,6 +15,7 @@ import (
 	"github.com/quarxtor/quarxfs/fs"
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 var (
@@ -283,7 +284,7 @@ func (n *node) linked(ctx context.Context, link graph.Link) ([]byte, error) {
 	if err != nil || link.Kind == store.KindData {
 		return b, err
 	}
-	v, err := store.DecodeFileVertex(b)
+	v, err := vertex.DecodeFile(b)
 	if err != nil {
 		return nil, err
 	}

@@ -235,8 +235,8 @@ func (n *node) hasFullRange() bool {
 	return false
 }
 
-// writeBlocks cuts dirty ranges into blocks, stores these and points extents at them. In
-// a mode other than flushWhole it leaves a tail that could still grow. n.mu is held, and released while
+// writeBlocks cuts dirty ranges into blocks, stores these and points extents at them. In a mode
+// other than flushWhole it leaves a tail that could still grow. n.mu is held, and released while
 // blocks are stored; the caller is inside Update or Cut, so no commit sees half of that.
 func (fl *flusher) writeBlocks(n *node, mode flushMode) error {
 	taken, err := fl.take(n, mode)

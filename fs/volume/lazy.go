@@ -10,6 +10,7 @@ import (
 	"github.com/quarxtor/quarxfs/fs/rows"
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // A lazy inode is one that names a vertex and has, until somebody looks into it,
@@ -30,7 +31,7 @@ func (m *fileMap) lazyExtents(ctx context.Context, id store.ID, lo, hi int64, fn
 		return err
 	}
 	if e.Kind == store.KindData {
-		return m.partExtents(0, store.Part{ID: id, Len: int64(e.Raw)}, lo, hi, fn)
+		return m.partExtents(0, vertex.Part{ID: id, Len: int64(e.Raw)}, lo, hi, fn)
 	}
 	return m.vertexExtents(ctx, id, -1, 0, lo, hi, fn)
 }
@@ -42,7 +43,7 @@ func (m *fileMap) vertexExtents(ctx context.Context, id store.ID, height int, ba
 	if err != nil {
 		return err
 	}
-	f, err := store.DecodeFileVertex(b)
+	f, err := vertex.DecodeFile(b)
 	// Heights go down by one: so a damaged vertex cannot lead round in a circle.
 	if err == nil && height >= 0 && f.Height != height {
 		err = store.ErrCorrupt
@@ -70,7 +71,7 @@ func (m *fileMap) vertexExtents(ctx context.Context, id store.ID, height int, ba
 }
 
 // partExtents makes extents of a part, none longer than a page covers.
-func (m *fileMap) partExtents(base int64, p store.Part, lo, hi int64, fn func(meta.Extent) error) error {
+func (m *fileMap) partExtents(base int64, p vertex.Part, lo, hi int64, fn func(meta.Extent) error) error {
 	for done := int64(0); done < p.Len; {
 		n := min(p.Len-done, m.span)
 		e := meta.Extent{Off: base + done, Len: uint32(n), Skip: p.Skip + uint32(done), ID: meta.BlockID(p.ID)}

@@ -8,6 +8,7 @@ import (
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // entry makes the entry of an inode, with its content.
@@ -66,7 +67,7 @@ func (ss *snapshotter) putBytes(p []byte) (graph.Link, error) {
 		if len(part) == len(p) {
 			return graph.Link{ID: id, Kind: store.KindData}, nil
 		}
-		if err := fb.Add(store.Part{ID: id, Len: int64(len(part))}); err != nil {
+		if err := fb.Add(vertex.Part{ID: id, Len: int64(len(part))}); err != nil {
 			return graph.Link{}, err
 		}
 	}
@@ -111,14 +112,14 @@ func buildFile(fb *store.FileBuilder, exts []meta.Extent, size int64) (store.Fil
 		if to <= at {
 			return nil
 		}
-		return fb.Add(store.Part{Hole: true, Len: to - at})
+		return fb.Add(vertex.Part{Hole: true, Len: to - at})
 	}
 	// Holes are parts like any: the parts tile the file.
 	for _, e := range exts {
 		if err := hole(e.Off); err != nil {
 			return store.FileRoot{}, err
 		}
-		if err := fb.Add(store.Part{ID: store.ID(e.ID), Len: int64(e.Len), Skip: e.Skip}); err != nil {
+		if err := fb.Add(vertex.Part{ID: store.ID(e.ID), Len: int64(e.Len), Skip: e.Skip}); err != nil {
 			return store.FileRoot{}, err
 		}
 		at = e.End()

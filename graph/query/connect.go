@@ -9,6 +9,7 @@ import (
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/graph/export"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // A Step is one node on the way between two, and the edge that leads there.
@@ -90,7 +91,7 @@ func (q *Graph) network(ctx context.Context, rows *store.View) (*graph.Network, 
 		if err != nil {
 			return nil, err
 		}
-		links, err := store.Links(plain)
+		links, err := vertex.Links(plain)
 		if err != nil {
 			return nil, fmt.Errorf("vertex %s: %w", id, err)
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/graph/export"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // A ShowItem is what was asked for, or one of its parts.
@@ -138,7 +139,7 @@ func (w *shower) file(s Subject) error {
 	if err != nil {
 		return err
 	}
-	v, err := store.DecodeFileVertex(plain)
+	v, err := vertex.DecodeFile(plain)
 	if err != nil {
 		return fmt.Errorf("%s: %w", s.Block.ID, err)
 	}

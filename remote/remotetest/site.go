@@ -16,6 +16,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/serve"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // A Site is a store with a node on it.
@@ -105,7 +106,7 @@ func (s Site) Plant(t testing.TB, name string, seeds ...uint64) store.ID {
 		}
 		b := s.Store.NewFileBuilder()
 		for _, id := range ids {
-			if err := b.Add(store.Part{ID: id, Len: 20_000}); err != nil {
+			if err := b.Add(vertex.Part{ID: id, Len: 20_000}); err != nil {
 				t.Fatal(err)
 			}
 		}

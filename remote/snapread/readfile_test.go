@@ -14,6 +14,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote/remotetest"
 	"github.com/quarxtor/quarxfs/remote/snapread"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
 // counted notes what is asked of a node.
@@ -97,12 +98,12 @@ func TestReadFileSparse(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.Add(store.Part{ID: id, Len: int64(len(block))}); err != nil {
+		if err := b.Add(vertex.Part{ID: id, Len: int64(len(block))}); err != nil {
 			t.Fatal(err)
 		}
 		want = append(want, block...)
 		if i%100 == 0 {
-			if err := b.Add(store.Part{Hole: true, Len: 3000}); err != nil {
+			if err := b.Add(vertex.Part{Hole: true, Len: 3000}); err != nil {
 				t.Fatal(err)
 			}
 			want = append(want, make([]byte, 3000)...)

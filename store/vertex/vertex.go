@@ -1,10 +1,40 @@
-package store
+// Package vertex encodes the nodes of the hash-graph that the store itself understands: links, and
+// the vertices of files. What trees and snapshots are, package graph knows.
+package vertex
 
 import (
 	"encoding/binary"
 	"fmt"
 	"math"
+
+	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/store/errs"
+	"github.com/quarxtor/quarxfs/tiering"
 )
+
+// context gives each kind of vertex its own ID space (BLAKE3 derive-key
+// contexts), so that no user's bytes can be taken for one.
+func context(k tiering.Kind) string {
+	switch k {
+	case tiering.File:
+		return "quarxfs 2026-11-23 file vertex v1"
+	case tiering.Tree:
+		return "quarxfs 2026-11-23 tree vertex v1"
+	case tiering.Snapshot:
+		return "quarxfs 2026-11-23 snapshot vertex v1"
+	case tiering.Named:
+		return "quarxfs 2026-11-23 name vertex v1"
+	}
+	return ""
+}
+
+// Sum returns the ID of a block of any kind, data among them.
+func Sum(k tiering.Kind, plain []byte) chunk.ID {
+	if k == tiering.Data {
+		return chunk.Sum(plain)
+	}
+	return chunk.SumVertex(context(k), plain)
+}
 
 // A vertex is an encoded node of the hash-graph. It starts with its links, so
 // that the store can follow edges without knowing what a vertex means:
@@ -16,7 +46,7 @@ import (
 // A vertex of 1,000 links and an empty payload takes 32,002 bytes.
 
 // AppendLinks starts the encoding of a vertex.
-func AppendLinks(b []byte, links []ID) []byte {
+func AppendLinks(b []byte, links []chunk.ID) []byte {
 	b = binary.AppendUvarint(b, uint64(len(links)))
 	for i := range links {
 		b = append(b, links[i][:]...)
@@ -24,24 +54,24 @@ func AppendLinks(b []byte, links []ID) []byte {
 	return b
 }
 
-// SplitVertex returns a vertex's links and payload; the payload aliases vertex.
+// Split returns a vertex's links and payload; the payload aliases encoded.
 // The error is ErrCorrupt.
-func SplitVertex(vertex []byte) (links []ID, payload []byte, err error) {
-	r := Fields{b: vertex}
-	n := r.Uvarint(uint64(len(vertex) / len(ID{})))
-	if r.bad || n*uint64(len(ID{})) > uint64(len(r.b)) {
-		return nil, nil, fmt.Errorf("vertex of %d bytes claims more links than it holds: %w", len(vertex), ErrCorrupt)
+func Split(encoded []byte) (links []chunk.ID, payload []byte, err error) {
+	r := Fields{b: encoded}
+	n := r.Uvarint(uint64(len(encoded) / len(chunk.ID{})))
+	if r.bad || n*uint64(len(chunk.ID{})) > uint64(len(r.b)) {
+		return nil, nil, fmt.Errorf("vertex of %d bytes claims more links than it holds: %w", len(encoded), errs.ErrCorrupt)
 	}
-	links = make([]ID, n)
+	links = make([]chunk.ID, n)
 	for i := range links {
-		links[i], r.b = ID(r.b[:len(ID{})]), r.b[len(ID{}):]
+		links[i], r.b = chunk.ID(r.b[:len(chunk.ID{})]), r.b[len(chunk.ID{}):]
 	}
 	return links, r.b, nil
 }
 
 // Links returns the links of an encoded vertex.
-func Links(vertex []byte) ([]ID, error) {
-	links, _, err := SplitVertex(vertex)
+func Links(encoded []byte) ([]chunk.ID, error) {
+	links, _, err := Split(encoded)
 	return links, err
 }
 
