@@ -53,6 +53,7 @@ var kinds = []struct {
 	{"full", store.ErrFull, http.StatusInsufficientStorage},
 	{"no_tier", store.ErrNoTier, http.StatusNotFound},
 	{"has_tier", store.ErrHasTier, http.StatusConflict},
+	{"not_cold", store.ErrNotCold, http.StatusConflict},
 	{"not_empty", store.ErrNotEmpty, http.StatusConflict},
 	{"unauthorized", store.ErrToken, http.StatusUnauthorized},
 	{"stalled", ErrBodyStalled, http.StatusRequestTimeout},

@@ -17,6 +17,9 @@ type Tiers interface {
 	// place, the bucket that dir names. store.ErrHasTier, store.ErrNotEmpty,
 	// store.ErrConfig.
 	AddCold(ctx context.Context, dir string, bucket *store.S3Place) error
+	// RelocateCold tells the node that its cold tier is elsewhere now, as AddCold would have it.
+	// store.ErrNotCold, store.ErrNoTier, store.ErrConfig, store.ErrUnavailable.
+	RelocateCold(ctx context.Context, dir string, bucket *store.S3Place) error
 	// RemoveCold takes the empty cold tier out of use. store.ErrNoTier,
 	// store.ErrHasTier.
 	RemoveCold(ctx context.Context) error
@@ -66,6 +69,14 @@ func (l *Local) AddCold(_ context.Context, dir string, bucket *store.S3Place) er
 		return l.store.AddBucket(dir, *bucket)
 	}
 	return l.store.AddCold(dir)
+}
+
+// RelocateCold implements Tiers.
+func (l *Local) RelocateCold(_ context.Context, dir string, bucket *store.S3Place) error {
+	if bucket != nil {
+		return l.store.RelocateBucket(dir, *bucket)
+	}
+	return l.store.RelocateCold(dir)
 }
 
 // RemoveCold implements Tiers.
@@ -137,8 +148,17 @@ func (c *Client) Tiers(ctx context.Context) (list []store.TierState, err error) 
 
 // AddCold implements Tiers.
 func (c *Client) AddCold(ctx context.Context, dir string, bucket *store.S3Place) error {
+	return c.putCold(ctx, url.Values{"dir": {dir}}, bucket)
+}
+
+// RelocateCold implements Tiers.
+func (c *Client) RelocateCold(ctx context.Context, dir string, bucket *store.S3Place) error {
+	return c.putCold(ctx, url.Values{"dir": {dir}, "relocate": {"true"}}, bucket)
+}
+
+// putCold has the cold tier be where q and bucket say.
+func (c *Client) putCold(ctx context.Context, q url.Values, bucket *store.S3Place) error {
 	var none struct{}
-	q := url.Values{"dir": {dir}}
 	if bucket != nil {
 		q.Set("endpoint", bucket.Endpoint)
 		for name, value := range map[string]string{"region": bucket.Region, "ca": bucket.CA, "credentials": bucket.Credentials} {
@@ -184,7 +204,7 @@ func tierRoutes(mux *http.ServeMux, s *server) {
 	})
 	mux.HandleFunc("PUT /v1/tiers/cold", func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
-		err := onlyKnown(q, "dir", "endpoint", "region", "ca", "credentials", "insecure")
+		err := onlyKnown(q, "dir", "relocate", "endpoint", "region", "ca", "credentials", "insecure")
 		var bucket *store.S3Place
 		if q.Has("endpoint") {
 			bucket = &store.S3Place{
@@ -192,8 +212,12 @@ func tierRoutes(mux *http.ServeMux, s *server) {
 				Credentials: q.Get("credentials"), Insecure: q.Get("insecure") == "true",
 			}
 		}
+		put := s.node.AddCold
+		if q.Get("relocate") == "true" {
+			put = s.node.RelocateCold
+		}
 		if err == nil {
-			err = s.node.AddCold(r.Context(), q.Get("dir"), bucket)
+			err = put(r.Context(), q.Get("dir"), bucket)
 		}
 		s.answer(w, r, struct{}{}, err)
 	})

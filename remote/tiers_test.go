@@ -3,6 +3,7 @@ package remote_test
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,6 +20,9 @@ func TestTiers(t *testing.T) {
 		none := func(remote.Shift) error { return nil }
 		if err := n.RemoveCold(ctx); !errors.Is(err, store.ErrNoTier) {
 			t.Errorf("remove no tier: %v", err)
+		}
+		if err := n.RelocateCold(ctx, t.TempDir(), nil); !errors.Is(err, store.ErrNoTier) {
+			t.Errorf("relocate no tier: %v", err)
 		}
 		if err := n.Shift(ctx, remote.ShiftRequest{To: "hot", Drain: true}, none); !errors.Is(err, store.ErrNoTier) {
 			t.Errorf("drain no tier: %v", err)
@@ -37,6 +41,16 @@ func TestTiers(t *testing.T) {
 		}
 		if err := n.AddCold(ctx, dir+"2", nil); !errors.Is(err, store.ErrHasTier) {
 			t.Errorf("a second cold tier: %v", err)
+		}
+		if err := n.RelocateCold(ctx, dir+"2", nil); !errors.Is(err, store.ErrNotCold) {
+			t.Errorf("relocated to nothing: %v", err)
+		}
+		if err := os.Rename(dir, dir+"3"); err != nil {
+			t.Fatal(err)
+		}
+		dir += "3"
+		if err := n.RelocateCold(ctx, dir, nil); err != nil {
+			t.Errorf("relocate: %v", err)
 		}
 		if _, err := n.Put(ctx, "a", strings.NewReader(strings.Repeat("some text ", 1000))); err != nil {
 			t.Fatal(err)

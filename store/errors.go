@@ -27,6 +27,7 @@ var (
 	ErrAmbiguous = errors.New("ID prefix is ambiguous")
 	ErrNoTier    = tiering.ErrNoTier
 	ErrHasTier   = errors.New("the tier is in use")
+	ErrNotCold   = errors.New("the store's cold tier is not there")
 	ErrFull      = db.ErrFull
 	ErrReadOnly  = errs.ErrReadOnly
 	// ErrUnwritable: the store can be opened with Options.ReadOnly only.

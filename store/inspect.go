@@ -316,11 +316,7 @@ func (s *Store) inspectBucket() ([]tiering.Fault, error) {
 	if c, ok := s.Cold(); !ok || c.S3 == nil {
 		return nil, nil
 	}
-	var claims tierClaims
-	err := s.db.ScanPrefix([]byte{keySegment}, func(key, value []byte) error {
-		claims.add(key, value)
-		return nil
-	})
+	claims, err := s.claims()
 	if err != nil {
 		return nil, err
 	}
@@ -329,6 +325,15 @@ func (s *Store) inspectBucket() ([]tiering.Fault, error) {
 		err = nil
 	}
 	return faults, err
+}
+
+// claims are what must be there of each tier's segments, as of the last commit.
+func (s *Store) claims() (claims tierClaims, err error) {
+	err = s.db.ScanPrefix([]byte{keySegment}, func(key, value []byte) error {
+		claims.add(key, value)
+		return nil
+	})
+	return claims, err
 }
 
 // noteSegments keeps what the inspection found out about segments.

@@ -141,14 +141,21 @@ func (s *Store) AddCold(dir string) error {
 	}
 	s.tierConf.Lock()
 	defer s.tierConf.Unlock()
+	if err := s.checkColdDir(dir); err != nil {
+		return fmt.Errorf("add cold tier %s: %w", dir, err)
+	}
+	return s.addCold(&ColdTier{Dir: filepath.Clean(dir)}, s.coldFS())
+}
+
+// checkColdDir reports a path that can be no cold tier's: ErrConfig.
+func (s *Store) checkColdDir(dir string) error {
 	if !filepath.IsAbs(dir) {
-		return fmt.Errorf("add cold tier %s: %w: give a path that starts with /", dir, ErrConfig)
+		return fmt.Errorf("%w: give a path that starts with /", ErrConfig)
 	}
-	dir = filepath.Clean(dir)
-	if within(s.Dir(), dir) {
-		return fmt.Errorf("add cold tier %s: %w: it is inside the store's own directory", dir, ErrConfig)
+	if within(s.Dir(), filepath.Clean(dir)) {
+		return fmt.Errorf("%w: it is inside the store's own directory", ErrConfig)
 	}
-	return s.addCold(&ColdTier{Dir: dir}, s.coldFS())
+	return nil
 }
 
 // AddBucket makes a bucket's prefix, s3://bucket/prefix, the store's cold tier; it must

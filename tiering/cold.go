@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -56,7 +57,8 @@ type coldTier struct {
 	opts Options
 	cold ColdOptions
 	log  *slog.Logger
-	quit chan struct{}
+	quit chan struct{} // closed by stop
+	stop func()        // may be called twice: a tier that was relocated is closed once more
 	lost chan struct{} // has room for one
 	done sync.WaitGroup
 	mu   struct {
@@ -71,6 +73,15 @@ type coldTier struct {
 
 // openCold never fails: a tier that cannot be reached may come.
 func openCold(o Options, cold ColdOptions) *coldTier {
+	c := newCold(o, cold)
+	if err := c.find(); err != nil {
+		c.log.Error("the cold tier cannot be reached; what is there cannot be read until it comes back", "dir", cold.Dir, "err", err)
+	}
+	c.done.Go(c.watch)
+	return c
+}
+
+func newCold(o Options, cold ColdOptions) *coldTier {
 	if cold.FS == nil && cold.Connect == nil {
 		cold.FS = o.FS
 	}
@@ -81,10 +92,7 @@ func openCold(o Options, cold ColdOptions) *coldTier {
 		cold.Retry = defaultRetry
 	}
 	c := &coldTier{opts: o, cold: cold, log: o.Logger, quit: make(chan struct{}), lost: make(chan struct{}, 1)}
-	if err := c.find(); err != nil {
-		c.log.Error("the cold tier cannot be reached; what is there cannot be read until it comes back", "dir", cold.Dir, "err", err)
-	}
-	c.done.Go(c.watch)
+	c.stop = sync.OnceFunc(func() { close(c.quit) })
 	return c
 }
 
@@ -234,13 +242,14 @@ func (c *coldTier) interrupt() {
 	}
 }
 
-func (c *coldTier) close() error {
-	close(c.quit)
+// close closes the tier for good. From then on operations on it end with why.
+func (c *coldTier) close(why error) error {
+	c.stop()
 	c.interrupt()
 	c.done.Wait()
 	c.mu.Lock()
 	t, old := c.mu.tier, c.mu.old
-	c.mu.tier, c.mu.old, c.mu.err = nil, nil, ErrClosed
+	c.mu.tier, c.mu.old, c.mu.err = nil, nil, why
 	c.mu.Unlock()
 	if old != nil {
 		old.abandon()
@@ -468,10 +477,10 @@ func (s *Set) Reach(id uint8) error {
 func (s *Set) AddCold(cold ColdOptions) error {
 	c := openCold(s.opts, cold)
 	if _, err := c.get(); err != nil {
-		return errors.Join(err, c.close())
+		return errors.Join(err, c.close(ErrClosed))
 	}
 	if !s.cold.CompareAndSwap(nil, c) {
-		return errors.Join(errors.New("there is a cold tier already"), c.close())
+		return errors.Join(errors.New("there is a cold tier already"), c.close(ErrClosed))
 	}
 	return nil
 }
@@ -483,7 +492,61 @@ func (s *Set) DropCold() error {
 	if c == nil {
 		return ErrNoTier
 	}
-	return c.close()
+	return c.close(ErrClosed)
+}
+
+// RelocateCold has the cold tier be in another directory or bucket, to which it was moved or
+// copied: InspectCold has found it there. The caller sees to it that nothing is appended or removed
+// meanwhile. Reads from the tier that come meanwhile get ErrUnavailable. When it cannot be opened
+// there, it stays where it was. ErrNoTier; ErrUnavailable.
+func (s *Set) RelocateCold(cold ColdOptions) error {
+	old := s.cold.Load()
+	if old == nil {
+		return ErrNoTier
+	}
+	// A write that hangs could still land there: both may be one disk, by two paths.
+	if !old.idle() {
+		return fmt.Errorf("%w: operations on %s have not ended; unmount the store first", ErrUnavailable, old.cold.Dir)
+	}
+	// Closed before the other is opened, for the same reason: two that write to one directory.
+	if err := old.close(fmt.Errorf("%w: it is being relocated", ErrUnavailable)); err != nil {
+		return err
+	}
+	c := openCold(s.opts, cold)
+	_, err := c.get()
+	if err != nil {
+		err = errors.Join(err, c.close(ErrClosed))
+		c = openCold(s.opts, old.cold)
+	}
+	s.cold.Store(c)
+	return err
+}
+
+// idle reports that the tier is in reach, or that nothing is under way any more of when it was.
+func (c *coldTier) idle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.mu.tier != nil || c.mu.guard == nil || c.mu.guard.idle()
+}
+
+// InspectCold looks whether a cold tier is where the options say, and the segments of the claims
+// in it, without changing anything. ErrUnavailable: it is not, or does not answer.
+func InspectCold(o Options, cold ColdOptions, claims []Claim) ([]Fault, error) {
+	c := newCold(o, cold)
+	base, err := c.connect()
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	defer c.interrupt() // the connection of a bucket is this look's own
+	g := newGuard(base, c.cold.Timeout)
+	if err := checkMarker(g, cold.Dir, cold.ID); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	_, faults, err := Inspect(g, cold.Dir, claims)
+	if _, remote := base.(disk.Remote); remote { // what waits in the spool has two names for a while
+		faults = slices.DeleteFunc(faults, func(f Fault) bool { return !f.Lost })
+	}
+	return faults, err
 }
 
 // SyncCold makes durable what AppendTo has stored in the cold tier before the

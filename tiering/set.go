@@ -206,7 +206,7 @@ func (s *Set) shutdown() error {
 	s.ahead.stop()
 	err := s.hot.close()
 	if c := s.cold.Load(); c != nil {
-		err = errors.Join(err, c.close())
+		err = errors.Join(err, c.close(ErrClosed))
 	}
 	s.cache.close()
 	return err

@@ -10,6 +10,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/rawjson"
@@ -29,7 +30,7 @@ are stored once, whatever tier they are in, so a block that a demoted file share
 others is cold for all of them.`,
 	}
 	for _, c := range []*cobra.Command{
-		newTierAdd(), newTierRemove(), newTierList(), newTierStatus(), newTierMove("demote", "cold"), newTierMove("promote", "hot"), newTierDrain(),
+		newTierAdd(), newTierRelocate(), newTierRemove(), newTierList(), newTierStatus(), newTierMove("demote", "cold"), newTierMove("promote", "hot"), newTierDrain(),
 		newTierPolicy(), newTierPin(), newTierUnpin(),
 	} {
 		cmd.AddCommand(c)
@@ -72,12 +73,44 @@ is mounted), or from a file in the format of ~/.aws/credentials that only its ow
 			return onStore(cmd, args, func(n remote.Node) error { return n.AddCold(cmd.Context(), dir, bucket) })
 		},
 	}
-	f := cmd.Flags()
+	placeFlags(cmd.Flags(), &place)
+	return cmd
+}
+
+// placeFlags are those that say on what server a bucket is.
+func placeFlags(f *pflag.FlagSet, place *store.S3Place) {
 	f.StringVar(&place.Endpoint, "endpoint", "https://s3.amazonaws.com", "URL of the S3 server")
 	f.StringVar(&place.Region, "region", "", "region of the bucket; the server is asked when it is not given")
 	f.StringVar(&place.Credentials, "credentials", "", "`file` with the keys; else they are in the environment")
 	f.StringVar(&place.CA, "ca", "", "`file` with certificates to trust besides the system's")
 	f.BoolVar(&place.Insecure, "insecure", false, "do not check the server's certificate")
+}
+
+func newTierRelocate() *cobra.Command {
+	place := store.S3Place{}
+	cmd := &cobra.Command{
+		Use:   "relocate [STORE] cold DIR|s3://BUCKET/PREFIX",
+		Short: "Tell the store where its cold tier is now",
+		Long: `Has the store look for its cold tier in DIR, after the tier was moved or copied there, or
+its disk is mounted elsewhere now. It is checked that DIR has the tier's marker and all
+segments that the store needs; until then nothing changes. Nothing is copied, and the
+old directory, if it is still there, is no longer used and can be removed.
+
+A tier in a bucket can be in another bucket or on another server, with the same objects.`,
+		Example: `  quarxfs tier relocate /srv/store cold /new/cold
+  quarxfs tier relocate /mnt cold s3://bucket/store --endpoint https://s3.example.net`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := onlyCold(args[1]); err != nil {
+				return err
+			}
+			dir, bucket, err := coldPlace(cmd, args[2], place)
+			if err != nil {
+				return err
+			}
+			return onStore(cmd, args, func(n remote.Node) error { return n.RelocateCold(cmd.Context(), dir, bucket) })
+		},
+	}
+	placeFlags(cmd.Flags(), &place)
 	return cmd
 }
 

@@ -64,6 +64,7 @@ var sentinels = map[string]struct {
 	"store.ErrAmbiguous":     {err: store.ErrAmbiguous, code: 8},
 	"store.ErrNoTier":        {err: store.ErrNoTier, code: 17},
 	"store.ErrHasTier":       {err: store.ErrHasTier, code: 17},
+	"store.ErrNotCold":       {err: store.ErrNotCold, code: 17},
 	"store.ErrFull":          {err: store.ErrFull, code: 11},
 	"store.ErrReadOnly":      {err: store.ErrReadOnly, code: 20},
 	"store.ErrFailed":        {err: store.ErrFailed, code: exitOther},

@@ -14,12 +14,12 @@ var synonyms = map[string][]string{
 	"find": {"list-files"}, "files": {"list-files"}, "blocks": {"list-blocks"}, "snapshots": {"snapshot"},
 	"make": {"create", "init"}, "new": {"create", "add", "init"}, "add": {"create", "put"}, "take": {"create"}, "mkfs": {"init"}, "format": {"init"},
 	"create": {"add", "init", "snapshot"}, "unmount": {"umount"}, "status": {"stats", "list"}, "info": {"show", "stats", "status"}, "show": {"list", "stats", "status"},
-	"get": {"show", "cat"}, "df": {"stats"}, "usage": {"du"}, "size": {"du", "stats"}, "mv": {"rename"}, "move": {"rename", "demote"}, "cp": {"clone", "put"},
+	"get": {"show", "cat"}, "df": {"stats"}, "usage": {"du"}, "size": {"du", "stats"}, "mv": {"rename"}, "move": {"rename", "relocate", "demote"}, "cp": {"clone", "put"},
 	"copy": {"clone", "sync"}, "restore": {"snapshot"}, "rollback": {"snapshot"}, "revert": {"rollback"}, "undo": {"rollback"}, "clone": {"snapshot"}, "diff": {"snapshot"},
 	"lock": {"hold"}, "unlock": {"release"}, "unhold": {"release"}, "fetch": {"pull"}, "send": {"push"}, "receive": {"pull"}, "push": {"sync"}, "pull": {"sync"},
 	"check": {"fsck", "scrub"}, "verify": {"scrub", "fsck"}, "repair": {"fsck"}, "clean": {"gc"}, "prune": {"snapshot", "gc"}, "compact": {"gc"}, "trim": {"gc"},
 	"store": {"put"}, "upload": {"put"}, "download": {"get"}, "man": {"help"}, "schedule": {"policy"}, "quiet": {"json"}, "yes": {"force"},
-	"detach": {"drain", "remove"}, "evacuate": {"drain"}, "freeze": {"demote"}, "thaw": {"promote"}, "login": {"token"}, "dryrun": {"dry-run"}, "simulate": {"dry-run"},
+	"replace": {"relocate"}, "set-dir": {"relocate"}, "detach": {"drain", "remove"}, "evacuate": {"drain"}, "freeze": {"demote"}, "thaw": {"promote"}, "login": {"token"}, "dryrun": {"dry-run"}, "simulate": {"dry-run"},
 }
 
 // nearest returns which of the known words may be meant: those that begin with what was typed or
