@@ -44,17 +44,20 @@ func newRoot() *cobra.Command {
 		Version:       buildinfo.Version(),
 	}
 	root.PersistentFlags().StringVar(&dir, "dir", client.DefaultDir, "the node's `directory`")
-	root.AddCommand(&cobra.Command{
+	var page string
+	run := &cobra.Command{
 		Use:   "run",
 		Short: "Be the node's agent until SIGTERM",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-			return agent.Dir(dir).Run(cmd.Context(), buildinfo.Version(), log, func() {
+			return agent.Dir(dir).Run(cmd.Context(), agent.Options{Version: buildinfo.Version(), Log: log, Page: page, Ready: func() {
 				_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // nobody listens unless systemd has started it
-			})
+			}})
 		},
-	}, &cobra.Command{
+	}
+	run.Flags().StringVar(&page, "page", "", "show the cluster's page and metrics at this `address`, such as 127.0.0.1:7444, too")
+	root.AddCommand(run, &cobra.Command{
 		Use:    "make",
 		Hidden: true, // quarxfs cluster init and join have the flags
 		Short:  "Make this machine a node as the JSON document on standard input says",

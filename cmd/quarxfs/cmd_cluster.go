@@ -167,7 +167,7 @@ func setUpNode(cmd *cobra.Command, dir string, s client.SetUp) error {
 	if err := made.Run(); err != nil {
 		return nodeError(err, said.String())
 	}
-	self, err := startNode(cmd.Context(), dir)
+	self, err := startNode(cmd.Context(), dir, "")
 	if err != nil {
 		return err
 	}
@@ -210,10 +210,11 @@ const (
 	startTime = time.Minute
 )
 
-// startNode starts the agent of dir in the background and waits until it reaches the register.
-func startNode(ctx context.Context, dir string) (client.Self, error) {
+// startNode starts the agent of dir in the background, with a page unless its address is empty, and
+// waits until it reaches the register.
+func startNode(ctx context.Context, dir, page string) (client.Self, error) {
 	// It outlives this command, so ctx does not bound it.
-	agent, err := nodeProgram(context.WithoutCancel(ctx), "run", "--dir", dir)
+	agent, err := nodeProgram(context.WithoutCancel(ctx), "run", "--dir", dir, "--page", page)
 	if err != nil {
 		return client.Self{}, err
 	}
@@ -255,22 +256,23 @@ func startNode(ctx context.Context, dir string) (client.Self, error) {
 }
 
 func newClusterStart() *cobra.Command {
-	var dir string
+	var dir, page string
 	cmd := &cobra.Command{
 		Use:   "start",
 		Short: "Start this machine's node again",
 		Long: `Starts the agent of this machine's node in the background, as after a restart of the
-machine where no init system does it.`,
-		Example: "  quarxfs cluster start",
+machine where no init system does it. The page that --page shows is /cluster/.`,
+		Example: "  quarxfs cluster start --page 127.0.0.1:7444",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := client.CheckSetUp(dir); err != nil {
 				return err
 			}
-			_, err := startNode(cmd.Context(), dir)
+			_, err := startNode(cmd.Context(), dir, page)
 			return err
 		},
 	}
 	nodeDir(cmd.Flags(), &dir)
+	cmd.Flags().StringVar(&page, "page", "", "show the cluster's page and metrics at this `address` of this machine alone, such as 127.0.0.1:7444")
 	return cmd
 }
 

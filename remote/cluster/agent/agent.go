@@ -64,15 +64,23 @@ type Agent struct {
 		sync.Mutex
 		why   error              // why the register is out of reach; nil: it is not
 		nodes []health.NodeFacts // as the register said last; without what nodes say themselves
+		heard map[string]time.Time
 	}
 }
 
 var errStarting = errors.New("it has just started, and waits for a quorum of the voters")
 
-// Run is a node's agent until ctx ends: ErrNotSetUp, ErrRuns, ErrRemoved. ready is
-// called once it answers on its socket; the register may be out of reach still.
-func (d Dir) Run(ctx context.Context, version string, log *slog.Logger, ready func()) error {
-	a, err := d.load(version, log)
+// Options are what an agent is told each time it starts.
+type Options struct {
+	Version string
+	Log     *slog.Logger
+	Page    string // host:port of this machine alone that shows the page without TLS; empty: none
+	Ready   func() // called once it answers on its socket; the register may be out of reach still
+}
+
+// Run is a node's agent until ctx ends: ErrNotSetUp, ErrRuns, ErrRemoved, ErrRequest.
+func (d Dir) Run(ctx context.Context, o Options) error {
+	a, err := d.load(o.Version, o.Log)
 	if err != nil {
 		return err
 	}
@@ -98,14 +106,25 @@ func (d Dir) Run(ctx context.Context, version string, log *slog.Logger, ready fu
 	if err != nil {
 		return errors.Join(err, socket.Close())
 	}
+	var page net.Listener
+	if o.Page != "" {
+		if page, err = listenPage(ctx, o.Page); err != nil {
+			return errors.Join(err, socket.Close(), network.Close())
+		}
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return serve(ctx, socket, a.adminAPI()) })
 	group.Go(func() error { return serve(ctx, network, a.nodeAPI()) })
+	if page != nil {
+		mux := http.NewServeMux()
+		a.viewAPI(mux, unguarded)
+		group.Go(func() error { return serve(ctx, page, mux) })
+	}
 	if a.settings.Node.Has(cluster.RoleVoter) {
 		group.Go(func() error { return a.runEtcd(ctx) })
 	}
 	group.Go(func() error { return a.takePart(ctx) })
-	ready()
+	o.Ready()
 	err = group.Wait()
 	if errors.Is(err, ErrRemoved) {
 		// The directory can be set up anew, and the node does not come up again by itself.
@@ -124,6 +143,7 @@ func (d Dir) load(version string, log *slog.Logger) (*Agent, error) {
 	}
 	a := &Agent{dir: d, settings: settings, version: version, log: log, started: time.Now()}
 	a.mu.why = errStarting
+	a.mu.heard = make(map[string]time.Time)
 	if a.identity, err = d.identity(); err != nil {
 		return nil, err
 	}

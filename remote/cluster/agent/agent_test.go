@@ -34,6 +34,7 @@ func freePort(t *testing.T) int {
 type machine struct {
 	dir  agent.Dir
 	set  client.SetUp
+	page string     // where it shows the page, besides
 	stop func()     // of the agent; nil: it does not run
 	done chan error // what its Run has returned
 }
@@ -53,7 +54,7 @@ func (m *machine) start(t *testing.T) {
 	ready := make(chan struct{})
 	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", m.set.Name)
 	go func() {
-		err := m.dir.Run(ctx, "test", log, func() { close(ready) })
+		err := m.dir.Run(ctx, agent.Options{Version: "test", Log: log, Page: m.page, Ready: func() { close(ready) }})
 		log.Info("the agent has ended", "err", err)
 		m.done <- err
 	}()
@@ -267,7 +268,7 @@ func TestAddressInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		err := m.dir.Run(t.Context(), "test", slog.New(slog.DiscardHandler), func() { t.Error("it is ready") })
+		err := m.dir.Run(t.Context(), agent.Options{Log: slog.New(slog.DiscardHandler), Ready: func() { t.Error("it is ready") }})
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			t.Errorf("%v", err)
 		}
@@ -336,7 +337,7 @@ func TestJoinRefused(t *testing.T) {
 	if err := n2.dir.Found(n2.set, time.Now()); !errors.Is(err, client.ErrSetUp) {
 		t.Errorf("set up twice: %v", err)
 	}
-	if err := n2.dir.Run(t.Context(), "test", slog.New(slog.DiscardHandler), func() {}); !errors.Is(err, client.ErrRuns) {
+	if err := n2.dir.Run(t.Context(), agent.Options{Log: slog.New(slog.DiscardHandler), Ready: func() {}}); !errors.Is(err, client.ErrRuns) {
 		t.Errorf("run twice: %v", err)
 	}
 	// What is secret is the owner's alone.

@@ -30,6 +30,7 @@ func (a *Agent) adminAPI() http.Handler {
 		return struct{}{}, nil
 	}))
 	mux.Handle("DELETE "+client.PathNodes+"/{name}", answer(a.removeNode))
+	a.viewAPI(mux, unguarded)
 	return mux
 }
 
@@ -40,6 +41,7 @@ func (a *Agent) nodeAPI() http.Handler {
 	mux.Handle("GET "+client.PathSelf, a.forNodes(answer(a.self)))
 	mux.Handle("GET "+client.PathNodes, a.forNodes(answer(a.nodes)))
 	mux.Handle("GET "+client.PathAnswer, a.forNodes(answer(a.answerOwn)))
+	a.viewAPI(mux, a.forNodes)
 	return mux
 }
 

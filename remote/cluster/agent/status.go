@@ -51,6 +51,22 @@ func (a *Agent) keepNodes(nodes []health.NodeFacts) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.mu.nodes = nodes
+	a.hear(nodes)
+}
+
+// hear remembers who is alive, and fills in when the others last were. The caller holds mu.
+func (a *Agent) hear(nodes []health.NodeFacts) {
+	now := time.Now()
+	for i := range nodes {
+		n := &nodes[i]
+		if n.Up {
+			a.mu.heard[n.Name] = now
+		}
+		if last, ok := a.mu.heard[n.Name]; ok {
+			last = last.UTC()
+			n.Heard = &last
+		}
+	}
 }
 
 // lastNodes are those that were kept last.
@@ -79,6 +95,9 @@ func (a *Agent) status(r *http.Request) (health.Status, error) {
 			f.Nodes[i].Up = f.Nodes[i].Said != nil
 		}
 	}
+	a.mu.Lock()
+	a.hear(f.Nodes)
+	a.mu.Unlock()
 	return health.Judge(f), r.Context().Err()
 }
 

@@ -46,6 +46,7 @@ const (
 	PathAnswer = "/v1/cluster/answer" // GET -> health.Answer, of this node alone
 	PathSelf   = "/v1/cluster/self"   // GET -> Self
 	PathStop   = "/v1/cluster/stop"   // POST
+	PathPage   = "/cluster/"          // GET: for people
 )
 
 // MostSkew is how far the clock of a new node may be off.

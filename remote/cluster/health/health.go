@@ -24,6 +24,9 @@ const (
 
 var rank = map[Level]int{OK: 0, Warn: 1, Err: 2}
 
+// Rank is 0 for OK, and greater the worse it is.
+func (l Level) Rank() int { return rank[l] }
+
 // Facts are what is known at a moment.
 type Facts struct {
 	AsOf    time.Time // by the clock of the node that asks
@@ -39,6 +42,7 @@ type NodeFacts struct {
 	Alive     *cluster.Alive // nil: it does not say that it is
 	DownSince *time.Time     // nil: it is up, or nobody knows since when it is not
 	Votes     bool           // it is in the quorum
+	Heard     *time.Time     // when it was last known to be alive, by the clock of the node that asks; nil: not since that was started
 	Said      *Answer        // nil: it did not answer in time
 }
 
@@ -99,6 +103,21 @@ type Node struct {
 	Free     *int64         `json:"free"`
 	Skew     *time.Duration `json:"skew_ns"` // its clock less that of the node that asked
 	Expires  *time.Time     `json:"expires"`
+	Heard    *time.Time     `json:"heard"` // when it was last known to be alive, by the clock of the node that asked
+
+	unsure bool // nobody says who is alive
+}
+
+// Known is whether the node is up, down, or unknown: one that is said to be up and does not answer
+// may be either.
+func (n Node) Known() string {
+	switch {
+	case n.Version != nil:
+		return "up"
+	case n.Up || n.unsure:
+		return "unknown"
+	}
+	return "down"
 }
 
 const (
@@ -112,7 +131,7 @@ const (
 func Judge(f Facts) Status {
 	s := Status{Format: statusFormat, AsOf: f.AsOf, Cluster: f.Cluster.Name, Checks: []Check{}, Nodes: []Node{}}
 	for _, n := range f.Nodes {
-		s.Nodes = append(s.Nodes, show(n))
+		s.Nodes = append(s.Nodes, show(n, f.NoVote != nil))
 		if n.Votes {
 			s.Control.Voters++
 			if n.Up {
@@ -136,10 +155,10 @@ func Judge(f Facts) Status {
 	return s
 }
 
-func show(n NodeFacts) Node {
+func show(n NodeFacts, unsure bool) Node {
 	shown := Node{
 		Name: n.Name, Zone: n.Zone, Roles: n.Roles, State: n.State, Up: n.Up, Votes: n.Votes,
-		Address: n.Address, Capacity: n.Capacity,
+		Address: n.Address, Capacity: n.Capacity, Heard: n.Heard, unsure: unsure,
 	}
 	if a := n.Said; a != nil {
 		skew := a.skew()

@@ -101,6 +101,23 @@ func TestUnknown(t *testing.T) {
 	}
 }
 
+// A node that is said to be up and does not answer is neither up nor down.
+func TestKnown(t *testing.T) {
+	f := good()
+	f.Nodes[0].Said = nil
+	f.Nodes[1].Said, f.Nodes[1].Up = nil, false
+	want := []string{"unknown", "down", "up", "up"}
+	for i, n := range health.Judge(f).Nodes {
+		if n.Known() != want[i] {
+			t.Errorf("%s is %s, want %s", n.Name, n.Known(), want[i])
+		}
+	}
+	f.NoVote = errors.New("none")
+	if n := health.Judge(f).Nodes[1]; n.Known() != "unknown" {
+		t.Errorf("without a quorum %s is %s", n.Name, n.Known())
+	}
+}
+
 // Whatever is taken away from the facts never makes a cluster look better.
 func TestUnknownIsNeverGood(t *testing.T) {
 	for i := range 4 {

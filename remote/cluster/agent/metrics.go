@@ -1,0 +1,89 @@
+package agent
+
+import (
+	"net/http"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/quarxtor/quarxfs/remote/cluster/health"
+)
+
+// metrics answers with the status in figures. What is unknown has no figure: a 0 would be a lie.
+func (a *Agent) metrics(w http.ResponseWriter, r *http.Request) {
+	s, err := a.status(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	own := prometheus.NewRegistry()
+	own.MustRegister(figures(s), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	promhttp.HandlerFor(own, promhttp.HandlerOpts{}).ServeHTTP(w, r)
+}
+
+// figures collect one status.
+type figures health.Status
+
+var (
+	stateMetric  = desc("cluster_state", "How the cluster is: 0 OK, 1 WARN, 2 ERR.")
+	decidesDesc  = desc("cluster_decides", "1 while the register has a quorum.")
+	votersMetric = desc("cluster_voters", "Nodes that vote.")
+	votersUp     = desc("cluster_voters_up", "Nodes that vote and are up.")
+	nodesMetric  = desc("cluster_nodes", "Nodes that are up, that are down, and of which it is unknown.", "state")
+	checksMetric = desc("cluster_checks", "Things that are not as they should be, by severity.", "severity")
+	checkMetric  = desc("cluster_check", "Things that are not as they should be, by code.", "code", "severity")
+	heartbeatAge = desc("cluster_heartbeat_age_seconds", "How long ago the node was last known to be alive.", "node")
+	spaceFree    = desc("cluster_node_free_bytes", "Free bytes of the disk of the node's directory.", "node")
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("quarxfs_"+name, help, labels, nil)
+}
+
+// Describe implements prometheus.Collector: it is an unchecked one, as nodes come and go.
+func (f figures) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (f figures) Collect(ch chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	decides := 0.0
+	if f.Control.Decides {
+		decides = 1
+	}
+	gauge(stateMetric, float64(f.State.Rank()))
+	gauge(decidesDesc, decides)
+	gauge(votersMetric, float64(f.Control.Voters))
+	gauge(votersUp, float64(f.Control.Up))
+	states := map[string]int{"up": 0, "down": 0, "unknown": 0}
+	for _, n := range f.Nodes {
+		states[n.Known()]++
+		if n.Heard != nil {
+			gauge(heartbeatAge, max(0, f.AsOf.Sub(*n.Heard).Seconds()), n.Name)
+		}
+		if n.Free != nil {
+			gauge(spaceFree, float64(*n.Free), n.Name)
+		}
+	}
+	for state, count := range states {
+		gauge(nodesMetric, float64(count), state)
+	}
+	severities := map[health.Level]int{health.Warn: 0, health.Err: 0}
+	type code struct {
+		code  string
+		level health.Level
+	}
+	codes := make(map[code]int)
+	for _, c := range f.Checks {
+		severities[c.Level]++
+		codes[code{c.Code, c.Level}]++
+	}
+	for level, count := range severities {
+		gauge(checksMetric, float64(count), string(level))
+	}
+	for c, count := range codes {
+		gauge(checkMetric, float64(count), c.code, string(c.level))
+	}
+}
