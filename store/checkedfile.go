@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/durable"
+	"github.com/quarxtor/quarxfs/store/errs"
 )
 
 // A fileKind is one of the small JSON files of a store's directory. Each is a
@@ -119,7 +120,7 @@ func (k fileKind) decode(b []byte, f checkedFile) error {
 }
 
 func (k fileKind) damaged(format string, args ...any) error {
-	return damagedFile(k.name, k.next, format, args...)
+	return errs.Damaged(k.name, k.next, format, args...)
 }
 
 // read reads the file in a store's directory. Besides decode's errors it may be
@@ -140,16 +141,16 @@ func (k fileKind) raw(dir string) ([]byte, error) {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, irregular(name, info.Mode())
+		return nil, errs.Irregular(name, info.Mode())
 	}
 	r, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return nil, explain(db.Unreadable(name, err))
+		return nil, errs.Explain(db.Unreadable(name, err))
 	}
 	defer r.Close()
 	b, err := io.ReadAll(io.LimitReader(r, maxFile+1))
 	if err != nil {
-		return nil, explain(db.Unreadable(name, err))
+		return nil, errs.Explain(db.Unreadable(name, err))
 	}
 	return b, nil
 }
@@ -169,51 +170,5 @@ func (k fileKind) write(dir string, f checkedFile) error {
 	if err != nil {
 		return err
 	}
-	return WriteDurably(filepath.Join(dir, k.name), b)
-}
-
-// WriteDurably replaces the file at path by one of mode 0600, by rename, synced
-// before and after. One caller at a time may do so.
-func WriteDurably(path string, b []byte) error {
-	return ErrorAt(writeDurably(path, b), path)
-}
-
-func writeDurably(path string, b []byte) error {
-	tmp := path + ".tmp"
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	err = errors.Join(err, f.Close())
-	if err == nil {
-		err = os.Rename(tmp, path)
-	}
-	if err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// ErrorAt has an error of a temporary file name the path that it stands for.
-func ErrorAt(err error, path string) error {
-	if p, ok := errors.AsType[*fs.PathError](err); ok {
-		return fmt.Errorf("write %s: %w", path, p.Err)
-	}
-	if l, ok := errors.AsType[*os.LinkError](err); ok {
-		return fmt.Errorf("write %s: %w", path, l.Err)
-	}
-	return err
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return durable.Write(filepath.Join(dir, k.name), b)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/errs"
 	"github.com/quarxtor/quarxfs/store/handle"
 	"github.com/quarxtor/quarxfs/tiering"
 	"github.com/quarxtor/quarxfs/tiering/disk"
@@ -19,31 +20,9 @@ import (
 
 // What to do about a file that is not what it must be.
 const (
-	nextRestore  = "put it back from a copy of the store"
-	nextDatabase = "put it back from a copy of the store, or make the database anew with quarxfs rebuild" +
-		" (it brings back snapshots and named objects, not the live tree)"
 	nextSegment = "put it back from a copy of the store, or have quarxfs fsck --repair keep all that the others have"
 	nextForeign = "move it away, and put the store's own there from a copy"
-	nextLink    = "put the file itself there"
 )
-
-// damagedFile is the error for a file of the store.
-func damagedFile(file, next, format string, args ...any) error {
-	return fmt.Errorf("%w: %w", ErrDamaged, &db.FileError{File: handle.Shown(file), What: fmt.Sprintf(format, args...), Next: next})
-}
-
-// explain makes what the database says of its files the store's error.
-func explain(err error) error {
-	f, ok := errors.AsType[*db.FileError](err)
-	if !ok {
-		if errors.Is(err, db.ErrCorrupt) {
-			err = fmt.Errorf("%w: %s", err, "make the database anew with quarxfs rebuild")
-		}
-		return err
-	}
-	f = &db.FileError{File: handle.Shown(f.File), What: f.What, Next: cmp.Or(f.Next, nextDatabase), Err: f.Err}
-	return fmt.Errorf("%w: %w", ErrDamaged, f)
-}
 
 // regularFiles reports what is not the kind of file in a store's directory that it must be. Links
 // are not followed: they would have the store read and write elsewhere.
@@ -57,11 +36,11 @@ func regularFiles(dir string) error {
 		switch {
 		case slices.Contains([]string{dbDir, hotDir, spoolDir, rebuildDir}, e.Name()):
 			if !e.IsDir() {
-				return damagedFile(name, "put the directory itself there", "is no directory")
+				return errs.Damaged(name, "put the directory itself there", "is no directory")
 			}
 		case e.Name() == lockName || e.Name() == heatFile || slices.Contains(jsonFiles(), strings.TrimSuffix(e.Name(), ".tmp")):
 			if !e.Type().IsRegular() {
-				return irregular(name, e.Type())
+				return errs.Irregular(name, e.Type())
 			}
 		}
 	}
@@ -81,15 +60,10 @@ func regularSegments(dir string) error {
 	}
 	for _, e := range entries {
 		if !e.Type().IsRegular() && tiering.IsSegment(e.Name()) {
-			return irregular(filepath.Join(dir, e.Name()), e.Type())
+			return errs.Irregular(filepath.Join(dir, e.Name()), e.Type())
 		}
 	}
 	return err
-}
-
-func irregular(name string, mode fs.FileMode) error {
-	f, _ := errors.AsType[*db.FileError](db.Irregular(name, mode))
-	return damagedFile(f.File, nextLink, "%s", f.What)
 }
 
 // A Damage is all that an inspection found to be wrong with a store's files, at least one thing.
@@ -154,7 +128,7 @@ func (s *Store) inspect() ([]tiering.Claim, error) {
 	}
 	var d Damage
 	if len(claims[tiering.Cold]) > 0 && cold == nil {
-		err = d.add(damagedFile(s.dir.Join(tiersKind.name), nextRestore, "names no cold tier, and there are blocks in one"))
+		err = d.add(errs.Damaged(s.dir.Join(tiersKind.name), errs.NextRestore, "names no cold tier, and there are blocks in one"))
 	}
 	news, herr := s.inspectTier(s.hotFS(), s.segments(hotDir), claims[tiering.Hot])
 	more, cerr := s.inspectCold(cold, claims[tiering.Cold])
@@ -169,7 +143,7 @@ func (s *Store) inspect() ([]tiering.Claim, error) {
 func (s *Store) reinspect() error {
 	conf, err := readConfig(s.dir)
 	if err == nil && conf.VolumeID != s.conf.VolumeID {
-		err = damagedFile(s.dir.Join(superblockFile.name), nextRestore, "is of another store")
+		err = errs.Damaged(s.dir.Join(superblockFile.name), errs.NextRestore, "is of another store")
 	}
 	if err == nil {
 		err = regularFiles(s.dir.Join())
@@ -188,19 +162,19 @@ type tierClaims [2][]tiering.Claim
 func (s *Store) inspectDatabase() (claims tierClaims, cold *ColdTier, err error) {
 	lost, err := needsRebuild(s.dir.Join())
 	if lost {
-		err = damagedFile(s.dir.Join(dbDir), nextDatabase, "has no database")
+		err = errs.Damaged(s.dir.Join(dbDir), errs.NextDatabase, "has no database")
 	}
 	if err != nil {
 		return claims, nil, err
 	}
 	found, err := db.Inspect(s.dir.Join(dbDir))
 	if err != nil {
-		return claims, nil, explain(err)
+		return claims, nil, errs.Explain(err)
 	}
 	if found.Unmade() {
 		used, err := hasRecords(s.dir.Join())
 		if used {
-			err = damagedFile(s.dir.Join(dbDir), nextDatabase, "lacks a part of its log, and blocks were stored")
+			err = errs.Damaged(s.dir.Join(dbDir), errs.NextDatabase, "lacks a part of its log, and blocks were stored")
 		}
 		if err != nil {
 			return claims, nil, err
@@ -211,7 +185,7 @@ func (s *Store) inspectDatabase() (claims tierClaims, cold *ColdTier, err error)
 	}
 	kept, err := found.Rows([]byte{keyFile})
 	if err != nil {
-		return claims, nil, explain(err)
+		return claims, nil, errs.Explain(err)
 	}
 	tiers, err := tiersOf(s.dir.Join(), kept)
 	if err != nil {
@@ -221,7 +195,7 @@ func (s *Store) inspectDatabase() (claims tierClaims, cold *ColdTier, err error)
 	for key, value := range rows {
 		claims.add([]byte(key), value)
 	}
-	return claims, tiers.Cold, explain(err)
+	return claims, tiers.Cold, errs.Explain(err)
 }
 
 // add notes what a row says of a segment. A row that does not read is the check's to report.
@@ -283,13 +257,13 @@ func (s *Store) inspectMarker(cold *ColdTier, claims []tiering.Claim, why error)
 	// As one types it in a shell: a message is one line.
 	path := filepath.Join(cold.Dir, tiering.MarkerName)
 	next := fmt.Sprintf(`put it back from a copy, or write it anew: printf 'quarxfs cold tier, version 1\n%s\n' > %q`, cold.ID, path)
-	return damagedFile(path, next, "is not the tier's marker, though its segments are there (%v)", why)
+	return errs.Damaged(path, next, "is not the tier's marker, though its segments are there (%v)", why)
 }
 
 func (s *Store) inspectTier(d disk.FS, dir string, claims []tiering.Claim) ([]tiering.Claim, error) {
 	news, faults, err := tiering.Inspect(d, dir, claims)
 	if err != nil {
-		return nil, fmt.Errorf("look at %s: %w", dir, explain(db.Unreadable(dir, err)))
+		return nil, fmt.Errorf("look at %s: %w", dir, errs.Explain(db.Unreadable(dir, err)))
 	}
 	return news, s.segmentDamage(dir, faults)
 }

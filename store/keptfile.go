@@ -7,6 +7,7 @@ import (
 	"io/fs"
 
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/durable"
 )
 
 // The settings, the tokens and the list of tiers are files, for rebuilds and for people, and rows
@@ -48,7 +49,7 @@ func (s *Store) keepFile(k fileKind, f checkedFile) error {
 	if err := errors.Join(set(b), s.Commit()); err != nil {
 		return errors.Join(err, set(old)) // the next commit shall not make it so after all
 	}
-	return WriteDurably(s.dir.Join(k.name), b)
+	return durable.Write(s.dir.Join(k.name), b)
 }
 
 // restoreFiles makes files as their rows say, and rows of the files of a store of before. What a
@@ -73,7 +74,7 @@ func (s *Store) restoreFiles() error {
 			s.db.Set(fileKey(name), raw)
 		default:
 			s.log.Warn("a file of the store was lost or changed, and is written anew", "file", name, "err", ferr)
-			if err := WriteDurably(s.dir.Join(name), row); err != nil {
+			if err := durable.Write(s.dir.Join(name), row); err != nil {
 				return fmt.Errorf("restore %s: %w", name, err)
 			}
 		}
@@ -135,7 +136,7 @@ func (s *Store) restoreFromOld() error {
 		row, ok := kept[string(fileKey(name))]
 		err := kindOf(name).read(s.dir.Join(), f)
 		if ok && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrDamaged)) {
-			if err := WriteDurably(s.dir.Join(name), row); err != nil {
+			if err := durable.Write(s.dir.Join(name), row); err != nil {
 				return err
 			}
 		}

@@ -13,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/durable"
+	"github.com/quarxtor/quarxfs/store/errs"
 )
 
 // lastCommit is a file, commits, beside the database that says how many commits it has had. It is
@@ -71,13 +73,13 @@ func readLastCommit(dir string) (m commitMark, ok bool, err error) {
 		return m, false, nil
 	}
 	if err != nil {
-		return m, false, explain(db.Unreadable(name, err))
+		return m, false, errs.Explain(db.Unreadable(name, err))
 	}
 	defer f.Close()
 	for at := range int64(2) {
 		var b [lastCommitSize]byte
 		if _, err := f.ReadAt(b[:], at*lastCommitStep); err != nil && err != io.EOF {
-			return m, false, explain(db.Unreadable(name, err))
+			return m, false, errs.Explain(db.Unreadable(name, err))
 		}
 		if now, whole := decodeCommitMark(b[:]); whole && (!ok || now.commits > m.commits) {
 			m, ok = now, true
@@ -95,11 +97,11 @@ func (l *lastCommit) compare(dir, volume string, found *db.Inspection) error {
 	switch {
 	case m.database != found.ID() && m.volume != volume: // another store's: it says nothing
 	case m.volume != volume:
-		return damagedFile(filepath.Join(dir, superblockFile.name), nextRestore, "is of another store")
+		return errs.Damaged(filepath.Join(dir, superblockFile.name), errs.NextRestore, "is of another store")
 	case m.database != found.ID():
-		return damagedFile(filepath.Join(dir, dbDir), nextDatabase, "is not the database that the store had last")
+		return errs.Damaged(filepath.Join(dir, dbDir), errs.NextDatabase, "is not the database that the store had last")
 	case m.commits > found.Commits():
-		return damagedFile(filepath.Join(dir, dbDir), nextDatabase, "is an older copy, or has a log that is: it knows of %d commits, and there were %d", found.Commits(), m.commits)
+		return errs.Damaged(filepath.Join(dir, dbDir), errs.NextDatabase, "is an older copy, or has a log that is: it knows of %d commits, and there were %d", found.Commits(), m.commits)
 	}
 	return nil
 }
@@ -109,7 +111,7 @@ func (l *lastCommit) open(dir, volume, database string) error {
 	b := make([]byte, lastCommitStep+lastCommitSize)
 	name := filepath.Join(dir, lastCommitName)
 	if old, ok, err := readLastCommit(dir); err != nil || !ok || old.volume != volume || old.database != database {
-		if err := WriteDurably(name, b); err != nil {
+		if err := durable.Write(name, b); err != nil {
 			return err
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/durable"
 	"github.com/quarxtor/quarxfs/store/handle"
 	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
@@ -256,7 +257,7 @@ func (s *Store) exchange(fresh string) (old string, err error) {
 	if err := os.Remove(s.dir.Join(lastCommitName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", err
 	}
-	if err := syncDir(s.dir.Join()); err != nil {
+	if err := durable.SyncDir(s.dir.Join()); err != nil {
 		return "", err
 	}
 	place := s.dir.Join(dbDir)
@@ -264,7 +265,7 @@ func (s *Store) exchange(fresh string) (old string, err error) {
 		if err := os.Rename(fresh, place); err != nil {
 			return "", err
 		}
-		return "", syncDir(s.dir.Join())
+		return "", durable.SyncDir(s.dir.Join())
 	}
 	kept, err := s.freeName(dbDir + ".old-" + s.opts.Now().UTC().Format("20060102-150405"))
 	if err != nil {
@@ -274,13 +275,13 @@ func (s *Store) exchange(fresh string) (old string, err error) {
 	if err := unix.Renameat2(unix.AT_FDCWD, fresh, unix.AT_FDCWD, place, unix.RENAME_EXCHANGE); err != nil {
 		return "", fmt.Errorf("exchange %s and %s: %w", fresh, place, err)
 	}
-	if err := syncDir(s.dir.Join()); err != nil {
+	if err := durable.SyncDir(s.dir.Join()); err != nil {
 		return "", err
 	}
 	if err := os.Rename(fresh, kept); err != nil {
 		return fresh, err
 	}
-	return kept, syncDir(s.dir.Join())
+	return kept, durable.SyncDir(s.dir.Join())
 }
 
 // freeName returns the path of name in the store's directory, or of one like it that nothing has:

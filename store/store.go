@@ -35,6 +35,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/errs"
 	"github.com/quarxtor/quarxfs/store/handle"
 	"github.com/quarxtor/quarxfs/store/routine"
 	"github.com/quarxtor/quarxfs/store/vertex"
@@ -317,7 +318,7 @@ func (s *Store) open() (err error) {
 		err = fmt.Errorf("%w: %w", ErrLocked, err)
 	}
 	if err != nil {
-		return explain(err)
+		return errs.Explain(err)
 	}
 	// Before the first of these files is read: the rows count, and a lost file is written anew.
 	if err := s.restoreFiles(); err != nil {

@@ -12,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/store/durable"
+	"github.com/quarxtor/quarxfs/store/errs"
 	"github.com/quarxtor/quarxfs/store/handle"
 )
 
@@ -85,7 +87,7 @@ type superblock struct {
 	fileSum
 }
 
-var superblockFile = fileKind{name: "quarxfs.json", magic: "quarxfs store", version: FormatVersion, strange: ErrNotStore, next: nextRestore}
+var superblockFile = fileKind{name: "quarxfs.json", magic: "quarxfs store", version: FormatVersion, strange: ErrNotStore, next: errs.NextRestore}
 
 // featureLog: commits are in a log in front of the database. A program that does not
 // know it would open the database without the last of them. Stores that were made
@@ -194,7 +196,7 @@ func Init(dir string, c Config) error {
 	if none == nil {
 		return nil
 	}
-	return syncDir(filepath.Dir(filepath.Clean(dir)))
+	return durable.SyncDir(filepath.Dir(filepath.Clean(dir)))
 }
 
 // begun reports whether an Init that was killed may have left an entry: the superblock comes last,

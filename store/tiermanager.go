@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/quarxtor/quarxfs/store/durable"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -569,7 +570,7 @@ func (s *Store) saveHeat(h *tiering.Heat) {
 	if h.Empty() {
 		return
 	}
-	if err := WriteDurably(path, h.Encode()); err != nil {
+	if err := durable.Write(path, h.Encode()); err != nil {
 		s.log.Warn("cannot write how warm blocks are", "err", err)
 	}
 }

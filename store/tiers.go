@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quarxtor/quarxfs/store/errs"
 	"github.com/quarxtor/quarxfs/tiering"
 	"github.com/quarxtor/quarxfs/tiering/disk"
 	"github.com/quarxtor/quarxfs/tiering/s3"
@@ -35,7 +36,7 @@ type tiersFile struct {
 	fileSum
 }
 
-var tiersKind = fileKind{name: "tiers.json", magic: "quarxfs tiers", version: 1, strange: ErrDamaged, next: nextRestore}
+var tiersKind = fileKind{name: "tiers.json", magic: "quarxfs tiers", version: 1, strange: ErrDamaged, next: errs.NextRestore}
 
 // check reports a tier that cannot be: ErrDamaged.
 func (f *tiersFile) check() error {

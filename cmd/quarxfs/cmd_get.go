@@ -14,6 +14,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/durable"
 	"github.com/quarxtor/quarxfs/store/owner"
 )
 
@@ -99,7 +100,7 @@ func (o *getOptions) write(cmd *cobra.Command, fn func(io.Writer) error) error {
 	}
 	tmp, err := asCaller(func() (*os.File, error) { return os.CreateTemp(filepath.Dir(o.output), ".quarxfs-get-") })
 	if err != nil {
-		return store.ErrorAt(err, o.output)
+		return durable.ErrorAt(err, o.output)
 	}
 	err = o.inRange(tmp, fn)
 	return owner.AsCaller(func() error {
@@ -109,7 +110,7 @@ func (o *getOptions) write(cmd *cobra.Command, fn func(io.Writer) error) error {
 		}
 		if err != nil {
 			_ = os.Remove(tmp.Name()) // the first error counts
-			return store.ErrorAt(err, o.output)
+			return durable.ErrorAt(err, o.output)
 		}
 		return nil
 	})

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/durable"
 )
 
 // A certificate is read anew when its files have changed, so that one that was
@@ -83,7 +84,7 @@ func SelfSigned(dir string) (string, error) {
 	}
 	b, err := makeCertificate(time.Now())
 	if err == nil {
-		err = store.WriteDurably(path, b)
+		err = durable.Write(path, b)
 	}
 	if err != nil {
 		return "", fmt.Errorf("make a certificate: %w", err)

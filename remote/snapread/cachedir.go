@@ -18,6 +18,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/durable"
 	"github.com/quarxtor/quarxfs/store/handle"
 )
 
@@ -213,7 +214,7 @@ func (d *cacheDir) put(r *store.Record) error {
 
 // writeWhole replaces a file, or leaves it.
 func writeWhole(path string, b []byte) (err error) {
-	defer func() { err = store.ErrorAt(err, path) }()
+	defer func() { err = durable.ErrorAt(err, path) }()
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}

@@ -25,7 +25,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote/cluster/health"
 	"github.com/quarxtor/quarxfs/remote/cluster/pki"
 	"github.com/quarxtor/quarxfs/remote/cluster/register"
-	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/durable"
 	"github.com/quarxtor/quarxfs/store/routine"
 )
 
@@ -370,7 +370,7 @@ func (a *Agent) revoke(serials []string) error {
 	if err != nil {
 		return err
 	}
-	return store.WriteDurably(a.dir.path(revokedName), list)
+	return durable.Write(a.dir.path(revokedName), list)
 }
 
 // dropStrangers takes members out of the quorum that are nodes no more, as after

@@ -26,7 +26,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote/cluster"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
 	"github.com/quarxtor/quarxfs/remote/cluster/pki"
-	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/durable"
 )
 
 const (
@@ -121,7 +121,7 @@ func (d Dir) make(s client.SetUp, enter func(n cluster.Node, request []byte) (Se
 	}
 	key, request, err := pki.NewRequest(s.Name, []string{s.Host})
 	if err == nil {
-		err = store.WriteDurably(d.path(keyName), key)
+		err = durable.Write(d.path(keyName), key)
 	}
 	if err != nil {
 		return err
@@ -146,7 +146,7 @@ func (d Dir) write(s Settings) error {
 	if err != nil {
 		return err
 	}
-	return store.WriteDurably(d.path(client.SettingsName), b)
+	return durable.Write(d.path(client.SettingsName), b)
 }
 
 func roles(voter, witness bool) []cluster.Role {
@@ -169,9 +169,9 @@ func (d Dir) keepCertificates(n *cluster.Node, cert, authority, signer []byte) e
 	n.Certificate, n.Serial = pki.Fingerprint(c), pki.Serial(c)
 	// The authority is behind the node's own, for those who know its fingerprint alone.
 	chain := append(append([]byte{}, cert...), authority...)
-	err = errors.Join(store.WriteDurably(d.path(certName), chain), store.WriteDurably(d.path(authorityName), authority))
+	err = errors.Join(durable.Write(d.path(certName), chain), durable.Write(d.path(authorityName), authority))
 	if len(signer) > 0 {
-		err = errors.Join(err, store.WriteDurably(d.path(signerName), signer))
+		err = errors.Join(err, durable.Write(d.path(signerName), signer))
 	}
 	return err
 }
