@@ -68,8 +68,8 @@ race-short: versitygw ## run the shorter ones of them under the race detector
 # Here an errno says something of a name or an inode only if it is the error itself: wrapped in one, it
 # is a disk's, and a file that a disk has lost is no name that there is not.
 BARE_ERRNO = fs/
-# Packages that only tests use.
-FOR_TESTS = remote/cluster/clustertest|remote/cluster/register/registertest|tiering/disk/faultdisk|tiering/disk/disktest|tiering/s3/s3test|remote/remotetest|tools/house|tools/layering
+# Packages that only tests use; placement, until volumes of a cluster are made by it.
+FOR_TESTS = remote/cluster/clustertest|remote/cluster/place|remote/cluster/register/registertest|tiering/disk/faultdisk|tiering/disk/disktest|tiering/s3/s3test|remote/remotetest|tools/house|tools/layering
 
 lint: ## check how the code is written
 	go test ./tools/layering ./tools/house

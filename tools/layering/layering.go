@@ -59,6 +59,7 @@ func Drawing() []Rule {
 		{Layer: "remote/cluster"},
 		{Layer: "remote/cluster/agent", Imports: []string{"remote/cluster", "remote/cluster/etcd", "store/durable", "store/routine"}},
 		{Layer: "remote/cluster/etcd", Imports: []string{"remote/cluster"}},
+		{Layer: "remote/cluster/place", Shuns: surface},
 		{Layer: "graph", Imports: []string{"store", "store/vertex"}},
 		{Layer: "graph/query", Imports: []string{"graph", "store", "store/vertex"}},
 		{Layer: "store", Imports: []string{
