@@ -21,6 +21,7 @@ import (
 	"github.com/quarxtor/quarxfs/cmd/internal/buildinfo"
 	"github.com/quarxtor/quarxfs/remote/cluster/agent"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
+	"github.com/quarxtor/quarxfs/remote/cluster/etcd/embedded"
 )
 
 func main() {
@@ -51,7 +52,7 @@ func newRoot() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
-			return agent.Dir(dir).Run(cmd.Context(), agent.Options{Version: buildinfo.Version(), Log: log, Page: page, Ready: func() {
+			return agent.Dir(dir).Run(cmd.Context(), agent.Options{Version: buildinfo.Version(), Log: log, Etcd: embedded.Start, Page: page, Ready: func() {
 				_, _ = daemon.SdNotify(false, daemon.SdNotifyReady) // nobody listens unless systemd has started it
 			}})
 		},

@@ -54,11 +54,13 @@ func Drawing() []Rule {
 		{Layer: "remote", Imports: []string{"graph", "graph/query", "store", "store/durable", "store/handle", "store/routine", "store/vertex"}},
 		{Layer: "remote/snapread", Imports: []string{"graph", "remote", "store", "store/durable", "store/handle"}},
 		{Layer: "remote/transfer", Imports: []string{"graph", "remote", "store"}},
-		{Layer: "cmd/quarxfs-node", Imports: []string{"cmd/internal/buildinfo", "remote/cluster", "remote/cluster/agent"}},
+		{Layer: "cmd/quarxfs-node", Imports: []string{"cmd/internal/buildinfo", "remote/cluster", "remote/cluster/agent", "remote/cluster/etcd/embedded"}},
 		{Layer: "cmd/internal/buildinfo"},
 		{Layer: "remote/cluster"},
-		{Layer: "remote/cluster/agent", Imports: []string{"remote/cluster", "remote/cluster/etcd", "store/durable", "store/routine"}},
+		{Layer: "remote/cluster/agent", Imports: []string{"remote/cluster", "remote/cluster/etcd", "store/durable", "store/routine"},
+			Tests: []string{"remote/cluster/etcd/embedded"}},
 		{Layer: "remote/cluster/etcd", Imports: []string{"remote/cluster"}},
+		{Layer: "remote/cluster/etcd/embedded", Imports: []string{"remote/cluster/etcd"}},
 		{Layer: "remote/cluster/place", Shuns: surface},
 		{Layer: "graph", Imports: []string{"store", "store/vertex"}},
 		{Layer: "graph/query", Imports: []string{"graph", "store", "store/vertex"}},
@@ -84,7 +86,8 @@ func Drawing() []Rule {
 	}
 }
 
-// etcdLayer alone knows of etcd: quarxfs is not linked with it, nor with gRPC.
+// etcdLayer, with what is below it, alone knows of etcd: quarxfs is not linked with it, nor with
+// gRPC.
 const etcdLayer = "remote/cluster/etcd"
 
 var etcdPaths = []string{"go.etcd.io", "google.golang.org/grpc"}
@@ -129,7 +132,7 @@ func judge(module string, rules map[string]Rule, imp Import) string {
 	}
 	if imp.Path != module && !strings.HasPrefix(imp.Path, module+"/") {
 		shuns := rules[from].Shuns
-		if from != etcdLayer {
+		if !within(from, etcdLayer) {
 			shuns = append(slices.Clone(shuns), etcdPaths...)
 		}
 		for _, s := range shuns {

@@ -57,6 +57,7 @@ type Agent struct {
 	started  time.Time
 	stop     context.CancelFunc
 	etcd     *etcd.Client
+	start    etcd.Start
 	cluster  *cluster.Cluster
 	revoked  []string // serial numbers in the file that etcd reads; nil: since the start not looked at
 
@@ -74,13 +75,14 @@ var errStarting = errors.New("it has just started, and waits for a quorum of the
 type Options struct {
 	Version string
 	Log     *slog.Logger
-	Page    string // host:port of this machine alone that shows the page without TLS; empty: none
-	Ready   func() // called once it answers on its socket; the register may be out of reach still
+	Etcd    etcd.Start // of a voter's member
+	Page    string     // host:port of this machine alone that shows the page without TLS; empty: none
+	Ready   func()     // called once it answers on its socket; the register may be out of reach still
 }
 
 // Run is a node's agent until ctx ends: ErrNotSetUp, ErrRuns, ErrRemoved, ErrRequest.
 func (d Dir) Run(ctx context.Context, o Options) error {
-	a, err := d.load(o.Version, o.Log)
+	a, err := d.load(o)
 	if err != nil {
 		return err
 	}
@@ -136,12 +138,12 @@ func (d Dir) Run(ctx context.Context, o Options) error {
 	return err
 }
 
-func (d Dir) load(version string, log *slog.Logger) (*Agent, error) {
+func (d Dir) load(o Options) (*Agent, error) {
 	settings, err := d.Settings()
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{dir: d, settings: settings, version: version, log: log, started: time.Now()}
+	a := &Agent{dir: d, settings: settings, version: o.Version, log: o.Log, start: o.Etcd, started: time.Now()}
 	a.mu.why = errStarting
 	a.mu.heard = make(map[string]time.Time)
 	if a.identity, err = d.identity(); err != nil {
@@ -186,7 +188,7 @@ func (a *Agent) runEtcd(ctx context.Context) error {
 
 // startEtcd starts the node's member. A new one must know exactly the members that there are, and
 // others may be joining at the same time: then it asks again.
-func (a *Agent) startEtcd(ctx context.Context, log io.Writer) (*etcd.Server, error) {
+func (a *Agent) startEtcd(ctx context.Context, log io.Writer) (etcd.Server, error) {
 	n := a.settings.Node
 	conf := etcd.ServerConfig{
 		Name: n.Name, Dir: a.dir.path(etcdName), Listen: a.settings.Listen, Peer: n.Peer, Client: n.Client,
@@ -211,7 +213,7 @@ func (a *Agent) startEtcd(ctx context.Context, log io.Writer) (*etcd.Server, err
 				continue
 			}
 		}
-		server, err := etcd.Start(ctx, conf)
+		server, err := a.start(ctx, conf)
 		if err == nil || !first || tries == 0 || ctx.Err() != nil {
 			return server, err
 		}

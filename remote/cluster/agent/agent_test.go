@@ -17,6 +17,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote/cluster/agent"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
 	"github.com/quarxtor/quarxfs/remote/cluster/clustertest"
+	"github.com/quarxtor/quarxfs/remote/cluster/etcd/embedded"
 	"github.com/quarxtor/quarxfs/remote/cluster/pki"
 )
 
@@ -54,7 +55,7 @@ func (m *machine) start(t *testing.T) {
 	ready := make(chan struct{})
 	log := slog.New(slog.NewTextHandler(t.Output(), nil)).With("node", m.set.Name)
 	go func() {
-		err := m.dir.Run(ctx, agent.Options{Version: "test", Log: log, Page: m.page, Ready: func() { close(ready) }})
+		err := m.dir.Run(ctx, agent.Options{Version: "test", Log: log, Etcd: embedded.Start, Page: m.page, Ready: func() { close(ready) }})
 		log.Info("the agent has ended", "err", err)
 		m.done <- err
 	}()
@@ -268,7 +269,9 @@ func TestAddressInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		err := m.dir.Run(t.Context(), agent.Options{Log: slog.New(slog.DiscardHandler), Ready: func() { t.Error("it is ready") }})
+		err := m.dir.Run(t.Context(), agent.Options{
+			Log: slog.New(slog.DiscardHandler), Etcd: embedded.Start, Ready: func() { t.Error("it is ready") },
+		})
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			t.Errorf("%v", err)
 		}
@@ -337,7 +340,8 @@ func TestJoinRefused(t *testing.T) {
 	if err := n2.dir.Found(n2.set, time.Now()); !errors.Is(err, client.ErrSetUp) {
 		t.Errorf("set up twice: %v", err)
 	}
-	if err := n2.dir.Run(t.Context(), agent.Options{Log: slog.New(slog.DiscardHandler), Ready: func() {}}); !errors.Is(err, client.ErrRuns) {
+	second := agent.Options{Log: slog.New(slog.DiscardHandler), Etcd: embedded.Start, Ready: func() {}}
+	if err := n2.dir.Run(t.Context(), second); !errors.Is(err, client.ErrRuns) {
 		t.Errorf("run twice: %v", err)
 	}
 	// What is secret is the owner's alone.

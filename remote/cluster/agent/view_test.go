@@ -15,6 +15,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote/cluster/agent"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
+	"github.com/quarxtor/quarxfs/remote/cluster/etcd/embedded"
 )
 
 // get reads what is at a path of the server that dial leads to.
@@ -41,7 +42,10 @@ func TestPage(t *testing.T) {
 	if err := m.dir.Found(m.set, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	err := m.dir.Run(t.Context(), agent.Options{Log: slog.New(slog.DiscardHandler), Page: "0.0.0.0:0", Ready: func() { t.Error("it shows the page to everybody") }})
+	err := m.dir.Run(t.Context(), agent.Options{
+		Log: slog.New(slog.DiscardHandler), Etcd: embedded.Start, Page: "0.0.0.0:0",
+		Ready: func() { t.Error("it shows the page to everybody") },
+	})
 	if !errors.Is(err, client.ErrRequest) {
 		t.Errorf("a page for everybody: %v", err)
 	}

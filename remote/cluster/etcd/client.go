@@ -1,6 +1,6 @@
 // Package etcd has the cluster's register in etcd (https://etcd.io): a client of
-// it, and a server that runs inside the program that embeds it. It is the only
-// package that knows of etcd, and quarxfs itself is never linked with it.
+// it, and what a member of it is told. With its package embedded it is all that knows
+// of etcd, and quarxfs itself is never linked with it.
 package etcd
 
 import (
@@ -45,7 +45,7 @@ type ClientConfig struct {
 
 // Dial returns a client, which connects when it is first used.
 func Dial(c ClientConfig) (*Client, error) {
-	client := &Client{scheme: schemeOf(c.TLS != nil)}
+	client := &Client{scheme: Scheme(c.TLS != nil)}
 	etcd, err := clientv3.New(clientv3.Config{
 		Endpoints:            client.urls(c.Endpoints),
 		TLS:                  c.TLS,
@@ -65,7 +65,8 @@ func Dial(c ClientConfig) (*Client, error) {
 	return client, nil
 }
 
-func schemeOf(tls bool) string {
+// Scheme is that of members' addresses.
+func Scheme(tls bool) string {
 	if tls {
 		return "https"
 	}

@@ -1,4 +1,4 @@
-package etcd_test
+package embedded_test
 
 import (
 	"errors"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote/cluster/clustertest"
 	"github.com/quarxtor/quarxfs/remote/cluster/etcd"
+	"github.com/quarxtor/quarxfs/remote/cluster/etcd/embedded"
 	"github.com/quarxtor/quarxfs/remote/cluster/register"
 	"github.com/quarxtor/quarxfs/remote/cluster/register/registertest"
 )
@@ -23,9 +24,9 @@ func freeAddr(t *testing.T) string {
 	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
-func start(t *testing.T, c etcd.ServerConfig) *etcd.Server {
+func start(t *testing.T, c etcd.ServerConfig) etcd.Server {
 	t.Helper()
-	s, err := etcd.Start(t.Context(), c)
+	s, err := embedded.Start(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func TestRestart(t *testing.T) {
 // Members are added one by one; with three, the death of any one is not felt.
 func TestMembers(t *testing.T) {
 	confs := []etcd.ServerConfig{member(t, "a")}
-	servers := []*etcd.Server{start(t, confs[0])}
+	servers := []etcd.Server{start(t, confs[0])}
 	c := dial(t, confs[0].Client)
 	t.Cleanup(func() { c.Close() })
 	for _, name := range []string{"b", "c"} {
