@@ -101,7 +101,8 @@ func (l *lastCommit) compare(dir, volume string, found *db.Inspection) error {
 	case m.database != found.ID():
 		return errs.Damaged(filepath.Join(dir, dbDir), errs.NextDatabase, "is not the database that the store had last")
 	case m.commits > found.Commits():
-		return errs.Damaged(filepath.Join(dir, dbDir), errs.NextDatabase, "is an older copy, or has a log that is: it knows of %d commits, and there were %d", found.Commits(), m.commits)
+		return errs.Damaged(filepath.Join(dir, dbDir), errs.NextDatabase,
+			"is an older copy, or has a log that is: it knows of %d commits, and there were %d", found.Commits(), m.commits)
 	}
 	return nil
 }

@@ -19,7 +19,8 @@ var synonyms = map[string][]string{
 	"lock": {"hold"}, "unlock": {"release"}, "unhold": {"release"}, "fetch": {"pull"}, "send": {"push"}, "receive": {"pull"}, "push": {"sync"}, "pull": {"sync"},
 	"check": {"fsck", "scrub"}, "verify": {"scrub", "fsck"}, "repair": {"fsck"}, "clean": {"gc"}, "prune": {"snapshot", "gc"}, "compact": {"gc"}, "trim": {"gc"},
 	"store": {"put"}, "upload": {"put"}, "download": {"get"}, "man": {"help"}, "schedule": {"policy"}, "quiet": {"json"}, "yes": {"force"},
-	"replace": {"relocate"}, "set-dir": {"relocate"}, "detach": {"drain", "remove"}, "evacuate": {"drain"}, "freeze": {"demote"}, "thaw": {"promote"}, "login": {"token"}, "dryrun": {"dry-run"}, "simulate": {"dry-run"},
+	"replace": {"relocate"}, "set-dir": {"relocate"}, "detach": {"drain", "remove"}, "evacuate": {"drain"}, "freeze": {"demote"},
+	"thaw": {"promote"}, "login": {"token"}, "dryrun": {"dry-run"}, "simulate": {"dry-run"},
 }
 
 // nearest returns which of the known words may be meant: those that begin with what was typed or

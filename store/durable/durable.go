@@ -1,4 +1,5 @@
-// Package durable replaces small files at one instant, so that a crash leaves the old one or the new.
+// Package durable replaces small files at one instant, so that a crash leaves the old one or the
+// new.
 package durable
 
 import (

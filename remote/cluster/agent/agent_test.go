@@ -235,7 +235,8 @@ func TestCluster(t *testing.T) {
 	if err := n1.agent().Remove(t.Context(), "nobody"); !errors.Is(err, cluster.ErrNoNode) {
 		t.Errorf("a node that there is not: %v", err)
 	}
-	// A node that was removed ends, its certificate opens nothing, and its machine can be set up anew.
+	// A node that was removed ends, its certificate opens nothing, and its machine can be set up
+	// anew.
 	if err := n3.askEtcd(t, n1); err != nil {
 		t.Errorf("a node is not let in: %v", err)
 	}
