@@ -60,6 +60,7 @@ var exits = []struct {
 	{21, "the cluster cannot decide, or could not any more: too few of its voters answer", nil},
 	{22, "cluster status: something needs attention", []error{errClusterWarn}},
 	{23, "cluster status: something does not work", []error{errClusterErr}},
+	{24, "another node of the cluster writes the volume now", nil},
 	{exitInterrupted, "interrupted", []error{context.Canceled}},
 }
 

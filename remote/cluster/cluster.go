@@ -10,6 +10,8 @@
 //	alive/NAME     Alive: under a lease that the node keeps up
 //	down/NAME      Down: since when it is not alive, as the first voter to see it has written
 //	joins/HASH     Invitation: a token that one node may join with
+//	domains/NAME   Domain: volumes that share blocks
+//	volumes/NAME   Volume: who writes it, in which epoch, and who has snapshots of it
 //	revoked/SERIAL Revocation: the certificate of a node that was removed
 package cluster
 

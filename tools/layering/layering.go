@@ -56,7 +56,7 @@ func Drawing() []Rule {
 		{Layer: "remote/transfer", Imports: []string{"graph", "remote", "store"}},
 		{Layer: "cmd/quarxfs-node", Imports: []string{"cmd/internal/buildinfo", "remote/cluster", "remote/cluster/agent", "remote/cluster/etcd/embedded"}},
 		{Layer: "cmd/internal/buildinfo"},
-		{Layer: "remote/cluster"},
+		{Layer: "remote/cluster", Imports: []string{"store/chunk"}},
 		{Layer: "remote/cluster/agent", Imports: []string{"remote/cluster", "remote/cluster/etcd", "store/durable", "store/routine"},
 			Tests: []string{"remote/cluster/etcd/embedded"}},
 		{Layer: "remote/cluster/etcd", Imports: []string{"remote/cluster"}},
