@@ -32,6 +32,11 @@ func NewClient(base string, dial func(ctx context.Context) (net.Conn, error)) *C
 	return &Client{base, &http.Client{Transport: t}}
 }
 
+// NewClientOver is NewClient for a base that may have a path, and a way of its own there.
+func NewClientOver(base string, way http.RoundTripper) *Client {
+	return &Client{base, &http.Client{Transport: way}}
+}
+
 // Close drops the client's idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 

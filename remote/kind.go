@@ -24,6 +24,9 @@ var (
 	// ErrNoAnswer is a client's own: nobody answers at the node's address.
 	ErrNoAnswer = errors.New("the node does not answer")
 
+	// ErrFenced says that another node of a cluster writes the volume by now.
+	ErrFenced = errors.New("fenced: a later epoch of the volume has begun")
+
 	// ErrBodyStalled says that a client's upload does not move.
 	ErrBodyStalled = errors.New("the request's body does not come")
 
@@ -55,6 +58,7 @@ var kinds = []struct {
 	{"has_tier", store.ErrHasTier, http.StatusConflict},
 	{"not_cold", store.ErrNotCold, http.StatusConflict},
 	{"not_empty", store.ErrNotEmpty, http.StatusConflict},
+	{"fenced", ErrFenced, http.StatusConflict},
 	{"unauthorized", store.ErrToken, http.StatusUnauthorized},
 	{"stalled", ErrBodyStalled, http.StatusRequestTimeout},
 	{"forbidden", ErrForbidden, http.StatusForbidden},

@@ -185,8 +185,8 @@ func (c *Cluster) Domains(ctx context.Context) (map[string]Domain, error) {
 	return mapOf[Domain](ctx, c.Register, domainKeys)
 }
 
-// TakeOver begins an epoch with another home: v is the volume as it is to be, and was the epoch that
-// the decision rests on. ErrFenced: another one has begun meanwhile. ErrNoVolume, ErrNoNode,
+// TakeOver begins an epoch with another home: v is the volume as it is to be, and was the epoch
+// that the decision rests on. ErrFenced: another one has begun meanwhile. ErrNoVolume, ErrNoNode,
 // ErrPlace.
 func (c *Cluster) TakeOver(ctx context.Context, was int64, v Volume) error {
 	if err := v.Validate(); err != nil {

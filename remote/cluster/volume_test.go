@@ -81,7 +81,7 @@ func TestCreateVolume(t *testing.T) {
 	}
 }
 
-// Of many that take a volume over at the same time, one does, and who rests on an old epoch does not.
+// Of many that take a volume over at the same time one does, and none that rests on an old epoch.
 func TestTakeOver(t *testing.T) {
 	c := withNodes(t)
 	ours := chunk.Default()

@@ -61,6 +61,7 @@ func Drawing() []Rule {
 			Tests: []string{"remote/cluster/etcd/embedded"}},
 		{Layer: "remote/cluster/etcd", Imports: []string{"remote/cluster"}},
 		{Layer: "remote/cluster/etcd/embedded", Imports: []string{"remote/cluster/etcd"}},
+		{Layer: "remote/cluster/vault", Imports: []string{"remote", "remote/cluster", "store", "store/durable"}, Tests: []string{"remote/transfer"}},
 		{Layer: "remote/cluster/place", Shuns: surface},
 		{Layer: "graph", Imports: []string{"store", "store/vertex"}},
 		{Layer: "graph/query", Imports: []string{"graph", "store", "store/vertex"}},

@@ -59,6 +59,25 @@ type Answer struct {
 	Why     string        `json:"why"`     // why not
 }
 
+// A Copy is what a vault has of a volume, as it has looked itself.
+type Copy struct {
+	Volume    string    `json:"volume"`
+	ID        string    `json:"id"`
+	Domain    string    `json:"domain"`
+	Epoch     int64     `json:"epoch"`  // below which nobody is let in
+	Writer    string    `json:"writer"` // the node that writes in that epoch
+	Snapshots int       `json:"snapshots"`
+	Newest    *Snapshot `json:"newest"` // of those that agents make; null: there is none
+	Bad       int64     `json:"bad"`    // blocks of the vault that are missing or damaged
+	Error     string    `json:"error"`  // why the rest is not known
+}
+
+// A Snapshot of a volume, whole with all below it.
+type Snapshot struct {
+	Name    string    `json:"name"`
+	Created time.Time `json:"created"` // by the clock of the node that made it
+}
+
 // A Check is something that is not as it should be.
 type Check struct {
 	Code     string     `json:"code"`
