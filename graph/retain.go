@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // A Candidate is a snapshot that a policy judges.
@@ -33,7 +33,7 @@ type rule struct {
 	last   string
 }
 
-func rulesOf(p store.Retention) []rule {
+func rulesOf(p config.Retention) []rule {
 	layout := func(l string) func(time.Time, int) string {
 		return func(t time.Time, _ int) string { return t.Format(l) }
 	}
@@ -55,7 +55,7 @@ func rulesOf(p store.Retention) []rule {
 // it comes to the oldest snapshot keeps that too, so that a long history does
 // not start anew every year. It is a pure function of its arguments, and judges
 // what it has kept as it did before.
-func Retain(p store.Retention, snapshots []Candidate) []Verdict {
+func Retain(p config.Retention, snapshots []Candidate) []Verdict {
 	verdicts := make([]Verdict, len(snapshots))
 	for i, s := range snapshots {
 		verdicts[i].Candidate = s

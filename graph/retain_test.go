@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // at makes a candidate from "2026-03-01 10:00 name tag,tag"; a name in capitals
@@ -36,28 +36,28 @@ func TestRetain(t *testing.T) {
 	years := []string{"2023-06-01 00:00 a", "2023-07-01 00:00 b", "2024-01-01 00:00 c", "2024-12-30 00:00 d", "2025-01-01 00:00 e", "2026-01-01 00:00 f"}
 	for _, x := range []struct {
 		name      string
-		policy    store.Retention
+		policy    config.Retention
 		snapshots []string
 		want      string // those kept, newest first, with reasons
 	}{
-		{"nothing", store.Retention{}, month, ""},
-		{"last", store.Retention{Last: 2}, month, "g:last f:last"},
-		{"more than there are", store.Retention{Last: 100}, month[:2], "b:last a:last"},
-		{"hourly", store.Retention{Hourly: 3}, month[:4], "d:hourly c:hourly b:hourly"},
-		{"hourly with room", store.Retention{Hourly: 4}, month[:3], "c:hourly b:hourly a:oldest,hourly"},
-		{"daily", store.Retention{Daily: 3}, month, "g:daily f:daily e:daily"},
-		{"weekly, from Monday on", store.Retention{Weekly: 3}, month, "g:weekly f:weekly e:weekly"},
-		{"monthly", store.Retention{Monthly: 1}, month, "g:monthly"},
-		{"monthly with room", store.Retention{Monthly: 5}, month, "g:monthly f:monthly a:oldest,monthly"},
-		{"yearly", store.Retention{Yearly: 3}, years, "f:yearly e:yearly d:yearly"},
-		{"yearly without bound", store.Retention{Yearly: -1}, years, "f:yearly e:yearly d:yearly b:yearly a:oldest,yearly"},
-		{"a week across years", store.Retention{Weekly: 2}, years, "f:weekly e:weekly"},
-		{"all weeks", store.Retention{Weekly: -1}, years[3:5], "e:weekly d:oldest,weekly"},
-		{"several rules", store.Retention{Last: 1, Daily: 2}, month[:4], "d:last,daily c:daily"},
-		{"tags", store.Retention{Tags: []string{"keep", "gold"}}, []string{"2026-01-01 00:00 a keep,x", "2026-01-02 00:00 b x", "2026-01-03 00:00 c gold"}, "c:tag-gold a:tag-keep"},
-		{"hold", store.Retention{Last: 1}, []string{"2026-01-01 00:00 A", "2026-01-02 00:00 b", "2026-01-03 00:00 c"}, "c:last A:hold"},
-		{"the same time", store.Retention{Last: 1}, []string{"2026-01-01 00:00 a", "2026-01-01 00:00 b"}, "b:last"},
-		{"none there", store.Retention{Last: 1}, nil, ""},
+		{"nothing", config.Retention{}, month, ""},
+		{"last", config.Retention{Last: 2}, month, "g:last f:last"},
+		{"more than there are", config.Retention{Last: 100}, month[:2], "b:last a:last"},
+		{"hourly", config.Retention{Hourly: 3}, month[:4], "d:hourly c:hourly b:hourly"},
+		{"hourly with room", config.Retention{Hourly: 4}, month[:3], "c:hourly b:hourly a:oldest,hourly"},
+		{"daily", config.Retention{Daily: 3}, month, "g:daily f:daily e:daily"},
+		{"weekly, from Monday on", config.Retention{Weekly: 3}, month, "g:weekly f:weekly e:weekly"},
+		{"monthly", config.Retention{Monthly: 1}, month, "g:monthly"},
+		{"monthly with room", config.Retention{Monthly: 5}, month, "g:monthly f:monthly a:oldest,monthly"},
+		{"yearly", config.Retention{Yearly: 3}, years, "f:yearly e:yearly d:yearly"},
+		{"yearly without bound", config.Retention{Yearly: -1}, years, "f:yearly e:yearly d:yearly b:yearly a:oldest,yearly"},
+		{"a week across years", config.Retention{Weekly: 2}, years, "f:weekly e:weekly"},
+		{"all weeks", config.Retention{Weekly: -1}, years[3:5], "e:weekly d:oldest,weekly"},
+		{"several rules", config.Retention{Last: 1, Daily: 2}, month[:4], "d:last,daily c:daily"},
+		{"tags", config.Retention{Tags: []string{"keep", "gold"}}, []string{"2026-01-01 00:00 a keep,x", "2026-01-02 00:00 b x", "2026-01-03 00:00 c gold"}, "c:tag-gold a:tag-keep"},
+		{"hold", config.Retention{Last: 1}, []string{"2026-01-01 00:00 A", "2026-01-02 00:00 b", "2026-01-03 00:00 c"}, "c:last A:hold"},
+		{"the same time", config.Retention{Last: 1}, []string{"2026-01-01 00:00 a", "2026-01-01 00:00 b"}, "b:last"},
+		{"none there", config.Retention{Last: 1}, nil, ""},
 	} {
 		var candidates []Candidate
 		for _, line := range x.snapshots {
@@ -89,7 +89,7 @@ func TestRetainSummerTime(t *testing.T) {
 	}
 	c = append(c, Candidate{Name: "old", Created: first.Add(-48 * time.Hour).In(zone)})
 	kept := 0
-	for _, v := range Retain(store.Retention{Hourly: 2}, c) {
+	for _, v := range Retain(config.Retention{Hourly: 2}, c) {
 		if v.Keep {
 			kept++
 		}
@@ -110,11 +110,11 @@ func TestRetainLaws(t *testing.T) {
 			c = append(c, Candidate{Name: fmt.Sprint(i), Created: start.Add(time.Duration(hours) * time.Hour)})
 		}
 		n := rapid.IntRange(-1, 4)
-		p := store.Retention{
+		p := config.Retention{
 			Last: n.Draw(rt, "last"), Hourly: n.Draw(rt, "hourly"), Daily: n.Draw(rt, "daily"),
 			Weekly: n.Draw(rt, "weekly"), Monthly: n.Draw(rt, "monthly"), Yearly: n.Draw(rt, "yearly"),
 		}
-		keep := func(p store.Retention, c []Candidate) map[string]bool {
+		keep := func(p config.Retention, c []Candidate) map[string]bool {
 			names := make(map[string]bool)
 			for _, v := range Retain(p, c) {
 				if v.Keep {

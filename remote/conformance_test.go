@@ -20,6 +20,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote/remotetest"
 	"github.com/quarxtor/quarxfs/remote/serve"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // files is a volume of a few files.
@@ -64,7 +65,7 @@ func eachNode(t *testing.T, test func(t *testing.T, n remote.Node)) {
 			t.Fatal(err)
 		}
 		f := s.Front(t, serve.ListenOptions{Cert: pem, Key: pem}, serve.MiddlewareOptions{})
-		c, err := remote.DialRemote(store.Remote{Name: "n", URL: f.URL, Fingerprint: f.Fingerprint}, s.Token(t, "all", store.ScopeAdmin))
+		c, err := remote.DialRemote(config.Remote{Name: "n", URL: f.URL, Fingerprint: f.Fingerprint}, s.Token(t, "all", config.ScopeAdmin))
 		if err != nil {
 			t.Fatal(err)
 		}

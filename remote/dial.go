@@ -17,11 +17,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // DialRemote returns a client of a remote, with a token unless it is empty. It
 // connects when it is first used. Errors: store.ErrConfig, those of reading the CA.
-func DialRemote(r store.Remote, token string) (*Client, error) {
+func DialRemote(r config.Remote, token string) (*Client, error) {
 	if err := r.Validate(); err != nil {
 		return nil, err
 	}
@@ -62,7 +63,7 @@ func (b bearer) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // tlsOf says whom to trust: the system's authorities, or those given, or one
 // certificate alone.
-func tlsOf(r store.Remote) (*tls.Config, error) {
+func tlsOf(r config.Remote) (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS13}
 	if r.CA != "" {
 		pem, err := os.ReadFile(r.CA)

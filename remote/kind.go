@@ -8,6 +8,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/graph/query"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/handle"
 )
 
@@ -15,7 +16,7 @@ import (
 // nothing can have.
 var ErrRequest = query.ErrRequest
 
-// What a server says to other machines; to store.ErrToken besides.
+// What a server says to other machines; to config.ErrToken besides.
 var (
 	ErrForbidden = errors.New("the token does not allow this")
 	ErrBusy      = errors.New("the server is busy")
@@ -59,7 +60,7 @@ var kinds = []struct {
 	{"not_cold", store.ErrNotCold, http.StatusConflict},
 	{"not_empty", store.ErrNotEmpty, http.StatusConflict},
 	{"fenced", ErrFenced, http.StatusConflict},
-	{"unauthorized", store.ErrToken, http.StatusUnauthorized},
+	{"unauthorized", config.ErrToken, http.StatusUnauthorized},
 	{"stalled", ErrBodyStalled, http.StatusRequestTimeout},
 	{"forbidden", ErrForbidden, http.StatusForbidden},
 	{"condition", ErrCondition, http.StatusPreconditionFailed},

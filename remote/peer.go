@@ -6,6 +6,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // A Peer is a store that snapshots travel from or to. docs/sync-protocol.md says
@@ -48,7 +49,7 @@ type SyncState struct {
 // Remotes are a store's peers. Its owner alone deals with them.
 type Remotes interface {
 	// SetRemote adds a remote, or replaces the one of its name. store.ErrConfig.
-	SetRemote(ctx context.Context, r store.Remote) error
+	SetRemote(ctx context.Context, r config.Remote) error
 	// RemoveRemote: store.ErrNotFound.
 	RemoveRemote(ctx context.Context, name string) error
 	// NoteSync remembers how a sync with a remote went.
@@ -206,13 +207,13 @@ func (l *Local) Disown(ctx context.Context, name string, id store.ID) error {
 }
 
 // SetRemote implements Remotes.
-func (l *Local) SetRemote(_ context.Context, r store.Remote) error {
-	return l.store.ChangeSettings(func(s *store.Settings) error { s.SetRemote(r); return nil })
+func (l *Local) SetRemote(_ context.Context, r config.Remote) error {
+	return l.store.ChangeSettings(func(s *config.Settings) error { s.SetRemote(r); return nil })
 }
 
 // RemoveRemote implements Remotes.
 func (l *Local) RemoveRemote(_ context.Context, name string) error {
-	return l.store.ChangeSettings(func(s *store.Settings) error { return s.RemoveRemote(name) })
+	return l.store.ChangeSettings(func(s *config.Settings) error { return s.RemoveRemote(name) })
 }
 
 // NoteSync implements Remotes.

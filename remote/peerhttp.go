@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // stallTime is how long a sync waits for the next record of a stream.
@@ -140,7 +141,7 @@ func (c *Client) Disown(ctx context.Context, name string, id store.ID) error {
 }
 
 // SetRemote implements Remotes.
-func (c *Client) SetRemote(ctx context.Context, r store.Remote) error {
+func (c *Client) SetRemote(ctx context.Context, r config.Remote) error {
 	return c.post(ctx, http.MethodPut, "/v1/remotes", r, &struct{}{})
 }
 
@@ -163,24 +164,24 @@ func (c *Client) SyncState(ctx context.Context) (s SyncState, err error) {
 // syncRoutes are for peers.
 func (s *server) syncRoutes() []route {
 	return []route{
-		{"POST /v1/sync/leases", store.ScopeSync, "Keep what is sent from being swept", none, jsonOf(newLease{}), jsonOf(leaseAnswer{}), func(w http.ResponseWriter, r *http.Request) {
+		{"POST /v1/sync/leases", config.ScopeSync, "Keep what is sent from being swept", none, jsonOf(newLease{}), jsonOf(leaseAnswer{}), func(w http.ResponseWriter, r *http.Request) {
 			answerBody(s, w, r, func(ctx context.Context, n newLease) (leaseAnswer, error) {
 				id, err := s.node.NewLease(ctx, n.For)
 				return leaseAnswer{id}, err
 			})
 		}},
-		{"DELETE /v1/sync/leases/{lease}", store.ScopeSync, "End a lease", none, nothing, jsonOf(struct{}{}), s.onLease(func(w http.ResponseWriter, r *http.Request, lease store.LeaseID) {
+		{"DELETE /v1/sync/leases/{lease}", config.ScopeSync, "End a lease", none, nothing, jsonOf(struct{}{}), s.onLease(func(w http.ResponseWriter, r *http.Request, lease store.LeaseID) {
 			s.answer(w, r, struct{}{}, s.node.EndLease(r.Context(), lease))
 		})},
-		{"POST /v1/sync/leases/{lease}/keep", store.ScopeSync, "Say which blocks are missing, and keep the others", none, rawBytes, rawBytes, s.onLease(s.keep)},
-		{"POST /v1/sync/leases/{lease}/records", store.ScopeSync, "Send records of blocks", none, records, jsonOf(struct{}{}), s.onLease(s.importRecords)},
-		{"POST /v1/sync/records", store.ScopeRead, "Fetch records of blocks", none, rawBytes, records, s.exportRecords},
-		{"PUT /v1/sync/snapshots/{name}", store.ScopeSync, "Name a snapshot that was sent", none, jsonOf(adoptRequest{}), jsonOf(struct{}{}), func(w http.ResponseWriter, r *http.Request) {
+		{"POST /v1/sync/leases/{lease}/keep", config.ScopeSync, "Say which blocks are missing, and keep the others", none, rawBytes, rawBytes, s.onLease(s.keep)},
+		{"POST /v1/sync/leases/{lease}/records", config.ScopeSync, "Send records of blocks", none, records, jsonOf(struct{}{}), s.onLease(s.importRecords)},
+		{"POST /v1/sync/records", config.ScopeRead, "Fetch records of blocks", none, rawBytes, records, s.exportRecords},
+		{"PUT /v1/sync/snapshots/{name}", config.ScopeSync, "Name a snapshot that was sent", none, jsonOf(adoptRequest{}), jsonOf(struct{}{}), func(w http.ResponseWriter, r *http.Request) {
 			answerBody(s, w, r, func(ctx context.Context, a adoptRequest) (struct{}, error) {
 				return struct{}{}, s.node.Adopt(ctx, r.PathValue("name"), a.ID)
 			})
 		}},
-		{"DELETE /v1/sync/snapshots/{name}", store.ScopeSync, "Remove a snapshot that was sent", []param{{"id", store.ID{}, "of the snapshot that has the name"}}, nothing, jsonOf(struct{}{}), func(w http.ResponseWriter, r *http.Request) {
+		{"DELETE /v1/sync/snapshots/{name}", config.ScopeSync, "Remove a snapshot that was sent", []param{{"id", store.ID{}, "of the snapshot that has the name"}}, nothing, jsonOf(struct{}{}), func(w http.ResponseWriter, r *http.Request) {
 			var id store.ID
 			err := id.UnmarshalText([]byte(r.URL.Query().Get("id")))
 			if err != nil {
@@ -196,7 +197,7 @@ func (s *server) syncRoutes() []route {
 // remoteRoutes are for the store's owner only.
 func remoteRoutes(mux *http.ServeMux, s *server) {
 	mux.HandleFunc("PUT /v1/remotes", func(w http.ResponseWriter, r *http.Request) {
-		answerBody(s, w, r, func(ctx context.Context, in store.Remote) (struct{}, error) {
+		answerBody(s, w, r, func(ctx context.Context, in config.Remote) (struct{}, error) {
 			return struct{}{}, s.node.SetRemote(ctx, in)
 		})
 	})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/graph/query"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // Pins are what a node needs to know of the files whose blocks stay in the hot
@@ -70,7 +71,7 @@ func (l *Local) SetTierPolicy(_ context.Context, p store.TierPolicy) error {
 	if least := leastSegments * l.store.Config().SegmentSize; p.On() && p.Limit < least {
 		return fmt.Errorf("%w: a limit of %d bytes: this store's hot tier needs %d", store.ErrConfig, p.Limit, least)
 	}
-	return l.store.ChangeSettings(func(s *store.Settings) error { s.Tiers = p; return nil })
+	return l.store.ChangeSettings(func(s *config.Settings) error { s.Tiers = p; return nil })
 }
 
 // PlanTiers implements TierPolicies.

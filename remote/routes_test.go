@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // TestRoutes checks each row, and that Handler finds it under its own pattern.
@@ -20,14 +20,14 @@ func TestRoutes(t *testing.T) {
 	}
 	for _, r := range list {
 		method, path, _ := strings.Cut(r.pattern, " ")
-		if r.summary == "" || !slices.Contains(store.Scopes(), r.scope) {
+		if r.summary == "" || !slices.Contains(config.Scopes(), r.scope) {
 			t.Errorf("%s: scope %q, summary %q", r.pattern, r.scope, r.summary)
 		}
 		reads := method == http.MethodGet || r.pattern == "POST /v1/sync/records" // asks with a body
-		if sync := strings.HasPrefix(path, "/v1/sync/") && !reads; sync != (r.scope == store.ScopeSync) {
+		if sync := strings.HasPrefix(path, "/v1/sync/") && !reads; sync != (r.scope == config.ScopeSync) {
 			t.Errorf("%s asks for the scope %s", r.pattern, r.scope)
 		}
-		if !reads && r.scope == store.ScopeRead {
+		if !reads && r.scope == config.ScopeRead {
 			t.Errorf("%s changes something and asks for the scope read", r.pattern)
 		}
 		path = strings.NewReplacer("{ref...}", "a/b", "{name}", "a", "{lease}", "1", "{id}", "ab").Replace(path)
@@ -39,7 +39,7 @@ func TestRoutes(t *testing.T) {
 		}
 	}
 	for _, pattern := range []string{"", "POST /v1/tokens", "GET /v1/remotes"} {
-		if got := ScopeOf(pattern); got != store.ScopeAdmin {
+		if got := ScopeOf(pattern); got != config.ScopeAdmin {
 			t.Errorf("ScopeOf(%q) = %s: what is in no row is for admins", pattern, got)
 		}
 	}

@@ -4,38 +4,38 @@ import (
 	"context"
 	"net/http"
 
-	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // Settings are what can be changed in a store's life. A daemon follows a change
 // at once.
 type Settings interface {
 	// Settings returns what is set. store.ErrNewer, store.ErrDamaged.
-	Settings(ctx context.Context) (store.Settings, error)
+	Settings(ctx context.Context) (config.Settings, error)
 	// SetSchedule sets which snapshots are made by themselves; the zero schedule
 	// ends that. store.ErrConfig, store.ErrNewer, store.ErrDamaged.
-	SetSchedule(ctx context.Context, schedule store.SnapshotSchedule) error
+	SetSchedule(ctx context.Context, schedule config.SnapshotSchedule) error
 }
 
 // Settings implements Settings.
-func (l *Local) Settings(context.Context) (store.Settings, error) {
+func (l *Local) Settings(context.Context) (config.Settings, error) {
 	now, _, err := l.store.Settings()
 	return now, err
 }
 
 // SetSchedule implements Settings.
-func (l *Local) SetSchedule(_ context.Context, schedule store.SnapshotSchedule) error {
-	return l.store.ChangeSettings(func(s *store.Settings) error { s.Snapshots = schedule; return nil })
+func (l *Local) SetSchedule(_ context.Context, schedule config.SnapshotSchedule) error {
+	return l.store.ChangeSettings(func(s *config.Settings) error { s.Snapshots = schedule; return nil })
 }
 
 // Settings implements Settings.
-func (c *Client) Settings(ctx context.Context) (now store.Settings, err error) {
+func (c *Client) Settings(ctx context.Context) (now config.Settings, err error) {
 	err = c.call(ctx, http.MethodGet, "/v1/settings", nil, &now)
 	return now, err
 }
 
 // SetSchedule implements Settings.
-func (c *Client) SetSchedule(ctx context.Context, schedule store.SnapshotSchedule) error {
+func (c *Client) SetSchedule(ctx context.Context, schedule config.SnapshotSchedule) error {
 	return c.post(ctx, http.MethodPut, "/v1/settings/snapshots", schedule, &struct{}{})
 }
 
@@ -46,7 +46,7 @@ func settingsRoutes(mux *http.ServeMux, s *server) {
 		s.answer(w, r, now, err)
 	})
 	mux.HandleFunc("PUT /v1/settings/snapshots", func(w http.ResponseWriter, r *http.Request) {
-		answerBody(s, w, r, func(ctx context.Context, schedule store.SnapshotSchedule) (struct{}, error) {
+		answerBody(s, w, r, func(ctx context.Context, schedule config.SnapshotSchedule) (struct{}, error) {
 			return struct{}{}, s.node.SetSchedule(ctx, schedule)
 		})
 	})

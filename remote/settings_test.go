@@ -9,33 +9,35 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 func TestSettings(t *testing.T) {
 	eachNodeBehind(t, remote.ControlHandler, func(t *testing.T, n remote.Node) {
 		ctx := context.Background()
-		check := func(want store.SnapshotSchedule) {
+		check := func(want config.SnapshotSchedule) {
 			t.Helper()
 			got, err := n.Settings(ctx)
-			if diff := cmp.Diff(store.Settings{Snapshots: want}, got); diff != "" || err != nil {
+			if diff := cmp.Diff(config.Settings{Snapshots: want}, got); diff != "" || err != nil {
 				t.Errorf("settings: %v\n%s", err, diff)
 			}
 		}
-		check(store.SnapshotSchedule{})
-		want := store.SnapshotSchedule{Seconds: 3600, Keep: store.Retention{Hourly: 24, Tags: []string{"gold"}}}
+		check(config.SnapshotSchedule{})
+		want := config.SnapshotSchedule{Seconds: 3600, Keep: config.Retention{Hourly: 24, Tags: []string{"gold"}}}
 		if err := n.SetSchedule(ctx, want); err != nil {
 			t.Fatal(err)
 		}
 		check(want)
-		for _, bad := range []store.SnapshotSchedule{{Seconds: -1}, {Seconds: 1 << 40}, {Keep: store.Retention{Last: 1}}, {Seconds: 1, Keep: store.Retention{Tags: []string{""}}}} {
+		for _, bad := range []config.SnapshotSchedule{{Seconds: -1}, {Seconds: 1 << 40}, {Keep: config.Retention{Last: 1}},
+			{Seconds: 1, Keep: config.Retention{Tags: []string{""}}}} {
 			if err := n.SetSchedule(ctx, bad); !errors.Is(err, store.ErrConfig) {
 				t.Errorf("%+v: %v", bad, err)
 			}
 		}
 		check(want)
-		if err := n.SetSchedule(ctx, store.SnapshotSchedule{}); err != nil {
+		if err := n.SetSchedule(ctx, config.SnapshotSchedule{}); err != nil {
 			t.Fatal(err)
 		}
-		check(store.SnapshotSchedule{})
+		check(config.SnapshotSchedule{})
 	})
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/quarxtor/quarxfs/graph/query"
 	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // Snapshots makes, lists and brings back snapshots. Paths are from
@@ -120,10 +121,10 @@ type Rollback struct {
 
 // A PruneRequest says which snapshots to keep.
 type PruneRequest struct {
-	Policy store.Retention `json:"policy"`
-	Among  string          `json:"among,omitempty"` // only snapshots with this tag are judged
-	Own    bool            `json:"own,omitempty"`   // only those that this store's schedule made
-	DryRun bool            `json:"dry_run,omitempty"`
+	Policy config.Retention `json:"policy"`
+	Among  string           `json:"among,omitempty"` // only snapshots with this tag are judged
+	Own    bool             `json:"own,omitempty"`   // only those that this store's schedule made
+	DryRun bool             `json:"dry_run,omitempty"`
 }
 
 // ScheduleTag marks the snapshots that a schedule makes.
@@ -381,10 +382,10 @@ func (c *Client) Prune(ctx context.Context, r PruneRequest) (verdicts []graph.Ve
 // snapshotRoutes are for whoever may look at a store.
 func (s *server) snapshotRoutes() []route {
 	return []route{
-		{"GET /v1/snapshots", store.ScopeRead, "List snapshots", none, nothing, linesOf(Snapshot{}), func(w http.ResponseWriter, r *http.Request) {
+		{"GET /v1/snapshots", config.ScopeRead, "List snapshots", none, nothing, linesOf(Snapshot{}), func(w http.ResponseWriter, r *http.Request) {
 			sendStream(s, w, r, func(fn func(Snapshot) error) error { return s.node.ListSnapshots(r.Context(), fn) })
 		}},
-		{"GET /v1/snapshots/{name}", store.ScopeRead, "Show a snapshot", none, nothing, jsonOf(Snapshot{}), func(w http.ResponseWriter, r *http.Request) {
+		{"GET /v1/snapshots/{name}", config.ScopeRead, "Show a snapshot", none, nothing, jsonOf(Snapshot{}), func(w http.ResponseWriter, r *http.Request) {
 			one, err := s.node.GetSnapshot(r.Context(), r.PathValue("name"))
 			s.answer(w, r, one, err)
 		}},

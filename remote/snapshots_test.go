@@ -16,6 +16,7 @@ import (
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // volumeOf is a volume with nothing in it but an empty root directory.
@@ -216,7 +217,7 @@ func TestCloneRollbackPrune(t *testing.T) {
 		if _, err := n.Prune(ctx, remote.PruneRequest{}); !errors.Is(err, remote.ErrRequest) {
 			t.Errorf("prune without a policy: %v", err)
 		}
-		keep := remote.PruneRequest{Policy: store.Retention{Last: 1}, Among: "auto", DryRun: true}
+		keep := remote.PruneRequest{Policy: config.Retention{Last: 1}, Among: "auto", DryRun: true}
 		for _, dry := range []bool{true, false} {
 			keep.DryRun = dry
 			verdicts, err := n.Prune(ctx, keep)

@@ -6,14 +6,14 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // A NewToken is a token to make.
 type NewToken struct {
-	Name    string        `json:"name"`
-	Scopes  []store.Scope `json:"scopes"`
-	Expires time.Time     `json:"expires,omitzero"` // zero: never
+	Name    string         `json:"name"`
+	Scopes  []config.Scope `json:"scopes"`
+	Expires time.Time      `json:"expires,omitzero"` // zero: never
 }
 
 // A MadeToken has the token itself, which cannot be had again.
@@ -29,7 +29,7 @@ type Tokens interface {
 	CreateToken(ctx context.Context, n NewToken) (MadeToken, error)
 	// ListTokens calls fn for each, by name, until fn fails. store.ErrNewer,
 	// store.ErrDamaged.
-	ListTokens(ctx context.Context, fn func(store.Token) error) error
+	ListTokens(ctx context.Context, fn func(config.Token) error) error
 	// RevokeToken makes one useless at once. store.ErrNotFound, store.ErrNewer,
 	// store.ErrDamaged.
 	RevokeToken(ctx context.Context, name string) error
@@ -42,7 +42,7 @@ func (l *Local) CreateToken(_ context.Context, n NewToken) (MadeToken, error) {
 }
 
 // ListTokens implements Tokens.
-func (l *Local) ListTokens(_ context.Context, fn func(store.Token) error) error {
+func (l *Local) ListTokens(_ context.Context, fn func(config.Token) error) error {
 	list, err := l.store.Tokens()
 	for _, t := range list {
 		if err == nil {
@@ -62,7 +62,7 @@ func (c *Client) CreateToken(ctx context.Context, n NewToken) (made MadeToken, e
 }
 
 // ListTokens implements Tokens.
-func (c *Client) ListTokens(ctx context.Context, fn func(store.Token) error) error {
+func (c *Client) ListTokens(ctx context.Context, fn func(config.Token) error) error {
 	return receiveStream(ctx, c, "/v1/tokens", fn)
 }
 
@@ -77,7 +77,7 @@ func tokenRoutes(mux *http.ServeMux, s *server) {
 		answerBody(s, w, r, s.node.CreateToken)
 	})
 	mux.HandleFunc("GET /v1/tokens", func(w http.ResponseWriter, r *http.Request) {
-		sendStream(s, w, r, func(fn func(store.Token) error) error { return s.node.ListTokens(r.Context(), fn) })
+		sendStream(s, w, r, func(fn func(config.Token) error) error { return s.node.ListTokens(r.Context(), fn) })
 	})
 	mux.HandleFunc("DELETE /v1/tokens/{name}", func(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, r, struct{}{}, s.node.RevokeToken(r.Context(), r.PathValue("name")))

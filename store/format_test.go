@@ -104,7 +104,7 @@ const superblockGolden = `{
 `
 
 func TestSuperblockGolden(t *testing.T) {
-	b, err := superblockFile.encode(newSuperblock(superblockConfig()))
+	b, err := superblockFile.Encode(newSuperblock(superblockConfig()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -126,7 +126,7 @@ func TestSuperblockGolden(t *testing.T) {
 // ErrNewer and ErrDamaged.
 func decodeSuperblock(b []byte) (Config, error) {
 	var sb superblock
-	if err := superblockFile.decode(b, &sb); err != nil {
+	if err := superblockFile.Decode(b, &sb); err != nil {
 		return Config{}, err
 	}
 	return sb.config()
@@ -136,7 +136,7 @@ func superblockWith(t *testing.T, features []string) []byte {
 	t.Helper()
 	sb := newSuperblock(superblockConfig())
 	sb.Required = features
-	b, err := superblockFile.encode(sb)
+	b, err := superblockFile.Encode(sb)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func superblockWith(t *testing.T, features []string) []byte {
 }
 
 func TestDamagedSuperblock(t *testing.T) {
-	b, err := superblockFile.encode(newSuperblock(superblockConfig()))
+	b, err := superblockFile.Encode(newSuperblock(superblockConfig()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +179,7 @@ func TestDamagedSuperblock(t *testing.T) {
 }
 
 func FuzzSuperblock(f *testing.F) {
-	b, err := superblockFile.encode(newSuperblock(superblockConfig()))
+	b, err := superblockFile.Encode(newSuperblock(superblockConfig()))
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -7,25 +7,26 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
 // The first byte of a key says what the row is. fs/meta owns the upper-case
 // letters. docs/format/database.md lists all of them.
 const (
-	keyBlock    = 'b' // ID -> Entry
-	keyZero     = 'z' // ID of a block that nothing refers to -> nothing
-	keySegment  = 'g' // segment number -> bytes and live bytes
-	keyName     = 'n' // object name -> objectRow
-	keyObject   = 'o' // object ID, name -> nothing
-	keySnapshot = 's' // name of a snapshot -> SnapshotRef
-	keyFile     = 'f' // name of a small file -> its bytes
-	keyTotals   = 't' // -> totals of the index
-	keyBad      = 'x' // ID of a block that cannot be read -> when and why
-	keyScrub    = 'u' // -> scrubCursor
-	keyLease    = 'l' // lease -> when it ends, and whose it is
-	keyLeased   = 'h' // lease, ID of a block that it keeps -> nothing
-	keySyncNote = 'y' // name of a remote -> SyncNote
+	keyBlock    = 'b'              // ID -> Entry
+	keyZero     = 'z'              // ID of a block that nothing refers to -> nothing
+	keySegment  = 'g'              // segment number -> bytes and live bytes
+	keyName     = 'n'              // object name -> objectRow
+	keyObject   = 'o'              // object ID, name -> nothing
+	keySnapshot = 's'              // name of a snapshot -> SnapshotRef
+	keyFile     = config.RowPrefix // name of a small file -> its bytes
+	keyTotals   = 't'              // -> totals of the index
+	keyBad      = 'x'              // ID of a block that cannot be read -> when and why
+	keyScrub    = 'u'              // -> scrubCursor
+	keyLease    = 'l'              // lease -> when it ends, and whose it is
+	keyLeased   = 'h'              // lease, ID of a block that it keeps -> nothing
+	keySyncNote = 'y'              // name of a remote -> SyncNote
 )
 
 // An Entry is a block's row in the index: where it is, what it is, and how many

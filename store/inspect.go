@@ -128,7 +128,7 @@ func (s *Store) inspect() ([]tiering.Claim, error) {
 	}
 	var d Damage
 	if len(claims[tiering.Cold]) > 0 && cold == nil {
-		err = d.add(errs.Damaged(s.dir.Join(tiersKind.name), errs.NextRestore, "names no cold tier, and there are blocks in one"))
+		err = d.add(errs.Damaged(s.dir.Join(tiersKind.Name), errs.NextRestore, "names no cold tier, and there are blocks in one"))
 	}
 	news, herr := s.inspectTier(s.hotFS(), s.segments(hotDir), claims[tiering.Hot])
 	more, cerr := s.inspectCold(cold, claims[tiering.Cold])
@@ -143,7 +143,7 @@ func (s *Store) inspect() ([]tiering.Claim, error) {
 func (s *Store) reinspect() error {
 	conf, err := readConfig(s.dir)
 	if err == nil && conf.VolumeID != s.conf.VolumeID {
-		err = errs.Damaged(s.dir.Join(superblockFile.name), errs.NextRestore, "is of another store")
+		err = errs.Damaged(s.dir.Join(superblockFile.Name), errs.NextRestore, "is of another store")
 	}
 	if err == nil {
 		err = regularFiles(s.dir.Join())

@@ -97,7 +97,7 @@ func (l *lastCommit) compare(dir, volume string, found *db.Inspection) error {
 	switch {
 	case m.database != found.ID() && m.volume != volume: // another store's: it says nothing
 	case m.volume != volume:
-		return errs.Damaged(filepath.Join(dir, superblockFile.name), errs.NextRestore, "is of another store")
+		return errs.Damaged(filepath.Join(dir, superblockFile.Name), errs.NextRestore, "is of another store")
 	case m.database != found.ID():
 		return errs.Damaged(filepath.Join(dir, dbDir), errs.NextDatabase, "is not the database that the store had last")
 	case m.commits > found.Commits():

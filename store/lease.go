@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/db"
 )
 
@@ -333,7 +334,7 @@ type SyncNote struct {
 // NoteSync remembers how a sync went, in place of the one before with the same
 // remote.
 func (s *Store) NoteSync(n SyncNote) error {
-	if n.Remote == "" || len(n.Remote) > MaxSnapshotName {
+	if n.Remote == "" || len(n.Remote) > config.MaxSnapshotName {
 		return fmt.Errorf("remote %q: %w", n.Remote, ErrConfig)
 	}
 	n.Error = n.Error[:min(len(n.Error), maxReason)]

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/tiering"
 	"github.com/quarxtor/quarxfs/tiering/disk/faultdisk"
@@ -70,9 +71,9 @@ func makeSample(t *testing.T, root string, seed uint64) *sample {
 	open()
 	ingest("first", 20_000)
 	must(s.AddCold(filepath.Join(x.root, "cold")))
-	_, err := s.CreateToken("one", []Scope{ScopeRead}, time.Time{})
+	_, err := s.CreateToken("one", []config.Scope{config.ScopeRead}, time.Time{})
 	must(err)
-	must(s.ChangeSettings(func(c *Settings) error { c.Snapshots.Seconds = 3600; return nil }))
+	must(s.ChangeSettings(func(c *config.Settings) error { c.Snapshots.Seconds = 3600; return nil }))
 	must(s.Close())
 	must(copySparse(x.root, x.earlier))
 
@@ -82,9 +83,9 @@ func makeSample(t *testing.T, root string, seed uint64) *sample {
 	ids, _ := dataBlocks(t, s)
 	_, err = s.Move(t.Context(), tiering.Cold, ids[:len(ids)/2], MoveOptions{})
 	must(err)
-	_, err = s.CreateToken("two", []Scope{ScopeRead}, time.Time{})
+	_, err = s.CreateToken("two", []config.Scope{config.ScopeRead}, time.Time{})
 	must(err)
-	must(s.ChangeSettings(func(c *Settings) error { c.Snapshots.Seconds = 7200; return nil }))
+	must(s.ChangeSettings(func(c *config.Settings) error { c.Snapshots.Seconds = 7200; return nil }))
 	must(s.Close())
 	open()
 	ingest("third", 18_000)

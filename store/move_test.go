@@ -370,7 +370,7 @@ const tiersGolden = `{
 
 func TestTiersFileGolden(t *testing.T) {
 	f := tiersFile{Cold: &ColdTier{ID: "000102030405060708090a0b0c0d0e0f", Dir: "/mnt/disk/cold", Added: time.Unix(1_700_000_000, 0).UTC()}}
-	b, err := tiersKind.encode(&f)
+	b, err := tiersKind.Encode(&f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -391,7 +391,7 @@ func TestTiersFileGolden(t *testing.T) {
 }
 
 func decodeTiers(b []byte) (f tiersFile, err error) {
-	err = tiersKind.decode(b, &f)
+	err = tiersKind.Decode(b, &f)
 	return f, errors.Join(err, f.check())
 }
 
@@ -400,7 +400,7 @@ func TestTiersFileOfABucket(t *testing.T) {
 	f := tiersFile{Cold: &ColdTier{ID: "000102030405060708090a0b0c0d0e0f", Dir: "s3://bucket/prefix", S3: &S3Place{
 		Endpoint: "https://s3.example.com", Region: "eu-1", CA: "/etc/ca.pem", Credentials: "/etc/keys",
 	}}}
-	b, err := tiersKind.encode(&f)
+	b, err := tiersKind.Encode(&f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -409,17 +409,17 @@ func TestTiersFileOfABucket(t *testing.T) {
 		t.Errorf("decoded %+v, %v", back.Cold, err)
 	}
 	f.Cold.S3.Endpoint = "nothing"
-	if b, _ = tiersKind.encode(&f); !errors.Is(func() error { _, err := decodeTiers(b); return err }(), ErrDamaged) {
+	if b, _ = tiersKind.Encode(&f); !errors.Is(func() error { _, err := decodeTiers(b); return err }(), ErrDamaged) {
 		t.Error("a wrong endpoint was taken")
 	}
 }
 
 func FuzzDecodeTiers(f *testing.F) {
-	b, _ := tiersKind.encode(&tiersFile{Cold: &ColdTier{ID: "000102030405060708090a0b0c0d0e0f", Dir: "/mnt/disk/cold"}})
+	b, _ := tiersKind.Encode(&tiersFile{Cold: &ColdTier{ID: "000102030405060708090a0b0c0d0e0f", Dir: "/mnt/disk/cold"}})
 	f.Add(b)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		got, err := decodeTiers(b)
-		if err == nil && got.Version != tiersKind.version {
+		if err == nil && got.Version != tiersKind.Version {
 			t.Errorf("version %d", got.Version)
 		}
 	})

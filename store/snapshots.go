@@ -7,18 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
-
-// MaxSnapshotName is the longest name of a snapshot, in bytes.
-const MaxSnapshotName = 255
 
 // A SnapshotRef is a name that keeps a snapshot. What a snapshot is, package
 // graph knows; the store keeps names and what they lead to.
@@ -81,7 +76,7 @@ func decodeSnapshotName(b []byte) (SnapshotRef, error) {
 	}
 	r := SnapshotRef{ID: links[0]}
 	rest, err := r.readFlags(payload[1:])
-	if err == nil && ValidSnapshotName(string(rest)) != nil {
+	if err == nil && config.ValidSnapshotName(string(rest)) != nil {
 		err = ErrCorrupt
 	}
 	if err != nil {
@@ -126,20 +121,6 @@ func decodeSnapshotRef(name string, b []byte) (SnapshotRef, error) {
 
 func snapshotKey(name string) []byte { return append([]byte{keySnapshot}, name...) }
 
-// ValidSnapshotName reports why a snapshot cannot have a name: it has to do as
-// the name of a file, and to stand before a colon and a path. ErrConfig.
-func ValidSnapshotName(name string) error {
-	switch {
-	case name == "" || name == "." || name == "..":
-		return fmt.Errorf("snapshot name %q: %w", name, ErrConfig)
-	case len(name) > MaxSnapshotName:
-		return fmt.Errorf("a snapshot name of %d bytes, the most is %d: %w", len(name), MaxSnapshotName, ErrConfig)
-	case !utf8.ValidString(name) || strings.ContainsAny(name, "/:") || strings.ContainsFunc(name, unicode.IsControl):
-		return fmt.Errorf("snapshot name %q has a slash, a colon or control characters, or is not UTF-8: %w", name, ErrConfig)
-	}
-	return nil
-}
-
 // Snapshot returns the snapshot that has exactly this name, or ErrNotFound.
 func (s *Store) Snapshot(name string) (SnapshotRef, error) {
 	b, err := s.db.Get(snapshotKey(name))
@@ -171,7 +152,7 @@ func (s *Store) Snapshots(ctx context.Context, fn func(SnapshotRef) error) error
 // with the vertex held or pinned. Errors: ErrNameTaken, ErrConfig for a name that no
 // snapshot can have, those of Put.
 func (s *Store) NameSnapshot(name string, id ID, marks ...SnapshotMark) error {
-	if err := ValidSnapshotName(name); err != nil {
+	if err := config.ValidSnapshotName(name); err != nil {
 		return err
 	}
 	s.names.Lock()
@@ -246,7 +227,7 @@ func (s *Store) RemoveSnapshot(name string) error {
 // RenameSnapshot gives a snapshot another name, durably. Errors: ErrNotFound,
 // ErrNameTaken, ErrConfig.
 func (s *Store) RenameSnapshot(name, to string) error {
-	if err := ValidSnapshotName(to); err != nil {
+	if err := config.ValidSnapshotName(to); err != nil {
 		return err
 	}
 	return s.editSnapshot(name, func(r SnapshotRef) (SnapshotRef, error) {
@@ -286,7 +267,7 @@ func (r *repairer) loadSnapshots(ctx context.Context) error {
 	return r.scan(ctx, keySnapshot, func(key, value []byte) error {
 		name := string(key[1:])
 		ref, err := decodeSnapshotRef(name, value)
-		if err != nil || ValidSnapshotName(name) != nil {
+		if err != nil || config.ValidSnapshotName(name) != nil {
 			r.s.db.Delete(bytes.Clone(key))
 			r.did("snapshot %q: its row was damaged, and nothing says which snapshot it named", name)
 			return nil

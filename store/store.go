@@ -4,8 +4,8 @@
 //
 // Lock order (an inner lock is taken while holding the outer ones):
 //
-//	Store.settings       what is set; held over the writing of settings.json
-//	Store.tokens         who may come in over the network; held over the writing of tokens.json
+//	config.Current       what is set; held over the writing of settings.json
+//	config.Access        who may come in over the network; held over the writing of tokens.json
 //	Store.tierConf       which tiers there are; held over the writing of tiers.json
 //	Store.upkeep         of one tier: from copying records into it to noting that; held over I/O, so that no copy's segment is removed
 //	Store.commitMu       one commit or sweep step at a time; held across fsync by design
@@ -34,6 +34,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/store/errs"
 	"github.com/quarxtor/quarxfs/store/handle"
@@ -102,6 +103,10 @@ type Participant interface {
 
 // A Store is an open store. All methods are safe for concurrent use.
 type Store struct {
+	*config.Current // what is set
+	*config.Access  // who may come in over the network
+
+	files   config.Files
 	dir     *handle.Dir
 	dbDir   string // of the database, in dir
 	conf    Config
@@ -130,20 +135,8 @@ type Store struct {
 		sync.Mutex
 		file tiersFile
 	}
-	keeping  keeping
-	settings struct {
-		sync.Mutex
-		now     Settings
-		err     error         // why the file cannot be used
-		changed chan struct{} // closed at the next change
-	}
-
-	tokens struct {
-		sync.Mutex
-		all []Token // is never changed, only replaced
-		err error   // why the file cannot be used
-	}
-	leases struct {
+	keeping keeping
+	leases  struct {
 		sync.Mutex
 		all map[LeaseID]*Lease
 	}
@@ -321,14 +314,15 @@ func (s *Store) open() (err error) {
 		return errs.Explain(err)
 	}
 	// Before the first of these files is read: the rows count, and a lost file is written anew.
-	if err := s.restoreFiles(); err != nil {
+	s.files = config.Files{DB: s.db, Path: s.dir.Join, Update: s.Update, Commit: s.Commit, ReadOnly: s.opts.ReadOnly, Log: s.log}
+	if err := s.files.Restore(keptFiles()); err != nil {
 		return err
 	}
 	if s.tierConf.file, err = s.loadTiers(); err != nil {
 		return err
 	}
-	s.loadSettings()
-	s.loadTokens()
+	s.Current = config.LoadSettings(&s.files)
+	s.Access = config.LoadTokens(&s.files, s.opts.Now)
 	s.tiers, err = tiering.Open(tiering.Options{
 		HotDir:      s.segments(hotDir),
 		Cold:        s.coldOptions(s.tierConf.file.Cold),

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/durable"
 	"github.com/quarxtor/quarxfs/store/errs"
 	"github.com/quarxtor/quarxfs/store/handle"
@@ -80,14 +81,14 @@ func (c Config) Validate() error {
 
 // superblock is the content of quarxfs.json.
 type superblock struct {
-	fileHead
+	config.Head
 	Required []string `json:"required_features"`
 	IDScheme string   `json:"id_scheme"`
 	Config
-	fileSum
+	config.Sum
 }
 
-var superblockFile = fileKind{name: "quarxfs.json", magic: "quarxfs store", version: FormatVersion, strange: ErrNotStore, next: errs.NextRestore}
+var superblockFile = config.File{Name: "quarxfs.json", Magic: "quarxfs store", Version: FormatVersion, Strange: ErrNotStore, Next: errs.NextRestore}
 
 // featureLog: commits are in a log in front of the database. A program that does not
 // know it would open the database without the last of them. Stores that were made
@@ -112,7 +113,7 @@ func (sb *superblock) config() (Config, error) {
 		return Config{}, fmt.Errorf("%w: it names blocks by %q", ErrNewer, sb.IDScheme)
 	}
 	if err := sb.Config.Validate(); err != nil {
-		return Config{}, superblockFile.damaged("has settings that no store can have (%v)", err)
+		return Config{}, superblockFile.Damaged("has settings that no store can have (%v)", err)
 	}
 	return sb.Config, nil
 }
@@ -150,12 +151,12 @@ func writable(d *handle.Dir) error {
 
 func readConfig(dir *handle.Dir) (c Config, err error) {
 	var sb superblock
-	err = superblockFile.read(dir.Join(), &sb)
+	err = superblockFile.Read(dir.Join(), &sb)
 	if errors.Is(err, os.ErrNotExist) {
 		err = ErrNotStore
 	}
 	if errors.Is(err, ErrNotStore) && isUsed(dir.Join()) {
-		err = superblockFile.damaged("is missing, or is not the store's")
+		err = superblockFile.Damaged("is missing, or is not the store's")
 	}
 	if err == nil {
 		c, err = sb.config()
@@ -204,7 +205,7 @@ func Init(dir string, c Config) error {
 func begun(dir string, e os.DirEntry) bool {
 	path := filepath.Join(dir, e.Name())
 	switch e.Name() {
-	case superblockFile.name + ".tmp":
+	case superblockFile.Name + ".tmp":
 		return e.Type().IsRegular()
 	case dbDir, hotDir:
 		inside, err := os.ReadDir(path)
@@ -232,5 +233,5 @@ func fill(dir *handle.Dir, c Config) error {
 			return err
 		}
 	}
-	return superblockFile.write(dir.Join(), newSuperblock(c))
+	return superblockFile.Write(dir.Join(), newSuperblock(c))
 }

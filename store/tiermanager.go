@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/durable"
 	"github.com/quarxtor/quarxfs/tiering"
 )
@@ -536,7 +537,7 @@ func (k *tierManager) around(number uint64, offsets []uint32, heat *heatClock) (
 
 // PlanTiers says what a policy would have moved now, and why.
 func (s *Store) PlanTiers(ctx context.Context, p TierPolicy, pins Pins) (TierPlan, error) {
-	if err := validTiers(p); err != nil {
+	if err := config.ValidTiers(p); err != nil {
 		return TierPlan{}, err
 	}
 	k := &tierManager{s: s, o: TierManagerOptions{Pins: pins}}

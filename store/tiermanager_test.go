@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -38,7 +39,7 @@ func openKept(t *testing.T, cold bool, p TierPolicy) (*Store, *atomic.Int64) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.ChangeSettings(func(set *Settings) error { set.Tiers = p; return nil }); err != nil {
+	if err := s.ChangeSettings(func(set *config.Settings) error { set.Tiers = p; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	return s, clock
@@ -256,7 +257,7 @@ func TestKeeperWaits(t *testing.T) {
 		t.Errorf("paused: %+v", k)
 	}
 	p.Paused = false
-	if err := s.ChangeSettings(func(set *Settings) error { set.Tiers = p; return nil }); err != nil {
+	if err := s.ChangeSettings(func(set *config.Settings) error { set.Tiers = p; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	await(t, "waiting", func() bool { return s.TierManager().State == "waiting" })
@@ -265,7 +266,7 @@ func TestKeeperWaits(t *testing.T) {
 	}
 	busy.Store(false)
 	await(t, "demotion", func() bool { return s.TierManager().Demoted.Blocks > 0 })
-	if err := s.ChangeSettings(func(set *Settings) error { set.Tiers = TierPolicy{}; return nil }); err != nil {
+	if err := s.ChangeSettings(func(set *config.Settings) error { set.Tiers = TierPolicy{}; return nil }); err != nil {
 		t.Fatal(err)
 	}
 	await(t, "its end", func() bool { return s.TierManager().State == "off" })

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/errs"
 	"github.com/quarxtor/quarxfs/tiering"
 	"github.com/quarxtor/quarxfs/tiering/disk"
@@ -31,18 +32,22 @@ type S3Place = s3.Place
 // besides the hot one. It is no row of the database: a rebuild has to know them
 // when that is lost. docs/format/tiers.md describes it.
 type tiersFile struct {
-	fileHead
+	config.Head
 	Cold *ColdTier `json:"cold"` // nil: none
-	fileSum
+	config.Sum
 }
 
-var tiersKind = fileKind{name: "tiers.json", magic: "quarxfs tiers", version: 1, strange: ErrDamaged, next: errs.NextRestore}
+var tiersKind = config.File{Name: "tiers.json", Magic: "quarxfs tiers", Version: 1, Strange: ErrDamaged, Next: errs.NextRestore}
+
+func keptTiers() config.Kept {
+	return config.Kept{File: tiersKind, New: func() config.Content { return new(tiersFile) }}
+}
 
 // check reports a tier that cannot be: ErrDamaged.
 func (f *tiersFile) check() error {
 	if c := f.Cold; c != nil {
 		if err := c.check(); err != nil {
-			return tiersKind.damaged("has a cold tier %q at %q that cannot be (%v)", c.ID, c.Dir, err)
+			return tiersKind.Damaged("has a cold tier %q at %q that cannot be (%v)", c.ID, c.Dir, err)
 		}
 	}
 	return nil
@@ -65,7 +70,7 @@ func (c *ColdTier) check() error {
 // readTiers returns what tiers.json says; without the file there are no other
 // tiers.
 func readTiers(dir string) (f tiersFile, err error) {
-	err = tiersKind.read(dir, &f)
+	err = tiersKind.Read(dir, &f)
 	if errors.Is(err, os.ErrNotExist) {
 		return tiersFile{}, nil
 	}
@@ -77,7 +82,7 @@ func readTiers(dir string) (f tiersFile, err error) {
 
 // loadTiers returns the list of tiers; none if there is no file.
 func (s *Store) loadTiers() (f tiersFile, err error) {
-	err = s.readKept(tiersKind, &f)
+	err = s.files.Read(keptTiers(), &f)
 	if errors.Is(err, os.ErrNotExist) {
 		return tiersFile{}, nil
 	}
@@ -89,7 +94,7 @@ func (s *Store) loadTiers() (f tiersFile, err error) {
 
 // writeTiers replaces tiers.json durably. The caller holds tierConf.
 func (s *Store) writeTiers(f tiersFile) error {
-	if err := s.keepFile(tiersKind, &f); err != nil {
+	if err := s.files.Keep(tiersKind, &f); err != nil {
 		return err
 	}
 	s.tierConf.file = f

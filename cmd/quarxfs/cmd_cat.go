@@ -9,7 +9,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/snapread"
-	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 func newCat() *cobra.Command {
@@ -44,7 +44,7 @@ this as well.`,
 				if peer == "" {
 					return o.fromSnapshot(cmd, n, snapshot, path, off, length)
 				}
-				return onRemote(cmd.Context(), n, peer, func(_ store.Remote, c *remote.Client) error {
+				return onRemote(cmd.Context(), n, peer, func(_ config.Remote, c *remote.Client) error {
 					return o.fromSnapshot(cmd, c, snapshot, path, off, length)
 				})
 			})

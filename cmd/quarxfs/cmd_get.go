@@ -14,6 +14,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/durable"
 	"github.com/quarxtor/quarxfs/store/owner"
 )
@@ -50,7 +51,7 @@ REMOTE:SNAPSHOT:/PATH is a file of a remote's snapshot, as for quarxfs cat.`,
 				// snapshot.
 				if peer, rest := splitRemote(args[1]); peer != "" && errors.Is(err, store.ErrNotFound) {
 					snapshot, path := splitSnapshotPath(rest)
-					return onRemote(cmd.Context(), n, peer, func(_ store.Remote, c *remote.Client) error {
+					return onRemote(cmd.Context(), n, peer, func(_ config.Remote, c *remote.Client) error {
 						return o.fromSnapshot(cmd, c, snapshot, path, off, length)
 					})
 				}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 func newRemote() *cobra.Command {
@@ -29,7 +30,7 @@ func newRemote() *cobra.Command {
 }
 
 func newRemoteAdd() *cobra.Command {
-	var r store.Remote
+	var r config.Remote
 	cmd := &cobra.Command{
 		Use:   "add [STORE] NAME URL",
 		Short: "Add a remote store, or change what is known of it",
@@ -55,7 +56,7 @@ from $QUARXFS_TOKEN; the file must be readable by its owner only.`,
 			if err := r.Validate(); err != nil {
 				return err
 			}
-			return onSettings(cmd, args[:1], func(n remote.Node, set store.Settings) error {
+			return onSettings(cmd, args[:1], func(n remote.Node, set config.Settings) error {
 				if old, err := set.Remote(r.Name); err == nil {
 					r.Follow = old.Follow
 				}
@@ -80,9 +81,9 @@ func newRemoteList() *cobra.Command {
 		Short:   "List the remote stores",
 		Example: `  quarxfs remote list /mnt`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onSettings(cmd, args, func(_ remote.Node, set store.Settings) error {
+			return onSettings(cmd, args, func(_ remote.Node, set config.Settings) error {
 				if asJSON {
-					return printLines(cmd.OutOrStdout(), true, nil, func(fn func(store.Remote) error) error { return each(set.Remotes, fn) })
+					return printLines(cmd.OutOrStdout(), true, nil, func(fn func(config.Remote) error) error { return each(set.Remotes, fn) })
 				}
 				if len(set.Remotes) == 0 {
 					_, err := fmt.Fprintln(cmd.OutOrStdout(), "There are no remotes.")
@@ -114,7 +115,7 @@ func newRemoteRm() *cobra.Command {
 }
 
 // tokenOf returns the token for a remote: from its file, or else the environment.
-func tokenOf(r store.Remote) (string, error) {
+func tokenOf(r config.Remote) (string, error) {
 	if r.TokenFile == "" {
 		return os.Getenv(tokenVariable), nil
 	}
@@ -135,7 +136,7 @@ func tokenOf(r store.Remote) (string, error) {
 }
 
 // onSettings runs fn on a store and what is set in it.
-func onSettings(cmd *cobra.Command, args []string, fn func(remote.Node, store.Settings) error) error {
+func onSettings(cmd *cobra.Command, args []string, fn func(remote.Node, config.Settings) error) error {
 	return onStore(cmd, args, func(n remote.Node) error {
 		set, err := n.Settings(cmd.Context())
 		if err != nil {
@@ -146,7 +147,7 @@ func onSettings(cmd *cobra.Command, args []string, fn func(remote.Node, store.Se
 }
 
 // onRemote runs fn on a store and a remote of it.
-func onRemote(ctx context.Context, n remote.Node, name string, fn func(store.Remote, *remote.Client) error) error {
+func onRemote(ctx context.Context, n remote.Node, name string, fn func(config.Remote, *remote.Client) error) error {
 	set, err := n.Settings(ctx)
 	if err != nil {
 		return err
@@ -161,7 +162,7 @@ func onRemote(ctx context.Context, n remote.Node, name string, fn func(store.Rem
 	return onPeer(r, func(c *remote.Client) error { return fn(r, c) })
 }
 
-func onPeer(r store.Remote, fn func(*remote.Client) error) error {
+func onPeer(r config.Remote, fn func(*remote.Client) error) error {
 	c, err := dialRemote(r)
 	if err != nil {
 		return err
@@ -171,7 +172,7 @@ func onPeer(r store.Remote, fn func(*remote.Client) error) error {
 }
 
 // dialRemote connects to a remote with the token that there is for it.
-func dialRemote(r store.Remote) (*remote.Client, error) {
+func dialRemote(r config.Remote) (*remote.Client, error) {
 	token, err := tokenOf(r)
 	if err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/remote/transfer"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // errDamage: a scrub or a check found what is wrong with the store.
@@ -98,7 +99,7 @@ func scrub(cmd *cobra.Command, n remote.Node, o remote.ScrubOptions, quiet bool)
 
 // restore fetches what is damaged from a remote.
 func (r *scrubReport) restore(cmd *cobra.Command, n remote.Node, name string) error {
-	return onRemote(cmd.Context(), n, name, func(_ store.Remote, peer *remote.Client) error {
+	return onRemote(cmd.Context(), n, name, func(_ config.Remote, peer *remote.Client) error {
 		ids := make([]store.ID, len(r.Damaged))
 		for i, b := range r.Damaged {
 			ids[i] = b.ID

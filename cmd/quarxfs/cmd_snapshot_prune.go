@@ -11,11 +11,11 @@ import (
 
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
-	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // addRetention adds the flags of a retention policy.
-func addRetention(f *pflag.FlagSet, p *store.Retention) {
+func addRetention(f *pflag.FlagSet, p *config.Retention) {
 	const newest = "keep the newest of each of the last so many "
 	numberVar(f, &p.Last, -1, most, "keep-last", "keep the newest so many")
 	numberVar(f, &p.Hourly, -1, most, "keep-hourly", newest+"hours that have any")
@@ -72,7 +72,7 @@ func showVerdict(w io.Writer, v graph.Verdict, dry bool) error {
 
 type policyOptions struct {
 	every time.Duration
-	keep  store.Retention
+	keep  config.Retention
 	off   bool
 	json  bool
 }
@@ -90,7 +90,7 @@ mounted store follows at once.`,
 		Example: `  quarxfs snapshot policy /mnt --every 1h --keep-hourly 24 --keep-daily 30
   quarxfs snapshot policy /srv/store --off`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onSettings(cmd, args, func(n remote.Node, set store.Settings) error { return o.run(cmd, n, set.Snapshots) })
+			return onSettings(cmd, args, func(n remote.Node, set config.Settings) error { return o.run(cmd, n, set.Snapshots) })
 		},
 	}
 	f := cmd.Flags()
@@ -102,14 +102,14 @@ mounted store follows at once.`,
 	return cmd
 }
 
-func (o *policyOptions) run(cmd *cobra.Command, n remote.Node, now store.SnapshotSchedule) error {
+func (o *policyOptions) run(cmd *cobra.Command, n remote.Node, now config.SnapshotSchedule) error {
 	switch every := cmd.Flags().Changed("every"); {
 	case o.off && !o.keep.Empty():
 		return fmt.Errorf("%w: --off goes without --keep flags", errUsage)
 	case every && (o.every < time.Second || o.every%time.Second != 0):
 		return fmt.Errorf("%w: --every %v: choose whole seconds, or --off", errUsage, o.every)
 	case o.off:
-		now = store.SnapshotSchedule{}
+		now = config.SnapshotSchedule{}
 	case every:
 		now.Seconds = int64(o.every / time.Second)
 	}
@@ -128,7 +128,7 @@ func (o *policyOptions) run(cmd *cobra.Command, n remote.Node, now store.Snapsho
 	})
 }
 
-func describeSchedule(s store.SnapshotSchedule) string {
+func describeSchedule(s config.SnapshotSchedule) string {
 	if s.Seconds == 0 {
 		return "No snapshots are made automatically."
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/transfer"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 func newSync() *cobra.Command {
@@ -48,7 +49,7 @@ exit code 16: give --as or --prefix. The others are sent.`,
 				return err
 			}
 			return onStore(cmd, args[:1], func(n remote.Node) error {
-				return onRemote(cmd.Context(), n, args[1], func(r store.Remote, peer *remote.Client) error {
+				return onRemote(cmd.Context(), n, args[1], func(r config.Remote, peer *remote.Client) error {
 					// An empty --prefix is given to have none, so its value cannot say whether it
 					// was given.
 					if j.Remote = r; cmd.Flags().Changed("prefix") {
@@ -126,7 +127,7 @@ func describeSync(p transfer.Progress, took time.Duration) string {
 
 // A syncStatus is what `sync status` prints.
 type syncStatus struct {
-	Remotes []store.Remote `json:"remotes"`
+	Remotes []config.Remote `json:"remotes"`
 	remote.SyncState
 }
 
@@ -137,7 +138,7 @@ func newSyncStatus() *cobra.Command {
 		Short:   "Show how the last syncs went and which are under way",
 		Example: `  quarxfs sync status /mnt`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return onSettings(cmd, args, func(n remote.Node, set store.Settings) error {
+			return onSettings(cmd, args, func(n remote.Node, set config.Settings) error {
 				state, err := n.SyncState(cmd.Context())
 				if err != nil {
 					return err

@@ -8,12 +8,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/remote"
-	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 func newSyncFollow() *cobra.Command {
 	var every time.Duration
-	var f store.Follow
+	var f config.Follow
 	var off, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "follow [STORE] REMOTE",
@@ -30,9 +30,9 @@ as quarxfs snapshot policy says.`,
 			}
 			// --off is an interval of none, so that the settings need no further field.
 			if f.Seconds = int64(every / time.Second); off {
-				f = store.Follow{}
+				f = config.Follow{}
 			}
-			return onSettings(cmd, args[:1], func(n remote.Node, set store.Settings) error {
+			return onSettings(cmd, args[:1], func(n remote.Node, set config.Settings) error {
 				r, err := set.Remote(args[1])
 				if err != nil {
 					return err
@@ -58,7 +58,7 @@ as quarxfs snapshot policy says.`,
 	return cmd
 }
 
-func describeFollow(f store.Follow) string {
+func describeFollow(f config.Follow) string {
 	if f.Seconds == 0 {
 		return "synced by command only"
 	}

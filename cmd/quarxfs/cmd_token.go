@@ -11,7 +11,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/rawjson"
-	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 func newToken() *cobra.Command {
@@ -27,7 +27,7 @@ func newToken() *cobra.Command {
 
 func scopeNames() []string {
 	var names []string
-	for _, s := range store.Scopes() {
+	for _, s := range config.Scopes() {
 		names = append(names, string(s))
 	}
 	return names
@@ -50,7 +50,7 @@ snapshots; read with it), admin (all of these and whatever needs more).`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			n := remote.NewToken{Name: args[1]}
 			for _, s := range scopes {
-				n.Scopes = append(n.Scopes, store.Scope(s))
+				n.Scopes = append(n.Scopes, config.Scope(s))
 			}
 			if lasts > 0 {
 				n.Expires = time.Now().Add(lasts)
@@ -69,7 +69,7 @@ snapshots; read with it), admin (all of these and whatever needs more).`,
 		},
 	}
 	f := cmd.Flags()
-	scopes = []string{string(store.ScopeRead)}
+	scopes = []string{string(config.ScopeRead)}
 	listVar(f, &scopes, "scope", "", "what it lets do, any of these `scopes`: read, write, sync, admin", scopeNames()...)
 	timeVar(f, timeFlag{to: &lasts, least: time.Second, zero: "never"}, "expires", "`time` from now on after which it counts no more, such as 720h; 0: never")
 	jsonFlag(f, &asJSON)
@@ -84,13 +84,13 @@ func newTokenList() *cobra.Command {
 		Example: `  quarxfs token list /mnt`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error {
-				list := func(fn func(store.Token) error) error { return n.ListTokens(cmd.Context(), fn) }
+				list := func(fn func(config.Token) error) error { return n.ListTokens(cmd.Context(), fn) }
 				if asJSON {
 					return printLines(cmd.OutOrStdout(), true, nil, list)
 				}
 				t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignLeft, text.AlignLeft, text.AlignLeft)
 				t.AppendHeader(table.Row{"Token", "Scopes", "Made", "Last used", "Expires"})
-				err := list(func(k store.Token) error {
+				err := list(func(k config.Token) error {
 					var scopes []string
 					for _, s := range k.Scopes {
 						scopes = append(scopes, string(s))

@@ -17,6 +17,7 @@ import (
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // What a shell offers for an argument follows from the word that stands for it in the usage
@@ -190,7 +191,7 @@ func offerRemotes(ctx context.Context, c *remote.Client, _ string, add func(stri
 }
 
 func offerTokens(ctx context.Context, c *remote.Client, _ string, add func(string) error) error {
-	return c.ListTokens(ctx, func(t store.Token) error { return add(t.Name) })
+	return c.ListTokens(ctx, func(t config.Token) error { return add(t.Name) })
 }
 
 // offerSnapshotPath lists the directory of a snapshot in which SNAPSHOT:PATH is.

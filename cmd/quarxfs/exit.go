@@ -13,6 +13,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/chunk"
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/store/owner"
 	"github.com/quarxtor/quarxfs/store/simulate"
@@ -54,7 +55,7 @@ var exits = []struct {
 	{15, "simulate: not all could be read", []error{errLeftOut}},
 	{16, "the name or path is taken, or the snapshot is held", []error{store.ErrNameTaken, store.ErrHeld}},
 	{17, "the store has no such tier, or it is in use or out of reach", []error{store.ErrNoTier, store.ErrHasTier, store.ErrNotCold, store.ErrUnavailable}},
-	{18, "the server wants a token, or one that allows more", []error{store.ErrToken, remote.ErrForbidden}},
+	{18, "the server wants a token, or one that allows more", []error{config.ErrToken, remote.ErrForbidden}},
 	{19, "the server is busy, or was asked too often", []error{remote.ErrBusy, remote.ErrRate}},
 	{20, "the store is mounted read-only, or cannot be written to", []error{store.ErrReadOnly, db.ErrReadOnly, store.ErrUnwritable, syscall.EROFS}},
 	{21, "the cluster cannot decide, or could not any more: too few of its voters answer", nil},
@@ -124,7 +125,7 @@ var advice = []struct {
 	{store.ErrNoTier, "add one with quarxfs tier add STORE cold DIR"},
 	{store.ErrUnavailable, "connect or mount the cold tier's disk; see quarxfs tier status"},
 	{store.ErrNameTaken, "choose another name, or remove that one first"},
-	{store.ErrToken, "ask the server's owner for one: quarxfs token create"},
+	{config.ErrToken, "ask the server's owner for one: quarxfs token create"},
 	{remote.ErrForbidden, "ask the server's owner for a token with that scope"},
 	{remote.ErrBusy, "try again later"},
 	{remote.ErrRate, "try again later"},

@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
-	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // listenOptions are how a daemon lets other machines in; no address: it does not.
@@ -51,7 +51,7 @@ func (o *listenOptions) prepare() error {
 	}
 	o.Anonymous = nil
 	for _, s := range o.anonymous {
-		o.Anonymous = append(o.Anonymous, store.Scope(s))
+		o.Anonymous = append(o.Anonymous, config.Scope(s))
 	}
 	// The certificate is made when the store is open; until then something has to stand for it.
 	check := o.ListenOptions

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/tiering"
 	"github.com/quarxtor/quarxfs/tiering/disk"
@@ -69,14 +70,14 @@ var sentinels = map[string]struct {
 	"store.ErrReadOnly":      {err: store.ErrReadOnly, code: 20},
 	"store.ErrFailed":        {err: store.ErrFailed, code: exitOther},
 	"store.ErrUnavailable":   {err: store.ErrUnavailable, code: 17},
-	"store.ErrToken":         {err: store.ErrToken, code: 18},
+	"config.ErrToken":        {err: config.ErrToken, code: 18},
 	"store.ErrStop":          {internal: "it ends a listing"},
 }
 
 // Each error that a package below the commands exports has its exit code, or a reason to have none.
 func TestSentinels(t *testing.T) {
 	unseen := slices.Collect(maps.Keys(sentinels))
-	for _, dir := range []string{"store", "store/db", "tiering", "tiering/disk", "tiering/segment", "tiering/s3"} {
+	for _, dir := range []string{"store", "store/config", "store/db", "tiering", "tiering/disk", "tiering/segment", "tiering/s3"} {
 		for _, name := range exportedErrors(t, "../../"+dir) {
 			name = path.Base(dir) + "." + name
 			row, ok := sentinels[name]

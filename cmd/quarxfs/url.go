@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // urlCommands are those, with what is below them, for which STORE may be a URL.
@@ -42,8 +42,8 @@ const (
 )
 
 // nodeAt is the node at a URL, as the environment describes it.
-func nodeAt(url string) (store.Remote, error) {
-	r := store.Remote{
+func nodeAt(url string) (config.Remote, error) {
+	r := config.Remote{
 		Name: "url", URL: url, Fingerprint: os.Getenv(fingerprintVariable),
 		TokenFile: os.Getenv(tokenFileVariable), CA: os.Getenv(caVariable), Cert: os.Getenv(certVariable), Key: os.Getenv(keyVariable),
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // SnapshotOptions say what a new snapshot is to be called and to say of itself.
@@ -65,7 +66,7 @@ func (v *Volume) CreateSnapshot(ctx context.Context, o SnapshotOptions) (Snapsho
 // snapshotName checks or makes a name, so that a long walk is not in vain.
 func (ss *snapshotter) snapshotName(o *SnapshotOptions) error {
 	if o.Name != "" {
-		if err := store.ValidSnapshotName(o.Name); err != nil {
+		if err := config.ValidSnapshotName(o.Name); err != nil {
 			return err
 		}
 		if _, err := ss.v.store.Snapshot(o.Name); err == nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/serve"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
@@ -79,7 +80,7 @@ func (s Site) Front(t *testing.T, l serve.ListenOptions, g serve.MiddlewareOptio
 }
 
 // Token makes a token of the site and returns its secret.
-func (s Site) Token(t *testing.T, name string, scopes ...store.Scope) string {
+func (s Site) Token(t *testing.T, name string, scopes ...config.Scope) string {
 	t.Helper()
 	secret, err := s.Store.CreateToken(name, scopes, time.Time{})
 	if err != nil {

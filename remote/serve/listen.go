@@ -20,17 +20,18 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // ListenOptions say where a node listens for other machines, and how it shows
 // itself and whom it lets talk.
 type ListenOptions struct {
-	Addr      string        // host:port; port 0 is any that is free
-	Cert, Key string        // PEM files, read anew when they change; empty: no TLS
-	ClientCA  string        // PEM file: clients must show a certificate that one of these vouches for
-	ClientPin []string      // clients must show a certificate with one of these fingerprints
-	Anonymous []store.Scope // what clients without a token may do
-	Insecure  bool          // listen where others could read along, or come in unknown
+	Addr      string         // host:port; port 0 is any that is free
+	Cert, Key string         // PEM files, read anew when they change; empty: no TLS
+	ClientCA  string         // PEM file: clients must show a certificate that one of these vouches for
+	ClientPin []string       // clients must show a certificate with one of these fingerprints
+	Anonymous []config.Scope // what clients without a token may do
+	Insecure  bool           // listen where others could read along, or come in unknown
 
 	HeaderTime time.Duration // for TLS's handshake, and for a request's header; 10 s
 }
@@ -48,7 +49,7 @@ func (o ListenOptions) Validate() error {
 		return bad("only with TLS can clients show certificates")
 	}
 	for _, pin := range o.ClientPin {
-		if !store.ValidFingerprint(pin) {
+		if !config.ValidFingerprint(pin) {
 			return bad(fmt.Sprintf("client fingerprint %q: give the 64 hex digits of a SHA-256", pin))
 		}
 	}
@@ -59,7 +60,7 @@ func (o ListenOptions) Validate() error {
 	if !o.Insecure && !o.mutual() {
 		return bad("anybody could come in without a token: have clients show certificates, or say --insecure")
 	}
-	return store.ValidScopes(o.Anonymous)
+	return config.ValidScopes(o.Anonymous)
 }
 
 func (o ListenOptions) mutual() bool { return o.ClientCA != "" || len(o.ClientPin) > 0 }

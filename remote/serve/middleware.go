@@ -19,19 +19,19 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/quarxtor/quarxfs/remote"
-	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // MiddlewareOptions say who gets through, and how much at a time; zero values
 // mean the defaults given.
 type MiddlewareOptions struct {
-	Tokens    func(secret string) (store.Token, error) // store.ErrToken
-	Anonymous []store.Scope                            // of who shows no token; none
-	Ready     func() error                             // whether the node can answer; nil: always
-	Requests  int                                      // at work at a time, an upload counting as 16; 256
-	Rate      float64                                  // requests a second from one address; 2,000
-	Wait      time.Duration                            // most that a request waits for its turn; 30 s
-	Stall     time.Duration                            // after which a body that does not move is given up; 60 s
+	Tokens    func(secret string) (config.Token, error) // config.ErrToken
+	Anonymous []config.Scope                            // of who shows no token; none
+	Ready     func() error                              // whether the node can answer; nil: always
+	Requests  int                                       // at work at a time, an upload counting as 16; 256
+	Rate      float64                                   // requests a second from one address; 2,000
+	Wait      time.Duration                             // most that a request waits for its turn; 30 s
+	Stall     time.Duration                             // after which a body that does not move is given up; 60 s
 	Log       *slog.Logger
 }
 
@@ -134,7 +134,7 @@ func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		m.o.Log.Warn("a request was refused", "client", r.RemoteAddr, "method", r.Method, "path", r.URL.Path, "err", err)
 	})
 	switch {
-	case errors.Is(err, store.ErrToken):
+	case errors.Is(err, config.ErrToken):
 		w.Header().Set("WWW-Authenticate", `Bearer realm="quarxfs"`)
 	case errors.Is(err, remote.ErrBusy), errors.Is(err, remote.ErrRate):
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
@@ -175,13 +175,13 @@ func clientOf(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// admit asks for a token that allows the request. store.ErrToken, remote.ErrForbidden.
+// admit asks for a token that allows the request. config.ErrToken, remote.ErrForbidden.
 func (m *Middleware) admit(r *http.Request) error {
-	t := store.Token{Scopes: m.o.Anonymous}
+	t := config.Token{Scopes: m.o.Anonymous}
 	if h := r.Header.Get("Authorization"); h != "" {
 		kind, secret, _ := strings.Cut(h, " ")
 		if !strings.EqualFold(kind, "Bearer") {
-			return fmt.Errorf("%w: Authorization must be Bearer and the token", store.ErrToken)
+			return fmt.Errorf("%w: Authorization must be Bearer and the token", config.ErrToken)
 		}
 		var err error
 		if t, err = m.o.Tokens(strings.TrimSpace(secret)); err != nil {
@@ -190,14 +190,14 @@ func (m *Middleware) admit(r *http.Request) error {
 		// A token that is shown and wrong is refused even where none is needed: its owner should
 		// hear of it.
 	} else if len(t.Scopes) == 0 {
-		return fmt.Errorf("%w: there is none in the request", store.ErrToken)
+		return fmt.Errorf("%w: there is none in the request", config.ErrToken)
 	}
 	asked := m.scopeOf(r)
 	if t.Allows(asked) {
 		return nil
 	}
 	if t.Name == "" {
-		return fmt.Errorf("%w: without one nobody may do what needs the scope %s", store.ErrToken, asked)
+		return fmt.Errorf("%w: without one nobody may do what needs the scope %s", config.ErrToken, asked)
 	}
 	return fmt.Errorf("%w: token %q has not the scope %s", remote.ErrForbidden, t.Name, asked)
 }
@@ -225,10 +225,10 @@ func isUpload(r *http.Request) bool {
 }
 
 // scopeOf returns what a request's route asks for.
-func (m *Middleware) scopeOf(r *http.Request) store.Scope {
+func (m *Middleware) scopeOf(r *http.Request) config.Scope {
 	_, pattern := m.api.(*http.ServeMux).Handler(r)
 	if pattern == "" {
-		return store.ScopeRead // to hear that there is nothing
+		return config.ScopeRead // to hear that there is nothing
 	}
 	return remote.ScopeOf(pattern)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote/remotetest"
 	"github.com/quarxtor/quarxfs/remote/serve"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 type site struct{ remotetest.Site }
@@ -52,12 +53,12 @@ func TestMiddlewareTokens(t *testing.T) {
 	now := time.Now()
 	s := newSite(t, store.Options{Now: func() time.Time { return now }})
 	f := s.Front(t, serve.ListenOptions{}, serve.MiddlewareOptions{})
-	good := s.Token(t, "good", store.ScopeRead)
-	revoked := s.Token(t, "revoked", store.ScopeAdmin)
+	good := s.Token(t, "good", config.ScopeRead)
+	revoked := s.Token(t, "revoked", config.ScopeAdmin)
 	if err := s.Store.RevokeToken("revoked"); err != nil {
 		t.Fatal(err)
 	}
-	expired, err := s.Store.CreateToken("expired", []store.Scope{store.ScopeAdmin}, now.Add(time.Minute))
+	expired, err := s.Store.CreateToken("expired", []config.Scope{config.ScopeAdmin}, now.Add(time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,21 +91,21 @@ func TestMiddlewareTokens(t *testing.T) {
 func TestMiddlewareScopes(t *testing.T) {
 	s := newSite(t, store.Options{})
 	f := s.Front(t, serve.ListenOptions{}, serve.MiddlewareOptions{})
-	tokens := map[store.Scope]string{}
-	for _, scope := range store.Scopes() {
+	tokens := map[config.Scope]string{}
+	for _, scope := range config.Scopes() {
 		tokens[scope] = s.Token(t, string(scope), scope)
 	}
 	lease := store.LeaseID{}.String()
 	for _, route := range []struct {
 		method, path string
-		scope        store.Scope
+		scope        config.Scope
 	}{
-		{"GET", "/v1/stats", store.ScopeRead}, {"GET", "/metrics", store.ScopeRead}, {"GET", "/v1/blocks", store.ScopeRead}, {"GET", "/v1/objects", store.ScopeRead},
-		{"GET", "/v1/objects/x", store.ScopeRead}, {"HEAD", "/v1/objects/x", store.ScopeRead}, {"GET", "/v1/snapshots", store.ScopeRead},
-		{"PUT", "/v1/objects/x", store.ScopeWrite}, {"POST", "/v1/objects", store.ScopeWrite}, {"DELETE", "/v1/objects/x", store.ScopeWrite},
-		{"POST", "/v1/sync/leases", store.ScopeSync}, {"POST", "/v1/sync/records", store.ScopeRead},
-		{"POST", "/v1/sync/leases/" + lease + "/keep", store.ScopeSync}, {"POST", "/v1/sync/leases/" + lease + "/records", store.ScopeSync},
-		{"DELETE", "/v1/sync/leases/" + lease, store.ScopeSync}, {"PUT", "/v1/sync/snapshots/x", store.ScopeSync},
+		{"GET", "/v1/stats", config.ScopeRead}, {"GET", "/metrics", config.ScopeRead}, {"GET", "/v1/blocks", config.ScopeRead}, {"GET", "/v1/objects", config.ScopeRead},
+		{"GET", "/v1/objects/x", config.ScopeRead}, {"HEAD", "/v1/objects/x", config.ScopeRead}, {"GET", "/v1/snapshots", config.ScopeRead},
+		{"PUT", "/v1/objects/x", config.ScopeWrite}, {"POST", "/v1/objects", config.ScopeWrite}, {"DELETE", "/v1/objects/x", config.ScopeWrite},
+		{"POST", "/v1/sync/leases", config.ScopeSync}, {"POST", "/v1/sync/records", config.ScopeRead},
+		{"POST", "/v1/sync/leases/" + lease + "/keep", config.ScopeSync}, {"POST", "/v1/sync/leases/" + lease + "/records", config.ScopeSync},
+		{"DELETE", "/v1/sync/leases/" + lease, config.ScopeSync}, {"PUT", "/v1/sync/snapshots/x", config.ScopeSync},
 	} {
 		for has, token := range tokens {
 			got, _ := ask(t, route.method, f.URL+route.path, token, nil)
@@ -115,7 +116,7 @@ func TestMiddlewareScopes(t *testing.T) {
 	}
 	// What only the store's owner may do is not there at all.
 	for _, path := range []string{"/v1/tokens", "/debug/pprof/", "/v1/settings"} {
-		for _, scope := range []store.Scope{store.ScopeAdmin, store.ScopeRead} {
+		for _, scope := range []config.Scope{config.ScopeAdmin, config.ScopeRead} {
 			if got, _ := ask(t, "GET", f.URL+path, tokens[scope], nil); got != 404 {
 				t.Errorf("%s with scope %s: %d", path, scope, got)
 			}
@@ -131,13 +132,13 @@ func TestMiddlewareScopes(t *testing.T) {
 
 func TestMiddlewareAnonymous(t *testing.T) {
 	s := newSite(t, store.Options{})
-	f := s.Front(t, serve.ListenOptions{}, serve.MiddlewareOptions{Anonymous: []store.Scope{store.ScopeRead}})
+	f := s.Front(t, serve.ListenOptions{}, serve.MiddlewareOptions{Anonymous: []config.Scope{config.ScopeRead}})
 	for _, c := range []struct {
 		method, path, token string
 		want                int
 	}{
 		{"GET", "/v1/stats", "", 200}, {"POST", "/v1/objects", "", 401}, {"GET", "/v1/stats", "quarxfs_wrong", 401},
-		{"POST", "/v1/objects", s.Token(t, "w", store.ScopeWrite), 200},
+		{"POST", "/v1/objects", s.Token(t, "w", config.ScopeWrite), 200},
 	} {
 		if got, _ := ask(t, c.method, f.URL+c.path, c.token, nil); got != c.want {
 			t.Errorf("%+v: %d", c, got)
@@ -148,7 +149,7 @@ func TestMiddlewareAnonymous(t *testing.T) {
 func TestMiddlewareLimits(t *testing.T) {
 	s := newSite(t, store.Options{})
 	f := s.Front(t, serve.ListenOptions{}, serve.MiddlewareOptions{})
-	token := s.Token(t, "all", store.ScopeAdmin)
+	token := s.Token(t, "all", config.ScopeAdmin)
 	// A body of JSON is bounded, one of bytes is not.
 	big := `{"for":"` + strings.Repeat("x", 2<<20) + `"}`
 	if got, _ := ask(t, "POST", f.URL+"/v1/sync/leases", token, strings.NewReader(big)); got < 400 || got >= 500 {
@@ -169,7 +170,7 @@ func TestMiddlewareLimits(t *testing.T) {
 func TestMiddlewareBusy(t *testing.T) {
 	s := newSite(t, store.Options{})
 	f := s.Front(t, serve.ListenOptions{}, serve.MiddlewareOptions{Requests: 16, Wait: 20 * time.Millisecond})
-	token := s.Token(t, "all", store.ScopeAdmin)
+	token := s.Token(t, "all", config.ScopeAdmin)
 	r, w := io.Pipe()
 	done := make(chan int, 1)
 	go func() {
@@ -221,7 +222,7 @@ func TestClientWaitsForBusyServer(t *testing.T) {
 func TestMiddlewareRate(t *testing.T) {
 	s := newSite(t, store.Options{})
 	f := s.Front(t, serve.ListenOptions{}, serve.MiddlewareOptions{Rate: 0.001})
-	token := s.Token(t, "r", store.ScopeRead)
+	token := s.Token(t, "r", config.ScopeRead)
 	if got, _ := ask(t, "GET", f.URL+"/v1/stats", token, nil); got != 200 {
 		t.Errorf("the first: %d", got)
 	}
@@ -234,7 +235,7 @@ func TestMiddlewareRate(t *testing.T) {
 func TestMiddlewareStalledUpload(t *testing.T) {
 	s := newSite(t, store.Options{})
 	f := s.Front(t, serve.ListenOptions{}, serve.MiddlewareOptions{Requests: 16, Stall: 100 * time.Millisecond})
-	token := s.Token(t, "all", store.ScopeAdmin)
+	token := s.Token(t, "all", config.ScopeAdmin)
 	c, err := net.Dial("tcp", strings.TrimPrefix(f.URL, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -262,7 +263,7 @@ func TestMiddlewareStalledUpload(t *testing.T) {
 func TestMiddlewareStalledDownload(t *testing.T) {
 	s := newSite(t, store.Options{})
 	f := s.Front(t, serve.ListenOptions{}, serve.MiddlewareOptions{Requests: 16, Stall: 100 * time.Millisecond})
-	token := s.Token(t, "all", store.ScopeAdmin)
+	token := s.Token(t, "all", config.ScopeAdmin)
 	if _, err := s.Node.Put(t.Context(), "big", bytes.NewReader(remotetest.RandomBytes(1, 32<<20))); err != nil {
 		t.Fatal(err)
 	}
@@ -310,7 +311,7 @@ func TestFrontClose(t *testing.T) {
 	}
 	log := slog.New(slog.DiscardHandler)
 	f.Serve(serve.NewMiddleware(s.Node, serve.MiddlewareOptions{Tokens: s.Store.CheckToken, Log: log}), log)
-	token := s.Token(t, "w", store.ScopeWrite)
+	token := s.Token(t, "w", config.ScopeWrite)
 	r, w := io.Pipe()
 	done := make(chan error, 1)
 	go func() {

@@ -22,6 +22,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/serve"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // A pair is a certificate and its key in one file.
@@ -75,7 +76,7 @@ func TestTLS(t *testing.T) {
 	server := certify(t, "server", ca, soon)
 	mine, expired, strange := certify(t, "mine", ca, soon), certify(t, "expired", ca, past), certify(t, "strange", other, soon)
 	s := newSite(t, store.Options{})
-	token := s.Token(t, "all", store.ScopeAdmin)
+	token := s.Token(t, "all", config.ScopeAdmin)
 	listen := serve.ListenOptions{Cert: server.path, Key: server.path}
 	byCA, byPin, both := listen, listen, listen
 	byCA.ClientCA, both.ClientCA = ca.path, ca.path
@@ -84,23 +85,23 @@ func TestTLS(t *testing.T) {
 	for _, c := range []struct {
 		what   string
 		listen serve.ListenOptions
-		remote store.Remote
+		remote config.Remote
 		ok     bool
 	}{
-		{"an authority that vouches", listen, store.Remote{CA: ca.path}, true},
-		{"another authority", listen, store.Remote{CA: other.path}, false},
-		{"the system's authorities", listen, store.Remote{}, false},
-		{"the fingerprint", listen, store.Remote{Fingerprint: server.fingerprint}, true},
-		{"another fingerprint", listen, store.Remote{Fingerprint: zero}, false},
-		{"the authority, and another fingerprint", listen, store.Remote{CA: ca.path, Fingerprint: zero}, false},
-		{"a client's authority: its certificate", byCA, store.Remote{CA: ca.path, Cert: mine.path, Key: mine.path}, true},
-		{"a client's authority: none", byCA, store.Remote{CA: ca.path}, false},
-		{"a client's authority: of another one", byCA, store.Remote{CA: ca.path, Cert: strange.path, Key: strange.path}, false},
-		{"a client's authority: expired", byCA, store.Remote{CA: ca.path, Cert: expired.path, Key: expired.path}, false},
-		{"a client's fingerprint: that one", byPin, store.Remote{CA: ca.path, Cert: strange.path, Key: strange.path}, true},
-		{"a client's fingerprint: another one", byPin, store.Remote{CA: ca.path, Cert: mine.path, Key: mine.path}, false},
-		{"both: that one", both, store.Remote{CA: ca.path, Cert: mine.path, Key: mine.path}, true},
-		{"both: another one of the authority", both, store.Remote{CA: ca.path, Cert: server.path, Key: server.path}, false},
+		{"an authority that vouches", listen, config.Remote{CA: ca.path}, true},
+		{"another authority", listen, config.Remote{CA: other.path}, false},
+		{"the system's authorities", listen, config.Remote{}, false},
+		{"the fingerprint", listen, config.Remote{Fingerprint: server.fingerprint}, true},
+		{"another fingerprint", listen, config.Remote{Fingerprint: zero}, false},
+		{"the authority, and another fingerprint", listen, config.Remote{CA: ca.path, Fingerprint: zero}, false},
+		{"a client's authority: its certificate", byCA, config.Remote{CA: ca.path, Cert: mine.path, Key: mine.path}, true},
+		{"a client's authority: none", byCA, config.Remote{CA: ca.path}, false},
+		{"a client's authority: of another one", byCA, config.Remote{CA: ca.path, Cert: strange.path, Key: strange.path}, false},
+		{"a client's authority: expired", byCA, config.Remote{CA: ca.path, Cert: expired.path, Key: expired.path}, false},
+		{"a client's fingerprint: that one", byPin, config.Remote{CA: ca.path, Cert: strange.path, Key: strange.path}, true},
+		{"a client's fingerprint: another one", byPin, config.Remote{CA: ca.path, Cert: mine.path, Key: mine.path}, false},
+		{"both: that one", both, config.Remote{CA: ca.path, Cert: mine.path, Key: mine.path}, true},
+		{"both: another one of the authority", both, config.Remote{CA: ca.path, Cert: server.path, Key: server.path}, false},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			f := s.Front(t, c.listen, serve.MiddlewareOptions{})
@@ -116,8 +117,8 @@ func TestTLS(t *testing.T) {
 		})
 	}
 	t.Run("a certificate does for a token where that is allowed", func(t *testing.T) {
-		f := s.Front(t, byCA, serve.MiddlewareOptions{Anonymous: []store.Scope{store.ScopeRead}})
-		client, err := remote.DialRemote(store.Remote{Name: "n", URL: f.URL, CA: ca.path, Cert: mine.path, Key: mine.path}, "")
+		f := s.Front(t, byCA, serve.MiddlewareOptions{Anonymous: []config.Scope{config.ScopeRead}})
+		client, err := remote.DialRemote(config.Remote{Name: "n", URL: f.URL, CA: ca.path, Cert: mine.path, Key: mine.path}, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -125,7 +126,7 @@ func TestTLS(t *testing.T) {
 		if _, err := client.Stats(t.Context()); err != nil {
 			t.Error(err)
 		}
-		if err := client.Remove(t.Context(), "x"); !errors.Is(err, store.ErrToken) {
+		if err := client.Remove(t.Context(), "x"); !errors.Is(err, config.ErrToken) {
 			t.Errorf("what needs another scope: %v", err)
 		}
 	})

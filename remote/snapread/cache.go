@@ -15,6 +15,7 @@ import (
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // A BlockCache has the blocks and snapshots of a node that is elsewhere, and keeps
@@ -147,7 +148,7 @@ func (c *BlockCache) Snapshots(ctx context.Context) ([]remote.Snapshot, error) {
 		}
 		return list, nil
 	}
-	if errors.Is(err, store.ErrToken) || errors.Is(err, remote.ErrForbidden) || ctx.Err() != nil {
+	if errors.Is(err, config.ErrToken) || errors.Is(err, remote.ErrForbidden) || ctx.Err() != nil {
 		return nil, err
 	}
 	if old, ok := c.disk.loadList(); ok {

@@ -11,11 +11,12 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // A Job says which snapshots are to be on the other side too.
 type Job struct {
-	Remote  store.Remote
+	Remote  config.Remote
 	Pull    bool
 	Names   []string // or
 	All     bool     // or
@@ -158,7 +159,7 @@ func (j *Job) choose(has, there []remote.Snapshot) (chosen []SnapshotRef, refuse
 		case ok:
 			refused = append(refused, name)
 		default:
-			if err := store.ValidSnapshotName(name); err != nil {
+			if err := config.ValidSnapshotName(name); err != nil {
 				return nil, nil, err
 			}
 			chosen = append(chosen, SnapshotRef{Name: name, ID: s.ID})

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/tiering/disk"
 	"github.com/quarxtor/quarxfs/tools/cli"
 )
@@ -174,7 +175,7 @@ func bench(ctx context.Context, at place, name string, scans bool) (err error) {
 	}
 	clock.Add(10_000)
 	policy := store.TierPolicy{Limit: limit, MinAge: 600, Window: reads / 4, Rate: 1 << 30, Busy: true}
-	if err := st.ChangeSettings(func(s *store.Settings) error { s.Tiers = policy; return nil }); err != nil {
+	if err := st.ChangeSettings(func(s *config.Settings) error { s.Tiers = policy; return nil }); err != nil {
 		return err
 	}
 	kctx, stop := context.WithCancel(ctx)
@@ -197,7 +198,7 @@ func bench(ctx context.Context, at place, name string, scans bool) (err error) {
 	if err := replayAndTell(ctx, st, &clock, blocks, trace, "keeper at work"); err != nil {
 		return err
 	}
-	if err := st.ChangeSettings(func(s *store.Settings) error { s.Tiers = store.TierPolicy{}; return nil }); err != nil {
+	if err := st.ChangeSettings(func(s *config.Settings) error { s.Tiers = store.TierPolicy{}; return nil }); err != nil {
 		return err
 	}
 	return replayAndTell(ctx, st, &clock, blocks, trace, "no keeper")

@@ -26,6 +26,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/serve"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/handle"
 	"github.com/quarxtor/quarxfs/store/owner"
 	"github.com/quarxtor/quarxfs/store/routine"
@@ -80,14 +81,14 @@ type Options struct {
 	SnapshotEvery  *time.Duration // nil: as the store's settings say
 	Listen         Listen
 
-	Node      store.Remote // whose snapshots are mounted in place of a store; no URL: none
-	CacheSize int64        // bytes of its blocks that are kept in Store
+	Node      config.Remote // whose snapshots are mounted in place of a store; no URL: none
+	CacheSize int64         // bytes of its blocks that are kept in Store
 
 	ReadyFD int // where Start waits; -1: nobody does
 	Version string
-	Host    string                                     // which snapshots name
-	Dial    func(store.Remote) (*remote.Client, error) // connects to a node
-	Explain func(error) (code int, text string)        // how the process ends with an error, and what it says
+	Host    string                                      // which snapshots name
+	Dial    func(config.Remote) (*remote.Client, error) // connects to a node
+	Explain func(error) (code int, text string)         // how the process ends with an error, and what it says
 }
 
 // readOnly reports whether nothing may change what is in the store.

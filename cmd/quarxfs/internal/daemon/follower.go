@@ -8,16 +8,16 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/transfer"
-	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/routine"
 )
 
 // A follower syncs with the remotes that the store's settings have it follow, each
 // at its own interval.
 type follower struct {
-	settings func() (store.Settings, <-chan struct{}, error)
+	settings func() (config.Settings, <-chan struct{}, error)
 	node     remote.Node
-	dial     func(store.Remote) (*remote.Client, error)
+	dial     func(config.Remote) (*remote.Client, error)
 	host     string
 	log      *slog.Logger
 }
@@ -27,11 +27,11 @@ type follower struct {
 func (f *follower) run(ctx context.Context) {
 	var syncs sync.WaitGroup
 	defer syncs.Wait()
-	running := make(map[store.Remote]context.CancelFunc)
+	running := make(map[config.Remote]context.CancelFunc)
 	for {
 		set, changed, _ := f.settings() // what is wrong with them was logged
 		// By value: a remote whose URL or interval has changed is another one, and begins anew.
-		wanted := make(map[store.Remote]bool)
+		wanted := make(map[config.Remote]bool)
 		for _, r := range set.Remotes {
 			if r.Follow.Seconds > 0 {
 				wanted[r] = true
@@ -61,7 +61,7 @@ func (f *follower) run(ctx context.Context) {
 	}
 }
 
-func (f *follower) follow(ctx context.Context, r store.Remote) {
+func (f *follower) follow(ctx context.Context, r config.Remote) {
 	routine.Each(ctx, 0, r.Follow.Every(), nil, func() {
 		done, err := f.once(ctx, r)
 		if err == nil && len(done.Sent)+len(done.Pruned) > 0 {
@@ -74,7 +74,7 @@ func (f *follower) follow(ctx context.Context, r store.Remote) {
 	})
 }
 
-func (f *follower) once(ctx context.Context, r store.Remote) (done transfer.Report, err error) {
+func (f *follower) once(ctx context.Context, r config.Remote) (done transfer.Report, err error) {
 	peer, err := f.dial(r)
 	if err != nil {
 		return done, err

@@ -8,12 +8,13 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // A schedule makes snapshots at an interval and removes old ones, as the
 // settings of the store say.
 type schedule struct {
-	settings func() (store.Settings, <-chan struct{}, error)
+	settings func() (config.Settings, <-chan struct{}, error)
 	every    *time.Duration // in the place of the interval that is set; nil: that counts
 	node     remote.Node
 	host     string
@@ -48,7 +49,7 @@ func (s *schedule) run(ctx context.Context) {
 	}
 }
 
-func (s *schedule) interval(set store.Settings) time.Duration {
+func (s *schedule) interval(set config.Settings) time.Duration {
 	if s.every != nil {
 		return *s.every
 	}
@@ -75,7 +76,7 @@ func (s *schedule) untilDue(ctx context.Context, every time.Duration) time.Durat
 	return wait
 }
 
-func (s *schedule) once(ctx context.Context, keep store.Retention) error {
+func (s *schedule) once(ctx context.Context, keep config.Retention) error {
 	name := remote.ScheduledName(time.Now())
 	made, err := s.node.CreateSnapshot(ctx, remote.NewSnapshot{
 		Name: name, Tags: []string{remote.ScheduleTag}, Host: s.host, Marks: []store.SnapshotMark{store.Scheduled},

@@ -1,4 +1,4 @@
-package store
+package config
 
 import (
 	"cmp"
@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/quarxtor/quarxfs/store/errs"
+	"github.com/quarxtor/quarxfs/tiering"
 )
 
 // Settings are what can be changed in a store's life; zero values are the
@@ -15,17 +19,18 @@ import (
 type Settings struct {
 	Snapshots SnapshotSchedule `json:"snapshots,omitzero"`
 	Remotes   []Remote         `json:"remotes,omitempty"` // in order of their names
-	Tiers     TierPolicy       `json:"tiers,omitzero"`
+	Tiers     tiering.Policy   `json:"tiers,omitzero"`
 }
 
 // Validate reports the first setting that cannot be: ErrConfig.
 func (s Settings) Validate() error {
-	return errors.Join(s.Snapshots.Validate(), validTiers(s.Tiers), validRemotes(s.Remotes))
+	return errors.Join(s.Snapshots.Validate(), ValidTiers(s.Tiers), validRemotes(s.Remotes))
 }
 
-func validTiers(p TierPolicy) error {
+// ValidTiers reports a policy that cannot be: ErrConfig.
+func ValidTiers(p tiering.Policy) error {
 	if err := p.Validate(); err != nil {
-		return fmt.Errorf("%w: %w", ErrConfig, err)
+		return fmt.Errorf("%w: %w", errs.ErrConfig, err)
 	}
 	return nil
 }
@@ -45,10 +50,10 @@ const longestSchedule = 10 * 365 * 24 * 3600 // seconds
 // Validate reports a schedule that cannot be: ErrConfig.
 func (s SnapshotSchedule) Validate() error {
 	if s.Seconds < 0 || s.Seconds > longestSchedule {
-		return fmt.Errorf("%w: a snapshot every %d seconds: choose 1s to 10 years", ErrConfig, s.Seconds)
+		return fmt.Errorf("%w: a snapshot every %d seconds: choose 1s to 10 years", errs.ErrConfig, s.Seconds)
 	}
 	if s.Seconds == 0 && !s.Keep.Empty() {
-		return fmt.Errorf("%w: there are snapshots to keep and none are made: say how often", ErrConfig)
+		return fmt.Errorf("%w: there are snapshots to keep and none are made: say how often", errs.ErrConfig)
 	}
 	return s.Keep.Validate()
 }
@@ -77,12 +82,12 @@ func (r Retention) Empty() bool {
 func (r Retention) Validate() error {
 	for _, n := range []int{r.Last, r.Hourly, r.Daily, r.Weekly, r.Monthly, r.Yearly} {
 		if n > math.MaxInt32 || n < math.MinInt32 {
-			return fmt.Errorf("%w: %d snapshots to keep", ErrConfig, n)
+			return fmt.Errorf("%w: %d snapshots to keep", errs.ErrConfig, n)
 		}
 	}
 	for _, tag := range r.Tags {
 		if tag == "" || len(tag) > 255 || !utf8.ValidString(tag) {
-			return fmt.Errorf("%w: no snapshot can have the tag %q", ErrConfig, tag)
+			return fmt.Errorf("%w: no snapshot can have the tag %q", errs.ErrConfig, tag)
 		}
 	}
 	return nil
@@ -91,70 +96,86 @@ func (r Retention) Validate() error {
 // settingsFile is the content of settings.json; docs/format/settings.md
 // describes it.
 type settingsFile struct {
-	fileHead
+	Head
 	Settings
-	fileSum
+	Sum
 }
 
-var settingsKind = fileKind{name: "settings.json", magic: "quarxfs settings", version: 1, strange: ErrDamaged, next: "put it back from a copy, or remove it to have the defaults again"}
+var settingsKind = File{Name: "settings.json", Magic: "quarxfs settings", Version: 1, Strange: errs.ErrDamaged,
+	Next: "put it back from a copy, or remove it to have the defaults again"}
 
-// readSettings returns the defaults when there is no file. ErrNewer, ErrDamaged.
-func (s *Store) readSettings() (Settings, error) {
-	var f settingsFile
-	err := s.readKept(settingsKind, &f)
+// KeptSettings says that settings.json has a row.
+func KeptSettings() Kept { return Kept{settingsKind, func() Content { return new(settingsFile) }} }
+
+// Current is what is set in an open store.
+type Current struct {
+	files *Files
+
+	mu      sync.Mutex // held over the writing of settings.json
+	now     Settings
+	err     error         // why the file cannot be used
+	changed chan struct{} // closed at the next change
+}
+
+// LoadSettings reads what is set. A file that cannot be used keeps nobody from anything but
+// changing it: the store's data do not depend on it.
+func LoadSettings(f *Files) *Current {
+	c := &Current{files: f, changed: make(chan struct{})}
+	if c.now, c.err = f.settings(); c.err != nil {
+		f.Log.Error("the store's settings cannot be used", "err", c.err)
+	}
+	return c
+}
+
+// settings returns the defaults when there is no file. ErrNewer, ErrDamaged.
+func (f *Files) settings() (Settings, error) {
+	var file settingsFile
+	err := f.Read(KeptSettings(), &file)
 	if errors.Is(err, os.ErrNotExist) {
 		return Settings{}, nil
 	}
-	if err == nil && f.Settings.Validate() != nil {
-		err = settingsKind.damaged("has settings that cannot be (%v)", f.Settings.Validate())
+	if err == nil && file.Settings.Validate() != nil {
+		err = settingsKind.Damaged("has settings that cannot be (%v)", file.Settings.Validate())
 	}
 	if err != nil {
 		return Settings{}, fmt.Errorf("%w; the defaults count until the file is removed", err)
 	}
-	return f.Settings, nil
-}
-
-// loadSettings keeps a file that cannot be used from nothing but being changed:
-// the store's data do not depend on it.
-func (s *Store) loadSettings() {
-	s.settings.changed = make(chan struct{})
-	if s.settings.now, s.settings.err = s.readSettings(); s.settings.err != nil {
-		s.log.Error("the store's settings cannot be used", "err", s.settings.err)
-	}
+	return file.Settings, nil
 }
 
 // Settings returns what is set now, and a channel that is closed when that
 // changes. With an error, ErrNewer or ErrDamaged, they are the defaults.
-func (s *Store) Settings() (now Settings, changed <-chan struct{}, err error) {
-	s.settings.Lock()
-	defer s.settings.Unlock()
-	return s.settings.now, s.settings.changed, s.settings.err
+func (c *Current) Settings() (now Settings, changed <-chan struct{}, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now, c.changed, c.err
 }
 
 // ChangeSettings has fn change the settings, and makes that durable. Errors:
 // fn's; ErrConfig; ErrNewer or ErrDamaged, when what there is cannot be read.
-func (s *Store) ChangeSettings(fn func(*Settings) error) error {
-	if s.opts.ReadOnly {
-		return ErrReadOnly
+func (c *Current) ChangeSettings(fn func(*Settings) error) error {
+	if c.files.ReadOnly {
+		return errs.ErrReadOnly
 	}
-	s.settings.Lock()
-	defer s.settings.Unlock()
-	if s.settings.err != nil {
-		return s.settings.err
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return c.err
 	}
-	f := settingsFile{Settings: s.settings.now}
+	f := settingsFile{Settings: c.now}
 	err := fn(&f.Settings)
 	if err == nil {
 		err = f.Validate()
 	}
 	if err == nil {
-		err = s.keepFile(settingsKind, &f)
+		err = c.files.Keep(settingsKind, &f)
 	}
 	if err != nil {
 		return fmt.Errorf("change settings: %w", err)
 	}
-	s.settings.now = f.Settings
-	close(s.settings.changed)
-	s.settings.changed = make(chan struct{})
+	c.now = f.Settings
+	// Whoever has seen the old channel looks again, and finds the new settings: the lock is held.
+	close(c.changed)
+	c.changed = make(chan struct{})
 	return nil
 }

@@ -1,4 +1,4 @@
-package store
+package config
 
 import (
 	"crypto/rand"
@@ -11,7 +11,10 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
+
+	"github.com/quarxtor/quarxfs/store/errs"
 )
 
 // A Scope is what a token lets its bearer do.
@@ -37,11 +40,11 @@ func (s Scope) Allows(asked Scope) bool {
 // ValidScopes reports a list that is empty, or has what is no scope: ErrConfig.
 func ValidScopes(list []Scope) error {
 	if len(list) == 0 {
-		return fmt.Errorf("%w: no scope: choose of read, write, sync, admin", ErrConfig)
+		return fmt.Errorf("%w: no scope: choose of read, write, sync, admin", errs.ErrConfig)
 	}
 	for _, s := range list {
 		if !slices.Contains(Scopes(), s) {
-			return fmt.Errorf("%w: scope %q: choose of read, write, sync, admin", ErrConfig, s)
+			return fmt.Errorf("%w: scope %q: choose of read, write, sync, admin", errs.ErrConfig, s)
 		}
 	}
 	return nil
@@ -77,117 +80,133 @@ const (
 // validate reports a token that cannot be: ErrConfig.
 func (t Token) validate() error {
 	if ValidSnapshotName(t.Name) != nil || strings.HasPrefix(t.Name, "-") {
-		return fmt.Errorf("%w: token %q: a name is as a file's, without colons, and does not start with a dash", ErrConfig, t.Name)
+		return fmt.Errorf("%w: token %q: a name is as a file's, without colons, and does not start with a dash", errs.ErrConfig, t.Name)
 	}
 	return ValidScopes(t.Scopes)
 }
 
 // tokensFile is the content of tokens.json; docs/format/tokens.md describes it.
 type tokensFile struct {
-	fileHead
+	Head
 	Tokens []Token `json:"tokens"` // in order of their names
-	fileSum
+	Sum
 }
 
-var tokensKind = fileKind{name: "tokens.json", magic: "quarxfs tokens", version: 1, strange: ErrDamaged, next: "put it back from a copy, or remove it to have no tokens"}
+var tokensKind = File{Name: "tokens.json", Magic: "quarxfs tokens", Version: 1, Strange: errs.ErrDamaged,
+	Next: "put it back from a copy, or remove it to have no tokens"}
 
-// loadTokens keeps a file that cannot be used from nothing but letting anybody in.
-func (s *Store) loadTokens() {
+// KeptTokens says that tokens.json has a row.
+func KeptTokens() Kept { return Kept{tokensKind, func() Content { return new(tokensFile) }} }
+
+// Access says who may come in over the network to an open store.
+type Access struct {
+	files *Files
+	clock func() time.Time
+
+	mu  sync.Mutex // held over the writing of tokens.json
+	all []Token    // is never changed, only replaced
+	err error      // why the file cannot be used
+}
+
+// LoadTokens reads who may come in. With a file that cannot be used that is nobody.
+func LoadTokens(files *Files, clock func() time.Time) *Access {
+	a := &Access{files: files, clock: clock}
 	var f tokensFile
-	err := s.readKept(tokensKind, &f)
+	err := files.Read(KeptTokens(), &f)
 	if errors.Is(err, os.ErrNotExist) {
-		return
+		return a
 	}
 	if err != nil {
-		s.tokens.err = fmt.Errorf("%w; no token counts until the file is removed", err)
-		s.log.Error("the store's tokens cannot be used", "err", s.tokens.err)
-		return
+		a.err = fmt.Errorf("%w; no token counts until the file is removed", err)
+		files.Log.Error("the store's tokens cannot be used", "err", a.err)
+		return a
 	}
-	s.tokens.all = f.Tokens
+	a.all = f.Tokens
+	return a
 }
 
 // changeTokens makes a list durable. The lock is held meanwhile, so that who uses a
 // token that was revoked is behind it.
-func (s *Store) changeTokens(list []Token) error {
-	if err := s.keepFile(tokensKind, &tokensFile{Tokens: list}); err != nil {
+func (a *Access) changeTokens(list []Token) error {
+	if err := a.files.Keep(tokensKind, &tokensFile{Tokens: list}); err != nil {
 		return fmt.Errorf("change tokens: %w", err)
 	}
-	s.tokens.all = list
+	a.all = list
 	return nil
 }
 
 // Tokens lists the tokens by name, without their hashes. ErrNewer, ErrDamaged.
-func (s *Store) Tokens() ([]Token, error) {
-	s.tokens.Lock()
-	defer s.tokens.Unlock()
-	list := slices.Clone(s.tokens.all)
+func (a *Access) Tokens() ([]Token, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := slices.Clone(a.all)
 	for i := range list {
 		list[i].Hash = ""
 	}
-	return list, s.tokens.err
+	return list, a.err
 }
 
 // CreateToken makes a token of 256 random bits, which is returned and kept nowhere.
 // Zero expires: it is good until it is revoked. ErrConfig, ErrNameTaken, ErrNewer,
 // ErrDamaged.
-func (s *Store) CreateToken(name string, scopes []Scope, expires time.Time) (string, error) {
-	if s.opts.ReadOnly {
-		return "", ErrReadOnly
+func (a *Access) CreateToken(name string, scopes []Scope, expires time.Time) (string, error) {
+	if a.files.ReadOnly {
+		return "", errs.ErrReadOnly
 	}
-	now := s.opts.Now().UTC().Truncate(time.Second)
+	now := a.clock().UTC().Truncate(time.Second)
 	scopes = slices.Compact(slices.Sorted(slices.Values(scopes)))
 	t := Token{Name: name, Scopes: scopes, Created: now, Expires: expires.UTC().Truncate(time.Second)}
 	if err := t.validate(); err != nil {
 		return "", err
 	}
 	if t.expired(now) {
-		return "", fmt.Errorf("%w: token %q would have expired at %v", ErrConfig, name, t.Expires)
+		return "", fmt.Errorf("%w: token %q would have expired at %v", errs.ErrConfig, name, t.Expires)
 	}
 	var b [32]byte
 	_, _ = rand.Read(b[:]) // never fails
 	secret := tokenPrefix + base64.RawURLEncoding.EncodeToString(b[:])
 	t.Hash = hashToken(secret)
 
-	s.tokens.Lock()
-	defer s.tokens.Unlock()
-	at, taken := slices.BinarySearchFunc(s.tokens.all, name, func(t Token, name string) int { return strings.Compare(t.Name, name) })
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	at, taken := slices.BinarySearchFunc(a.all, name, func(t Token, name string) int { return strings.Compare(t.Name, name) })
 	switch {
-	case s.tokens.err != nil:
-		return "", s.tokens.err
+	case a.err != nil:
+		return "", a.err
 	case taken:
-		return "", fmt.Errorf("token %q: %w", name, ErrNameTaken)
-	case len(s.tokens.all) == maxTokens:
-		return "", fmt.Errorf("%w: there are %d tokens, and there can be no more: revoke one", ErrConfig, maxTokens)
+		return "", fmt.Errorf("token %q: %w", name, errs.ErrNameTaken)
+	case len(a.all) == maxTokens:
+		return "", fmt.Errorf("%w: there are %d tokens, and there can be no more: revoke one", errs.ErrConfig, maxTokens)
 	}
-	return secret, s.changeTokens(slices.Insert(slices.Clone(s.tokens.all), at, t))
+	return secret, a.changeTokens(slices.Insert(slices.Clone(a.all), at, t))
 }
 
 // RevokeToken makes a token useless from now on. ErrNotFound, ErrNewer, ErrDamaged.
-func (s *Store) RevokeToken(name string) error {
-	if s.opts.ReadOnly {
-		return ErrReadOnly
+func (a *Access) RevokeToken(name string) error {
+	if a.files.ReadOnly {
+		return errs.ErrReadOnly
 	}
-	s.tokens.Lock()
-	defer s.tokens.Unlock()
-	rest := slices.DeleteFunc(slices.Clone(s.tokens.all), func(t Token) bool { return t.Name == name })
-	if s.tokens.err != nil {
-		return s.tokens.err
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	rest := slices.DeleteFunc(slices.Clone(a.all), func(t Token) bool { return t.Name == name })
+	if a.err != nil {
+		return a.err
 	}
-	if len(rest) == len(s.tokens.all) {
-		return fmt.Errorf("token %q: %w", name, ErrNotFound)
+	if len(rest) == len(a.all) {
+		return fmt.Errorf("token %q: %w", name, errs.ErrNotFound)
 	}
-	return s.changeTokens(rest)
+	return a.changeTokens(rest)
 }
 
 // CheckToken returns what is kept of a token that is good now, and remembers that
 // it was used. ErrToken.
-func (s *Store) CheckToken(secret string) (Token, error) {
+func (a *Access) CheckToken(secret string) (Token, error) {
 	hash := []byte(hashToken(secret))
-	now := s.opts.Now().UTC()
-	s.tokens.Lock()
-	defer s.tokens.Unlock()
+	now := a.clock().UTC()
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	at := -1
-	for i, t := range s.tokens.all {
+	for i, t := range a.all {
 		if subtle.ConstantTimeCompare([]byte(t.Hash), hash) == 1 {
 			at = i
 		}
@@ -195,15 +214,15 @@ func (s *Store) CheckToken(secret string) (Token, error) {
 	if at < 0 {
 		return Token{}, fmt.Errorf("%w: it is not known here, or was revoked", ErrToken)
 	}
-	t := s.tokens.all[at]
+	t := a.all[at]
 	if t.expired(now) {
 		return Token{}, fmt.Errorf("%w: it has expired on %s", ErrToken, t.Expires.Format(time.RFC3339))
 	}
 	if hour := now.Truncate(useGrain); hour.After(t.LastUsed) {
-		s.tokens.all = slices.Clone(s.tokens.all)
-		s.tokens.all[at].LastUsed = hour
-		if err := s.changeTokens(s.tokens.all); err != nil { // until the next hour only this process knows
-			s.log.Warn("the use of a token is not kept", "token", t.Name, "err", err)
+		a.all = slices.Clone(a.all)
+		a.all[at].LastUsed = hour
+		if err := a.changeTokens(a.all); err != nil { // until the next hour only this process knows
+			a.files.Log.Warn("the use of a token is not kept", "token", t.Name, "err", err)
 		}
 	}
 	return t, nil

@@ -1,4 +1,4 @@
-package store
+package config
 
 import (
 	"encoding/hex"
@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/quarxtor/quarxfs/store/errs"
 )
 
 // A Remote is another store that snapshots are sent to or fetched from.
@@ -38,7 +40,7 @@ const maxRemotes = 256
 // Validate reports a remote that cannot be: ErrConfig.
 func (r *Remote) Validate() error {
 	bad := func(format string, args ...any) error {
-		return fmt.Errorf("remote %q: %s: %w", r.Name, fmt.Sprintf(format, args...), ErrConfig)
+		return fmt.Errorf("remote %q: %s: %w", r.Name, fmt.Sprintf(format, args...), errs.ErrConfig)
 	}
 	if ValidSnapshotName(r.Name) != nil || strings.HasPrefix(r.Name, "-") {
 		return bad("a name is as a file's, without colons, and does not start with a dash")
@@ -78,14 +80,14 @@ func ValidFingerprint(s string) bool {
 
 func validRemotes(list []Remote) error {
 	if len(list) > maxRemotes {
-		return fmt.Errorf("%d remotes: at most %d: %w", len(list), maxRemotes, ErrConfig)
+		return fmt.Errorf("%d remotes: at most %d: %w", len(list), maxRemotes, errs.ErrConfig)
 	}
 	for i := range list {
 		if err := list[i].Validate(); err != nil {
 			return err
 		}
 		if i > 0 && list[i-1].Name >= list[i].Name {
-			return fmt.Errorf("remotes that are not in order: %w", ErrConfig)
+			return fmt.Errorf("remotes that are not in order: %w", errs.ErrConfig)
 		}
 	}
 	return nil
@@ -98,7 +100,7 @@ func (s *Settings) Remote(name string) (Remote, error) {
 			return r, nil
 		}
 	}
-	return Remote{}, fmt.Errorf("remote %q: %w", name, ErrNotFound)
+	return Remote{}, fmt.Errorf("remote %q: %w", name, errs.ErrNotFound)
 }
 
 // SetRemote adds a remote, or replaces the one of its name.
