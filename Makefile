@@ -55,6 +55,7 @@ test: versitygw ## run the tests
 # The random sequences longer than in each run, and a large tree: what is rare shows here. Some 3 minutes.
 test-long: versitygw ## run what takes longer
 	go test -p 2 ./fs/volume ./store -run 'TestRandom|TestStoreAgainstModel' -rapid.checks 100 -timeout 20m
+	go test ./remote/cluster/sim -long -timeout 60m
 	go test ./fs/volume -run TestSnapshotScale -snapshot-files 50000 -timeout 10m
 
 race: versitygw ## run the tests under the race detector
@@ -68,8 +69,8 @@ race-short: versitygw ## run the shorter ones of them under the race detector
 # Here an errno says something of a name or an inode only if it is the error itself: wrapped in one, it
 # is a disk's, and a file that a disk has lost is no name that there is not.
 BARE_ERRNO = fs/
-# Packages that only tests use; placement, until volumes of a cluster are made by it.
-FOR_TESTS = remote/cluster/clustertest|remote/cluster/place|remote/cluster/register/registertest|tiering/disk/faultdisk|tiering/disk/disktest|tiering/s3/s3test|remote/remotetest|tools/house|tools/layering
+# Packages that only tests use; placement and mirrors, until volumes of a cluster are made by them.
+FOR_TESTS = remote/cluster/clustertest|remote/cluster/mirror|remote/cluster/place|remote/cluster/sim|remote/cluster/register/registertest|tiering/disk/faultdisk|tiering/disk/disktest|tiering/s3/s3test|remote/remotetest|tools/house|tools/layering
 
 # Linked with etcd's server, by their tests at least: staticcheck would read all of that first, which takes
 # longer than everything else together. lint-etcd does it.

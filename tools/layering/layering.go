@@ -62,7 +62,9 @@ func Drawing() []Rule {
 		{Layer: "remote/cluster/etcd", Imports: []string{"remote/cluster"}},
 		{Layer: "remote/cluster/etcd/embedded", Imports: []string{"remote/cluster/etcd"}},
 		{Layer: "remote/cluster/vault", Imports: []string{"remote", "remote/cluster", "store", "store/durable"}, Tests: []string{"remote/transfer"}},
+		{Layer: "remote/cluster/mirror", Shuns: surface},
 		{Layer: "remote/cluster/place", Shuns: surface},
+		{Layer: "remote/cluster/sim", Imports: []string{"remote/cluster/mirror"}, Shuns: surface},
 		{Layer: "graph", Imports: []string{"store", "store/config", "store/vertex"}},
 		{Layer: "graph/query", Imports: []string{"graph", "store", "store/vertex"}},
 		{Layer: "store", Imports: []string{
