@@ -55,14 +55,14 @@ func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (ui
 	return uint32(len(data)), fuse.OK
 }
 
-func (f *filesystem) Fsync(_ <-chan struct{}, _ *fuse.FsyncIn) fuse.Status {
+func (f *filesystem) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	defer f.meter.time(opFsync)()
-	return f.status("fsync", f.vol.Sync())
+	return f.status("fsync", f.vol.SyncFile(ino(&in.InHeader)))
 }
 
-func (f *filesystem) FsyncDir(_ <-chan struct{}, _ *fuse.FsyncIn) fuse.Status {
+func (f *filesystem) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	defer f.meter.time(opFsyncDir)()
-	return f.status("fsyncdir", f.vol.Sync())
+	return f.status("fsyncdir", f.vol.SyncFile(ino(&in.InHeader)))
 }
 
 func (f *filesystem) Fallocate(_ <-chan struct{}, in *fuse.FallocateIn) fuse.Status {

@@ -18,8 +18,8 @@ import (
 // then with how far it is, and last with the result; an error of the
 // function ends the work.
 type Upkeep interface {
-	// GC gives space back that nothing uses. store.ErrConfig: the options make
-	// no sense; store.ErrFull: there is too little room to move blocks.
+	// GC gives space back that nothing uses, as far as there is room to move blocks.
+	// store.ErrConfig: the options make no sense.
 	GC(ctx context.Context, o GCOptions, fn func(GC) error) error
 	// Scrub reads and checks every block. store.ErrLocked: another scrub is
 	// under way.

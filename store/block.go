@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/db"
@@ -130,7 +131,7 @@ func (s *Store) appendBlock(b block) (tiering.Codec, tiering.Location, error) {
 	if b.packed == nil {
 		return s.appendRecord(b.kind, b.id, b.plain)
 	}
-	loc, err := s.tiers.Append(*b.packed)
+	loc, err := s.appendInto(tiering.Hot, *b.packed)
 	if err != nil {
 		err = fmt.Errorf("store block %s: %w", b.id.Short(), err)
 	}
@@ -153,11 +154,28 @@ func (s *Store) appendTo(tier uint8, kind tiering.Kind, id ID, plain []byte) (ti
 		}
 		codec, payload = tiering.Compress(want, *buf, plain)
 	}
-	loc, err := s.tiers.AppendTo(tier, tiering.Record{ID: id, Kind: kind, Codec: codec, RawLen: uint32(len(plain)), Payload: payload})
+	loc, err := s.appendInto(tier, tiering.Record{ID: id, Kind: kind, Codec: codec, RawLen: uint32(len(plain)), Payload: payload})
 	if err != nil {
 		return codec, loc, fmt.Errorf("store block %s: %w", id.Short(), err)
 	}
 	return codec, loc, nil
+}
+
+// appendInto appends a record to a tier. What was admitted while there was room, and finds the disk
+// full now because of other programs, gets the ballast's.
+func (s *Store) appendInto(tier uint8, r tiering.Record) (tiering.Location, error) {
+	loc, err := s.tiers.AppendTo(tier, r)
+	if tier == tiering.Hot && isFull(err) && s.db.GiveRoom(int64(len(r.Payload))+segmentRoom) {
+		loc, err = s.tiers.AppendTo(tier, r)
+	}
+	return loc, err
+}
+
+// segmentRoom covers what a new segment needs besides its first record.
+const segmentRoom = 64 << 10
+
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // codecFor is how new records of a tier are compressed: quickly in the hot one,

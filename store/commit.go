@@ -38,33 +38,75 @@ func (s *Store) Change(fn func() error) error {
 	return s.Update(fn)
 }
 
+// Removal is Change for what gives room back in the end, as the removal of a name does. On a full
+// disk it may use what is set aside for that, when other changes are refused.
+func (s *Store) Removal(fn func() error) error {
+	if err := s.AcceptsRemoval(); err != nil {
+		return err
+	}
+	return s.Update(fn)
+}
+
 // stuck says that commits fail.
 type stuck struct {
 	err error // the last one's
 	at  time.Time
 }
 
-// stuckRetry is how long after a failed commit a change is refused without trying one.
-const stuckRetry = 100 * time.Millisecond
+const (
+	// stuckRetry is how long after a failed commit a change is refused without trying one.
+	stuckRetry = 100 * time.Millisecond
+	// changeRoom bounds what the changes under way and the inodes that wait add to a commit, in
+	// bytes of rows.
+	changeRoom = 512 << 10
+	// indexRoom bounds what one block's change adds: its row, and the one that says that nothing
+	// refers to it.
+	indexRoom = 256
+)
 
-// Accepts reports whether what is changed now can be made durable: nil, ErrReadOnly, or the error
-// that commits have had since the last good one. A commit is tried first then, so that changes pass
-// as soon as the cause is gone.
-func (s *Store) Accepts() error {
+// Accepts reports whether what is changed now can be made durable: nil, ErrReadOnly, ErrFull, or
+// the error that commits have had since the last good one. A commit is tried first then, so that
+// changes pass as soon as the cause is gone.
+func (s *Store) Accepts() error { return s.accepts(false) }
+
+// AcceptsRemoval is Accepts for a Removal.
+func (s *Store) AcceptsRemoval() error { return s.accepts(true) }
+
+func (s *Store) accepts(removal bool) error {
 	if s.opts.ReadOnly {
 		return ErrReadOnly
 	}
+	f := s.stuck.Load()
 	if s.failed.Load() {
+		if f != nil {
+			return fmt.Errorf("%w: %w", ErrFailed, f.err)
+		}
 		return ErrFailed
 	}
-	f := s.stuck.Load()
-	if f == nil {
+	if f != nil {
+		if s.opts.Now().Sub(f.at).Abs() < stuckRetry {
+			return f.err
+		}
+		if err := s.Commit(); err != nil {
+			return err
+		}
+	}
+	if s.roomToChange(removal) == nil {
 		return nil
 	}
-	if s.opts.Now().Sub(f.at).Abs() < stuckRetry {
-		return f.err
+	// What waits may be all that is too much, and a commit may end that.
+	if err := s.Commit(); err != nil {
+		return err
 	}
-	return s.Commit()
+	return s.roomToChange(removal)
+}
+
+// roomToChange reports whether what waits for a commit and one change more can be committed.
+func (s *Store) roomToChange(removal bool) error {
+	s.pend.Lock()
+	blocks := len(s.pend.changes)
+	s.pend.Unlock()
+	return s.db.Accepts(int64(blocks)*indexRoom+changeRoom, removal)
 }
 
 // Ref adds delta references to the block. Call it inside Update, together with
@@ -91,7 +133,8 @@ func (s *Store) MaybeCommit() {
 	rows, bytes := s.db.Pending()
 	maxRows, maxBytes := s.db.Limit()
 	switch {
-	case rows >= 4*maxRows || bytes >= 4*maxBytes:
+	// On a full disk commits have to be small, to fit into the room that is set aside.
+	case rows >= 4*maxRows || bytes >= 4*maxBytes || s.stuck.Load() == nil && s.roomToChange(true) != nil:
 		_ = s.Commit() // what fails is tried again, and told, by the one in the background
 	case rows >= maxRows/4 || bytes >= maxBytes/4:
 		select {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/db"
@@ -46,6 +45,7 @@ type Compacted struct {
 	Todo         int64 `json:"todo_bytes"`     // of records still to be copied
 	Unreadable   int64 `json:"unreadable"`     // blocks that cannot be copied, and keep their segments
 	Database     int64 `json:"database_bytes"` // that the database gave back
+	NoRoom       bool  `json:"no_room"`        // more could be given back with more room for copies
 }
 
 // A relocation says that a copy of a block's record is to be used from now on,
@@ -69,8 +69,8 @@ const (
 // copied, as they are, to the end of the same tier, and the segments removed when
 // the copies are durable and committed (I1, I6). A crash at any point leaves
 // every block at one place or the other. Writers go on meanwhile. Blocks that
-// nothing refers to are the Sweep's; call that before. Errors: ErrConfig; ErrFull
-// when there is no room for copies; those of the disk.
+// nothing refers to are the Sweep's; call that before. On a full disk it does what it finds room
+// for, and says so. Errors: ErrConfig; those of the disk.
 func (s *Store) Compact(ctx context.Context, o CompactOptions) (Compacted, error) {
 	if s.opts.ReadOnly {
 		return Compacted{}, ErrReadOnly
@@ -116,6 +116,10 @@ func (c *compactor) run(ctx context.Context) error {
 	for _, seg := range sparse {
 		left := c.sum.Todo - seg.live
 		err := c.empty(ctx, seg.number)
+		if errors.Is(err, ErrFull) || isFull(err) {
+			c.sum.NoRoom = true // the segments to come need as much, or more
+			break
+		}
 		if err != nil && !errors.Is(err, ErrUnavailable) { // later, when it is there again
 			return err
 		}
@@ -136,8 +140,17 @@ func (c *compactor) run(ctx context.Context) error {
 	if !c.o.All {
 		return nil
 	}
-	c.sum.Database, err = c.s.db.Compact()
+	c.sum.Database, err = c.compactDB()
 	return err
+}
+
+// compactDB compacts the database if there is room for another one beside it.
+func (c *compactor) compactDB() (freed int64, err error) {
+	freed, err = c.s.db.Compact()
+	if errors.Is(err, ErrFull) {
+		c.sum.NoRoom, err = true, nil
+	}
+	return freed, err
 }
 
 // sealActive makes the segments that are being written ones that can be emptied,
@@ -315,21 +328,17 @@ func (c *compactor) copy(batch []tiering.Placed) (copied int64, err error) {
 	return copied, err
 }
 
-// roomToCopy lets copies use some of the room that is kept from users, since
-// they are made to gain more. The rest is for commits.
+// roomToCopy lets copies use some of the room that is kept from users, and the ballast, since they
+// are made to gain more. The rest is for commits.
 func (s *Store) roomToCopy(n int64) error {
 	err := s.db.Admit(n)
 	if !errors.Is(err, ErrFull) {
 		return err
 	}
-	var st syscall.Statfs_t
-	if serr := syscall.Statfs(s.dir.Join(), &st); serr != nil {
-		return serr
+	if s.db.GiveRoom(n) {
+		return nil
 	}
-	if int64(st.Bavail)*st.Frsize-n < s.opts.MemTable+s.opts.MemTable/2 {
-		return err
-	}
-	return nil
+	return err
 }
 
 // commitMoves commits the moves and removes the segments that they emptied.

@@ -212,7 +212,7 @@ func (s *Store) renew(lease LeaseID) error {
 
 // EndLease lets go of all that a lease keeps. One that has ended is no error.
 func (s *Store) EndLease(lease LeaseID) error {
-	err := s.Change(func() error {
+	err := s.Removal(func() error {
 		s.leases.Lock()
 		defer s.leases.Unlock()
 		l := s.leases.all[lease]
@@ -254,7 +254,7 @@ func (s *Store) endExpired(ctx context.Context) error {
 func (s *Store) dropLease(ctx context.Context, lease LeaseID) error {
 	prefix := append([]byte{keyLeased}, lease[:]...)
 	for more := true; more; {
-		err := s.Change(func() error {
+		err := s.Removal(func() error {
 			s.leases.Lock()
 			defer s.leases.Unlock()
 			keys, err := s.someKeys(prefix, leaseBatch)

@@ -121,7 +121,7 @@ func (s *Store) refObject(o ObjectInfo, sign int64) {
 }
 
 func (s *Store) dropName(name string) error {
-	return s.Change(func() error {
+	return s.Removal(func() error {
 		s.names.Lock()
 		defer s.names.Unlock()
 		o, err := s.named(name)

@@ -192,9 +192,9 @@ func (s *Store) changeSnapshot(old, new SnapshotRef) error {
 	return nil
 }
 
-// editSnapshot changes a name as edit says and makes that durable.
-func (s *Store) editSnapshot(name string, edit func(r SnapshotRef) (SnapshotRef, error)) error {
-	err := s.Change(func() error {
+// editSnapshot changes a name as edit says, in a Change or a Removal, and makes that durable.
+func (s *Store) editSnapshot(name string, change func(func() error) error, edit func(r SnapshotRef) (SnapshotRef, error)) error {
+	err := change(func() error {
 		s.names.Lock()
 		defer s.names.Unlock()
 		old, err := s.Snapshot(name)
@@ -216,7 +216,7 @@ func (s *Store) editSnapshot(name string, edit func(r SnapshotRef) (SnapshotRef,
 // RemoveSnapshot drops a snapshot's name, durably. The sweep reclaims what
 // nothing else refers to. Errors: ErrNotFound, ErrHeld.
 func (s *Store) RemoveSnapshot(name string) error {
-	return s.editSnapshot(name, func(r SnapshotRef) (SnapshotRef, error) {
+	return s.editSnapshot(name, s.Removal, func(r SnapshotRef) (SnapshotRef, error) {
 		if r.Held {
 			return r, fmt.Errorf("snapshot %q: %w", name, ErrHeld)
 		}
@@ -230,7 +230,7 @@ func (s *Store) RenameSnapshot(name, to string) error {
 	if err := config.ValidSnapshotName(to); err != nil {
 		return err
 	}
-	return s.editSnapshot(name, func(r SnapshotRef) (SnapshotRef, error) {
+	return s.editSnapshot(name, s.Change, func(r SnapshotRef) (SnapshotRef, error) {
 		if name == to {
 			return r, nil
 		}
@@ -245,7 +245,11 @@ func (s *Store) RenameSnapshot(name, to string) error {
 // HoldSnapshot keeps a snapshot from being removed, or lets go of it. Error:
 // ErrNotFound.
 func (s *Store) HoldSnapshot(name string, held bool) error {
-	return s.editSnapshot(name, func(r SnapshotRef) (SnapshotRef, error) {
+	change := s.Change
+	if !held {
+		change = s.Removal // the next thing is to remove it
+	}
+	return s.editSnapshot(name, change, func(r SnapshotRef) (SnapshotRef, error) {
 		if r.Held != held {
 			// Later than before in the milliseconds that a vertex keeps: of one name's
 			// vertices a rebuild takes the latest.

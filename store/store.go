@@ -417,8 +417,12 @@ func (s *Store) Close() error {
 	s.tiers.Interrupt()
 	s.stopped.Wait()
 	err := errors.Join(s.commit(), s.shut())
-	// With all files closed and the lock still held, they are as the next opening finds them.
-	err = handle.ShownError(errors.Join(s.reinspect(), err))
+	if errors.Is(err, db.ErrRemoved) {
+		err = fmt.Errorf("%s: %w", s.dir.Path(), db.ErrRemoved) // whatever else failed, failed because of that
+	} else {
+		// With all files closed and the lock still held, they are as the next opening finds them.
+		err = handle.ShownError(errors.Join(s.reinspect(), err))
+	}
 	return errors.Join(err, s.lock.Unlock(), s.dir.Close())
 }
 
@@ -516,8 +520,10 @@ func (s *Store) squeeze(n int64) error {
 	if enough() {
 		return nil
 	}
-	_, err := s.db.Compact()
-	return err
+	if _, err := s.db.Compact(); !errors.Is(err, ErrFull) {
+		return err
+	}
+	return nil // there is no room for another database beside this one
 }
 
 // Join makes p take part in every commit from now on; nil ends that.
@@ -531,9 +537,17 @@ func (s *Store) Join(p Participant) {
 func (s *Store) background(ctx context.Context) {
 	defer s.stopped.Done()
 	every := s.opts.CommitInterval
+	said := ""
 	routine.Each(ctx, every, every, s.kick, func() {
-		if err := s.Commit(); err != nil {
+		err := s.Commit()
+		if err == nil {
+			said = ""
+			return
+		}
+		// Once, or a disk that stays full would fill the log.
+		if text := err.Error(); text != said {
 			s.log.Error("background commit failed; it will be tried again", "err", err)
+			said = text
 		}
 	})
 }

@@ -23,7 +23,7 @@ type Swept struct {
 }
 
 // sweepUncommitted is how many blocks a sweep takes before it commits, so that
-// one which takes millions needs little memory.
+// one which takes millions needs little memory. On a full disk it commits earlier.
 const sweepUncommitted = 32 << 10
 
 // Sweep removes blocks that nothing refers to, releases what removed vertices
@@ -77,7 +77,7 @@ func (s *Store) sweepRound(ctx context.Context, total *Swept) (int64, error) {
 		if err := s.sweepStep(ids, links, total); err != nil {
 			return 0, err
 		}
-		if total.Blocks-committed >= sweepUncommitted {
+		if n := total.Blocks - committed; n >= sweepUncommitted || n > 0 && s.roomToChange(true) != nil {
 			if err := s.Commit(); err != nil {
 				return 0, err
 			}

@@ -64,9 +64,14 @@ func (o *gcOptions) run(cmd *cobra.Command, n remote.Node) error {
 	fmt.Fprintf(out, "  segments  %s files were removed; %s blocks (%s) had no reference left\n",
 		humanize.Comma(last.Swept.Segments+c.Segments), humanize.Comma(last.Swept.Blocks), size(last.Swept.StoredBytes))
 	fmt.Fprintf(out, "  moved     %s blocks in use were written again, out of these files\n", humanize.Comma(c.Blocks))
-	fmt.Fprintln(out, "  database  tables were written again without their deleted rows")
+	if !last.Compacted.NoRoom {
+		fmt.Fprintln(out, "  database  tables were written again without their deleted rows")
+	}
 	if last.Compacted.Unreadable > 0 {
 		fmt.Fprintf(out, "%s bad blocks keep their segments; see quarxfs scrub\n", humanize.Comma(last.Compacted.Unreadable))
+	}
+	if last.Compacted.NoRoom {
+		fmt.Fprintln(out, "the disk is too full to move blocks or to write the database again; what is removed is gone all the same")
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ var exits = []struct {
 	errs    []error
 }{
 	{2, "wrong use: flags, arguments or settings", []error{errUsage, errNoStore, daemon.ErrHelper, store.ErrConfig, remote.ErrRequest, simulate.ErrOptions, chunk.ErrConfig}},
-	{3, "there is no QuarXFS store", []error{store.ErrNotStore}},
+	{3, "there is no QuarXFS store", []error{store.ErrNotStore, db.ErrRemoved}},
 	{4, "the store is in use by another process", []error{store.ErrLocked}},
 	{5, "the store was made by a newer QuarXFS, or by one too old", []error{store.ErrNewer, store.ErrOlder}},
 	{6, "the store is damaged, or not safe to open: its superblock, index or a block; links, rights", []error{store.ErrDamaged, store.ErrCorrupt, owner.ErrUnsafe}},
@@ -112,6 +112,7 @@ var advice = []struct {
 	{errNoStore, "give STORE, stand inside a mount, or set QUARXFS_STORE"},
 	{errUnmounted, "mount the store there with quarxfs mount STORE MOUNTPOINT"},
 	{store.ErrNotStore, "make one with quarxfs init"},
+	{db.ErrRemoved, "what was in it is lost, but for copies and what was sent elsewhere"},
 	{store.ErrLocked, "unmount it first, or wait for the other command"},
 	{store.ErrNewer, "install a newer QuarXFS to open it"},
 	{store.ErrFull, "free some space on that disk"},

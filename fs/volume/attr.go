@@ -72,12 +72,18 @@ func (v *Volume) SetAttr(ino meta.Ino, c Change) (Attr, error) {
 	if c.Size != nil && *c.Size < 0 {
 		return Attr{}, syscall.EINVAL
 	}
-	edit := v.edit
+	// Cutting a file off makes room, and is what people do on a full disk; and making it longer
+	// costs no more than its record.
+	change := v.store.Change
+	if c.Size != nil {
+		change = v.store.Removal
+	}
+	edit := v.editIn
 	if c.Size != nil && *c.Size != 0 {
-		edit = v.editData
+		edit = v.editDataIn
 	}
 	var a Attr
-	err := edit(ino, func(n *node) error {
+	err := edit(change, ino, func(n *node) error {
 		if err := v.setAttr(n, c); err != nil {
 			return err
 		}

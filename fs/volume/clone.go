@@ -513,7 +513,7 @@ func (r *reaper) removeNames(n *node) error {
 		if err != nil || len(some) == 0 {
 			return err
 		}
-		err = r.v.store.Change(func() error {
+		err = r.v.store.Removal(func() error {
 			r.v.tree.Lock()
 			defer r.v.tree.Unlock()
 			for _, e := range some {

@@ -40,6 +40,7 @@ type flusher struct {
 	now    chan struct{} // wakes run
 	dirty  dirtySet
 	budget dirtyBudget
+	held   heldBack
 	staged atomic.Int64 // bytes in staged slots
 }
 
@@ -78,11 +79,12 @@ func (v *Volume) Flush() error {
 		v.flusher.enqueueStaged()
 	}
 	v.flusher.enqueueQuiet()
+	v.flusher.held.begin()
 	for range flushRounds {
 		if err := v.flusher.flushAll(flushWhole); err != nil {
 			return err
 		}
-		if v.flusher.dirty.count() < fewNodes {
+		if v.flusher.dirty.count() < fewNodes || v.flusher.held.first() != nil {
 			break
 		}
 	}
@@ -116,15 +118,25 @@ const leastDirty = 4096
 func (fl *flusher) flushAll(mode flushMode) error {
 	list := fl.dirty.all(fl.dirty.nodes)
 	if len(list) == 1 {
-		return fl.flushNode(list[0], mode) // an fsync's usual case needs no other goroutine
+		return fl.flushOrHold(list[0], mode) // an fsync's usual case needs no other goroutine
 	}
 	var g errgroup.Group
 	g.SetLimit(runtime.NumCPU())
 	for _, n := range list {
 		// One that fails does not keep the others back: their bytes are safe then.
-		g.Go(func() error { return fl.flushNode(n, mode) })
+		g.Go(func() error { return fl.flushOrHold(n, mode) })
 	}
 	return g.Wait()
+}
+
+// flushOrHold flushes one node, which a commit goes on without if the disk has no room for it.
+func (fl *flusher) flushOrHold(n *node, mode flushMode) error {
+	err := fl.flushNode(n, mode)
+	if mode == flushWhole && noRoom(err) {
+		fl.held.add(n.ino, err)
+		return nil
+	}
+	return err
 }
 
 // flushNode brings one node down in steps, letting commits cut in between.
@@ -159,25 +171,36 @@ func (v *Volume) Cut() error {
 			v.flusher.enqueueStaged()
 		}
 	}
-	if err := v.flusher.saveAll(); err != nil || c == nil || !v.snapshots.checkpoint.CompareAndSwap(c, nil) {
+	if err := v.flusher.saveAll(); err != nil {
 		return err
+	}
+	if c == nil {
+		v.flusher.held.end()
+		return nil
+	}
+	// A snapshot of half of what was written is none.
+	if err := v.flusher.held.first(); err != nil {
+		return err
+	}
+	v.flusher.held.end()
+	if !v.snapshots.checkpoint.CompareAndSwap(c, nil) {
+		return nil
 	}
 	return v.snapshots.takeCheckpoint(c)
 }
 
-// saveAll leaves nothing unsaved.
+// saveAll leaves nothing unsaved but what the disk has no room for.
 func (fl *flusher) saveAll() error {
-	list := fl.dirty.all(fl.dirty.nodes)
-	for _, n := range list {
-		// No Update runs now, so each node comes to an end.
-		for more := true; more; {
-			var err error
-			if more, err = fl.flushStep(n, flushWhole); err != nil {
-				return err
-			}
+	var less int64
+	for _, n := range fl.dirty.all(fl.dirty.nodes) {
+		cut, err := fl.saveNode(n)
+		if err != nil {
+			return err
 		}
+		less += cut
 	}
 	counts := fl.v.counters.row()
+	counts.Logical -= less
 	counts.Next = fl.v.numbers.from(fl.v.counters.saved.Next, fl.v.life.closing.Err() != nil)
 	// Unchanged counters make no row: a mount that only looks leaves nothing.
 	if counts != fl.v.counters.saved {
@@ -185,6 +208,26 @@ func (fl *flusher) saveAll() error {
 		fl.v.counters.saved = counts
 	}
 	return nil
+}
+
+// saveNode saves one node, and returns by how much its size is less in its row than in memory.
+func (fl *flusher) saveNode(n *node) (less int64, err error) {
+	// What Flush found no room for is not tried again while everybody waits; but it may have been
+	// cut off or removed since.
+	err = fl.held.now(n.ino)
+	if err != nil && n.pending() == 0 {
+		fl.held.drop(n.ino)
+		err = nil
+	}
+	// No Update runs now, so the node comes to an end.
+	for more := err == nil; more; {
+		more, err = fl.flushStep(n, flushWhole)
+	}
+	if !noRoom(err) {
+		return 0, err
+	}
+	fl.held.add(n.ino, err)
+	return fl.saveHeld(n)
 }
 
 // flushStep stages or stores some of the node's dirty ranges and, when none is left,

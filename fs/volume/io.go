@@ -24,6 +24,14 @@ type WriteMode struct {
 // Write copies data into the file at off. It refuses with store.ErrFull while
 // bytes can still be refused, so that storing them later succeeds.
 func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) error {
+	err := v.write(ino, off, data, mode)
+	if mode.Cached {
+		v.unkept.written(ino, off, len(data), err)
+	}
+	return err
+}
+
+func (v *Volume) write(ino meta.Ino, off int64, data []byte, mode WriteMode) error {
 	if off < 0 || off > math.MaxInt64-int64(len(data)) {
 		return syscall.EFBIG
 	}
@@ -261,6 +269,7 @@ func (m *fileMap) resize(n *node, size int64) error {
 	if size <= n.attr.Size {
 		n.releaseBlocks(ceilBlock(size), math.MaxInt64)
 	}
+	m.v.unkept.forgetCut(n.ino, size)
 	m.v.counters.logical.Add(size - n.attr.Size)
 	n.attr.Size = size
 	m.v.markChanged(n)
@@ -295,12 +304,16 @@ func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 	}
 	// Asked before the lock is taken: waiting for space needs commits.
 	hole := mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0
+	change := v.store.Change
+	if mode&unix.FALLOC_FL_PUNCH_HOLE != 0 {
+		change = v.store.Removal
+	}
 	if !hole {
 		if err := v.admit(length); err != nil {
 			return err
 		}
 	}
-	return v.editData(ino, func(n *node) error {
+	return v.editDataIn(change, ino, func(n *node) error {
 		if !n.isReg() {
 			return syscall.ENODEV
 		}

@@ -293,8 +293,13 @@ var errLazy = errors.New("the file's bytes are in a vertex")
 
 // editData is edit for what changes a file's bytes.
 func (v *Volume) editData(ino meta.Ino, fn func(n *node) error) error {
+	return v.editDataIn(v.store.Change, ino, fn)
+}
+
+// editDataIn is editData in a Change or a Removal.
+func (v *Volume) editDataIn(change func(func() error) error, ino meta.Ino, fn func(n *node) error) error {
 	for {
-		err := v.edit(ino, func(n *node) error {
+		err := v.editIn(change, ino, func(n *node) error {
 			if n.attr.IsLazy() && n.isReg() {
 				return errLazy
 			}

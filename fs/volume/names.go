@@ -299,7 +299,7 @@ func (t *nameTree) remove(dir meta.Ino, name string, wantDir bool) error {
 	if err := t.changeable(d); err != nil {
 		return err
 	}
-	err = t.v.store.Change(func() error {
+	err = t.v.store.Removal(func() error {
 		t.Lock()
 		defer t.Unlock()
 		d.mu.Lock()

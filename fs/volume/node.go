@@ -96,6 +96,11 @@ func (n *node) quiesce() {
 // edit runs fn on an inode, locked, as one indivisible change. ENOENT: the
 // inode is not there, or not any more.
 func (v *Volume) edit(ino meta.Ino, fn func(n *node) error) error {
+	return v.editIn(v.store.Change, ino, fn)
+}
+
+// editIn is edit in a Change or a Removal.
+func (v *Volume) editIn(change func(func() error) error, ino meta.Ino, fn func(n *node) error) error {
 	n, err := v.get(ino)
 	if err != nil {
 		return err
@@ -104,7 +109,7 @@ func (v *Volume) edit(ino meta.Ino, fn func(n *node) error) error {
 	if n.frozen {
 		return syscall.EROFS
 	}
-	return v.store.Change(func() error {
+	return change(func() error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if n.gone {

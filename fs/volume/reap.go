@@ -38,6 +38,10 @@ func (r *reaper) run() {
 		case <-time.After(reapPause):
 		}
 		for {
+			// While commits fail, what is removed would only fill memory.
+			if r.v.store.AcceptsRemoval() != nil && !r.pause() {
+				return
+			}
 			ino, ok := r.v.known.next()
 			if !ok {
 				break
@@ -53,6 +57,16 @@ func (r *reaper) run() {
 			default:
 			}
 		}
+	}
+}
+
+// pause waits a little, and reports whether the reaper is to go on.
+func (r *reaper) pause() bool {
+	select {
+	case <-r.v.life.stop:
+		return false
+	case <-time.After(time.Second):
+		return true
 	}
 }
 

@@ -236,7 +236,7 @@ const forgetBatch = 4096
 func (ss *snapshotter) forgetChanges(ctx context.Context, view *meta.View, end uint64) error {
 	var keys [][]byte
 	remove := func() error {
-		err := ss.v.store.Change(func() error {
+		err := ss.v.store.Removal(func() error {
 			for _, key := range keys {
 				ss.v.db.Delete(key)
 			}

@@ -18,23 +18,28 @@ type Uncommitted struct {
 }
 
 func (u Uncommitted) String() string {
-	const most = 10
-	shown := make([]string, 0, most)
-	for _, name := range u.Names[:min(most, len(u.Names))] {
-		shown = append(shown, printableName(name))
-	}
-	if more := len(u.Names) - len(shown); more > 0 {
-		shown = append(shown, fmt.Sprintf("and %d more", more))
-	}
 	since := ""
 	if !u.Since.IsZero() {
 		since = " since " + u.Since.Format(time.TimeOnly)
 	}
+	return fmt.Sprintf("changes%s to %s", since, listNames(u.Names))
+}
+
+// listNames says how many names there are, and the first of them.
+func listNames(names []string) string {
+	const most = 10
+	shown := make([]string, 0, most)
+	for _, name := range names[:min(most, len(names))] {
+		shown = append(shown, printableName(name))
+	}
+	if more := len(names) - len(shown); more > 0 {
+		shown = append(shown, fmt.Sprintf("and %d more", more))
+	}
 	noun := "names"
-	if len(u.Names) == 1 {
+	if len(names) == 1 {
 		noun = "name"
 	}
-	return fmt.Sprintf("changes%s to %d %s (%s)", since, len(u.Names), noun, strings.Join(shown, ", "))
+	return fmt.Sprintf("%d %s (%s)", len(names), noun, strings.Join(shown, ", "))
 }
 
 func printableName(name string) string {

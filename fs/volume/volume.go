@@ -73,6 +73,7 @@ type Volume struct {
 	numbers  inodeNumbers
 	counters counters
 	tracker  tracker
+	unkept   unkept
 }
 
 // A lifetime ends in two steps: closing, when what waits or takes long gives up, and stop, when the
@@ -215,7 +216,13 @@ func (v *Volume) Store() *store.Store { return v.store }
 func (v *Volume) Rows() rows.Reader { return rows.Of(v.store) }
 
 // Sync makes all that was written before the call durable (I8).
-func (v *Volume) Sync() error { return v.store.Commit() }
+func (v *Volume) Sync() error {
+	if err := v.store.Commit(); err != nil {
+		return err
+	}
+	_, err := v.flusher.held.last()
+	return err
+}
 
 // kernelTime reads the clock that the kernel takes a cached file's times from.
 // It lags the exact one by up to a tick; with the exact one a file could be

@@ -224,7 +224,7 @@ func (v *Volume) RemoveXattr(ino meta.Ino, name string) error {
 	if err := checkXattrName(name); err != nil {
 		return err
 	}
-	return v.edit(ino, func(n *node) error {
+	return v.editIn(v.store.Removal, ino, func(n *node) error {
 		_, err := v.xattrs.get(n, name)
 		if err == syscall.ENODATA && (name == aclAccess || name == aclDefault) {
 			return nil

@@ -246,7 +246,7 @@ func (d *DB) writeBoth(rows *rowMap, bytes int64) error {
 	}
 	m := d.applier.dual
 	return m.do(func() error {
-		if err := fits(d.roomToApply(bytes), d.space.refresh()); err != nil {
+		if err := fits(d.roomToApply(bytes), d.space.rest()); err != nil {
 			return err
 		}
 		// The same version in both, whatever the other has had since.

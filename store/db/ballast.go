@@ -15,11 +15,12 @@ import (
 const (
 	ballastName  = "BALLAST"
 	spareName    = "BALLAST.SPARE"
-	ballastRetry = 10 * time.Second
+	ballastRetry = time.Second
+	ballastUnit  = 64 << 10 // both files are whole multiples, but for their full size
 )
 
 // ballast is a file that holds room on the filesystem for the day when there is
-// none left: [restore] allocates it, [drop] gives the room to the database.
+// none left: [restore] allocates it, [give] gives the room to the database.
 type ballast struct {
 	path string
 	size int64
@@ -37,24 +38,38 @@ func newBallast(path string, size int64, log *slog.Logger) *ballast {
 	return b
 }
 
-// drop removes the file and reports whether there was one.
-func (b *ballast) drop() bool {
+// give makes the file shorter by at least n bytes, or removes it, and reports whether it gave any.
+// What is left stays out of reach of the other users of the disk.
+func (b *ballast) give(n int64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.held == 0 {
 		return false
 	}
-	if err := os.Remove(b.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		b.log.Error("cannot drop the ballast", "path", b.path, "err", err)
+	left := max(0, b.held-n) / ballastUnit * ballastUnit
+	if err := b.shrink(left); err != nil {
+		b.log.Error("cannot give up ballast", "path", b.path, "err", err)
 		return false
 	}
-	// Some filesystems hand out freed blocks only after a journal commit.
-	if err := syncDir(filepath.Dir(b.path)); err != nil {
-		b.log.Warn("cannot sync after dropping the ballast", "err", err)
-	}
-	b.log.Warn("filesystem is nearly full: ballast dropped", "bytes", b.held)
-	b.held = 0
+	b.log.Warn("filesystem is full: ballast given up", "file", filepath.Base(b.path), "bytes", b.held-left, "left", left)
+	b.held = left
 	return true
+}
+
+// shrink makes the file so long, or removes it, and syncs that: some filesystems hand out freed
+// blocks only after a journal commit.
+func (b *ballast) shrink(left int64) error {
+	if left == 0 {
+		if err := os.Remove(b.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return syncDir(filepath.Dir(b.path))
+	}
+	f, err := os.OpenFile(b.path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(left), f.Sync(), f.Close())
 }
 
 // missing tells whether the file is not there at its full size.
@@ -64,53 +79,68 @@ func (b *ballast) missing() bool {
 	return b.held != b.size
 }
 
-// restore makes the file, or makes it as large as it should be.
-func (b *ballast) restore() {
+// restore makes the file, or makes it as large as it should be, or as free bytes allow.
+func (b *ballast) restore(free int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if err := b.allocate(); err != nil {
-		_ = os.Remove(b.path)
-		b.held = 0
-		b.log.Warn("no ballast", "bytes", b.size, "err", err)
+	size := b.size
+	if size > b.held {
+		size = min(size, b.held+max(0, free)/ballastUnit*ballastUnit)
+		if size == b.held {
+			return
+		}
+	}
+	if err := b.allocate(size); err != nil {
+		// Back to what is known to be there: blocks of half an allocation count for nothing.
+		if b.shrink(b.held) != nil {
+			b.held = 0
+		}
+		b.log.Warn("no ballast", "bytes", size, "err", err)
 		return
 	}
-	b.held = b.size
+	b.held = size
 }
 
-func (b *ballast) allocate() error {
-	if b.size == 0 {
-		return os.Remove(b.path)
+func (b *ballast) allocate(size int64) error {
+	if size < b.held {
+		return b.shrink(size)
 	}
-	f, err := os.OpenFile(b.path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(b.path, os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	if err := unix.Fallocate(int(f.Fd()), 0, 0, b.size); err != nil {
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// dropBallast gives up the ballast, or the spare if it may be used, and reports
-// whether there was one.
-func (d *DB) dropBallast() bool {
-	return d.ballast.drop() || d.ending.Load() && d.spare.drop()
+// giveBallast gives up the ballast, or the spare if it may be used, for what needs little, and
+// reports whether there was one.
+func (d *DB) giveBallast() bool {
+	return d.ballast.give(2*roomSlack) || d.ending.Load() && d.spare.give(2*roomSlack)
 }
 
-// restoreBallast makes the spare and the ballast, or makes them again, once there is room for them
-// beyond what Admit keeps free, so that they never cause a refusal themselves, and
-// not so much that they would only be a waste.
+// restoreBallast makes the spare and the ballast, or makes them again. The spare comes first and
+// takes all that it can get, also of what Admit would still give to writers: without it nothing
+// could be removed. The ballast comes when there is room for it beyond what Admit keeps free.
+// Neither is made where there is so much room that it would only be a waste.
 func (d *DB) restoreBallast() {
 	if !d.spare.missing() && !d.ballast.missing() || time.Now().Before(d.restoreAt) {
 		return
 	}
 	d.restoreAt = time.Now().Add(ballastRetry)
-	for _, b := range []*ballast{d.spare, d.ballast} {
-		free := d.space.refresh()
-		plenty := d.opt.BallastBelow > 0 && free >= d.opt.BallastBelow
-		if b.missing() && free >= d.opt.reserve()+2*b.size && !plenty {
-			b.restore()
-		}
+	free := d.space.rest()
+	if d.opt.BallastBelow > 0 && free >= d.opt.BallastBelow {
+		return
+	}
+	// A commit's own needs are left: what is given back in one moment is not asked for in the next.
+	if d.spare.missing() {
+		d.spare.restore(free - roomSlack)
+		free = d.space.rest()
+	}
+	if d.ballast.missing() && free >= d.opt.reserve()+2*d.opt.Ballast {
+		d.ballast.restore(free)
 	}
 }
 

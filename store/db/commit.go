@@ -37,14 +37,15 @@ func (d *DB) Freeze() {
 //  3. The disk failed: its error. The next Write begins afresh elsewhere.
 //  4. An earlier commit, though durable, could not be carried into Badger:
 //     ErrFailed, from every Write until the database is opened again; or it is open for
-//     reading only: ErrReadOnly.
+//     reading only: ErrReadOnly; or its files were removed: ErrRemoved, also with nothing to write,
+//     since what was written before is as lost.
 //
 // After all but the first nothing counts as written, and the rows, extra's too,
 // stay readable and belong to the next Freeze and Write. When the database is
 // opened again without one, either all of them are there or none.
 //
 // Write owns the slices in extra, as Apply does; extra may be nil.
-func (d *DB) Write(extra *Batch) error {
+func (d *DB) Write(extra *Batch) (err error) {
 	if d.opt.ReadOnly {
 		return ErrReadOnly
 	}
@@ -52,8 +53,19 @@ func (d *DB) Write(extra *Batch) error {
 	defer d.writing.Unlock()
 	// A copy is written, so that readers and Set go on while the disk works.
 	rows, bytes, err := d.take(extra)
-	if err != nil || rows.Len() == 0 {
+	if err != nil {
 		return err
+	}
+	// Also when nothing was written, or nothing could be: other programs fill the disk meanwhile.
+	defer d.restoreBallast()
+	// Looked at last: a file that is removed a moment later was there when this commit was made.
+	defer func() {
+		if err == nil && d.removed() {
+			err = ErrRemoved
+		}
+	}()
+	if rows.Len() == 0 {
+		return nil
 	}
 	begun := time.Now()
 	if err := d.commit(rows, bytes); err != nil {
@@ -61,7 +73,6 @@ func (d *DB) Write(extra *Batch) error {
 		return fmt.Errorf("commit %d rows (%d bytes): %w", rows.Len(), bytes, err)
 	}
 	d.meter.committed(rows.Len(), bytes, time.Since(begun))
-	d.restoreBallast()
 	return nil
 }
 

@@ -34,8 +34,16 @@ var errStillRead = errors.New("the tables of before the last compaction are stil
 // drainLog has the commits so far carried into the instance.
 func (d *DB) drainLog() error {
 	d.writing.Lock()
-	d.clog.seal()
+	// Not without room to apply it: a sealed file takes no commits, and these may be able to wait
+	// in the log.
+	err := d.room(d.roomToApply(d.unapplied()) + roundSlack)
+	if err == nil {
+		d.clog.seal()
+	}
 	d.writing.Unlock()
+	if err != nil {
+		return err
+	}
 	return d.applier.wait(func() bool { return d.clog.sealed() == nil })
 }
 
@@ -56,7 +64,12 @@ func (d *DB) compact(before func() error) (int64, error) {
 		return 0, err
 	}
 	var freed int64
-	if err = before(); err == nil {
+	// Asked first: on a full disk, ballast given up for what does not fit after all would be
+	// wasted.
+	if err = d.roomToRewrite(from); err == nil {
+		err = before()
+	}
+	if err == nil {
 		freed, err = d.rewriteInstance(from)
 	}
 	from.leave()

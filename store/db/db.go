@@ -33,6 +33,9 @@ var (
 	ErrLocked = errors.New("database is in use")
 	// ErrClosed is returned by every call after Close.
 	ErrClosed = errors.New("database is closed")
+	// ErrRemoved says that the files of the open database have no names any more: what is written
+	// to them is gone when they are closed.
+	ErrRemoved = errors.New("the store was removed while it was in use")
 	// ErrFailed is returned by Write after commits could not be carried from the
 	// log into Badger. None is lost: opening the database again repeats it.
 	ErrFailed = errors.New("applying an earlier commit failed; reopen the database")
@@ -95,6 +98,7 @@ type DB struct {
 	ballast *ballast
 	spare   *ballast
 	ending  atomic.Bool // opening or closing: the spare may be used
+	named   bool        // the filesystem counts the names of files: none means removed
 
 	// writing serializes commits and guards restoreAt and the end of the log.
 	writing   sync.Mutex
@@ -163,6 +167,7 @@ func (d *DB) open() error {
 	if d.opt.ReadOnly {
 		return nil
 	}
+	d.named = !d.clog.unnamed()
 	d.applier = newApplier()
 	go d.runApplier()
 	d.compactor = newCompactor()
@@ -225,7 +230,7 @@ func (d *DB) openRows() error {
 // recover brings the instance up to the last commit.
 func (d *DB) recover() (err error) {
 	d.clog, err = openLog(d.opt.logs, d.opt.logFile)
-	for errors.Is(err, ErrFull) && d.dropBallast() {
+	for errors.Is(err, ErrFull) && d.giveBallast() {
 		d.clog, err = openLog(d.opt.logs, d.opt.logFile)
 	}
 	if err != nil {
@@ -289,7 +294,7 @@ func (d *DB) listFiles(settled uint64, always bool) (based uint64, err error) {
 	b := d.mu.instance
 	update := func() error { return b.updateList(d, d.clog.seq, settled, b.writer.ts, always) }
 	err = update()
-	for errors.Is(err, ErrFull) && d.dropBallast() {
+	for errors.Is(err, ErrFull) && d.giveBallast() {
 		err = update()
 	}
 	switch {
@@ -334,6 +339,16 @@ func (d *DB) Close() error {
 	if dropped > 0 {
 		d.log.Warn("database closed with changes not committed", "rows", dropped)
 	}
+	if d.removed() {
+		close(d.applier.stop)
+		<-d.applier.done
+		// With its directory gone Badger stays open: it would try for ever to make a table there.
+		var closed error
+		if _, err := os.Stat(b.dir); err == nil {
+			closed = b.close()
+		}
+		return errors.Join(ErrRemoved, closed, d.clog.close(), d.lock.Close())
+	}
 	applied := d.applier.wait(func() bool { return d.layers() == 0 })
 	close(d.applier.stop)
 	<-d.applier.done
@@ -342,7 +357,7 @@ func (d *DB) Close() error {
 	}
 	// Badger flushes its memtable as it closes, through a mapping that kills
 	// the process if the disk is full.
-	_ = d.room(d.opt.MemTable)
+	_ = d.room(d.roomToApply(0))
 	err := b.close()
 	switch {
 	case err == nil && applied == nil:
@@ -357,6 +372,9 @@ func (d *DB) Close() error {
 	default:
 		err = errors.Join(applied, err)
 	}
+	// For the next opening, before other programs take the room that this one has given back.
+	d.restoreAt = time.Time{}
+	d.restoreBallast()
 	return errors.Join(err, d.clog.close(), d.lock.Close())
 }
 
@@ -462,6 +480,9 @@ func (d *DB) Get(key []byte) ([]byte, error) {
 	}
 	return value, nil
 }
+
+// removed tells whether somebody has removed the files beneath the open database.
+func (d *DB) removed() bool { return d.named && d.clog.unnamed() }
 
 // use keeps the instance in use open until its leave, unless it is closed already.
 func (d *DB) use() (*instance, error) {

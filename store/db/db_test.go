@@ -125,7 +125,15 @@ func drain(t testing.TB, d *DB) {
 func setFree(d *DB, statfs func(string) (int64, error)) {
 	d.space.mu.Lock()
 	defer d.space.mu.Unlock()
-	d.space.statfs = statfs
+	d.space.statfs = onlyFree(statfs)
+}
+
+// onlyFree is a disk that keeps no blocks for root.
+func onlyFree(statfs func(string) (int64, error)) func(string) (space, error) {
+	return func(path string) (space, error) {
+		n, err := statfs(path)
+		return space{free: n, last: n}, err
+	}
 }
 
 // crash ends d as a kill would, with nothing carried into Badger on the way.
@@ -150,4 +158,10 @@ func fastDir(t testing.TB) string {
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
+}
+
+// freeBytes is what ordinary users may still write.
+func freeBytes(path string) (int64, error) {
+	s, err := askSpace(path)
+	return s.free, err
 }

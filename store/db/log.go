@@ -400,6 +400,16 @@ func (l *commitLog) grow(end int64) error {
 	return nil
 }
 
+// unnamed tells whether a file of the log has no name any more.
+func (l *commitLog) unnamed() bool {
+	for _, f := range l.files {
+		if d, ok := f.dev.(interface{ names() uint64 }); ok && d.names() == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 func (l *commitLog) close() error {
 	if l == nil {
 		return nil

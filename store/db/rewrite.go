@@ -55,7 +55,7 @@ func (d *DB) rewriteInstance(from *instance) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := fits(before+2*d.opt.MemTable, d.space.refresh()); err != nil {
+	if err := d.roomToRewrite(from); err != nil {
 		return 0, err
 	}
 	r := &rewrite{d: d, from: from, at: d.version()}
@@ -75,6 +75,15 @@ func (d *DB) rewriteInstance(from *instance) (int64, error) {
 		d.discard(r.to)
 	}
 	return before - after, err
+}
+
+// roomToRewrite tells whether there is room for a copy of an instance beside it.
+func (d *DB) roomToRewrite(from *instance) error {
+	size, err := from.size()
+	if err != nil {
+		return err
+	}
+	return fits(size+2*d.opt.MemTable, d.space.refresh())
 }
 
 // build makes the new instance and opens it.

@@ -2,7 +2,10 @@ package db
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,25 +23,48 @@ const (
 type spaceGuard struct {
 	path    string
 	reserve int64
-	statfs  func(path string) (int64, error)
+	statfs  func(path string) (space, error)
 
 	mu    sync.Mutex
-	free  int64
+	space // as of at
 	at    time.Time
 	taken int64 // admitted since at
 }
 
-func newSpaceGuard(path string, reserve int64) *spaceGuard {
-	return &spaceGuard{path: path, reserve: reserve, statfs: freeBytes}
+// space is what may still be written of a filesystem, in bytes.
+type space struct {
+	free int64 // by ordinary users, and so by ours
+	last int64 // by this process, for commits: root also has the blocks that are kept for root
 }
 
-// freeBytes is what ordinary users may still write.
-func freeBytes(path string) (int64, error) {
+func newSpaceGuard(path string, reserve int64) *spaceGuard {
+	ask := askSpace
+	if !mayUseLast() {
+		ask = func(path string) (space, error) {
+			s, err := askSpace(path)
+			s.last = s.free
+			return s, err
+		}
+	}
+	return &spaceGuard{path: path, reserve: reserve, statfs: ask}
+}
+
+func askSpace(path string) (space, error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(path, &st); err != nil {
-		return 0, err
+		return space{}, err
 	}
-	return int64(st.Bavail) * st.Frsize, nil
+	// ext4 keeps a few of the blocks that it reports as free for itself.
+	own := min(st.Blocks/50, 4096)
+	last := max(st.Bavail, st.Bfree-min(st.Bfree, own))
+	return space{free: int64(st.Bavail) * st.Frsize, last: int64(last) * st.Frsize}, nil
+}
+
+// mayUseLast tells whether this process is the root that filesystems keep blocks for: not one
+// inside of a user namespace, and not one that acts with the rights of a store's owner.
+func mayUseLast() bool {
+	ids, err := os.ReadFile("/proc/self/uid_map")
+	return err == nil && unix.Geteuid() == 0 && slices.Equal(strings.Fields(string(ids)), []string{"0", "0", "4294967295"})
 }
 
 // admit refuses n bytes that would cut into the reserve. Bytes admitted count
@@ -59,7 +85,7 @@ func (g *spaceGuard) admit(n int64) error {
 	return nil
 }
 
-// refresh asks the filesystem now.
+// refresh asks the filesystem now, for users.
 func (g *spaceGuard) refresh() int64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -67,11 +93,29 @@ func (g *spaceGuard) refresh() int64 {
 	return g.free
 }
 
+// rest asks the filesystem now, for a commit.
+func (g *spaceGuard) rest() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.refreshLocked()
+	return g.last
+}
+
+// recent is the last answer, for a commit, unless that is old.
+func (g *spaceGuard) recent() int64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if time.Since(g.at) > askInterval {
+		g.refreshLocked()
+	}
+	return g.last - g.taken
+}
+
 // refreshLocked keeps the last answer if there is none: a filesystem that
 // cannot be asked reports its trouble to whoever writes.
 func (g *spaceGuard) refreshLocked() {
-	if free, err := g.statfs(g.path); err == nil {
-		g.free = free
+	if now, err := g.statfs(g.path); err == nil {
+		g.space = now
 	}
 	g.at, g.taken = time.Now(), 0
 }
@@ -85,53 +129,123 @@ func (d *DB) Admit(n int64) error { return d.space.admit(n) }
 // Free returns the bytes that Admit would let pass at this moment.
 func (d *DB) Free() int64 { return max(0, d.space.refresh()-d.space.reserve) }
 
-// roomToOpen drops the ballast if Badger could run out of room while it turns
+// roomSlack covers what Badger and the file list write besides rows: lists of tables, new logs'
+// headers, directories; and a step of a log.
+const roomSlack = 1<<20 + logStep
+
+// roundSlack is what logs may take beyond what is written to them, each log and its table: it is
+// asked for ahead of a step, and in the step itself it may be used up already.
+const roundSlack = 2 * logStep
+
+// Accepts reports whether a change of about n bytes more would be committed, however full other
+// programs make the disk: nil, or ErrFull. What waits for a commit already counts. A removal may
+// count on all that is set aside; other changes only on the ballast, so that the spare is left to
+// removals. It rarely makes a system call while there is room.
+func (d *DB) Accepts(n int64, removal bool) error {
+	free := d.space.recent()
+	if free >= d.space.reserve {
+		return nil
+	}
+	free += d.ballast.bytes()
+	if removal {
+		free += d.spare.bytes()
+	}
+	// The way that always works, if there is room: all that waits is applied first.
+	bytes := d.unwritten() + n
+	return fits(d.roomToApply(d.unapplied()+bytes)+d.growth(bytes)+roundSlack, free)
+}
+
+// unwritten is the bytes that wait for a Write.
+func (d *DB) unwritten() int64 {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.mu.active.bytes + d.mu.frozen.bytes
+}
+
+// GiveRoom gives up as much of the ballast as n bytes need that were admitted and then taken by
+// other programs, and reports whether there is room for them now. The spare stays.
+func (d *DB) GiveRoom(n int64) bool {
+	if d.opt.ReadOnly {
+		return false
+	}
+	// What the log has must still be repeatable, and some commits be possible.
+	commits := d.roomToApply(d.clog.held()+d.unwritten()) + roundSlack
+	if fits(n+commits, d.space.rest()+d.ballast.bytes()+d.spare.bytes()) != nil {
+		return false
+	}
+	return d.room(n+roomSlack) == nil
+}
+
+// roomToOpen gives up ballast if Badger could run out of room while it turns
 // the logs it finds into tables, which it does before it can be asked anything.
 func (d *DB) roomToOpen(current string) error {
 	logs, err := logBytes(filepath.Join(d.opt.Dir, current))
 	if err != nil {
 		return err
 	}
-	return d.room(logs + d.opt.MemTable/2)
+	return d.room(logs + roomSlack)
 }
 
-// roomToCommit asks for what the commit will need in Badger, together with the
-// ones that wait already, and in the log if that has to grow. Without that room a
-// commit can still wait in the log.
+// roomToCommit sees to it that a commit can be made and applied, in one of three ways:
+//  1. There is room in Badger for it, together with the ones that wait already, and for the log if
+//     that has to grow.
+//  2. It can wait in the log, which has its blocks.
+//  3. The ballast, and then the spare, give room to apply what waits, which empties the log.
 func (d *DB) roomToCommit(bytes int64) error {
-	need := d.roomToApply(bytes + d.unapplied())
-	if room := recordRoom(bytes); d.clog.oversize(room) {
-		need += room
-	}
-	// Whether room gives up the ballast is seen by what is left of it.
-	held := d.ballast.bytes()
-	err := d.room(need)
-	if d.ballast.bytes() < held {
-		// While there is room: what the log has is applied now, so that it can take the commits to
-		// come.
-		d.clog.seal()
-		d.applier.wake()
-	}
-	if err != nil && d.mayWaitInLog(bytes) {
+	need := d.roomToApply(bytes+d.unapplied()) + d.growth(bytes) + roundSlack
+	if err := fits(need, d.space.rest()); err == nil || d.mayWaitInLog(bytes) {
 		return nil
 	}
-	return err
+	return d.emptyLog(need)
+}
+
+// growth is what the log needs to take a record of a commit that no file of it takes as it is.
+func (d *DB) growth(bytes int64) int64 {
+	if room := recordRoom(bytes); d.clog.oversize(room) {
+		return room
+	}
+	return 0
 }
 
 // mayWaitInLog tells whether a commit can be durable in the log, which has its blocks, until there
-// is room to apply it. The next opening, which may use the spare, must be able to repeat all
-// that is in the log by then.
+// is room to apply it. The next opening, which may use all that is set aside, must be able to
+// repeat what is in the log by then.
 func (d *DB) mayWaitInLog(bytes int64) bool {
 	room := recordRoom(bytes)
 	if !d.clog.fits(room) && (d.clog.oversize(room) || !d.clog.free()) {
 		return false
 	}
-	return d.space.refresh()+d.spare.bytes() >= d.roomToApply(d.clog.held()+bytes)
+	return fits(d.roomToApply(d.clog.held()+bytes)+roundSlack, d.space.rest()+d.ballast.bytes()+d.spare.bytes()) == nil
 }
 
-// roomToApply is what so many bytes of rows need in Badger: its log, the table
-// made of that, and the memtable that may have to be flushed to make way.
-func (d *DB) roomToApply(bytes int64) int64 { return 2*bytes + d.opt.MemTable }
+// emptyLog applies all that the log has, with the room of the ballast and of the spare, so that it
+// can take a commit, all of which needs so many bytes. ErrFull: there is not as much, and nothing
+// was given up.
+func (d *DB) emptyLog(need int64) error {
+	// Before anything is given up: a commit that is too large must not use up what smaller ones
+	// can still be made with.
+	if err := fits(need, d.space.rest()+d.ballast.bytes()+d.spare.bytes()); err != nil {
+		return err
+	}
+	if err := d.giveUntil(need, d.ballast, d.spare); err != nil {
+		return err
+	}
+	d.clog.seal()
+	err := d.applier.wait(func() bool { return d.clog.sealed() == nil })
+	// At once: until the spare is there again, other programs may take its room.
+	d.restoreAt = time.Time{}
+	return err
+}
+
+// roomToApply is what so many bytes of rows need in Badger: its log and the table made of that,
+// and the table of what its logs have already.
+func (d *DB) roomToApply(bytes int64) int64 {
+	logs, err := logBytes(d.inUse().dir)
+	if err != nil {
+		logs = d.opt.MemTable // the most that one takes
+	}
+	return 2*bytes + logs + roomSlack
+}
 
 func (d *DB) unapplied() int64 {
 	d.mu.RLock()
@@ -143,12 +257,23 @@ func (d *DB) unapplied() int64 {
 	return sum
 }
 
-// room drops the ballast if less than need is free, and gives ErrFull if that
-// is not enough.
+// room gives up ballast if less than need is free, and gives ErrFull if that is not enough. The
+// spare is only for opening and closing, and for emptyLog.
 func (d *DB) room(need int64) error {
-	free := d.space.refresh()
-	for free < need && d.dropBallast() {
-		free = d.space.refresh()
+	if d.ending.Load() {
+		return d.giveUntil(need, d.ballast, d.spare)
+	}
+	return d.giveUntil(need, d.ballast)
+}
+
+// giveUntil gives up what is set aside, the first of from first, until need is free.
+func (d *DB) giveUntil(need int64, from ...*ballast) error {
+	free := d.space.rest()
+	for _, b := range from {
+		// No more than what is missing: what is left is still out of reach of others.
+		for free < need && b.give(need-free) {
+			free = d.space.rest()
+		}
 	}
 	return fits(need, free)
 }

@@ -12,7 +12,7 @@ func TestSpaceGuard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		free, asked := int64(100<<20), 0
 		g := newSpaceGuard("/", 40<<20)
-		g.statfs = func(string) (int64, error) { asked++; return free, nil }
+		g.statfs = onlyFree(func(string) (int64, error) { asked++; return free, nil })
 		admit := func(n int64, ok bool) {
 			t.Helper()
 			if err := g.admit(n); (err == nil) != ok || (err != nil && !errors.Is(err, ErrFull)) {
@@ -70,16 +70,21 @@ func TestBallast(t *testing.T) {
 		}
 	}
 	held(3 << 20)
-	// Too full for a commit until the ballast is gone.
-	setFree(d, func(string) (int64, error) {
-		if d.ballast.missing() {
-			return 2 * minMemTable, nil
-		}
-		return 1 << 20, nil
-	})
+	// A commit waits in the log as long as the next opening finds room with the ballast. What needs
+	// room now gets what is missing of it, and no more.
+	setFree(d, func(string) (int64, error) { return 5<<20 - d.ballast.bytes(), nil })
 	d.Set([]byte("a"), nil)
 	commit(t, d)
-	held(0)
+	held(3 << 20)
+	for _, step := range []struct{ need, left int64 }{{2 << 20, 3 << 20}, {3 << 20, 2 << 20}, {5 << 20, 0}} {
+		if err := d.room(step.need); err != nil {
+			t.Fatal(err)
+		}
+		held(step.left)
+	}
+	if err := d.room(5<<20 + 1); !errors.Is(err, ErrFull) {
+		t.Fatal(err)
+	}
 	// There is room again, and after a while it is noticed.
 	setFree(d, freeBytes)
 	d.restoreAt = time.Time{}

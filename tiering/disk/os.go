@@ -47,7 +47,9 @@ func openFile(path string, flags int) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &osFile{File: f, fd: int(f.Fd())}, nil
+	file := &osFile{File: f, fd: int(f.Fd())}
+	file.named = file.names() > 0
+	return file, nil
 }
 
 func (osFS) SyncDir(dir string) error {
@@ -65,7 +67,8 @@ func (osFS) SyncDir(dir string) error {
 // An osFile keeps the descriptor beside the os.File, which owns it.
 type osFile struct {
 	*os.File
-	fd int
+	fd    int
+	named bool // the filesystem counts names: none means that the file was removed
 }
 
 func (f *osFile) WritePairAt(head, body []byte, off int64) error {
@@ -107,9 +110,22 @@ func (f *osFile) WriteBack(off, n int64) error {
 	return pathError("sync_file_range", f.Name(), unix.SyncFileRange(f.fd, off, n, unix.SYNC_FILE_RANGE_WRITE))
 }
 
+// Datasync fails if the file was removed: what is durable in it goes when it is closed.
 func (f *osFile) Datasync() error {
 	err := retry(func() error { return unix.Fdatasync(f.fd) })
+	if err == nil && f.named && f.names() == 0 {
+		err = unix.ENOENT
+	}
 	return pathError("fdatasync", f.Name(), err)
+}
+
+// names is how many the file has; as many as one when nobody can say.
+func (f *osFile) names() uint64 {
+	var st unix.Stat_t
+	if unix.Fstat(f.fd, &st) != nil {
+		return 1
+	}
+	return uint64(st.Nlink)
 }
 
 func pathError(op, path string, err error) error {

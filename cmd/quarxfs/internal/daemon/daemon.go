@@ -456,23 +456,24 @@ func (d *daemon) closeAll() error {
 	return errors.Join(append(errs, d.closeStore())...)
 }
 
-// closeStore makes the last commit and says what is lost if it fails.
+// closeStore makes the last commit and says what is lost if it fails, and what was lost before.
 func (d *daemon) closeStore() error {
-	var failed error
+	var failed, unkept error
 	var lost volume.Uncommitted
 	if d.volume != nil {
 		if failed = d.volume.Close(); failed != nil {
 			lost = d.volume.Uncommitted() // the store tries once more, and forgets them
 		}
+		unkept = d.volume.Unkept() // names are found only while the store is open
 	}
 	if d.store == nil {
 		return failed
 	}
 	err := d.store.Close()
-	if err == nil || len(lost.Names) == 0 {
-		return err
+	if err != nil && len(lost.Names) > 0 {
+		err = fmt.Errorf("not kept: %v; the store is as of the commit before: %w", lost, err)
 	}
-	return fmt.Errorf("not kept: %v; the store is as of the commit before: %w", lost, err)
+	return errors.Join(err, unkept)
 }
 
 func raiseFileLimit() {
