@@ -114,6 +114,7 @@ type Record struct {
 	Epoch  Epoch
 	Writer string   // a node
 	Since  Epoch    // the writer made all commits of this epoch and of all later ones
+	Base   Position // the last commit that the writer had when it wanted this epoch
 	InSync []Member // in order: all that have every acknowledged commit, the writer among them
 }
 
@@ -196,6 +197,7 @@ const (
 	RolledBack Reason = "the register is older than what this node has seen: somebody must confirm it"
 	NotInSync  Reason = "the register does not name this copy as one in sync"
 	Vowed      Reason = "the writer may still serve"
+	OlderDisk  Reason = "the disk is an older copy of the one that this node wrote on"
 )
 
 // Promote returns what the copy has to make durable, and then the record to swap in on the
@@ -211,16 +213,21 @@ func Promote(c Copy, r Record, vow Vow, now time.Duration) (Copy, Record, Reason
 	if !r.Names(c.Self) {
 		return c, r, NotInSync
 	}
+	again := r.Writer == c.Self.Node
 	// The writer that a vow was given to is this node itself, if it writes again after a restart.
-	if r.Writer != c.Self.Node && !vow.Over(now) {
+	if !again && !vow.Over(now) {
 		return c, r, Vowed
+	}
+	// Another copy in sync has what is missing here, and would be taken for the one that differs.
+	if again && !c.Log.Holds(r.Base) {
+		return c, r, OlderDisk
 	}
 	c = c.Saw(r)
 	c.Promised = max(c.Promised, r.Epoch) + 1
 	// All in sync have what was acknowledged, so all stay, and are counted. Those that do not
 	// answer are taken out afterwards: if this node died just now, another one could still go on.
-	next := Record{Stamp: r.Stamp, Epoch: c.Promised, Writer: c.Self.Node, Since: c.Promised, InSync: r.InSync}
-	if r.Writer == c.Self.Node {
+	next := Record{Stamp: r.Stamp, Epoch: c.Promised, Writer: c.Self.Node, Since: c.Promised, Base: c.Log.End(), InSync: r.InSync}
+	if again {
 		next.Since = r.Since
 	}
 	return c, next, ""
@@ -246,7 +253,7 @@ func Confirm(copies []Copy, r Record) ([]Copy, Record) {
 			best = copies[i]
 		}
 	}
-	next.Since, next.InSync = next.Epoch, []Member{best.Self}
+	next.Since, next.Base, next.InSync = next.Epoch, best.Log.End(), []Member{best.Self}
 	return copies, next
 }
 

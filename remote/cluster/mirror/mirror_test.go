@@ -116,7 +116,10 @@ func TestPromise(t *testing.T) {
 
 func TestPromote(t *testing.T) {
 	seen := mirror.Stamp{Generation: 7, Revision: 20}
-	record := mirror.Record{Stamp: seen, Epoch: 3, Writer: "a", Since: 2, InSync: []mirror.Member{member("a"), member("b")}}
+	record := mirror.Record{
+		Stamp: seen, Epoch: 3, Writer: "a", Since: 2, Base: mirror.Position{Epoch: 1, Index: 2},
+		InSync: []mirror.Member{member("a"), member("b")},
+	}
 	for _, test := range []struct {
 		what   string
 		self   mirror.Member
@@ -134,7 +137,7 @@ func TestPromote(t *testing.T) {
 		{"it has seen less", member("b"), mirror.Stamp{Generation: 7, Revision: 19}, time.Minute, "", 5},
 		{"another generation", member("b"), mirror.Stamp{Generation: 6, Revision: 20}, time.Minute, mirror.RolledBack, 0},
 	} {
-		c := mirror.Copy{Self: test.self, Promised: 4, Seen: test.seen}
+		c := mirror.Copy{Self: test.self, Promised: 4, Log: logOf(1, 1, 2), Seen: test.seen}
 		next, swap, why := mirror.Promote(c, record, mirror.Begun(0), test.now)
 		if why != test.reason {
 			t.Errorf("%s: %q, want %q", test.what, why, test.reason)
@@ -145,7 +148,7 @@ func TestPromote(t *testing.T) {
 			}
 			continue
 		}
-		want := mirror.Record{Stamp: seen, Epoch: 5, Writer: test.self.Node, Since: test.since, InSync: record.InSync}
+		want := mirror.Record{Stamp: seen, Epoch: 5, Writer: test.self.Node, Since: test.since, Base: c.Log.End(), InSync: record.InSync}
 		if diff := cmp.Diff(want, swap); diff != "" || next.Promised != 5 || next.Seen != seen {
 			t.Errorf("%s: promised %d, seen %v, -want +got\n%s", test.what, next.Promised, next.Seen, diff)
 		}
@@ -159,6 +162,16 @@ func TestPromote(t *testing.T) {
 			t.Errorf("%s: no newer epoch is promised", test.what)
 		} else if _, ok := mirror.Begin(again, swap); ok {
 			t.Errorf("%s: it begins though it has promised a newer epoch", test.what)
+		}
+	}
+}
+
+// A node does not write again on a disk that is older than what it once went on from.
+func TestOlderDisk(t *testing.T) {
+	record := mirror.Record{Epoch: 3, Writer: "a", Since: 2, Base: mirror.Position{Epoch: 1, Index: 2}, InSync: []mirror.Member{member("a"), member("b")}}
+	for node, want := range map[string]mirror.Reason{"a": mirror.OlderDisk, "b": ""} {
+		if _, _, why := mirror.Promote(mirror.Copy{Self: member(node), Log: logOf(1)}, record, mirror.Vow{}, 0); why != want {
+			t.Errorf("%s: %q, want %q", node, why, want)
 		}
 	}
 }
@@ -321,7 +334,7 @@ func TestConfirm(t *testing.T) {
 		{Self: member("c"), Promised: 5, Log: logOf(1)},
 	}
 	after, r := mirror.Confirm(copies, mirror.Record{Stamp: stamp, Epoch: 1, Writer: "a", InSync: []mirror.Member{member("a"), member("c")}})
-	want := mirror.Record{Stamp: stamp, Epoch: 6, Since: 6, InSync: []mirror.Member{member("b")}}
+	want := mirror.Record{Stamp: stamp, Epoch: 6, Since: 6, Base: mirror.Position{Epoch: 2, Index: 2}, InSync: []mirror.Member{member("b")}}
 	if diff := cmp.Diff(want, r); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}

@@ -36,6 +36,10 @@ func Begin(c Copy, r Record) (Writer, bool) {
 	if r.Writer != c.Self.Node || r.Epoch != c.Promised || !r.Names(c.Self) || c.older(r) {
 		return Writer{}, false
 	}
+	// An older disk may have promised the same epoch once more.
+	if !c.Log.Holds(r.Base) {
+		return Writer{}, false
+	}
 	w := Writer{Self: c.Self, Epoch: r.Epoch, Log: c.Log, Floor: c.Log.Last, Record: r}
 	for _, m := range r.InSync {
 		if m != c.Self {

@@ -12,7 +12,7 @@ import (
 
 var (
 	long  = flag.Bool("long", false, "explore further, for minutes")
-	most  = flag.Int("most", 20_000_000, "states that a long exploration sees at most")
+	most  = flag.Int("most", 2_000_000, "states that a long exploration sees at most")
 	walks = flag.Int("walks", 300, "random walks")
 	first = flag.Uint64("seed", 1, "of the first random walk")
 )
@@ -30,6 +30,7 @@ var scenes = []scene{
 	{"power cuts", Bounds{Nodes: 2, Writes: 2, Epochs: 2, Powers: 1}, []string{"acked in a later epoch", "seeded"}},
 	{"a disk is lost", Bounds{Nodes: 2, Writes: 2, Epochs: 2, Wipes: 1}, []string{"other incarnation", "acked in a later epoch"}},
 	{"an older disk", Bounds{Nodes: 2, Writes: 2, Epochs: 2, Older: 1}, []string{"acked in a later epoch", "owed"}},
+	{"an older disk after a takeover", Bounds{Nodes: 2, Writes: 1, Epochs: 3, Older: 1}, []string{"epoch 3", "owed"}},
 	{"an older register", Bounds{Nodes: 2, Writes: 1, Epochs: 4, Restores: 1, Swaps: 4}, []string{"confirmed", "acked in a later epoch"}},
 	{"vows", Bounds{Nodes: 2, Epochs: 2, Ticks: 3}, []string{"serves under a vow", "epoch 2", "zombie"}},
 	{"vows and kills", Bounds{Nodes: 2, Epochs: 2, Ticks: 2, Kills: 1}, []string{"serves under a vow", "epoch 2"}},
@@ -51,7 +52,8 @@ var longScenes = []scene{
 }
 
 func sceneNamed(name string) Bounds {
-	return scenes[slices.IndexFunc(scenes, func(s scene) bool { return s.name == name })].bounds
+	all := slices.Concat(scenes, longScenes)
+	return all[slices.IndexFunc(all, func(s scene) bool { return s.name == name })].bounds
 }
 
 // The rules as they are break no promise, whatever happens within the bounds.
@@ -176,6 +178,21 @@ var mutations = []mutation{
 				next.Fenced, what = false, mirror.Expel
 			}
 			return next, what
+		}
+	}},
+	{"R4: a writer goes on from a disk that is older than it took over with", "an older disk after a takeover", func(r *Rules) {
+		r.Promote = func(c mirror.Copy, rec mirror.Record, v mirror.Vow, now time.Duration) (mirror.Copy, mirror.Record, mirror.Reason) {
+			rec.Base = mirror.Position{}
+			return mirror.Promote(c, rec, v, now)
+		}
+	}},
+	{"R4: a writer begins on a disk that is older than what it promised with", "an older disk and a kill", func(r *Rules) {
+		r.Begin = func(c mirror.Copy, rec mirror.Record) (mirror.Writer, bool) {
+			base := rec.Base
+			rec.Base = mirror.Position{}
+			w, ok := mirror.Begin(c, rec)
+			w.Record.Base = base
+			return w, ok
 		}
 	}},
 	{"R4: answers from before a disk went back are counted", "an older disk", func(r *Rules) {

@@ -200,6 +200,7 @@ func (e *encoder) member(m mirror.Member) { e.byte(e.order[indexOf(m.Node)], uin
 
 func (e *encoder) record(r mirror.Record) {
 	e.byte(uint8(r.Stamp.Generation), uint8(r.Epoch), uint8(r.Since))
+	e.byte(uint8(r.Base.Epoch), uint8(r.Base.Index))
 	if e.model.Restores > 0 {
 		e.byte(uint8(r.Stamp.Revision))
 	} else {
