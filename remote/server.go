@@ -26,6 +26,9 @@ func Handler(n Node, log *slog.Logger) http.Handler {
 	return mux
 }
 
+// ControlSocket is where the daemon of a store serves ControlHandler, in the store's directory.
+const ControlSocket = "control.sock"
+
 // ControlHandler serves, besides the API, what only the owner of the store's
 // directory may ask for.
 func ControlHandler(n Node, log *slog.Logger) http.Handler {

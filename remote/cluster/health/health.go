@@ -72,6 +72,30 @@ type Copy struct {
 	Error     string    `json:"error"`  // why the rest is not known
 }
 
+// A Home is what a node says of a volume that it writes, or has written.
+type Home struct {
+	Volume     string `json:"volume"`
+	ID         string `json:"id"`
+	Epoch      int64  `json:"epoch"` // in which this store was its home
+	Store      string `json:"store"`
+	Online     bool   `json:"online"` // a daemon has the store open
+	Mountpoint string `json:"mountpoint"`
+	Bytes      int64  `json:"bytes"`     // that its blocks take; 0 while it is not online
+	FencedBy   string `json:"fenced_by"` // the node that writes it now; empty: this one
+	Saved      string `json:"saved"`     // the snapshot at a vault of what a fenced store has
+	Error      string `json:"error"`     // why it is not online
+	Pushes     []Push `json:"pushes"`    // since the agent was started, by vault
+}
+
+// A Push is how the last try to bring snapshots to a vault went.
+type Push struct {
+	Vault    string     `json:"vault"`
+	Tried    time.Time  `json:"tried"`
+	Done     *time.Time `json:"done"`     // when one last succeeded; null: none has
+	Snapshot string     `json:"snapshot"` // the newest that was there then
+	Error    string     `json:"error"`    // of the last; empty: it succeeded
+}
+
 // A Snapshot of a volume, whole with all below it.
 type Snapshot struct {
 	Name    string    `json:"name"`

@@ -19,7 +19,7 @@ import (
 	"github.com/quarxtor/quarxfs/store/owner"
 )
 
-const SocketName = "control.sock"
+const SocketName = remote.ControlSocket
 
 // ErrNoDaemon: no process listens on the store's control socket.
 var ErrNoDaemon = errors.New("no daemon")

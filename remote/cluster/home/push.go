@@ -1,0 +1,240 @@
+package home
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/cluster"
+	"github.com/quarxtor/quarxfs/remote/cluster/vault"
+	"github.com/quarxtor/quarxfs/remote/transfer"
+	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/routine"
+)
+
+const (
+	tag       = "cluster" // of the snapshots that are made here
+	retryWait = time.Second
+	saveEvery = 10 * time.Second // until a former home's state is at a vault
+	// After a failure: each try leaves a lease at the vault until it has been idle for ten minutes,
+	// and a vault has 64 of them for all.
+	failWait = 15 * time.Second
+)
+
+// follow makes a snapshot twice in each RPO, and has each vault follow at its own pace: one that
+// hangs must not keep the others from theirs.
+func (h *Homes) follow(ctx context.Context, r Record) {
+	if r.Fenced != nil {
+		h.save(ctx, r)
+		return
+	}
+	v := r.Volume
+	var vaults sync.WaitGroup
+	defer vaults.Wait()
+	var kicks []chan struct{}
+	for _, name := range v.Vaults {
+		kick := make(chan struct{}, 1)
+		kicks = append(kicks, kick)
+		vaults.Go(func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-kick:
+				}
+				if !h.push(ctx, v, name) && routine.Sleep(ctx, failWait) != nil {
+					return
+				}
+			}
+		})
+	}
+	failed := false
+	for {
+		err := h.snapshot(ctx, v)
+		if ctx.Err() != nil {
+			return
+		}
+		if (err != nil) != failed { // once, and not twice in each RPO
+			h.Log.Info("snapshots of a volume", "volume", v.Name, "err", err)
+		}
+		failed = err != nil
+		for _, kick := range kicks {
+			select {
+			case kick <- struct{}{}:
+			default: // it is behind already, and takes what is the newest then
+			}
+		}
+		if routine.Sleep(ctx, time.Duration(v.RPO)*time.Second/2) != nil {
+			return
+		}
+	}
+}
+
+// snapshot makes one, and removes those that newer ones have replaced.
+func (h *Homes) snapshot(ctx context.Context, v cluster.Volume) error {
+	n, leave, err := h.Open(ctx, v.Store)
+	if err != nil {
+		return err
+	}
+	defer leave()
+	all, err := snapshots(ctx, n)
+	if err != nil {
+		return err
+	}
+	var own []string
+	last := int64(0)
+	for _, s := range all {
+		if epoch, i, ok := cluster.ParseSnapshotName(s.Name); ok {
+			own = append(own, s.Name)
+			if epoch == v.Epoch {
+				last = max(last, i)
+			}
+		}
+	}
+	next := cluster.SnapshotName(v.Epoch, last+1)
+	if _, err := n.CreateSnapshot(ctx, remote.NewSnapshot{Name: next, Tags: []string{tag}, Host: h.Node}); err != nil {
+		return err
+	}
+	for _, name := range vault.Superfluous(append(own, next)) {
+		if err := n.RemoveSnapshot(ctx, name); err != nil && !errors.Is(err, store.ErrHeld) && !errors.Is(err, store.ErrNotFound) {
+			return err
+		}
+	}
+	return nil
+}
+
+func snapshots(ctx context.Context, n remote.Peer) (list []remote.Snapshot, err error) {
+	err = n.ListSnapshots(ctx, func(s remote.Snapshot) error { list = append(list, s); return nil })
+	return list, err
+}
+
+// push has one vault have all snapshots of the volume, the newest of the agent's own first, and
+// tells whether it went well.
+func (h *Homes) push(ctx context.Context, v cluster.Volume, name string) bool {
+	newest, err := h.send(ctx, v, name, func(s remote.Snapshot) bool { return true })
+	if ctx.Err() != nil {
+		return false
+	}
+	if err != nil {
+		h.Log.Warn("a volume's snapshots do not reach a vault", "volume", v.Name, "vault", name, "err", err)
+	}
+	h.note(v.Store, name, newest, err)
+	return err == nil
+}
+
+// send brings the snapshots that are chosen, and returns the newest of the agent's own among them.
+// remote.ErrFenced: another node writes the volume.
+func (h *Homes) send(ctx context.Context, v cluster.Volume, name string, chosen func(remote.Snapshot) bool) (newest string, err error) {
+	n, leave, err := h.Open(ctx, v.Store)
+	if err != nil {
+		return "", err
+	}
+	defer leave()
+	to, err := h.Vault(name, v)
+	if err != nil {
+		return "", err
+	}
+	defer to.Close()
+	has, err := snapshots(ctx, n)
+	if err != nil {
+		return "", err
+	}
+	there, err := snapshots(ctx, to)
+	if err != nil {
+		return "", err
+	}
+	has = slices.DeleteFunc(has, func(s remote.Snapshot) bool { return !chosen(s) })
+	// Above all else the newest state: a user's snapshots may be large, and are as old as they are.
+	slices.SortStableFunc(has, func(a, b remote.Snapshot) int { return cluster.NewerSnapshot(b.Name, a.Name) })
+	t := transfer.Transfer{
+		From: n, To: to, Whose: "push of " + v.Name + " by " + h.Node,
+		Wait: func(int) time.Duration { return retryWait },
+	}
+	var left error
+	for i, s := range has {
+		at := slices.IndexFunc(there, func(o remote.Snapshot) bool { return o.Name == s.Name })
+		_, _, own := cluster.ParseSnapshotName(s.Name)
+		switch {
+		case at >= 0 && there[at].ID == s.ID:
+		case at >= 0:
+			left = errors.Join(left, fmt.Errorf("snapshot %q: %w: the vault has another one of that name", s.Name, store.ErrNameTaken))
+		case len(v.Name)+1+len(s.Name) > store.MaxSnapshotName:
+			left = errors.Join(left, fmt.Errorf("snapshot %q is not copied: its name is too long behind %s@: %w", s.Name, v.Name, store.ErrConfig))
+		case own && i > 0:
+			// A newer one has replaced it, and the vault would drop it.
+		default:
+			t.Snapshots = append(t.Snapshots, transfer.SnapshotRef{Name: s.Name, ID: s.ID})
+		}
+	}
+	if len(has) > 0 {
+		if _, _, own := cluster.ParseSnapshotName(has[0].Name); own {
+			newest = has[0].Name
+		}
+	}
+	t.Base = common(has, there)
+	if len(t.Snapshots) > 0 {
+		_, err = t.Run(ctx)
+	}
+	return newest, errors.Join(err, left)
+}
+
+// common returns a snapshot that both sides have, the newest of those at the vault.
+func common(has, there []remote.Snapshot) []store.ID {
+	for _, s := range slices.Backward(there) {
+		if slices.ContainsFunc(has, func(o remote.Snapshot) bool { return o.ID == s.ID }) {
+			return []store.ID{s.ID}
+		}
+	}
+	return nil
+}
+
+// save keeps what a former home has, under a name that says so, in its own store and at a vault of
+// the volume. Nothing of the store is changed or removed.
+func (h *Homes) save(ctx context.Context, r Record) {
+	for {
+		name, err := h.saveOnce(ctx, r)
+		if err == nil {
+			h.Log.Info("the state of a former home is saved", "volume", r.Volume.Name, "snapshot", name, "home", r.Fenced.Home)
+			if err = h.saved(r.Volume.Store, name); err == nil {
+				return
+			}
+		}
+		if ctx.Err() == nil && !errors.Is(err, ErrOffline) {
+			h.Log.Warn("the state of a former home is at no vault yet", "volume", r.Volume.Name, "err", err)
+		}
+		if routine.Sleep(ctx, saveEvery) != nil {
+			return
+		}
+	}
+}
+
+func (h *Homes) saveOnce(ctx context.Context, r Record) (string, error) {
+	n, leave, err := h.Open(ctx, r.Volume.Store)
+	if err != nil {
+		return "", err
+	}
+	defer leave()
+	name := cluster.DivergedName(r.Volume.Epoch)
+	_, err = n.CreateSnapshot(ctx, remote.NewSnapshot{
+		Name: name, Tags: []string{tag}, Host: h.Node,
+		Message: fmt.Sprintf("what %s had when %s had taken over", h.Node, r.Fenced.Home),
+	})
+	if err != nil && !errors.Is(err, store.ErrNameTaken) { // made by a try before
+		return "", err
+	}
+	err = fmt.Errorf("volume %s has no vault", r.Volume.Name)
+	for _, vault := range r.Fenced.Vaults {
+		if vault == h.Node {
+			continue
+		}
+		_, err = h.send(ctx, r.Volume, vault, func(s remote.Snapshot) bool { return s.Name == name })
+		if err == nil {
+			return name, nil
+		}
+	}
+	return "", err
+}
