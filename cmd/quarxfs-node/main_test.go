@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
 	"github.com/quarxtor/quarxfs/remote/cluster/clustertest"
@@ -37,6 +38,15 @@ func TestScripts(t *testing.T) {
 				}
 				env.Setenv(fmt.Sprintf("PORT%d", i+1), fmt.Sprint(port))
 			}
+			// So do daemons, until nothing is mounted any more.
+			env.Defer(func() {
+				table, _ := os.ReadFile("/proc/self/mountinfo")
+				for line := range strings.Lines(string(table)) {
+					if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(f[4], env.WorkDir+"/") {
+						_ = unix.Unmount(f[4], unix.MNT_DETACH)
+					}
+				}
+			})
 			// Agents run on when a script fails; each says itself which process it is.
 			env.Defer(func() {
 				dirs, _ := filepath.Glob(filepath.Join(env.WorkDir, "*", client.SocketName))
@@ -48,7 +58,17 @@ func TestScripts(t *testing.T) {
 			})
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"until": until},
+		Condition: func(name string) (bool, error) {
+			if name != "fuse" {
+				return false, fmt.Errorf("condition %q is not known", name)
+			}
+			f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+			if err == nil {
+				f.Close()
+			}
+			return err == nil, nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"until": until, "named": named},
 	})
 }
 
@@ -71,6 +91,16 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Fatalf("%q never said %q: %v", args[1:], args[0], err)
 		}
 	}
+}
+
+// named sets $NAMED to the snapshot that a takeover tells to confirm: named COMMAND...
+func named(ts *testscript.TestScript, _ bool, args []string) {
+	_ = ts.Exec(args[0], args[1:]...) // it changes nothing, and so ends with an error
+	_, name, ok := strings.Cut(strings.TrimSpace(ts.ReadFile("stderr")), ": --snapshot ")
+	if !ok {
+		ts.Fatalf("%q names no snapshot", args)
+	}
+	ts.Setenv("NAMED", name)
 }
 
 // quarxfs is not linked with what a cluster needs: a single machine pays nothing for it.

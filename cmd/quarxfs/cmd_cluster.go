@@ -30,7 +30,7 @@ func newCluster() *cobra.Command {
 		Use:   "cluster",
 		Short: "Manage machines that keep copies for each other (experimental)",
 	}
-	cmd.AddCommand(newClusterInit(), newClusterToken(), newClusterJoin(), newClusterNodes(), newClusterStatus(), newClusterHealth(),
+	cmd.AddCommand(newClusterInit(), newClusterToken(), newClusterJoin(), newClusterNodes(), newClusterStatus(), newClusterHealth(), newClusterWhere(), newClusterVolume(),
 		newClusterStart(), newClusterStop(), newClusterLeave())
 	return cmd
 }

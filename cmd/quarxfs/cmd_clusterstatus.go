@@ -121,6 +121,10 @@ func printStatus(w io.Writer, s health.Status) {
 		})
 	}
 	finish(w, t)
+	if len(s.Volumes) > 0 {
+		fmt.Fprintln(w)
+		printVolumes(w, s.Volumes)
+	}
 }
 
 // known prints what may be unknown.
@@ -145,7 +149,7 @@ func printHealth(w io.Writer, s health.Status) {
 			fmt.Fprintf(w, "  since  %s\n", c.Since.Local().Format(time.DateTime))
 		}
 		if len(c.Subjects) > 0 {
-			fmt.Fprintf(w, "  nodes  %s\n", strings.Join(c.Subjects, ", "))
+			fmt.Fprintf(w, "  of     %s\n", strings.Join(c.Subjects, ", "))
 		}
 		fmt.Fprintf(w, "  means  %s\n  do     %s\n", c.Text, c.Do)
 	}

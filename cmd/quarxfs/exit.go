@@ -39,7 +39,9 @@ var exits = []struct {
 	meaning string
 	errs    []error
 }{
-	{2, "wrong use: flags, arguments or settings", []error{errUsage, errNoStore, daemon.ErrHelper, store.ErrConfig, remote.ErrRequest, simulate.ErrOptions, chunk.ErrConfig}},
+	{2, "wrong use: flags, arguments or settings", []error{
+		errUsage, errUnconfirmed, errNoStore, daemon.ErrHelper, store.ErrConfig, remote.ErrRequest, simulate.ErrOptions, chunk.ErrConfig,
+	}},
 	{3, "there is no QuarXFS store", []error{store.ErrNotStore, db.ErrRemoved}},
 	{4, "the store is in use by another process", []error{store.ErrLocked}},
 	{5, "the store was made by a newer QuarXFS, or by one too old", []error{store.ErrNewer, store.ErrOlder}},

@@ -26,12 +26,21 @@ import (
 var updateShapes = flag.Bool("update-shapes", false, "write testdata/json.golden anew")
 
 // clusterStatusShape has a value in all that may be null.
-var clusterStatusShape = health.Judge(health.Facts{Nodes: []health.NodeFacts{
-	{Node: cluster.Node{Roles: []cluster.Role{""}}, Said: &health.Answer{}, DownSince: new(time.Time)},
+var clusterStatusShape = health.Judge(health.Facts{AsOf: time.Now(), Volumes: []cluster.Volume{volumeShape}, Nodes: []health.NodeFacts{
+	{
+		Node: cluster.Node{Name: "n", Roles: []cluster.Role{""}}, DownSince: new(time.Time), Heard: new(time.Time),
+		Said: &health.Answer{
+			Homes:  []health.Home{{ID: "v", Online: true}},
+			Copies: []health.Copy{{ID: "v", Newest: &health.Snapshot{Created: time.Now()}}},
+		},
+	},
 }})
 
+var volumeShape = cluster.Volume{ID: "v", Home: "n", Vaults: []string{"n"}, From: &cluster.Origin{}}
+
 // A listing prints a JSON object for each item; another command prints one document.
-var listings = []string{"cluster nodes", "graph path", "graph show", "graph why", "list-blocks", "list-files", "objects", "remote list", "snapshot diff",
+var listings = []string{"cluster nodes", "cluster volume list", "cluster where",
+	"graph path", "graph show", "graph why", "list-blocks", "list-files", "objects", "remote list", "snapshot diff",
 	"snapshot list", "snapshot prune", "tier list", "token list"}
 
 // TestJSONShapes pins the keys and types of what each command with --json prints, that each
@@ -82,7 +91,14 @@ func TestJSONShapes(t *testing.T) {
 		"cluster token":  client.Token{},
 		"cluster status": clusterStatusShape,
 		"cluster health": clusterStatusShape,
-		"cluster nodes":  client.NodeView{Node: cluster.Node{Roles: []cluster.Role{""}}, Alive: &cluster.Alive{}},
+		"cluster where":  clusterStatusShape.Volumes[0],
+
+		"cluster volume list":     clusterStatusShape.Volumes[0],
+		"cluster volume create":   volumeShape,
+		"cluster volume adopt":    volumeShape,
+		"cluster volume vault":    volumeShape,
+		"cluster volume takeover": volumeShape,
+		"cluster nodes":           client.NodeView{Node: cluster.Node{Roles: []cluster.Role{""}}, Alive: &cluster.Alive{}},
 	}
 	var got strings.Builder
 	everyCommand(newRoot(), nil, func(c *cobra.Command, path []string) {

@@ -209,6 +209,22 @@ func (c *Cluster) TakeOver(ctx context.Context, was int64, v Volume) error {
 	})
 }
 
+// SetVaults adds nodes to those that have snapshots of the volume, and takes others out, whose
+// snapshots stay where they are: ErrNoVolume, ErrNoNode, ErrPlace.
+func (c *Cluster) SetVaults(ctx context.Context, name string, add, remove []string) (Volume, error) {
+	if err := c.mayHold(ctx, add); err != nil {
+		return Volume{}, err
+	}
+	var changed Volume
+	err := c.change(ctx, name, func(v *Volume) error {
+		v.Vaults = slices.DeleteFunc(v.Vaults, func(n string) bool { return slices.Contains(remove, n) || slices.Contains(add, n) })
+		v.Vaults = append(v.Vaults, add...)
+		changed = *v
+		return v.Validate()
+	})
+	return changed, err
+}
+
 // SetOrigin says what the home of that epoch is being filled from; nil: it has all.
 func (c *Cluster) SetOrigin(ctx context.Context, name string, epoch int64, from *Origin) error {
 	return c.change(ctx, name, func(v *Volume) error {

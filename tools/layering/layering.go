@@ -56,8 +56,11 @@ func Drawing() []Rule {
 		{Layer: "remote/transfer", Imports: []string{"graph", "remote", "store", "store/config"}},
 		{Layer: "cmd/quarxfs-node", Imports: []string{"cmd/internal/buildinfo", "remote/cluster", "remote/cluster/agent", "remote/cluster/etcd/embedded"}},
 		{Layer: "cmd/internal/buildinfo"},
-		{Layer: "remote/cluster", Imports: []string{"store/chunk"}},
-		{Layer: "remote/cluster/agent", Imports: []string{"remote/cluster", "remote/cluster/etcd", "store/durable", "store/routine"},
+		{Layer: "remote/cluster", Imports: []string{"remote", "store/chunk"}},
+		{Layer: "remote/cluster/agent", Imports: []string{
+			"remote", "remote/cluster", "remote/cluster/etcd", "remote/cluster/home", "remote/cluster/place", "remote/cluster/vault",
+			"store", "store/durable", "store/routine",
+		},
 			Tests: []string{"remote/cluster/etcd/embedded"}},
 		{Layer: "remote/cluster/etcd", Imports: []string{"remote/cluster"}},
 		{Layer: "remote/cluster/etcd/embedded", Imports: []string{"remote/cluster/etcd"}},

@@ -23,8 +23,11 @@ import (
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
 	"github.com/quarxtor/quarxfs/remote/cluster/etcd"
 	"github.com/quarxtor/quarxfs/remote/cluster/health"
+	"github.com/quarxtor/quarxfs/remote/cluster/home"
 	"github.com/quarxtor/quarxfs/remote/cluster/pki"
 	"github.com/quarxtor/quarxfs/remote/cluster/register"
+	"github.com/quarxtor/quarxfs/remote/cluster/vault"
+	"github.com/quarxtor/quarxfs/remote/serve"
 	"github.com/quarxtor/quarxfs/store/durable"
 	"github.com/quarxtor/quarxfs/store/routine"
 )
@@ -59,13 +62,16 @@ type Agent struct {
 	etcd     *etcd.Client
 	start    etcd.Start
 	cluster  *cluster.Cluster
+	vault    *vault.Vault
+	homes    *home.Homes
 	revoked  []string // serial numbers in the file that etcd reads; nil: since the start not looked at
 
 	mu struct {
 		sync.Mutex
-		why   error              // why the register is out of reach; nil: it is not
-		nodes []health.NodeFacts // as the register said last; without what nodes say themselves
-		heard map[string]time.Time
+		why     error              // why the register is out of reach; nil: it is not
+		nodes   []health.NodeFacts // as the register said last; without what nodes say themselves
+		heard   map[string]time.Time
+		volumes []cluster.Volume // as the register said last
 	}
 }
 
@@ -81,7 +87,7 @@ type Options struct {
 }
 
 // Run is a node's agent until ctx ends: ErrNotSetUp, ErrRuns, ErrRemoved, ErrRequest.
-func (d Dir) Run(ctx context.Context, o Options) error {
+func (d Dir) Run(ctx context.Context, o Options) (err error) {
 	a, err := d.load(o)
 	if err != nil {
 		return err
@@ -96,6 +102,15 @@ func (d Dir) Run(ctx context.Context, o Options) error {
 	}
 	defer a.etcd.Close()
 	a.cluster = &cluster.Cluster{Register: a.etcd}
+	if a.vault, err = vault.Open(d.path(vaultsName), a.log); err != nil {
+		return err
+	}
+	// Behind all that asks of it: serve returns when no request is at work.
+	defer func() { err = errors.Join(err, a.vault.Close()) }()
+	a.homes = &home.Homes{Path: d.path(homesName), Node: a.settings.Node.Name, Log: a.log, Vault: a.vaultClient}
+	if err := a.homes.Load(); err != nil {
+		return err
+	}
 
 	// A request to stop is answered before it is obeyed: serve shuts down in order.
 	ctx, a.stop = context.WithCancel(ctx)
@@ -115,16 +130,17 @@ func (d Dir) Run(ctx context.Context, o Options) error {
 		}
 	}
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return serve(ctx, socket, a.adminAPI()) })
-	group.Go(func() error { return serve(ctx, network, a.nodeAPI()) })
+	group.Go(func() error { return answerOn(ctx, socket, a.adminAPI()) })
+	group.Go(func() error { return answerOn(ctx, network, a.nodeAPI()) })
 	if page != nil {
 		mux := http.NewServeMux()
 		a.viewAPI(mux, unguarded)
-		group.Go(func() error { return serve(ctx, page, mux) })
+		group.Go(func() error { return answerOn(ctx, page, mux) })
 	}
 	if a.settings.Node.Has(cluster.RoleVoter) {
 		group.Go(func() error { return a.runEtcd(ctx) })
 	}
+	group.Go(func() error { return a.homes.Run(ctx) })
 	group.Go(func() error { return a.takePart(ctx) })
 	o.Ready()
 	err = group.Wait()
@@ -339,6 +355,10 @@ func (a *Agent) reconcile(ctx context.Context) error {
 		return err
 	}
 	a.keepNodes(factsOf(nodes, members))
+	// A vault whose disk is full is no reason to look after the cluster no more.
+	if err := a.learnVolumes(ctx); err != nil && !errors.Is(err, register.ErrUnavailable) {
+		a.log.Warn("the volumes", "err", err)
+	}
 	if err := a.useMembers(members); err != nil || a.signer == nil {
 		return err
 	}
@@ -460,23 +480,14 @@ func (a *Agent) listenTLS(ctx context.Context) (net.Listener, error) {
 	return tls.NewListener(l, a.identity.Server()), nil
 }
 
-func serve(ctx context.Context, l net.Listener, h http.Handler) error {
-	s := &http.Server{
-		Handler: h, ReadHeaderTimeout: headerTime, ReadTimeout: answerTime, WriteTimeout: answerTime,
-		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(l) }()
-	select {
-	case err := <-ended:
-		return err
-	case <-ctx.Done():
-	}
+// answerOn returns when no request is at work any more, so that what they use can be closed.
+func answerOn(ctx context.Context, l net.Listener, h http.Handler) error {
+	s := serve.Serve(l, &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTime, ReadTimeout: answerTime, WriteTimeout: answerTime, MaxHeaderBytes: 16 << 10,
+	}, slog.New(slog.DiscardHandler))
+	<-ctx.Done()
 	// What is being decided is answered; ctx is over, so it cannot bound that.
 	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 	defer cancel()
-	if err := s.Shutdown(stop); err != nil {
-		return s.Close()
-	}
-	return nil
+	return s.Close(stop)
 }

@@ -31,6 +31,7 @@ func (a *Agent) adminAPI() http.Handler {
 	}))
 	mux.Handle("DELETE "+client.PathNodes+"/{name}", answer(a.removeNode))
 	a.viewAPI(mux, unguarded)
+	a.volumeAPI(mux)
 	return mux
 }
 
@@ -41,20 +42,24 @@ func (a *Agent) nodeAPI() http.Handler {
 	mux.Handle("GET "+client.PathSelf, a.forNodes(answer(a.self)))
 	mux.Handle("GET "+client.PathNodes, a.forNodes(answer(a.nodes)))
 	mux.Handle("GET "+client.PathAnswer, a.forNodes(answer(a.answerOwn)))
+	mux.Handle("POST "+client.PathFence, a.forNodes(answer(a.fence)))
+	mux.Handle(client.PathVaults+"/{generation}/{id}/{epoch}/", a.onlyFor(a.recentNode, http.HandlerFunc(a.inVault)))
 	a.viewAPI(mux, a.forNodes)
 	return mux
 }
 
 // forNodes lets in who shows the certificate that the register has of it: that of a
 // node that was removed is still signed, and counts no more.
-func (a *Agent) forNodes(h http.Handler) http.Handler {
+func (a *Agent) forNodes(h http.Handler) http.Handler { return a.onlyFor(a.knownNode, h) }
+
+func (a *Agent) onlyFor(known func(context.Context, string) (cluster.Node, error), h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 {
 			fail(w, fmt.Errorf("%w: only nodes of the cluster are answered here", cluster.ErrToken))
 			return
 		}
 		cert := r.TLS.PeerCertificates[0]
-		n, err := a.knownNode(r.Context(), cert.Subject.CommonName)
+		n, err := known(r.Context(), cert.Subject.CommonName)
 		if err == nil && n.Certificate != pki.Fingerprint(cert) {
 			err = fmt.Errorf("%q has another certificate: %w", n.Name, cluster.ErrNoNode)
 		}
@@ -81,6 +86,17 @@ func (a *Agent) knownNode(ctx context.Context, name string) (cluster.Node, error
 		}
 	}
 	return n, err
+}
+
+// recentNode asks the memory first, which is some seconds old at most while there is a quorum: of a
+// sync it is asked for each request.
+func (a *Agent) recentNode(ctx context.Context, name string) (cluster.Node, error) {
+	for _, known := range a.lastNodes() {
+		if known.Name == name {
+			return known.Node, nil
+		}
+	}
+	return a.knownNode(ctx, name)
 }
 
 func answer[T any](do func(*http.Request) (T, error)) http.Handler {

@@ -9,6 +9,8 @@
 //	node.pem     the node's certificate, and node.key.pem its key
 //	revoked.crl  the certificates that count no more, on voters
 //	etcd/        the data of its member of the register
+//	volumes.json the stores of volumes that are, or were, written here
+//	vaults/      what it keeps of other nodes' volumes
 //	lock         held by the agent; agent.sock: where it answers
 package agent
 
@@ -36,6 +38,8 @@ const (
 	keyName       = "node.key.pem"
 	revokedName   = "revoked.crl"
 	etcdName      = "etcd"
+	vaultsName    = "vaults"
+	homesName     = "volumes.json"
 	lockName      = "lock"
 )
 

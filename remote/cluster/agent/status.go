@@ -95,6 +95,8 @@ func (a *Agent) status(r *http.Request) (health.Status, error) {
 			f.Nodes[i].Up = f.Nodes[i].Said != nil
 		}
 	}
+	// After the nodes were asked: an epoch that one of them has seen is in the register by then.
+	f.Volumes, _ = a.volumeFacts(r.Context(), f.NoVote)
 	a.mu.Lock()
 	a.hear(f.Nodes)
 	a.mu.Unlock()
@@ -110,7 +112,7 @@ func (a *Agent) askAll(ctx context.Context, nodes []health.NodeFacts) {
 	for i := range nodes {
 		n := &nodes[i]
 		if n.Name == a.settings.Node.Name {
-			if said, err := a.ownAnswer(); err == nil {
+			if said, err := a.ownAnswer(ctx); err == nil {
 				n.Said = &said
 			}
 			continue
@@ -130,12 +132,16 @@ func (a *Agent) askAll(ctx context.Context, nodes []health.NodeFacts) {
 	wg.Wait()
 }
 
-func (a *Agent) answerOwn(*http.Request) (health.Answer, error) { return a.ownAnswer() }
+func (a *Agent) answerOwn(r *http.Request) (health.Answer, error) { return a.ownAnswer(r.Context()) }
 
-func (a *Agent) ownAnswer() (health.Answer, error) {
+func (a *Agent) ownAnswer(ctx context.Context) (health.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, daemonTime)
+	defer cancel()
+	homes, copies := a.homes.Answers(ctx), a.vault.Copies(ctx)
 	now := time.Now()
 	said := health.Answer{
 		Time: now.UTC(), Asked: now, Version: a.version, Expires: a.identity.Expires(), Ready: a.reach() == nil,
+		Homes: homes, Copies: copies,
 	}
 	if why := a.reach(); why != nil {
 		said.Why = why.Error()

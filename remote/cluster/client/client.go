@@ -18,8 +18,10 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/cluster"
 	"github.com/quarxtor/quarxfs/remote/cluster/health"
+	"github.com/quarxtor/quarxfs/store/chunk"
 )
 
 const (
@@ -39,14 +41,19 @@ const (
 
 // The paths of the agent's API.
 const (
-	PathJoin   = "/v1/cluster/join"   // POST JoinRequest -> JoinAnswer; needs no certificate
-	PathTokens = "/v1/cluster/tokens" // POST NewToken -> Token
-	PathNodes  = "/v1/cluster/nodes"  // GET -> View; DELETE of one below it
-	PathStatus = "/v1/cluster/status" // GET -> health.Status
-	PathAnswer = "/v1/cluster/answer" // GET -> health.Answer, of this node alone
-	PathSelf   = "/v1/cluster/self"   // GET -> Self
-	PathStop   = "/v1/cluster/stop"   // POST
-	PathPage   = "/cluster/"          // GET: for people
+	PathJoin    = "/v1/cluster/join"    // POST JoinRequest -> JoinAnswer; needs no certificate
+	PathTokens  = "/v1/cluster/tokens"  // POST NewToken -> Token
+	PathNodes   = "/v1/cluster/nodes"   // GET -> View; DELETE of one below it
+	PathStatus  = "/v1/cluster/status"  // GET -> health.Status
+	PathAnswer  = "/v1/cluster/answer"  // GET -> health.Answer, of this node alone
+	PathSelf    = "/v1/cluster/self"    // GET -> Self
+	PathDomains = "/v1/cluster/domains" // POST DomainRequest -> cluster.Domain
+	PathVolumes = "/v1/cluster/volumes" // POST cluster.Volume -> the same; see the calls for what is below it
+	PathHomes   = "/v1/cluster/homes"   // DELETE of one below it
+	PathFence   = "/v1/cluster/fence"   // POST FenceRequest
+	PathVaults  = "/v1/cluster/vaults"  // below it the API of syncs, for one volume
+	PathStop    = "/v1/cluster/stop"    // POST
+	PathPage    = "/cluster/"           // GET: for people
 )
 
 // MostSkew is how far the clock of a new node may be off.
@@ -110,6 +117,39 @@ type Self struct {
 	Address string `json:"address"`
 	Ready   bool   `json:"ready"` // it reaches the register
 	Why     string `json:"why"`   // why not
+}
+
+// A DomainRequest asks for a domain; without a chunker for one that is there.
+type DomainRequest struct {
+	Name    string        `json:"name"`
+	Chunker *chunk.Config `json:"chunker"`
+}
+
+// A VaultsRequest changes who has snapshots of a volume.
+type VaultsRequest struct {
+	Add    []string `json:"add"`
+	Remove []string `json:"remove"`
+}
+
+// A FenceRequest tells a vault of a later epoch.
+type FenceRequest struct {
+	Volume cluster.Volume `json:"volume"`
+	Domain cluster.Domain `json:"domain"`
+}
+
+// A TakeoverRequest asks to make the node the home of a volume.
+type TakeoverRequest struct {
+	Store    string `json:"store"`    // its directory there
+	Snapshot string `json:"snapshot"` // that is known to be the newest; empty: ask which one is
+	Force    bool   `json:"force"`    // although the home is up, or vaults do not answer
+}
+
+// A Takeover says what it begins with.
+type Takeover struct {
+	Volume cluster.Volume `json:"volume"`
+	Domain cluster.Domain `json:"domain"`
+	From   cluster.Origin `json:"from"` // the newest snapshot; what was written after it is not in the volume
+	Done   bool           `json:"done"` // the node is the home now; false: nothing was changed
 }
 
 // An Agent is where to ask.
@@ -180,6 +220,60 @@ func (a *Agent) Status(ctx context.Context) (health.Status, error) {
 func (a *Agent) Answer(ctx context.Context) (health.Answer, error) {
 	var said health.Answer
 	return said, a.call(ctx, http.MethodGet, PathAnswer, nil, &said)
+}
+
+// AgreeOnDomain returns a domain, and makes it of the chunker if there is none: cluster.ErrDomain;
+// without a chunker cluster.ErrNoDomain.
+func (a *Agent) AgreeOnDomain(ctx context.Context, r DomainRequest) (cluster.Domain, error) {
+	var d cluster.Domain
+	return d, a.call(ctx, http.MethodPost, PathDomains, r, &d)
+}
+
+// CreateVolume makes a volume whose home is the agent's node, and returns it as it is.
+func (a *Agent) CreateVolume(ctx context.Context, v cluster.Volume) (cluster.Volume, error) {
+	var made cluster.Volume
+	return made, a.call(ctx, http.MethodPost, PathVolumes, v, &made)
+}
+
+// TakeOver makes the agent's node the home of a volume, if the request confirms the snapshot that
+// it begins with: ErrHomeUp, ErrNoVault, cluster.ErrNoVolume, cluster.ErrFenced.
+func (a *Agent) TakeOver(ctx context.Context, name string, r TakeoverRequest) (Takeover, error) {
+	var t Takeover
+	return t, a.call(ctx, http.MethodPost, volumePath(name)+"/takeover", r, &t)
+}
+
+// Filled says that the agent's node has all of the volume that it has taken over.
+func (a *Agent) Filled(ctx context.Context, name string) error {
+	return a.call(ctx, http.MethodPost, volumePath(name)+"/filled", nil, nil)
+}
+
+// SetVaults changes who has snapshots of a volume.
+func (a *Agent) SetVaults(ctx context.Context, name string, r VaultsRequest) (cluster.Volume, error) {
+	var v cluster.Volume
+	return v, a.call(ctx, http.MethodPost, volumePath(name)+"/vaults", r, &v)
+}
+
+// ForgetHome has the agent's node forget a store that was the home of a volume; its files stay.
+func (a *Agent) ForgetHome(ctx context.Context, volume string) error {
+	return a.call(ctx, http.MethodDelete, PathHomes+"/"+url.PathEscape(volume), nil, nil)
+}
+
+// Fence tells the agent's node of a later epoch of a volume that it is a vault of:
+// cluster.ErrFenced.
+func (a *Agent) Fence(ctx context.Context, r FenceRequest) error {
+	return a.call(ctx, http.MethodPost, PathFence, r, nil)
+}
+
+func volumePath(name string) string { return PathVolumes + "/" + url.PathEscape(name) }
+
+// VaultPath is where the agent of a node leads to a volume at another one.
+func VaultPath(node, id string, epoch int64) string {
+	return fmt.Sprintf("%s/%s/%s/%d", PathVaults, node, id, epoch)
+}
+
+// Vault is a volume's snapshots at a node, as seen in an epoch.
+func (a *Agent) Vault(node, id string, epoch int64) *remote.Client {
+	return remote.NewClientOver(a.base+VaultPath(node, id, epoch), a.http.Transport)
 }
 
 // Self asks the agent what it is.

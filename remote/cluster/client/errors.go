@@ -18,6 +18,10 @@ var (
 	ErrNoQuorum = errors.New("the cluster cannot decide: too few of its voters answer")
 	// ErrLastVoter: without this node the cluster could decide nothing any more.
 	ErrLastVoter = errors.New("the cluster could decide nothing without this voter")
+	// ErrHomeUp: the volume's home is up, and may be writing.
+	ErrHomeUp = errors.New("the volume's home is up")
+	// ErrNoVault: not all vaults of a volume can say what they have.
+	ErrNoVault = errors.New("a vault of the volume does not answer, or has nothing")
 	// ErrClock: the clocks of two nodes differ by more than certificates and times bear.
 	ErrClock = errors.New("the clocks differ")
 	// ErrVersion: the two programs do not understand each other.
@@ -49,6 +53,8 @@ var problems = []struct {
 	{"no-domain", cluster.ErrNoDomain, http.StatusNotFound, 7},
 	{"domain", cluster.ErrDomain, http.StatusConflict, 2},
 	{"place", cluster.ErrPlace, http.StatusBadRequest, 2},
+	{"home-up", ErrHomeUp, http.StatusConflict, 4},
+	{"no-vault", ErrNoVault, http.StatusConflict, 13},
 	{"fenced", cluster.ErrFenced, http.StatusConflict, 24},
 	{"clock", ErrClock, http.StatusConflict, 1},
 	{"version", ErrVersion, http.StatusConflict, 1},

@@ -33,6 +33,7 @@ type Facts struct {
 	Cluster cluster.Config
 	NoVote  error // why the register could not be asked; nil: it was. Nodes are then those last known
 	Nodes   []NodeFacts
+	Volumes []cluster.Volume // read after the nodes were asked: no node knows of a later epoch
 }
 
 // NodeFacts are those of one node.
@@ -57,6 +58,8 @@ type Answer struct {
 	Expires time.Time     `json:"expires"` // of its certificate
 	Ready   bool          `json:"ready"`   // it reaches the register
 	Why     string        `json:"why"`     // why not
+	Homes   []Home        `json:"homes"`   // of volumes that it writes, or has written
+	Copies  []Copy        `json:"copies"`  // of volumes that others write
 }
 
 // A Copy is what a vault has of a volume, as it has looked itself.
@@ -121,6 +124,7 @@ type Status struct {
 	Control Control   `json:"control"`
 	Checks  []Check   `json:"checks"` // the worst first
 	Nodes   []Node    `json:"nodes"`  // by name
+	Volumes []Volume  `json:"volumes"`
 }
 
 // Control is the quorum that decides.
@@ -172,7 +176,7 @@ const (
 
 // Judge returns what is wrong.
 func Judge(f Facts) Status {
-	s := Status{Format: statusFormat, AsOf: f.AsOf, Cluster: f.Cluster.Name, Checks: []Check{}, Nodes: []Node{}}
+	s := Status{Format: statusFormat, AsOf: f.AsOf, Cluster: f.Cluster.Name, Checks: []Check{}, Nodes: []Node{}, Volumes: showVolumes(f)}
 	for _, n := range f.Nodes {
 		s.Nodes = append(s.Nodes, show(n, f.NoVote != nil))
 		if n.Votes {
@@ -187,7 +191,7 @@ func Judge(f Facts) Status {
 		// What is more than half must stay.
 		s.Control.Survives = max(0, s.Control.Up-(s.Control.Voters/2+1))
 	}
-	for _, check := range []func(Facts, Control) []Check{control, nodesDown, silent, clocks, versions, certificates, disks} {
+	for _, check := range []func(Facts, Control) []Check{control, nodesDown, silent, clocks, versions, certificates, disks, volumes} {
 		s.Checks = append(s.Checks, check(f, s.Control)...)
 	}
 	slices.SortStableFunc(s.Checks, func(a, b Check) int { return cmp.Compare(rank[b.Level], rank[a.Level]) })

@@ -128,3 +128,102 @@ func TestUnknownIsNeverGood(t *testing.T) {
 		}
 	}
 }
+
+// withVolume is a cluster in which n1 writes home, and a vault on n2 has a snapshot of it.
+func withVolume() health.Facts {
+	f := good()
+	for i, zone := range []string{"a", "b", "b", "c"} {
+		f.Nodes[i].Zone = zone
+	}
+	f.Volumes = []cluster.Volume{{Name: "home", ID: "v", Home: "n1", Store: "/srv/home", Epoch: 2, Vaults: []string{"n2"}, Copies: 2, RPO: 60}}
+	f.Nodes[0].Said.Homes = []health.Home{{Volume: "home", ID: "v", Epoch: 2, Store: "/srv/home", Online: true, Mountpoint: "/home", Bytes: 7}}
+	f.Nodes[1].Said.Copies = []health.Copy{{
+		Volume: "home", ID: "v", Epoch: 2, Writer: "n1", Snapshots: 3,
+		Newest: &health.Snapshot{Name: "cluster-2-9", Created: noon.Add(-10 * time.Second)},
+	}}
+	return f
+}
+
+func TestJudgeVolumes(t *testing.T) {
+	snapshot := func(f *health.Facts) *health.Copy { return &f.Nodes[1].Said.Copies[0] }
+	yes, no := true, false
+	for _, test := range []struct {
+		what      string
+		change    func(*health.Facts)
+		state     health.Level
+		want      []string // code and subjects of each check
+		text      string   // in one of them
+		protected *bool
+	}{
+		{"all is well", func(*health.Facts) {}, health.OK, nil, "", &yes},
+		{"old snapshots", func(f *health.Facts) { snapshot(f).Newest.Created = noon.Add(-61 * time.Second) },
+			health.Warn, []string{"VOLUME_LAGGING home"}, "is 1m1s old, and may be 1m0s", &no},
+		{"old snapshots, and why", func(f *health.Facts) {
+			snapshot(f).Newest.Created = noon.Add(-time.Hour)
+			f.Nodes[0].Said.Homes[0].Pushes = []health.Push{{Vault: "n2", Error: "the disk is full"}}
+		}, health.Warn, []string{"VOLUME_LAGGING home"}, "n2: the disk is full", &no},
+		{"a push failed, and it is not late yet", func(f *health.Facts) {
+			f.Nodes[0].Said.Homes[0].Pushes = []health.Push{{Vault: "n2", Error: "no answer"}}
+		}, health.Warn, []string{"VOLUME_LAGGING home"}, "n2: no answer", &yes},
+		{"a snapshot from the future", func(f *health.Facts) { snapshot(f).Newest.Created = noon.AddDate(1, 0, 0) },
+			health.Warn, []string{"VOLUME_LAGGING home"}, "from the future", &no},
+		{"no snapshot", func(f *health.Facts) { snapshot(f).Newest = nil },
+			health.Warn, []string{"VOLUME_UNPROTECTED home"}, "no vault has a snapshot", &no},
+		{"a vault that knows nothing", func(f *health.Facts) { f.Nodes[1].Said.Copies = nil },
+			health.Warn, []string{"VOLUME_UNPROTECTED home"}, "", &no},
+		{"a vault that cannot look", func(f *health.Facts) { *snapshot(f) = health.Copy{ID: "v", Epoch: 2, Error: "damaged"} },
+			health.Warn, []string{"VOLUME_UNKNOWN home"}, "n2: damaged", nil},
+		{"no answer of the vault", func(f *health.Facts) { f.Nodes[1].Said = nil },
+			health.Warn, []string{"VIEW_PARTIAL n2", "VOLUME_UNKNOWN home"}, "", nil},
+		{"no answer of the home", func(f *health.Facts) { f.Nodes[0].Said = nil }, health.Warn, []string{"VIEW_PARTIAL n1"}, "", &yes},
+		{"no vault", func(f *health.Facts) { f.Volumes[0].Vaults = nil },
+			health.Warn, []string{"VOLUME_UNPROTECTED home", "COPIES_MISSING home"}, "0 vaults, and is to have 1", &no},
+		{"one zone", func(f *health.Facts) { f.Nodes[0].Zone = "b" }, health.Warn, []string{"ZONE_SHARED home"}, "zone b", &yes},
+		{"not mounted", func(f *health.Facts) { f.Nodes[0].Said.Homes[0].Online = false },
+			health.Warn, []string{"VOLUME_OFFLINE home"}, "not mounted", &yes},
+		{"the home is down", func(f *health.Facts) { f.Nodes[0].Up, f.Nodes[0].Said = false, nil },
+			health.Err, []string{"VOLUME_OFFLINE home", "CONTROL_AT_RISK n1 n2 n3", "NODE_DOWN n1"}, "its home n1 is down", &yes},
+		{"the home was removed", func(f *health.Facts) { f.Volumes[0].Home = "n9" }, health.Err, []string{"VOLUME_OFFLINE home"}, "n9 is down", &yes},
+		{"a new home is being filled", func(f *health.Facts) { f.Volumes[0].From = &cluster.Origin{} },
+			health.Err, []string{"VOLUME_FILLING home"}, "not whole", &yes},
+		{"a former home", func(f *health.Facts) {
+			f.Nodes[2].Said.Homes = []health.Home{{Volume: "home", ID: "v", Epoch: 1, Store: "/old", FencedBy: "n1", Mountpoint: "/m"}}
+		}, health.Warn, []string{"VOLUME_FENCED home n3"}, "saved at no vault yet", &yes},
+		{"a former home that is saved", func(f *health.Facts) {
+			f.Nodes[2].Said.Homes = []health.Home{{Volume: "home", ID: "v", Epoch: 1, Store: "/old", FencedBy: "n1", Saved: "diverged-1"}}
+		}, health.Warn, []string{"VOLUME_FENCED home n3"}, "as snapshot diverged-1", &yes},
+		{"damage at a vault", func(f *health.Facts) { snapshot(f).Bad = 3 }, health.Err, []string{"BAD_BLOCKS n2"}, "3 blocks", &yes},
+		{"a register from before a takeover", func(f *health.Facts) { snapshot(f).Epoch = 3 },
+			health.Err, []string{"CONTROL_ROLLED_BACK home"}, "older than what the nodes have done", &yes},
+		{"a register from before a volume", func(f *health.Facts) { f.Volumes = nil }, health.Err, []string{"CONTROL_ROLLED_BACK home"}, "", nil},
+		{"a home that is ahead of the register", func(f *health.Facts) { f.Nodes[0].Said.Homes[0].Epoch = 3 },
+			health.Err, []string{"CONTROL_ROLLED_BACK home", "VOLUME_OFFLINE home"}, "", &yes},
+		{"no register", func(f *health.Facts) { f.NoVote = errors.New("none"); f.Volumes[0].Epoch = 1 },
+			health.Err, []string{"CONTROL_NO_QUORUM", "VOLUME_OFFLINE home"}, "", &yes},
+	} {
+		f := withVolume()
+		test.change(&f)
+		s := health.Judge(f)
+		var got, texts []string
+		for _, c := range s.Checks {
+			got = append(got, strings.Join(append([]string{c.Code}, c.Subjects...), " "))
+			texts = append(texts, c.Text)
+			if c.Text == "" || c.Do == "" || strings.Contains(c.Text+c.Do, "\n") {
+				t.Errorf("%s: %s is not one line that says what it means and what to do: %q, %q", test.what, c.Code, c.Text, c.Do)
+			}
+		}
+		if s.State != test.state || !slices.Equal(got, test.want) {
+			t.Errorf("%s: %s %q, want %s %q", test.what, s.State, got, test.state, test.want)
+		}
+		if !strings.Contains(strings.Join(texts, "\n"), test.text) {
+			t.Errorf("%s: nothing of %q in %q", test.what, test.text, texts)
+		}
+		var protected *bool
+		if len(s.Volumes) > 0 {
+			protected = s.Volumes[0].Protected
+		}
+		if (protected == nil) != (test.protected == nil) || protected != nil && *protected != *test.protected {
+			t.Errorf("%s: protected is %v", test.what, protected)
+		}
+	}
+}

@@ -1,0 +1,428 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/cluster"
+	"github.com/quarxtor/quarxfs/remote/cluster/client"
+	"github.com/quarxtor/quarxfs/remote/cluster/health"
+	"github.com/quarxtor/quarxfs/remote/cluster/place"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+// daemonTime is how long a daemon of this machine may take to say how it is; the whole answer has
+// askTime.
+const daemonTime = time.Second
+
+// volumeAPI is what administrators may do with volumes.
+func (a *Agent) volumeAPI(mux *http.ServeMux) {
+	mux.Handle("POST "+client.PathDomains, answer(a.agreeOnDomain))
+	mux.Handle("POST "+client.PathVolumes, answer(a.createVolume))
+	mux.Handle("POST "+client.PathVolumes+"/{name}/takeover", answer(a.takeOver))
+	mux.Handle("POST "+client.PathVolumes+"/{name}/filled", answer(a.filled))
+	mux.Handle("POST "+client.PathVolumes+"/{name}/vaults", answer(a.setVaults))
+	mux.Handle("DELETE "+client.PathHomes+"/{name}", answer(func(r *http.Request) (struct{}, error) {
+		return struct{}{}, a.homes.Forget(r.PathValue("name"))
+	}))
+	mux.HandleFunc(client.PathVaults+"/{node}/{id}/{epoch}/", a.viaNode)
+}
+
+// vaultPath is where a node's agent answers for a volume in its vault.
+func (a *Agent) vaultPath(id string, epoch int64) string {
+	return client.PathVaults + "/" + a.settings.Cluster.Generation + "/" + id + "/" + strconv.FormatInt(epoch, 10)
+}
+
+// inVault answers the home of a volume, and who takes it over.
+func (a *Agent) inVault(w http.ResponseWriter, r *http.Request) {
+	h, err := a.vaultHandler(r, r.TLS.PeerCertificates[0].Subject.CommonName)
+	if err != nil {
+		remote.Fail(w, r, a.log, err)
+		return
+	}
+	unbounded(w)
+	h.ServeHTTP(w, r)
+}
+
+func (a *Agent) vaultHandler(r *http.Request, by string) (http.Handler, error) {
+	epoch, err := strconv.ParseInt(r.PathValue("epoch"), 10, 64)
+	if err != nil || epoch < 1 {
+		return nil, fmt.Errorf("%w: epoch %q", remote.ErrRequest, r.PathValue("epoch"))
+	}
+	if g := r.PathValue("generation"); g != a.settings.Cluster.Generation {
+		return nil, fmt.Errorf("%w: the cluster was restored, and that node is of before", remote.ErrFenced)
+	}
+	h, err := a.vault.Handler(r.PathValue("id"), by, epoch)
+	if err != nil {
+		return nil, err
+	}
+	return http.StripPrefix(a.vaultPath(r.PathValue("id"), epoch), h), nil
+}
+
+// unbounded takes the time limits of a whole request away: a stream has limits of its own.
+func unbounded(w http.ResponseWriter) {
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Time{})
+	_ = rc.SetWriteDeadline(time.Time{})
+}
+
+// viaNode leads administrators to a volume at a node, who have no certificate of their own.
+func (a *Agent) viaNode(w http.ResponseWriter, r *http.Request) {
+	epoch, _ := strconv.ParseInt(r.PathValue("epoch"), 10, 64)
+	n, err := a.knownNode(r.Context(), r.PathValue("node"))
+	if err != nil {
+		remote.Fail(w, r, a.log, fmt.Errorf("%w: %w", store.ErrNotFound, err))
+		return
+	}
+	t := a.transport()
+	defer t.CloseIdleConnections()
+	to := &httputil.ReverseProxy{
+		Transport: t,
+		Rewrite: func(p *httputil.ProxyRequest) {
+			rest := strings.TrimPrefix(p.In.URL.EscapedPath(), client.VaultPath(n.Name, r.PathValue("id"), epoch))
+			p.Out.URL, p.Out.Host = &url.URL{Scheme: "https", Host: n.Address, RawQuery: p.In.URL.RawQuery}, n.Address
+			p.Out.URL.RawPath = a.vaultPath(r.PathValue("id"), epoch) + rest
+			p.Out.URL.Path, _ = url.PathUnescape(p.Out.URL.RawPath) // it has come in such a form
+		},
+		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
+			remote.Fail(w, r, a.log, fmt.Errorf("%w: %s: %w", remote.ErrBusy, n.Name, err))
+		},
+		FlushInterval: -1,
+	}
+	unbounded(w)
+	to.ServeHTTP(w, r)
+}
+
+func (a *Agent) transport() *http.Transport {
+	return &http.Transport{
+		TLSClientConfig: a.identity.Client(), DisableCompression: true, MaxIdleConnsPerHost: remote.MaxStreams + 4,
+		TLSHandshakeTimeout: headerTime, ReadBufferSize: 64 << 10, WriteBufferSize: 64 << 10,
+	}
+}
+
+// vaultClient is for the pushes of this node's volumes.
+func (a *Agent) vaultClient(node string, v cluster.Volume) (*remote.Client, error) {
+	// From memory: pushes go on while the register is out of reach.
+	for _, n := range a.lastNodes() {
+		if n.Name == node {
+			return remote.NewClientOver("https://"+n.Address+a.vaultPath(v.ID, v.Epoch), a.transport()), nil
+		}
+	}
+	return nil, fmt.Errorf("%w: where %s is reached is not known yet", remote.ErrNoAnswer, node)
+}
+
+// learnVolumes takes in what the register says: what this node writes, and what it is a vault of.
+func (a *Agent) learnVolumes(ctx context.Context) error {
+	volumes, err := a.cluster.Volumes(ctx)
+	if err != nil || len(volumes) == 0 {
+		return err
+	}
+	domains, err := a.cluster.Domains(ctx)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.mu.volumes = volumes
+	a.mu.Unlock()
+	err = a.homes.Learn(volumes)
+	for _, v := range volumes {
+		if slices.Contains(v.Vaults, a.settings.Node.Name) {
+			// A fence that is higher than the register's is no failure here: the status tells.
+			if rerr := a.vault.Raise(v, domains[v.Domain]); rerr != nil && !errors.Is(rerr, remote.ErrFenced) {
+				err = errors.Join(err, rerr)
+			}
+		}
+	}
+	return err
+}
+
+// volumeFacts are those of the register, or those known last if it cannot be asked.
+func (a *Agent) volumeFacts(ctx context.Context, noVote error) ([]cluster.Volume, error) {
+	if noVote == nil {
+		ask, cancel := context.WithTimeout(ctx, registerTime)
+		defer cancel()
+		var volumes []cluster.Volume
+		if volumes, noVote = a.cluster.Volumes(ask); noVote == nil {
+			return volumes, nil
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.mu.volumes), noVote
+}
+
+func (a *Agent) agreeOnDomain(r *http.Request) (cluster.Domain, error) {
+	var q client.DomainRequest
+	if err := read(r, &q); err != nil {
+		return cluster.Domain{}, err
+	}
+	return a.cluster.AgreeOnDomain(r.Context(), q.Name, q.Chunker, time.Now())
+}
+
+// createVolume makes a volume whose home is this node; vaults are chosen where none are named.
+func (a *Agent) createVolume(r *http.Request) (cluster.Volume, error) {
+	var v cluster.Volume
+	if err := read(r, &v); err != nil {
+		return v, err
+	}
+	v.ID, v.Home, v.Created = cluster.NewID(), a.settings.Node.Name, time.Now().UTC()
+	// The store is looked at, and not what was said of it: one that is split in another way would
+	// share nothing with the others, and nobody would know.
+	conf, err := store.ReadConfig(v.Store)
+	if err != nil {
+		return v, fmt.Errorf("%w: %w", client.ErrRequest, err)
+	}
+	if _, err := a.cluster.AgreeOnDomain(r.Context(), v.Domain, &conf.Chunker, v.Created); err != nil {
+		return v, err
+	}
+	for _, h := range a.homes.Answers(r.Context()) {
+		if h.Store == v.Store {
+			return v, fmt.Errorf("%w: %s is the store of volume %s", client.ErrRequest, v.Store, h.Volume)
+		}
+	}
+	if v.Vaults == nil {
+		if err := a.chooseVaults(r.Context(), &v); err != nil {
+			return v, err
+		}
+	}
+	v, err = a.cluster.CreateVolume(r.Context(), v)
+	if err != nil {
+		return v, err
+	}
+	a.log.Info("a volume was made", "volume", v.Name, "store", v.Store, "vaults", v.Vaults)
+	return v, a.learnVolumes(r.Context())
+}
+
+// chooseVaults completes the volume's vaults as far as there are nodes for them.
+func (a *Agent) chooseVaults(ctx context.Context, v *cluster.Volume) error {
+	nodes, err := a.facts(ctx)
+	if err != nil {
+		return err
+	}
+	a.askAll(ctx, nodes)
+	f := place.Facts{Rules: place.DefaultRules()}
+	for _, n := range nodes {
+		p := place.Node{Name: n.Name, Zone: n.Zone, Data: n.Has(cluster.RoleData), Draining: n.State == cluster.StateDraining}
+		if n.Said != nil {
+			p.Disk = &place.Disk{Size: n.Said.Used + n.Said.Free, Free: n.Said.Free}
+		}
+		if !n.Up {
+			p.Unseen = aliveTime
+		}
+		f.Nodes = append(f.Nodes, p)
+	}
+	want := place.Volume{ID: v.ID, Vaults: v.Copies - 1, Copies: []place.Copy{{Node: v.Home, Kind: place.Writer, State: place.Made}}}
+	for _, name := range v.Vaults {
+		want.Copies = append(want.Copies, place.Copy{Node: name, Kind: place.Vault, State: place.Made})
+	}
+	for len(v.Vaults) < v.Copies-1 {
+		name, _, why := place.Choose(f, want)
+		if why != "" {
+			break // COPIES_MISSING says so until there is one
+		}
+		v.Vaults = append(v.Vaults, name)
+		want.Copies = append(want.Copies, place.Copy{Node: name, Kind: place.Vault, State: place.Made})
+	}
+	return nil
+}
+
+func (a *Agent) setVaults(r *http.Request) (cluster.Volume, error) {
+	var q client.VaultsRequest
+	if err := read(r, &q); err != nil {
+		return cluster.Volume{}, err
+	}
+	v, err := a.cluster.SetVaults(r.Context(), r.PathValue("name"), q.Add, q.Remove)
+	if err != nil {
+		return v, err
+	}
+	return v, a.learnVolumes(r.Context())
+}
+
+func (a *Agent) filled(r *http.Request) (struct{}, error) {
+	v, err := a.cluster.Volume(r.Context(), r.PathValue("name"))
+	if err == nil && v.Home != a.settings.Node.Name {
+		err = fmt.Errorf("%s: %w: %s", v.Name, cluster.ErrFenced, v.Home)
+	}
+	if err == nil {
+		err = a.cluster.SetOrigin(r.Context(), v.Name, v.Epoch, nil)
+	}
+	if err != nil {
+		return struct{}{}, err
+	}
+	return struct{}{}, a.learnVolumes(r.Context())
+}
+
+// takeOver makes this node the volume's home, in a later epoch; or, without a snapshot that the
+// administrator has confirmed, only says what would be lost. The order is what keeps it safe: the
+// register decides, then the vaults let nobody of before in, and only then it is looked which
+// snapshot is the newest.
+func (a *Agent) takeOver(r *http.Request) (client.Takeover, error) {
+	ctx := r.Context()
+	var q client.TakeoverRequest
+	if err := read(r, &q); err != nil {
+		return client.Takeover{}, err
+	}
+	v, err := a.cluster.Volume(ctx, r.PathValue("name"))
+	if err != nil {
+		return client.Takeover{}, err
+	}
+	t := client.Takeover{Volume: v}
+	if t.Domain, err = a.cluster.AgreeOnDomain(ctx, v.Domain, nil, time.Now()); err != nil {
+		return t, err
+	}
+	self := a.settings.Node.Name
+	if mine, ok := a.homes.Find(v.ID); ok && mine.Volume.From == nil && mine.Volume.Epoch > v.Epoch {
+		return a.reclaim(ctx, t, mine.Volume)
+	}
+	if v.Home == self {
+		if v.From == nil {
+			return t, fmt.Errorf("%w: %s is the home of %s already", client.ErrRequest, self, v.Name)
+		}
+		t.Done = true // begun before, and broken off
+		return t, nil
+	}
+	nodes, err := a.facts(ctx)
+	if err != nil {
+		return t, err
+	}
+	if i := slices.IndexFunc(nodes, func(n health.NodeFacts) bool { return n.Name == v.Home }); i >= 0 && nodes[i].Up && !q.Force {
+		return t, fmt.Errorf("%w: %s is up: unmount %s there and take it over with --force, or leave it there", client.ErrHomeUp, v.Home, v.Name)
+	}
+	found, silent := a.lookAtVaults(ctx, v, nodes)
+	if len(silent) > 0 && !q.Force {
+		return t, fmt.Errorf("%w: %s: a newer snapshot may be there: start it, or give --force", client.ErrNoVault, strings.Join(silent, ", "))
+	}
+	epoch := v.Epoch
+	for _, c := range found {
+		epoch = max(epoch, c.copy.Epoch)
+	}
+	newest := newestOf(found)
+	if newest == nil {
+		return t, fmt.Errorf("%w: none of the vaults of %s (%s) that answers has a snapshot", client.ErrNoVault, v.Name, strings.Join(v.Vaults, ", "))
+	}
+	t.From = *newest
+	if q.Snapshot != newest.Snapshot {
+		return t, nil // what is confirmed must be what is there
+	}
+	next := v
+	next.Epoch, next.Home, next.Store, next.From = epoch+1, self, q.Store, newest
+	next.Vaults = slices.DeleteFunc(slices.Clone(v.Vaults), func(name string) bool { return name == self })
+	if err := a.chooseVaults(ctx, &next); err != nil {
+		return t, err
+	}
+	if err := a.cluster.TakeOver(ctx, v.Epoch, next); err != nil {
+		return t, err
+	}
+	a.log.Info("a volume is taken over", "volume", v.Name, "from", v.Home, "epoch", next.Epoch, "snapshot", newest.Snapshot)
+	t.Volume, t.Done = next, true
+	if err := a.fenceVaults(ctx, next, t.Domain, found); err != nil {
+		return t, err
+	}
+	// What has come to a vault before the fence was up is newer than what was confirmed, and whole.
+	again, _ := a.lookAtVaults(ctx, v, nodes)
+	if last := newestOf(again); last != nil && *last != *newest {
+		if err := a.cluster.SetOrigin(ctx, v.Name, next.Epoch, last); err != nil {
+			return t, err
+		}
+		t.From, t.Volume.From = *last, last
+	}
+	return t, a.learnVolumes(ctx)
+}
+
+// reclaim has the register say again what this node knows: that it writes the volume, in an epoch
+// which a register that was restored has never seen.
+func (a *Agent) reclaim(ctx context.Context, t client.Takeover, mine cluster.Volume) (client.Takeover, error) {
+	next := mine
+	next.Epoch++ // another node may have been told the old one by the register as it was
+	if err := a.cluster.TakeOver(ctx, t.Volume.Epoch, next); err != nil {
+		return t, err
+	}
+	t.Volume, t.Done = next, true
+	return t, a.learnVolumes(ctx)
+}
+
+// A vaultFact is what one vault says.
+type vaultFact struct {
+	node health.NodeFacts
+	copy health.Copy
+}
+
+// lookAtVaults asks the nodes that are vaults of the volume, also those that the register does not
+// name, and returns which of those that it names do not answer.
+func (a *Agent) lookAtVaults(ctx context.Context, v cluster.Volume, nodes []health.NodeFacts) (found []vaultFact, silent []string) {
+	nodes = slices.Clone(nodes)
+	for i := range nodes {
+		nodes[i].Said = nil
+	}
+	a.askAll(ctx, nodes)
+	for _, name := range v.Vaults {
+		i := slices.IndexFunc(nodes, func(n health.NodeFacts) bool { return n.Name == name && n.Said != nil })
+		if i < 0 || slices.ContainsFunc(nodes[i].Said.Copies, func(c health.Copy) bool { return c.ID == v.ID && c.Error != "" }) {
+			silent = append(silent, name)
+		}
+	}
+	for _, n := range nodes {
+		if n.Said == nil {
+			continue
+		}
+		for _, c := range n.Said.Copies {
+			if c.ID == v.ID && c.Error == "" {
+				found = append(found, vaultFact{n, c})
+			}
+		}
+	}
+	return found, silent
+}
+
+func newestOf(found []vaultFact) *cluster.Origin {
+	var best *cluster.Origin
+	for _, f := range found {
+		if s := f.copy.Newest; s != nil && (best == nil || cluster.NewerSnapshot(s.Name, best.Snapshot) > 0) {
+			best = &cluster.Origin{Vault: f.node.Name, Snapshot: s.Name, Created: s.Created}
+		}
+	}
+	return best
+}
+
+// fenceVaults has those that answered let nobody of an older epoch in. One that cannot be reached
+// by now learns it from the register.
+func (a *Agent) fenceVaults(ctx context.Context, v cluster.Volume, d cluster.Domain, found []vaultFact) error {
+	for _, f := range found {
+		var err error
+		if f.node.Name == a.settings.Node.Name {
+			err = a.vault.Raise(v, d)
+		} else {
+			at := client.Remote(f.node.Address, a.identity.Client())
+			err = at.Fence(ctx, client.FenceRequest{Volume: v, Domain: d})
+			at.Close()
+		}
+		if err != nil {
+			a.log.Warn("a vault learns of a takeover later", "vault", f.node.Name, "volume", v.Name, "err", err)
+		}
+	}
+	return ctx.Err()
+}
+
+func (a *Agent) fence(r *http.Request) (struct{}, error) {
+	var q client.FenceRequest
+	err := read(r, &q)
+	if err == nil {
+		err = a.vault.Raise(q.Volume, q.Domain)
+	}
+	if errors.Is(err, remote.ErrFenced) {
+		err = fmt.Errorf("%w: %w", cluster.ErrFenced, err)
+	}
+	if errors.Is(err, store.ErrConfig) || errors.Is(err, remote.ErrRequest) {
+		err = fmt.Errorf("%w: %w", client.ErrRequest, err)
+	}
+	return struct{}{}, err
+}

@@ -1,0 +1,312 @@
+package health
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/quarxtor/quarxfs/remote/cluster"
+)
+
+// A Volume is what is shown of one; null is unknown.
+type Volume struct {
+	Name       string       `json:"name"`
+	ID         string       `json:"id"`
+	Domain     string       `json:"domain"`
+	Epoch      int64        `json:"epoch"`
+	Home       string       `json:"home"`
+	Store      string       `json:"store"`
+	Online     *bool        `json:"online"` // a daemon has it open there
+	Mountpoint string       `json:"mountpoint"`
+	Bytes      *int64       `json:"bytes"` // that its blocks take at home
+	RPO        int64        `json:"rpo_s"`
+	Copies     int          `json:"copies"`    // wanted, with the home's own
+	Protected  *bool        `json:"protected"` // a vault has a snapshot that is no older than the RPO
+	Lag        *float64     `json:"lag_s"`     // age of the newest snapshot at a vault that answered
+	Filling    bool         `json:"filling"`   // its new home does not have all of it yet
+	Vaults     []VolumeCopy `json:"vaults"`
+}
+
+// A VolumeCopy is what a vault has of a volume.
+type VolumeCopy struct {
+	Node     string     `json:"node"`
+	Answered bool       `json:"answered"`
+	Verified *time.Time `json:"verified"` // when it has looked, by its own clock; null: it did not answer
+	Newest   *Snapshot  `json:"newest"`   // null: none, or unknown
+	Age      *float64   `json:"age_s"`    // of the newest; null: none, unknown, or from the future
+	Error    string     `json:"error"`    // of the vault, or of the last push
+}
+
+// showVolumes puts together what the register, the homes and the vaults say.
+func showVolumes(f Facts) []Volume {
+	shown := []Volume{}
+	for _, v := range f.Volumes {
+		s := Volume{
+			Name: v.Name, ID: v.ID, Domain: v.Domain, Epoch: v.Epoch, Home: v.Home, Store: v.Store, RPO: v.RPO, Copies: v.Copies,
+			Filling: v.From != nil, Vaults: []VolumeCopy{},
+		}
+		home := f.home(v)
+		if home != nil {
+			s.Online, s.Mountpoint = &home.Online, home.Mountpoint
+			if home.Online {
+				s.Bytes = &home.Bytes
+			}
+		} else if n := f.node(v.Home); n == nil || n.Said != nil || !n.Up && f.NoVote == nil {
+			// The node is known to be down, or it answers and knows nothing of the volume.
+			no := false
+			s.Online = &no
+		}
+		silent := false
+		for _, name := range v.Vaults {
+			c := f.copyAt(v, name, home)
+			silent = silent || !c.Answered
+			if c.Age != nil && (s.Lag == nil || *c.Age < *s.Lag) {
+				s.Lag = c.Age
+			}
+			s.Vaults = append(s.Vaults, c)
+		}
+		if good := s.Lag != nil && *s.Lag <= float64(v.RPO); good || !silent {
+			s.Protected = &good
+		}
+		shown = append(shown, s)
+	}
+	return shown
+}
+
+func (f Facts) node(name string) *NodeFacts {
+	for i := range f.Nodes {
+		if f.Nodes[i].Name == name {
+			return &f.Nodes[i]
+		}
+	}
+	return nil
+}
+
+// home is what the volume's home says of it in this epoch; nil: nothing.
+func (f Facts) home(v cluster.Volume) *Home {
+	n := f.node(v.Home)
+	if n == nil || n.Said == nil {
+		return nil
+	}
+	for i, h := range n.Said.Homes {
+		if h.ID == v.ID && h.Epoch == v.Epoch && h.FencedBy == "" {
+			return &n.Said.Homes[i]
+		}
+	}
+	return nil
+}
+
+func (f Facts) copyAt(v cluster.Volume, name string, home *Home) VolumeCopy {
+	c := VolumeCopy{Node: name}
+	if home != nil {
+		for _, p := range home.Pushes {
+			if p.Vault == name {
+				c.Error = p.Error
+			}
+		}
+	}
+	n := f.node(name)
+	if n == nil || n.Said == nil {
+		return c
+	}
+	c.Answered, c.Verified = true, &n.Said.Time
+	for _, has := range n.Said.Copies {
+		if has.ID != v.ID {
+			continue
+		}
+		if has.Error != "" {
+			c.Answered, c.Error = false, has.Error // it could not look
+			continue
+		}
+		if c.Newest = has.Newest; c.Newest == nil {
+			continue
+		}
+		// A snapshot from the future says nothing of its age; CLOCK_OFF says why.
+		if age := f.AsOf.Sub(c.Newest.Created); age > -mostSkew {
+			seconds := max(0, age.Seconds())
+			c.Age = &seconds
+		}
+	}
+	return c
+}
+
+// volumes judges each of them.
+func volumes(f Facts, _ Control) (checks []Check) {
+	for _, v := range showVolumes(f) {
+		checks = append(checks, v.atHome(f)...)
+		checks = append(checks, v.atVaults(f)...)
+	}
+	return append(checks, former(f)...)
+}
+
+func (v Volume) atHome(f Facts) []Check {
+	n := f.node(v.Home)
+	switch {
+	case v.Filling:
+		return []Check{{
+			Code: "VOLUME_FILLING", Level: Err, Subjects: []string{v.Name},
+			Text: fmt.Sprintf("%s is not whole on its new home %s yet", v.Name, v.Home),
+			Do:   "repeat there what has begun it: quarxfs cluster volume takeover " + v.Name,
+		}}
+	case v.Online == nil || *v.Online:
+		return nil // VIEW_PARTIAL says that the home did not answer
+	case n == nil || !n.Up:
+		return []Check{{
+			Code: "VOLUME_OFFLINE", Level: Err, Subjects: []string{v.Name}, Since: sinceDown(n),
+			Text: fmt.Sprintf("%s cannot be used: its home %s is down", v.Name, v.Home),
+			Do:   fmt.Sprintf("start %s; if it does not come back, quarxfs cluster volume takeover %s on another node", v.Home, v.Name),
+		}}
+	}
+	return []Check{{
+		Code: "VOLUME_OFFLINE", Level: Warn, Subjects: []string{v.Name},
+		Text: fmt.Sprintf("%s is not mounted on its home %s, and no snapshots are made", v.Name, v.Home),
+		Do:   fmt.Sprintf("on %s: quarxfs mount %s DIRECTORY", v.Home, v.Store),
+	}}
+}
+
+func sinceDown(n *NodeFacts) *time.Time {
+	if n == nil {
+		return nil
+	}
+	return n.DownSince
+}
+
+// atVaults says how well the volume is protected, and why not better.
+func (v Volume) atVaults(f Facts) (checks []Check) {
+	answered, any := 0, false
+	var why []string
+	for _, c := range v.Vaults {
+		if c.Answered {
+			answered++
+		}
+		any = any || c.Newest != nil
+		if c.Error != "" {
+			why = append(why, c.Node+": "+strings.ReplaceAll(c.Error, "\n", "; "))
+		}
+	}
+	if len(why) > 0 {
+		why = append([]string{""}, why...)
+	}
+	because := strings.Join(why, ". ")
+	do := "see quarxfs cluster where " + v.Name + ", and agent.log on " + v.Home
+	switch {
+	case answered == len(v.Vaults) && !any:
+		checks = append(checks, Check{
+			Code: "VOLUME_UNPROTECTED", Level: Warn, Subjects: []string{v.Name},
+			Text: v.Name + " is on " + v.Home + " alone: no vault has a snapshot of it" + because, Do: do,
+		})
+	case answered == 0 && len(v.Vaults) > 0:
+		checks = append(checks, Check{
+			Code: "VOLUME_UNKNOWN", Level: Warn, Subjects: []string{v.Name},
+			Text: "no vault of " + v.Name + " says what it has" + because, Do: "see to " + strings.Join(v.vaultNames(), ", "),
+		})
+	case v.Protected == nil || !*v.Protected:
+		old := "the newest snapshot is from the future, by the clock of " + v.Home
+		if v.Lag != nil {
+			old = fmt.Sprintf("its newest snapshot at a vault is %v old", time.Duration(*v.Lag*float64(time.Second)).Round(time.Second))
+		}
+		checks = append(checks, Check{
+			Code: "VOLUME_LAGGING", Level: Warn, Subjects: []string{v.Name},
+			Text: fmt.Sprintf("%s: %s, and may be %v%s", v.Name, old, time.Duration(v.RPO)*time.Second, because), Do: do,
+		})
+	case len(why) > 0:
+		checks = append(checks, Check{
+			Code: "VOLUME_LAGGING", Level: Warn, Subjects: []string{v.Name},
+			Text: v.Name + ": not all of its snapshots reach their vaults" + because, Do: do,
+		})
+	}
+	if missing := v.Copies - 1 - len(v.Vaults); missing > 0 {
+		checks = append(checks, Check{
+			Code: "COPIES_MISSING", Level: Warn, Subjects: []string{v.Name},
+			Text: fmt.Sprintf("%s has %d vaults, and is to have %d", v.Name, len(v.Vaults), v.Copies-1),
+			Do:   "let another machine join, and quarxfs cluster volume vault " + v.Name + " --add NODE",
+		})
+	}
+	if n := f.node(v.Home); n != nil && n.Zone != "" && len(v.Vaults) > 0 && !slices.ContainsFunc(v.Vaults, func(c VolumeCopy) bool {
+		other := f.node(c.Node)
+		return other == nil || other.Zone != n.Zone
+	}) {
+		checks = append(checks, Check{
+			Code: "ZONE_SHARED", Level: Warn, Subjects: []string{v.Name},
+			Text: fmt.Sprintf("all copies of %s are in zone %s", v.Name, n.Zone),
+			Do:   "quarxfs cluster volume vault " + v.Name + " --add a node of another zone",
+		})
+	}
+	return checks
+}
+
+func (v Volume) vaultNames() (names []string) {
+	for _, c := range v.Vaults {
+		names = append(names, c.Node)
+	}
+	return names
+}
+
+// former is about stores that are not written any more, vaults with damage, and a register that is
+// older than what the nodes know.
+func former(f Facts) (checks []Check) {
+	epochs := make(map[string]int64)
+	for _, v := range f.Volumes {
+		epochs[v.ID] = v.Epoch
+	}
+	older := make(map[string]bool)
+	for _, n := range f.Nodes {
+		if n.Said == nil {
+			continue
+		}
+		stores := make(map[string]int64) // of domains: several volumes tell of each
+		for _, c := range n.Said.Copies {
+			stores[c.Domain] = c.Bad
+			if is, ok := epochs[c.ID]; f.NoVote == nil && (!ok || c.Epoch > is) {
+				older[c.Volume] = true
+			}
+		}
+		bad := int64(0)
+		for _, count := range stores {
+			bad += count
+		}
+		if bad > 0 {
+			checks = append(checks, Check{
+				Code: "BAD_BLOCKS", Level: Err, Subjects: []string{n.Name},
+				Text: fmt.Sprintf("%d blocks of the vault on %s are missing or damaged", bad, n.Name),
+				Do:   "see to the disk of " + n.Name + "; what the homes still have comes again with the next snapshots",
+			})
+		}
+		for _, h := range n.Said.Homes {
+			if is, ok := epochs[h.ID]; f.NoVote == nil && (!ok || h.Epoch > is) {
+				older[h.Volume] = true
+			}
+			if h.FencedBy == "" {
+				continue
+			}
+			saved := "it is saved at no vault yet; mount it there to have that done"
+			if h.Saved != "" {
+				saved = "what it has is saved at a vault as snapshot " + h.Saved
+			}
+			mounted := ""
+			if h.Mountpoint != "" {
+				mounted = "quarxfs umount " + h.Mountpoint + "; "
+			}
+			checks = append(checks, Check{
+				Code: "VOLUME_FENCED", Level: Warn, Subjects: []string{h.Volume, n.Name},
+				Text: fmt.Sprintf("%s on %s, in %s, is of epoch %d: %s writes the volume now. Nothing of it is lost, and %s",
+					h.Volume, n.Name, h.Store, h.Epoch, h.FencedBy, saved),
+				Do:   fmt.Sprintf("on %s: %scompare, then quarxfs cluster volume forget %s", n.Name, mounted, h.Volume),
+			})
+		}
+	}
+	if len(older) > 0 {
+		var names []string
+		for name := range older {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		checks = append(checks, Check{
+			Code: "CONTROL_ROLLED_BACK", Level: Err, Subjects: names,
+			Text: "the register is older than what the nodes have done, as after it was restored from a copy: " + strings.Join(names, ", "),
+			Do:   "see who writes it with quarxfs cluster where, and there: quarxfs cluster volume takeover NAME, which begins a later epoch",
+		})
+	}
+	return checks
+}
