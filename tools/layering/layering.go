@@ -67,7 +67,7 @@ func Drawing() []Rule {
 		{Layer: "remote/cluster/vault", Imports: []string{"remote", "remote/cluster", "store", "store/durable"}, Tests: []string{"remote/transfer"}},
 		{Layer: "remote/cluster/mirror", Shuns: surface},
 		{Layer: "remote/cluster/home", Imports: []string{
-			"remote", "remote/cluster", "remote/cluster/vault", "remote/transfer", "store", "store/durable", "store/handle", "store/routine",
+			"remote", "remote/cluster", "remote/cluster/vault", "remote/transfer", "store", "store/config", "store/durable", "store/handle", "store/routine",
 		}},
 		{Layer: "remote/cluster/place", Shuns: surface},
 		{Layer: "remote/cluster/sim", Imports: []string{"remote/cluster/mirror"}, Shuns: surface},

@@ -13,6 +13,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote/cluster/vault"
 	"github.com/quarxtor/quarxfs/remote/transfer"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/routine"
 )
 
@@ -162,7 +163,7 @@ func (h *Homes) send(ctx context.Context, v cluster.Volume, name string, chosen 
 		case at >= 0 && there[at].ID == s.ID:
 		case at >= 0:
 			left = errors.Join(left, fmt.Errorf("snapshot %q: %w: the vault has another one of that name", s.Name, store.ErrNameTaken))
-		case len(v.Name)+1+len(s.Name) > store.MaxSnapshotName:
+		case len(v.Name)+1+len(s.Name) > config.MaxSnapshotName:
 			left = errors.Join(left, fmt.Errorf("snapshot %q is not copied: its name is too long behind %s@: %w", s.Name, v.Name, store.ErrConfig))
 		case own && i > 0:
 			// A newer one has replaced it, and the vault would drop it.
