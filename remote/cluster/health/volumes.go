@@ -292,7 +292,7 @@ func former(f Facts) (checks []Check) {
 				Code: "VOLUME_FENCED", Level: Warn, Subjects: []string{h.Volume, n.Name},
 				Text: fmt.Sprintf("%s on %s, in %s, is of epoch %d: %s writes the volume now. Nothing of it is lost, and %s",
 					h.Volume, n.Name, h.Store, h.Epoch, h.FencedBy, saved),
-				Do:   fmt.Sprintf("on %s: %scompare, then quarxfs cluster volume forget %s", n.Name, mounted, h.Volume),
+				Do: fmt.Sprintf("on %s: %scompare, then quarxfs cluster volume forget %s", n.Name, mounted, h.Volume),
 			})
 		}
 	}
