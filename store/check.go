@@ -103,7 +103,7 @@ type checker struct {
 }
 
 func (c *checker) run(ctx context.Context) error {
-	steps := []func(context.Context) error{c.files, c.index, c.zeroRows, c.objectRows, c.snapshotRows, c.segmentRows, c.records, c.references}
+	steps := []func(context.Context) error{c.files, c.index, c.zeroRows, c.objectRows, c.snapshotRows, c.segmentRows, c.unsettled, c.records, c.references}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
 			return err
@@ -287,6 +287,20 @@ func (c *checker) segmentRows(ctx context.Context) error {
 		c.report.add("row", segmentName(n), "has %d live bytes and no row", live)
 	}
 	return err
+}
+
+// unsettled reports segments that may have more than the database knows of.
+func (c *checker) unsettled(context.Context) error {
+	for _, seg := range c.s.tiers.Segments() {
+		why, err := c.s.unsettled(seg.Number)
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			c.report.add("I9", segmentName(seg.Number), "%s: quarxfs fsck --repair takes it in", why)
+		}
+	}
+	return nil
 }
 
 func segmentName(n uint64) string { return fmt.Sprintf("segment %016x", n) }

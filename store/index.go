@@ -27,6 +27,7 @@ const (
 	keyLease    = 'l'              // lease -> when it ends, and whose it is
 	keyLeased   = 'h'              // lease, ID of a block that it keeps -> nothing
 	keySyncNote = 'y'              // name of a remote -> SyncNote
+	keyEarlier  = 'c'              // -> commits that the database does not count
 )
 
 // An Entry is a block's row in the index: where it is, what it is, and how many

@@ -20,6 +20,8 @@ import (
 
 // What to do about a file that is not what it must be.
 const (
+	nextOlder = "put the newer one back, or have quarxfs fsck --repair go on with this one" +
+		" (newer snapshots and named objects come back from the segments, the live tree is as it was then)"
 	nextSegment = "put it back from a copy of the store, or have quarxfs fsck --repair keep all that the others have"
 	nextForeign = "move it away, and put the store's own there from a copy"
 )
@@ -118,24 +120,59 @@ func (d *Damage) err() error {
 	return d
 }
 
-// inspect looks at all that the store is made of, before anything of it is changed, and returns
-// what is new about segments. A *Damage says what is missing, cut, an older copy, or another
-// store's. It is the same each time, until that is mended.
-func (s *Store) inspect() ([]tiering.Claim, error) {
-	claims, cold, err := s.inspectDatabase()
+// An inspected is what a store's files are found to be.
+type inspected struct {
+	claims  tierClaims
+	cold    *ColdTier       // nil: there is none
+	news    []tiering.Claim // what is new about segments
+	commits uint64          // that the database knows of
+	newest  uint64          // commits that there were, as what is beside the database says
+	proof   string          // the file that says so
+}
+
+// proves notes how many commits there were, as a file says.
+func (in *inspected) proves(file string, commits uint64) {
+	if commits > in.newest {
+		in.newest, in.proof = commits, file
+	}
+}
+
+// behind is how many commits the database lacks.
+func (in *inspected) behind() uint64 { return max(in.newest, in.commits) - in.commits }
+
+// tier notes what was found in a directory of segments.
+func (in *inspected) tier(dir string, found *tiering.Inspection) {
+	in.news = append(in.news, found.News...)
+	in.proves(filepath.Join(dir, found.Newest), found.Commits)
+}
+
+// inspect looks at all that the store is made of, before anything of it is changed. A *Damage says
+// what is missing, cut, an older copy, or another store's. It is the same each time, until that is
+// mended.
+func (s *Store) inspect() (*inspected, error) {
+	in, err := s.inspectDatabase()
 	if err != nil {
 		return nil, err // without rows nothing is known of segments
 	}
 	var d Damage
-	if len(claims[tiering.Cold]) > 0 && cold == nil {
+	if len(in.claims[tiering.Cold]) > 0 && in.cold == nil {
 		err = d.add(errs.Damaged(s.dir.Join(tiersKind.Name), errs.NextRestore, "names no cold tier, and there are blocks in one"))
 	}
-	news, herr := s.inspectTier(s.hotFS(), s.segments(hotDir), claims[tiering.Hot])
-	more, cerr := s.inspectCold(cold, claims[tiering.Cold])
+	hot, herr := s.inspectTier(s.hotFS(), s.segments(hotDir), in.claims[tiering.Hot])
+	in.tier(s.segments(hotDir), hot)
+	cold, cerr := s.inspectCold(in.cold, in.claims[tiering.Cold])
+	if in.cold != nil {
+		in.tier(in.cold.Dir, cold)
+	}
+	// Before what is lost: a newer database may not miss it.
+	if lacks := in.behind(); lacks > 0 && !s.opts.Salvage {
+		err = errors.Join(err, d.add(errs.Damaged(s.dir.Join(dbDir), nextOlder, "is an older copy, or has a log that is: it knows of %d commits, and there were %d, as %s says",
+			in.commits, in.newest, handle.Shown(in.proof))))
+	}
 	if err = errors.Join(err, d.add(herr), d.add(cerr)); err == nil {
 		err = d.err()
 	}
-	return append(news, more...), err
+	return in, err
 }
 
 // reinspect looks at the files again that have a path, when the store is shut or at a standstill:
@@ -157,19 +194,18 @@ func (s *Store) reinspect() error {
 // tierClaims are what must be there of each tier's segments.
 type tierClaims [2][]tiering.Claim
 
-// inspectDatabase looks at the database, and returns what it says of segments and of the cold
-// tier; nil: there is none.
-func (s *Store) inspectDatabase() (claims tierClaims, cold *ColdTier, err error) {
+// inspectDatabase looks at the database, and at what it says of segments and of the cold tier.
+func (s *Store) inspectDatabase() (*inspected, error) {
 	lost, err := needsRebuild(s.dir.Join())
 	if lost {
 		err = errs.Damaged(s.dir.Join(dbDir), errs.NextDatabase, "has no database")
 	}
 	if err != nil {
-		return claims, nil, err
+		return nil, err
 	}
 	found, err := db.Inspect(s.dir.Join(dbDir))
 	if err != nil {
-		return claims, nil, errs.Explain(err)
+		return nil, errs.Explain(err)
 	}
 	if found.Unmade() {
 		used, err := hasRecords(s.dir.Join())
@@ -177,25 +213,42 @@ func (s *Store) inspectDatabase() (claims tierClaims, cold *ColdTier, err error)
 			err = errs.Damaged(s.dir.Join(dbDir), errs.NextDatabase, "lacks a part of its log, and blocks were stored")
 		}
 		if err != nil {
-			return claims, nil, err
+			return nil, err
 		}
 	}
-	if err := s.lastCommit.compare(s.dir.Join(), s.conf.VolumeID, found); err != nil {
-		return claims, nil, err
+	in := &inspected{}
+	noted, err := s.lastCommit.compare(s.dir.Join(), s.conf.VolumeID, found)
+	if err != nil {
+		return nil, err
 	}
+	in.proves(s.dir.Join(lastCommitName), noted)
 	kept, err := found.Rows([]byte{keyFile})
 	if err != nil {
-		return claims, nil, errs.Explain(err)
+		return nil, errs.Explain(err)
 	}
 	tiers, err := tiersOf(s.dir.Join(), kept)
 	if err != nil {
-		return claims, nil, err
+		return nil, err
+	}
+	in.cold = tiers.Cold
+	if in.commits, err = commitsOf(found); err != nil {
+		return nil, err
 	}
 	rows, err := found.Rows([]byte{keySegment})
 	for key, value := range rows {
-		claims.add([]byte(key), value)
+		in.claims.add([]byte(key), value)
 	}
-	return claims, tiers.Cold, errs.Explain(err)
+	return in, errs.Explain(err)
+}
+
+// commitsOf is how many commits a database knows of, those before it among them.
+func commitsOf(found *db.Inspection) (uint64, error) {
+	rows, err := found.Rows([]byte{keyEarlier})
+	if err != nil {
+		return 0, errs.Explain(err)
+	}
+	earlier, _ := decodeEarlier(rows[string(keyEarlier)]) // 0 without a row
+	return earlier + found.Commits(), nil
 }
 
 // add notes what a row says of a segment. A row that does not read is the check's to report.
@@ -208,40 +261,41 @@ func (c *tierClaims) add(key, value []byte) {
 
 // inspectCold looks at a cold tier in a directory. One that does not answer is out of reach, which
 // is no damage; and so is a bucket, of which inspectBucket tells.
-func (s *Store) inspectCold(cold *ColdTier, claims []tiering.Claim) (news []tiering.Claim, err error) {
+func (s *Store) inspectCold(cold *ColdTier, claims []tiering.Claim) (*tiering.Inspection, error) {
+	nothing := new(tiering.Inspection)
 	if cold == nil || cold.S3 != nil {
-		return nil, nil
+		return nothing, nil
 	}
 	type found struct {
-		news []tiering.Claim
-		err  error
+		*tiering.Inspection
+		err error
 	}
 	done := make(chan found, 1) // has room: nobody may be there any more
 	go func() {
-		news, err := s.inspectColdDir(cold, claims)
-		done <- found{news, err}
+		in, err := s.inspectColdDir(cold, claims)
+		done <- found{in, err}
 	}()
 	late := time.NewTimer(cmp.Or(s.opts.ColdTimeout, inspectTimeout))
 	defer late.Stop()
 	select {
 	case f := <-done:
-		return f.news, f.err
+		return f.Inspection, f.err
 	case <-late.C:
 		s.log.Warn("the cold tier does not answer", "dir", cold.Dir)
-		return nil, nil
+		return nothing, nil
 	}
 }
 
 // inspectTimeout is how long a cold tier may take to be looked at.
 const inspectTimeout = 20 * time.Second
 
-func (s *Store) inspectColdDir(cold *ColdTier, claims []tiering.Claim) ([]tiering.Claim, error) {
+func (s *Store) inspectColdDir(cold *ColdTier, claims []tiering.Claim) (*tiering.Inspection, error) {
 	if marker := tiering.CheckCold(s.coldFS(), cold.Dir, cold.ID); marker != nil {
-		return nil, s.inspectMarker(cold, claims, marker)
+		return new(tiering.Inspection), s.inspectMarker(cold, claims, marker)
 	}
 	if s.opts.Disk == nil && s.opts.ColdDisk == nil {
 		if err := regularSegments(cold.Dir); err != nil {
-			return nil, err
+			return new(tiering.Inspection), err
 		}
 	}
 	return s.inspectTier(s.coldFS(), cold.Dir, claims)
@@ -250,8 +304,8 @@ func (s *Store) inspectColdDir(cold *ColdTier, claims []tiering.Claim) ([]tierin
 // inspectMarker tells a cold tier whose marker alone is not right from one that is not there, and
 // may come: then its segments are not there either.
 func (s *Store) inspectMarker(cold *ColdTier, claims []tiering.Claim, why error) error {
-	_, faults, err := tiering.Inspect(s.coldFS(), cold.Dir, claims)
-	if len(claims) == 0 || len(faults) > 0 || err != nil {
+	in, err := tiering.Inspect(s.coldFS(), cold.Dir, s.conf.volume(), claims)
+	if len(claims) == 0 || err != nil || len(in.Faults) > 0 {
 		return nil
 	}
 	// As one types it in a shell: a message is one line.
@@ -260,12 +314,12 @@ func (s *Store) inspectMarker(cold *ColdTier, claims []tiering.Claim, why error)
 	return errs.Damaged(path, next, "is not the tier's marker, though its segments are there (%v)", why)
 }
 
-func (s *Store) inspectTier(d disk.FS, dir string, claims []tiering.Claim) ([]tiering.Claim, error) {
-	news, faults, err := tiering.Inspect(d, dir, claims)
+func (s *Store) inspectTier(d disk.FS, dir string, claims []tiering.Claim) (*tiering.Inspection, error) {
+	in, err := tiering.Inspect(d, dir, s.conf.volume(), claims)
 	if err != nil {
-		return nil, fmt.Errorf("look at %s: %w", dir, errs.Explain(db.Unreadable(dir, err)))
+		return new(tiering.Inspection), fmt.Errorf("look at %s: %w", dir, errs.Explain(db.Unreadable(dir, err)))
 	}
-	return news, s.segmentDamage(dir, faults)
+	return in, s.segmentDamage(dir, in.Faults)
 }
 
 // segmentDamage is the error for segments that are not what they must be. With Options.Salvage

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"os"
@@ -15,12 +16,14 @@ import (
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/store/durable"
 	"github.com/quarxtor/quarxfs/store/errs"
+	"github.com/quarxtor/quarxfs/tiering"
 )
 
-// lastCommit is a file, commits, beside the database that says how many commits it has had. It is
-// how an older copy of the database, or of its log, is told from one after a crash. It is written
-// after each commit and not synced, so it may say less than is true, never more. Of two slots, the
-// one that is whole and says more counts:
+// lastCommit is a file, commits, beside the database that says how many commits the store has had.
+// It is how an older copy of the database, or of its log, is told from one after a crash; the
+// stamps of segments tell it, too, where this file is an older copy as well. It is written after
+// each commit and not synced, so it may say less than is true, never more. Of two slots, the one
+// that is whole and says more counts:
 //
 //	+-----------------+--------------+----------------+--------------+-------------+
 //	| "QXCOMMIT" (8B) | volume (16B) | database (16B) | commits (8B) | CRC32C (4B) |
@@ -38,6 +41,7 @@ type lastCommit struct {
 type commitMark struct {
 	volume, database string // hex
 	commits          uint64
+	slot             int64 // that it was read from
 }
 
 const (
@@ -61,7 +65,7 @@ func decodeCommitMark(b []byte) (m commitMark, ok bool) {
 	if len(b) < lastCommitSize || string(b[:8]) != lastCommitMagic {
 		return m, false
 	}
-	m = commitMark{hex.EncodeToString(b[8:24]), hex.EncodeToString(b[24:40]), binary.BigEndian.Uint64(b[40:])}
+	m = commitMark{volume: hex.EncodeToString(b[8:24]), database: hex.EncodeToString(b[24:40]), commits: binary.BigEndian.Uint64(b[40:])}
 	return m, string(m.encode()) == string(b[:lastCommitSize])
 }
 
@@ -82,37 +86,39 @@ func readLastCommit(dir string) (m commitMark, ok bool, err error) {
 			return m, false, errs.Explain(db.Unreadable(name, err))
 		}
 		if now, whole := decodeCommitMark(b[:]); whole && (!ok || now.commits > m.commits) {
+			now.slot = at
 			m, ok = now, true
 		}
 	}
 	return m, ok, nil
 }
 
-// compare tells whether the database is the one that the store had last, and knows as much.
-func (l *lastCommit) compare(dir, volume string, found *db.Inspection) error {
+// compare tells whether the database is the one that the store had last, and returns how many
+// commits there were; 0: that is not known.
+func (l *lastCommit) compare(dir, volume string, found *db.Inspection) (commits uint64, err error) {
 	m, ok, err := readLastCommit(dir)
 	if err != nil || !ok {
-		return err
+		return 0, err
 	}
 	switch {
 	case m.database != found.ID() && m.volume != volume: // another store's: it says nothing
 	case m.volume != volume:
-		return errs.Damaged(filepath.Join(dir, superblockFile.Name), errs.NextRestore, "is of another store")
+		return 0, errs.Damaged(filepath.Join(dir, superblockFile.Name), errs.NextRestore, "is of another store")
 	case m.database != found.ID():
-		return errs.Damaged(filepath.Join(dir, dbDir), errs.NextDatabase, "is not the database that the store had last")
-	case m.commits > found.Commits():
-		return errs.Damaged(filepath.Join(dir, dbDir), errs.NextDatabase,
-			"is an older copy, or has a log that is: it knows of %d commits, and there were %d", found.Commits(), m.commits)
+		return 0, errs.Damaged(filepath.Join(dir, dbDir), errs.NextDatabase, "is not the database that the store had last")
+	default:
+		return m.commits, nil
 	}
-	return nil
+	return 0, nil
 }
 
 // open begins to write the file. A store works without it.
 func (l *lastCommit) open(dir, volume, database string) error {
-	b := make([]byte, lastCommitStep+lastCommitSize)
 	name := filepath.Join(dir, lastCommitName)
-	if old, ok, err := readLastCommit(dir); err != nil || !ok || old.volume != volume || old.database != database {
-		if err := durable.Write(name, b); err != nil {
+	old, ok, err := readLastCommit(dir)
+	if err != nil || !ok || old.volume != volume || old.database != database {
+		old = commitMark{volume: volume, database: database}
+		if err := durable.Write(name, make([]byte, lastCommitStep+lastCommitSize)); err != nil {
 			return err
 		}
 	}
@@ -120,7 +126,9 @@ func (l *lastCommit) open(dir, volume, database string) error {
 	if err != nil {
 		return err
 	}
-	l.file, l.mark = f, commitMark{volume: volume, database: database}
+	// The slot that counts is not the next to be written: of a repair that is broken off, the file
+	// shall say what it said before.
+	l.file, l.mark, l.slot = f, old, old.slot
 	return nil
 }
 
@@ -148,20 +156,56 @@ func (l *lastCommit) close() error {
 	return err
 }
 
-// openLastCommit begins to write the file. A store works without it.
-func (s *Store) openLastCommit() {
-	err := s.lastCommit.open(s.dir.Join(), s.conf.VolumeID, s.db.ID())
-	if err == nil {
-		err = s.lastCommit.note(s.db.Commits())
-	}
-	if err != nil {
-		s.log.Warn("what the last commit was is not kept beside the database", "err", err)
-	}
+// commitsEver is how many commits the store has had: those of its database, and those of databases
+// before that.
+func (s *Store) commitsEver() uint64 { return s.earlier.Load() + s.db.Commits() }
+
+// stamp is what segments are stamped with.
+func (s *Store) stamp() tiering.Stamp {
+	return tiering.Stamp{Volume: s.conf.volume(), Commits: s.commitsEver()}
 }
 
-// noteCommit says that a commit was made.
+// loadEarlier reads how many commits were made before the database counted.
+func (s *Store) loadEarlier() error {
+	b, err := s.db.Get([]byte{keyEarlier})
+	if errors.Is(err, db.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n, err := decodeEarlier(b)
+	if err != nil {
+		s.log.Error("a row is damaged; see fsck", "err", err)
+	}
+	s.earlier.Store(n)
+	return nil
+}
+
+func decodeEarlier(b []byte) (uint64, error) {
+	n, size := binary.Uvarint(b)
+	if size <= 0 || size != len(b) {
+		return 0, fmt.Errorf("row of the commits before: %w", ErrCorrupt)
+	}
+	return n, nil
+}
+
+// setEarlier has the store count as many commits as there were, by what commits it.
+func (s *Store) setEarlier(n uint64) {
+	s.db.Set([]byte{keyEarlier}, binary.AppendUvarint(nil, n))
+}
+
+// openLastCommit begins to write the file and the stamps. A store works without them.
+func (s *Store) openLastCommit() {
+	if err := s.lastCommit.open(s.dir.Join(), s.conf.VolumeID, s.db.ID()); err != nil {
+		s.log.Warn("what the last commit was is not kept beside the database", "err", err)
+	}
+	s.noteCommit()
+}
+
+// noteCommit says, beside the database, that a commit was made.
 func (s *Store) noteCommit() {
-	if err := s.lastCommit.note(s.db.Commits()); err != nil {
+	if err := errors.Join(s.lastCommit.note(s.commitsEver()), s.tiers.Stamp()); err != nil {
 		s.log.Warn("what the last commit was is not kept beside the database", "err", err)
 	}
 }

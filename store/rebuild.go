@@ -67,6 +67,9 @@ func Rebuild(ctx context.Context, dir string, o RebuildOptions) (done Rebuilt, e
 	if err == nil {
 		err = s.restoreFromOld()
 	}
+	if err == nil {
+		err = s.countCommits()
+	}
 	if err != nil {
 		return done, errors.Join(handle.ShownError(err), s.lock.Unlock(), s.dir.Close())
 	}
@@ -83,6 +86,35 @@ func Rebuild(ctx context.Context, dir string, o RebuildOptions) (done Rebuilt, e
 	}
 	b.found.Old, b.found.Damage = handle.Shown(b.found.Old), handle.Shown(b.found.Damage)
 	return b.found, errors.Join(err, s.dir.Close())
+}
+
+// countCommits finds out how many commits there were: the new database's come on top, or segments
+// would say that it is an older one.
+func (s *Store) countCommits() error {
+	in := &inspected{}
+	if m, ok, err := readLastCommit(s.dir.Join()); err == nil && ok {
+		in.proves(lastCommitName, m.commits)
+	}
+	// What says nothing, because it is lost or damaged, is why there is a rebuild.
+	if old, err := db.Inspect(s.dir.Join(dbDir)); err == nil {
+		if commits, err := commitsOf(old); err == nil {
+			in.proves(dbDir, commits)
+		}
+	}
+	hot, err := s.inspectTier(s.hotFS(), s.segments(hotDir), nil)
+	if err != nil {
+		return err
+	}
+	in.tier(hotDir, hot)
+	tiers, err := readTiers(s.dir.Join())
+	if err != nil {
+		return err
+	}
+	if cold, err := s.inspectCold(tiers.Cold, nil); err == nil {
+		in.tier("", cold)
+	}
+	s.earlier.Store(in.newest)
+	return nil
 }
 
 type rebuilder struct {
@@ -139,6 +171,7 @@ func (b *rebuilder) run(ctx context.Context) error {
 	if err := b.s.syncAll(); err != nil {
 		return err
 	}
+	b.s.setEarlier(b.s.earlier.Load())
 	b.s.db.Freeze()
 	var batch db.Batch
 	b.s.bad.rows(&batch)
@@ -193,25 +226,6 @@ func (b *rebuilder) record(loc tiering.Location) error {
 		b.named(plain)
 	}
 	return nil
-}
-
-// named lets the latest object or snapshot have a name.
-func (b *rebuilder) named(plain []byte) {
-	if r, err := decodeSnapshotName(plain); err == nil {
-		old, ok := b.snaps[r.Name]
-		if !ok || r.Set.After(old.Set) || r.Set.Equal(old.Set) && r.ID.String() > old.ID.String() {
-			b.snaps[r.Name] = r
-		}
-		return
-	}
-	o, err := decodeNameVertex(plain)
-	if err != nil {
-		return
-	}
-	old, ok := b.names[o.Name]
-	if !ok || o.Created.After(old.Created) || o.Created.Equal(old.Created) && o.ID.String() > old.ID.String() {
-		b.names[o.Name] = o
-	}
 }
 
 // loose names the blocks that nothing refers to. Kinds that come with a
@@ -318,7 +332,7 @@ func hasRecords(dir string) (bool, error) {
 	}
 	open, err := filepath.Glob(filepath.Join(dir, hotDir, "*.open"))
 	for _, name := range open {
-		if fi, serr := os.Stat(name); serr == nil && fi.Size() > 32 {
+		if fi, serr := os.Stat(name); serr == nil && fi.Size() > tiering.EmptySize {
 			return true, nil
 		}
 	}

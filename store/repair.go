@@ -38,6 +38,9 @@ func (s *Store) Repair(ctx context.Context, o CheckOptions) ([]string, error) {
 	if err == nil {
 		err = s.Commit()
 	}
+	if err == nil {
+		r.settled()
+	}
 	if err != nil {
 		err = fmt.Errorf("repair: %w", err)
 	}
@@ -52,6 +55,10 @@ type repairer struct {
 	counts map[ID]uint64
 	names  map[string]ObjectInfo
 	snaps  map[string]SnapshotRef
+
+	adopted map[ID]bool // that the database did not know of
+	kept    int         // of these, that have got a name
+	newest  uint64      // commits that there were
 }
 
 func (r *repairer) did(format string, args ...any) {
@@ -60,7 +67,8 @@ func (r *repairer) did(format string, args ...any) {
 
 func (r *repairer) run(ctx context.Context) error {
 	r.rows, r.names, r.snaps = make(map[ID]Entry), make(map[string]ObjectInfo), make(map[string]SnapshotRef)
-	steps := []func(context.Context) error{r.loadRows, r.restoreRows, r.loadNames, r.loadSnapshots, r.restoreMissing,
+	r.adopted = make(map[ID]bool)
+	steps := []func(context.Context) error{r.loadRows, r.restoreRows, r.loadNames, r.loadSnapshots, r.adopt, r.restoreMissing,
 		r.makeNames, r.addPlaceholders, r.keepLost, r.fixRows, r.fixZeroRows, r.fixNames, r.fixSnapshots, r.fixSums}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -426,6 +434,9 @@ func (r *repairer) keepLost(ctx context.Context) error {
 			}
 		}
 	}
+	if r.kept > 0 {
+		r.did("%d of the blocks that were taken in belong to nothing else; they are now objects, %q and their IDs", r.kept, LostPrefix)
+	}
 	return nil
 }
 
@@ -436,7 +447,11 @@ func (r *repairer) keep(ctx context.Context, id ID) (kept bool, err error) {
 		return false, nil
 	case e.Kind == tiering.Data, e.Kind == tiering.File:
 		name := LostPrefix + id.String()
-		r.did("block %s: nothing refers to it any more; it is now object %q", id, name)
+		if r.adopted[id] {
+			r.kept++ // there may be very many
+		} else {
+			r.did("block %s: nothing refers to it any more; it is now object %q", id, name)
+		}
 		return true, r.name(name, id)
 	case e.Kind == tiering.Tree && r.o.LostDirectory != nil && r.counts[id] == 0:
 		plain, err := r.o.LostDirectory(ctx, id)

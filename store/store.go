@@ -62,7 +62,7 @@ type Options struct {
 	Ballast     int64
 	MinFree     int64            // free bytes below which writes get ErrFull; 1 % of the disk, at most 1 GiB, at least twice MemTable
 	ReadOnly    bool             // no file is changed, nor need it be possible: whatever would gives ErrReadOnly. Others may open the store so, too
-	Salvage     bool             // open although segments are lost: for Repair, which keeps the others' blocks
+	Salvage     bool             // open although segments are lost or the database is an older one: for Repair, which keeps what there is
 	LockWait    time.Duration    // how long to wait for a store that is in use; 0: not at all
 	Logger      *slog.Logger     // nothing is logged when nil
 	MemTable    int64            // of the database, in bytes; 64 MiB, on a small disk 1/32 of it. Up to three times 1.3 of it are in memory
@@ -119,6 +119,8 @@ type Store struct {
 	tiers   *tiering.Set
 
 	lastCommit lastCommit
+	earlier    atomic.Uint64 // commits before those that the database counts
+	behind     uint64        // commits that the database lacks; more than 0 only for a Repair
 
 	group       db.Group
 	reclaim     db.Group  // sweeps on a full disk
@@ -156,6 +158,7 @@ type Store struct {
 	frozen        map[ID]change // guarded by commitMu: changes of a commit that has not been written
 	frozenObjects objects
 	moved         map[ID]location // guarded by commitMu: where fresh blocks of frozen are instead
+	leftAlone     map[uint64]bool // guarded by commitMu: segments that the log has told of
 	unwritten     bool            // guarded by commitMu: rows of a commit could not be written and wait for the next
 	totals        struct {
 		sync.Mutex
@@ -195,15 +198,16 @@ func Open(dir string, o Options) (*Store, error) {
 	if err == nil {
 		err = s.acquire()
 	}
-	var seen []tiering.Claim
+	var found *inspected
 	if err == nil {
-		seen, err = s.inspect()
+		found, err = s.inspect()
 	}
 	if err == nil {
+		s.behind = found.behind()
 		err = s.open()
 	}
 	if err == nil {
-		err = s.noteSegments(seen)
+		err = s.noteSegments(found.news)
 	}
 	if err == nil && !o.ReadOnly {
 		s.openLastCommit()
@@ -296,6 +300,7 @@ func (s *Store) open() (err error) {
 	s.puts.inflight = make(map[ID]chan struct{})
 	s.pend.changes = make(map[ID]change)
 	s.pend.fresh = make(map[uint64]int)
+	s.leftAlone = make(map[uint64]bool)
 	s.batches.New = s.newBatch
 	s.pend.holds.pins = make(map[ID]int)
 	s.keeping.kick = make(chan struct{}, 1)
@@ -318,6 +323,9 @@ func (s *Store) open() (err error) {
 	if err := s.files.Restore(keptFiles()); err != nil {
 		return err
 	}
+	if err := s.loadEarlier(); err != nil {
+		return err
+	}
 	if s.tierConf.file, err = s.loadTiers(); err != nil {
 		return err
 	}
@@ -331,6 +339,7 @@ func (s *Store) open() (err error) {
 		Logger:      s.log,
 		FS:          s.hotFS(),
 		ReadOnly:    s.opts.ReadOnly,
+		Stamp:       s.stamp,
 		Verify:      func(k tiering.Kind, id [32]byte, plain []byte) bool { return vertex.Sum(k, plain) == id },
 	})
 	if err != nil {
@@ -343,6 +352,9 @@ func (s *Store) open() (err error) {
 		return err
 	}
 	if err := s.loadLeases(); err != nil {
+		return err
+	}
+	if err := s.setAside(); err != nil {
 		return err
 	}
 	return s.dropStaleSegmentRows(tiering.Hot, tiering.Cold)

@@ -62,6 +62,13 @@ func FitSegmentSize(dir string) (int64, error) {
 	return size, err
 }
 
+// volume is VolumeID as bytes.
+func (c Config) volume() (id [16]byte) {
+	b, _ := hex.DecodeString(c.VolumeID) // Validate has seen that it decodes
+	copy(id[:], b)
+	return id
+}
+
 // Validate reports the first setting that no store can have.
 func (c Config) Validate() error {
 	if _, err := chunk.New(c.Chunker); err != nil {

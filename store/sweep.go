@@ -147,8 +147,9 @@ func (s *Store) sweepStep(ids []ID, links map[ID][]ID, total *Swept) error {
 	defer s.updateLock.RUnlock()
 	s.pend.Lock()
 	defer s.pend.Unlock()
-	// Under pend, and for each step: a pause that begins now is seen before anything more goes.
-	if s.pend.sweepPauses > 0 {
+	// Under pend, and for each step: a pause that begins now is seen before anything more goes. An
+	// older database does not know what newer names refer to.
+	if s.pend.sweepPauses > 0 || s.behind > 0 {
 		return nil
 	}
 	for i, id := range ids {
@@ -245,15 +246,15 @@ func (s *Store) segmentEmpty(n uint64) (bool, error) {
 	if fresh > 0 {
 		return false, nil
 	}
-	b, err := s.db.Get(segmentKey(n))
-	if errors.Is(err, db.ErrNotFound) {
-		return true, nil
-	}
-	if err != nil {
+	if live, err := s.liveBytes(n); err != nil || live > 0 {
 		return false, err
 	}
-	row, err := decodeSegmentRow(b)
-	return row.Live == 0, err
+	why, err := s.unsettled(n)
+	if why != "" && !s.leftAlone[n] {
+		s.leftAlone[n] = true // it is told once, not at each sweep
+		s.log.Warn("a segment without anything that is used is left alone; see fsck", "segment", segmentName(n), "why", why)
+	}
+	return why == "" && err == nil, err
 }
 
 // awaitPuts waits for the Puts under way: they may have appended to a segment

@@ -542,7 +542,7 @@ func InspectCold(o Options, cold ColdOptions, claims []Claim) ([]Fault, error) {
 	if err := checkMarker(g, cold.Dir, cold.ID); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	_, faults, err := Inspect(g, cold.Dir, claims)
+	faults, err := inspectFaults(g, cold.Dir, claims)
 	if _, remote := base.(disk.Remote); remote { // what waits in the spool has two names for a while
 		faults = slices.DeleteFunc(faults, func(f Fault) bool { return !f.Lost })
 	}

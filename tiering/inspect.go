@@ -32,90 +32,166 @@ type Fault struct {
 	Lost   bool   // it is gone, or its end is: nobody has to choose between files
 }
 
+// An Inspection is what the files of a tier are found to be.
+type Inspection struct {
+	News   []Claim // what claims are now, those that say something new only
+	Faults []Fault // in order of their files
+	// Commits is how many commits there were, as the segments' stamps say, and Newest the file that
+	// says so. 0: none has a stamp, of those that were looked at.
+	Commits uint64
+	Newest  string
+	volume  [16]byte
+	there   map[uint64]disk.Info
+}
+
 // inspectors is how many segments are looked at at a time.
 const inspectors = 8
 
-// Inspect looks whether the segments of the claims are in dir, without changing anything. It
-// returns what the claims are now, those that say something new only, and all faults in order of
-// their files. A file that is as it was seen before is not opened. Damage inside of a segment is
-// not looked for: scrub does that.
-func Inspect(d disk.FS, dir string, claims []Claim) (news []Claim, faults []Fault, err error) {
+// Inspect looks whether the segments of the claims are in dir, without changing anything. A sealed
+// file that is as it was seen before is not opened; all others are asked for their stamps, also
+// those that no claim is about. Stamps of another volume say nothing. Damage inside of a segment is not looked for: scrub does that.
+func Inspect(d disk.FS, dir string, volume [16]byte, claims []Claim) (*Inspection, error) {
+	in, err := listSegments(d, dir)
+	if err != nil {
+		return nil, err
+	}
+	in.volume = volume
+	return in, in.look(d, dir, claims, true)
+}
+
+// listSegments finds what segments are in dir.
+func listSegments(d disk.FS, dir string) (*Inspection, error) {
+	in := &Inspection{there: make(map[uint64]disk.Info)}
 	files, err := d.List(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, err
+		return nil, err
 	}
 	// One listing for all: a look at each file by name would be a request each in a bucket.
-	there := make(map[uint64]disk.Info)
 	for _, f := range files {
 		n, state, ok := segment.ParseName(f.Name)
 		if !ok || state == segment.Trash {
 			continue
 		}
 		// Sealing renames, so a segment has one name; two are copies that somebody put there.
-		if other, ok := there[n]; ok {
-			faults = append(faults, Fault{n, other.Name, "is there, and so is " + f.Name, false})
+		if other, ok := in.there[n]; ok {
+			in.Faults = append(in.Faults, Fault{n, other.Name, "is there, and so is " + f.Name, false})
 		}
-		there[n] = f
+		in.there[n] = f
 	}
-	var found struct {
-		sync.Mutex
-		news   []Claim
-		faults []Fault
-	}
+	return in, nil
+}
+
+// look looks at the files of the claims and, if asked to, at all others.
+func (in *Inspection) look(d disk.FS, dir string, claims []Claim, others bool) error {
+	var mu sync.Mutex // guards in
 	var looks errgroup.Group
 	looks.SetLimit(inspectors)
+	claimed := make(map[uint64]bool, len(claims))
 	for _, c := range claims {
+		claimed[c.Number] = true
 		looks.Go(func() error {
-			f, ok := there[c.Number]
-			now, fault, err := inspectOne(d, dir, f, ok, c)
-			found.Lock()
-			defer found.Unlock()
-			if fault != nil {
-				found.faults = append(found.faults, *fault)
-			}
-			// Only what has changed is written to the database.
-			if now != c {
-				found.news = append(found.news, now)
-			}
+			f, ok := in.there[c.Number]
+			l, err := inspectOne(d, dir, f, ok, c)
+			mu.Lock()
+			defer mu.Unlock()
+			in.add(f.Name, c, l)
 			return err
 		})
 	}
-	err = looks.Wait()
-	faults = append(faults, found.faults...)
+	for n, f := range in.there {
+		if claimed[n] || !others {
+			continue
+		}
+		looks.Go(func() error {
+			// Nothing is needed of it, so what cannot be read of it is no fault.
+			l, _ := inspectOne(d, dir, f, true, Claim{Number: n})
+			mu.Lock()
+			defer mu.Unlock()
+			in.stamped(f.Name, l.stamp)
+			return nil
+		})
+	}
+	err := looks.Wait()
 	// The goroutines end in any order, and the first fault is what an error says.
-	slices.SortFunc(faults, func(a, b Fault) int { return strings.Compare(a.File, b.File) })
-	return found.news, faults, err
+	slices.SortFunc(in.Faults, func(a, b Fault) int { return strings.Compare(a.File, b.File) })
+	return err
 }
 
-func inspectOne(d disk.FS, dir string, f disk.Info, ok bool, c Claim) (Claim, *Fault, error) {
+// add notes what the look at a claim's file found.
+func (in *Inspection) add(file string, c Claim, l look) {
+	if l.fault != nil {
+		in.Faults = append(in.Faults, *l.fault)
+	}
+	// Only what has changed is written to the database.
+	if l.claim != c {
+		in.News = append(in.News, l.claim)
+	}
+	in.stamped(file, l.stamp)
+}
+
+// stamped notes what a file's stamp says. Of equal ones the first file is told, so that an error
+// says the same each time.
+func (in *Inspection) stamped(file string, s Stamp) {
+	if s.Volume == in.volume && (s.Commits > in.Commits || s.Commits == in.Commits && file < in.Newest) {
+		in.Commits, in.Newest = s.Commits, file
+	}
+}
+
+// A look is what the file of one claim is found to be.
+type look struct {
+	claim Claim // as it is now
+	fault *Fault
+	stamp Stamp // the last one, if the file was opened
+}
+
+func inspectOne(d disk.FS, dir string, f disk.Info, ok bool, c Claim) (look, error) {
+	l := look{claim: c}
+	_, state, _ := segment.ParseName(f.Name)
 	switch {
 	case !ok:
-		return c, &Fault{c.Number, segment.Name(c.Number, segment.Sealed), "is missing, and so is " + segment.Name(c.Number, segment.Open), true}, nil
+		l.fault = &Fault{c.Number, segment.Name(c.Number, segment.Sealed), "is missing, and so is " + segment.Name(c.Number, segment.Open), true}
+		return l, nil
 	case f.Size < c.End:
-		return c, &Fault{c.Number, f.Name, fmt.Sprintf("was cut, or is an older one: it has %d bytes, and there were records up to %d", f.Size, c.End), true}, nil
-	case c.Salt != 0 && !c.Seen.IsZero() && f.Modified.Equal(c.Seen):
-		return c, nil, nil
+		l.fault = &Fault{c.Number, f.Name, fmt.Sprintf("was cut, or is an older one: it has %d bytes, and there were records up to %d", f.Size, c.End), true}
+		return l, nil
+	case state == segment.Sealed && c.Salt != 0 && !c.Seen.IsZero() && f.Modified.Equal(c.Seen):
+		return l, nil
 	}
 	file, err := d.Open(filepath.Join(dir, f.Name))
 	if err != nil {
-		return c, nil, err
+		return l, err
 	}
+	defer file.Close() // nothing was written
 	h, err := readFileHeader(file, c.Number)
 	if err == nil && (c.Salt == 0 || h.Salt == c.Salt) {
-		c.Salt, c.Seen = h.Salt, f.Modified
-		return c, nil, file.Close()
+		l.claim.Salt, l.claim.Seen = h.Salt, f.Modified
+		l.stamp, err = segment.LastStamp(file, h, f.Size)
+		return l, err
 	}
 	footer, known := headerInFooter(file, c.Number)
-	_ = file.Close() // nothing was written
 	switch {
 	case known && (c.Salt == 0 || footer.Salt == c.Salt):
-		return c, nil, nil // a damaged header, which scrub reports
+		l.stamp, _ = segment.LastStamp(file, footer, f.Size)
+		return l, nil // a damaged header, which scrub reports
 	case err == nil || known:
-		return c, &Fault{c.Number, f.Name, "is of another store", false}, nil
+		l.fault = &Fault{c.Number, f.Name, "is of another store", false}
+		return l, nil
 	case errors.Is(err, ErrCorrupt):
-		return c, nil, nil // damaged as well, but no other's
+		return l, nil // damaged as well, but no other's
 	}
-	return c, nil, err
+	return l, err
+}
+
+// inspectFaults is Inspect without a look at what no claim is about.
+func inspectFaults(d disk.FS, dir string, claims []Claim) ([]Fault, error) {
+	in, err := listSegments(d, dir)
+	if err == nil {
+		err = in.look(d, dir, claims, false)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return in.Faults, nil
 }
 
 // Inspect looks whether the segments of the claims are in a tier of theirs, as it is now: files
@@ -129,7 +205,7 @@ func (s *Set) Inspect(id uint8, claims []Claim) ([]Fault, error) {
 	// is no fault.
 	var faults []Fault
 	for range inspectTries {
-		_, faults, err = Inspect(t.fs, t.dir, claims)
+		faults, err = inspectFaults(t.fs, t.dir, claims)
 		if t.remote { // what was uploaded is in the spool until that is durable
 			faults = slices.DeleteFunc(faults, func(f Fault) bool { return !f.Lost })
 		}

@@ -8,6 +8,7 @@ type (
 	Kind   = segment.Kind
 	Codec  = segment.Codec
 	Header = segment.Header
+	Stamp  = segment.Stamp
 )
 
 // The kinds of records.
@@ -25,6 +26,9 @@ const (
 	S2   = segment.S2
 	Zstd = segment.Zstd
 )
+
+// EmptySize is the most bytes that an open segment without records has.
+const EmptySize = segment.FileHeaderSize + segment.StampSize
 
 // MaxRaw is the most plain bytes that a record can hold.
 const MaxRaw = segment.MaxRaw

@@ -13,7 +13,7 @@ import (
 
 // openTier lists a directory, recovers what is open, and starts the workers.
 func openTier(o Options, id uint8, files disk.FS, dir string) (*tier, error) {
-	t := &tier{fs: files, id: id, dir: dir, size: o.SegmentSize, lazy: id != Hot, readOnly: o.ReadOnly, log: o.Logger, table: newTable(files, id, dir, o.OpenFiles)}
+	t := &tier{fs: files, id: id, dir: dir, size: o.SegmentSize, lazy: id != Hot, readOnly: o.ReadOnly, stamps: o.Stamp, log: o.Logger, table: newTable(files, id, dir, o.OpenFiles)}
 	// The guard hides what kind of disk it is about.
 	if g, ok := files.(*guard); ok {
 		_, t.remote = g.base.(disk.Remote)
@@ -132,6 +132,10 @@ func (t *tier) recoverOpen(number uint64, size int64) error {
 	w := t.newWriter(h, res.End)
 	w.entries = entries
 	w.retired = retired
+	w.stamped, w.stampEnd = res.Stamp.Commits, res.StampEnd
+	if len(entries) > 0 {
+		w.start = int64(entries[0].Offset)
+	}
 	if t.readOnly {
 		w.stuck = true
 	} else {
@@ -142,14 +146,14 @@ func (t *tier) recoverOpen(number uint64, size int64) error {
 }
 
 // recoverHeaderless handles an .open file whose own header does not read. One
-// that is not longer than its header was being made when the crash came. Else
+// that is not longer than its header and a stamp was being made when the crash came. Else
 // it is damage, since records are only appended once the header is durable: the
 // file stays as it is, and reads of it say what is wrong.
 func (t *tier) recoverHeaderless(number uint64, size int64, f disk.File, cause error) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	if size <= segment.FileHeaderSize {
+	if size <= segment.FileHeaderSize+segment.StampSize { // too little for a record
 		if t.readOnly {
 			return nil
 		}

@@ -99,6 +99,9 @@ type Options struct {
 	// only, and nothing can be appended or removed. Other Sets may have them open in the same
 	// way.
 	ReadOnly bool
+	// Stamp says how many commits of the owner's are durable now. If set, segments are stamped with
+	// it: see Set.Stamp.
+	Stamp func() Stamp
 	// OpenFiles limits the sealed segments held open for reading; 0 means 512.
 	OpenFiles int
 
@@ -258,6 +261,19 @@ func (s *Set) AppendTo(id uint8, r Record) (Location, error) {
 // segments are synced nevertheless, but this Sync and all later ones return the
 // error, until Forsake.
 func (s *Set) Sync() error { return s.hot.sync() }
+
+// Stamp notes beside what was appended to the hot tier how many commits are durable, by which an
+// older copy of whatever knows the records' locations is recognized. A crash may lose it.
+func (s *Set) Stamp() error { return s.hot.stamp() }
+
+// LastStamp returns the last stamp of a segment; the zero one: it has none, or cannot be read.
+func (s *Set) LastStamp(number uint64) Stamp {
+	t, err := s.holder(number)
+	if err != nil {
+		return Stamp{}
+	}
+	return t.lastStamp(number)
+}
 
 // Lost returns the segments that were lost since Open, forsaken ones too.
 // Records in them that an earlier Sync covered are durable. The others can

@@ -42,6 +42,7 @@ type tier struct {
 	// remote: sealing uploads a segment, see disk.Remote. It takes long, may fail for
 	// a while, and what waits for it takes space on the local disk.
 	remote bool
+	stamps func() segment.Stamp // or nil
 	log    *slog.Logger
 	table  *table
 	ahead  windows
@@ -76,6 +77,7 @@ type writer struct {
 	row     *row
 	syncing sync.Mutex // held over Datasync, see there; taken before tier.mu
 
+	start    int64           // where the first record goes; it is there if end is elsewhere
 	end      int64           // where the next record goes
 	entries  []segment.Entry // of whole records, in the order their writes ended
 	inflight int             // reserved and not yet written
@@ -86,6 +88,8 @@ type writer struct {
 	stuck    bool            // being sealed, or that failed: left to the next Open
 	lost     bool            // a Datasync failed
 	failed   error           // why it could not be sealed
+	stamped  uint64          // commits, as the last stamp says
+	stampEnd int64           // the offset behind it; 0: there is none
 }
 
 // append writes one record. The offset is reserved under the lock, the bytes
@@ -123,7 +127,7 @@ func (t *tier) reserve(n int64) (*writer, uint32, error) {
 		}
 		// A record larger than a segment gets one of its own: the first place in an empty one.
 		if w := t.mu.active; w != nil {
-			if w.end+n <= t.size && len(w.entries)+w.inflight < maxRecords || w.end == segment.FileHeaderSize {
+			if w.end+n <= t.size && len(w.entries)+w.inflight < maxRecords || w.end == w.start {
 				offset := uint32(w.end)
 				w.end += n
 				w.inflight++
@@ -355,6 +359,13 @@ func (t *tier) close() error {
 	t.mu.Unlock()
 	// After the workers: what they sealed last is synced by that, the rest here.
 	t.done.Wait()
+	t.mu.Lock()
+	for _, w := range t.mu.live {
+		if w.stampEnd > 0 && w.stampEnd == w.end {
+			w.written++ // the last stamp is not one of the writes that sync knows of
+		}
+	}
+	t.mu.Unlock()
 	err := t.sync()
 	for _, w := range t.mu.live { // no other goroutine is left that changes it
 		if w.stuck {

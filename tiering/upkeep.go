@@ -60,10 +60,24 @@ func (s *Set) Active(id uint8) (number uint64, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	w := t.mu.active
-	if w == nil || w.end == segment.FileHeaderSize {
+	if w == nil || w.end == w.start {
 		return 0, false
 	}
 	return w.number, true
+}
+
+// Retire has an open segment take no more records; it is sealed in the background.
+func (s *Set) Retire(number uint64) {
+	t, err := s.holder(number)
+	if err != nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	// An empty one stays in use: it has nothing to seal.
+	if w := t.mu.live[number]; w != nil && w.end > w.start {
+		t.retire(w)
+	}
 }
 
 // Seal seals a segment before it is full, and returns when it is sealed; later
@@ -73,12 +87,7 @@ func (s *Set) Seal(ctx context.Context, number uint64) error {
 	if err != nil {
 		return fmt.Errorf("seal segment %x: %w", number, err)
 	}
-	t.mu.Lock()
-	// An empty one stays in use: it has nothing to seal.
-	if w := t.mu.live[number]; w != nil && w.end > segment.FileHeaderSize {
-		t.retire(w)
-	}
-	t.mu.Unlock()
+	s.Retire(number)
 	// Asked for rarely, and an upload takes seconds: polling costs less than a condition that each
 	// sealed segment would have to signal with a context in hand.
 	for wait := time.Millisecond; ; wait = min(2*wait, 50*time.Millisecond) {

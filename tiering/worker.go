@@ -71,7 +71,7 @@ func (t *tier) makeNext() {
 	t.mu.number++
 	number := t.mu.number
 	t.mu.Unlock()
-	h, err := t.create(number)
+	h, stamp, err := t.create(number)
 	if err != nil {
 		t.log.Error("cannot make a segment", "segment", segment.Name(number, segment.Open), "err", err)
 	}
@@ -82,23 +82,29 @@ func (t *tier) makeNext() {
 	if err == nil {
 		// Under mu: an open segment that is listed must be found among the live.
 		t.mu.next = t.newWriter(h, segment.FileHeaderSize)
+		t.mu.next.stampedAt(stamp, t.mu.next.start)
 		t.mu.live[number] = t.mu.next
 	}
 	t.mu.room.Broadcast()
 }
 
-func (t *tier) create(number uint64) (*handle, error) {
+func (t *tier) create(number uint64) (*handle, *segment.Stamp, error) {
 	var salt [8]byte
 	rand.Read(salt[:]) // crypto/rand.Read never fails
 	header := segment.FileHeader{Number: number, Salt: binary.LittleEndian.Uint64(salt[:])}
+	head := header.Append(nil)
+	stamp := t.stampNow()
+	if stamp != nil {
+		head = stamp.Append(head, header, segment.FileHeaderSize)
+	}
 	path := t.table.path(number, segment.Open)
 	f, err := t.fs.Create(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	// Before the first byte, so that a full disk shows now and not at an append.
 	t.reserveSpace(f, number, 0)
-	if _, err = f.WriteAt(header.Append(nil), 0); err == nil {
+	if _, err = f.WriteAt(head, 0); err == nil {
 		err = f.Datasync()
 	}
 	if err == nil {
@@ -109,9 +115,9 @@ func (t *tier) create(number uint64) (*handle, error) {
 		if removeErr := t.fs.Remove(path); removeErr != nil {
 			t.log.Warn("cannot remove segment that was not made", "path", path, "err", removeErr)
 		}
-		return nil, err
+		return nil, nil, err
 	}
-	return newHandle(f, header), nil
+	return newHandle(f, header), stamp, nil
 }
 
 // reserveSpace reserves the space that a segment is about to need. Without it
@@ -122,12 +128,12 @@ func (t *tier) reserveSpace(f disk.File, number uint64, end int64) {
 	}
 }
 
-// newWriter enters an open segment of which end bytes are whole. It takes the
+// newWriter enters an open segment without records of which end bytes are whole. It takes the
 // handle's reference over.
 func (t *tier) newWriter(h *handle, end int64) *writer {
 	h.refs.Add(1)
 	row := t.table.add(h.header.Number, end, false, h)
-	return &writer{number: h.header.Number, handle: h, row: row, end: end, flushed: end}
+	return &writer{number: h.header.Number, handle: h, row: row, start: end, end: end, flushed: end}
 }
 
 func (t *tier) pickSeal() func() {
@@ -169,9 +175,10 @@ func (t *tier) trySeal(w *writer, entries []segment.Entry) error {
 		return t.fs.Remove(path)
 	}
 	end := entries[len(entries)-1].End()
-	footer := segment.AppendFooter(nil, w.handle.header, entries, uint32(end))
-	size := end + int64(len(footer))
-	if _, err := w.handle.file.WriteAt(footer, end); err != nil {
+	tail := t.sealStamp(w, uint32(end))
+	tail = segment.AppendFooter(tail, w.handle.header, entries, uint32(end)+uint32(len(tail)))
+	size := end + int64(len(tail))
+	if _, err := w.handle.file.WriteAt(tail, end); err != nil {
 		return err
 	}
 	// What failed appends left behind the footer goes: a footer is found from the file's end.
@@ -191,6 +198,90 @@ func (t *tier) trySeal(w *writer, entries []segment.Entry) error {
 		t.log.Warn("cannot sync directory after sealing", "segment", w.number, "err", err)
 	}
 	return nil
+}
+
+// stampNow is what a stamp that is written now says; nil: there are none.
+func (t *tier) stampNow() *segment.Stamp {
+	if t.stamps == nil {
+		return nil
+	}
+	s := t.stamps()
+	return &s
+}
+
+// stampedAt notes that a stamp was put at an offset where nothing comes before the first record.
+func (w *writer) stampedAt(s *segment.Stamp, offset int64) {
+	if s == nil {
+		return
+	}
+	w.stamped, w.stampEnd = s.Commits, offset+segment.StampSize
+	w.start, w.end, w.flushed = w.stampEnd, w.stampEnd, w.stampEnd
+}
+
+// sealStamp is the stamp before a footer at offset. A segment without stamps, which was begun
+// before there were any, gets none.
+func (t *tier) sealStamp(w *writer, offset uint32) []byte {
+	t.mu.Lock()
+	commits, some := w.stamped, w.stampEnd > 0
+	t.mu.Unlock()
+	s := t.stampNow()
+	if s == nil || !some {
+		return nil
+	}
+	// Never less than the segment has said before: an older database may be open, to be repaired.
+	s.Commits = max(s.Commits, commits)
+	return s.Append(nil, w.handle.header, offset)
+}
+
+// stamp notes behind the last record of the active segment how many commits are durable. It is not
+// synced: it is there to tell an older database, and not a crash. Where it is the last thing in the
+// segment it is written over the one before, so that commits without blocks take no space.
+func (t *tier) stamp() error {
+	s := t.stampNow()
+	if s == nil {
+		return nil
+	}
+	t.mu.Lock()
+	w := t.mu.active
+	if w == nil || t.mu.closing || s.Commits <= w.stamped || w.end == w.start {
+		t.mu.Unlock()
+		return nil
+	}
+	if w.stampEnd != w.end {
+		if w.end+segment.StampSize > t.size { // it is as good as sealed
+			t.mu.Unlock()
+			return nil
+		}
+		w.end += segment.StampSize
+		w.stampEnd = w.end
+	}
+	at := w.stampEnd - segment.StampSize
+	w.stamped = s.Commits
+	w.inflight++ // keeps the sealer from writing a footer here
+	t.mu.Unlock()
+	// Without the lock: the place is the stamp's alone, and one commit runs at a time.
+	_, err := w.handle.file.WriteAt(s.Append(nil, w.handle.header, uint32(at)), at)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if w.inflight--; w.retired && w.inflight == 0 {
+		t.mu.work.Broadcast()
+	}
+	return err
+}
+
+// lastStamp returns the last stamp of a segment; the zero one: it has none, or cannot be read.
+func (t *tier) lastStamp(number uint64) segment.Stamp {
+	h, err := t.table.acquire(number)
+	if err != nil {
+		return segment.Stamp{}
+	}
+	defer h.release()
+	size, err := h.file.Size()
+	if err != nil {
+		return segment.Stamp{}
+	}
+	s, _ := segment.LastStamp(h.file, h.header, size)
+	return s
 }
 
 // sorted returns a copy in order of offset; writes may end in another.

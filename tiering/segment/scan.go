@@ -8,10 +8,14 @@ import (
 
 // A ScanResult says what Scan met besides records.
 type ScanResult struct {
-	// End is the offset just behind the last whole record.
+	// End is the offset just behind the last whole record or stamp.
 	End int64
-	// Skipped counts the bytes before End that belong to no whole record.
+	// Skipped counts the bytes before End that belong to no whole record or stamp.
 	Skipped int64
+	// Stamp is the last stamp, the zero one if there is none, and StampEnd the offset just behind
+	// it.
+	Stamp    Stamp
+	StampEnd int64
 }
 
 // Scan calls fn for every whole record of a segment of size bytes, sealed or
@@ -26,6 +30,15 @@ func Scan(r io.ReaderAt, file FileHeader, size int64, fn func(e Entry, payload [
 	s := scanner{r: r, size: min(size, MaxSize), file: file}
 	res := ScanResult{End: FileHeaderSize}
 	for off := int64(FileHeaderSize); ; {
+		stamp, ok, err := s.stamp(off)
+		if err != nil {
+			return res, err
+		}
+		if ok {
+			off += StampSize
+			res.Stamp, res.StampEnd, res.End = stamp, off, off
+			continue
+		}
 		e, payload, err := s.next(off)
 		if errors.Is(err, io.EOF) {
 			return res, nil
@@ -51,6 +64,19 @@ type scanner struct {
 	file FileHeader
 	off  int64
 	buf  []byte
+}
+
+// stamp reads the stamp at off, if there is one.
+func (s *scanner) stamp(off int64) (stamp Stamp, ok bool, err error) {
+	if off+StampSize > s.size {
+		return Stamp{}, false, nil
+	}
+	window, err := s.window(off, StampSize)
+	if err != nil {
+		return Stamp{}, false, err
+	}
+	stamp, ok = ParseStamp(window, s.file, uint32(off))
+	return stamp, ok, nil
 }
 
 // next returns the first whole record at or behind off, or io.EOF.

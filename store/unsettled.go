@@ -1,0 +1,177 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/tiering"
+)
+
+// What a segment has and the database does not know of is what a crash left, or what a newer
+// database referred to. A crash leaves nothing behind a stamp that says more than the database
+// knows. Of segments without stamps, which older programs made, only names tell: they are
+// the last to be stored of whatever somebody wanted to keep.
+
+// unsettled says why a segment may have more than the database knows of, or "". It is not to be
+// removed, then.
+func (s *Store) unsettled(n uint64) (why string, err error) {
+	stamp := s.tiers.LastStamp(n)
+	switch {
+	case s.behind > 0:
+		return "the database is an older one", nil
+	case stamp == tiering.Stamp{}:
+		return s.unknownNames(n)
+	case stamp.Volume != s.conf.volume():
+		return "it is of another store", nil
+	case stamp.Commits > s.commitsEver():
+		return fmt.Sprintf("it was written after commit %d, and the database knows of %d", stamp.Commits, s.commitsEver()), nil
+	}
+	return "", nil
+}
+
+// unknownNames looks for names and snapshots in a segment that the database has never had.
+func (s *Store) unknownNames(n uint64) (why string, err error) {
+	end, known, err := s.indexedEnd(n)
+	if err != nil || known && end == 0 {
+		return "", err // a row of before ends were noted
+	}
+	records, err := s.tiers.Records(n)
+	if err != nil && !errors.Is(err, tiering.ErrCorrupt) { // it has those that are whole
+		if errors.Is(err, tiering.ErrNotFound) || errors.Is(err, ErrUnavailable) {
+			err = nil
+		}
+		return "", err
+	}
+	unknown := 0
+	for _, r := range records {
+		if r.Kind != tiering.Named && r.Kind != tiering.Snapshot || int64(r.Offset) < end {
+			continue
+		}
+		if _, err := s.Lookup(r.ID); errors.Is(err, ErrNotFound) {
+			unknown++
+		} else if err != nil {
+			return "", err
+		}
+	}
+	if unknown == 0 {
+		return "", nil
+	}
+	return fmt.Sprintf("it has %d names and snapshots that the database does not know of", unknown), nil
+}
+
+// indexedEnd is where the last record of a segment ends that was ever indexed; 0: nowhere, or that
+// is not noted.
+func (s *Store) indexedEnd(n uint64) (end int64, known bool, err error) {
+	b, err := s.db.Get(segmentKey(n))
+	if errors.Is(err, db.ErrNotFound) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	row, err := decodeSegmentRow(b)
+	return row.End, true, err
+}
+
+// setAside takes segments out of use for appends that may have more than the database knows of:
+// what is appended behind would make that look like what was swept.
+func (s *Store) setAside() error {
+	for _, seg := range s.tiers.Segments() {
+		if seg.Sealed {
+			continue
+		}
+		why, err := s.unsettled(seg.Number)
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			s.log.Warn("a segment is left alone until fsck --repair has taken in what it has", "segment", segmentName(seg.Number), "why", why)
+			s.tiers.Retire(seg.Number)
+		}
+	}
+	return nil
+}
+
+// adopt takes in what unsettled segments have that the database does not know of. It counts as
+// referred to, so that keepLost gives a name to what has none.
+func (r *repairer) adopt(ctx context.Context) error {
+	newest := r.s.commitsEver() + r.s.behind
+	from := make(map[uint64]int64) // where in which segments is what may be unknown
+	for _, seg := range r.s.tiers.Segments() {
+		why, err := r.s.unsettled(seg.Number)
+		if err != nil {
+			return err
+		}
+		stamp := r.s.tiers.LastStamp(seg.Number)
+		if why == "" || stamp != (tiering.Stamp{}) && stamp.Volume != r.s.conf.volume() {
+			continue
+		}
+		newest = max(newest, stamp.Commits)
+		if from[seg.Number], _, err = r.s.indexedEnd(seg.Number); err != nil {
+			return err
+		}
+	}
+	err := r.eachRecord(ctx, func(loc tiering.Location, h tiering.Header) {
+		first, ok := from[loc.Segment]
+		if _, known := r.rows[h.ID]; known || !ok || int64(loc.Offset) < first {
+			return
+		}
+		h, plain, err := r.s.tiers.Read(loc)
+		if err != nil {
+			return // nobody refers to it, as far as is known
+		}
+		e := rowOf(loc, h, plain)
+		e.Refs = 1
+		r.rows[h.ID] = e
+		r.adopted[h.ID] = true
+		if h.Kind == tiering.Named {
+			r.named(plain)
+		}
+	})
+	if len(r.adopted) > 0 {
+		r.did("%d blocks that the database did not know of were taken in", len(r.adopted))
+	}
+	// With the rows: from the commit on that has them, the database knows as much as the segments.
+	if newest > r.s.commitsEver() {
+		r.s.setEarlier(newest - r.s.db.Commits())
+	}
+	r.newest = newest
+	return err
+}
+
+// settled is called when what was adopted is durable.
+func (r *repairer) settled() {
+	s := r.s
+	if r.newest <= s.commitsEver() && s.behind == 0 {
+		return
+	}
+	s.commitMu.Lock()
+	defer s.commitMu.Unlock()
+	if err := s.loadEarlier(); err != nil {
+		s.log.Error("what the last commit was is known from the next opening on", "err", err)
+		return
+	}
+	s.behind = 0
+	s.noteCommit()
+}
+
+// named lets the latest object or snapshot have a name.
+func (r *repairer) named(plain []byte) {
+	if ref, err := decodeSnapshotName(plain); err == nil {
+		old, ok := r.snaps[ref.Name]
+		if !ok || ref.Set.After(old.Set) || ref.Set.Equal(old.Set) && ref.ID.String() > old.ID.String() {
+			r.snaps[ref.Name] = ref
+		}
+		return
+	}
+	o, err := decodeNameVertex(plain)
+	if err != nil {
+		return
+	}
+	old, ok := r.names[o.Name]
+	if !ok || o.Created.After(old.Created) || o.Created.Equal(old.Created) && o.ID.String() > old.ID.String() {
+		r.names[o.Name] = o
+	}
+}
