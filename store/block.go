@@ -40,7 +40,8 @@ type block struct {
 	kind   tiering.Kind
 	id     ID
 	plain  []byte
-	packed *Record // as it is to be stored; nil: to be compressed
+	packed *Record   // as it is to be stored; nil: to be compressed
+	at     *location // where it is stored already; nil: nowhere
 }
 
 func (s *Store) put(b block) (ID, error) {
@@ -126,8 +127,11 @@ func (s *Store) append(b block) error {
 	return nil
 }
 
-// appendBlock appends a block to the hot tier.
+// appendBlock appends a block to the hot tier, unless a tier has it.
 func (s *Store) appendBlock(b block) (tiering.Codec, tiering.Location, error) {
+	if b.at != nil {
+		return b.at.codec, b.at.loc, nil
+	}
 	if b.packed == nil {
 		return s.appendRecord(b.kind, b.id, b.plain)
 	}

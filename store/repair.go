@@ -68,7 +68,7 @@ func (r *repairer) did(format string, args ...any) {
 func (r *repairer) run(ctx context.Context) error {
 	r.rows, r.names, r.snaps = make(map[ID]Entry), make(map[string]ObjectInfo), make(map[string]SnapshotRef)
 	r.adopted = make(map[ID]bool)
-	steps := []func(context.Context) error{r.loadRows, r.restoreRows, r.loadNames, r.loadSnapshots, r.adopt, r.restoreMissing,
+	steps := []func(context.Context) error{r.loadRows, r.restoreRows, r.loadNames, r.loadSnapshots, r.forgetLost, r.adopt, r.restoreMissing,
 		r.makeNames, r.addPlaceholders, r.keepLost, r.fixRows, r.fixZeroRows, r.fixNames, r.fixSnapshots, r.fixSums}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -122,7 +122,7 @@ func (r *repairer) restoreRows(ctx context.Context) error {
 		return err
 	}
 	sizes := r.s.segmentSizes()
-	lost := make(map[uint64]int)
+	lost, ends := make(map[uint64]int), make(map[uint64]int64)
 	for id := range wrong {
 		e := r.rows[id]
 		switch {
@@ -133,10 +133,12 @@ func (r *repairer) restoreRows(ctx context.Context) error {
 			// It was lost before, or is damaged where it is; a later read may do better.
 		default:
 			lost[e.Loc.Segment]++
+			ends[e.Loc.Segment] = max(ends[e.Loc.Segment], int64(e.Loc.Offset)+int64(e.Loc.Length))
 			r.lose(id, segmentName(e.Loc.Segment)+" is lost, or its end is")
 		}
 	}
 	for n, blocks := range lost {
+		r.s.loseSegment(n, ends[n])
 		r.did("%s is lost, or its end is: %d of its blocks read as errors from now on", segmentName(n), blocks)
 	}
 	return nil

@@ -157,9 +157,10 @@ type Store struct {
 	}
 	frozen        map[ID]change // guarded by commitMu: changes of a commit that has not been written
 	frozenObjects objects
-	moved         map[ID]location // guarded by commitMu: where fresh blocks of frozen are instead
-	leftAlone     map[uint64]bool // guarded by commitMu: segments that the log has told of
-	unwritten     bool            // guarded by commitMu: rows of a commit could not be written and wait for the next
+	moved         map[ID]location  // guarded by commitMu: where fresh blocks of frozen are instead
+	lost          map[uint64]int64 // guarded by commitMu: segments that are lost, and where each ended
+	leftAlone     map[uint64]bool  // guarded by commitMu: segments that the log has told of
+	unwritten     bool             // guarded by commitMu: rows of a commit could not be written and wait for the next
 	totals        struct {
 		sync.Mutex
 		Totals
@@ -211,6 +212,7 @@ func Open(dir string, o Options) (*Store, error) {
 	}
 	if err == nil && !o.ReadOnly {
 		s.openLastCommit()
+		err = s.takeBack()
 	}
 	if err != nil {
 		err = handle.ShownError(fmt.Errorf("open store %s: %w", dir, err))
@@ -323,7 +325,11 @@ func (s *Store) open() (err error) {
 	if err := s.files.Restore(keptFiles()); err != nil {
 		return err
 	}
-	if err := s.loadEarlier(); err != nil {
+	if err := errors.Join(s.loadEarlier(), s.loadLost()); err != nil {
+		return err
+	}
+	numbers, err := s.lastNumbers()
+	if err != nil {
 		return err
 	}
 	if s.tierConf.file, err = s.loadTiers(); err != nil {
@@ -340,6 +346,7 @@ func (s *Store) open() (err error) {
 		FS:          s.hotFS(),
 		ReadOnly:    s.opts.ReadOnly,
 		Stamp:       s.stamp,
+		Numbers:     numbers,
 		Verify:      func(k tiering.Kind, id [32]byte, plain []byte) bool { return vertex.Sum(k, plain) == id },
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/tiering"
@@ -19,6 +20,8 @@ import (
 func (s *Store) unsettled(n uint64) (why string, err error) {
 	stamp := s.tiers.LastStamp(n)
 	switch {
+	case slices.Contains(s.returned(), n):
+		return "it was lost, and not all of it can be read", nil
 	case s.behind > 0:
 		return "the database is an older one", nil
 	case stamp == tiering.Stamp{}:

@@ -22,8 +22,9 @@ func openTier(o Options, id uint8, files disk.FS, dir string) (*tier, error) {
 		t.ahead.budget = o.windows
 		t.ahead.mu.streams = map[uint64]stream{}
 	}
-	// Numbers go on from the highest file, which recover finds; the tier is in the upper bits.
-	t.mu.number = uint64(id) << tierShift
+	// Numbers go on from the highest that is known, or the highest file, which recover finds; the
+	// tier is in the upper bits.
+	t.mu.number = max(uint64(id)<<tierShift, o.Numbers[id])
 	t.mu.room.L, t.mu.work.L = &t.mu.Mutex, &t.mu.Mutex
 	t.mu.live, t.mu.lost = map[uint64]*writer{}, map[uint64]error{}
 	t.mu.closing = t.readOnly

@@ -102,6 +102,9 @@ type Options struct {
 	// Stamp says how many commits of the owner's are durable now. If set, segments are stamped with
 	// it: see Set.Stamp.
 	Stamp func() Stamp
+	// Numbers are the highest that segments have had, by tier: a number is not given again, though
+	// its file is gone.
+	Numbers [2]uint64
 	// OpenFiles limits the sealed segments held open for reading; 0 means 512.
 	OpenFiles int
 

@@ -2,6 +2,7 @@ package tiering
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -64,6 +65,23 @@ func (s *Set) Active(id uint8) (number uint64, ok bool) {
 		return 0, false
 	}
 	return w.number, true
+}
+
+// Persist makes durable the bytes and the name of a segment that somebody else has put there.
+func (s *Set) Persist(number uint64) error {
+	t, err := s.holder(number)
+	if err != nil {
+		return err
+	}
+	h, err := t.table.acquire(number)
+	if err != nil {
+		return s.reached(t, err)
+	}
+	err = errors.Join(h.file.Datasync(), h.release())
+	if err == nil {
+		err = t.fs.SyncDir(t.dir)
+	}
+	return s.reached(t, err)
 }
 
 // Retire has an open segment take no more records; it is sealed in the background.
