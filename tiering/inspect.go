@@ -49,7 +49,8 @@ const inspectors = 8
 
 // Inspect looks whether the segments of the claims are in dir, without changing anything. A sealed
 // file that is as it was seen before is not opened; all others are asked for their stamps, also
-// those that no claim is about. Stamps of another volume say nothing. Damage inside of a segment is not looked for: scrub does that.
+// those that no claim is about. Stamps of another volume say nothing. Damage inside of a segment is
+// not looked for: scrub does that.
 func Inspect(d disk.FS, dir string, volume [16]byte, claims []Claim) (*Inspection, error) {
 	in, err := listSegments(d, dir)
 	if err != nil {
