@@ -26,11 +26,11 @@ import (
 //     ErrNotFound, and nothing is changed. (I5)
 //  4. The disk fails: the error, and nothing is changed.
 func (s *Store) Put(kind tiering.Kind, plain []byte) (ID, error) {
-	if s.opts.ReadOnly {
-		return ID{}, ErrReadOnly
-	}
 	if len(plain) == 0 || len(plain) > tiering.MaxRaw {
 		return ID{}, fmt.Errorf("put a block of %d bytes: %w", len(plain), ErrConfig)
+	}
+	if s.opts.ReadOnly {
+		return s.putInMemory(kind, plain)
 	}
 	return s.put(block{kind: kind, id: vertex.Sum(kind, plain), plain: plain})
 }
@@ -248,6 +248,9 @@ func (s *Store) PutAll(blocks [][]byte) ([]ID, error) {
 func (s *Store) Lookup(id ID) (Entry, error) {
 	b, err := s.db.Get(blockKey(keyBlock, id))
 	if errors.Is(err, db.ErrNotFound) {
+		if m, ok := s.memory.get(id); ok {
+			return Entry{Kind: m.kind, Raw: uint32(len(m.plain))}, nil
+		}
 		return Entry{}, fmt.Errorf("block %s: %w", id.Short(), ErrNotFound)
 	}
 	if err != nil {
@@ -276,6 +279,9 @@ func (s *Store) Get(ctx context.Context, id ID) ([]byte, error) {
 	if plain, ok := s.tiers.Cached(id); ok {
 		s.used(id, false)
 		return plain, nil
+	}
+	if m, ok := s.memory.get(id); ok {
+		return m.plain, nil
 	}
 	e, err := s.Lookup(id)
 	if err != nil {

@@ -111,7 +111,8 @@ type Store struct {
 	dbDir   string // of the database, in dir
 	conf    Config
 	opts    Options
-	spare   int64 // size of the database's spare ballast
+	spare   int64  // size of the database's spare ballast
+	memory  memory // blocks of a store that is open for reading only
 	log     *slog.Logger
 	lock    *flock.Flock
 	chunker *chunk.Chunker

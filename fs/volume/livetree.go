@@ -9,8 +9,8 @@ import (
 
 // LiveTree calls fn with the live filesystem as it is at one instant after the
 // call, as a snapshot without a name. It costs what a snapshot does. Its vertices
-// are there until fn returns; nothing else keeps them. What the kernel has not yet
-// handed over is not in it.
+// are there until fn returns; nothing else keeps them. Those of a store that is open for
+// reading only are in memory. What the kernel has not yet handed over is not in it.
 func (v *Volume) LiveTree(ctx context.Context, fn func(*graph.Snapshot) error) error {
 	defer v.store.PauseSweep()()
 	var live graph.Snapshot

@@ -107,7 +107,11 @@ type checkpoint struct {
 // all dirty bytes in blocks. The sweep stands still meanwhile. v.snapshots.mu is
 // held.
 func (ss *snapshotter) withCheckpoint(ctx context.Context, advance bool, fn func(context.Context, *checkpoint) error) error {
-	if err := ss.v.store.Accepts(); err != nil {
+	// Nothing is kept of a look at the live tree, so it can be had where nothing can be written.
+	commit := ss.v.store.Commit
+	if ss.v.store.ReadOnly() && !advance {
+		commit = ss.v.store.CutInMemory
+	} else if err := ss.v.store.Accepts(); err != nil {
 		return err
 	}
 	defer ss.v.store.PauseSweep()()
@@ -116,7 +120,7 @@ func (ss *snapshotter) withCheckpoint(ctx context.Context, advance bool, fn func
 	defer context.AfterFunc(ss.v.life.closing, cancel)()
 	c := &checkpoint{advance: advance, taken: make(chan struct{})}
 	ss.checkpoint.Store(c)
-	err := ss.v.store.Commit()
+	err := commit()
 	// The commit failed before its cut: nobody will take the checkpoint any more.
 	if ss.checkpoint.CompareAndSwap(c, nil) {
 		return orErr(err, errNoCheckpoint)
