@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -330,6 +331,12 @@ func TestJoinRefused(t *testing.T) {
 		if _, err := m.dir.Settings(); !errors.Is(err, client.ErrNotSetUp) {
 			t.Errorf("%s: the machine is a node: %v", test.what, err)
 		}
+	}
+	old := client.Remote(good.Address, good.Join())
+	defer old.Close()
+	_, err = old.Join(t.Context(), client.JoinRequest{Protocol: client.Protocol + 1, Secret: good.Secret, Time: time.Now()})
+	if !errors.Is(err, client.ErrVersion) || !strings.Contains(err.Error(), "install the same QuarXFS") {
+		t.Errorf("another version: %v", err)
 	}
 	if v := n1.waitUp(t, "n1"); len(v.Nodes) != 1 {
 		t.Errorf("nodes: %v", v.Nodes)

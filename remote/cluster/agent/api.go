@@ -261,6 +261,9 @@ func (a *Agent) removeNode(r *http.Request) (struct{}, error) {
 	if err := a.mayRemove(ctx, n); err != nil {
 		return struct{}{}, err
 	}
+	if err := a.holdsNothing(ctx, n.Name); err != nil {
+		return struct{}{}, err
+	}
 	if err := a.cluster.Remove(ctx, n.Name, time.Now()); err != nil {
 		return struct{}{}, err
 	}
@@ -271,6 +274,23 @@ func (a *Agent) removeNode(r *http.Request) (struct{}, error) {
 		}
 	}
 	return struct{}{}, nil
+}
+
+// holdsNothing reports client.ErrHolds with a volume that is written or kept on the node.
+func (a *Agent) holdsNothing(ctx context.Context, name string) error {
+	volumes, err := a.cluster.Volumes(ctx)
+	if err != nil {
+		return err
+	}
+	for _, v := range volumes {
+		if v.Home == name {
+			return fmt.Errorf("%w: %s is the home of %s: take it over on another node: quarxfs cluster volume takeover %s", client.ErrHolds, name, v.Name, v.Name)
+		}
+		if slices.Contains(v.Vaults, name) {
+			return fmt.Errorf("%w: %s is a vault of %s: quarxfs cluster volume vault %s --add OTHER --remove %s", client.ErrHolds, name, v.Name, v.Name, name)
+		}
+	}
+	return nil
 }
 
 // mayRemove reports ErrLastVoter if those that are up and stay would be no quorum.

@@ -34,6 +34,12 @@ var (
 	checksMetric = desc("cluster_checks", "Things that are not as they should be, by severity.", "severity")
 	checkMetric  = desc("cluster_check", "Things that are not as they should be, by code.", "code", "severity")
 	heartbeatAge = desc("cluster_heartbeat_age_seconds", "How long ago the node was last known to be alive.", "node")
+	protected    = desc("volume_protected", "1 if a vault has a snapshot of the volume that is no older than its RPO.", "volume")
+	volumeLag    = desc("volume_lag_seconds", "Age of the newest snapshot of the volume at a vault.", "volume")
+	volumeRPO    = desc("volume_rpo_seconds", "How old the newest snapshot at a vault may be.", "volume")
+	volumeOnline = desc("volume_online", "1 while a daemon of its home has the volume open.", "volume")
+	volumeEpoch  = desc("volume_epoch", "How often the volume got a new home, from 1 on.", "volume")
+	vaultBad     = desc("cluster_vault_missing_blocks", "Blocks of the node's vault that are missing or damaged.", "node")
 	spaceFree    = desc("cluster_node_free_bytes", "Free bytes of the disk of the node's directory.", "node")
 )
 
@@ -63,8 +69,29 @@ func (f figures) Collect(ch chan<- prometheus.Metric) {
 		if n.Heard != nil {
 			gauge(heartbeatAge, max(0, f.AsOf.Sub(*n.Heard).Seconds()), n.Name)
 		}
+		if n.Bad != nil {
+			gauge(vaultBad, float64(*n.Bad), n.Name)
+		}
 		if n.Free != nil {
 			gauge(spaceFree, float64(*n.Free), n.Name)
+		}
+	}
+	for _, v := range f.Volumes {
+		flag := func(d *prometheus.Desc, is *bool) {
+			if is != nil {
+				value := 0.0
+				if *is {
+					value = 1
+				}
+				gauge(d, value, v.Name)
+			}
+		}
+		flag(protected, v.Protected)
+		flag(volumeOnline, v.Online)
+		gauge(volumeRPO, float64(v.RPO), v.Name)
+		gauge(volumeEpoch, float64(v.Epoch), v.Name)
+		if v.Lag != nil {
+			gauge(volumeLag, *v.Lag, v.Name)
 		}
 	}
 	for state, count := range states {

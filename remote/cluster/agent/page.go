@@ -26,6 +26,21 @@ var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{
 		}
 		return humanize.IBytes(uint64(*n))
 	},
+	"flag": func(b *bool) string {
+		switch {
+		case b == nil:
+			return "?"
+		case *b:
+			return "yes"
+		}
+		return "no"
+	},
+	"age": func(seconds *float64) string {
+		if seconds == nil {
+			return "?"
+		}
+		return time.Duration(*seconds*float64(time.Second)).Round(time.Second).String() + " old"
+	},
 	"ago": func(now time.Time, t *time.Time) string {
 		if t == nil {
 			return "?"

@@ -137,7 +137,9 @@ func (a *Agent) answerOwn(r *http.Request) (health.Answer, error) { return a.own
 func (a *Agent) ownAnswer(ctx context.Context) (health.Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, daemonTime)
 	defer cancel()
-	homes, copies := a.homes.Answers(ctx), a.vault.Copies(ctx)
+	// The vault first: a daemon that hangs takes all of the time that is left.
+	copies := a.vault.Copies(ctx)
+	homes := a.homes.Answers(ctx)
 	now := time.Now()
 	said := health.Answer{
 		Time: now.UTC(), Asked: now, Version: a.version, Expires: a.identity.Expires(), Ready: a.reach() == nil,

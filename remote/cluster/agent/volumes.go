@@ -199,7 +199,7 @@ func (a *Agent) createVolume(r *http.Request) (cluster.Volume, error) {
 		return v, err
 	}
 	a.log.Info("a volume was made", "volume", v.Name, "store", v.Store, "vaults", v.Vaults)
-	return v, a.learnVolumes(r.Context())
+	return v, a.tellVaults(r.Context(), v, v.Vaults)
 }
 
 // chooseVaults completes the volume's vaults as far as there are nodes for them.
@@ -244,7 +244,7 @@ func (a *Agent) setVaults(r *http.Request) (cluster.Volume, error) {
 	if err != nil {
 		return v, err
 	}
-	return v, a.learnVolumes(r.Context())
+	return v, a.tellVaults(r.Context(), v, v.Vaults)
 }
 
 func (a *Agent) filled(r *http.Request) (struct{}, error) {
@@ -324,7 +324,13 @@ func (a *Agent) takeOver(r *http.Request) (client.Takeover, error) {
 	}
 	a.log.Info("a volume is taken over", "volume", v.Name, "from", v.Home, "epoch", next.Epoch, "snapshot", newest.Snapshot)
 	t.Volume, t.Done = next, true
-	if err := a.fenceVaults(ctx, next, t.Domain, found); err != nil {
+	tell := slices.Clone(next.Vaults)
+	for _, f := range found {
+		if !slices.Contains(tell, f.node.Name) {
+			tell = append(tell, f.node.Name)
+		}
+	}
+	if err := a.tellVaults(ctx, next, tell); err != nil {
 		return t, err
 	}
 	// What has come to a vault before the fence was up is newer than what was confirmed, and whole.
@@ -334,8 +340,9 @@ func (a *Agent) takeOver(r *http.Request) (client.Takeover, error) {
 			return t, err
 		}
 		t.From, t.Volume.From = *last, last
+		return t, a.learnVolumes(ctx)
 	}
-	return t, a.learnVolumes(ctx)
+	return t, nil
 }
 
 // reclaim has the register say again what this node knows: that it writes the volume, in an epoch
@@ -347,7 +354,7 @@ func (a *Agent) reclaim(ctx context.Context, t client.Takeover, mine cluster.Vol
 		return t, err
 	}
 	t.Volume, t.Done = next, true
-	return t, a.learnVolumes(ctx)
+	return t, a.tellVaults(ctx, next, next.Vaults)
 }
 
 // A vaultFact is what one vault says.
@@ -393,23 +400,25 @@ func newestOf(found []vaultFact) *cluster.Origin {
 	return best
 }
 
-// fenceVaults has those that answered let nobody of an older epoch in. One that cannot be reached
-// by now learns it from the register.
-func (a *Agent) fenceVaults(ctx context.Context, v cluster.Volume, d cluster.Domain, found []vaultFact) error {
-	for _, f := range found {
-		var err error
-		if f.node.Name == a.settings.Node.Name {
-			err = a.vault.Raise(v, d)
-		} else {
-			at := client.Remote(f.node.Address, a.identity.Client())
+// tellVaults has nodes let nobody of an epoch before the volume's in, and this one know what it
+// writes. A vault that cannot be reached by now learns it from the register, some seconds later.
+func (a *Agent) tellVaults(ctx context.Context, v cluster.Volume, names []string) error {
+	d, err := a.cluster.AgreeOnDomain(ctx, v.Domain, nil, time.Now())
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		n, err := a.cluster.Node(ctx, name)
+		if err == nil {
+			at := client.Remote(n.Address, a.identity.Client())
 			err = at.Fence(ctx, client.FenceRequest{Volume: v, Domain: d})
 			at.Close()
 		}
 		if err != nil {
-			a.log.Warn("a vault learns of a takeover later", "vault", f.node.Name, "volume", v.Name, "err", err)
+			a.log.Warn("a vault learns of a volume later", "vault", name, "volume", v.Name, "err", err)
 		}
 	}
-	return ctx.Err()
+	return a.learnVolumes(ctx)
 }
 
 func (a *Agent) fence(r *http.Request) (struct{}, error) {

@@ -22,6 +22,8 @@ var (
 	ErrHomeUp = errors.New("the volume's home is up")
 	// ErrNoVault: not all vaults of a volume can say what they have.
 	ErrNoVault = errors.New("a vault of the volume does not answer, or has nothing")
+	// ErrHolds: the node has volumes, or snapshots of them.
+	ErrHolds = errors.New("the node is needed for a volume")
 	// ErrClock: the clocks of two nodes differ by more than certificates and times bear.
 	ErrClock = errors.New("the clocks differ")
 	// ErrVersion: the two programs do not understand each other.
@@ -54,6 +56,7 @@ var problems = []struct {
 	{"domain", cluster.ErrDomain, http.StatusConflict, 2},
 	{"place", cluster.ErrPlace, http.StatusBadRequest, 2},
 	{"home-up", ErrHomeUp, http.StatusConflict, 4},
+	{"holds", ErrHolds, http.StatusConflict, 4},
 	{"no-vault", ErrNoVault, http.StatusConflict, 13},
 	{"fenced", cluster.ErrFenced, http.StatusConflict, 24},
 	{"clock", ErrClock, http.StatusConflict, 1},

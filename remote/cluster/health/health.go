@@ -150,6 +150,7 @@ type Node struct {
 	Free     *int64         `json:"free"`
 	Skew     *time.Duration `json:"skew_ns"` // its clock less that of the node that asked
 	Expires  *time.Time     `json:"expires"`
+	Bad      *int64         `json:"bad"`   // blocks of its vault that are missing or damaged
 	Heard    *time.Time     `json:"heard"` // when it was last known to be alive, by the clock of the node that asked
 
 	unsure bool // nobody says who is alive
@@ -208,7 +209,8 @@ func show(n NodeFacts, unsure bool) Node {
 		Address: n.Address, Capacity: n.Capacity, Heard: n.Heard, unsure: unsure,
 	}
 	if a := n.Said; a != nil {
-		skew := a.skew()
+		skew, bad := a.skew(), a.bad()
+		shown.Bad = &bad
 		shown.Version, shown.Used, shown.Free, shown.Skew, shown.Expires = &a.Version, &a.Used, &a.Free, &skew, &a.Expires
 	}
 	return shown

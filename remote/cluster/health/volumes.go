@@ -243,6 +243,18 @@ func (v Volume) vaultNames() (names []string) {
 	return names
 }
 
+// bad counts the blocks of a node's vault that are missing or damaged.
+func (a *Answer) bad() (sum int64) {
+	stores := make(map[string]int64) // of domains: several volumes tell of each
+	for _, c := range a.Copies {
+		stores[c.Domain] = c.Bad
+	}
+	for _, count := range stores {
+		sum += count
+	}
+	return sum
+}
+
 // former is about stores that are not written any more, vaults with damage, and a register that is
 // older than what the nodes know.
 func former(f Facts) (checks []Check) {
@@ -255,18 +267,12 @@ func former(f Facts) (checks []Check) {
 		if n.Said == nil {
 			continue
 		}
-		stores := make(map[string]int64) // of domains: several volumes tell of each
 		for _, c := range n.Said.Copies {
-			stores[c.Domain] = c.Bad
 			if is, ok := epochs[c.ID]; f.NoVote == nil && (!ok || c.Epoch > is) {
 				older[c.Volume] = true
 			}
 		}
-		bad := int64(0)
-		for _, count := range stores {
-			bad += count
-		}
-		if bad > 0 {
+		if bad := n.Said.bad(); bad > 0 {
 			checks = append(checks, Check{
 				Code: "BAD_BLOCKS", Level: Err, Subjects: []string{n.Name},
 				Text: fmt.Sprintf("%d blocks of the vault on %s are missing or damaged", bad, n.Name),
