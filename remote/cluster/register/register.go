@@ -67,7 +67,8 @@ type Register interface {
 	// one moment, and that moment's revision, from which Watch can go on.
 	List(ctx context.Context, prefix string) ([]Entry, int64, error)
 
-	// Commit does t and returns its revision: ErrConflict (nothing was done),
+	// Commit does t and returns its revision, or the last one if t only deletes
+	// what is not there: ErrConflict (nothing was done),
 	// ErrUncertain (it may have been). A Txn without conditions and changes is
 	// an error of the caller.
 	Commit(ctx context.Context, t Txn) (int64, error)

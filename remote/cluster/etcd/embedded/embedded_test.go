@@ -91,6 +91,28 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// What clients are told is linearizable, also when the member restarts amid it.
+func TestHistory(t *testing.T) {
+	conf := member(t, "a")
+	s := start(t, conf)
+	var clients []register.Register
+	for range 4 {
+		c := dial(t, conf.Client)
+		t.Cleanup(func() { c.Close() })
+		clients = append(clients, c)
+	}
+	h := registertest.Record(t, clients, 120, func(request int) {
+		if request == 60 {
+			s.Close()
+			s = start(t, conf)
+		}
+	})
+	if !h.Linearizable() {
+		t.Error("the history is not linearizable")
+	}
+	t.Logf("%d done, %d conflicts, %d uncertain", h.Count(nil), h.Count(register.ErrConflict), h.Count(register.ErrUncertain))
+}
+
 // Members are added one by one; with three, the death of any one is not felt.
 func TestMembers(t *testing.T) {
 	confs := []etcd.ServerConfig{member(t, "a")}
