@@ -27,7 +27,8 @@ type BadBlock struct {
 // badBlocks are the marks. Memory has them all, the database as of the last
 // commit.
 type badBlocks struct {
-	sync.Mutex
+	*base
+	mu      sync.Mutex
 	count   atomic.Int64 // of blocks, so that Put need not lock for nothing
 	blocks  map[ID]BadBlock
 	changed map[ID]struct{} // whose rows the next commit writes
@@ -37,8 +38,8 @@ type badBlocks struct {
 const maxReason = 500
 
 func (b *badBlocks) set(id ID, found time.Time, reason string) (isNew bool) {
-	b.Lock()
-	defer b.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if _, ok := b.blocks[id]; ok {
 		return false
 	}
@@ -52,8 +53,8 @@ func (b *badBlocks) clear(id ID) {
 	if b.count.Load() == 0 {
 		return
 	}
-	b.Lock()
-	defer b.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if _, ok := b.blocks[id]; ok {
 		delete(b.blocks, id)
 		b.changed[id] = struct{}{}
@@ -65,16 +66,16 @@ func (b *badBlocks) has(id ID) bool {
 	if b.count.Load() == 0 {
 		return false
 	}
-	b.Lock()
-	defer b.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	_, ok := b.blocks[id]
 	return ok
 }
 
 // rows adds the rows of marks that changed to a commit.
 func (b *badBlocks) rows(batch *db.Batch) {
-	b.Lock()
-	defer b.Unlock()
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for id := range b.changed {
 		if m, ok := b.blocks[id]; ok {
 			batch.Set(blockKey(keyBad, id), append(binary.AppendVarint(nil, m.Found.UnixMilli()), m.Reason...))
@@ -85,39 +86,41 @@ func (b *badBlocks) rows(batch *db.Batch) {
 	clear(b.changed)
 }
 
-func (s *Store) loadBad() error {
-	s.bad.blocks, s.bad.changed = make(map[ID]BadBlock), make(map[ID]struct{})
-	return s.db.ScanPrefix([]byte{keyBad}, func(key, value []byte) error {
+func (b *badBlocks) load() error {
+	return b.db.ScanPrefix([]byte{keyBad}, func(key, value []byte) error {
 		id, err := idInKey(key)
 		ms, n := binary.Varint(value)
 		if err != nil || n <= 0 {
-			s.log.Error("the mark of a bad block is damaged", "row", fmt.Sprintf("%x", key))
+			b.log.Error("the mark of a bad block is damaged", "row", fmt.Sprintf("%x", key))
 			return nil
 		}
-		s.bad.blocks[id] = BadBlock{id, time.UnixMilli(ms), string(value[n:])}
-		s.bad.count.Add(1)
+		b.blocks[id] = BadBlock{id, time.UnixMilli(ms), string(value[n:])}
+		b.count.Add(1)
 		return nil
 	})
 }
 
-// BadBlocks returns the blocks that are marked as bad, in order of ID.
-func (s *Store) BadBlocks() []BadBlock {
-	s.bad.Lock()
-	defer s.bad.Unlock()
-	list := make([]BadBlock, 0, len(s.bad.blocks))
-	for _, m := range s.bad.blocks {
+// list returns the marks in order of ID.
+func (b *badBlocks) list() []BadBlock {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	list := make([]BadBlock, 0, len(b.blocks))
+	for _, m := range b.blocks {
 		list = append(list, m)
 	}
 	slices.SortFunc(list, func(a, b BadBlock) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	return list
 }
 
-// markBad notes that a block cannot be read.
-func (s *Store) markBad(id ID, cause error) {
-	if s.bad.set(id, s.opts.Now(), cause.Error()) {
-		s.log.Error("bad block", "block", id, "err", cause)
+// mark notes that a block cannot be read.
+func (b *badBlocks) mark(id ID, cause error) {
+	if b.set(id, b.now(), cause.Error()) {
+		b.log.Error("bad block", "block", id, "err", cause)
 	}
 }
+
+// BadBlocks returns the blocks that are marked as bad, in order of ID.
+func (s *Store) BadBlocks() []BadBlock { return s.bad.list() }
 
 // A placeholder is the row of a block that is lost and still referred to: it keeps
 // the count of references until the same bytes are Put again. What kind of block
@@ -129,15 +132,15 @@ func (e Entry) isPlaceholder() bool { return e.Loc.Segment == 0 }
 
 // restore stores the bytes of a bad block anew. It needs no look at what a commit
 // under way does to the block: if that moves it, the copy here is waste.
-func (s *Store) restore(b block) error {
+func (bs *blocks) restore(b block) error {
 	id := b.id
-	done, mine := s.claim(id)
+	done, mine := bs.claim(id)
 	if !mine {
 		<-done
 		return nil
 	}
-	defer s.unclaim(id, done)
-	e, err := s.Lookup(id)
+	defer bs.unclaim(id, done)
+	e, err := bs.index.Lookup(id)
 	if errors.Is(err, ErrNotFound) {
 		return db.ErrNotFound // the caller stores it as a new block
 	}
@@ -147,18 +150,18 @@ func (s *Store) restore(b block) error {
 	var links []ID
 	// The counts of what a lost vertex links to were given up with it, and are taken again here.
 	if e.isPlaceholder() {
-		if links, err = s.linksOfNew(b.kind, b.plain); err != nil {
+		if links, err = bs.linksOfNew(b.kind, b.plain); err != nil {
 			return err
 		}
 	}
-	codec, loc, err := s.appendBlock(b)
+	codec, loc, err := bs.appender.appendBlock(b)
 	if err != nil {
 		return err
 	}
-	s.tiers.Insert(id, bytes.Clone(b.plain))
-	s.pend.Lock()
-	defer s.pend.Unlock()
-	c := s.pend.changes[id]
+	bs.tiers.Insert(id, bytes.Clone(b.plain))
+	bs.pending.mu.Lock()
+	defer bs.pending.mu.Unlock()
+	c := bs.pending.changes[id]
 	if !c.settled() {
 		return nil // swept or moved meanwhile; the copy is waste
 	}
@@ -167,11 +170,11 @@ func (s *Store) restore(b block) error {
 		row := Entry{Kind: b.kind, Raw: uint32(len(b.plain)), Entropy: quantizeEntropy(chunk.Entropy(b.plain))}
 		c.move.placeholder = &row
 		for _, child := range links {
-			s.ref(child, 1)
+			bs.pending.ref(child, 1)
 		}
 	}
-	s.pend.changes[id] = c
-	s.pend.fresh[loc.Segment]++
-	s.log.Info("a bad block was written anew", "block", id)
+	bs.pending.changes[id] = c
+	bs.pending.fresh[loc.Segment]++
+	bs.log.Info("a bad block was written anew", "block", id)
 	return nil
 }

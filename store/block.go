@@ -15,6 +15,21 @@ import (
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
+// blocks stores blocks and gives them back.
+type blocks struct {
+	*base
+	index    *index
+	pending  *pending
+	appender *appender
+	bad      *badBlocks
+	hot      *hotTier
+
+	puts struct { // per-ID single flight of Put
+		mu       sync.Mutex
+		inflight map[ID]chan struct{}
+	}
+}
+
 // Put stores a block unless the store has it, and returns its ID. The caller
 // keeps plain. The block is not referred to yet: the caller holds Hold until it
 // has called Ref or pinned it. The blocks that a new vertex links to gain a
@@ -25,14 +40,14 @@ import (
 //  3. It is a new vertex and links to what the store does not have:
 //     ErrNotFound, and nothing is changed. (I5)
 //  4. The disk fails: the error, and nothing is changed.
-func (s *Store) Put(kind tiering.Kind, plain []byte) (ID, error) {
+func (bs *blocks) Put(kind tiering.Kind, plain []byte) (ID, error) {
 	if len(plain) == 0 || len(plain) > tiering.MaxRaw {
 		return ID{}, fmt.Errorf("put a block of %d bytes: %w", len(plain), ErrConfig)
 	}
-	if s.opts.ReadOnly {
-		return s.putInMemory(kind, plain)
+	if bs.readOnly {
+		return bs.putInMemory(kind, plain)
 	}
-	return s.put(block{kind: kind, id: vertex.Sum(kind, plain), plain: plain})
+	return bs.put(block{kind: kind, id: vertex.Sum(kind, plain), plain: plain})
 }
 
 // A block is what is to be stored.
@@ -44,14 +59,14 @@ type block struct {
 	at     *location // where it is stored already; nil: nowhere
 }
 
-func (s *Store) put(b block) (ID, error) {
+func (bs *blocks) put(b block) (ID, error) {
 	id := b.id
-	s.note(id)
+	bs.pending.note(id)
 	for {
 		// Without a claim first: most blocks that are put are there already.
-		_, err := s.db.Get(blockKey(keyBlock, id))
-		if err == nil && s.bad.has(id) {
-			err = s.restore(b)
+		_, err := bs.db.Get(blockKey(keyBlock, id))
+		if err == nil && bs.bad.has(id) {
+			err = bs.restore(b)
 		}
 		if err == nil {
 			return id, nil
@@ -59,83 +74,81 @@ func (s *Store) put(b block) (ID, error) {
 		if !errors.Is(err, db.ErrNotFound) {
 			return ID{}, fmt.Errorf("look up block %s: %w", id.Short(), err)
 		}
-		done, mine := s.claim(id)
+		done, mine := bs.claim(id)
 		if mine {
-			defer s.unclaim(id, done)
-			return id, s.append(b)
+			defer bs.unclaim(id, done)
+			return id, bs.append(b)
 		}
 		<-done
 	}
 }
 
-// note keeps a block for whoever holds, before it is looked up, or the sweep could
-// come in between.
-func (s *Store) note(id ID) {
-	s.pend.Lock()
-	defer s.pend.Unlock()
-	s.pend.holds.note(id)
-}
-
 // claim claims the storing of id; when somebody else has it, their channel
 // is closed when they are done.
-func (s *Store) claim(id ID) (done chan struct{}, mine bool) {
-	s.puts.Lock()
-	defer s.puts.Unlock()
-	if c, ok := s.puts.inflight[id]; ok {
+func (bs *blocks) claim(id ID) (done chan struct{}, mine bool) {
+	bs.puts.mu.Lock()
+	defer bs.puts.mu.Unlock()
+	if c, ok := bs.puts.inflight[id]; ok {
 		return c, false
 	}
 	c := make(chan struct{})
-	s.puts.inflight[id] = c
+	bs.puts.inflight[id] = c
 	return c, true
 }
 
-func (s *Store) unclaim(id ID, done chan struct{}) {
-	s.puts.Lock()
-	delete(s.puts.inflight, id)
-	s.puts.Unlock()
+func (bs *blocks) unclaim(id ID, done chan struct{}) {
+	bs.puts.mu.Lock()
+	delete(bs.puts.inflight, id)
+	bs.puts.mu.Unlock()
 	close(done)
 }
 
-func (s *Store) append(b block) error {
+func (bs *blocks) append(b block) error {
 	id := b.id
 	// Whoever flew before us may have done between our look-up and take-off.
-	if _, err := s.db.Get(blockKey(keyBlock, id)); err == nil {
+	if _, err := bs.db.Get(blockKey(keyBlock, id)); err == nil {
 		return nil
 	}
-	links, err := s.linksOfNew(b.kind, b.plain)
+	links, err := bs.linksOfNew(b.kind, b.plain)
 	if err != nil {
 		return fmt.Errorf("store %s vertex %s: %w", b.kind, id.Short(), err)
 	}
-	codec, loc, err := s.appendBlock(b)
+	codec, loc, err := bs.appender.appendBlock(b)
 	if err != nil {
 		return err
 	}
 	e := Entry{Kind: b.kind, Codec: codec, Loc: loc, Raw: uint32(len(b.plain)), Entropy: quantizeEntropy(chunk.Entropy(b.plain))}
 	row := e.encode()
-	// The row and the note of the change under one hold of pend: a cut between them would commit a
-	// row that no segment's sum has.
-	s.pend.Lock()
-	defer s.pend.Unlock()
-	c := s.pend.changes[id]
+	// The row and the note of the change under one hold of pending: a cut between them would
+	// commit a row that no segment's sum has.
+	bs.pending.mu.Lock()
+	defer bs.pending.mu.Unlock()
+	c := bs.pending.changes[id]
 	c.fresh = true
-	s.pend.changes[id] = c
-	s.pend.fresh[loc.Segment]++
+	bs.pending.changes[id] = c
+	bs.pending.fresh[loc.Segment]++
 	for _, child := range links {
-		s.ref(child, 1)
+		bs.pending.ref(child, 1)
 	}
-	s.db.Set(blockKey(keyBlock, id), row)
+	bs.db.Set(blockKey(keyBlock, id), row)
 	return nil
 }
 
+// An appender makes records of blocks.
+type appender struct {
+	*base
+	compression string // as in Config
+}
+
 // appendBlock appends a block to the hot tier, unless a tier has it.
-func (s *Store) appendBlock(b block) (tiering.Codec, tiering.Location, error) {
+func (ap *appender) appendBlock(b block) (tiering.Codec, tiering.Location, error) {
 	if b.at != nil {
 		return b.at.codec, b.at.loc, nil
 	}
 	if b.packed == nil {
-		return s.appendRecord(b.kind, b.id, b.plain)
+		return ap.appendRecord(b.kind, b.id, b.plain)
 	}
-	loc, err := s.appendInto(tiering.Hot, *b.packed)
+	loc, err := ap.appendInto(tiering.Hot, *b.packed)
 	if err != nil {
 		err = fmt.Errorf("store block %s: %w", b.id.Short(), err)
 	}
@@ -143,22 +156,22 @@ func (s *Store) appendBlock(b block) (tiering.Codec, tiering.Location, error) {
 }
 
 // appendRecord compresses a block and appends it to the hot tier.
-func (s *Store) appendRecord(kind tiering.Kind, id ID, plain []byte) (tiering.Codec, tiering.Location, error) {
-	return s.appendTo(tiering.Hot, kind, id, plain)
+func (ap *appender) appendRecord(kind tiering.Kind, id ID, plain []byte) (tiering.Codec, tiering.Location, error) {
+	return ap.appendTo(tiering.Hot, kind, id, plain)
 }
 
 // appendTo does so for any tier.
-func (s *Store) appendTo(tier uint8, kind tiering.Kind, id ID, plain []byte) (tiering.Codec, tiering.Location, error) {
+func (ap *appender) appendTo(tier uint8, kind tiering.Kind, id ID, plain []byte) (tiering.Codec, tiering.Location, error) {
 	codec, payload := tiering.Raw, plain
 	buf := compressBuffers.Get().(*[]byte)
 	defer compressBuffers.Put(buf)
-	if want := s.codecFor(tier); want != tiering.Raw {
+	if want := ap.codecFor(tier); want != tiering.Raw {
 		if n := tiering.MaxCompressed(len(plain)); cap(*buf) < n {
 			*buf = make([]byte, 0, n)
 		}
 		codec, payload = tiering.Compress(want, *buf, plain)
 	}
-	loc, err := s.appendInto(tier, tiering.Record{ID: id, Kind: kind, Codec: codec, RawLen: uint32(len(plain)), Payload: payload})
+	loc, err := ap.appendInto(tier, tiering.Record{ID: id, Kind: kind, Codec: codec, RawLen: uint32(len(plain)), Payload: payload})
 	if err != nil {
 		return codec, loc, fmt.Errorf("store block %s: %w", id.Short(), err)
 	}
@@ -167,10 +180,10 @@ func (s *Store) appendTo(tier uint8, kind tiering.Kind, id ID, plain []byte) (ti
 
 // appendInto appends a record to a tier. What was admitted while there was room, and finds the disk
 // full now because of other programs, gets the ballast's.
-func (s *Store) appendInto(tier uint8, r tiering.Record) (tiering.Location, error) {
-	loc, err := s.tiers.AppendTo(tier, r)
-	if tier == tiering.Hot && isFull(err) && s.db.GiveRoom(int64(len(r.Payload))+segmentRoom) {
-		loc, err = s.tiers.AppendTo(tier, r)
+func (ap *appender) appendInto(tier uint8, r tiering.Record) (tiering.Location, error) {
+	loc, err := ap.tiers.AppendTo(tier, r)
+	if tier == tiering.Hot && isFull(err) && ap.db.GiveRoom(int64(len(r.Payload))+segmentRoom) {
+		loc, err = ap.tiers.AppendTo(tier, r)
 	}
 	return loc, err
 }
@@ -184,9 +197,9 @@ func isFull(err error) bool {
 
 // codecFor is how new records of a tier are compressed: quickly in the hot one,
 // well in the cold one.
-func (s *Store) codecFor(tier uint8) tiering.Codec {
+func (ap *appender) codecFor(tier uint8) tiering.Codec {
 	switch {
-	case s.conf.Compression != "s2":
+	case ap.compression != "s2":
 		return tiering.Raw
 	case tier == tiering.Cold:
 		return tiering.Zstd
@@ -196,7 +209,7 @@ func (s *Store) codecFor(tier uint8) tiering.Codec {
 
 // linksOfNew returns what a vertex that is about to be stored links to, all of
 // which the store must have. Data has no links.
-func (s *Store) linksOfNew(kind tiering.Kind, plain []byte) ([]ID, error) {
+func (bs *blocks) linksOfNew(kind tiering.Kind, plain []byte) ([]ID, error) {
 	if kind == tiering.Data {
 		return nil, nil
 	}
@@ -205,7 +218,7 @@ func (s *Store) linksOfNew(kind tiering.Kind, plain []byte) ([]ID, error) {
 		return nil, err
 	}
 	for _, id := range links {
-		if has, err := s.Has(id); err != nil {
+		if has, err := bs.index.Has(id); err != nil {
 			return nil, err
 		} else if !has {
 			return nil, fmt.Errorf("it links to block %s: %w", id.Short(), ErrNotFound)
@@ -218,7 +231,7 @@ var compressBuffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // PutAll puts data blocks, on as many cores as there are, and returns their
 // IDs in order. The first error wins.
-func (s *Store) PutAll(blocks [][]byte) ([]ID, error) {
+func (bs *blocks) PutAll(blocks [][]byte) ([]ID, error) {
 	ids := make([]ID, len(blocks))
 	workers := min(runtime.NumCPU(), len(blocks))
 	var next atomic.Int64
@@ -229,7 +242,7 @@ func (s *Store) PutAll(blocks [][]byte) ([]ID, error) {
 			if i >= len(blocks) || errs[w] != nil {
 				return
 			}
-			ids[i], errs[w] = s.Put(tiering.Data, blocks[i])
+			ids[i], errs[w] = bs.Put(tiering.Data, blocks[i])
 		}
 	}
 	var wg sync.WaitGroup
@@ -243,31 +256,6 @@ func (s *Store) PutAll(blocks [][]byte) ([]ID, error) {
 	return ids, errors.Join(errs...)
 }
 
-// Lookup returns the block's row in the index. References that are not yet
-// committed are not counted. ErrNotFound: the store has no such block.
-func (s *Store) Lookup(id ID) (Entry, error) {
-	b, err := s.db.Get(blockKey(keyBlock, id))
-	if errors.Is(err, db.ErrNotFound) {
-		if m, ok := s.memory.get(id); ok {
-			return Entry{Kind: m.kind, Raw: uint32(len(m.plain))}, nil
-		}
-		return Entry{}, fmt.Errorf("block %s: %w", id.Short(), ErrNotFound)
-	}
-	if err != nil {
-		return Entry{}, err
-	}
-	return decodeEntry(b)
-}
-
-// Has reports whether the store has the block.
-func (s *Store) Has(id ID) (bool, error) {
-	_, err := s.Lookup(id)
-	if errors.Is(err, ErrNotFound) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
 // Get returns the block's plain bytes, which are shared and must not be
 // changed. One of these things happens:
 //  1. The bytes are present and hash to id: they are returned. (I2)
@@ -275,22 +263,22 @@ func (s *Store) Has(id ID) (bool, error) {
 //  3. The stored bytes do not hash to id: ErrCorrupt, and no bytes.
 //  4. The block is in a cold tier that cannot be reached: ErrUnavailable, after
 //     a bounded time.
-func (s *Store) Get(ctx context.Context, id ID) ([]byte, error) {
-	if plain, ok := s.tiers.Cached(id); ok {
-		s.used(id, false)
+func (bs *blocks) Get(ctx context.Context, id ID) ([]byte, error) {
+	if plain, ok := bs.tiers.Cached(id); ok {
+		bs.hot.used(id, false)
 		return plain, nil
 	}
-	if m, ok := s.memory.get(id); ok {
+	if m, ok := bs.memory.get(id); ok {
 		return m.plain, nil
 	}
-	e, err := s.Lookup(id)
+	e, err := bs.index.Lookup(id)
 	if err != nil {
 		return nil, err
 	}
-	s.used(id, e.Loc.Tier == tiering.Cold)
+	bs.hot.used(id, e.Loc.Tier == tiering.Cold)
 	var plain []byte
-	err = s.follow(id, e, func(loc tiering.Location) (err error) {
-		plain, err = s.tiers.Get(ctx, id, loc)
+	err = bs.follow(id, e, func(loc tiering.Location) (err error) {
+		plain, err = bs.tiers.Get(ctx, id, loc)
 		return err
 	})
 	return plain, err
@@ -299,14 +287,14 @@ func (s *Store) Get(ctx context.Context, id ID) ([]byte, error) {
 // follow calls read with where a block is, again when the block has moved since e
 // was looked up, or was swept and stored again. A block that cannot be read is marked
 // as bad: ErrCorrupt.
-func (s *Store) follow(id ID, e Entry, read func(tiering.Location) error) error {
+func (bs *blocks) follow(id ID, e Entry, read func(tiering.Location) error) error {
 	for {
 		err := read(e.Loc)
 		if err == nil {
 			return nil
 		}
 		// A compaction or a move may have taken the block elsewhere while it was read.
-		now, lookErr := s.Lookup(id)
+		now, lookErr := bs.index.Lookup(id)
 		switch {
 		case lookErr != nil:
 			return lookErr
@@ -314,7 +302,7 @@ func (s *Store) follow(id ID, e Entry, read func(tiering.Location) error) error 
 			e = now
 			continue
 		case errors.Is(err, tiering.ErrCorrupt), errors.Is(err, tiering.ErrNotFound):
-			s.markBad(id, err)
+			bs.bad.mark(id, err)
 			return fmt.Errorf("block %s: %w: %w", id, ErrCorrupt, err)
 		}
 		return fmt.Errorf("block %s: %w", id.Short(), err)
@@ -322,26 +310,26 @@ func (s *Store) follow(id ID, e Entry, read func(tiering.Location) error) error 
 }
 
 // Prefetch brings blocks into the RAM tier soon, or not at all when busy.
-func (s *Store) Prefetch(ids []ID) {
+func (bs *blocks) Prefetch(ids []ID) {
 	for _, id := range ids {
-		if s.tiers.InRAM(id) {
+		if bs.tiers.InRAM(id) {
 			continue
 		}
-		e, err := s.Lookup(id)
+		e, err := bs.index.Lookup(id)
 		if err != nil {
 			continue
 		}
-		s.tiers.Prefetch(id, e.Loc)
+		bs.tiers.Prefetch(id, e.Loc)
 	}
 }
 
 // Preload brings a block of the hot tier into the RAM tier, unless it is there. It
 // is no use of the block, and who gets the block is told of errors.
-func (s *Store) Preload(id ID) {
-	if s.tiers.InRAM(id) {
+func (bs *blocks) Preload(id ID) {
+	if bs.tiers.InRAM(id) {
 		return
 	}
-	if e, err := s.Lookup(id); err == nil && e.Loc.Tier == tiering.Hot {
-		s.tiers.Preload(id, e.Loc)
+	if e, err := bs.index.Lookup(id); err == nil && e.Loc.Tier == tiering.Hot {
+		bs.tiers.Preload(id, e.Loc)
 	}
 }

@@ -72,22 +72,22 @@ func (s *Store) Check(ctx context.Context, o CheckOptions) (Report, error) {
 }
 
 // standstill runs fn when all is committed and while nothing changes.
-func (s *Store) standstill(fn func() error) error {
-	s.commitMu.Lock()
-	defer s.commitMu.Unlock()
-	if err := s.flush(); err != nil {
+func (cm *committer) standstill(fn func() error) error {
+	cm.commitMu.Lock()
+	defer cm.commitMu.Unlock()
+	if err := cm.flush(); err != nil {
 		return err
 	}
-	s.updateLock.Lock()
-	defer s.updateLock.Unlock()
-	if err := s.cut(); err != nil {
+	cm.updateLock.Lock()
+	defer cm.updateLock.Unlock()
+	if err := cm.cut(); err != nil {
 		return err
 	}
 	// Held until fn ends: Put does not take updateLock, and would add rows meanwhile.
-	s.pend.Lock()
-	defer s.pend.Unlock()
-	s.freeze() // once more: what was Put since the cut
-	if err := s.writeCut(); err != nil {
+	cm.pending.mu.Lock()
+	defer cm.pending.mu.Unlock()
+	cm.freeze() // once more: what was Put since the cut
+	if err := cm.writeCut(); err != nil {
 		return err
 	}
 	return fn()

@@ -3,48 +3,80 @@ package store
 import (
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
-// A change is what happened to a block since the last cut. Index rows are
-// written by the committer alone, which adds the changes up; so counting a
-// reference costs no look-up, and rows need no lock.
-type change struct {
-	delta int64
-	fresh bool        // Put stored it
-	dead  *Entry      // the sweep took it; its last row
-	move  *relocation // a copy of its record is to be used instead
+// A committer makes rows of changes, and these durable.
+type committer struct {
+	*base
+	index    *index
+	pending  *pending
+	appender *appender
+	bad      *badBlocks
+	history  *history
+
+	group       db.Group
+	kick        chan struct{} // asks for a commit in the background
+	commitMu    sync.Mutex
+	updateLock  sync.RWMutex
+	participant Participant
+
+	// Guarded by commitMu: what of a commit has not been written.
+	frozen        map[ID]change
+	frozenObjects objects
+	moved         map[ID]location // where fresh blocks of frozen are instead
+	unwritten     bool            // rows could not be written and wait for the next commit
+
+	totals struct {
+		sync.Mutex
+		Totals
+	}
+	lastCommit lastCommit
+	took       Timer
+	version    atomic.Uint64 // of the rows: commits that changed some
+	failed     atomic.Bool
+	stuck      atomic.Pointer[stuck] // nil: the last commit succeeded
+	committed  atomic.Int64          // when the last good commit's cut was, in ns since 1970
+}
+
+// Join makes p take part in every commit from now on; nil ends that.
+func (cm *committer) Join(p Participant) {
+	cm.commitMu.Lock()
+	defer cm.commitMu.Unlock()
+	cm.participant = p
 }
 
 // Update runs fn as one indivisible change: a commit holds either all rows and
 // references that fn changed, or none. fn must not call Update or Commit and
 // must not wait for anybody who does.
-func (s *Store) Update(fn func() error) error {
-	s.updateLock.RLock()
-	defer s.updateLock.RUnlock()
+func (cm *committer) Update(fn func() error) error {
+	cm.updateLock.RLock()
+	defer cm.updateLock.RUnlock()
 	return fn()
 }
 
 // Change is Update for what a user asks for. It refuses what could only stay in memory, as Accepts
 // says; upkeep and what was accepted before do not ask. It is called with no lock that a commit
 // takes.
-func (s *Store) Change(fn func() error) error {
-	if err := s.Accepts(); err != nil {
+func (cm *committer) Change(fn func() error) error {
+	if err := cm.Accepts(); err != nil {
 		return err
 	}
-	return s.Update(fn)
+	return cm.Update(fn)
 }
 
 // Removal is Change for what gives room back in the end, as the removal of a name does. On a full
 // disk it may use what is set aside for that, when other changes are refused.
-func (s *Store) Removal(fn func() error) error {
-	if err := s.AcceptsRemoval(); err != nil {
+func (cm *committer) Removal(fn func() error) error {
+	if err := cm.AcceptsRemoval(); err != nil {
 		return err
 	}
-	return s.Update(fn)
+	return cm.Update(fn)
 }
 
 // stuck says that commits fail.
@@ -67,78 +99,60 @@ const (
 // Accepts reports whether what is changed now can be made durable: nil, ErrReadOnly, ErrFull, or
 // the error that commits have had since the last good one. A commit is tried first then, so that
 // changes pass as soon as the cause is gone.
-func (s *Store) Accepts() error { return s.accepts(false) }
+func (cm *committer) Accepts() error { return cm.accepts(false) }
 
 // AcceptsRemoval is Accepts for a Removal.
-func (s *Store) AcceptsRemoval() error { return s.accepts(true) }
+func (cm *committer) AcceptsRemoval() error { return cm.accepts(true) }
 
-func (s *Store) accepts(removal bool) error {
-	if s.opts.ReadOnly {
+func (cm *committer) accepts(removal bool) error {
+	if cm.readOnly {
 		return ErrReadOnly
 	}
-	f := s.stuck.Load()
-	if s.failed.Load() {
+	f := cm.stuck.Load()
+	if cm.failed.Load() {
 		if f != nil {
 			return fmt.Errorf("%w: %w", ErrFailed, f.err)
 		}
 		return ErrFailed
 	}
 	if f != nil {
-		if s.opts.Now().Sub(f.at).Abs() < stuckRetry {
+		if cm.now().Sub(f.at).Abs() < stuckRetry {
 			return f.err
 		}
-		if err := s.Commit(); err != nil {
+		if err := cm.Commit(); err != nil {
 			return err
 		}
 	}
-	if s.roomToChange(removal) == nil {
+	if cm.roomToChange(removal) == nil {
 		return nil
 	}
 	// What waits may be all that is too much, and a commit may end that.
-	if err := s.Commit(); err != nil {
+	if err := cm.Commit(); err != nil {
 		return err
 	}
-	return s.roomToChange(removal)
+	return cm.roomToChange(removal)
 }
 
 // roomToChange reports whether what waits for a commit and one change more can be committed.
-func (s *Store) roomToChange(removal bool) error {
-	s.pend.Lock()
-	blocks := len(s.pend.changes)
-	s.pend.Unlock()
-	return s.db.Accepts(int64(blocks)*indexRoom+changeRoom, removal)
-}
-
-// Ref adds delta references to the block. Call it inside Update, together with
-// the rows that make the reference. (I4)
-func (s *Store) Ref(id ID, delta int64) {
-	s.pend.Lock()
-	defer s.pend.Unlock()
-	s.ref(id, delta)
-}
-
-// ref does so; the caller holds pend.
-func (s *Store) ref(id ID, delta int64) {
-	if delta < 0 {
-		s.pend.dropped++
-	}
-	c := s.pend.changes[id]
-	c.delta += delta
-	s.pend.changes[id] = c
+func (cm *committer) roomToChange(removal bool) error {
+	cm.pending.mu.Lock()
+	blocks := len(cm.pending.changes)
+	cm.pending.mu.Unlock()
+	return cm.db.Accepts(int64(blocks)*indexRoom+changeRoom, removal)
 }
 
 // MaybeCommit starts a commit when much is pending, and waits for one when so much is
 // that memory would fill while commits are slow. Call it now and then outside Update.
-func (s *Store) MaybeCommit() {
-	rows, bytes := s.db.Pending()
-	maxRows, maxBytes := s.db.Limit()
+func (cm *committer) MaybeCommit() {
+	rows, bytes := cm.db.Pending()
+	maxRows, maxBytes := cm.db.Limit()
 	switch {
 	// On a full disk commits have to be small, to fit into the room that is set aside.
-	case rows >= 4*maxRows || bytes >= 4*maxBytes || s.stuck.Load() == nil && s.roomToChange(true) != nil:
-		_ = s.Commit() // what fails is tried again, and told, by the one in the background
+	case rows >= 4*maxRows || bytes >= 4*maxBytes || cm.stuck.Load() == nil && cm.roomToChange(true) != nil:
+		_ = cm.Commit() // what fails is tried again, and told, by the one in the background
 	case rows >= maxRows/4 || bytes >= maxBytes/4:
 		select {
-		case s.kick <- struct{}{}:
+		case cm.kick <- struct{}{}:
 		default:
 		}
 	}
@@ -146,115 +160,115 @@ func (s *Store) MaybeCommit() {
 
 // Commit makes durable all that was done before the call. Callers that arrive
 // during a commit share the next one.
-func (s *Store) Commit() error { return s.group.Do(s.commit) }
+func (cm *committer) Commit() error { return cm.group.Do(cm.commit) }
 
 // Version is another number after each commit that changed something.
-func (s *Store) Version() uint64 { return s.version.Load() }
+func (cm *committer) Version() uint64 { return cm.version.Load() }
 
-func (s *Store) commit() error {
-	if s.opts.ReadOnly {
+func (cm *committer) commit() error {
+	if cm.readOnly {
 		return nil // all that there is are rows that spell out others, such as those of a clone
 	}
-	s.commitMu.Lock()
-	defer s.commitMu.Unlock()
+	cm.commitMu.Lock()
+	defer cm.commitMu.Unlock()
 	start := time.Now()
 	var cutAt time.Time
 	// Most of the work is done here, while Updates go on, so that the cut keeps them waiting
 	// briefly.
-	err := s.flush()
+	err := cm.flush()
 	if err == nil {
-		cutAt = s.opts.Now()
-		err = s.cutExclusive()
+		cutAt = cm.now()
+		err = cm.cutExclusive()
 	}
 	if err == nil {
-		err = s.writeCut()
+		err = cm.writeCut()
 	}
 	if err != nil {
 		err = fmt.Errorf("commit: %w", err)
-		s.stuck.Store(&stuck{err, s.opts.Now()})
+		cm.stuck.Store(&stuck{err, cm.now()})
 		return err
 	}
-	s.stuck.Store(nil)
-	s.committed.Store(cutAt.UnixNano())
-	s.commits.Add(time.Since(start))
+	cm.stuck.Store(nil)
+	cm.committed.Store(cutAt.UnixNano())
+	cm.took.Add(time.Since(start))
 	return nil
 }
 
 // LastCommit returns the instant that the last commit stands for; zero: none since the store was
 // opened.
-func (s *Store) LastCommit() time.Time {
-	n := s.committed.Load()
+func (cm *committer) LastCommit() time.Time {
+	n := cm.committed.Load()
 	if n == 0 {
 		return time.Time{}
 	}
 	return time.Unix(0, n)
 }
 
-func (s *Store) flush() error {
-	if s.participant == nil {
+func (cm *committer) flush() error {
+	if cm.participant == nil {
 		return nil
 	}
-	return s.participant.Flush()
+	return cm.participant.Flush()
 }
 
-func (s *Store) cutExclusive() error {
-	s.updateLock.Lock()
-	defer s.updateLock.Unlock()
-	return s.cut()
+func (cm *committer) cutExclusive() error {
+	cm.updateLock.Lock()
+	defer cm.updateLock.Unlock()
+	return cm.cut()
 }
 
 // cut ends the epoch of pending changes at one instant. The caller holds
 // commitMu, and updateLock for writing.
-func (s *Store) cut() error {
-	if s.participant != nil {
-		if err := s.participant.Cut(); err != nil {
+func (cm *committer) cut() error {
+	if cm.participant != nil {
+		if err := cm.participant.Cut(); err != nil {
 			return err
 		}
 	}
-	s.pend.Lock()
-	defer s.pend.Unlock()
-	s.freeze()
+	cm.pending.mu.Lock()
+	defer cm.pending.mu.Unlock()
+	cm.freeze()
 	return nil
 }
 
-// freeze makes what is pending that of the commit. The caller holds pend, since
+// freeze makes what is pending that of the commit. The caller holds pending, since
 // Put sets a row and notes the change outside of updateLock: both must fall on
 // the same side of the cut.
-func (s *Store) freeze() {
-	if rows, _ := s.db.Pending(); rows > 0 {
-		s.version.Add(1)
+func (cm *committer) freeze() {
+	if rows, _ := cm.db.Pending(); rows > 0 {
+		cm.version.Add(1)
 	}
-	s.db.Freeze()
-	s.frozen = merge(s.frozen, s.pend.changes)
-	s.pend.changes = make(map[ID]change)
-	s.frozenObjects.Count += s.pend.objects.Count
-	s.frozenObjects.Bytes += s.pend.objects.Bytes
-	s.pend.objects = objects{}
-	clear(s.pend.fresh)
+	cm.db.Freeze()
+	cm.frozen = merge(cm.frozen, cm.pending.changes)
+	cm.pending.changes = make(map[ID]change)
+	cm.frozenObjects.Count += cm.pending.objects.Count
+	cm.frozenObjects.Bytes += cm.pending.objects.Bytes
+	cm.pending.objects = objects{}
+	clear(cm.pending.fresh)
 }
 
 // writeCut makes durable what was cut.
-func (s *Store) writeCut() error {
+func (cm *committer) writeCut() error {
 	// I1: what rows refer to is durable before the rows are.
-	if err := s.syncSegments(); err != nil {
+	if err := cm.syncSegments(); err != nil {
 		return err
 	}
-	extra, err := s.resolve()
+	extra, err := cm.resolve()
 	if err != nil {
 		return err
 	}
-	if s.opts.ReadOnly {
-		s.db.Apply(extra) // which is in memory, as is all that was cut
+	if cm.readOnly {
+		cm.db.Apply(extra) // which is in memory, as is all that was cut
 		return nil
 	}
-	err = s.db.Write(extra)
+	err = cm.db.Write(extra)
 	// Until they are written, removeIfEmpty must not believe what the rows of segments say.
-	s.unwritten = err != nil
+	cm.unwritten = err != nil
 	if err != nil && !errors.Is(err, ErrFull) {
-		s.failed.Store(true)
+		cm.failed.Store(true)
 	}
 	if err == nil {
-		s.noteCommit()
+		cm.noteCommit()
 	}
 	return err
 }
@@ -282,32 +296,32 @@ func merge(older, newer map[ID]change) map[ID]change {
 
 // resolve turns the frozen changes into index rows. When the write of these
 // rows fails they stay pending in db, so the changes count as settled here.
-func (s *Store) resolve() (*db.Batch, error) {
-	r := resolver{s: s, segments: make(map[uint64]segmentRow), totals: s.totalsNow()}
-	for id, c := range s.frozen {
+func (cm *committer) resolve() (*db.Batch, error) {
+	r := resolver{s: cm, segments: make(map[uint64]segmentRow), totals: cm.totalsNow()}
+	for id, c := range cm.frozen {
 		if err := r.change(id, c); err != nil {
 			return nil, err
 		}
 	}
-	s.bad.rows(&r.batch)
-	if len(s.frozen) == 0 {
+	cm.bad.rows(&r.batch)
+	if len(cm.frozen) == 0 {
 		return &r.batch, nil
 	}
 	for n, row := range r.segments {
 		r.batch.Set(segmentKey(n), row.encode())
 	}
-	r.totals.Objects.Count += s.frozenObjects.Count
-	r.totals.Objects.Bytes += s.frozenObjects.Bytes
+	r.totals.Objects.Count += cm.frozenObjects.Count
+	r.totals.Objects.Bytes += cm.frozenObjects.Bytes
 	r.batch.Set([]byte{keyTotals}, r.totals.encode())
-	s.totals.Lock()
-	s.totals.Totals = r.totals
-	s.totals.Unlock()
-	s.frozen, s.moved, s.frozenObjects = nil, nil, objects{}
+	cm.totals.Lock()
+	cm.totals.Totals = r.totals
+	cm.totals.Unlock()
+	cm.frozen, cm.moved, cm.frozenObjects = nil, nil, objects{}
 	return &r.batch, nil
 }
 
 type resolver struct {
-	s        *Store
+	s        *committer
 	batch    db.Batch
 	segments map[uint64]segmentRow
 	totals   Totals
@@ -327,7 +341,7 @@ func (r *resolver) change(id ID, c change) error {
 	if c.delta == 0 && !c.fresh && c.move == nil {
 		return nil
 	}
-	e, err := r.s.Lookup(id)
+	e, err := r.s.index.Lookup(id)
 	if errors.Is(err, ErrNotFound) {
 		// Only a damaged index gets here. The reference is kept by its holder,
 		// reading it gives an error, and fsck names it.

@@ -7,12 +7,25 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/store/routine"
 	"github.com/quarxtor/quarxfs/tiering"
 )
+
+// A relocator copies the records of blocks: out of segments with little in use, and between tiers.
+type relocator struct {
+	*base
+	index    *index
+	commits  *committer
+	appender *appender
+	blocks   *blocks
+	sweeper  *sweeper
+
+	arrived [2]struct{ blocks, bytes atomic.Uint64 } // by tier: what moves brought
+}
 
 // CompactOptions say what a compaction does; zero values mean the defaults
 // given.
@@ -71,8 +84,8 @@ const (
 // every block at one place or the other. Writers go on meanwhile. Blocks that
 // nothing refers to are the Sweep's; call that before. On a full disk it does what it finds room
 // for, and says so. Errors: ErrConfig; those of the disk.
-func (s *Store) Compact(ctx context.Context, o CompactOptions) (Compacted, error) {
-	if s.opts.ReadOnly {
+func (rl *relocator) Compact(ctx context.Context, o CompactOptions) (Compacted, error) {
+	if rl.readOnly {
 		return Compacted{}, ErrReadOnly
 	}
 	if o.MinLive == 0 {
@@ -81,7 +94,7 @@ func (s *Store) Compact(ctx context.Context, o CompactOptions) (Compacted, error
 	if o.MinLive < 0 || o.MinLive > maxMinLive || o.Rate < 0 {
 		return Compacted{}, fmt.Errorf("compact below a live share of %v at %d bytes a second: %w", o.MinLive, o.Rate, ErrConfig)
 	}
-	c := compactor{s: s, o: o, pace: newPacer(o.Rate)}
+	c := compactor{s: rl, o: o, pace: newPacer(o.Rate)}
 	err := c.run(ctx)
 	if err != nil {
 		err = fmt.Errorf("compact: %w", err)
@@ -90,7 +103,7 @@ func (s *Store) Compact(ctx context.Context, o CompactOptions) (Compacted, error
 }
 
 type compactor struct {
-	s           *Store
+	s           *relocator
 	o           CompactOptions
 	pace        *pacer
 	sum         Compacted
@@ -98,7 +111,7 @@ type compactor struct {
 }
 
 func (c *compactor) run(ctx context.Context) error {
-	if err := c.s.Commit(); err != nil {
+	if err := c.s.commits.Commit(); err != nil {
 		return err
 	}
 	if c.o.All || c.o.seal {
@@ -173,7 +186,7 @@ func (c *compactor) sealSparse(ctx context.Context, number uint64) error {
 		if seg.Number != number {
 			continue
 		}
-		live, err := c.s.liveBytes(number)
+		live, err := c.s.index.liveBytes(number)
 		if err != nil {
 			return err
 		}
@@ -198,7 +211,7 @@ func (c *compactor) sparse() ([]sparseSegment, error) {
 		if !seg.Sealed {
 			continue
 		}
-		live, err := c.s.liveBytes(seg.Number)
+		live, err := c.s.index.liveBytes(seg.Number)
 		if err != nil {
 			return nil, err
 		}
@@ -212,8 +225,8 @@ func (c *compactor) sparse() ([]sparseSegment, error) {
 
 // liveBytes returns how much of a segment the index points at, as of the last
 // commit.
-func (s *Store) liveBytes(number uint64) (int64, error) {
-	b, err := s.db.Get(segmentKey(number))
+func (ix *index) liveBytes(number uint64) (int64, error) {
+	b, err := ix.db.Get(segmentKey(number))
 	if errors.Is(err, db.ErrNotFound) {
 		return 0, nil
 	}
@@ -266,7 +279,7 @@ func (c *compactor) empty(ctx context.Context, number uint64) error {
 func (c *compactor) batch(records []tiering.Placed) (batch, rest []tiering.Placed, err error) {
 	size := int64(0)
 	for i, r := range records {
-		e, err := c.s.Lookup(r.ID)
+		e, err := c.s.index.Lookup(r.ID)
 		if errors.Is(err, ErrNotFound) || err == nil && e.Loc != r.Location {
 			continue
 		}
@@ -297,8 +310,8 @@ func (c *compactor) copy(batch []tiering.Placed) (copied int64, err error) {
 		}
 	}
 	// A segment with copies that are not yet noted would seem empty.
-	s.upkeep[tier].Lock()
-	defer s.upkeep[tier].Unlock()
+	s.sweeper.upkeep[tier].Lock()
+	defer s.sweeper.upkeep[tier].Unlock()
 	moves := make([]move, 0, len(batch))
 	for _, r := range batch {
 		// As it is stored, without decompressing; its checksum is seen to, its ID at the next read.
@@ -322,7 +335,7 @@ func (c *compactor) copy(batch []tiering.Placed) (copied int64, err error) {
 			return copied, err
 		}
 	}
-	noted, err := s.relocate(moves)
+	noted, err := s.commits.relocate(moves)
 	c.sum.Blocks += noted
 	c.sum.Copied += copied
 	return copied, err
@@ -330,12 +343,12 @@ func (c *compactor) copy(batch []tiering.Placed) (copied int64, err error) {
 
 // roomToCopy lets copies use some of the room that is kept from users, and the ballast, since they
 // are made to gain more. The rest is for commits.
-func (s *Store) roomToCopy(n int64) error {
-	err := s.db.Admit(n)
+func (rl *relocator) roomToCopy(n int64) error {
+	err := rl.db.Admit(n)
 	if !errors.Is(err, ErrFull) {
 		return err
 	}
-	if s.db.GiveRoom(n) {
+	if rl.db.GiveRoom(n) {
 		return nil
 	}
 	return err
@@ -345,7 +358,7 @@ func (s *Store) roomToCopy(n int64) error {
 func (c *compactor) commitMoves() error {
 	c.uncommitted = 0
 	var swept Swept
-	err := c.s.removeEmptySegments(&swept)
+	err := c.s.sweeper.removeEmptySegments(&swept)
 	c.sum.Segments += swept.Segments
 	c.sum.SegmentBytes += swept.SegmentBytes
 	return err
@@ -359,36 +372,33 @@ type move struct {
 
 // relocate notes moves for the next commit. A block that has changed otherwise,
 // has been swept or has moved by now stays as it is; its copy is waste.
-func (s *Store) relocate(moves []move) (noted int64, err error) {
-	s.commitMu.Lock()
-	defer s.commitMu.Unlock()
+func (cm *committer) relocate(moves []move) (noted int64, err error) {
+	cm.commitMu.Lock()
+	defer cm.commitMu.Unlock()
 	here := make([]bool, len(moves))
 	for i, m := range moves {
-		e, err := s.Lookup(m.id)
+		e, err := cm.index.Lookup(m.id)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return 0, err
 		}
 		here[i] = err == nil && e.Loc == m.from
 	}
-	s.updateLock.RLock()
-	defer s.updateLock.RUnlock()
-	s.pend.Lock()
-	defer s.pend.Unlock()
+	cm.updateLock.RLock()
+	defer cm.updateLock.RUnlock()
+	cm.pending.mu.Lock()
+	defer cm.pending.mu.Unlock()
 	for i, m := range moves {
-		c, f := s.pend.changes[m.id], s.frozen[m.id]
+		c, f := cm.pending.changes[m.id], cm.frozen[m.id]
 		if !here[i] || !c.settled() || !f.settled() {
 			continue
 		}
 		c.move = &moves[i].relocation
-		s.pend.changes[m.id] = c
-		s.pend.fresh[m.to.loc.Segment]++
+		cm.pending.changes[m.id] = c
+		cm.pending.fresh[m.to.loc.Segment]++
 		noted++
 	}
 	return noted, nil
 }
-
-// settled reports whether the block is where its row says and will stay there.
-func (c change) settled() bool { return !c.fresh && c.dead == nil && c.move == nil }
 
 // relocate changes a row's location, if it is the one that was copied.
 func (r *resolver) relocate(id ID, e *Entry, m *relocation) error {
@@ -410,7 +420,7 @@ func (r *resolver) relocate(id ID, e *Entry, m *relocation) error {
 
 // maintain sweeps and compacts now and then, beside the commits.
 func (s *Store) maintain(ctx context.Context) {
-	defer s.stopped.Done()
+	defer s.life.stopped.Done()
 	if s.opts.SweepInterval <= 0 {
 		return
 	}

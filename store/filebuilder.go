@@ -11,7 +11,7 @@ import (
 // bounded memory. What it has made is pinned until Close, so that the sweep
 // does not take it before something refers to the top.
 type FileBuilder struct {
-	s      *Store
+	s      *blocks
 	dry    bool // store nothing
 	pin    *Pin // nil: nothing need be
 	levels []fileLevel
@@ -33,22 +33,22 @@ type FileRoot struct {
 }
 
 // NewFileBuilder returns a builder for one file. The caller closes it.
-func (s *Store) NewFileBuilder() *FileBuilder {
-	b := s.NewKeptFileBuilder()
-	b.pin = s.NewPin()
+func (bs *blocks) NewFileBuilder() *FileBuilder {
+	b := bs.NewKeptFileBuilder()
+	b.pin = bs.pending.NewPin()
 	return b
 }
 
 // NewKeptFileBuilder is NewFileBuilder for whoever has called PauseSweep: nothing is
 // pinned, which takes most of the time of a builder, nor needs Hold.
-func (s *Store) NewKeptFileBuilder() *FileBuilder {
-	return &FileBuilder{s: s, levels: make([]fileLevel, 1, 4)}
+func (bs *blocks) NewKeptFileBuilder() *FileBuilder {
+	return &FileBuilder{s: bs, levels: make([]fileLevel, 1, 4)}
 }
 
 // NewFileHasher returns a builder that stores nothing: Finish tells the ID that
 // the file's vertex would have. The blocks need not be held.
-func (s *Store) NewFileHasher() *FileBuilder {
-	b := s.NewKeptFileBuilder()
+func (bs *blocks) NewFileHasher() *FileBuilder {
+	b := bs.NewKeptFileBuilder()
 	b.dry = true
 	return b
 }
@@ -101,7 +101,7 @@ func (b *FileBuilder) link(height int, p vertex.Part, data int64) error {
 // links are counted as references now, so their pins can go.
 func (b *FileBuilder) end(height int) error {
 	l := &b.levels[height]
-	release := b.s.Hold()
+	release := b.s.pending.Hold()
 	defer release()
 	id, err := b.put(l.Encode())
 	if err != nil {
@@ -141,7 +141,7 @@ func (b *FileBuilder) Finish() (FileRoot, error) {
 			return root, err
 		}
 	}
-	release := b.s.Hold()
+	release := b.s.pending.Hold()
 	defer release()
 	id, err := b.put(l.Encode())
 	if err != nil {
@@ -163,7 +163,7 @@ func (b *FileBuilder) whole(height int, p vertex.Part) (bool, error) {
 	if height > 0 {
 		return true, nil
 	}
-	e, err := b.s.Lookup(p.ID)
+	e, err := b.s.index.Lookup(p.ID)
 	return p.Skip == 0 && int64(e.Raw) == p.Len, err
 }
 

@@ -356,8 +356,8 @@ func (s *Store) inspectBucket() ([]tiering.Fault, error) {
 }
 
 // claims are what must be there of each tier's segments, as of the last commit.
-func (s *Store) claims() (claims tierClaims, err error) {
-	err = s.db.ScanPrefix([]byte{keySegment}, func(key, value []byte) error {
+func (ix *index) claims() (claims tierClaims, err error) {
+	err = ix.db.ScanPrefix([]byte{keySegment}, func(key, value []byte) error {
 		claims.add(key, value)
 		return nil
 	})

@@ -158,16 +158,16 @@ func (l *lastCommit) close() error {
 
 // commitsEver is how many commits the store has had: those of its database, and those of databases
 // before that.
-func (s *Store) commitsEver() uint64 { return s.earlier.Load() + s.db.Commits() }
+func (hi *history) commitsEver() uint64 { return hi.earlier.Load() + hi.db.Commits() }
 
 // stamp is what segments are stamped with.
-func (s *Store) stamp() tiering.Stamp {
-	return tiering.Stamp{Volume: s.conf.volume(), Commits: s.commitsEver()}
+func (hi *history) stamp() tiering.Stamp {
+	return tiering.Stamp{Volume: hi.volume, Commits: hi.commitsEver()}
 }
 
 // loadEarlier reads how many commits were made before the database counted.
-func (s *Store) loadEarlier() error {
-	b, err := s.db.Get([]byte{keyEarlier})
+func (hi *history) loadEarlier() error {
+	b, err := hi.db.Get([]byte{keyEarlier})
 	if errors.Is(err, db.ErrNotFound) {
 		return nil
 	}
@@ -176,9 +176,9 @@ func (s *Store) loadEarlier() error {
 	}
 	n, err := decodeEarlier(b)
 	if err != nil {
-		s.log.Error("a row is damaged; see fsck", "err", err)
+		hi.log.Error("a row is damaged; see fsck", "err", err)
 	}
-	s.earlier.Store(n)
+	hi.earlier.Store(n)
 	return nil
 }
 
@@ -191,8 +191,8 @@ func decodeEarlier(b []byte) (uint64, error) {
 }
 
 // setEarlier has the store count as many commits as there were, by what commits it.
-func (s *Store) setEarlier(n uint64) {
-	s.db.Set([]byte{keyEarlier}, binary.AppendUvarint(nil, n))
+func (hi *history) setEarlier(n uint64) {
+	hi.db.Set([]byte{keyEarlier}, binary.AppendUvarint(nil, n))
 }
 
 // openLastCommit begins to write the file and the stamps. A store works without them.
@@ -204,8 +204,8 @@ func (s *Store) openLastCommit() {
 }
 
 // noteCommit says, beside the database, that a commit was made.
-func (s *Store) noteCommit() {
-	if err := errors.Join(s.lastCommit.note(s.commitsEver()), s.tiers.Stamp()); err != nil {
-		s.log.Warn("what the last commit was is not kept beside the database", "err", err)
+func (cm *committer) noteCommit() {
+	if err := errors.Join(cm.lastCommit.note(cm.history.commitsEver()), cm.tiers.Stamp()); err != nil {
+		cm.log.Warn("what the last commit was is not kept beside the database", "err", err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/config"
@@ -55,6 +56,18 @@ const (
 	leaseBatch = 4096 // rows removed at a time
 )
 
+// A leaseTable has the leases that there are.
+type leaseTable struct {
+	*base
+	index   *index
+	pending *pending
+	commits *committer
+	bad     *badBlocks
+
+	mu  sync.Mutex
+	all map[LeaseID]*Lease
+}
+
 func leaseKey(id LeaseID) []byte { return append([]byte{keyLease}, id[:]...) }
 
 func heldKey(lease LeaseID, id ID) []byte {
@@ -80,35 +93,35 @@ func countHeld(ref func(ID)) func(key, _ []byte) error {
 	}
 }
 
-func (s *Store) loadLeases() error {
-	s.leases.all = make(map[LeaseID]*Lease)
-	return s.db.ScanPrefix([]byte{keyLease}, func(key, value []byte) error {
+func (lt *leaseTable) loadLeases() error {
+	lt.all = make(map[LeaseID]*Lease)
+	return lt.db.ScanPrefix([]byte{keyLease}, func(key, value []byte) error {
 		l := new(Lease)
 		if err := json.Unmarshal(value, l); err != nil || !bytes.Equal(key, leaseKey(l.ID)) {
-			s.log.Error("the row of a lease is damaged; what it keeps stays", "row", fmt.Sprintf("%x", key))
+			lt.log.Error("the row of a lease is damaged; what it keeps stays", "row", fmt.Sprintf("%x", key))
 			return nil
 		}
-		s.leases.all[l.ID] = l
+		lt.all[l.ID] = l
 		return nil
 	})
 }
 
-// setLease writes a lease's row. The caller is inside Update and holds leases.
-func (s *Store) setLease(l *Lease) error {
+// setLease writes a lease's row. The caller is inside Update and holds mu.
+func (lt *leaseTable) setLease(l *Lease) error {
 	b, err := json.Marshal(l)
 	if err == nil {
-		s.db.Set(leaseKey(l.ID), b)
+		lt.db.Set(leaseKey(l.ID), b)
 	}
 	return err
 }
 
 // Leases returns the leases that are in force, the oldest first.
-func (s *Store) Leases() []Lease {
-	s.leases.Lock()
-	defer s.leases.Unlock()
+func (lt *leaseTable) Leases() []Lease {
+	lt.mu.Lock()
+	defer lt.mu.Unlock()
 	var list []Lease
-	for _, l := range s.leases.all {
-		if l.Expires.After(s.opts.Now()) {
+	for _, l := range lt.all {
+		if l.Expires.After(lt.now()) {
 			list = append(list, *l)
 		}
 	}
@@ -117,30 +130,30 @@ func (s *Store) Leases() []Lease {
 }
 
 // NewLease begins a lease, durably. ErrLocked: too many are in use.
-func (s *Store) NewLease(whose string) (LeaseID, error) {
-	now := s.opts.Now()
+func (lt *leaseTable) NewLease(whose string) (LeaseID, error) {
+	now := lt.now()
 	l := &Lease{For: whose[:min(len(whose), 255)], Begun: now, Expires: now.Add(LeaseTime)}
 	_, _ = rand.Read(l.ID[:]) // it never fails
-	err := s.Change(func() error {
-		s.leases.Lock()
-		defer s.leases.Unlock()
-		if err := s.makeRoomForLease(now); err != nil {
+	err := lt.commits.Change(func() error {
+		lt.mu.Lock()
+		defer lt.mu.Unlock()
+		if err := lt.makeRoomForLease(now); err != nil {
 			return err
 		}
-		s.leases.all[l.ID] = l
-		return s.setLease(l)
+		lt.all[l.ID] = l
+		return lt.setLease(l)
 	})
 	if err == nil {
-		err = s.Commit()
+		err = lt.commits.Commit()
 	}
 	return l.ID, err
 }
 
 // makeRoomForLease ends the lease that was idle longest when there are many.
-func (s *Store) makeRoomForLease(now time.Time) error {
+func (lt *leaseTable) makeRoomForLease(now time.Time) error {
 	var oldest *Lease
 	n := 0
-	for _, l := range s.leases.all {
+	for _, l := range lt.all {
 		if l.Expires.IsZero() {
 			continue
 		}
@@ -155,28 +168,28 @@ func (s *Store) makeRoomForLease(now time.Time) error {
 		return fmt.Errorf("%d syncs are under way: %w", n, ErrLocked)
 	}
 	oldest.Expires = time.Time{}
-	return s.setLease(oldest)
+	return lt.setLease(oldest)
 }
 
 // Keep has a lease keep those blocks that the store has whole, and reports which
 // these are: a vertex stands for all below it (I5). A block that is known to be
 // bad is not among them. ErrNotFound: there is no such lease, or it has ended.
-func (s *Store) Keep(lease LeaseID, ids []ID) (has []bool, err error) {
-	release := s.Hold()
+func (lt *leaseTable) Keep(lease LeaseID, ids []ID) (has []bool, err error) {
+	release := lt.pending.Hold()
 	defer release()
 	has = make([]bool, len(ids))
 	for i, id := range ids {
-		s.note(id)
-		e, err := s.Lookup(id)
+		lt.pending.note(id)
+		e, err := lt.index.Lookup(id)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return nil, err
 		}
-		has[i] = err == nil && !e.isPlaceholder() && !s.bad.has(id)
+		has[i] = err == nil && !e.isPlaceholder() && !lt.bad.has(id)
 	}
-	err = s.Change(func() error {
-		s.leases.Lock()
-		defer s.leases.Unlock()
-		if err := s.renew(lease); err != nil {
+	err = lt.commits.Change(func() error {
+		lt.mu.Lock()
+		defer lt.mu.Unlock()
+		if err := lt.renew(lease); err != nil {
 			return err
 		}
 		for i, id := range ids {
@@ -184,22 +197,22 @@ func (s *Store) Keep(lease LeaseID, ids []ID) (has []bool, err error) {
 				continue
 			}
 			key := heldKey(lease, id)
-			if _, err := s.db.Get(key); errors.Is(err, db.ErrNotFound) {
-				s.db.Set(key, []byte{})
-				s.Ref(id, 1)
+			if _, err := lt.db.Get(key); errors.Is(err, db.ErrNotFound) {
+				lt.db.Set(key, []byte{})
+				lt.pending.Ref(id, 1)
 			} else if err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	s.MaybeCommit()
+	lt.commits.MaybeCommit()
 	return has, err
 }
 
-// renew puts a lease's end off. The caller is inside Update and holds leases.
-func (s *Store) renew(lease LeaseID) error {
-	l, now := s.leases.all[lease], s.opts.Now()
+// renew puts a lease's end off. The caller is inside Update and holds mu.
+func (lt *leaseTable) renew(lease LeaseID) error {
+	l, now := lt.all[lease], lt.now()
 	if l == nil || !l.Expires.After(now) {
 		return fmt.Errorf("sync lease %s: %w", lease, ErrNotFound)
 	}
@@ -207,66 +220,66 @@ func (s *Store) renew(lease LeaseID) error {
 		return nil
 	}
 	l.Expires = now.Add(LeaseTime)
-	return s.setLease(l)
+	return lt.setLease(l)
 }
 
 // EndLease lets go of all that a lease keeps. One that has ended is no error.
-func (s *Store) EndLease(lease LeaseID) error {
-	err := s.Removal(func() error {
-		s.leases.Lock()
-		defer s.leases.Unlock()
-		l := s.leases.all[lease]
+func (lt *leaseTable) EndLease(lease LeaseID) error {
+	err := lt.commits.Removal(func() error {
+		lt.mu.Lock()
+		defer lt.mu.Unlock()
+		l := lt.all[lease]
 		if l == nil {
 			return nil
 		}
 		l.Expires = time.Time{}
-		return s.setLease(l)
+		return lt.setLease(l)
 	})
 	if err == nil {
-		err = s.endExpired(context.Background())
+		err = lt.endExpired(context.Background())
 	}
 	return err
 }
 
 // endExpired removes the rows of leases that have ended, durably. A crash in its midst
 // leaves the rest to the next call.
-func (s *Store) endExpired(ctx context.Context) error {
-	s.leases.Lock()
+func (lt *leaseTable) endExpired(ctx context.Context) error {
+	lt.mu.Lock()
 	var over []LeaseID
-	for id, l := range s.leases.all {
-		if !l.Expires.After(s.opts.Now()) {
+	for id, l := range lt.all {
+		if !l.Expires.After(lt.now()) {
 			over = append(over, id)
 		}
 	}
-	s.leases.Unlock()
+	lt.mu.Unlock()
 	for _, id := range over {
-		if err := s.dropLease(ctx, id); err != nil {
+		if err := lt.dropLease(ctx, id); err != nil {
 			return fmt.Errorf("end sync lease %s: %w", id, err)
 		}
 	}
 	if len(over) == 0 {
 		return nil
 	}
-	return s.Commit() // from then on the sweep sees what nothing refers to
+	return lt.commits.Commit() // from then on the sweep sees what nothing refers to
 }
 
 // dropLease removes a lease that has ended.
-func (s *Store) dropLease(ctx context.Context, lease LeaseID) error {
+func (lt *leaseTable) dropLease(ctx context.Context, lease LeaseID) error {
 	prefix := append([]byte{keyLeased}, lease[:]...)
 	for more := true; more; {
-		err := s.Removal(func() error {
-			s.leases.Lock()
-			defer s.leases.Unlock()
-			keys, err := s.someKeys(prefix, leaseBatch)
+		err := lt.commits.Removal(func() error {
+			lt.mu.Lock()
+			defer lt.mu.Unlock()
+			keys, err := lt.index.someKeys(prefix, leaseBatch)
 			for _, key := range keys {
 				if id, ok := heldBlock(key); ok {
-					s.Ref(id, -1)
+					lt.pending.Ref(id, -1)
 				}
-				s.db.Delete(key)
+				lt.db.Delete(key)
 			}
 			if more = len(keys) == leaseBatch; err == nil && !more {
-				s.db.Delete(leaseKey(lease))
-				delete(s.leases.all, lease)
+				lt.db.Delete(leaseKey(lease))
+				delete(lt.all, lease)
 			}
 			return err
 		})
@@ -276,14 +289,14 @@ func (s *Store) dropLease(ctx context.Context, lease LeaseID) error {
 		if err != nil {
 			return err
 		}
-		s.MaybeCommit()
+		lt.commits.MaybeCommit()
 	}
 	return nil
 }
 
 // someKeys returns the first keys with a prefix.
-func (s *Store) someKeys(prefix []byte, most int) (keys [][]byte, err error) {
-	err = s.db.ScanPrefix(prefix, func(key, _ []byte) error {
+func (ix *index) someKeys(prefix []byte, most int) (keys [][]byte, err error) {
+	err = ix.db.ScanPrefix(prefix, func(key, _ []byte) error {
 		if keys = append(keys, bytes.Clone(key)); len(keys) == most {
 			return db.ErrStop
 		}
@@ -296,25 +309,25 @@ func (s *Store) someKeys(prefix []byte, most int) (keys [][]byte, err error) {
 // caller has a lease keep it. That it has this name already is no error. Errors:
 // ErrNameTaken: another snapshot has it; ErrConfig: no snapshot can, or id is none;
 // ErrNotFound.
-func (s *Store) AdoptSnapshot(name string, id ID) error {
-	err := s.Change(func() error {
-		e, err := s.Lookup(id)
+func (nt *nameTable) AdoptSnapshot(name string, id ID) error {
+	err := nt.commits.Change(func() error {
+		e, err := nt.index.Lookup(id)
 		if err == nil && e.Kind != KindSnapshot {
 			err = fmt.Errorf("%s is a %s and no snapshot: %w", id.Short(), e.Kind, ErrConfig)
 		}
 		if err != nil {
 			return err
 		}
-		err = s.NameSnapshot(name, id)
+		err = nt.NameSnapshot(name, id)
 		if errors.Is(err, ErrNameTaken) {
-			if r, serr := s.Snapshot(name); serr == nil && r.ID == id {
+			if r, serr := nt.index.Snapshot(name); serr == nil && r.ID == id {
 				return nil
 			}
 		}
 		return err
 	})
 	if err == nil {
-		err = s.Commit()
+		err = nt.commits.Commit()
 	}
 	return err
 }
@@ -333,7 +346,7 @@ type SyncNote struct {
 
 // NoteSync remembers how a sync went, in place of the one before with the same
 // remote.
-func (s *Store) NoteSync(n SyncNote) error {
+func (lt *leaseTable) NoteSync(n SyncNote) error {
 	if n.Remote == "" || len(n.Remote) > config.MaxSnapshotName {
 		return fmt.Errorf("remote %q: %w", n.Remote, ErrConfig)
 	}
@@ -342,12 +355,12 @@ func (s *Store) NoteSync(n SyncNote) error {
 	if err != nil {
 		return err
 	}
-	return s.Change(func() error { s.db.Set(append([]byte{keySyncNote}, n.Remote...), b); return nil })
+	return lt.commits.Change(func() error { lt.db.Set(append([]byte{keySyncNote}, n.Remote...), b); return nil })
 }
 
 // SyncNotes returns what is remembered of syncs, in order of the remotes' names.
-func (s *Store) SyncNotes() (list []SyncNote, err error) {
-	err = s.db.ScanPrefix([]byte{keySyncNote}, func(_, value []byte) error {
+func (ix *index) SyncNotes() (list []SyncNote, err error) {
+	err = ix.db.ScanPrefix([]byte{keySyncNote}, func(_, value []byte) error {
 		var n SyncNote
 		if err := json.Unmarshal(value, &n); err != nil {
 			return fmt.Errorf("row of the last sync: %w: %w", ErrCorrupt, err)

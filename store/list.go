@@ -60,7 +60,7 @@ func tierName(tier uint8) string {
 // the index was when it was called; references that are not committed yet are
 // not counted. ErrStop of fn ends the walk; any other error of fn does too, and
 // is returned. Errors: ErrConfig for a prefix that is not one.
-func (s *Store) Blocks(ctx context.Context, filter BlockFilter, fn func(BlockInfo) error) error {
+func (ix *index) Blocks(ctx context.Context, filter BlockFilter, fn func(BlockInfo) error) error {
 	lo, hi, ok := PrefixRange(filter.Prefix)
 	if !ok {
 		return fmt.Errorf("ID prefix %q is not up to %d hex digits: %w", filter.Prefix, 2*len(lo), ErrConfig)
@@ -69,7 +69,7 @@ func (s *Store) Blocks(ctx context.Context, filter BlockFilter, fn func(BlockInf
 	if filter.After != (ID{}) {
 		from = slices.MaxFunc([][]byte{from, prefixEnd(keyBlock, filter.After)}, bytes.Compare)
 	}
-	return s.db.Scan(from, prefixEnd(keyBlock, hi), func(key, value []byte) error {
+	return ix.db.Scan(from, prefixEnd(keyBlock, hi), func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -174,7 +174,7 @@ func (s *Store) Stats() Stats {
 	t := s.tiers.Stats()
 	st := Stats{
 		Totals:  s.totalsNow(),
-		Commits: s.commits.Summary(),
+		Commits: s.took.Summary(),
 		Cache: CacheStats{
 			Hits: t.RAM.Hits, Misses: t.RAM.Misses, HitRatio: t.RAM.HitRatio(),
 			Prefetched: t.RAM.Prefetched, PrefetchDropped: t.RAM.PrefetchDropped, PrefetchQueue: t.RAM.PrefetchQueue,

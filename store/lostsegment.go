@@ -18,34 +18,34 @@ import (
 func lostKey(n uint64) []byte { return binary.BigEndian.AppendUint64([]byte{keyLost}, n) }
 
 // loadLost reads which segments are lost, and where each ended.
-func (s *Store) loadLost() error {
-	s.lost = make(map[uint64]int64)
-	return s.db.ScanPrefix([]byte{keyLost}, func(key, value []byte) error {
+func (hi *history) loadLost() error {
+	hi.lost = make(map[uint64]int64)
+	return hi.db.ScanPrefix([]byte{keyLost}, func(key, value []byte) error {
 		end, n := binary.Varint(value)
 		if len(key) != 9 || n <= 0 {
-			s.log.Error("a row is damaged; see fsck", "row", fmt.Sprintf("%x", key))
+			hi.log.Error("a row is damaged; see fsck", "row", fmt.Sprintf("%x", key))
 			return nil
 		}
-		s.lost[binary.BigEndian.Uint64(key[1:])] = end
+		hi.lost[binary.BigEndian.Uint64(key[1:])] = end
 		return nil
 	})
 }
 
 // loseSegment notes that a segment is lost, or what was in it up to end.
-func (s *Store) loseSegment(n uint64, end int64) {
-	s.lost[n] = max(end, s.lost[n])
-	s.db.Set(lostKey(n), binary.AppendVarint(nil, s.lost[n]))
+func (hi *history) loseSegment(n uint64, end int64) {
+	hi.lost[n] = max(end, hi.lost[n])
+	hi.db.Set(lostKey(n), binary.AppendVarint(nil, hi.lost[n]))
 	// What is appended behind a lost end would be gone when the whole file is put back.
-	s.tiers.Retire(n)
+	hi.tiers.Retire(n)
 }
 
 // returned are the lost segments that are there again, in order.
-func (s *Store) returned() (numbers []uint64) {
-	if len(s.lost) == 0 {
+func (hi *history) returned() (numbers []uint64) {
+	if len(hi.lost) == 0 {
 		return nil
 	}
-	sizes := s.segmentSizes()
-	for n, end := range s.lost {
+	sizes := hi.segmentSizes()
+	for n, end := range hi.lost {
 		if size, ok := sizes[n]; ok && size >= end {
 			numbers = append(numbers, n)
 		}
@@ -55,7 +55,7 @@ func (s *Store) returned() (numbers []uint64) {
 }
 
 // lastNumbers are the highest numbers of segments, by tier, that were ever heard of.
-func (s *Store) lastNumbers() (last [2]uint64, err error) {
+func (hi *history) lastNumbers() (last [2]uint64, err error) {
 	note := func(key, _ []byte) error {
 		if len(key) == 9 {
 			n := binary.BigEndian.Uint64(key[1:])
@@ -65,7 +65,7 @@ func (s *Store) lastNumbers() (last [2]uint64, err error) {
 		}
 		return nil
 	}
-	err = errors.Join(s.db.ScanPrefix([]byte{keySegment}, note), s.db.ScanPrefix([]byte{keyLost}, note))
+	err = errors.Join(hi.db.ScanPrefix([]byte{keySegment}, note), hi.db.ScanPrefix([]byte{keyLost}, note))
 	return last, err
 }
 

@@ -53,28 +53,28 @@ func (m *memory) get(id ID) (memoryBlock, bool) {
 
 // putInMemory is Put of a store that is open for reading only. Blocks that the store has are not
 // kept twice.
-func (s *Store) putInMemory(kind tiering.Kind, plain []byte) (ID, error) {
+func (bs *blocks) putInMemory(kind tiering.Kind, plain []byte) (ID, error) {
 	id := vertex.Sum(kind, plain)
-	if _, err := s.db.Get(blockKey(keyBlock, id)); err == nil {
+	if _, err := bs.db.Get(blockKey(keyBlock, id)); err == nil {
 		return id, nil
 	}
-	return id, s.memory.put(kind, id, plain)
+	return id, bs.memory.put(kind, id, plain)
 }
 
 // CutInMemory has the participant of a store that is open for reading only save what it has, as a
 // commit does, but into memory: blocks that are put from now on, and rows.
-func (s *Store) CutInMemory() error {
-	s.commitMu.Lock()
-	defer s.commitMu.Unlock()
-	s.memory.Lock()
-	if s.memory.blocks == nil {
-		s.memory.blocks = make(map[ID]memoryBlock)
+func (cm *committer) CutInMemory() error {
+	cm.commitMu.Lock()
+	defer cm.commitMu.Unlock()
+	cm.memory.Lock()
+	if cm.memory.blocks == nil {
+		cm.memory.blocks = make(map[ID]memoryBlock)
 	}
-	s.memory.Unlock()
-	if err := s.flush(); err != nil {
+	cm.memory.Unlock()
+	if err := cm.flush(); err != nil {
 		return err
 	}
-	s.updateLock.Lock()
-	defer s.updateLock.Unlock()
-	return s.participant.Cut()
+	cm.updateLock.Lock()
+	defer cm.updateLock.Unlock()
+	return cm.participant.Cut()
 }

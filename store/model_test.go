@@ -210,12 +210,12 @@ func (m *storeModel) shift(t *rapid.T) {
 
 // keep has the tier manager do one round under a policy that makes it move.
 func (m *storeModel) keep(t *rapid.T) {
-	k := &tierManager{s: m.f.Store, o: TierManagerOptions{Busy: func() string { return "" }}}
+	k := &tierManager{s: &m.f.tierManagement, o: TierManagerOptions{Busy: func() string { return "" }}}
 	k.follow(TierPolicy{Limit: int64(rapid.SampledFrom([]int{1 << 10, 100 << 10, 1 << 20}).Draw(t, "limit")), MinAge: -1}.WithDefaults(), tiering.NewHeat(0))
 	for id := range m.now.held {
-		m.f.keeping.mu.wanted[id] = struct{}{}
+		m.f.hot.mu.wanted[id] = struct{}{}
 		for i := range uint32(3) {
-			m.f.keeping.heat.Load().heat.Touch(id, uint32(m.f.opts.Now().Unix())-100+20*i, 3600)
+			m.f.hot.heat.Load().heat.Touch(id, uint32(m.f.opts.Now().Unix())-100+20*i, 3600)
 		}
 	}
 	defer k.follow(TierPolicy{}, nil)

@@ -44,11 +44,11 @@ type MoveOptions struct {
 // that nothing points at are bytes of a segment that a compaction takes. Writers
 // go on meanwhile. Errors: ErrNoTier; ErrUnavailable: the cold tier went
 // away, and what was not noted stays where it was; ErrFull; those of the disks.
-func (s *Store) Move(ctx context.Context, to uint8, ids []ID, o MoveOptions) (Moved, error) {
-	if s.opts.ReadOnly {
+func (rl *relocator) Move(ctx context.Context, to uint8, ids []ID, o MoveOptions) (Moved, error) {
+	if rl.readOnly {
 		return Moved{}, ErrReadOnly
 	}
-	m := s.newMover(to, o)
+	m := rl.newMover(to, o)
 	err := m.move(ctx, ids)
 	if err == nil {
 		err = m.commitMoves()
@@ -58,7 +58,7 @@ func (s *Store) Move(ctx context.Context, to uint8, ids []ID, o MoveOptions) (Mo
 
 // A mover moves blocks into one tier.
 type mover struct {
-	s           *Store
+	s           *relocator
 	to          uint8
 	o           MoveOptions
 	pace        *pacer
@@ -66,15 +66,15 @@ type mover struct {
 	uncommitted int64
 }
 
-func (s *Store) newMover(to uint8, o MoveOptions) *mover {
-	return &mover{s: s, to: to, o: o, pace: newPacer(o.Rate)}
+func (rl *relocator) newMover(to uint8, o MoveOptions) *mover {
+	return &mover{s: rl, to: to, o: o, pace: newPacer(o.Rate)}
 }
 
 func (m *mover) move(ctx context.Context, ids []ID) error {
 	var batch []tiering.Placed
 	size := int64(0)
 	for _, id := range ids {
-		e, err := m.s.Lookup(id)
+		e, err := m.s.index.Lookup(id)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
@@ -128,7 +128,7 @@ func (m *mover) commitMoves() error {
 	}
 	m.uncommitted = 0
 	var swept Swept
-	err := m.s.removeEmptySegments(&swept)
+	err := m.s.sweeper.removeEmptySegments(&swept)
 	m.sum.Segments += swept.Segments
 	return err
 }
@@ -145,8 +145,8 @@ func (m *mover) copy(batch []tiering.Placed) error {
 		}
 	}
 	// A segment with copies that are not yet noted would seem empty.
-	s.upkeep[m.to].Lock()
-	defer s.upkeep[m.to].Unlock()
+	s.sweeper.upkeep[m.to].Lock()
+	defer s.sweeper.upkeep[m.to].Unlock()
 	moves := make([]move, 0, len(batch))
 	var from, to int64
 	for _, p := range batch {
@@ -160,7 +160,7 @@ func (m *mover) copy(batch []tiering.Placed) error {
 		if err != nil {
 			return err
 		}
-		codec, loc, err := s.appendTo(m.to, p.Kind, p.ID, plain)
+		codec, loc, err := s.appender.appendTo(m.to, p.Kind, p.ID, plain)
 		if err != nil {
 			return err
 		}
@@ -173,7 +173,7 @@ func (m *mover) copy(batch []tiering.Placed) error {
 			return err
 		}
 	}
-	noted, err := s.relocate(moves)
+	noted, err := s.commits.relocate(moves)
 	m.sum.Blocks += noted
 	s.arrived[m.to].blocks.Add(uint64(noted))
 	s.arrived[m.to].bytes.Add(uint64(to))
@@ -185,27 +185,27 @@ func (m *mover) copy(batch []tiering.Placed) error {
 
 // Drain moves all that is in the cold tier back to the hot one, in the order in
 // which it lies there. Errors: as Move's.
-func (s *Store) Drain(ctx context.Context, o MoveOptions) (Moved, error) {
-	if s.opts.ReadOnly {
+func (rl *relocator) Drain(ctx context.Context, o MoveOptions) (Moved, error) {
+	if rl.readOnly {
 		return Moved{}, ErrReadOnly
 	}
-	if err := s.tiers.Reach(tiering.Cold); err != nil {
+	if err := rl.tiers.Reach(tiering.Cold); err != nil {
 		return Moved{}, fmt.Errorf("drain the cold tier: %w", err)
 	}
-	m := s.newMover(tiering.Hot, o)
-	if err := s.Commit(); err != nil {
+	m := rl.newMover(tiering.Hot, o)
+	if err := rl.commits.Commit(); err != nil {
 		return m.sum, err
 	}
-	use, err := s.tierUse()
+	use, err := rl.index.tierUse()
 	if err != nil {
 		return m.sum, err
 	}
 	m.sum.Todo = use[tiering.Cold].live
-	for _, seg := range s.tiers.Segments() {
+	for _, seg := range rl.tiers.Segments() {
 		if seg.Tier != tiering.Cold {
 			continue
 		}
-		records, err := s.tiers.Records(seg.Number)
+		records, err := rl.tiers.Records(seg.Number)
 		if errors.Is(err, tiering.ErrNotFound) {
 			continue // it was empty, and the sweep was here
 		}
@@ -214,7 +214,7 @@ func (s *Store) Drain(ctx context.Context, o MoveOptions) (Moved, error) {
 		}
 		var ids []ID
 		for _, r := range records {
-			e, err := s.Lookup(r.ID)
+			e, err := rl.index.Lookup(r.ID)
 			if err == nil && e.Loc == r.Location {
 				ids = append(ids, r.ID)
 			}
@@ -228,14 +228,14 @@ func (s *Store) Drain(ctx context.Context, o MoveOptions) (Moved, error) {
 
 // PlanDrain says what Drain would do, as of now. It looks at every block's row.
 // ErrNoTier; ErrUnavailable.
-func (s *Store) PlanDrain(ctx context.Context) (p MovePlan, err error) {
-	if err := s.tiers.Reach(tiering.Cold); err != nil {
+func (rl *relocator) PlanDrain(ctx context.Context) (p MovePlan, err error) {
+	if err := rl.tiers.Reach(tiering.Cold); err != nil {
 		return p, fmt.Errorf("drain the cold tier: %w", err)
 	}
-	if err := s.Commit(); err != nil {
+	if err := rl.commits.Commit(); err != nil {
 		return p, err
 	}
-	err = s.db.ScanPrefix([]byte{keyBlock}, func(key, value []byte) error {
+	err = rl.db.ScanPrefix([]byte{keyBlock}, func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -261,21 +261,21 @@ type MovePlan struct {
 
 // Unpinned returns those of ids that may move into a tier. It looks at all that is
 // pinned.
-func (s *Store) Unpinned(ctx context.Context, to uint8, ids []ID, pins Pins) ([]ID, error) {
+func (rl *relocator) Unpinned(ctx context.Context, to uint8, ids []ID, pins Pins) ([]ID, error) {
 	if to == tiering.Hot || pins == nil {
 		return ids, nil
 	}
-	pinned, err := s.pinnedBlocks(ctx, pins)
+	pinned, err := rl.blocks.pinnedBlocks(ctx, pins)
 	return slices.DeleteFunc(slices.Clone(ids), pinned.has), err
 }
 
 // PlanMove says what Move would do.
-func (s *Store) PlanMove(to uint8, ids []ID) (p MovePlan, err error) {
-	if err := s.tiers.Reach(to); err != nil {
+func (rl *relocator) PlanMove(to uint8, ids []ID) (p MovePlan, err error) {
+	if err := rl.tiers.Reach(to); err != nil {
 		return p, err
 	}
 	for _, id := range ids {
-		e, err := s.Lookup(id)
+		e, err := rl.index.Lookup(id)
 		switch {
 		case err != nil && !errors.Is(err, ErrNotFound):
 			return p, err
@@ -310,7 +310,7 @@ func (s *Store) TierStates() ([]TierState, error) {
 		return nil, err
 	}
 	t := s.tiers.Stats()
-	list := []TierState{{Tier: s.tierStats(tiering.Hot, t.Hot), Dir: filepath.Join(s.Dir(), hotDir), Live: use[tiering.Hot].live}}
+	list := []TierState{{Tier: s.tierStats(tiering.Hot, t.Hot), Dir: filepath.Join(s.dir.Path(), hotDir), Live: use[tiering.Hot].live}}
 	if c, ok := s.Cold(); ok {
 		st := TierState{Tier: s.tierStats(tiering.Cold, t.Cold), Dir: c.Dir, Live: use[tiering.Cold].live}
 		if err := s.tiers.Reach(tiering.Cold); err != nil {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -83,18 +84,29 @@ func validName(name string) error {
 	return nil
 }
 
+// A nameTable has the names of objects and snapshots.
+type nameTable struct {
+	*base
+	index   *index
+	pending *pending
+	blocks  *blocks
+	commits *committer
+
+	mu sync.Mutex // one change of a name at a time
+}
+
 // setName makes a name refer to o and releases what it referred to before, if it may replace
 // that: ErrNameTaken. The caller has o.ID pinned.
-func (s *Store) setName(o ObjectInfo, replace bool) error {
-	release := s.Hold()
+func (nt *nameTable) setName(o ObjectInfo, replace bool) error {
+	release := nt.pending.Hold()
 	defer release()
-	if _, err := s.Put(tiering.Named, o.vertex()); err != nil {
+	if _, err := nt.blocks.Put(tiering.Named, o.vertex()); err != nil {
 		return err
 	}
-	return s.Change(func() error {
-		s.names.Lock()
-		defer s.names.Unlock()
-		old, err := s.named(o.Name)
+	return nt.commits.Change(func() error {
+		nt.mu.Lock()
+		defer nt.mu.Unlock()
+		old, err := nt.index.named(o.Name)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
@@ -102,45 +114,45 @@ func (s *Store) setName(o ObjectInfo, replace bool) error {
 		if err == nil && old.ID != o.ID && !replace {
 			return fmt.Errorf("object %q is there with other bytes: %w", o.Name, ErrNameTaken)
 		}
-		s.refObject(o, 1)
+		nt.refObject(o, 1)
 		if err == nil {
-			s.refObject(old, -1)
-			s.db.Delete(objectKey(old.ID, o.Name))
+			nt.refObject(old, -1)
+			nt.db.Delete(objectKey(old.ID, o.Name))
 		}
-		s.db.Set(nameKey(o.Name), o.encode())
-		s.db.Set(objectKey(o.ID, o.Name), []byte{})
+		nt.db.Set(nameKey(o.Name), o.encode())
+		nt.db.Set(objectKey(o.ID, o.Name), []byte{})
 		return nil
 	})
 }
 
-func (s *Store) refObject(o ObjectInfo, sign int64) {
-	s.pend.Lock()
-	defer s.pend.Unlock()
-	s.ref(o.vertexID(), sign)
-	s.pend.objects.add(o.Size, sign)
+func (nt *nameTable) refObject(o ObjectInfo, sign int64) {
+	nt.pending.mu.Lock()
+	defer nt.pending.mu.Unlock()
+	nt.pending.ref(o.vertexID(), sign)
+	nt.pending.objects.add(o.Size, sign)
 }
 
-func (s *Store) dropName(name string) error {
-	return s.Removal(func() error {
-		s.names.Lock()
-		defer s.names.Unlock()
-		o, err := s.named(name)
+func (nt *nameTable) dropName(name string) error {
+	return nt.commits.Removal(func() error {
+		nt.mu.Lock()
+		defer nt.mu.Unlock()
+		o, err := nt.index.named(name)
 		if err != nil {
 			return err
 		}
-		s.refObject(o, -1)
-		s.db.Delete(nameKey(name))
-		s.db.Delete(objectKey(o.ID, name))
+		nt.refObject(o, -1)
+		nt.db.Delete(nameKey(name))
+		nt.db.Delete(objectKey(o.ID, name))
 		return nil
 	})
 }
 
 // named returns the object that has exactly this name, or ErrNotFound.
-func (s *Store) named(name string) (ObjectInfo, error) {
+func (ix *index) named(name string) (ObjectInfo, error) {
 	if name == "" {
 		return ObjectInfo{}, ErrNotFound
 	}
-	b, err := s.db.Get(nameKey(name))
+	b, err := ix.db.Get(nameKey(name))
 	if errors.Is(err, db.ErrNotFound) {
 		return ObjectInfo{}, fmt.Errorf("object %q: %w", name, ErrNotFound)
 	}
@@ -151,10 +163,10 @@ func (s *Store) named(name string) (ObjectInfo, error) {
 }
 
 // namesOf returns the names of an object, at most limit.
-func (s *Store) namesOf(id ID, limit int) ([]string, error) {
+func (ix *index) namesOf(id ID, limit int) ([]string, error) {
 	var names []string
 	prefix := blockKey(keyObject, id)
-	err := s.db.ScanPrefix(prefix, func(key, _ []byte) error {
+	err := ix.db.ScanPrefix(prefix, func(key, _ []byte) error {
 		names = append(names, string(key[len(prefix):]))
 		if len(names) == limit {
 			return db.ErrStop
@@ -167,35 +179,35 @@ func (s *Store) namesOf(id ID, limit int) ([]string, error) {
 // resolve finds what ref means: an object's name, or a full ID, or at least
 // four hex digits that start the ID of one object only, or of one block only if
 // they start no object's. Errors: ErrNotFound, ErrAmbiguous.
-func (s *Store) resolveRef(ref string) (ObjectInfo, error) {
-	o, err := s.named(ref)
+func (ob *objectStore) resolveRef(ref string) (ObjectInfo, error) {
+	o, err := ob.index.named(ref)
 	if !errors.Is(err, ErrNotFound) {
 		return o, err
 	}
 	id, err := chunk.ParseID(ref)
 	if err != nil {
-		if id, err = s.resolvePrefix(ref); err != nil {
+		if id, err = ob.index.resolvePrefix(ref); err != nil {
 			return ObjectInfo{}, err
 		}
 	}
-	names, err := s.namesOf(id, 1)
+	names, err := ob.index.namesOf(id, 1)
 	if err != nil {
 		return ObjectInfo{}, err
 	}
 	if len(names) > 0 {
-		return s.named(names[0])
+		return ob.index.named(names[0])
 	}
-	return s.describe(id)
+	return ob.blocks.describe(id)
 }
 
-func (s *Store) resolvePrefix(ref string) (ID, error) {
+func (ix *index) resolvePrefix(ref string) (ID, error) {
 	lo, hi, ok := PrefixRange(ref)
 	if !ok || len(ref) < minPrefix {
 		return ID{}, fmt.Errorf("object %q: %w", ref, ErrNotFound)
 	}
 	for _, space := range []byte{keyObject, keyBlock} {
 		var found []ID
-		err := s.db.Scan(prefixKey(space, lo), prefixEnd(space, hi), func(key, _ []byte) error {
+		err := ix.db.Scan(prefixKey(space, lo), prefixEnd(space, hi), func(key, _ []byte) error {
 			id, err := idInKey(key)
 			if err != nil {
 				return err
@@ -261,8 +273,8 @@ func idInKey(key []byte) (ID, error) {
 
 // describe makes the ObjectInfo of a data block or file vertex that has no
 // name. Other vertices are no objects: ErrNotFound.
-func (s *Store) describe(id ID) (ObjectInfo, error) {
-	e, err := s.Lookup(id)
+func (bs *blocks) describe(id ID) (ObjectInfo, error) {
+	e, err := bs.index.Lookup(id)
 	if err != nil {
 		return ObjectInfo{}, err
 	}
@@ -271,7 +283,7 @@ func (s *Store) describe(id ID) (ObjectInfo, error) {
 	case tiering.Data:
 		o.Size, o.Data = int64(e.Raw), int64(e.Raw)
 	case tiering.File:
-		v, err := s.fileVertex(context.Background(), id)
+		v, err := bs.fileVertex(context.Background(), id)
 		if err != nil {
 			return ObjectInfo{}, err
 		}

@@ -6,12 +6,27 @@ import (
 	"io"
 	"slices"
 	"sort"
+	"sync"
 
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
+
+// An objectStore has streams of bytes in and out.
+type objectStore struct {
+	*base
+	index   *index
+	pending *pending
+	blocks  *blocks
+	commits *committer
+	names   *nameTable
+	room    *room
+
+	chunker *chunk.Chunker
+	batches sync.Pool // of Ingest
+}
 
 // An object is bytes with an ID and perhaps a name: a file vertex, or the data
 // block that is all of it. Its row keeps it; see ObjectInfo.
@@ -22,10 +37,10 @@ import (
 // digits. The object stays whole until Fetch returns, whoever deletes it
 // meanwhile. Errors: ErrNotFound, ErrAmbiguous, ErrRange for an off behind the
 // end, ErrCorrupt after the bytes before the damage were written, those of w.
-func (s *Store) Fetch(ctx context.Context, ref string, off, length int64, w io.Writer) error {
-	pin := s.NewPin()
+func (ob *objectStore) Fetch(ctx context.Context, ref string, off, length int64, w io.Writer) error {
+	pin := ob.pending.NewPin()
 	defer pin.Release()
-	o, err := s.pinRef(ref, pin)
+	o, err := ob.pinRef(ref, pin)
 	if err != nil {
 		return err
 	}
@@ -35,22 +50,22 @@ func (s *Store) Fetch(ctx context.Context, ref string, off, length int64, w io.W
 	if length < 0 || length > o.Size-off {
 		length = o.Size - off
 	}
-	if err := s.WriteFile(ctx, FileRoot{o.ID, o.Size, o.Data}, off, length, w); err != nil {
+	if err := ob.blocks.WriteFile(ctx, FileRoot{o.ID, o.Size, o.Data}, off, length, w); err != nil {
 		return fmt.Errorf("fetch %q: %w", ref, err)
 	}
 	return nil
 }
 
 // pinRef resolves ref and pins what it finds.
-func (s *Store) pinRef(ref string, pin *Pin) (ObjectInfo, error) {
+func (ob *objectStore) pinRef(ref string, pin *Pin) (ObjectInfo, error) {
 	for {
-		o, err := s.resolveRef(ref)
+		o, err := ob.resolveRef(ref)
 		if err != nil {
 			return o, err
 		}
 		pin.Add(o.ID)
 		// From here on the sweep leaves it; was it there until here?
-		has, err := s.Has(o.ID)
+		has, err := ob.index.Has(o.ID)
 		if err != nil {
 			return o, err
 		}
@@ -58,7 +73,7 @@ func (s *Store) pinRef(ref string, pin *Pin) (ObjectInfo, error) {
 			return o, nil
 		}
 		pin.Release()
-		if again, err := s.resolveRef(ref); err == nil && again.ID == o.ID {
+		if again, err := ob.resolveRef(ref); err == nil && again.ID == o.ID {
 			return o, fmt.Errorf("object %q refers to block %s, which is missing: %w", ref, o.ID, ErrCorrupt)
 		}
 	}
@@ -66,19 +81,19 @@ func (s *Store) pinRef(ref string, pin *Pin) (ObjectInfo, error) {
 
 // WriteFile writes the bytes [off, off+length) of a file to w. The caller makes
 // sure that the root stays and that the range is inside of the file.
-func (s *Store) WriteFile(ctx context.Context, root FileRoot, off, length int64, w io.Writer) error {
+func (bs *blocks) WriteFile(ctx context.Context, root FileRoot, off, length int64, w io.Writer) error {
 	if length == 0 {
 		return nil
 	}
-	e, err := s.Lookup(root.ID)
+	e, err := bs.index.Lookup(root.ID)
 	if err != nil {
 		return err
 	}
-	f := fileReader{s: s, ctx: ctx, w: w}
+	f := fileReader{s: bs, ctx: ctx, w: w}
 	if e.Kind == tiering.Data {
 		return f.block(vertex.Part{ID: root.ID, Len: root.Size}, off, length)
 	}
-	v, err := s.fileVertex(ctx, root.ID)
+	v, err := bs.fileVertex(ctx, root.ID)
 	if err != nil {
 		return err
 	}
@@ -88,15 +103,15 @@ func (s *Store) WriteFile(ctx context.Context, root FileRoot, off, length int64,
 	return f.vertex(&v, off, length)
 }
 
-func (s *Store) fileVertex(ctx context.Context, id ID) (vertex.File, error) {
-	e, err := s.Lookup(id)
+func (bs *blocks) fileVertex(ctx context.Context, id ID) (vertex.File, error) {
+	e, err := bs.index.Lookup(id)
 	if err != nil {
 		return vertex.File{}, err
 	}
 	if e.Kind != tiering.File {
 		return vertex.File{}, fmt.Errorf("%s is a %s, not a file vertex: %w", id.Short(), e.Kind, ErrCorrupt)
 	}
-	b, err := s.Get(ctx, id)
+	b, err := bs.Get(ctx, id)
 	if err != nil {
 		return vertex.File{}, err
 	}
@@ -109,7 +124,7 @@ func (s *Store) fileVertex(ctx context.Context, id ID) (vertex.File, error) {
 
 // A fileReader walks a file's tree and writes its bytes.
 type fileReader struct {
-	s   *Store
+	s   *blocks
 	ctx context.Context
 	w   io.Writer
 }
@@ -196,17 +211,19 @@ func (f *fileReader) zeroes(n int64) error {
 
 // Stat describes what ref, as in Fetch, stands for. Errors: ErrNotFound,
 // ErrAmbiguous, ErrCorrupt.
-func (s *Store) Stat(_ context.Context, ref string) (ObjectInfo, error) { return s.resolveRef(ref) }
+func (ob *objectStore) Stat(_ context.Context, ref string) (ObjectInfo, error) {
+	return ob.resolveRef(ref)
+}
 
 // Objects calls fn for every object whose name is behind after, in order of name,
 // as all were when it was called. ErrStop of fn ends it; any other error of fn does
 // too, and is returned.
-func (s *Store) Objects(ctx context.Context, after string, fn func(ObjectInfo) error) error {
+func (ix *index) Objects(ctx context.Context, after string, fn func(ObjectInfo) error) error {
 	from := append([]byte{keyName}, after...)
 	if after != "" {
 		from = append(from, 0)
 	}
-	return s.db.Scan(from, []byte{keyName + 1}, func(key, value []byte) error {
+	return ix.db.Scan(from, []byte{keyName + 1}, func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -222,23 +239,23 @@ func (s *Store) Objects(ctx context.Context, after string, fn func(ObjectInfo) e
 // reclaimed by the next sweep. ref is a name; or an ID or prefix as in Fetch,
 // for an object that was given no name or only one. Errors: ErrNotFound, and
 // ErrAmbiguous for an ID that has several names.
-func (s *Store) Delete(_ context.Context, ref string) error {
-	name, err := s.nameToDrop(ref)
+func (ob *objectStore) Delete(_ context.Context, ref string) error {
+	name, err := ob.nameToDrop(ref)
 	if err == nil {
-		err = s.dropName(name)
+		err = ob.names.dropName(name)
 	}
 	if err != nil {
 		return err
 	}
-	return s.Commit()
+	return ob.commits.Commit()
 }
 
-func (s *Store) nameToDrop(ref string) (string, error) {
-	o, err := s.resolveRef(ref)
+func (ob *objectStore) nameToDrop(ref string) (string, error) {
+	o, err := ob.resolveRef(ref)
 	if err != nil || o.Name == ref {
 		return ref, err
 	}
-	names, err := s.namesOf(o.ID, 2)
+	names, err := ob.index.namesOf(o.ID, 2)
 	switch {
 	case err != nil:
 		return "", err
@@ -247,7 +264,7 @@ func (s *Store) nameToDrop(ref string) (string, error) {
 	case len(names) == 1:
 		return names[0], nil
 	}
-	if _, err := s.named(o.ID.String()); err == nil {
+	if _, err := ob.index.named(o.ID.String()); err == nil {
 		return o.ID.String(), nil
 	}
 	return "", fmt.Errorf("object %s has the names %q, %q and perhaps more: delete it by name: %w", o.ID.Short(), names[0], names[1], ErrAmbiguous)
@@ -260,15 +277,15 @@ func (s *Store) nameToDrop(ref string) (string, error) {
 // Errors: ErrNameTaken; ErrConfig for a name that no object can have, ErrFull, those of r and
 // of the disk; then a name that existed refers to what it did, except that when
 // only making it durable failed a later commit may still do so.
-func (s *Store) Ingest(ctx context.Context, r io.Reader, name string, flags ...IngestFlag) (ObjectInfo, error) {
+func (ob *objectStore) Ingest(ctx context.Context, r io.Reader, name string, flags ...IngestFlag) (ObjectInfo, error) {
 	if name != "" {
 		if err := validName(name); err != nil {
 			return ObjectInfo{}, err
 		}
 	}
-	o, err := s.ingest(ctx, r, name, slices.Contains(flags, Replace))
+	o, err := ob.ingest(ctx, r, name, slices.Contains(flags, Replace))
 	if err == nil {
-		err = s.Commit()
+		err = ob.commits.Commit()
 	}
 	if err != nil {
 		return ObjectInfo{}, fmt.Errorf("ingest %q: %w", name, err)
@@ -282,8 +299,8 @@ type IngestFlag int
 // Replace has a name that is taken refer to the new object; the former one loses it.
 const Replace IngestFlag = 1
 
-func (s *Store) ingest(ctx context.Context, r io.Reader, name string, replace bool) (ObjectInfo, error) {
-	in := ingester{s: s, b: s.NewFileBuilder(), done: make(chan error, 1)}
+func (ob *objectStore) ingest(ctx context.Context, r io.Reader, name string, replace bool) (ObjectInfo, error) {
+	in := ingester{s: ob, b: ob.blocks.NewFileBuilder(), done: make(chan error, 1)}
 	defer in.close()
 	for !in.eof {
 		if err := ctx.Err(); err != nil {
@@ -292,7 +309,7 @@ func (s *Store) ingest(ctx context.Context, r io.Reader, name string, replace bo
 		if err := in.next(r); err != nil {
 			return ObjectInfo{}, err
 		}
-		if err := s.throttle(); err != nil {
+		if err := ob.commits.throttle(); err != nil {
 			return ObjectInfo{}, err
 		}
 	}
@@ -303,27 +320,27 @@ func (s *Store) ingest(ctx context.Context, r io.Reader, name string, replace bo
 	if err != nil {
 		return ObjectInfo{}, err
 	}
-	o := ObjectInfo{Name: name, ID: root.ID, Size: root.Size, Data: root.Data, Created: s.opts.Now()}
+	o := ObjectInfo{Name: name, ID: root.ID, Size: root.Size, Data: root.Data, Created: ob.now()}
 	if name == "" {
 		o.Name = o.ID.String()
 	}
-	return o, s.setName(o, replace)
+	return o, ob.names.setName(o, replace)
 }
 
 // throttle starts a commit when much is pending, and waits for one when that
 // did not help.
-func (s *Store) throttle() error {
-	s.MaybeCommit()
-	rows, bytes := s.db.Pending()
-	if maxRows, maxBytes := s.db.Limit(); rows < maxRows && bytes < maxBytes {
+func (cm *committer) throttle() error {
+	cm.MaybeCommit()
+	rows, bytes := cm.db.Pending()
+	if maxRows, maxBytes := cm.db.Limit(); rows < maxRows && bytes < maxBytes {
 		return nil
 	}
-	return s.Commit()
+	return cm.Commit()
 }
 
 // An ingester reads and cuts one batch while the one before is stored.
 type ingester struct {
-	s    *Store
+	s    *objectStore
 	b    *FileBuilder
 	off  int64      // of rest in the object
 	rest []byte     // read, but not cut yet
@@ -343,8 +360,8 @@ type piece struct {
 // cores busy, little enough that blocks are not held for long.
 const batchSize = 4 << 20
 
-func (s *Store) newBatch() any {
-	b := make([]byte, max(batchSize, 2*s.chunker.Max()))
+func (ob *objectStore) newBatch() any {
+	b := make([]byte, max(batchSize, 2*ob.chunker.Max()))
 	return &b
 }
 
@@ -367,7 +384,7 @@ func (in *ingester) next(r io.Reader) error {
 	if err := in.wait(); err != nil {
 		return err
 	}
-	if err := in.s.Admit(int64(m)); err != nil {
+	if err := in.s.room.Admit(int64(m)); err != nil {
 		return err
 	}
 	in.busy = true
@@ -391,7 +408,7 @@ func (in *ingester) cut(data []byte) []piece {
 }
 
 func (in *ingester) store(pieces []piece) error {
-	release := in.s.Hold()
+	release := in.s.pending.Hold()
 	defer release()
 	blocks := make([][]byte, 0, len(pieces))
 	for _, p := range pieces {
@@ -399,7 +416,7 @@ func (in *ingester) store(pieces []piece) error {
 			blocks = append(blocks, p.bytes)
 		}
 	}
-	ids, err := in.s.PutAll(blocks)
+	ids, err := in.s.blocks.PutAll(blocks)
 	if err != nil {
 		return err
 	}

@@ -44,13 +44,13 @@ func (f *blockFilter) has(id ID) bool {
 }
 
 // pinnedBlocks collects what is pinned.
-func (s *Store) pinnedBlocks(ctx context.Context, pins Pins) (*blockFilter, error) {
+func (bs *blocks) pinnedBlocks(ctx context.Context, pins Pins) (*blockFilter, error) {
 	f := &blockFilter{}
 	if pins == nil {
 		return f, nil
 	}
 	return f, pins(ctx, func(id ID) error {
-		return s.EachBelow(ctx, id, func(id ID) bool {
+		return bs.EachBelow(ctx, id, func(id ID) bool {
 			if f.has(id) {
 				return false
 			}
@@ -62,22 +62,22 @@ func (s *Store) pinnedBlocks(ctx context.Context, pins Pins) (*blockFilter, erro
 
 // EachBelow calls enter for a block and, if it is a vertex and enter says so,
 // for all that it links to. Blocks that the store has lost have nothing below.
-func (s *Store) EachBelow(ctx context.Context, id ID, enter func(ID) bool) error {
+func (bs *blocks) EachBelow(ctx context.Context, id ID, enter func(ID) bool) error {
 	if !enter(id) {
 		return nil
 	}
-	e, err := s.Lookup(id)
+	e, err := bs.index.Lookup(id)
 	if err != nil || e.Kind == KindData {
 		return nil
 	}
-	plain, err := s.Get(ctx, id)
+	plain, err := bs.Get(ctx, id)
 	if err != nil {
 		return err
 	}
 	links, err := vertex.Links(plain)
 	for _, child := range links {
 		if err == nil {
-			err = s.EachBelow(ctx, child, enter)
+			err = bs.EachBelow(ctx, child, enter)
 		}
 	}
 	return err

@@ -22,10 +22,10 @@ const reappendRounds = 3
 // segment cannot be synced, those of its blocks that no commit has covered yet
 // are appended to another one, so that a fault which passes costs nothing. A
 // block that was committed was synced before, and stays where it is.
-func (s *Store) syncSegments() error {
+func (cm *committer) syncSegments() error {
 	for round := 0; ; round++ {
-		err := s.tiers.Sync()
-		reappended, reappendErr := s.reappend()
+		err := cm.tiers.Sync()
+		reappended, reappendErr := cm.reappend()
 		if reappendErr != nil {
 			return errors.Join(err, reappendErr)
 		}
@@ -40,8 +40,8 @@ func (s *Store) syncSegments() error {
 
 // reappend appends the frozen changes' new blocks that are in lost segments
 // anew, and returns how many those were.
-func (s *Store) reappend() (int, error) {
-	numbers := s.tiers.Lost()
+func (cm *committer) reappend() (int, error) {
+	numbers := cm.tiers.Lost()
 	if len(numbers) == 0 {
 		return 0, nil
 	}
@@ -50,51 +50,51 @@ func (s *Store) reappend() (int, error) {
 		lost[n] = true
 	}
 	reappended := 0
-	for id, c := range s.frozen {
+	for id, c := range cm.frozen {
 		if c.move != nil && lost[c.move.to.loc.Segment] {
 			// The block stays where it is.
 			c.move = nil
-			s.frozen[id] = c
+			cm.frozen[id] = c
 		}
 		if !c.fresh {
 			continue
 		}
-		e, err := s.Lookup(id)
+		e, err := cm.index.Lookup(id)
 		if err != nil {
 			return reappended, err
 		}
-		if p, ok := s.moved[id]; ok {
+		if p, ok := cm.moved[id]; ok {
 			e.Loc = p.loc
 		}
 		if !lost[e.Loc.Segment] {
 			continue
 		}
-		if err := s.move(id, e); err != nil {
+		if err := cm.move(id, e); err != nil {
 			return reappended, err
 		}
 		reappended++
 	}
 	// The blocks of changes after the cut are looked at by their own commit.
-	s.tiers.Forsake(numbers)
+	cm.tiers.Forsake(numbers)
 	if reappended > 0 {
-		s.log.Warn("blocks of segments that could not be synced were written anew", "blocks", reappended)
+		cm.log.Warn("blocks of segments that could not be synced were written anew", "blocks", reappended)
 	}
 	return reappended, nil
 }
 
 // move appends a block anew. What is read back is checked against its ID.
-func (s *Store) move(id ID, e Entry) error {
-	plain, err := s.tiers.Get(context.Background(), id, e.Loc)
+func (cm *committer) move(id ID, e Entry) error {
+	plain, err := cm.tiers.Get(context.Background(), id, e.Loc)
 	if err != nil {
 		return fmt.Errorf("read block %s back: %w", id.Short(), err)
 	}
-	codec, loc, err := s.appendRecord(e.Kind, id, plain)
+	codec, loc, err := cm.appender.appendRecord(e.Kind, id, plain)
 	if err != nil {
 		return err
 	}
-	if s.moved == nil {
-		s.moved = make(map[ID]location)
+	if cm.moved == nil {
+		cm.moved = make(map[ID]location)
 	}
-	s.moved[id] = location{loc, codec}
+	cm.moved[id] = location{loc, codec}
 	return nil
 }

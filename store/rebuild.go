@@ -281,7 +281,7 @@ func (s *Store) exchange(fresh string) (old string, err error) {
 		}
 		return "", durable.SyncDir(s.dir.Join())
 	}
-	kept, err := s.freeName(dbDir + ".old-" + s.opts.Now().UTC().Format("20060102-150405"))
+	kept, err := s.freeName(dbDir + ".old-" + s.now().UTC().Format("20060102-150405"))
 	if err != nil {
 		return "", err
 	}

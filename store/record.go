@@ -14,13 +14,13 @@ type Record = tiering.Record
 // Stored returns a block as it is stored, for another store to put. Its checksum
 // was checked, its ID was not: whoever gets it does so. Errors: ErrNotFound,
 // ErrCorrupt, ErrUnavailable.
-func (s *Store) Stored(id ID) (r Record, err error) {
-	e, err := s.Lookup(id)
+func (bs *blocks) Stored(id ID) (r Record, err error) {
+	e, err := bs.index.Lookup(id)
 	if err != nil {
 		return r, err
 	}
-	err = s.follow(id, e, func(loc tiering.Location) (err error) {
-		if r, err = s.tiers.Stored(loc); err == nil && r.ID != id {
+	err = bs.follow(id, e, func(loc tiering.Location) (err error) {
+		if r, err = bs.tiers.Stored(loc); err == nil && r.ID != id {
 			err = fmt.Errorf("the record there is block %s: %w", ID(r.ID).Short(), tiering.ErrCorrupt)
 		}
 		return err
@@ -55,10 +55,10 @@ func Unpack(r *Record) ([]byte, error) {
 
 // PutRecord is Put of a block that another store has compressed: the record is
 // stored as it comes. plain is what Unpack gave.
-func (s *Store) PutRecord(r *Record, plain []byte) error {
-	if s.opts.ReadOnly {
+func (bs *blocks) PutRecord(r *Record, plain []byte) error {
+	if bs.readOnly {
 		return ErrReadOnly
 	}
-	_, err := s.put(block{kind: r.Kind, id: r.ID, plain: plain, packed: r})
+	_, err := bs.put(block{kind: r.Kind, id: r.ID, plain: plain, packed: r})
 	return err
 }

@@ -30,7 +30,7 @@ const LostSnapshots = "lost+found-"
 // one line each. It takes
 // some 150 bytes of memory for each block, and nobody can write meanwhile.
 func (s *Store) Repair(ctx context.Context, o CheckOptions) ([]string, error) {
-	if s.opts.ReadOnly {
+	if s.readOnly {
 		return nil, ErrReadOnly
 	}
 	r := repairer{s: s, o: o}
@@ -149,13 +149,13 @@ func (r *repairer) lose(id ID, why string) {
 	e := placeholder()
 	e.Refs = r.rows[id].Refs
 	r.rows[id] = e
-	r.s.bad.set(id, r.s.opts.Now(), why)
+	r.s.bad.set(id, r.s.now(), why)
 }
 
 // segmentSizes are the sizes of all segments that are there.
-func (s *Store) segmentSizes() map[uint64]int64 {
+func (hi *history) segmentSizes() map[uint64]int64 {
 	sizes := make(map[uint64]int64)
-	for _, seg := range s.tiers.Segments() {
+	for _, seg := range hi.tiers.Segments() {
 		sizes[seg.Number] = seg.Bytes
 	}
 	return sizes
@@ -240,7 +240,7 @@ func (r *repairer) loadNames(ctx context.Context) error {
 		}
 		if name := string(key[1+len(id):]); damaged[name] {
 			if _, ok := r.rows[id]; ok {
-				r.names[name] = ObjectInfo{Name: name, ID: id, Created: r.s.opts.Now()}
+				r.names[name] = ObjectInfo{Name: name, ID: id, Created: r.s.now()}
 				delete(damaged, name)
 				r.did("object %q: its row was made anew", name)
 			}
@@ -340,7 +340,7 @@ func (r *repairer) makeNames(ctx context.Context) error {
 
 // name gives a block that nothing refers to a name.
 func (r *repairer) name(name string, id ID) error {
-	o := ObjectInfo{Name: name, ID: id, Created: r.s.opts.Now()}
+	o := ObjectInfo{Name: name, ID: id, Created: r.s.now()}
 	r.describe(&o)
 	r.names[name] = o
 	r.counts[id]++
@@ -361,7 +361,7 @@ func (r *repairer) putVertex(kind tiering.Kind, plain []byte) (ID, error) {
 	if e, ok := r.rows[id]; ok && !e.isPlaceholder() {
 		return id, nil
 	}
-	codec, loc, err := r.s.appendRecord(kind, id, plain)
+	codec, loc, err := r.s.appender.appendRecord(kind, id, plain)
 	if err != nil {
 		return id, err
 	}
@@ -474,7 +474,7 @@ func (r *repairer) keepDirectory(tree ID, plain []byte) error {
 	if err != nil {
 		return err
 	}
-	ref := SnapshotRef{Name: LostSnapshots + tree.Short(), ID: snapshot, Set: r.s.opts.Now()}
+	ref := SnapshotRef{Name: LostSnapshots + tree.Short(), ID: snapshot, Set: r.s.now()}
 	r.snaps[ref.Name] = ref
 	for _, id := range append(r.linksOf(snapshot), snapshot, ref.vertexID()) {
 		r.counts[id]++
@@ -614,7 +614,7 @@ func (r *repairer) fixSums(ctx context.Context) error {
 	r.s.totals.Totals = t
 	r.s.totals.Unlock()
 	r.s.db.Set([]byte{keyTotals}, t.encode())
-	for _, b := range r.s.BadBlocks() {
+	for _, b := range r.s.bad.list() {
 		if _, ok := r.rows[b.ID]; !ok {
 			r.s.bad.clear(b.ID)
 		}

@@ -5,12 +5,24 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
+
+// scrubs reads all that is stored, one scrub at a time.
+type scrubs struct {
+	*base
+	index   *index
+	commits *committer
+	blocks  *blocks
+	bad     *badBlocks
+
+	scrubbing sync.Mutex
+}
 
 // ScrubOptions say how a scrub goes about.
 type ScrubOptions struct {
@@ -48,12 +60,12 @@ const saveEvery = 2 * time.Second
 // work, in the order of segments. What cannot be read is marked as bad, and written
 // anew at once if its bytes are in memory. An interrupted scrub is gone on
 // with by the next. Bad blocks are no error; ErrLocked: another one is under way.
-func (s *Store) Scrub(ctx context.Context, o ScrubOptions) (Scrubbed, error) {
-	if !s.scrubbing.TryLock() {
+func (sc *scrubs) Scrub(ctx context.Context, o ScrubOptions) (Scrubbed, error) {
+	if !sc.scrubbing.TryLock() {
 		return Scrubbed{}, fmt.Errorf("a scrub is under way: %w", ErrLocked)
 	}
-	defer s.scrubbing.Unlock()
-	c := scrubber{s: s, o: o, pace: newPacer(o.Rate), saved: time.Now()}
+	defer sc.scrubbing.Unlock()
+	c := scrubber{s: sc, o: o, pace: newPacer(o.Rate), saved: time.Now()}
 	err := c.run(ctx)
 	if err != nil {
 		err = fmt.Errorf("scrub: %w", err)
@@ -61,8 +73,8 @@ func (s *Store) Scrub(ctx context.Context, o ScrubOptions) (Scrubbed, error) {
 	return c.cursor.Scrubbed, err
 }
 
-func (s *Store) loadCursor(c *scrubCursor) (ok bool, err error) {
-	b, err := s.db.Get([]byte{keyScrub})
+func (ix *index) loadCursor(c *scrubCursor) (ok bool, err error) {
+	b, err := ix.db.Get([]byte{keyScrub})
 	if errors.Is(err, db.ErrNotFound) {
 		return false, nil
 	}
@@ -76,7 +88,7 @@ func (s *Store) loadCursor(c *scrubCursor) (ok bool, err error) {
 }
 
 type scrubber struct {
-	s      *Store
+	s      *scrubs
 	o      ScrubOptions
 	pace   *pacer
 	cursor scrubCursor
@@ -86,12 +98,12 @@ type scrubber struct {
 
 func (c *scrubber) run(ctx context.Context) error {
 	// A row that cannot be read must not keep the store from being checked.
-	ok, err := c.s.loadCursor(&c.cursor)
+	ok, err := c.s.index.loadCursor(&c.cursor)
 	if err != nil && !errors.Is(err, ErrCorrupt) {
 		return err
 	}
 	if !ok || c.o.Restart || !c.cursor.Finished.IsZero() {
-		c.cursor = scrubCursor{Scrubbed: Scrubbed{Started: c.s.opts.Now()}}
+		c.cursor = scrubCursor{Scrubbed: Scrubbed{Started: c.s.now()}}
 	} else {
 		c.cursor.Resumed = true
 	}
@@ -116,12 +128,12 @@ func (c *scrubber) run(ctx context.Context) error {
 	if err := c.others(ctx, listed); err != nil {
 		return err
 	}
-	c.cursor.Finished = c.s.opts.Now()
+	c.cursor.Finished = c.s.now()
 	c.show(true)
 	if err := c.save(); err != nil {
 		return err
 	}
-	return c.s.Commit()
+	return c.s.commits.Commit()
 }
 
 // estimate sums up what is still to be read.
@@ -131,7 +143,7 @@ func (c *scrubber) estimate(segments []tiering.SegmentInfo) error {
 		if seg.Number < c.cursor.Next {
 			continue
 		}
-		live, err := c.s.liveBytes(seg.Number)
+		live, err := c.s.index.liveBytes(seg.Number)
 		if err != nil {
 			return err
 		}
@@ -156,7 +168,7 @@ func (c *scrubber) segment(ctx context.Context, number uint64) (whole bool, err 
 	}
 	seen := int64(0)
 	for _, r := range records {
-		e, err := c.s.Lookup(r.ID)
+		e, err := c.s.index.Lookup(r.ID)
 		if errors.Is(err, ErrNotFound) || err == nil && e.Loc != r.Location {
 			continue
 		}
@@ -168,7 +180,7 @@ func (c *scrubber) segment(ctx context.Context, number uint64) (whole bool, err 
 		}
 		seen += e.Stored()
 	}
-	live, err := c.s.liveBytes(number)
+	live, err := c.s.index.liveBytes(number)
 	return seen >= live, err
 }
 
@@ -194,7 +206,7 @@ func (c *scrubber) others(ctx context.Context, listed map[uint64]bool) error {
 		if listed[e.Loc.Segment] || known[e.Loc] {
 			return nil
 		}
-		now, err := c.s.Lookup(id)
+		now, err := c.s.index.Lookup(id)
 		if err != nil || now.Loc != e.Loc {
 			return nil // it has moved since
 		}
@@ -205,15 +217,15 @@ func (c *scrubber) others(ctx context.Context, listed map[uint64]bool) error {
 // block checks one block.
 func (c *scrubber) block(ctx context.Context, id ID, e Entry) error {
 	kind := e.Kind
-	err := c.s.verify(id, e)
+	err := c.s.blocks.verify(id, e)
 	if err != nil {
 		// It may have moved, or gone, since it was looked up.
-		now, lookErr := c.s.Lookup(id)
+		now, lookErr := c.s.index.Lookup(id)
 		if lookErr != nil {
 			return nil
 		}
 		if now.Loc != e.Loc {
-			kind, err = now.Kind, c.s.verify(id, now)
+			kind, err = now.Kind, c.s.blocks.verify(id, now)
 		}
 	}
 	switch {
@@ -225,7 +237,7 @@ func (c *scrubber) block(ctx context.Context, id ID, e Entry) error {
 		c.cursor.Healed++
 	default:
 		c.cursor.Bad++
-		c.s.markBad(id, err)
+		c.s.bad.mark(id, err)
 	}
 	c.cursor.Blocks++
 	c.cursor.Bytes += e.Stored()
@@ -235,8 +247,8 @@ func (c *scrubber) block(ctx context.Context, id ID, e Entry) error {
 }
 
 // verify reads a block past the cache.
-func (s *Store) verify(id ID, e Entry) error {
-	h, _, err := s.tiers.Read(e.Loc)
+func (bs *blocks) verify(id ID, e Entry) error {
+	h, _, err := bs.tiers.Read(e.Loc)
 	if err == nil && (h.ID != id || h.Kind != e.Kind) {
 		err = fmt.Errorf("the record at %s, offset %d is %s %s: %w", segmentName(e.Loc.Segment), e.Loc.Offset, h.Kind, ID(h.ID).Short(), ErrCorrupt)
 	}
@@ -248,7 +260,7 @@ func (c *scrubber) healFromRAM(kind tiering.Kind, id ID) bool {
 	if !ok {
 		return false
 	}
-	if err := c.s.restore(block{kind: kind, id: id, plain: plain}); err != nil {
+	if err := c.s.blocks.restore(block{kind: kind, id: id, plain: plain}); err != nil {
 		c.s.log.Error("a bad block could not be written anew", "block", id, "err", err)
 		return false
 	}
@@ -278,14 +290,14 @@ func (c *scrubber) save() error {
 	if err != nil {
 		return err
 	}
-	return c.s.Update(func() error { c.s.db.Set([]byte{keyScrub}, b); return nil })
+	return c.s.commits.Update(func() error { c.s.db.Set([]byte{keyScrub}, b); return nil })
 }
 
 // ObjectsHolding calls fn for the names of all objects that have one of the
 // chosen blocks in them, at any depth.
-func (s *Store) ObjectsHolding(ctx context.Context, chosen func(ID) bool, fn func(name string, block ID) error) error {
-	h := holding{s: s, ctx: ctx, chosen: chosen, free: make(map[ID]bool)}
-	return s.Objects(ctx, "", func(o ObjectInfo) error {
+func (ob *objectStore) ObjectsHolding(ctx context.Context, chosen func(ID) bool, fn func(name string, block ID) error) error {
+	h := holding{s: ob, ctx: ctx, chosen: chosen, free: make(map[ID]bool)}
+	return ob.index.Objects(ctx, "", func(o ObjectInfo) error {
 		var found []ID
 		if err := h.walk(o.ID, &found); err != nil {
 			return err
@@ -300,7 +312,7 @@ func (s *Store) ObjectsHolding(ctx context.Context, chosen func(ID) bool, fn fun
 }
 
 type holding struct {
-	s      *Store
+	s      *objectStore
 	ctx    context.Context
 	chosen func(ID) bool
 	free   map[ID]bool // vertices with no chosen block below
@@ -316,11 +328,11 @@ func (h *holding) walk(id ID, found *[]ID) error {
 	if h.free[id] {
 		return nil
 	}
-	e, err := h.s.Lookup(id)
+	e, err := h.s.index.Lookup(id)
 	if err != nil || e.Kind == tiering.Data {
 		return nil // what is missing is chosen or not, and has nothing below
 	}
-	plain, err := h.s.Get(h.ctx, id)
+	plain, err := h.s.blocks.Get(h.ctx, id)
 	if err != nil {
 		return h.ctx.Err()
 	}

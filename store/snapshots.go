@@ -122,8 +122,8 @@ func decodeSnapshotRef(name string, b []byte) (SnapshotRef, error) {
 func snapshotKey(name string) []byte { return append([]byte{keySnapshot}, name...) }
 
 // Snapshot returns the snapshot that has exactly this name, or ErrNotFound.
-func (s *Store) Snapshot(name string) (SnapshotRef, error) {
-	b, err := s.db.Get(snapshotKey(name))
+func (ix *index) Snapshot(name string) (SnapshotRef, error) {
+	b, err := ix.db.Get(snapshotKey(name))
 	if name == "" || errors.Is(err, db.ErrNotFound) {
 		return SnapshotRef{}, fmt.Errorf("snapshot %q: %w", name, ErrNotFound)
 	}
@@ -135,8 +135,8 @@ func (s *Store) Snapshot(name string) (SnapshotRef, error) {
 
 // Snapshots calls fn for every snapshot's name, in order of names, as all were
 // when it was called. An error of fn ends it and is returned, except ErrStop.
-func (s *Store) Snapshots(ctx context.Context, fn func(SnapshotRef) error) error {
-	return s.db.ScanPrefix([]byte{keySnapshot}, func(key, value []byte) error {
+func (ix *index) Snapshots(ctx context.Context, fn func(SnapshotRef) error) error {
+	return ix.db.ScanPrefix([]byte{keySnapshot}, func(key, value []byte) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -151,16 +151,16 @@ func (s *Store) Snapshots(ctx context.Context, fn func(SnapshotRef) error) error
 // NameSnapshot gives a snapshot a name, which keeps it. Call it inside Update,
 // with the vertex held or pinned. Errors: ErrNameTaken, ErrConfig for a name that no
 // snapshot can have, those of Put.
-func (s *Store) NameSnapshot(name string, id ID, marks ...SnapshotMark) error {
+func (nt *nameTable) NameSnapshot(name string, id ID, marks ...SnapshotMark) error {
 	if err := config.ValidSnapshotName(name); err != nil {
 		return err
 	}
-	s.names.Lock()
-	defer s.names.Unlock()
-	if _, err := s.Snapshot(name); !errors.Is(err, ErrNotFound) {
+	nt.mu.Lock()
+	defer nt.mu.Unlock()
+	if _, err := nt.index.Snapshot(name); !errors.Is(err, ErrNotFound) {
 		return orTaken(err, name)
 	}
-	return s.changeSnapshot(SnapshotRef{}, SnapshotRef{Name: name, ID: id, Set: s.opts.Now(), Scheduled: slices.Contains(marks, Scheduled)})
+	return nt.changeSnapshot(SnapshotRef{}, SnapshotRef{Name: name, ID: id, Set: nt.now(), Scheduled: slices.Contains(marks, Scheduled)})
 }
 
 func orTaken(err error, name string) error {
@@ -171,33 +171,33 @@ func orTaken(err error, name string) error {
 }
 
 // changeSnapshot puts new, if it has a name, in the place of old, if that has.
-// The caller holds names and is inside Update.
-func (s *Store) changeSnapshot(old, new SnapshotRef) error {
+// The caller holds mu and is inside Update.
+func (nt *nameTable) changeSnapshot(old, new SnapshotRef) error {
 	if new.Name != "" {
-		release := s.Hold()
+		release := nt.pending.Hold()
 		defer release()
-		id, err := s.Put(tiering.Named, new.vertex())
+		id, err := nt.blocks.Put(tiering.Named, new.vertex())
 		if err != nil {
 			return err
 		}
-		s.Ref(id, 1)
+		nt.pending.Ref(id, 1)
 	}
 	if old.Name != "" {
-		s.Ref(old.vertexID(), -1)
-		s.db.Delete(snapshotKey(old.Name))
+		nt.pending.Ref(old.vertexID(), -1)
+		nt.db.Delete(snapshotKey(old.Name))
 	}
 	if new.Name != "" {
-		s.db.Set(snapshotKey(new.Name), new.encode())
+		nt.db.Set(snapshotKey(new.Name), new.encode())
 	}
 	return nil
 }
 
 // editSnapshot changes a name as edit says, in a Change or a Removal, and makes that durable.
-func (s *Store) editSnapshot(name string, change func(func() error) error, edit func(r SnapshotRef) (SnapshotRef, error)) error {
+func (nt *nameTable) editSnapshot(name string, change func(func() error) error, edit func(r SnapshotRef) (SnapshotRef, error)) error {
 	err := change(func() error {
-		s.names.Lock()
-		defer s.names.Unlock()
-		old, err := s.Snapshot(name)
+		nt.mu.Lock()
+		defer nt.mu.Unlock()
+		old, err := nt.index.Snapshot(name)
 		if err != nil {
 			return err
 		}
@@ -205,18 +205,18 @@ func (s *Store) editSnapshot(name string, change func(func() error) error, edit 
 		if err != nil || fresh == old {
 			return err
 		}
-		return s.changeSnapshot(old, fresh)
+		return nt.changeSnapshot(old, fresh)
 	})
 	if err != nil {
 		return err
 	}
-	return s.Commit()
+	return nt.commits.Commit()
 }
 
 // RemoveSnapshot drops a snapshot's name, durably. The sweep reclaims what
 // nothing else refers to. Errors: ErrNotFound, ErrHeld.
-func (s *Store) RemoveSnapshot(name string) error {
-	return s.editSnapshot(name, s.Removal, func(r SnapshotRef) (SnapshotRef, error) {
+func (nt *nameTable) RemoveSnapshot(name string) error {
+	return nt.editSnapshot(name, nt.commits.Removal, func(r SnapshotRef) (SnapshotRef, error) {
 		if r.Held {
 			return r, fmt.Errorf("snapshot %q: %w", name, ErrHeld)
 		}
@@ -226,34 +226,34 @@ func (s *Store) RemoveSnapshot(name string) error {
 
 // RenameSnapshot gives a snapshot another name, durably. Errors: ErrNotFound,
 // ErrNameTaken, ErrConfig.
-func (s *Store) RenameSnapshot(name, to string) error {
+func (nt *nameTable) RenameSnapshot(name, to string) error {
 	if err := config.ValidSnapshotName(to); err != nil {
 		return err
 	}
-	return s.editSnapshot(name, s.Change, func(r SnapshotRef) (SnapshotRef, error) {
+	return nt.editSnapshot(name, nt.commits.Change, func(r SnapshotRef) (SnapshotRef, error) {
 		if name == to {
 			return r, nil
 		}
-		if _, err := s.Snapshot(to); !errors.Is(err, ErrNotFound) {
+		if _, err := nt.index.Snapshot(to); !errors.Is(err, ErrNotFound) {
 			return r, orTaken(err, to)
 		}
-		r.Name, r.Set, r.Scheduled = to, s.opts.Now(), false // who names it wants it
+		r.Name, r.Set, r.Scheduled = to, nt.now(), false // who names it wants it
 		return r, nil
 	})
 }
 
 // HoldSnapshot keeps a snapshot from being removed, or lets go of it. Error:
 // ErrNotFound.
-func (s *Store) HoldSnapshot(name string, held bool) error {
-	change := s.Change
+func (nt *nameTable) HoldSnapshot(name string, held bool) error {
+	change := nt.commits.Change
 	if !held {
-		change = s.Removal // the next thing is to remove it
+		change = nt.commits.Removal // the next thing is to remove it
 	}
-	return s.editSnapshot(name, change, func(r SnapshotRef) (SnapshotRef, error) {
+	return nt.editSnapshot(name, change, func(r SnapshotRef) (SnapshotRef, error) {
 		if r.Held != held {
 			// Later than before in the milliseconds that a vertex keeps: of one name's
 			// vertices a rebuild takes the latest.
-			r.Held, r.Set = held, later(s.opts.Now(), r.Set.Add(time.Millisecond))
+			r.Held, r.Set = held, later(nt.now(), r.Set.Add(time.Millisecond))
 		}
 		return r, nil
 	})

@@ -6,16 +6,18 @@
 //
 //	config.Current       what is set; held over the writing of settings.json
 //	config.Access        who may come in over the network; held over the writing of tokens.json
-//	Store.tierConf       which tiers there are; held over the writing of tiers.json
-//	Store.upkeep         of one tier: from copying records into it to noting that; held over I/O, so that no copy's segment is removed
-//	Store.commitMu       one commit or sweep step at a time; held across fsync by design
-//	  Store.updateLock   read: every Update; write: the instant of a commit's cut
-//	    Store.names      object rows
-//	      Store.puts     per-ID single flight of Put
-//	      Store.pend     reference changes since the last cut, and what the sweep leaves alone
-//	        Store.bad    marks of bad blocks
-//	        db's locks
-//	Store.keeping        what the tier manager shares with requests; nothing is taken inside
+//	tierList.mu          which tiers there are; held over the writing of tiers.json
+//	sweeper.upkeep       of one tier: from copying records into it to noting that; held over I/O, so that
+//	                     no copy's segment is removed
+//	committer.commitMu   one commit or sweep step at a time; held across fsync by design
+//	  committer.updateLock  read: every Update; write: the instant of a commit's cut
+//	    nameTable.mu     rows of names
+//	    leaseTable.mu    rows of leases
+//	      blocks.puts    per-ID single flight of Put
+//	      pending.mu     reference changes since the last cut, and what the sweep leaves alone
+//	        badBlocks.mu marks of bad blocks
+//	        committer.totals, db's locks
+//	hotTier.mu           what the tier manager shares with requests; nothing is taken inside
 package store
 
 import (
@@ -101,84 +103,60 @@ type Participant interface {
 	Cut() error
 }
 
-// A Store is an open store. All methods are safe for concurrent use.
+// A Store is an open store. All methods are safe for concurrent use. It consists of parts, each with a
+// purpose and mostly a lock of its own; what they have in common is in base, and what one needs of
+// the others is in its fields. Most of what a caller may ask for are methods of the parts.
 type Store struct {
+	*base
+	home
+	conf Config
+	opts Options
+	life lifetime
+
 	*config.Current // what is set
 	*config.Access  // who may come in over the network
 
-	files   config.Files
-	dir     *handle.Dir
-	dbDir   string // of the database, in dir
-	conf    Config
-	opts    Options
-	spare   int64  // size of the database's spare ballast
-	memory  memory // blocks of a store that is open for reading only
-	log     *slog.Logger
-	lock    *flock.Flock
-	chunker *chunk.Chunker
-	db      *db.DB
-	tiers   *tiering.Set
+	tierList                 // which tiers there are
+	index                    // what the rows say
+	pending                  // changes since the last cut
+	bad            badBlocks // marks of bad blocks
+	hot            hotTier   // how full the hot tier is, and how warm blocks are
+	appender       appender  // from plain blocks to records
+	blocks                   // blocks in and out
+	committer                // from changes to rows
+	nameTable                // names of objects and snapshots
+	objectStore              // objects in and out
+	leaseTable               // what syncs keep
+	history                  // commits and segments that the database may not know of
+	sweeper                  // gives back what nothing refers to
+	relocator                // copies records, to compact segments and between tiers
+	room                     // the space that is left
+	tierManagement           // moves blocks as the policy says
+	scrubs                   // reads everything
+}
 
-	lastCommit lastCommit
-	earlier    atomic.Uint64 // commits before those that the database counts
-	behind     uint64        // commits that the database lacks; more than 0 only for a Repair
+// base is what all parts have in common.
+type base struct {
+	dir      *handle.Dir
+	db       *db.DB
+	tiers    *tiering.Set
+	memory   *memory // blocks of a store that is open for reading only
+	log      *slog.Logger
+	now      func() time.Time
+	readOnly bool
+}
 
-	group       db.Group
-	reclaim     db.Group  // sweeps on a full disk
-	swept       time.Time // when one of these last found nothing; used inside reclaim
-	roomDropped uint64    // pend.dropped at the last of these; used inside reclaim
-	commitMu    sync.Mutex
-	updateLock  sync.RWMutex
-	names       sync.Mutex
-	participant Participant
-	upkeep      [2]sync.Mutex // by tier
-	scrubbing   sync.Mutex
-	bad         badBlocks
-	tierConf    struct {
-		sync.Mutex
-		file tiersFile
-	}
-	keeping keeping
-	leases  struct {
-		sync.Mutex
-		all map[LeaseID]*Lease
-	}
-	puts struct {
-		sync.Mutex
-		inflight map[ID]chan struct{}
-	}
-	pend struct {
-		sync.Mutex
-		changes     map[ID]change
-		fresh       map[uint64]int // segment -> blocks appended and not yet committed
-		holds       holds
-		dropped     uint64  // counts the references that were taken back
-		sweepPauses int     // callers of PauseSweep
-		objects     objects // what Totals.Objects gains
-	}
-	frozen        map[ID]change // guarded by commitMu: changes of a commit that has not been written
-	frozenObjects objects
-	moved         map[ID]location  // guarded by commitMu: where fresh blocks of frozen are instead
-	lost          map[uint64]int64 // guarded by commitMu: segments that are lost, and where each ended
-	leftAlone     map[uint64]bool  // guarded by commitMu: segments that the log has told of
-	unwritten     bool             // guarded by commitMu: rows of a commit could not be written and wait for the next
-	totals        struct {
-		sync.Mutex
-		Totals
-	}
+// home is the store's directory, while it is locked.
+type home struct {
+	dbDir string // of the database, in it
+	lock  *flock.Flock
+}
 
-	batches sync.Pool // of Ingest
-	kick    chan struct{}
+// A lifetime is that of a store's goroutines.
+type lifetime struct {
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
-	commits Timer
-	arrived [2]struct{ blocks, bytes atomic.Uint64 } // by tier: what moves brought
-	version atomic.Uint64                            // of the rows: commits that changed some
-	failed  atomic.Bool
-	stuck   atomic.Pointer[stuck] // nil: the last commit succeeded
-
-	committed atomic.Int64 // when the last good commit's cut was, in ns since 1970
-	closed    atomic.Bool
+	closed  atomic.Bool
 }
 
 // Open opens the store at dir and locks it. The errors are ErrNotStore,
@@ -220,9 +198,9 @@ func Open(dir string, o Options) (*Store, error) {
 		return nil, errors.Join(err, s.release())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s.stop = cancel
+	s.life.stop = cancel
 	if !o.ReadOnly {
-		s.stopped.Add(2)
+		s.life.stopped.Add(2)
 		go s.background(ctx)
 		go s.maintain(ctx)
 	}
@@ -249,7 +227,8 @@ func reach(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{dir: d, dbDir: dbDir, opts: o, log: handle.Log(o.Logger), kick: make(chan struct{}, 1)}
+	s := &Store{home: home{dbDir: dbDir}, opts: o}
+	s.base = &base{dir: d, memory: new(memory), log: handle.Log(o.Logger), now: o.Now, readOnly: o.ReadOnly}
 	if s.conf, err = readConfig(d); err == nil {
 		err = regularFiles(d.Join()) // the lock is among them
 	}
@@ -262,13 +241,41 @@ func reach(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(handle.ShownError(err), d.Close())
 	}
+	s.wire()
 	s.lock = flock.New(d.Join(lockName), s.lockFlags()...)
 	return s, nil
 }
 
+// wire gives each part what it needs of the others. The database and the tiers come into base with
+// open.
+func (s *Store) wire() {
+	b, ix, pd, cm := s.base, &s.index, &s.pending, &s.committer
+	files := &config.Files{Path: b.dir.Join, Update: cm.Update, Commit: cm.Commit, ReadOnly: b.readOnly, Log: b.log}
+	s.tierList = tierList{base: b, opts: &s.opts, index: ix, commits: cm, sweeper: &s.sweeper, files: files}
+	s.index = index{base: b}
+	s.pending = newPending()
+	s.bad = badBlocks{base: b, blocks: make(map[ID]BadBlock), changed: make(map[ID]struct{})}
+	s.hot = hotTier{base: b, kick: make(chan struct{}, 1)}
+	s.hot.mu.wanted = make(map[ID]struct{})
+	s.appender = appender{base: b, compression: s.conf.Compression}
+	s.blocks = blocks{base: b, index: ix, pending: pd, appender: &s.appender, bad: &s.bad, hot: &s.hot}
+	s.puts.inflight = make(map[ID]chan struct{})
+	s.committer = committer{base: b, index: ix, pending: pd, appender: &s.appender, bad: &s.bad, history: &s.history, kick: make(chan struct{}, 1)}
+	s.nameTable = nameTable{base: b, index: ix, pending: pd, blocks: &s.blocks, commits: cm}
+	s.objectStore = objectStore{base: b, index: ix, pending: pd, blocks: &s.blocks, commits: cm, names: &s.nameTable, room: &s.room, chunker: s.chunker}
+	s.batches.New = s.newBatch
+	s.history = history{base: b, index: ix, volume: s.conf.volume()}
+	s.leaseTable = leaseTable{base: b, index: ix, pending: pd, commits: cm, bad: &s.bad}
+	s.sweeper = sweeper{base: b, index: ix, pending: pd, commits: cm, blocks: &s.blocks, leases: &s.leaseTable, history: &s.history}
+	s.relocator = relocator{base: b, index: ix, commits: cm, appender: &s.appender, blocks: &s.blocks, sweeper: &s.sweeper}
+	s.room = room{base: b, pending: pd, commits: cm, sweeper: &s.sweeper, relocator: &s.relocator, hot: &s.hot, sweepInterval: s.opts.SweepInterval}
+	s.tierManagement = tierManagement{base: b, index: ix, commits: cm, blocks: &s.blocks, sweeper: &s.sweeper, relocator: &s.relocator, hot: &s.hot}
+	s.scrubs = scrubs{base: b, index: ix, commits: cm, blocks: &s.blocks, bad: &s.bad}
+}
+
 // lockFlags are for opening the lock, which who only reads does not make.
 func (s *Store) lockFlags() []flock.Option {
-	if s.opts.ReadOnly {
+	if s.readOnly {
 		return []flock.Option{flock.SetFlag(os.O_RDONLY)}
 	}
 	return []flock.Option{flock.SetPermissions(0o600)}
@@ -280,14 +287,14 @@ func (s *Store) acquire() error {
 	ctx, cancel := context.WithTimeout(context.Background(), s.opts.LockWait)
 	defer cancel()
 	try, wait := s.lock.TryLock, s.lock.TryLockContext
-	if s.opts.ReadOnly {
+	if s.readOnly {
 		try, wait = s.lock.TryRLock, s.lock.TryRLockContext
 	}
 	got, err := try()
 	if err == nil && !got && s.opts.LockWait > 0 {
 		got, err = wait(ctx, 20*time.Millisecond)
 	}
-	if s.opts.ReadOnly && errors.Is(err, os.ErrNotExist) {
+	if s.readOnly && errors.Is(err, os.ErrNotExist) {
 		return nil // nobody can have it
 	}
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
@@ -300,20 +307,13 @@ func (s *Store) acquire() error {
 }
 
 func (s *Store) open() (err error) {
-	s.puts.inflight = make(map[ID]chan struct{})
-	s.pend.changes = make(map[ID]change)
-	s.pend.fresh = make(map[uint64]int)
-	s.leftAlone = make(map[uint64]bool)
-	s.batches.New = s.newBatch
-	s.pend.holds.pins = make(map[ID]int)
-	s.keeping.kick = make(chan struct{}, 1)
-	s.keeping.mu.wanted = make(map[ID]struct{})
-	if err := s.fitDisk(); err != nil {
+	spare, err := s.fitDisk()
+	if err != nil {
 		return err
 	}
 	s.db, err = db.Open(db.Options{
 		Dir: s.dir.Join(s.dbDir), MinFree: s.opts.MinFree, MemTable: s.opts.MemTable, Logger: s.log,
-		Ballast: max(0, s.opts.Ballast), Spare: s.spare, BallastBelow: ballastBelow, ReadOnly: s.opts.ReadOnly,
+		Ballast: max(0, s.opts.Ballast), Spare: spare, BallastBelow: ballastBelow, ReadOnly: s.readOnly,
 	})
 	if errors.Is(err, db.ErrLocked) { // by somebody who found no lock to take
 		err = fmt.Errorf("%w: %w", ErrLocked, err)
@@ -321,8 +321,8 @@ func (s *Store) open() (err error) {
 	if err != nil {
 		return errs.Explain(err)
 	}
+	s.files.DB = s.db
 	// Before the first of these files is read: the rows count, and a lost file is written anew.
-	s.files = config.Files{DB: s.db, Path: s.dir.Join, Update: s.Update, Commit: s.Commit, ReadOnly: s.opts.ReadOnly, Log: s.log}
 	if err := s.files.Restore(keptFiles()); err != nil {
 		return err
 	}
@@ -333,19 +333,20 @@ func (s *Store) open() (err error) {
 	if err != nil {
 		return err
 	}
-	if s.tierConf.file, err = s.loadTiers(); err != nil {
+	if s.file, err = s.loadTiers(); err != nil {
 		return err
 	}
-	s.Current = config.LoadSettings(&s.files)
-	s.Access = config.LoadTokens(&s.files, s.opts.Now)
+	s.Current = config.LoadSettings(s.files)
+	s.Access = config.LoadTokens(s.files, s.now)
+	s.settings = s.Current
 	s.tiers, err = tiering.Open(tiering.Options{
 		HotDir:      s.segments(hotDir),
-		Cold:        s.coldOptions(s.tierConf.file.Cold),
+		Cold:        s.coldOptions(s.file.Cold),
 		SegmentSize: s.conf.SegmentSize,
 		CacheBytes:  s.opts.CacheBytes,
 		Logger:      s.log,
 		FS:          s.hotFS(),
-		ReadOnly:    s.opts.ReadOnly,
+		ReadOnly:    s.readOnly,
 		Stamp:       s.stamp,
 		Numbers:     numbers,
 		Verify:      func(k tiering.Kind, id [32]byte, plain []byte) bool { return vertex.Sum(k, plain) == id },
@@ -356,7 +357,7 @@ func (s *Store) open() (err error) {
 	if err := s.loadTotals(); err != nil {
 		return err
 	}
-	if err := s.loadBad(); err != nil {
+	if err := s.bad.load(); err != nil {
 		return err
 	}
 	if err := s.loadLeases(); err != nil {
@@ -375,7 +376,7 @@ const ballastBelow = 4 << 30
 // fitDisk sets those sizes that were left open by the size of the disk: the
 // database's write buffer, and the reserve and the ballast that go with it, must
 // leave most of a small disk to data.
-func (s *Store) fitDisk() error {
+func (s *Store) fitDisk() (spare int64, err error) {
 	const (
 		leastMemTable = 8 << 20
 		mostMemTable  = 64 << 20
@@ -384,7 +385,7 @@ func (s *Store) fitDisk() error {
 	)
 	total, err := diskSize(s.dir.Join())
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if s.opts.MemTable == 0 {
 		s.opts.MemTable = mostMemTable
@@ -394,20 +395,20 @@ func (s *Store) fitDisk() error {
 		s.opts.Ballast = min(ballast, total/16)
 	}
 	if s.opts.Ballast > 0 {
-		s.spare = min(2*s.opts.MemTable+spareLogs, total/16)
+		spare = min(2*s.opts.MemTable+spareLogs, total/16)
 	}
 	if s.opts.MinFree == 0 {
 		s.opts.MinFree = min(total/100, 1<<30)
 	}
-	return nil
+	return spare, nil
 }
 
 // segments names a directory of segments as the disk that they are on knows it.
-func (s *Store) segments(name string) string {
-	if s.opts.Disk != nil {
-		return filepath.Join(s.dir.Path(), name)
+func (tl *tierList) segments(name string) string {
+	if tl.opts.Disk != nil {
+		return filepath.Join(tl.dir.Path(), name)
 	}
-	return s.dir.Join(name)
+	return tl.dir.Join(name)
 }
 
 // release undoes open and hold.
@@ -429,13 +430,13 @@ func (s *Store) shut() error {
 // Close commits what is pending and unlocks the store. ErrDamaged, as the next Open would say:
 // files were lost or changed beneath it.
 func (s *Store) Close() error {
-	if s.closed.Swap(true) {
+	if s.life.closed.Swap(true) {
 		return os.ErrClosed
 	}
-	s.stop()
+	s.life.stop()
 	// An upload may take minutes, and a background commit or compaction may wait for it.
 	s.tiers.Interrupt()
-	s.stopped.Wait()
+	s.life.stopped.Wait()
 	err := errors.Join(s.commit(), s.shut())
 	if errors.Is(err, db.ErrRemoved) {
 		err = fmt.Errorf("%s: %w", s.dir.Path(), db.ErrRemoved) // whatever else failed, failed because of that
@@ -454,7 +455,7 @@ func (s *Store) Dir() string { return s.dir.Path() }
 func (s *Store) Path(elem ...string) string { return s.dir.Join(elem...) }
 
 // ReadOnly returns whether the store was opened so.
-func (s *Store) ReadOnly() bool { return s.opts.ReadOnly }
+func (s *Store) ReadOnly() bool { return s.readOnly }
 
 // Config returns what was fixed when the store was made.
 func (s *Store) Config() Config { return s.conf }
@@ -466,96 +467,9 @@ func (s *Store) Chunker() *chunk.Chunker { return s.chunker }
 // Update.
 func (s *Store) DB() *db.DB { return s.db }
 
-// Admit is asked before n bytes are taken in, outside of Update. It sweeps when
-// that can make room, and waits a little while the hot tier is over its limit. It reports ErrFull
-// when they would too little free space, and what Accepts says when commits fail, so that memory
-// does not fill with what cannot be kept.
-func (s *Store) Admit(n int64) error {
-	if err := s.Accepts(); err != nil {
-		return err
-	}
-	err := s.db.Admit(n)
-	if errors.Is(err, ErrFull) && s.opts.SweepInterval > 0 {
-		s.makeRoom(n)
-		err = s.db.Admit(n)
-	}
-	if err == nil {
-		err = s.throttleHot()
-	}
-	return err
-}
-
-// roomRetry is how long a full disk is left alone after a sweep that found
-// nothing, unless references are dropped meanwhile.
-const roomRetry = 200 * time.Millisecond
-
-// roomAhead is what a sweep on a full disk tries to gain beyond what is asked.
-const roomAhead = 16 << 20
-
-// makeRoom sweeps and compacts at once, since the disk has no room for n bytes. Callers that come
-// meanwhile share the next sweep, or go without when one has just found nothing.
-func (s *Store) makeRoom(n int64) {
-	err := s.reclaim.Do(func() error {
-		s.pend.Lock()
-		dropped := s.pend.dropped
-		s.pend.Unlock()
-		// Nothing was deleted since the last one found nothing: writers shall fail at once, not
-		// sweep one after the other.
-		if dropped == s.roomDropped && s.opts.Now().Sub(s.swept) < roomRetry {
-			return nil
-		}
-		s.roomDropped = dropped
-		before := s.db.Free()
-		defer func() {
-			if s.db.Free() < before+1<<20 {
-				s.swept = s.opts.Now()
-			}
-		}()
-		// What was deleted a moment ago counts only once it is committed.
-		if err := s.Commit(); err != nil {
-			return err
-		}
-		if _, err := s.Sweep(context.Background()); err != nil {
-			return err
-		}
-		return s.squeeze(n + roomAhead)
-	})
-	if err != nil {
-		s.log.Error("sweep on a full disk failed", "err", err)
-	}
-}
-
-// squeeze compacts until n bytes are free: the segments that give most first, and
-// in the end those that have only a little garbage.
-func (s *Store) squeeze(n int64) error {
-	enough := func() bool { return s.db.Free() >= n }
-	for _, live := range []float64{0.5, 0.8, maxMinLive} {
-		if enough() {
-			return nil
-		}
-		if _, err := s.Compact(context.Background(), CompactOptions{MinLive: live, seal: true, enough: enough}); err != nil {
-			return err
-		}
-	}
-	if enough() {
-		return nil
-	}
-	if _, err := s.db.Compact(); !errors.Is(err, ErrFull) {
-		return err
-	}
-	return nil // there is no room for another database beside this one
-}
-
-// Join makes p take part in every commit from now on; nil ends that.
-func (s *Store) Join(p Participant) {
-	s.commitMu.Lock()
-	defer s.commitMu.Unlock()
-	s.participant = p
-}
-
 // background commits at every interval or kick.
 func (s *Store) background(ctx context.Context) {
-	defer s.stopped.Done()
+	defer s.life.stopped.Done()
 	every := s.opts.CommitInterval
 	said := ""
 	routine.Each(ctx, every, every, s.kick, func() {
@@ -570,12 +484,6 @@ func (s *Store) background(ctx context.Context) {
 			said = text
 		}
 	})
-}
-
-// Space returns how much the store takes, in all tiers and in the database's tables,
-// and how much may still be written, in bytes.
-func (s *Store) Space() (used, free int64) {
-	return s.tiers.Bytes() + s.db.TableBytes(), s.db.Free()
 }
 
 func diskSize(dir string) (int64, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/store/vertex"
@@ -13,6 +14,19 @@ import (
 )
 
 const sweepBatch = 512
+
+// A sweeper gives back what nothing refers to.
+type sweeper struct {
+	*base
+	index   *index
+	pending *pending
+	commits *committer
+	blocks  *blocks
+	leases  *leaseTable
+	history *history
+
+	upkeep [2]sync.Mutex // by tier
+}
 
 // A Swept says what a sweep reclaimed.
 type Swept struct {
@@ -29,16 +43,16 @@ const sweepUncommitted = 32 << 10
 // Sweep removes blocks that nothing refers to, releases what removed vertices
 // link to (top-down, I5), and removes segments in which nothing is left. It
 // works in short steps; writers go on meanwhile.
-func (s *Store) Sweep(ctx context.Context) (Swept, error) {
-	if s.opts.ReadOnly {
+func (sw *sweeper) Sweep(ctx context.Context) (Swept, error) {
+	if sw.readOnly {
 		return Swept{}, ErrReadOnly
 	}
 	var total Swept
-	if err := s.endExpired(ctx); err != nil {
+	if err := sw.leases.endExpired(ctx); err != nil {
 		return total, fmt.Errorf("sweep: %w", err)
 	}
 	for {
-		n, err := s.sweepRound(ctx, &total)
+		n, err := sw.sweepRound(ctx, &total)
 		if err != nil {
 			return total, fmt.Errorf("sweep: %w", err)
 		}
@@ -46,11 +60,11 @@ func (s *Store) Sweep(ctx context.Context) (Swept, error) {
 			break
 		}
 		// The links that a vertex released reach zero with the next commit.
-		if err := s.Commit(); err != nil {
+		if err := sw.commits.Commit(); err != nil {
 			return total, err
 		}
 	}
-	err := s.removeEmptySegments(&total)
+	err := sw.removeEmptySegments(&total)
 	if err != nil {
 		err = fmt.Errorf("sweep: %w", err)
 	}
@@ -58,7 +72,7 @@ func (s *Store) Sweep(ctx context.Context) (Swept, error) {
 }
 
 // sweepRound goes once over all zero blocks and returns how many it took.
-func (s *Store) sweepRound(ctx context.Context, total *Swept) (int64, error) {
+func (sw *sweeper) sweepRound(ctx context.Context, total *Swept) (int64, error) {
 	before := total.Blocks
 	committed := before
 	from := []byte{keyZero}
@@ -66,19 +80,19 @@ func (s *Store) sweepRound(ctx context.Context, total *Swept) (int64, error) {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}
-		ids, err := s.zeroBlocks(from)
+		ids, err := sw.index.zeroBlocks(from)
 		if err != nil || len(ids) == 0 {
 			return total.Blocks - before, err
 		}
-		links, err := s.linksOf(ctx, ids)
+		links, err := sw.blocks.linksOf(ctx, ids)
 		if err != nil {
 			return 0, err
 		}
-		if err := s.sweepStep(ids, links, total); err != nil {
+		if err := sw.sweepStep(ids, links, total); err != nil {
 			return 0, err
 		}
-		if n := total.Blocks - committed; n >= sweepUncommitted || n > 0 && s.roomToChange(true) != nil {
-			if err := s.Commit(); err != nil {
+		if n := total.Blocks - committed; n >= sweepUncommitted || n > 0 && sw.commits.roomToChange(true) != nil {
+			if err := sw.commits.Commit(); err != nil {
 				return 0, err
 			}
 			committed = total.Blocks
@@ -88,9 +102,9 @@ func (s *Store) sweepRound(ctx context.Context, total *Swept) (int64, error) {
 	}
 }
 
-func (s *Store) zeroBlocks(from []byte) ([]ID, error) {
+func (ix *index) zeroBlocks(from []byte) ([]ID, error) {
 	var ids []ID
-	err := s.db.Scan(from, []byte{keyZero + 1}, func(key, _ []byte) error {
+	err := ix.db.Scan(from, []byte{keyZero + 1}, func(key, _ []byte) error {
 		if len(key) != 1+len(ID{}) {
 			return fmt.Errorf("zero row with a key of %d bytes: %w", len(key), ErrCorrupt)
 		}
@@ -105,10 +119,10 @@ func (s *Store) zeroBlocks(from []byte) ([]ID, error) {
 
 // linksOf reads the links of those ids that are vertices. A vertex that cannot
 // be read is left out, and so is not swept: its links would leak unnoticed.
-func (s *Store) linksOf(ctx context.Context, ids []ID) (map[ID][]ID, error) {
+func (bs *blocks) linksOf(ctx context.Context, ids []ID) (map[ID][]ID, error) {
 	links := make(map[ID][]ID)
 	for _, id := range ids {
-		e, err := s.Lookup(id)
+		e, err := bs.index.Lookup(id)
 		if errors.Is(err, ErrNotFound) {
 			continue
 		}
@@ -118,12 +132,12 @@ func (s *Store) linksOf(ctx context.Context, ids []ID) (map[ID][]ID, error) {
 		if e.Kind == tiering.Data {
 			continue
 		}
-		plain, err := s.Get(ctx, id)
+		plain, err := bs.Get(ctx, id)
 		if err == nil {
 			links[id], err = vertex.Links(plain)
 		}
 		if err != nil {
-			s.log.Error("a vertex to be swept cannot be read", "vertex", id, "err", err)
+			bs.log.Error("a vertex to be swept cannot be read", "vertex", id, "err", err)
 			delete(links, id)
 		}
 	}
@@ -133,45 +147,45 @@ func (s *Store) linksOf(ctx context.Context, ids []ID) (map[ID][]ID, error) {
 // sweepStep takes those of ids that nothing refers to or holds. Only a commit
 // changes references, so under commitMu the rows can be read ahead of the lock
 // that Put and Ref need.
-func (s *Store) sweepStep(ids []ID, links map[ID][]ID, total *Swept) error {
-	s.commitMu.Lock()
-	defer s.commitMu.Unlock()
+func (sw *sweeper) sweepStep(ids []ID, links map[ID][]ID, total *Swept) error {
+	sw.commits.commitMu.Lock()
+	defer sw.commits.commitMu.Unlock()
 	rows := make([]Entry, len(ids))
 	for i, id := range ids {
 		var err error
-		if rows[i], err = s.Lookup(id); err != nil && !errors.Is(err, ErrNotFound) {
+		if rows[i], err = sw.index.Lookup(id); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
 	}
-	s.updateLock.RLock()
-	defer s.updateLock.RUnlock()
-	s.pend.Lock()
-	defer s.pend.Unlock()
-	// Under pend, and for each step: a pause that begins now is seen before anything more goes. An
+	sw.commits.updateLock.RLock()
+	defer sw.commits.updateLock.RUnlock()
+	sw.pending.mu.Lock()
+	defer sw.pending.mu.Unlock()
+	// Under pending.mu, and for each step: a pause that begins now is seen before more goes. An
 	// older database does not know what newer names refer to.
-	if s.pend.sweepPauses > 0 || s.behind > 0 {
+	if sw.pending.sweepPauses > 0 || sw.history.behind > 0 {
 		return nil
 	}
 	for i, id := range ids {
-		if s.busy(id) {
+		if sw.busy(id) {
 			continue
 		}
 		e := rows[i]
 		if e.Kind == 0 {
-			s.db.Delete(blockKey(keyZero, id)) // a stray row
+			sw.db.Delete(blockKey(keyZero, id)) // a stray row
 			continue
 		}
 		children, isVertex := links[id]
 		if e.Refs != 0 || (e.Kind != tiering.Data && !isVertex) {
 			continue
 		}
-		// Rows and change under one hold of pend: a Put of the same bytes comes before, and the
+		// Rows and change under one hold of pending: a Put of the same bytes comes before, and the
 		// block is busy, or after, and stores it anew.
-		s.db.Delete(blockKey(keyBlock, id))
-		s.db.Delete(blockKey(keyZero, id))
-		s.pend.changes[id] = change{dead: &e}
+		sw.db.Delete(blockKey(keyBlock, id))
+		sw.db.Delete(blockKey(keyZero, id))
+		sw.pending.changes[id] = change{dead: &e}
 		for _, child := range children {
-			s.ref(child, -1)
+			sw.pending.ref(child, -1)
 		}
 		total.Blocks++
 		total.StoredBytes += e.Stored()
@@ -180,26 +194,26 @@ func (s *Store) sweepStep(ids []ID, links map[ID][]ID, total *Swept) error {
 }
 
 // busy reports whether the block has changes that are not committed, or is
-// held. The caller holds commitMu and pend.
-func (s *Store) busy(id ID) bool {
-	if _, touched := s.pend.changes[id]; touched {
+// held. The caller holds commitMu and pending.mu.
+func (sw *sweeper) busy(id ID) bool {
+	if _, touched := sw.pending.changes[id]; touched {
 		return true
 	}
-	if _, touched := s.frozen[id]; touched {
+	if _, touched := sw.commits.frozen[id]; touched {
 		return true
 	}
-	return s.pend.holds.has(id)
+	return sw.pending.holds.has(id)
 }
 
-func (s *Store) removeEmptySegments(total *Swept) error {
-	if err := s.Commit(); err != nil {
+func (sw *sweeper) removeEmptySegments(total *Swept) error {
+	if err := sw.commits.Commit(); err != nil {
 		return err
 	}
-	for _, seg := range s.tiers.Segments() {
+	for _, seg := range sw.tiers.Segments() {
 		if !seg.Sealed { // appends may be under way
 			continue
 		}
-		removed, err := s.removeIfEmpty(seg.Number)
+		removed, err := sw.removeIfEmpty(seg.Number)
 		if err != nil {
 			return err
 		}
@@ -213,56 +227,56 @@ func (s *Store) removeEmptySegments(total *Swept) error {
 
 // removeIfEmpty removes the sealed segment n when nothing in it is used, unless
 // another sweep has done so.
-func (s *Store) removeIfEmpty(n uint64) (removed bool, err error) {
-	upkeep := &s.upkeep[tiering.TierOf(n)]
+func (sw *sweeper) removeIfEmpty(n uint64) (removed bool, err error) {
+	upkeep := &sw.upkeep[tiering.TierOf(n)]
 	upkeep.Lock()
 	defer upkeep.Unlock()
-	if empty, err := s.segmentEmpty(n); err != nil || !empty {
+	if empty, err := sw.segmentEmpty(n); err != nil || !empty {
 		return false, err
 	}
-	if err := s.tiers.Remove(n); err != nil {
+	if err := sw.tiers.Remove(n); err != nil {
 		if errors.Is(err, tiering.ErrNotFound) || errors.Is(err, ErrUnavailable) {
 			return false, nil // gone, or for later
 		}
 		return false, err
 	}
-	return true, s.Update(func() error { s.db.Delete(segmentKey(n)); return nil })
+	return true, sw.commits.Update(func() error { sw.db.Delete(segmentKey(n)); return nil })
 }
 
 // segmentEmpty reports whether no row, committed or pending, points into the
 // sealed segment n. A sealed segment gets no new records, so it stays empty.
 // The tier's upkeep is held.
-func (s *Store) segmentEmpty(n uint64) (bool, error) {
-	s.awaitPuts()
-	s.commitMu.Lock()
-	defer s.commitMu.Unlock()
+func (sw *sweeper) segmentEmpty(n uint64) (bool, error) {
+	sw.blocks.awaitPuts()
+	sw.commits.commitMu.Lock()
+	defer sw.commits.commitMu.Unlock()
 	// What is not written may say empty where the database still refers.
-	if len(s.frozen) > 0 || s.unwritten {
+	if len(sw.commits.frozen) > 0 || sw.commits.unwritten {
 		return false, nil
 	}
-	s.pend.Lock()
-	fresh := s.pend.fresh[n]
-	s.pend.Unlock()
+	sw.pending.mu.Lock()
+	fresh := sw.pending.fresh[n]
+	sw.pending.mu.Unlock()
 	if fresh > 0 {
 		return false, nil
 	}
-	if live, err := s.liveBytes(n); err != nil || live > 0 {
+	if live, err := sw.index.liveBytes(n); err != nil || live > 0 {
 		return false, err
 	}
-	why, err := s.unsettled(n)
-	if why != "" && !s.leftAlone[n] {
-		s.leftAlone[n] = true // it is told once, not at each sweep
-		s.log.Warn("a segment without anything that is used is left alone; see fsck", "segment", segmentName(n), "why", why)
+	why, err := sw.history.unsettled(n)
+	if why != "" && !sw.history.leftAlone[n] {
+		sw.history.leftAlone[n] = true // it is told once, not at each sweep
+		sw.log.Warn("a segment without anything that is used is left alone; see fsck", "segment", segmentName(n), "why", why)
 	}
 	return why == "" && err == nil, err
 }
 
 // awaitPuts waits for the Puts under way: they may have appended to a segment
 // and not yet made the row that says so.
-func (s *Store) awaitPuts() {
-	s.puts.Lock()
-	pending := slices.Collect(maps.Values(s.puts.inflight))
-	s.puts.Unlock()
+func (bs *blocks) awaitPuts() {
+	bs.puts.mu.Lock()
+	pending := slices.Collect(maps.Values(bs.puts.inflight))
+	bs.puts.mu.Unlock()
 	for _, done := range pending {
 		<-done
 	}
@@ -270,28 +284,28 @@ func (s *Store) awaitPuts() {
 
 // dropStaleSegmentRows removes the rows of segments of the tiers that are gone: a crash can
 // come between removing a segment and committing that its row is gone, and a tier goes whole.
-func (s *Store) dropStaleSegmentRows(of ...uint8) error {
-	hidden := errors.Is(s.tiers.Reach(tiering.Cold), ErrUnavailable)
+func (sw *sweeper) dropStaleSegmentRows(of ...uint8) error {
+	hidden := errors.Is(sw.tiers.Reach(tiering.Cold), ErrUnavailable)
 	there := make(map[uint64]bool)
-	for _, seg := range s.tiers.Segments() {
+	for _, seg := range sw.tiers.Segments() {
 		there[seg.Number] = true
 	}
 	var stale []uint64
-	err := s.db.ScanPrefix([]byte{keySegment}, func(key, value []byte) error {
+	err := sw.db.ScanPrefix([]byte{keySegment}, func(key, value []byte) error {
 		n, row, err := decodeSegmentKeyRow(key, value)
 		switch {
 		case err != nil:
-			s.log.Error("a row is damaged; see fsck", "err", err)
+			sw.log.Error("a row is damaged; see fsck", "err", err)
 		case !slices.Contains(of, tiering.TierOf(n)), there[n], hidden && tiering.TierOf(n) == tiering.Cold:
 		case row.Live == 0:
 			stale = append(stale, n)
 		default:
-			s.log.Error("a segment is missing", "segment", fmt.Sprintf("%016x", n), "bytes", row.Live)
+			sw.log.Error("a segment is missing", "segment", fmt.Sprintf("%016x", n), "bytes", row.Live)
 		}
 		return nil
 	})
 	for _, n := range stale {
-		s.db.Delete(segmentKey(n))
+		sw.db.Delete(segmentKey(n))
 	}
 	return err
 }

@@ -47,9 +47,10 @@ type TierManagerState struct {
 // asks again.
 const maxWanted = 1 << 14
 
-// keeping is what requests and the tier manager share. heat is nil and limit
+// A hotTier is what requests and the tier manager share. heat is nil and limit
 // 0 while no tierManager runs or there is no policy.
-type keeping struct {
+type hotTier struct {
+	*base
 	heat  atomic.Pointer[heatClock]
 	limit atomic.Int64
 	short atomic.Bool // over the limit, and no more can leave
@@ -66,22 +67,33 @@ type keeping struct {
 	}
 }
 
+// tierManagement moves blocks between tiers as the policy says.
+type tierManagement struct {
+	*base
+	index     *index
+	commits   *committer
+	blocks    *blocks
+	sweeper   *sweeper
+	relocator *relocator
+	hot       *hotTier
+	settings  *config.Current
+}
+
 type heatClock struct {
 	heat   *tiering.Heat
 	window uint32
 }
 
 // used notes that a block was read, from the cold tier or from anywhere else.
-func (s *Store) used(id ID, cold bool) {
-	h := s.keeping.heat.Load()
-	if h == nil || !h.heat.Touch(id, uint32(s.opts.Now().Unix()), h.window) || !cold {
+func (ht *hotTier) used(id ID, cold bool) {
+	h := ht.heat.Load()
+	if h == nil || !h.heat.Touch(id, uint32(ht.now().Unix()), h.window) || !cold {
 		return
 	}
-	k := &s.keeping
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if len(k.mu.wanted) < maxWanted {
-		k.mu.wanted[id] = struct{}{}
+	ht.mu.Lock()
+	defer ht.mu.Unlock()
+	if len(ht.mu.wanted) < maxWanted {
+		ht.mu.wanted[id] = struct{}{}
 	}
 }
 
@@ -94,33 +106,32 @@ const (
 )
 
 // hotFiles returns the bytes of the hot tier's segments, a moment old at most.
-func (s *Store) hotFiles() int64 {
-	f := &s.keeping.files
+func (ht *hotTier) hotFiles() int64 {
+	f := &ht.files
 	f.Lock()
 	defer f.Unlock()
 	if time.Since(f.at) > filesFresh {
-		f.bytes, f.at = s.tiers.Stats().Hot.Bytes, time.Now()
+		f.bytes, f.at = ht.tiers.Stats().Hot.Bytes, time.Now()
 	}
 	return f.bytes
 }
 
 // throttleHot makes a writer wait for the tierManager while the hot tier is over its limit.
 // ErrFull: no more can leave it.
-func (s *Store) throttleHot() error {
-	k := &s.keeping
-	limit := k.limit.Load()
-	if limit == 0 || s.hotFiles() < limit {
+func (ht *hotTier) throttleHot() error {
+	limit := ht.limit.Load()
+	if limit == 0 || ht.hotFiles() < limit {
 		return nil
 	}
 	select {
-	case k.kick <- struct{}{}:
+	case ht.kick <- struct{}{}:
 	default:
 	}
 	for begun := time.Now(); time.Since(begun) < slowest; time.Sleep(slowStep) {
-		if k.limit.Load() == 0 || s.hotFiles() < limit {
+		if ht.limit.Load() == 0 || ht.hotFiles() < limit {
 			return nil
 		}
-		if k.short.Load() {
+		if ht.short.Load() {
 			return fmt.Errorf("%w: the hot tier is at its limit of %d bytes, and nothing can move to a cold tier", ErrFull, limit)
 		}
 	}
@@ -129,7 +140,7 @@ func (s *Store) throttleHot() error {
 
 // A tierManager moves blocks between tiers as the policy says.
 type tierManager struct {
-	s       *Store
+	s       *tierManagement
 	o       TierManagerOptions
 	p       TierPolicy
 	usage   tiering.Usage // as last looked at
@@ -140,25 +151,25 @@ type tierManager struct {
 
 // ManageTiers moves blocks as the policy in the settings says, and follows its
 // changes, until ctx ends. Requests and commits go on meanwhile. One at a time.
-func (s *Store) ManageTiers(ctx context.Context, o TierManagerOptions) {
+func (tm *tierManagement) ManageTiers(ctx context.Context, o TierManagerOptions) {
 	if o.Every == 0 {
 		o.Every = 5 * time.Second
 	}
 	if o.Busy == nil {
 		o.Busy = func() string { return "" }
 	}
-	k := &tierManager{s: s, o: o}
-	heat := tiering.NewHeat(s.totalsNow().Blocks[tiering.Data])
-	s.loadHeat(heat)
-	defer s.saveHeat(heat)
+	k := &tierManager{s: tm, o: o}
+	heat := tiering.NewHeat(tm.commits.totalsNow().Blocks[tiering.Data])
+	tm.loadHeat(heat)
+	defer tm.saveHeat(heat)
 	defer k.follow(TierPolicy{}, nil)
 	saved := time.Now()
 	for ctx.Err() == nil {
-		set, changed, _ := s.Settings() // what is wrong with them was logged
+		set, changed, _ := tm.settings.Settings() // what is wrong with them was logged
 		k.follow(set.Tiers.WithDefaults(), heat)
 		k.watched(ctx, changed)
 		if time.Since(saved) > heatSaved {
-			s.saveHeat(heat)
+			tm.saveHeat(heat)
 			saved = time.Now()
 		}
 		wait := time.After(o.Every)
@@ -169,7 +180,7 @@ func (s *Store) ManageTiers(ctx context.Context, o TierManagerOptions) {
 		case <-ctx.Done():
 		case <-changed:
 		case <-wait:
-		case <-s.keeping.kick:
+		case <-tm.hot.kick:
 		}
 	}
 }
@@ -177,7 +188,7 @@ func (s *Store) ManageTiers(ctx context.Context, o TierManagerOptions) {
 // follow makes a policy count.
 func (k *tierManager) follow(p TierPolicy, heat *tiering.Heat) {
 	k.p = p
-	shared := &k.s.keeping
+	shared := k.s.hot
 	if !p.On() {
 		shared.heat.Store(nil)
 		shared.limit.Store(0)
@@ -192,7 +203,7 @@ func (k *tierManager) follow(p TierPolicy, heat *tiering.Heat) {
 }
 
 func (k *tierManager) tell(state string, why ...string) {
-	shared := &k.s.keeping
+	shared := k.s.hot
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
 	shared.mu.state.State = state
@@ -202,8 +213,8 @@ func (k *tierManager) tell(state string, why ...string) {
 }
 
 // TierManager returns what the tier manager does.
-func (s *Store) TierManager() TierManagerState {
-	k := &s.keeping
+func (tm *tierManagement) TierManager() TierManagerState {
+	k := tm.hot
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	st := k.mu.state
@@ -232,7 +243,7 @@ func (k *tierManager) watched(ctx context.Context, changed <-chan struct{}) {
 	if round.Err() != nil {
 		err = nil
 	}
-	shared := &k.s.keeping
+	shared := k.s.hot
 	shared.mu.Lock()
 	fault := ""
 	if err != nil {
@@ -252,7 +263,7 @@ func (k *tierManager) round(ctx context.Context) error {
 		return err
 	}
 	k.urgent = plan.Urgent
-	k.s.keeping.short.Store(plan.Short)
+	k.s.hot.short.Store(plan.Short)
 	k.tell("idle", plan.Why...)
 	// Demote before the sweep: what it moves leaves segments sparse, which the compaction then
 	// gives back.
@@ -262,10 +273,10 @@ func (k *tierManager) round(ctx context.Context) error {
 		}
 	}
 	if plan.Compact {
-		if _, err := k.s.Sweep(ctx); err != nil {
+		if _, err := k.s.sweeper.Sweep(ctx); err != nil {
 			return err
 		}
-		if _, err := k.s.Compact(ctx, CompactOptions{MinLive: 0.8, Rate: k.rate(), seal: k.urgent}); err != nil && !errors.Is(err, ErrFull) {
+		if _, err := k.s.relocator.Compact(ctx, CompactOptions{MinLive: 0.8, Rate: k.rate(), seal: k.urgent}); err != nil && !errors.Is(err, ErrFull) {
 			return err
 		}
 	}
@@ -286,7 +297,7 @@ func (k *tierManager) look(ctx context.Context, p TierPolicy) (plan TierPlan, er
 		return plan, err
 	}
 	if p.WithDefaults().Due(k.usage.Live, k.usage.Files) {
-		if err := k.s.Commit(); err != nil {
+		if err := k.s.commits.Commit(); err != nil {
 			return plan, err
 		}
 		if err := k.count(ctx, p); err != nil {
@@ -297,11 +308,11 @@ func (k *tierManager) look(ctx context.Context, p TierPolicy) (plan TierPlan, er
 }
 
 func (k *tierManager) measure() error {
-	use, err := k.s.tierUse()
+	use, err := k.s.index.tierUse()
 	if err != nil {
 		return err
 	}
-	k.usage.Now = k.s.opts.Now()
+	k.usage.Now = k.s.now()
 	k.usage.Live, k.usage.Files = use[tiering.Hot].live, k.s.tiers.Stats().Hot.Bytes
 	k.usage.Cold = ""
 	if err := k.s.tiers.Reach(tiering.Cold); err != nil {
@@ -315,7 +326,7 @@ func (k *tierManager) count(ctx context.Context, p TierPolicy) error {
 	k.usage.Census = tiering.Census{}
 	k.counted = k.usage.Now
 	var err error
-	if k.pinned, err = k.s.pinnedBlocks(ctx, k.o.Pins); err != nil {
+	if k.pinned, err = k.s.blocks.pinnedBlocks(ctx, k.o.Pins); err != nil {
 		return err
 	}
 	return k.eachMovable(ctx, p, func(list []movable) error {
@@ -371,13 +382,13 @@ func (k *tierManager) eachInSegment(p TierPolicy, number uint64, stored uint32, 
 		return err
 	}
 	now := uint32(k.usage.Now.Unix())
-	heat := k.s.keeping.heat.Load()
+	heat := k.s.hot.heat.Load()
 	list := make([]movable, 0, len(records))
 	for _, r := range records {
 		if r.Kind != tiering.Data {
 			continue
 		}
-		e, err := k.s.Lookup(r.ID)
+		e, err := k.s.index.Lookup(r.ID)
 		if err != nil || e.Loc != r.Location || e.Refs == 0 {
 			continue // gone, elsewhere, or the sweep's
 		}
@@ -401,7 +412,7 @@ func (k *tierManager) waitIdle(ctx context.Context) error {
 		}
 		why := ""
 		if !k.urgent {
-			if !k.p.Open(k.s.opts.Now()) {
+			if !k.p.Open(k.s.now()) {
 				return errClosingTime
 			}
 			if !k.p.Busy {
@@ -441,14 +452,14 @@ func (k *tierManager) demote(ctx context.Context, plan TierPlan) error {
 }
 
 func (k *tierManager) newMover(to uint8) *mover {
-	return k.s.newMover(to, MoveOptions{Rate: k.rate(), waitIdle: k.waitIdle})
+	return k.s.relocator.newMover(to, MoveOptions{Rate: k.rate(), waitIdle: k.waitIdle})
 }
 
 // finish commits what was moved, and adds it up.
 func (k *tierManager) finish(m *mover, err error, sum func(*TierManagerState) *Moved) error {
 	// Also after an error: what was copied before it must be noted, or it is garbage.
 	err = errors.Join(err, m.commitMoves())
-	shared := &k.s.keeping
+	shared := k.s.hot
 	shared.mu.Lock()
 	total := sum(&shared.mu.state)
 	total.Blocks += m.sum.Blocks
@@ -471,7 +482,7 @@ const neighbours = 4 << 20
 
 // promote brings back what was used again.
 func (k *tierManager) promote(ctx context.Context) error {
-	shared := &k.s.keeping
+	shared := k.s.hot
 	shared.mu.Lock()
 	// Taken as a whole: a block that is used again while it is moved asks again.
 	wanted := shared.mu.wanted
@@ -492,7 +503,7 @@ func (k *tierManager) promote(ctx context.Context) error {
 	bytes := int64(0)
 	heat := shared.heat.Load()
 	for id := range wanted {
-		e, err := k.s.Lookup(id)
+		e, err := k.s.index.Lookup(id)
 		if err != nil || e.Kind != tiering.Data || e.Loc.Tier != tiering.Cold {
 			continue
 		}
@@ -536,11 +547,11 @@ func (k *tierManager) around(number uint64, offsets []uint32, heat *heatClock) (
 }
 
 // PlanTiers says what a policy would have moved now, and why.
-func (s *Store) PlanTiers(ctx context.Context, p TierPolicy, pins Pins) (TierPlan, error) {
+func (tm *tierManagement) PlanTiers(ctx context.Context, p TierPolicy, pins Pins) (TierPlan, error) {
 	if err := config.ValidTiers(p); err != nil {
 		return TierPlan{}, err
 	}
-	k := &tierManager{s: s, o: TierManagerOptions{Pins: pins}}
+	k := &tierManager{s: tm, o: TierManagerOptions{Pins: pins}}
 	return k.look(ctx, p)
 }
 
@@ -551,8 +562,8 @@ const (
 	heatFile  = "heat"
 )
 
-func (s *Store) loadHeat(h *tiering.Heat) {
-	path := s.dir.Join(heatFile)
+func (tm *tierManagement) loadHeat(h *tiering.Heat) {
+	path := tm.dir.Join(heatFile)
 	st, err := os.Stat(path)
 	if err != nil || st.Size() > tiering.MaxHeatFile {
 		return
@@ -562,16 +573,16 @@ func (s *Store) loadHeat(h *tiering.Heat) {
 		err = h.Decode(b)
 	}
 	if err != nil {
-		s.log.Info("how warm blocks were is forgotten", "err", err)
+		tm.log.Info("how warm blocks were is forgotten", "err", err)
 	}
 }
 
-func (s *Store) saveHeat(h *tiering.Heat) {
-	path := s.dir.Join(heatFile)
+func (tm *tierManagement) saveHeat(h *tiering.Heat) {
+	path := tm.dir.Join(heatFile)
 	if h.Empty() {
 		return
 	}
 	if err := durable.Write(path, h.Encode()); err != nil {
-		s.log.Warn("cannot write how warm blocks are", "err", err)
+		tm.log.Warn("cannot write how warm blocks are", "err", err)
 	}
 }

@@ -192,7 +192,7 @@ func TestKeeperLeavesPinsAlone(t *testing.T) {
 func TestWritersOverTheLimit(t *testing.T) {
 	s, _ := openKept(t, true, TierPolicy{Limit: 4 << 20, Hours: "00:00-00:01"})
 	keep(t, s, TierManagerOptions{Busy: func() string { return "" }})
-	await(t, "the limit", func() bool { return s.keeping.limit.Load() > 0 })
+	await(t, "the limit", func() bool { return s.hot.limit.Load() > 0 })
 	kept := make(map[string][]byte)
 	for i := range 12 {
 		name := fmt.Sprint(i)
@@ -204,7 +204,7 @@ func TestWritersOverTheLimit(t *testing.T) {
 			t.Fatalf("%s: %v", name, err)
 		}
 	}
-	await(t, "room", func() bool { return s.hotFiles() < 4<<20 })
+	await(t, "room", func() bool { return s.hot.hotFiles() < 4<<20 })
 	requireObjects(t, s, kept)
 	requireSound(t, s)
 }
@@ -213,7 +213,7 @@ func TestWritersOverTheLimit(t *testing.T) {
 func TestLimitWithoutColdTier(t *testing.T) {
 	s, _ := openKept(t, false, TierPolicy{Limit: 4 << 20})
 	keep(t, s, TierManagerOptions{})
-	await(t, "the limit", func() bool { return s.keeping.limit.Load() > 0 })
+	await(t, "the limit", func() bool { return s.hot.limit.Load() > 0 })
 	kept := make(map[string][]byte)
 	var err error
 	for i := range 60 {
@@ -234,7 +234,7 @@ func TestLimitWithoutColdTier(t *testing.T) {
 		}
 		delete(kept, name)
 	}
-	await(t, "room", func() bool { return s.Admit(1<<20) == nil && s.hotFiles() < 4<<20 })
+	await(t, "room", func() bool { return s.Admit(1<<20) == nil && s.hot.hotFiles() < 4<<20 })
 	requireSound(t, s)
 }
 
@@ -277,7 +277,7 @@ func TestHeatIsKept(t *testing.T) {
 	s, clock := openKept(t, true, TierPolicy{Limit: 1 << 40})
 	ingestWords(t, s, "a")
 	stop := keep(t, s, TierManagerOptions{})
-	await(t, "heat", func() bool { return s.keeping.heat.Load() != nil })
+	await(t, "heat", func() bool { return s.hot.heat.Load() != nil })
 	for range 2 {
 		clock.Add(60)
 		if err := s.Fetch(ctx, "a", 0, -1, &bytes.Buffer{}); err != nil {

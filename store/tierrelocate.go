@@ -13,38 +13,38 @@ import (
 // or copied, with the marker and all segments. Nothing is copied or removed here, and the old
 // directory is not touched. Until that is checked nothing changes. ErrNotCold: it is not this
 // tier, or not all of it; ErrNoTier; ErrConfig; ErrUnavailable.
-func (s *Store) RelocateCold(dir string) error {
-	if err := s.checkColdDir(dir); err != nil {
+func (tl *tierList) RelocateCold(dir string) error {
+	if err := tl.checkColdDir(dir); err != nil {
 		return fmt.Errorf("relocate the cold tier to %s: %w", dir, err)
 	}
-	return s.relocateCold(ColdTier{Dir: filepath.Clean(dir)})
+	return tl.relocateCold(ColdTier{Dir: filepath.Clean(dir)})
 }
 
 // RelocateBucket is RelocateCold for a tier in a bucket, which another bucket or server has now.
-func (s *Store) RelocateBucket(url string, place S3Place) error {
-	return s.relocateCold(ColdTier{Dir: strings.TrimSuffix(url, "/"), S3: &place})
+func (tl *tierList) RelocateBucket(url string, place S3Place) error {
+	return tl.relocateCold(ColdTier{Dir: strings.TrimSuffix(url, "/"), S3: &place})
 }
 
 // relocateCold has the cold tier be where to says.
-func (s *Store) relocateCold(to ColdTier) error {
-	if s.opts.ReadOnly {
+func (tl *tierList) relocateCold(to ColdTier) error {
+	if tl.readOnly {
 		return ErrReadOnly
 	}
-	s.tierConf.Lock()
-	defer s.tierConf.Unlock()
-	from := s.tierConf.file.Cold
+	tl.mu.Lock()
+	defer tl.mu.Unlock()
+	from := tl.file.Cold
 	if from == nil {
 		return fmt.Errorf("relocate the cold tier: %w", ErrNoTier)
 	}
-	if err := s.moveCold(from, to); err != nil {
+	if err := tl.moveCold(from, to); err != nil {
 		return fmt.Errorf("relocate the cold tier from %s to %s: %w", from.Dir, to.Dir, err)
 	}
-	s.log.Info("the cold tier was relocated", "from", from.Dir, "to", to.Dir)
+	tl.log.Info("the cold tier was relocated", "from", from.Dir, "to", to.Dir)
 	return nil
 }
 
-// moveCold is relocateCold with tierConf held.
-func (s *Store) moveCold(from *ColdTier, to ColdTier) error {
+// moveCold is relocateCold with mu held.
+func (tl *tierList) moveCold(from *ColdTier, to ColdTier) error {
 	// Segments that are not full are files of the one and wait in the spool of the other.
 	if (from.S3 == nil) != (to.S3 == nil) {
 		return fmt.Errorf("%w: a tier in a directory stays one, and so does one in a bucket; drain it, and add the other", ErrConfig)
@@ -55,35 +55,35 @@ func (s *Store) moveCold(from *ColdTier, to ColdTier) error {
 	}
 	// From here on nothing is appended to the cold tier and nothing removed from it: what was
 	// compared is what is opened.
-	s.upkeep[tiering.Cold].Lock()
-	defer s.upkeep[tiering.Cold].Unlock()
+	tl.sweeper.upkeep[tiering.Cold].Lock()
+	defer tl.sweeper.upkeep[tiering.Cold].Unlock()
 	// What was moved is in the rows of segments after a commit only.
-	if err := s.Commit(); err != nil {
+	if err := tl.commits.Commit(); err != nil {
 		return err
 	}
-	if err := s.requireCold(&to); err != nil {
+	if err := tl.requireCold(&to); err != nil {
 		return err
 	}
-	if err := s.tiers.RelocateCold(*s.coldOptions(&to)); err != nil {
+	if err := tl.tiers.RelocateCold(*tl.coldOptions(&to)); err != nil {
 		return err
 	}
 	// Nothing was written there yet. So whichever of the two a crash here leaves in the list, all
 	// that was committed is in it.
-	f := s.tierConf.file
+	f := tl.file
 	f.Cold = &to
-	if err := s.writeTiers(f); err != nil {
-		return errors.Join(err, s.tiers.RelocateCold(*s.coldOptions(from)))
+	if err := tl.writeTiers(f); err != nil {
+		return errors.Join(err, tl.tiers.RelocateCold(*tl.coldOptions(from)))
 	}
 	return nil
 }
 
 // requireCold reports a place that is not that of the store's cold tier, or that lacks segments.
-func (s *Store) requireCold(to *ColdTier) error {
-	claims, err := s.claims()
+func (tl *tierList) requireCold(to *ColdTier) error {
+	claims, err := tl.index.claims()
 	if err != nil {
 		return err
 	}
-	faults, err := tiering.InspectCold(tiering.Options{FS: s.coldFS()}, *s.coldOptions(to), claims[tiering.Cold])
+	faults, err := tiering.InspectCold(tiering.Options{FS: tl.coldFS()}, *tl.coldOptions(to), claims[tiering.Cold])
 	if errors.Is(err, ErrUnavailable) {
 		return fmt.Errorf("%w: %w", ErrNotCold, err)
 	}

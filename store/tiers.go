@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/config"
@@ -16,6 +17,19 @@ import (
 	"github.com/quarxtor/quarxfs/tiering/disk"
 	"github.com/quarxtor/quarxfs/tiering/s3"
 )
+
+// A tierList says which tiers there are besides the hot one, and where.
+type tierList struct {
+	*base
+	opts    *Options
+	index   *index
+	commits *committer
+	sweeper *sweeper
+	files   *config.Files
+
+	mu   sync.Mutex // held over the writing of tiers.json
+	file tiersFile
+}
 
 // A ColdTier is where a store's cold tier is.
 type ColdTier struct {
@@ -81,8 +95,8 @@ func readTiers(dir string) (f tiersFile, err error) {
 }
 
 // loadTiers returns the list of tiers; none if there is no file.
-func (s *Store) loadTiers() (f tiersFile, err error) {
-	err = s.files.Read(keptTiers(), &f)
+func (tl *tierList) loadTiers() (f tiersFile, err error) {
+	err = tl.files.Read(keptTiers(), &f)
 	if errors.Is(err, os.ErrNotExist) {
 		return tiersFile{}, nil
 	}
@@ -92,47 +106,47 @@ func (s *Store) loadTiers() (f tiersFile, err error) {
 	return f, err
 }
 
-// writeTiers replaces tiers.json durably. The caller holds tierConf.
-func (s *Store) writeTiers(f tiersFile) error {
-	if err := s.files.Keep(tiersKind, &f); err != nil {
+// writeTiers replaces tiers.json durably. The caller holds mu.
+func (tl *tierList) writeTiers(f tiersFile) error {
+	if err := tl.files.Keep(tiersKind, &f); err != nil {
 		return err
 	}
-	s.tierConf.file = f
+	tl.file = f
 	return nil
 }
 
 // coldOptions are for tiering; nil: there is no cold tier.
-func (s *Store) coldOptions(c *ColdTier) *tiering.ColdOptions {
+func (tl *tierList) coldOptions(c *ColdTier) *tiering.ColdOptions {
 	if c == nil {
 		return nil
 	}
-	o := &tiering.ColdOptions{Dir: c.Dir, ID: c.ID, Timeout: s.opts.ColdTimeout, Retry: s.opts.ColdRetry, FS: s.opts.ColdDisk}
+	o := &tiering.ColdOptions{Dir: c.Dir, ID: c.ID, Timeout: tl.opts.ColdTimeout, Retry: tl.opts.ColdRetry, FS: tl.opts.ColdDisk}
 	if c.S3 != nil {
-		o.FS, o.Connect = nil, func() (disk.FS, error) { return s.bucket(c) }
+		o.FS, o.Connect = nil, func() (disk.FS, error) { return tl.bucket(c) }
 	}
 	return o
 }
 
 // bucket returns the disk of a cold tier in a bucket.
-func (s *Store) bucket(c *ColdTier) (*s3.FS, error) {
-	return s3.New(s3.Config{Place: *c.S3, URL: c.Dir, Spool: s.spool(), Local: s.hotFS(), ReadOnly: s.opts.ReadOnly, Timeout: s.opts.ColdTimeout})
+func (tl *tierList) bucket(c *ColdTier) (*s3.FS, error) {
+	return s3.New(s3.Config{Place: *c.S3, URL: c.Dir, Spool: tl.spool(), Local: tl.hotFS(), ReadOnly: tl.readOnly, Timeout: tl.opts.ColdTimeout})
 }
 
 // spool is where segments are until they are uploaded.
-func (s *Store) spool() string { return s.segments(spoolDir) }
+func (tl *tierList) spool() string { return tl.segments(spoolDir) }
 
-func (s *Store) coldFS() disk.FS {
-	if s.opts.ColdDisk != nil {
-		return s.opts.ColdDisk
+func (tl *tierList) coldFS() disk.FS {
+	if tl.opts.ColdDisk != nil {
+		return tl.opts.ColdDisk
 	}
-	return s.hotFS()
+	return tl.hotFS()
 }
 
-func (s *Store) hotFS() disk.FS {
+func (tl *tierList) hotFS() disk.FS {
 	switch {
-	case s.opts.Disk != nil:
-		return s.opts.Disk
-	case s.opts.ReadOnly:
+	case tl.opts.Disk != nil:
+		return tl.opts.Disk
+	case tl.readOnly:
 		return disk.ReadOnly()
 	}
 	return disk.OS()
@@ -141,24 +155,24 @@ func (s *Store) hotFS() disk.FS {
 // AddCold makes the directory the store's cold tier; it must be missing or
 // empty, and should be on another disk. ErrHasTier: there is a cold tier
 // already; ErrNotEmpty; ErrConfig.
-func (s *Store) AddCold(dir string) error {
-	if s.opts.ReadOnly {
+func (tl *tierList) AddCold(dir string) error {
+	if tl.readOnly {
 		return ErrReadOnly
 	}
-	s.tierConf.Lock()
-	defer s.tierConf.Unlock()
-	if err := s.checkColdDir(dir); err != nil {
+	tl.mu.Lock()
+	defer tl.mu.Unlock()
+	if err := tl.checkColdDir(dir); err != nil {
 		return fmt.Errorf("add cold tier %s: %w", dir, err)
 	}
-	return s.addCold(&ColdTier{Dir: filepath.Clean(dir)}, s.coldFS())
+	return tl.addCold(&ColdTier{Dir: filepath.Clean(dir)}, tl.coldFS())
 }
 
 // checkColdDir reports a path that can be no cold tier's: ErrConfig.
-func (s *Store) checkColdDir(dir string) error {
+func (tl *tierList) checkColdDir(dir string) error {
 	if !filepath.IsAbs(dir) {
 		return fmt.Errorf("%w: give a path that starts with /", ErrConfig)
 	}
-	if within(s.Dir(), filepath.Clean(dir)) {
+	if within(tl.dir.Path(), filepath.Clean(dir)) {
 		return fmt.Errorf("%w: it is inside the store's own directory", ErrConfig)
 	}
 	return nil
@@ -166,49 +180,49 @@ func (s *Store) checkColdDir(dir string) error {
 
 // AddBucket makes a bucket's prefix, s3://bucket/prefix, the store's cold tier; it must
 // have no objects, and the bucket must exist. Errors: as AddCold's.
-func (s *Store) AddBucket(url string, place S3Place) error {
-	if s.opts.ReadOnly {
+func (tl *tierList) AddBucket(url string, place S3Place) error {
+	if tl.readOnly {
 		return ErrReadOnly
 	}
-	s.tierConf.Lock()
-	defer s.tierConf.Unlock()
+	tl.mu.Lock()
+	defer tl.mu.Unlock()
 	cold := &ColdTier{Dir: strings.TrimSuffix(url, "/"), S3: &place}
-	fs, err := s.bucket(cold)
+	fs, err := tl.bucket(cold)
 	if err != nil {
 		return fmt.Errorf("add cold tier: %w: %v", ErrConfig, err)
 	}
-	if s.tierConf.file.Cold == nil {
+	if tl.file.Cold == nil {
 		// Without a cold tier nothing in the spool is in use.
-		if err := os.RemoveAll(s.spool()); err != nil {
+		if err := os.RemoveAll(tl.spool()); err != nil {
 			return fmt.Errorf("add cold tier: %w", err)
 		}
 	}
-	return s.addCold(cold, fs)
+	return tl.addCold(cold, fs)
 }
 
-// addCold makes cold, which lacks an ID, the cold tier. The caller holds tierConf.
-func (s *Store) addCold(cold *ColdTier, fs disk.FS) error {
+// addCold makes cold, which lacks an ID, the cold tier. The caller holds mu.
+func (tl *tierList) addCold(cold *ColdTier, fs disk.FS) error {
 	dir := cold.Dir
-	if c := s.tierConf.file.Cold; c != nil {
+	if c := tl.file.Cold; c != nil {
 		return fmt.Errorf("add cold tier %s: %w: the store has the cold tier %s", dir, ErrHasTier, c.Dir)
 	}
 	var id [16]byte
 	rand.Read(id[:])
-	cold.ID, cold.Added = hex.EncodeToString(id[:]), s.opts.Now().UTC()
+	cold.ID, cold.Added = hex.EncodeToString(id[:]), tl.now().UTC()
 	if err := tiering.MakeCold(fs, dir, cold.ID); err != nil {
 		if errors.Is(err, os.ErrExist) {
 			err = fmt.Errorf("%w: %v", ErrNotEmpty, err)
 		}
 		return fmt.Errorf("add cold tier: %w", err)
 	}
-	if err := s.tiers.AddCold(*s.coldOptions(cold)); err != nil {
+	if err := tl.tiers.AddCold(*tl.coldOptions(cold)); err != nil {
 		return fmt.Errorf("add cold tier %s: %w", dir, err)
 	}
-	// Nothing is moved before this is durable: the mover takes tierConf first.
-	f := s.tierConf.file
+	// Nothing is moved before this is durable: the mover takes mu first.
+	f := tl.file
 	f.Cold = cold
-	if err := s.writeTiers(f); err != nil {
-		return fmt.Errorf("add cold tier %s: %w", dir, errors.Join(err, s.tiers.DropCold()))
+	if err := tl.writeTiers(f); err != nil {
+		return fmt.Errorf("add cold tier %s: %w", dir, errors.Join(err, tl.tiers.DropCold()))
 	}
 	return nil
 }
@@ -225,72 +239,72 @@ func within(dir, path string) bool {
 
 // RemoveCold takes the cold tier out of the store, and its marker out of its
 // directory. ErrNoTier; ErrHasTier: there are blocks in it, see Drain.
-func (s *Store) RemoveCold() error {
-	if s.opts.ReadOnly {
+func (tl *tierList) RemoveCold() error {
+	if tl.readOnly {
 		return ErrReadOnly
 	}
-	s.tierConf.Lock()
-	defer s.tierConf.Unlock()
-	cold := s.tierConf.file.Cold
+	tl.mu.Lock()
+	defer tl.mu.Unlock()
+	cold := tl.file.Cold
 	if cold == nil {
 		return fmt.Errorf("remove cold tier: %w", ErrNoTier)
 	}
 	// Rows of segments with nothing in them would count as the tier being in use.
 	var sw Swept
-	if err := s.removeEmptySegments(&sw); err != nil {
+	if err := tl.sweeper.removeEmptySegments(&sw); err != nil {
 		return fmt.Errorf("remove cold tier: %w", err)
 	}
-	use, err := s.tierUse()
+	use, err := tl.index.tierUse()
 	if err != nil {
 		return err
 	}
 	if live := use[tiering.Cold].live; live > 0 {
 		return fmt.Errorf("remove cold tier %s: %w: %d bytes of the store's blocks are in it", cold.Dir, ErrHasTier, live)
 	}
-	if err := s.tiers.Reach(tiering.Cold); err != nil {
+	if err := tl.tiers.Reach(tiering.Cold); err != nil {
 		return fmt.Errorf("remove cold tier %s: %w", cold.Dir, err)
 	}
 	// The list first: after a crash here the directory is merely left over, where the other way
 	// round the list would name a tier without a marker.
-	f := s.tierConf.file
+	f := tl.file
 	f.Cold = nil
-	if err := s.writeTiers(f); err != nil {
+	if err := tl.writeTiers(f); err != nil {
 		return fmt.Errorf("remove cold tier: %w", err)
 	}
-	err = s.tiers.DropCold()
+	err = tl.tiers.DropCold()
 	if err == nil {
 		// The next cold tier begins with the same numbers: by rows that stayed, its segments
 		// would be another store's.
-		err = s.Update(func() error { return s.dropStaleSegmentRows(tiering.Cold) })
+		err = tl.commits.Update(func() error { return tl.sweeper.dropStaleSegmentRows(tiering.Cold) })
 	}
 	if err == nil {
-		err = s.Commit()
+		err = tl.commits.Commit()
 	}
 	if cold.S3 == nil {
-		return errors.Join(err, tiering.UnmakeCold(s.coldFS(), cold.Dir, cold.ID))
+		return errors.Join(err, tiering.UnmakeCold(tl.coldFS(), cold.Dir, cold.ID))
 	}
-	fs, cerr := s.bucket(cold)
+	fs, cerr := tl.bucket(cold)
 	if cerr == nil {
 		cerr = tiering.UnmakeCold(fs, cold.Dir, cold.ID)
 	}
-	return errors.Join(err, cerr, os.RemoveAll(s.spool()))
+	return errors.Join(err, cerr, os.RemoveAll(tl.spool()))
 }
 
 // Cold returns the cold tier; ok is false when there is none.
-func (s *Store) Cold() (c ColdTier, ok bool) {
-	s.tierConf.Lock()
-	defer s.tierConf.Unlock()
-	if s.tierConf.file.Cold == nil {
+func (tl *tierList) Cold() (c ColdTier, ok bool) {
+	tl.mu.Lock()
+	defer tl.mu.Unlock()
+	if tl.file.Cold == nil {
 		return c, false
 	}
-	return *s.tierConf.file.Cold, true
+	return *tl.file.Cold, true
 }
 
 // tierUse is what the rows of segments add up to, by tier.
 type tierUse struct{ live, segments int64 }
 
-func (s *Store) tierUse() (use [2]tierUse, err error) {
-	err = s.db.ScanPrefix([]byte{keySegment}, func(key, value []byte) error {
+func (ix *index) tierUse() (use [2]tierUse, err error) {
+	err = ix.db.ScanPrefix([]byte{keySegment}, func(key, value []byte) error {
 		n, row, err := decodeSegmentKeyRow(key, value)
 		if err != nil {
 			return nil // the check's to report

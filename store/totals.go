@@ -98,33 +98,33 @@ func (t Totals) encode() []byte {
 	return b
 }
 
-func (s *Store) totalsNow() Totals {
-	s.totals.Lock()
-	defer s.totals.Unlock()
-	return s.totals.Totals
+func (cm *committer) totalsNow() Totals {
+	cm.totals.Lock()
+	defer cm.totals.Unlock()
+	return cm.totals.Totals
 }
 
-func (s *Store) loadTotals() error {
-	b, err := s.db.Get([]byte{keyTotals})
+func (cm *committer) loadTotals() error {
+	b, err := cm.db.Get([]byte{keyTotals})
 	if errors.Is(err, db.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if s.totals.Totals, err = decodeTotals(b); err != nil {
-		s.log.Error("figures are wrong until fsck --repair", "err", err)
+	if cm.totals.Totals, err = decodeTotals(b); err != nil {
+		cm.log.Error("figures are wrong until fsck --repair", "err", err)
 	}
 	if len(b) < binary.Size(Totals{}) {
-		return s.sumUnreferenced(&s.totals.Totals)
+		return cm.sumUnreferenced(&cm.totals.Totals)
 	}
 	return nil
 }
 
 // sumUnreferenced fills in what a row of an earlier version does not have.
-func (s *Store) sumUnreferenced(t *Totals) error {
-	return s.db.Scan([]byte{keyZero}, []byte{keyZero + 1}, func(key, _ []byte) error {
-		e, err := s.Lookup(ID(key[1:]))
+func (cm *committer) sumUnreferenced(t *Totals) error {
+	return cm.db.Scan([]byte{keyZero}, []byte{keyZero + 1}, func(key, _ []byte) error {
+		e, err := cm.index.Lookup(ID(key[1:]))
 		if errors.Is(err, ErrNotFound) {
 			return nil // a stray row, which the sweep deletes
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/tiering"
@@ -15,32 +16,47 @@ import (
 // knows. Of segments without stamps, which older programs made, only names tell: they are
 // the last to be stored of whatever somebody wanted to keep.
 
+// history is what there was of commits and segments that the database may not know of: it may be an
+// older one than the store had, and what is in its segments must not be removed then.
+type history struct {
+	*base
+	index  *index
+	volume [16]byte // the store's
+
+	earlier atomic.Uint64 // commits before those that the database counts
+	behind  uint64        // commits that the database lacks; more than 0 only for a Repair
+
+	// Guarded by committer.commitMu.
+	lost      map[uint64]int64 // segments that are lost, and where each ended
+	leftAlone map[uint64]bool  // segments that the log has told of
+}
+
 // unsettled says why a segment may have more than the database knows of, or "". It is not to be
 // removed, then.
-func (s *Store) unsettled(n uint64) (why string, err error) {
-	stamp := s.tiers.LastStamp(n)
+func (hi *history) unsettled(n uint64) (why string, err error) {
+	stamp := hi.tiers.LastStamp(n)
 	switch {
-	case slices.Contains(s.returned(), n):
+	case slices.Contains(hi.returned(), n):
 		return "it was lost, and not all of it can be read", nil
-	case s.behind > 0:
+	case hi.behind > 0:
 		return "the database is an older one", nil
 	case stamp == tiering.Stamp{}:
-		return s.unknownNames(n)
-	case stamp.Volume != s.conf.volume():
+		return hi.unknownNames(n)
+	case stamp.Volume != hi.volume:
 		return "it is of another store", nil
-	case stamp.Commits > s.commitsEver():
-		return fmt.Sprintf("it was written after commit %d, and the database knows of %d", stamp.Commits, s.commitsEver()), nil
+	case stamp.Commits > hi.commitsEver():
+		return fmt.Sprintf("it was written after commit %d, and the database knows of %d", stamp.Commits, hi.commitsEver()), nil
 	}
 	return "", nil
 }
 
 // unknownNames looks for names and snapshots in a segment that the database has never had.
-func (s *Store) unknownNames(n uint64) (why string, err error) {
-	end, known, err := s.indexedEnd(n)
+func (hi *history) unknownNames(n uint64) (why string, err error) {
+	end, known, err := hi.indexedEnd(n)
 	if err != nil || known && end == 0 {
 		return "", err // a row of before ends were noted
 	}
-	records, err := s.tiers.Records(n)
+	records, err := hi.tiers.Records(n)
 	if err != nil && !errors.Is(err, tiering.ErrCorrupt) { // it has those that are whole
 		if errors.Is(err, tiering.ErrNotFound) || errors.Is(err, ErrUnavailable) {
 			err = nil
@@ -52,7 +68,7 @@ func (s *Store) unknownNames(n uint64) (why string, err error) {
 		if r.Kind != tiering.Named && r.Kind != tiering.Snapshot || int64(r.Offset) < end {
 			continue
 		}
-		if _, err := s.Lookup(r.ID); errors.Is(err, ErrNotFound) {
+		if _, err := hi.index.Lookup(r.ID); errors.Is(err, ErrNotFound) {
 			unknown++
 		} else if err != nil {
 			return "", err
@@ -66,8 +82,8 @@ func (s *Store) unknownNames(n uint64) (why string, err error) {
 
 // indexedEnd is where the last record of a segment ends that was ever indexed; 0: nowhere, or that
 // is not noted.
-func (s *Store) indexedEnd(n uint64) (end int64, known bool, err error) {
-	b, err := s.db.Get(segmentKey(n))
+func (hi *history) indexedEnd(n uint64) (end int64, known bool, err error) {
+	b, err := hi.db.Get(segmentKey(n))
 	if errors.Is(err, db.ErrNotFound) {
 		return 0, false, nil
 	}
@@ -80,18 +96,18 @@ func (s *Store) indexedEnd(n uint64) (end int64, known bool, err error) {
 
 // setAside takes segments out of use for appends that may have more than the database knows of:
 // what is appended behind would make that look like what was swept.
-func (s *Store) setAside() error {
-	for _, seg := range s.tiers.Segments() {
+func (hi *history) setAside() error {
+	for _, seg := range hi.tiers.Segments() {
 		if seg.Sealed {
 			continue
 		}
-		why, err := s.unsettled(seg.Number)
+		why, err := hi.unsettled(seg.Number)
 		if err != nil {
 			return err
 		}
 		if why != "" {
-			s.log.Warn("a segment is left alone until fsck --repair has taken in what it has", "segment", segmentName(seg.Number), "why", why)
-			s.tiers.Retire(seg.Number)
+			hi.log.Warn("a segment is left alone until fsck --repair has taken in what it has", "segment", segmentName(seg.Number), "why", why)
+			hi.tiers.Retire(seg.Number)
 		}
 	}
 	return nil
