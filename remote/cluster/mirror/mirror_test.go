@@ -300,8 +300,9 @@ func TestWelcome(t *testing.T) {
 	}
 	w, _ := newWriter(t).Welcome(member("b"), 1, logOf(1))
 	w = w.Answered(member("b"), 1, 2, mirror.Position{Epoch: 2, Index: 3})
-	if _, got := w.Welcome(member("b"), 2, logOf(1, 1)); got != mirror.Expel {
-		t.Errorf("in sync, with less than it answered for: %v", got)
+	w, got := w.Welcome(member("b"), 2, logOf(1, 1))
+	if p, _ := w.Find(member("b")); got != mirror.Expel || p.Answered != 0 || !p.Counted {
+		t.Errorf("in sync, with less than it answered for: %v, %v", got, p)
 	}
 }
 

@@ -117,7 +117,8 @@ func (w Writer) Welcome(m Member, session uint64, log Log) (Writer, Greeting) {
 		// This node has made that commit, and by R2 it was durable here before it was there.
 		return w.Fence(), GiveWay
 	case p.Counted && (!prefix || log.Last < p.Answered):
-		p.Greeted = false
+		// What it answered for before is not there now, and until it leaves it is counted.
+		p.Greeted, p.Answered = false, 0
 		return w, Expel
 	case !prefix:
 		p.Greeted = false

@@ -30,6 +30,7 @@ var scenes = []scene{
 	{"power cuts", Bounds{Nodes: 2, Writes: 2, Epochs: 2, Powers: 1}, []string{"acked in a later epoch", "seeded"}},
 	{"a disk is lost", Bounds{Nodes: 2, Writes: 2, Epochs: 2, Wipes: 1}, []string{"other incarnation", "acked in a later epoch"}},
 	{"an older disk", Bounds{Nodes: 2, Writes: 2, Epochs: 2, Older: 1}, []string{"acked in a later epoch", "owed"}},
+	{"an older disk of three", Bounds{Nodes: 3, Writes: 1, Epochs: 1, Older: 1, Apart: 1}, []string{"acked", "owed"}},
 	{"an older disk after a takeover", Bounds{Nodes: 2, Writes: 1, Epochs: 3, Older: 1}, []string{"epoch 3", "owed"}},
 	{"an older register", Bounds{Nodes: 2, Writes: 1, Epochs: 4, Restores: 1, Swaps: 4}, []string{"confirmed", "acked in a later epoch"}},
 	{"vows", Bounds{Nodes: 2, Epochs: 2, Ticks: 3}, []string{"serves under a vow", "epoch 2", "zombie"}},
@@ -193,6 +194,20 @@ var mutations = []mutation{
 			w, ok := mirror.Begin(c, rec)
 			w.Record.Base = base
 			return w, ok
+		}
+	}},
+	{"R3: a copy that has less than it answered for counts as before until it leaves", "an older disk of three", func(r *Rules) {
+		r.Welcome = func(w mirror.Writer, m mirror.Member, session uint64, log mirror.Log) (mirror.Writer, mirror.Greeting) {
+			old, _ := w.Find(m)
+			next, what := w.Welcome(m, session, log)
+			if what == mirror.Expel {
+				for i := range next.Peers {
+					if next.Peers[i].Member == m {
+						next.Peers[i].Answered = old.Answered
+					}
+				}
+			}
+			return next, what
 		}
 	}},
 	{"R4: answers from before a disk went back are counted", "an older disk", func(r *Rules) {
