@@ -52,10 +52,10 @@ test: versitygw ## run the tests
 	go test -p 2 -timeout 20m $(OTHERS)
 	go test -timeout 20m $(COMMAND)
 
-# The random sequences longer than in each run, and a large tree: what is rare shows here. Some 3 minutes.
+# The random sequences longer than in each run, and a large tree: what is rare shows here. Some 10 minutes.
 test-long: versitygw ## run what takes longer
 	go test -p 2 ./fs/volume ./store -run 'TestRandom|TestStoreAgainstModel' -rapid.checks 100 -timeout 20m
-	go test ./remote/cluster/sim -long -timeout 60m
+	go test ./remote/cluster/sim -long -most 500000 -timeout 60m
 	go test ./fs/volume -run TestSnapshotScale -snapshot-files 50000 -timeout 10m
 
 race: versitygw ## run the tests under the race detector
