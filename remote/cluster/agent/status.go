@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -108,28 +107,50 @@ func (a *Agent) askAll(ctx context.Context, nodes []health.NodeFacts) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	places := make(chan struct{}, mostAsked)
-	var wg sync.WaitGroup
-	for i := range nodes {
-		n := &nodes[i]
-		if n.Name == a.settings.Node.Name {
-			if said, err := a.ownAnswer(ctx); err == nil {
-				n.Said = &said
-			}
-			continue
-		}
-		places <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-places }()
-			asked := time.Now()
-			agent := client.Remote(n.Address, a.identity.Client())
-			defer agent.Close()
-			if said, err := agent.Answer(ctx); err == nil {
-				said.Asked, said.Took = asked, time.Since(asked)
-				n.Said = &said
-			}
-		})
+	type answer struct {
+		node int
+		said *health.Answer
 	}
-	wg.Wait()
+	answers := make(chan answer, len(nodes)) // room for all: nobody reads those that come too late
+	for i, n := range nodes {
+		go func() {
+			select {
+			case places <- struct{}{}:
+				defer func() { <-places }()
+				answers <- answer{i, a.ask(ctx, n.Node)}
+			case <-ctx.Done():
+				answers <- answer{i, nil}
+			}
+		}()
+	}
+	for range nodes {
+		select {
+		case got := <-answers:
+			nodes[got.node].Said = got.said
+		case <-ctx.Done():
+			return // this node's own disk may hang, too
+		}
+	}
+}
+
+// ask returns what a node says of itself; nil: nothing in time.
+func (a *Agent) ask(ctx context.Context, n cluster.Node) *health.Answer {
+	if n.Name == a.settings.Node.Name {
+		said, err := a.ownAnswer(ctx)
+		if err != nil {
+			return nil
+		}
+		return &said
+	}
+	asked := time.Now()
+	agent := client.Remote(n.Address, a.identity.Client())
+	defer agent.Close()
+	said, err := agent.Answer(ctx)
+	if err != nil {
+		return nil
+	}
+	said.Asked, said.Took = asked, time.Since(asked)
+	return &said
 }
 
 func (a *Agent) answerOwn(r *http.Request) (health.Answer, error) { return a.ownAnswer(r.Context()) }

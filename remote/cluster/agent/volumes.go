@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -313,6 +315,9 @@ func (a *Agent) takeOver(r *http.Request) (client.Takeover, error) {
 	if q.Snapshot != newest.Snapshot {
 		return t, nil // what is confirmed must be what is there
 	}
+	if err := a.mayFill(q.Store, v); err != nil {
+		return t, err
+	}
 	next := v
 	next.Epoch, next.Home, next.Store, next.From = epoch+1, self, q.Store, newest
 	next.Vaults = slices.DeleteFunc(slices.Clone(v.Vaults), func(name string) bool { return name == self })
@@ -343,6 +348,24 @@ func (a *Agent) takeOver(r *http.Request) (client.Takeover, error) {
 		return t, a.learnVolumes(ctx)
 	}
 	return t, nil
+}
+
+// mayFill reports a directory that a volume cannot be put into, before anything is decided: it must
+// be missing, empty, or the volume's own of before.
+func (a *Agent) mayFill(dir string, v cluster.Volume) error {
+	if r, ok := a.homes.Of(dir); ok && r.Volume.ID == v.ID {
+		return nil
+	}
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("%w: %w: give --store and another directory", client.ErrRequest, err)
+	case len(entries) > 0:
+		return fmt.Errorf("%w: %s is not empty, and no former home of %s: give --store and a new directory", client.ErrRequest, dir, v.Name)
+	}
+	return nil
 }
 
 // reclaim has the register say again what this node knows: that it writes the volume, in an epoch

@@ -59,7 +59,8 @@ type Homes struct {
 		sync.Mutex
 		records map[string]Record // by the store's directory; replaced, never changed
 		pushes  map[string]map[string]health.Push
-		changed chan struct{} // closed when records are replaced
+		changed chan struct{}  // closed when records are replaced
+		asked   map[string]int // how many ask a store now
 	}
 }
 
@@ -69,6 +70,7 @@ var ErrOffline = errors.New("the volume's store is not mounted")
 // Load reads the file, which need not exist. The error names what to do about one that is damaged.
 func (h *Homes) Load() error {
 	h.mu.records, h.mu.pushes, h.mu.changed = map[string]Record{}, map[string]map[string]health.Push{}, make(chan struct{})
+	h.mu.asked = map[string]int{}
 	if h.Open == nil {
 		h.Open = OpenDaemon
 	}
@@ -177,6 +179,12 @@ func (h *Homes) Find(id string) (Record, bool) {
 	return Record{}, false
 }
 
+// Of returns the record of a store's directory.
+func (h *Homes) Of(dir string) (Record, bool) {
+	r, ok := h.all()[dir]
+	return r, ok
+}
+
 func (h *Homes) all() map[string]Record {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -257,29 +265,73 @@ func (h *Homes) Run(ctx context.Context) error {
 	}
 }
 
-// Answers says how it is with each volume, by name. It asks the daemons, for as long as ctx lasts.
+var errHangs = errors.New("the disk or the daemon of the store does not answer")
+
+// Answers says how it is with each volume, by name. It asks the daemons, and returns when ctx ends
+// whoever hangs.
 func (h *Homes) Answers(ctx context.Context) []health.Home {
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	found := []health.Home{}
-	for dir, r := range h.all() {
-		wg.Go(func() {
-			a := h.answer(ctx, dir, r)
-			mu.Lock()
-			defer mu.Unlock()
-			found = append(found, a)
-		})
+	records := h.all()
+	answers := make(chan health.Home, len(records)) // room for all: nobody may read the late ones
+	waits := make(map[string]Record)
+	for dir, r := range records {
+		waits[dir] = r
+		if !h.begin(dir) {
+			continue // many hang there already, and so would this one
+		}
+		go func() {
+			defer h.end(dir)
+			answers <- h.answer(ctx, dir, r)
+		}()
 	}
-	wg.Wait()
+	found := []health.Home{}
+	for len(waits) > 0 && ctx.Err() == nil {
+		select {
+		case a := <-answers:
+			found = append(found, a)
+			delete(waits, a.Store)
+		case <-ctx.Done():
+		}
+	}
+	for dir, r := range waits {
+		a := answerOf(dir, r)
+		a.Error = errHangs.Error()
+		found = append(found, a)
+	}
 	slices.SortFunc(found, func(a, b health.Home) int { return strings.Compare(a.Volume+" "+a.Store, b.Volume+" "+b.Store) })
 	return found
 }
 
-func (h *Homes) answer(ctx context.Context, dir string, r Record) health.Home {
+// mostAsk bounds those who wait for a store that hangs.
+const mostAsk = 16
+
+// begin notes that somebody asks for a store, and returns false if too many do.
+func (h *Homes) begin(dir string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.mu.asked[dir] >= mostAsk {
+		return false
+	}
+	h.mu.asked[dir]++
+	return true
+}
+
+func (h *Homes) end(dir string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.mu.asked[dir]--
+}
+
+// answerOf is what is known of a store without looking at it.
+func answerOf(dir string, r Record) health.Home {
 	a := health.Home{Volume: r.Volume.Name, ID: r.Volume.ID, Epoch: r.Volume.Epoch, Store: dir, Pushes: []health.Push{}}
 	if f := r.Fenced; f != nil {
 		a.FencedBy, a.Saved = f.Home, f.Saved
 	}
+	return a
+}
+
+func (h *Homes) answer(ctx context.Context, dir string, r Record) health.Home {
+	a := answerOf(dir, r)
 	n, leave, err := h.Open(ctx, dir)
 	if err == nil {
 		defer leave()

@@ -248,6 +248,31 @@ func TestOldRegister(t *testing.T) {
 	}
 }
 
+// A store whose disk hangs holds up nobody who asks how it is, however often.
+func TestHangingStore(t *testing.T) {
+	r := newRig(t)
+	r.learn(t, r.volume("n1", 1))
+	hangs := make(chan struct{})
+	defer close(hangs)
+	var asked atomic.Int32
+	r.Open = func(context.Context, string) (remote.Node, func(), error) {
+		asked.Add(1)
+		<-hangs
+		return nil, nil, home.ErrOffline
+	}
+	for range 40 {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+		a := r.Answers(ctx)
+		cancel()
+		if len(a) != 1 || a[0].Online || a[0].Error == "" || a[0].Volume != "home" {
+			t.Fatalf("%+v", a)
+		}
+	}
+	if n := asked.Load(); n > 16 {
+		t.Errorf("%d wait for it", n)
+	}
+}
+
 func TestDamagedFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "volumes.json")
 	for _, text := range []string{"", "{", "[1]", `{"/srv":7}`} {
