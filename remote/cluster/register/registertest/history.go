@@ -110,7 +110,7 @@ func (h History) Linearizable() bool { return porcupine.CheckOperations(keyModel
 func (h History) Count(err error) int {
 	count := 0
 	for _, op := range h.ops {
-		if got := op.Output.(answer).err; got == err || err != nil && errors.Is(got, err) {
+		if errors.Is(op.Output.(answer).err, err) {
 			count++
 		}
 	}
