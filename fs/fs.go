@@ -65,7 +65,7 @@ func (f *filesystem) entry(a volume.Attr, out *fuse.EntryOut) {
 func (f *filesystem) fillEntry(a volume.Attr, out *fuse.EntryOut) {
 	out.NodeId = uint64(a.Ino)
 	if a.Ino != volume.Root { // the kernel has made that by itself, with none
-		out.Generation = uint64(f.vol.Generation())
+		out.Generation = uint64(f.vol.GenerationOf(a.Ino))
 	}
 	out.SetEntryTimeout(cacheFor)
 	out.SetAttrTimeout(keepAttr(a))

@@ -74,6 +74,9 @@ func (s *Sums) Add(o Sums, sign int64) {
 	}
 }
 
+// Names returns how many names there are.
+func (s *Sums) Names() int64 { return s.Files + s.Dirs + s.Others + s.Linked }
+
 // Sum returns what an entry adds to the sums of its directory.
 func (e *Entry) Sum() Sums {
 	switch {

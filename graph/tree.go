@@ -90,18 +90,27 @@ func (n *node) find(key string) int {
 
 // Lookup returns the entry with a name. store.ErrNotFound: there is none.
 func (t *Tree) Lookup(ctx context.Context, name string) (Entry, error) {
+	e, _, err := t.Find(ctx, name)
+	return e, err
+}
+
+// Find is Lookup, and returns the entry's index, too, as EachFrom takes it.
+func (t *Tree) Find(ctx context.Context, name string) (e Entry, index int64, err error) {
 	n, err := t.top(ctx)
 	for err == nil {
 		i := n.find(name)
 		if i == len(n.items) || n.height == 0 && n.items[i].key != name {
-			return Entry{}, fmt.Errorf("%q in the %s: %w", name, t.form, store.ErrNotFound)
+			return Entry{}, 0, fmt.Errorf("%q in the %s: %w", name, t.form, store.ErrNotFound)
+		}
+		for _, before := range n.items[:i] {
+			index += before.entries
 		}
 		if n.height == 0 {
-			return *n.items[i].entry, nil
+			return *n.items[i].entry, index, nil
 		}
 		n, err = t.child(ctx, n, i)
 	}
-	return Entry{}, err
+	return Entry{}, 0, err
 }
 
 // Len returns the number of entries.

@@ -54,6 +54,7 @@ type snapshotNode struct {
 	view      *snapView // the snapshot
 	xattrLink graph.Link
 	xattrs    []graph.Xattr // guarded by mu: they may be read from xattrLink first
+	placed
 }
 
 // unstored is what a file has that is not in blocks as it is to be.
@@ -206,7 +207,7 @@ func (v *Volume) Known(ino meta.Ino) bool {
 func (v *Volume) Reconnect(ino meta.Ino) (Attr, error) {
 	// Known first: from there on the reaper leaves the inode alone. If it has begun
 	// before, no name is left to be seen.
-	if !v.Known(ino) {
+	if !v.Known(ino) && !v.views.revive(ino) {
 		return Attr{}, syscall.ESTALE // what the table still has of it is not kept by a pin
 	}
 	a, err := v.Attr(ino)

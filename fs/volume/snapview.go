@@ -2,15 +2,12 @@ package volume
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
-
-	"github.com/cespare/xxhash/v2"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/graph"
@@ -37,9 +34,8 @@ const (
 // SnapshotsDir is the inode of that directory.
 const SnapshotsDir meta.Ino = 2
 
-// firstVirtual is the least inode number of what is in snapshots. Numbers are
-// made from the snapshot and the path there, so that they are always the same;
-// no inode with rows ever gets so far.
+// firstVirtual is the least inode number of what is in snapshots; snapnumber.go says how they are
+// made. No inode with rows ever gets so far.
 const firstVirtual meta.Ino = 1 << 62
 
 func isVirtual(ino meta.Ino) bool { return ino >= firstVirtual || ino == SnapshotsDir }
@@ -79,8 +75,9 @@ type views struct {
 // a file handle.
 const maxIdle = 8192
 
-// number returns the inode number of an entry and notes where it leads.
-func (w *views) number(view *snapView, parent meta.Ino, e *graph.Entry) meta.Ino {
+// number returns the inode number of an entry, the one with an index in its directory whose first
+// one has a place, and notes where it leads.
+func (w *views) number(view *snapView, parent meta.Ino, e *graph.Entry, place uint64) meta.Ino {
 	w.Lock()
 	defer w.Unlock()
 	// A node that stayed in the table may be of an earlier view of the same snapshot, which
@@ -88,16 +85,17 @@ func (w *views) number(view *snapView, parent meta.Ino, e *graph.Entry) meta.Ino
 	if p := w.nodes[parent]; p != nil {
 		view = p.view
 	}
-	return w.give(view, parent, e)
+	return w.give(view, parent, e, place)
 }
 
 // give does so; w is locked.
-func (w *views) give(view *snapView, parent meta.Ino, e *graph.Entry) meta.Ino {
+func (w *views) give(view *snapView, parent meta.Ino, e *graph.Entry, place uint64) meta.Ino {
 	want := virtual{view: view, parent: parent, name: e.Name, ident: e.Ident}
-	for ino := virtualIno(view.id, parent, e); ; ino = max(ino+1, firstVirtual) {
+	for try := 0; ; try++ {
+		ino := virtualIno(view.id, parent, e, place, try)
 		old, ok := w.nodes[ino]
 		if ok && (old.view.id != view.id || old.ident != want.ident || want.ident == 0 && (old.parent != parent || old.name != e.Name)) {
-			continue // another one with the same hash
+			continue // another one has it
 		}
 		if !ok {
 			w.nodes[ino] = &want
@@ -109,19 +107,6 @@ func (w *views) give(view *snapView, parent meta.Ino, e *graph.Entry) meta.Ino {
 		}
 		return ino
 	}
-}
-
-func virtualIno(id store.ID, parent meta.Ino, e *graph.Entry) meta.Ino {
-	b := append(make([]byte, 0, 300), id[:]...)
-	if e.Ident != 0 {
-		b = append(b, 'i')
-		b = binary.BigEndian.AppendUint64(b, e.Ident)
-	} else {
-		b = append(b, 'n')
-		b = binary.BigEndian.AppendUint64(b, uint64(parent))
-		b = append(b, e.Name...)
-	}
-	return meta.Ino(xxhash.Sum64(b)>>2) | firstVirtual
 }
 
 // retire queues an inode that the kernel does not know, to be forgotten when maxIdle
@@ -232,7 +217,7 @@ func (w *views) open(s Snapshot) (*snapView, meta.Ino, error) {
 		view.pin.Add(s.ID)
 		w.snaps[s.ID] = view
 	}
-	ino := w.give(view, 0, &graph.Entry{})
+	ino := w.give(view, 0, &graph.Entry{}, 0)
 	// From here on the sweep leaves it; was it there until here?
 	if has, err := w.v.store.Has(s.ID); err != nil || !has {
 		w.dropNow(ino)
@@ -389,14 +374,18 @@ func (w *views) lookupVirtual(d *node, name string) (meta.Ino, error) {
 		_, ino, err := w.open(s)
 		return ino, err
 	}
+	first, err := w.firstPlace(d)
+	if err != nil {
+		return 0, err
+	}
 	// A tree caches the vertices on its way and is not for two at once.
 	d.mu.Lock()
-	e, err := w.treeOf(d).Lookup(context.Background(), name)
+	e, index, err := w.treeOf(d).Find(context.Background(), name)
 	d.mu.Unlock()
 	if err != nil {
 		return 0, noEntry(err)
 	}
-	return w.number(d.view, d.ino, &e), nil
+	return w.number(d.view, d.ino, &e, first+uint64(index)), nil
 }
 
 // readVirtualDir is ReadDir for such a directory. Positions are in the order of
@@ -433,6 +422,11 @@ func (w *views) virtualBatch(d *node, index uint64) (batch []Entry, err error) {
 	if d.ino == SnapshotsDir {
 		return w.snapshotEntries(index)
 	}
+	first, err := w.firstPlace(d)
+	if err != nil {
+		return nil, err
+	}
+	place := first + index
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	err = w.treeOf(d).EachFrom(context.Background(), int64(index), func(e *graph.Entry) error {
@@ -443,7 +437,8 @@ func (w *views) virtualBatch(d *node, index uint64) (batch []Entry, err error) {
 			}
 		}
 		// Each name listed gets a number, which stays while it is among the last ones or known.
-		ino := w.number(d.view, d.ino, e)
+		ino := w.number(d.view, d.ino, e, place)
+		place++
 		n := virtualNode(ino, d.ino, d.view, full)
 		a := n.stat()
 		batch = append(batch, Entry{Dirent: meta.Dirent{Ino: ino, Type: e.Type(), Name: e.Name}, Attr: &a})
