@@ -17,6 +17,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
+	"github.com/quarxtor/quarxfs/fs/transport"
 	"github.com/quarxtor/quarxfs/fs/volume"
 )
 
@@ -31,7 +32,7 @@ type filesystem struct {
 	vol                *volume.Volume
 	log                *slog.Logger
 	meter              *Meter
-	server             *fuse.Server
+	server             *transport.Server           // tells the kernel things; nil: it is not mounted
 	sync               func(context.Context) error // has the kernel hand over what was written; or nil
 	reconnects         reconnects
 	logged             sync.Map // error texts already logged once
@@ -41,9 +42,6 @@ type filesystem struct {
 func newFilesystem(v *volume.Volume, log *slog.Logger) *filesystem {
 	return &filesystem{RawFileSystem: fuse.NewDefaultRawFileSystem(), vol: v, log: log, meter: newMeter()}
 }
-
-// Init keeps the server, through which the kernel can be told things.
-func (f *filesystem) Init(s *fuse.Server) { f.server = s }
 
 func (f *filesystem) String() string { return "quarxfs" }
 

@@ -10,13 +10,13 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/fs/transport"
 	"github.com/quarxtor/quarxfs/fs/volume"
 )
 
@@ -42,7 +42,7 @@ const maxRequest = 1 << 20 // bytes of one READ or WRITE; the kernel's own limit
 
 // A Mount is a mounted filesystem.
 type Mount struct {
-	server *fuse.Server
+	server *transport.Server
 	fs     *filesystem // nil: it is no volume's
 }
 
@@ -91,11 +91,13 @@ func NewMount(v *volume.Volume, dir string, o MountOptions) (*Mount, error) {
 	f.sync = o.Sync
 	v.OnInvalidate(f.invalidate)
 	syscall.Umask(0) // before the first request
-	m, err := Serve(f, dir, o.fuse(), o.ReadAhead, o.Logger)
-	if err == nil {
-		m.fs = f
+	m, err := attach(f, dir, o.fuse())
+	if err != nil {
+		return nil, err
 	}
-	return m, err
+	m.fs, f.server = f, m.server
+	m.serve(dir, o.ReadAhead, o.Logger)
+	return m, nil
 }
 
 // Serve mounts a filesystem of any kind at dir and serves it; it returns when the
@@ -105,36 +107,44 @@ func NewMount(v *volume.Volume, dir string, o MountOptions) (*Mount, error) {
 // Nothing here may send the mount a request, as go-fuse's WaitMount does: a daemon
 // that is killed while it waits for itself cannot leave, since the request ends
 // only when the daemon has left, and keeps the store. The kernel has been
-// greeted when NewServer returns, and requests from then on wait for Serve.
+// greeted when attach returns, and requests from then on wait for Serve.
 func Serve(raw fuse.RawFileSystem, dir string, o *fuse.MountOptions, readAhead int, log *slog.Logger) (*Mount, error) {
+	m, err := attach(raw, dir, o)
+	if err != nil {
+		return nil, err
+	}
+	m.serve(dir, readAhead, log)
+	return m, nil
+}
+
+// attach mounts; requests wait for serve.
+func attach(raw fuse.RawFileSystem, dir string, o *fuse.MountOptions) (*Mount, error) {
 	if err := CheckMountpoint(dir); err != nil {
 		return nil, err
 	}
 	if err := checkFUSE(); err != nil {
 		return nil, err
 	}
-	server, err := fuse.NewServer(raw, dir, o)
+	server, err := transport.New(raw, dir, o)
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
-	}
-	freeProcessors()
-	go server.Serve()
-	if err := raiseReadAhead(dir, readAhead); err != nil {
-		log.Info("the kernel's read-ahead stays at its default", "err", err)
 	}
 	return &Mount{server: server}, nil
 }
 
-// freeProcessors adds processors to Go's scheduler for the threads that block in
-// a read of /dev/fuse. Such a thread keeps its processor until the runtime's
-// monitor takes it away, so with as many processors as cores an idle mount
-// would have none left, and every request would begin by waiting for one: it
-// took 31 us instead of 21. The server has settled by now how many read: one
-// more than there were processors. What shall use the cores counts cores.
-func freeProcessors() {
-	n := runtime.GOMAXPROCS(0)
-	runtime.GOMAXPROCS(n + max(n, 2) + 1)
+func (m *Mount) serve(dir string, readAhead int, log *slog.Logger) {
+	freeProcessors(m.server.Readers())
+	m.server.Serve()
+	if err := raiseReadAhead(dir, readAhead); err != nil {
+		log.Info("the kernel's read-ahead stays at its default", "err", err)
+	}
 }
+
+// freeProcessors adds processors to Go's scheduler for the threads that block in a read of
+// /dev/fuse. Such a thread keeps its processor until the runtime's monitor takes it away, so with
+// as many processors as cores an idle mount could have none left, and a request would begin by
+// waiting for one. What shall use the cores counts cores.
+func freeProcessors(readers int) { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + readers) }
 
 func checkFUSE() error {
 	if _, err := os.Stat("/dev/fuse"); err != nil {
@@ -200,7 +210,7 @@ const heldTime = time.Second
 // filesystem's end. Files that are open in it, and bind mounts of it, answer until they are gone or
 // the process ends, so after a second it returns all the same.
 func (m *Mount) Unmount(dir string) error {
-	if err := detach(dir); err != nil {
+	if err := transport.Detach(dir); err != nil {
 		return err
 	}
 	ended := make(chan struct{})
@@ -208,16 +218,6 @@ func (m *Mount) Unmount(dir string) error {
 	select {
 	case <-ended:
 	case <-time.After(heldTime):
-	}
-	return nil
-}
-
-func detach(dir string) error {
-	if os.Geteuid() == 0 {
-		return unix.Unmount(dir, unix.MNT_DETACH)
-	}
-	if out, err := exec.Command("fusermount3", "-u", "-z", dir).CombinedOutput(); err != nil {
-		return fmt.Errorf("unmount %s: %w: %s", dir, err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }

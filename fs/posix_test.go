@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/posixtest"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/fs/volume"
@@ -216,5 +218,38 @@ func TestReadOnly(t *testing.T) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(mnt, &st); err != nil || st.Flags&unix.ST_RDONLY == 0 || st.Flags&unix.ST_NOEXEC == 0 {
 		t.Errorf("statfs flags %#x, %v", st.Flags, err)
+	}
+}
+
+// Many processes that look for holes over pages the kernel has not written back: each answer has
+// the kernel write them, and the WRITEs must find somebody who reads while all those are answered.
+func TestSeekOverDirtyPages(t *testing.T) {
+	mnt, _ := mountForTest(t, filepath.Join(t.TempDir(), "store"))
+	var g errgroup.Group
+	for i := range 64 {
+		g.Go(func() error {
+			f, err := os.Create(filepath.Join(mnt, fmt.Sprint(i)))
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			const size = 128 << 10
+			for off := int64(0); off < 4*size; off += size {
+				if _, err := f.WriteAt(bytes.Repeat([]byte{1}, size), off); err != nil {
+					return err
+				}
+				at, err := unix.Seek(int(f.Fd()), off, unix.SEEK_HOLE)
+				if err != nil {
+					return fmt.Errorf("seek in %d: %w", i, err)
+				}
+				if at != off+size {
+					return fmt.Errorf("file %d: a hole at %d, want %d", i, at, off+size)
+				}
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		t.Error(err)
 	}
 }
