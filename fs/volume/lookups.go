@@ -58,6 +58,7 @@ func (l *lookups) set(ino meta.Ino, n uint64) {
 		p.used--
 		l.known--
 	}
+	// A byte is enough for nearly all; its greatest value says that the count is in the map.
 	if *c == inMany {
 		delete(l.many, ino)
 	}

@@ -111,6 +111,8 @@ func (w *views) namesBefore(d *node, name string) (uint64, error) {
 	if err != nil {
 		return 0, noEntry(err)
 	}
+	// A walk comes by in the order of names, and goes on here; whoever comes out of order pays for
+	// the directory once more.
 	if index < d.summed {
 		d.summed, d.below = 0, 0
 	}
@@ -204,6 +206,8 @@ func (w *views) descend(view *snapView, dir meta.Ino, place uint64) (ino meta.In
 	if err != nil {
 		return 0, false, err
 	}
+	// Names of the directory itself come first: to one of them leads its index. Below them the
+	// subdirectories have to be passed one after the other.
 	index, left := int64(0), place-first
 	if done = left < uint64(names); done {
 		index = int64(left)
