@@ -130,6 +130,10 @@ func placeholder() Entry { return Entry{Kind: tiering.Data} }
 // isPlaceholder: segments are numbered from 1.
 func (e Entry) isPlaceholder() bool { return e.Loc.Segment == 0 }
 
+// Lost reports whether no segment has the block, and a repair has let go of it. Of what it was only
+// the count of references is known.
+func (e Entry) Lost() bool { return e.isPlaceholder() }
+
 // restore stores the bytes of a bad block anew. It needs no look at what a commit
 // under way does to the block: if that moves it, the copy here is waste.
 func (bs *blocks) restore(b block) error {

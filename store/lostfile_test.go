@@ -443,9 +443,50 @@ func (x *sample) judge(t *testing.T, what string) (outcome string) {
 		t.Errorf("%s: refused, and there are %d files of %d", what, len(after), len(before))
 	}
 	if strings.HasSuffix(what, " missing") {
+		if strings.Contains(what, segmentSuffix) {
+			x.turnsUp(t, what)
+		}
 		x.rebuild(t, what)
 	}
 	return "refused"
+}
+
+// turnsUp repairs a store that lacks a segment, which turns up later: all is there again, and
+// nothing of it went meanwhile. It leaves the store without the segment once more.
+func (x *sample) turnsUp(t *testing.T, what string) {
+	t.Helper()
+	state, rest, _ := strings.Cut(what, ": ")
+	name := strings.TrimSuffix(rest, " missing")
+	copies := map[string]string{"closed": x.closed, "crashed": x.crashed}
+	s := salvage(t, x.store(), CheckOptions{})
+	for i := range 3 { // whose numbers would do
+		mustIngest(t, s, fmt.Sprint("since ", i), words(uint64(i)+50, 30_000))
+	}
+	if err := s.Close(); err != nil {
+		t.Error(what, err)
+	}
+	path := filepath.Join(x.root, name)
+	if _, err := os.Lstat(path); err == nil {
+		t.Fatalf("%s: its number was given to another segment", what)
+	}
+	if err := copySparse(filepath.Join(copies[state], name), path); err != nil {
+		t.Fatal(err)
+	}
+	s, err := Open(x.store(), sampleOptions())
+	if err != nil {
+		t.Fatalf("%s: put back: %v", what, err)
+	}
+	x.compare(t, what+" for a while", s, true)
+	if bad := s.BadBlocks(); len(bad) > 0 {
+		t.Errorf("%s: put back, and %d blocks are still bad", what, len(bad))
+	}
+	if err := s.Close(); err != nil {
+		t.Error(what, err)
+	}
+	// It may have been sealed, and what it had may have been compacted meanwhile.
+	for _, suffix := range []string{".open", ".seg"} {
+		os.Remove(strings.TrimSuffix(path, filepath.Ext(path)) + suffix)
+	}
 }
 
 // rebuild makes the database of a refused store anew. It says what it cannot save, and is done or

@@ -134,7 +134,7 @@ func (r *repairer) restoreRows(ctx context.Context) error {
 		default:
 			lost[e.Loc.Segment]++
 			ends[e.Loc.Segment] = max(ends[e.Loc.Segment], int64(e.Loc.Offset)+int64(e.Loc.Length))
-			r.lose(id, segmentName(e.Loc.Segment)+" is lost, or its end is")
+			r.lose(id, "it was in "+segmentName(e.Loc.Segment)+", which a repair has let go of")
 		}
 	}
 	for n, blocks := range lost {

@@ -315,6 +315,7 @@ func (c *checker) extent(ino meta.Ino, e meta.Extent) error {
 		c.found(RuleRecord, ino, "bytes %d to %d: block %s: %v", e.Off, e.End(), id, err)
 	case err != nil:
 		return err
+	case b.Lost(): // the store tells, once for each block
 	case uint64(e.Skip)+uint64(e.Len) > uint64(b.Raw):
 		c.found("I3", ino, "bytes %d to %d are said to be bytes %d to %d of block %s, which has %d",
 			e.Off, e.End(), e.Skip, uint64(e.Skip)+uint64(e.Len), id, b.Raw)
