@@ -160,6 +160,9 @@ func (s *Store) inspect() (*inspected, error) {
 	}
 	hot, herr := s.inspectTier(s.hotFS(), s.segments(hotDir), in.claims[tiering.Hot])
 	in.tier(s.segments(hotDir), hot)
+	if hot.Foreign != "" { // though the database knows it by its salt
+		err = errors.Join(err, d.add(errs.Damaged(s.dir.Join(superblockFile.Name), errs.NextRestore, "is of another store, as %s says", filepath.Join(hotDir, hot.Foreign))))
+	}
 	cold, cerr := s.inspectCold(in.cold, in.claims[tiering.Cold])
 	if in.cold != nil {
 		in.tier(in.cold.Dir, cold)

@@ -94,6 +94,28 @@ func TestOlderDatabase(t *testing.T) {
 	}
 }
 
+// TestForeignSuperblock puts another store's superblock in, and takes away the file that would tell.
+func TestForeignSuperblock(t *testing.T) {
+	root := fastRoot(t)
+	dir, other := filepath.Join(root, "store"), filepath.Join(root, "other")
+	makeOlder(t, dir)
+	makeOlder(t, other)
+	err := errors.Join(os.Remove(filepath.Join(dir, lastCommitName)),
+		replaceBy(filepath.Join(dir, superblockFile.Name), filepath.Join(other, superblockFile.Name)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		s, err := Open(dir, sampleOptions())
+		if err == nil {
+			s.Close()
+		}
+		if files := DamagedFiles(err); len(files) != 1 || files[0].File != filepath.Join(dir, superblockFile.Name) {
+			t.Errorf("open: %v", err)
+		}
+	}
+}
+
 // makeOlder makes a store in dir, and returns a copy of it.
 func makeOlder(t *testing.T, dir string) (older string) {
 	t.Helper()

@@ -57,11 +57,11 @@ func (hi *history) unknownNames(n uint64) (why string, err error) {
 		return "", err // a row of before ends were noted
 	}
 	records, err := hi.tiers.Records(n)
-	if err != nil && !errors.Is(err, tiering.ErrCorrupt) { // it has those that are whole
-		if errors.Is(err, tiering.ErrNotFound) || errors.Is(err, ErrUnavailable) {
-			err = nil
-		}
-		return "", err
+	switch {
+	case errors.Is(err, tiering.ErrNotFound), errors.Is(err, ErrUnavailable):
+		return "", nil // nobody removes it now
+	case err != nil && !errors.Is(err, tiering.ErrCorrupt): // with which there are those that are whole
+		return fmt.Sprintf("it cannot be read (%v)", err), nil
 	}
 	unknown := 0
 	for _, r := range records {

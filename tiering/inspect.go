@@ -40,6 +40,8 @@ type Inspection struct {
 	// says so. 0: none has a stamp, of those that were looked at.
 	Commits uint64
 	Newest  string
+	// Foreign is the file of a claim that belongs to another volume, as its stamp says; "": none.
+	Foreign string
 	volume  [16]byte
 	there   map[uint64]disk.Info
 }
@@ -128,6 +130,9 @@ func (in *Inspection) add(file string, c Claim, l look) {
 		in.News = append(in.News, l.claim)
 	}
 	in.stamped(file, l.stamp)
+	if l.fault == nil && l.stamp != (Stamp{}) && l.stamp.Volume != in.volume && (in.Foreign == "" || file < in.Foreign) {
+		in.Foreign = file
+	}
 }
 
 // stamped notes what a file's stamp says. Of equal ones the first file is told, so that an error
