@@ -94,7 +94,8 @@ func TestOlderDatabase(t *testing.T) {
 	}
 }
 
-// TestForeignSuperblock puts another store's superblock in, and takes away the file that would tell.
+// TestForeignSuperblock puts another store's superblock in, and takes away the file that would
+// tell.
 func TestForeignSuperblock(t *testing.T) {
 	root := fastRoot(t)
 	dir, other := filepath.Join(root, "store"), filepath.Join(root, "other")
