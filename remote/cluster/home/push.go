@@ -64,6 +64,9 @@ func (h *Homes) follow(ctx context.Context, r Record) {
 		}
 		failed = err != nil
 		for _, kick := range kicks {
+			if failed {
+				break // nothing is new; a push in vain would only wait longer than this one
+			}
 			select {
 			case kick <- struct{}{}:
 			default: // it is behind already, and takes what is the newest then
