@@ -59,7 +59,7 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 			return nil, fmt.Errorf("%w: %w", ErrNoAnswer, err)
 		}
 		if err != nil {
-			return nil, err
+			return nil, explainTLS(req, err)
 		}
 		if resp.StatusCode < 300 {
 			return resp, nil
@@ -107,7 +107,7 @@ func errorOf(req *http.Request, resp *http.Response) error {
 		if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusMethodNotAllowed {
 			return fmt.Errorf("%w: not to be had from there: run the command on the machine of the store (%w)", ErrRequest, err)
 		}
-		return err
+		return explainPlain(req, err)
 	}
 	if size, ok := strings.CutPrefix(resp.Header.Get("Content-Range"), "bytes */"); ok {
 		n, _ := strconv.ParseInt(size, 10, 64)

@@ -68,17 +68,17 @@ func tlsOf(r config.Remote) (*tls.Config, error) {
 	if r.CA != "" {
 		pem, err := os.ReadFile(r.CA)
 		if err != nil {
-			return nil, fmt.Errorf("remote %q: %w", r.Name, err)
+			return nil, fmt.Errorf("%s: %w", r.Subject(), err)
 		}
 		conf.RootCAs = x509.NewCertPool()
 		if !conf.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("remote %q: %s has no certificate: %w", r.Name, r.CA, store.ErrConfig)
+			return nil, fmt.Errorf("%s: %s has no certificate: %w", r.Subject(), r.CA, store.ErrConfig)
 		}
 	}
 	if r.Cert != "" {
 		pair, err := tls.LoadX509KeyPair(r.Cert, r.Key)
 		if err != nil {
-			return nil, fmt.Errorf("remote %q: certificate to show: %v: %w", r.Name, err, store.ErrConfig)
+			return nil, fmt.Errorf("%s: certificate to show: %v: %w", r.Subject(), err, store.ErrConfig)
 		}
 		// Shown when the server asks for one.
 		conf.Certificates = []tls.Certificate{pair}
@@ -90,7 +90,7 @@ func tlsOf(r config.Remote) (*tls.Config, error) {
 	conf.InsecureSkipVerify = true // VerifyConnection is stricter
 	conf.VerifyConnection = func(cs tls.ConnectionState) error {
 		if got := Fingerprint(cs.PeerCertificates[0].Raw); got != want {
-			return fmt.Errorf("the server's certificate has the fingerprint %s and not %s", got, want)
+			return fmt.Errorf("%w: it has the fingerprint %s and not %s; ask the server's owner which is right", ErrUntrusted, got, want)
 		}
 		return nil
 	}

@@ -66,8 +66,8 @@ type FileFilter struct {
 
 // Check reports a filter that makes no sense. ErrRequest.
 func (f FileFilter) Check() error {
-	if _, err := path.Match(f.Name, ""); err != nil {
-		return fmt.Errorf("%w: name pattern %q: %v", ErrRequest, f.Name, err)
+	if _, err := path.Match(f.Name, ""); err != nil { // it says "syntax error in pattern" and no more
+		return fmt.Errorf("%w: name pattern %q: close each [ with a ], and put a backslash before what stands for itself", ErrRequest, f.Name)
 	}
 	for _, t := range f.Types {
 		if !slices.Contains(fileTypes, t) {

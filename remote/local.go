@@ -26,17 +26,19 @@ type Local struct {
 type Surroundings struct {
 	Started    time.Time // of the daemon; zero: this process is none
 	Mountpoint string
-	Volume     func() VolumeStats
-	FUSE       func() FUSE
-	Files      Files
-	Live       Live
-	Rows       Rows
-	LiveTree   LiveTree
-	Namespace  Namespace
-	Snapshots  Snapshotter
-	Pins       Pins
-	Flush      func(context.Context) error // has the kernel hand over what programs have written to a mount
-	Reaped     func()                      // returns when the files that were removed have let go of their blocks
+	// SnapshotEvery is what the mount was told, in place of the store's settings; nil: nothing.
+	SnapshotEvery *time.Duration
+	Volume        func() VolumeStats
+	FUSE          func() FUSE
+	Files         Files
+	Live          Live
+	Rows          Rows
+	LiveTree      LiveTree
+	Namespace     Namespace
+	Snapshots     Snapshotter
+	Pins          Pins
+	Flush         func(context.Context) error // has the kernel hand over what programs have written to a mount
+	Reaped        func()                      // returns when the files that were removed have let go of their blocks
 }
 
 // NewLocal returns the node of an open store. The caller closes the store.
@@ -72,7 +74,11 @@ func (l *Local) Stats(ctx context.Context) (Stats, error) {
 		s.FUSE = l.env.FUSE()
 	}
 	if !l.env.Started.IsZero() {
-		s.Daemon = Daemon{PID(os.Getpid()), s.Memory.RSS, time.Since(l.env.Started).Seconds()}
+		s.Daemon = Daemon{PID: PID(os.Getpid()), RSSBytes: s.Memory.RSS, Uptime: time.Since(l.env.Started).Seconds()}
+		if every := l.env.SnapshotEvery; every != nil {
+			seconds := int64(*every / time.Second)
+			s.Daemon.SnapshotEvery = &seconds
+		}
 	}
 	return s, nil
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/quarxtor/quarxfs/graph/query"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/config"
@@ -69,7 +71,7 @@ const leastSegments = 4
 // SetTierPolicy implements TierPolicies.
 func (l *Local) SetTierPolicy(_ context.Context, p store.TierPolicy) error {
 	if least := leastSegments * l.store.Config().SegmentSize; p.On() && p.Limit < least {
-		return fmt.Errorf("%w: a limit of %d bytes: this store's hot tier needs %d", store.ErrConfig, p.Limit, least)
+		return fmt.Errorf("%w: a limit of %s: this store's hot tier needs %s", store.ErrConfig, humanize.IBytes(uint64(p.Limit)), humanize.IBytes(uint64(least)))
 	}
 	return l.store.ChangeSettings(func(s *config.Settings) error { s.Tiers = p; return nil })
 }

@@ -123,6 +123,9 @@ type Daemon struct {
 	PID      PID     `json:"pid"`
 	RSSBytes int64   `json:"rss_bytes"`
 	Uptime   float64 `json:"uptime_seconds"`
+	// SnapshotEvery is how often the mount makes snapshots, if it was told so, whatever the store's
+	// settings say; 0: never.
+	SnapshotEvery *int64 `json:"snapshot_every_seconds,omitempty"`
 }
 
 // A PID is the number of a process; 0, null in JSON, is none. A script that hands a

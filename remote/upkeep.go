@@ -77,9 +77,11 @@ type Use struct {
 	Block    store.ID `json:"-"`
 }
 
-// Name returns the path, after a colon when it is in a snapshot, or the inode.
+// Name returns the path, behind the snapshot and a colon when it is in one, or the inode.
 func (u Use) Name() string {
 	switch {
+	case u.Snapshot != "" && u.Path == "":
+		return "snapshot " + u.Snapshot
 	case u.Snapshot != "":
 		return u.Snapshot + ":" + u.Path
 	case u.Path == "":

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/store/routine"
 	"github.com/quarxtor/quarxfs/tiering"
@@ -92,7 +94,7 @@ func (rl *relocator) Compact(ctx context.Context, o CompactOptions) (Compacted, 
 		o.MinLive = 0.5
 	}
 	if o.MinLive < 0 || o.MinLive > maxMinLive || o.Rate < 0 {
-		return Compacted{}, fmt.Errorf("compact below a live share of %v at %d bytes a second: %w", o.MinLive, o.Rate, ErrConfig)
+		return Compacted{}, fmt.Errorf("compact below a live share of %v at %s a second: %w", o.MinLive, humanize.IBytes(uint64(max(0, o.Rate))), ErrConfig)
 	}
 	c := compactor{s: rl, o: o, pace: newPacer(o.Rate)}
 	err := c.run(ctx)

@@ -143,6 +143,7 @@ type CurvePoint = tiering.CurvePoint
 type Tier struct {
 	Name         string  `json:"name"`
 	Reachable    bool    `json:"reachable"`
+	Fault        string  `json:"fault,omitempty"` // why it is not
 	Segments     int     `json:"segments"`
 	Unsealed     int     `json:"unsealed_segments"` // full ones that wait for their footer, or to be uploaded
 	Bytes        int64   `json:"bytes"`             // of the segments, dead records among them
@@ -198,9 +199,13 @@ func (s *Store) Stats() Stats {
 func (s *Store) ResizeCache(bytes int64) { s.tiers.ResizeRAM(bytes) }
 
 func (s *Store) tierStats(tier uint8, t tiering.TierStats) Tier {
-	arrived := &s.arrived[tier]
+	arrived, fault := &s.arrived[tier], ""
+	away := s.tiers.Reach(tier)
+	if away != nil {
+		fault = away.Error()
+	}
 	return Tier{
-		Name: tierName(tier), Reachable: s.tiers.Reach(tier) == nil,
+		Name: tierName(tier), Reachable: away == nil, Fault: fault,
 		Segments: t.Segments, Unsealed: t.Unsealed, Bytes: t.Bytes,
 		Reads: t.Reads, BytesRead: t.BytesRead, ReadTime: t.ReadTime,
 		Writes: t.Writes, BytesWritten: t.BytesWritten, WriteTime: t.WriteTime,

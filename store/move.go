@@ -296,9 +296,8 @@ func (rl *relocator) PlanMove(to uint8, ids []ID) (p MovePlan, err error) {
 // A TierState is what a tier holds now.
 type TierState struct {
 	Tier
-	Dir   string `json:"dir"`
-	Live  int64  `json:"live_bytes"`      // of records in use, as of the last commit
-	Fault string `json:"fault,omitempty"` // why it cannot be reached
+	Dir  string `json:"dir"`
+	Live int64  `json:"live_bytes"` // of records in use, as of the last commit
 	// Pinned are the paths of files and directories that stay in it.
 	Pinned []string `json:"pinned,omitempty"`
 }
@@ -312,11 +311,7 @@ func (s *Store) TierStates() ([]TierState, error) {
 	t := s.tiers.Stats()
 	list := []TierState{{Tier: s.tierStats(tiering.Hot, t.Hot), Dir: filepath.Join(s.dir.Path(), hotDir), Live: use[tiering.Hot].live}}
 	if c, ok := s.Cold(); ok {
-		st := TierState{Tier: s.tierStats(tiering.Cold, t.Cold), Dir: c.Dir, Live: use[tiering.Cold].live}
-		if err := s.tiers.Reach(tiering.Cold); err != nil {
-			st.Fault = err.Error()
-		}
-		list = append(list, st)
+		list = append(list, TierState{Tier: s.tierStats(tiering.Cold, t.Cold), Dir: c.Dir, Live: use[tiering.Cold].live})
 	}
 	return list, nil
 }

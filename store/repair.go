@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,10 +27,9 @@ const LostSnapshots = "lost+found-"
 // references counted, sums added up. A block whose references got lost is kept
 // under a name that starts with LostPrefix; nothing is removed. Of a block whose segment is lost
 // the row becomes a placeholder: reading it is ErrCorrupt, and all else stays (Options.Salvage
-// opens such a store). What cannot be repaired, Check goes on to report. It returns what it did,
-// one line each. It takes
-// some 150 bytes of memory for each block, and nobody can write meanwhile.
-func (s *Store) Repair(ctx context.Context, o CheckOptions) ([]string, error) {
+// opens such a store). What cannot be repaired, Check goes on to report. It returns what it did.
+// It takes some 150 bytes of memory for each block, and nobody can write meanwhile.
+func (s *Store) Repair(ctx context.Context, o CheckOptions) ([]Repaired, error) {
 	if s.readOnly {
 		return nil, ErrReadOnly
 	}
@@ -47,10 +47,16 @@ func (s *Store) Repair(ctx context.Context, o CheckOptions) ([]string, error) {
 	return r.done, err
 }
 
+// A Repaired is one thing that a repair did.
+type Repaired struct {
+	Text string // a line
+	Kind string // the same for what differs only in which block, row or inode it was done to
+}
+
 type repairer struct {
 	s      *Store
 	o      CheckOptions
-	done   []string
+	done   []Repaired
 	rows   map[ID]Entry
 	counts map[ID]uint64
 	names  map[string]ObjectInfo
@@ -62,7 +68,7 @@ type repairer struct {
 }
 
 func (r *repairer) did(format string, args ...any) {
-	r.done = append(r.done, fmt.Sprintf(format, args...))
+	r.done = append(r.done, Repaired{fmt.Sprintf(format, args...), format})
 }
 
 func (r *repairer) run(ctx context.Context) error {
@@ -619,6 +625,6 @@ func (r *repairer) fixSums(ctx context.Context) error {
 			r.s.bad.clear(b.ID)
 		}
 	}
-	slices.Sort(r.done)
+	slices.SortFunc(r.done, func(a, b Repaired) int { return cmp.Compare(a.Text, b.Text) })
 	return err
 }

@@ -214,7 +214,7 @@ func hold(dir string, o Options) (*Store, error) {
 		return nil, err
 	}
 	if err := s.acquire(); err != nil {
-		return nil, errors.Join(handle.ShownError(err), s.dir.Close())
+		return nil, errors.Join(handle.ShownError(fmt.Errorf("%s: %w", dir, err)), s.dir.Close())
 	}
 	return s, nil
 }
@@ -298,10 +298,10 @@ func (s *Store) acquire() error {
 		return nil // nobody can have it
 	}
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("lock %s: %w", s.dir.Path(), err)
+		return fmt.Errorf("lock: %w", err)
 	}
 	if !got {
-		return fmt.Errorf("%s: %w", s.dir.Path(), ErrLocked)
+		return ErrLocked // the caller says of what
 	}
 	return nil
 }
@@ -489,7 +489,7 @@ func (s *Store) background(ctx context.Context) {
 func diskSize(dir string) (int64, error) {
 	var st syscall.Statfs_t
 	if err := syscall.Statfs(dir, &st); err != nil {
-		return 0, fmt.Errorf("statfs %s: %w", dir, err)
+		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
 	}
 	return int64(st.Blocks) * st.Bsize, nil
 }

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/durable"
 	"github.com/quarxtor/quarxfs/tiering"
@@ -132,7 +134,7 @@ func (ht *hotTier) throttleHot() error {
 			return nil
 		}
 		if ht.short.Load() {
-			return fmt.Errorf("%w: the hot tier is at its limit of %d bytes, and nothing can move to a cold tier", ErrFull, limit)
+			return fmt.Errorf("%w: the hot tier is at its limit of %s, and nothing can move to a cold tier", ErrFull, humanize.IBytes(uint64(limit)))
 		}
 	}
 	return nil
@@ -215,11 +217,16 @@ func (k *tierManager) tell(state string, why ...string) {
 // TierManager returns what the tier manager does.
 func (tm *tierManagement) TierManager() TierManagerState {
 	k := tm.hot
+	set, _, _ := tm.settings.Settings()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	st := k.mu.state
-	if st.State == "" {
-		st.State = "off"
+	switch {
+	case st.State == "":
+		st.State = "off" // nobody manages the tiers
+	case st.State == "off" && set.Tiers.On():
+		// It was set a moment ago, and the manager has not got to it.
+		st.State, st.Why = "idle", []string{"the policy was just set"}
 	}
 	st.Wanted = len(k.mu.wanted)
 	return st

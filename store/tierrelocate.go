@@ -84,15 +84,15 @@ func (tl *tierList) requireCold(to *ColdTier) error {
 		return err
 	}
 	faults, err := tiering.InspectCold(tiering.Options{FS: tl.coldFS()}, *tl.coldOptions(to), claims[tiering.Cold])
-	if errors.Is(err, ErrUnavailable) {
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotCold, err)
 	}
-	if err != nil || len(faults) == 0 {
-		return err
+	if len(faults) == 0 {
+		return nil
 	}
 	text := fmt.Sprintf("%s %s", faults[0].File, faults[0].What)
 	if more := len(faults) - 1; more > 0 {
 		text += fmt.Sprintf(", and %d more segments are not as they must be", more)
 	}
-	return fmt.Errorf("%w: %s; copy all of the tier there first", ErrNotCold, text)
+	return fmt.Errorf("%w: %s", ErrNotCold, text)
 }

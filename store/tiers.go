@@ -11,8 +11,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/errs"
+
 	"github.com/quarxtor/quarxfs/tiering"
 	"github.com/quarxtor/quarxfs/tiering/disk"
 	"github.com/quarxtor/quarxfs/tiering/s3"
@@ -204,7 +207,7 @@ func (tl *tierList) AddBucket(url string, place S3Place) error {
 func (tl *tierList) addCold(cold *ColdTier, fs disk.FS) error {
 	dir := cold.Dir
 	if c := tl.file.Cold; c != nil {
-		return fmt.Errorf("add cold tier %s: %w: the store has the cold tier %s", dir, ErrHasTier, c.Dir)
+		return fmt.Errorf("add cold tier %s: %w: the store has the cold tier %s: if that is there now, say so with quarxfs tier relocate; else drain and remove it first", dir, ErrHasTier, c.Dir)
 	}
 	var id [16]byte
 	rand.Read(id[:])
@@ -259,7 +262,7 @@ func (tl *tierList) RemoveCold() error {
 		return err
 	}
 	if live := use[tiering.Cold].live; live > 0 {
-		return fmt.Errorf("remove cold tier %s: %w: %d bytes of the store's blocks are in it", cold.Dir, ErrHasTier, live)
+		return fmt.Errorf("remove cold tier %s: %w: %s of the store's blocks are in it: bring them back first with quarxfs tier drain STORE cold", cold.Dir, ErrHasTier, humanize.IBytes(uint64(live)))
 	}
 	if err := tl.tiers.Reach(tiering.Cold); err != nil {
 		return fmt.Errorf("remove cold tier %s: %w", cold.Dir, err)

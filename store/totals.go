@@ -30,6 +30,16 @@ type Totals struct {
 	ZeroRaw    [5]int64  `json:"unreferenced_raw_bytes"` // by tiering.Kind
 }
 
+// brief says what most differences show in; the rows have the rest.
+func (t *Totals) brief() string {
+	var blocks, raw, stored int64
+	for i := range t.Blocks {
+		blocks, raw, stored = blocks+t.Blocks[i], raw+t.Raw[i], stored+t.Stored[i]
+	}
+	return fmt.Sprintf("%d blocks of %d bytes, stored in %d, %d of them without a reference, and %d objects",
+		blocks, raw, stored, t.Zero, t.Objects.Count)
+}
+
 // Appended is what was stored since the store was made: data blocks that were
 // new when they came, whether or not they are still there.
 type Appended struct {

@@ -75,7 +75,7 @@ type coldTier struct {
 func openCold(o Options, cold ColdOptions) *coldTier {
 	c := newCold(o, cold)
 	if err := c.find(); err != nil {
-		c.log.Error("the cold tier cannot be reached; what is there cannot be read until it comes back", "dir", cold.Dir, "err", err)
+		c.log.Error("until the cold tier is back, what is in it cannot be read", "dir", cold.Dir, "err", err)
 	}
 	c.done.Go(c.watch)
 	return c
@@ -442,7 +442,11 @@ func (s *Set) tier(id uint8) (*tier, error) {
 	case id == Cold && c != nil:
 		return c.get()
 	}
-	return nil, fmt.Errorf("tier %d: %w", id, ErrNoTier)
+	name := "cold tier"
+	if id != Cold {
+		name = fmt.Sprintf("tier %d", id)
+	}
+	return nil, fmt.Errorf("%s: %w", name, ErrNoTier)
 }
 
 // holder returns the tier that a segment is in. ErrNotFound: no tier could have
@@ -530,17 +534,17 @@ func (c *coldTier) idle() bool {
 }
 
 // InspectCold looks whether a cold tier is where the options say, and the segments of the claims
-// in it, without changing anything. ErrUnavailable: it is not, or does not answer.
+// in it, without changing anything. The error says why it is not there, or cannot be looked at.
 func InspectCold(o Options, cold ColdOptions, claims []Claim) ([]Fault, error) {
 	c := newCold(o, cold)
 	base, err := c.connect()
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return nil, err
 	}
 	defer c.interrupt() // the connection of a bucket is this look's own
 	g := newGuard(base, c.cold.Timeout)
 	if err := checkMarker(g, cold.Dir, cold.ID); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return nil, err
 	}
 	faults, err := inspectFaults(g, cold.Dir, claims)
 	if _, remote := base.(disk.Remote); remote { // what waits in the spool has two names for a while

@@ -6,6 +6,8 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"github.com/dustin/go-humanize"
 )
 
 // A Policy says when blocks are moved by themselves. The zero Policy moves
@@ -53,6 +55,9 @@ func (p Policy) WithDefaults() Policy {
 // maxSeconds bounds ages and windows: ten years.
 const maxSeconds = 10 * 365 * 24 * 3600
 
+// size shows an amount of bytes.
+func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+
 // Validate reports the first field that cannot be: ErrPolicy.
 func (p Policy) Validate() error {
 	if p == (Policy{}) {
@@ -67,7 +72,7 @@ func (p Policy) Validate() error {
 	case p.MinAge > maxSeconds || p.Window < 0 || p.Window > maxSeconds:
 		return fmt.Errorf("%w: an age of %d or a window of %d seconds: choose up to ten years", ErrPolicy, p.MinAge, p.Window)
 	case d.Rate < 64<<10:
-		return fmt.Errorf("%w: a rate of %d bytes a second: choose 64 KiB or more", ErrPolicy, p.Rate)
+		return fmt.Errorf("%w: a rate of %s a second: choose 64 KiB or more", ErrPolicy, size(p.Rate))
 	}
 	_, _, err := p.span()
 	return err
@@ -177,7 +182,7 @@ func (p Policy) Plan(u Usage) (plan Plan) {
 	plan.Compact = u.Files >= p.mark(p.High)
 	switch {
 	case !p.Due(u.Live, u.Files):
-		plan.because("the hot tier has %d bytes in use, less than %d %% of %d", u.Live, p.High, p.Limit)
+		plan.because("the hot tier has %s in use, less than %d %% of %s", size(u.Live), p.High, size(p.Limit))
 		return plan
 	// Before what the user has set: where nothing can be moved to, no hour is the right one.
 	case u.Cold != "":
@@ -196,7 +201,7 @@ func (p Policy) Plan(u Usage) (plan Plan) {
 	}
 	// Down to the low mark in one go, or each new block would start another move.
 	need := u.Live - p.mark(p.Low)
-	plan.because("the hot tier has %d bytes in use: %d leave to come to %d %% of %d", u.Live, need, p.Low, p.Limit)
+	plan.because("the hot tier has %s in use: %s leave to come to %d %% of %s", size(u.Live), size(need), p.Low, size(p.Limit))
 	plan.choose(p, &u.Census, need)
 	return plan
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
 	"github.com/quarxtor/quarxfs/remote/cluster/pki"
 )
@@ -51,7 +52,7 @@ func (p *absPath) Set(text string) error {
 	if text == "" {
 		return errors.New("needs a value")
 	}
-	abs, err := filepath.Abs(text)
+	abs, err := mounts.Abs(text)
 	*p = absPath(abs)
 	return err
 }

@@ -148,7 +148,7 @@ func orNone(names []string) string {
 // mountVolume mounts a store, or says how that is done.
 func mountVolume(cmd *cobra.Command, dir, mountpoint string, quiet bool) error {
 	if mountpoint != "" {
-		return daemon.Start(cmd.Context(), []string{"mount", dir, mountpoint}, cmd.OutOrStdout())
+		return daemon.Start(cmd.Context(), []string{"mount", dir, mountpoint}, cmd.OutOrStdout(), cmd.ErrOrStderr())
 	}
 	if quiet {
 		return nil

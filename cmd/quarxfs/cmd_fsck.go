@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/termlog"
 	"github.com/quarxtor/quarxfs/fs/fsck"
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
@@ -55,14 +57,20 @@ type fsckReport struct {
 	Repairs []string     `json:"repairs,omitempty"`
 	Check   remote.Fsck  `json:"check"`
 	Scrub   *scrubReport `json:"scrub,omitempty"`
+
+	done   []store.Repaired // of which Repairs are the texts
+	closed bool             // the store did not open: only its files were looked at
 }
 
 func (o *fsckOptions) run(cmd *cobra.Command, args []string) error {
 	var r fsckReport
 	if o.repair {
 		var err error
-		if r.Repairs, err = repairStore(cmd, args); err != nil {
+		if r.done, err = repairStore(cmd, args); err != nil {
 			return err
+		}
+		for _, d := range r.done {
+			r.Repairs = append(r.Repairs, d.Text)
 		}
 	}
 	err := onStore(cmd, args, func(n remote.Node) (err error) {
@@ -77,7 +85,11 @@ func (o *fsckOptions) run(cmd *cobra.Command, args []string) error {
 	if err != nil && len(files) == 0 {
 		return err
 	}
-	for _, f := range files { // it does not open, and all that was found is told nevertheless
+	if r.closed = err != nil; r.closed {
+		// All that was found is in the report, and once is enough.
+		err = coded{Code: exitCode(err), Text: fmt.Sprintf("%v: %s of its files keep it from opening", store.ErrDamaged, humanize.Comma(int64(len(files))))}
+	}
+	for _, f := range files {
 		r.Check.Count++
 		r.Check.Findings = append(r.Check.Findings, remote.Finding{Rule: "files", Subject: f.File, Text: f.What + ": " + f.Next})
 	}
@@ -88,9 +100,22 @@ func (o *fsckOptions) run(cmd *cobra.Command, args []string) error {
 		err = errors.Join(err, r.print(out))
 	}
 	if err == nil && r.count() > 0 {
-		err = fmt.Errorf("%w: %s findings", errDamage, humanize.Comma(r.count()))
+		err = fmt.Errorf("%w: %s findings: %s", errDamage, humanize.Comma(r.count()), r.next(o.repair))
 	}
 	return err
+}
+
+// next says what to do about what was found.
+func (r *fsckReport) next(repaired bool) string {
+	switch {
+	case r.Scrub != nil && len(r.Scrub.Damaged) > 0:
+		return "copy the files that are named in again from a backup, or fetch their blocks with quarxfs scrub --from REMOTE"
+	case r.Scrub == nil:
+		return "without --fast, fsck names the files that are damaged; with --repair, unmounted, it repairs the rest"
+	case !repaired:
+		return "unmount it and run quarxfs fsck --repair"
+	}
+	return "see docs/troubleshooting.md"
 }
 
 func (r *fsckReport) count() int64 {
@@ -102,14 +127,17 @@ func (r *fsckReport) count() int64 {
 }
 
 func (r *fsckReport) print(w io.Writer) error {
-	for _, s := range r.Repairs {
-		fmt.Fprintf(w, "repaired: %s\n", s)
-	}
+	showRepairs(w, r.done)
 	c := &r.Check
-	_, err := fmt.Fprintf(w, "%s blocks, %s vertices among them, %s objects, %s segments: %s findings\n", humanize.Comma(c.Blocks),
-		humanize.Comma(c.Vertices), humanize.Comma(c.Objects), humanize.Comma(c.Segments), humanize.Comma(c.Count))
+	var err error
+	if !r.closed {
+		_, err = fmt.Fprintf(w, "%s blocks, %s vertices among them, %s objects, %s segments: %s findings\n", humanize.Comma(c.Blocks),
+			humanize.Comma(c.Vertices), humanize.Comma(c.Objects), humanize.Comma(c.Segments), humanize.Comma(c.Count))
+	}
 	for _, f := range c.Findings {
-		fmt.Fprintf(w, "%s: %s: %s%s\n", f.Rule, f.Subject, f.Text, hits(f))
+		if !r.scrubbed(f) {
+			fmt.Fprintf(w, "%s: %s: %s%s\n", f.Rule, f.Subject, f.Text, hits(f))
+		}
 	}
 	if n := c.Count - int64(len(c.Findings)); n > 0 {
 		fmt.Fprintf(w, "and %s more\n", humanize.Comma(n))
@@ -118,6 +146,30 @@ func (r *fsckReport) print(w io.Writer) error {
 		err = r.Scrub.print(w)
 	}
 	return err
+}
+
+// scrubbed reports a finding about a block of which the scrub's report says more.
+func (r *fsckReport) scrubbed(f remote.Finding) bool {
+	return r.Scrub != nil && slices.ContainsFunc(r.Scrub.Damaged, func(b remote.BadBlock) bool { return b.ID.String() == f.Subject })
+}
+
+// showRepairs prints what a repair did, a line for each kind: the rest is in the JSON.
+func showRepairs(w io.Writer, done []store.Repaired) {
+	count := make(map[string]int)
+	for _, d := range done {
+		count[d.Kind]++
+	}
+	for _, d := range done {
+		switch n := count[d.Kind]; n {
+		case 0: // shown already
+			continue
+		case 1:
+			fmt.Fprintf(w, "repaired: %s\n", d.Text)
+		default:
+			fmt.Fprintf(w, "repaired: %s (and %s more likewise: see --json)\n", d.Text, humanize.Comma(int64(n-1)))
+		}
+		delete(count, d.Kind)
+	}
 }
 
 func hits(f remote.Finding) string {
@@ -135,12 +187,12 @@ func hits(f remote.Finding) string {
 }
 
 // repairStore repairs a store that nobody has open.
-func repairStore(cmd *cobra.Command, args []string) (done []string, err error) {
+func repairStore(cmd *cobra.Command, args []string) (done []store.Repaired, err error) {
 	a, err := findStore(cmd, args)
 	if err != nil {
 		return nil, err
 	}
-	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	log := slog.New(termlog.New(a.stderr))
 	// No daemon is asked: a repair changes rows that an open volume keeps in memory.
 	st, leave, err := openStore(a.dir, store.Options{Logger: log, SweepInterval: -1, Salvage: true})
 	if err != nil {

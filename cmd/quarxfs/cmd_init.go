@@ -7,6 +7,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/chunk"
 )
@@ -93,7 +94,7 @@ func notNested(dir string) error {
 }
 
 func (o *initOptions) run(cmd *cobra.Command, arg string) error {
-	dir, err := filepath.Abs(arg)
+	dir, err := mounts.Abs(arg)
 	if err != nil {
 		return err
 	}

@@ -113,7 +113,7 @@ func (o *mountOptions) run(cmd *cobra.Command, arg, mountpoint string) error {
 	if err != nil {
 		return err
 	}
-	return daemon.Start(cmd.Context(), args, cmd.OutOrStdout())
+	return daemon.Start(cmd.Context(), args, cmd.OutOrStdout(), cmd.ErrOrStderr())
 }
 
 // serve becomes the daemon.

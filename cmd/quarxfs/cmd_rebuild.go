@@ -9,6 +9,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/termlog"
 	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/owner"
@@ -42,7 +43,7 @@ func (o *rebuildOptions) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	log := slog.New(termlog.New(a.stderr))
 	// New files belong to the owner of the store, whoever repairs it.
 	inside, leave, err := owner.EnterPath(a.dir, log)
 	if err != nil {

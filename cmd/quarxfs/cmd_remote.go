@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/config"
@@ -31,11 +31,13 @@ func newRemote() *cobra.Command {
 
 func newRemoteAdd() *cobra.Command {
 	var r config.Remote
+	var replace bool
 	cmd := &cobra.Command{
 		Use:   "add [STORE] NAME URL",
-		Short: "Add a remote store, or change what is known of it",
+		Short: "Add a remote store",
 		Long: `Remembers another store under a name. The token is read from the file at each sync, or
-from $QUARXFS_TOKEN; the file must be readable by its owner only.`,
+from $QUARXFS_TOKEN; the file must be readable by its owner only. --replace changes a remote
+that is there already; all that is not given is no longer known of it.`,
 		Example: `  quarxfs remote add /mnt nas https://nas:7440 --token-file ~/nas.token --fingerprint 3f…
   quarxfs sync push /mnt nas --all`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -44,7 +46,7 @@ from $QUARXFS_TOKEN; the file must be readable by its owner only.`,
 				if *path == "" {
 					continue
 				}
-				abs, err := filepath.Abs(*path)
+				abs, err := mounts.Abs(*path)
 				if err != nil {
 					return err
 				}
@@ -56,8 +58,14 @@ from $QUARXFS_TOKEN; the file must be readable by its owner only.`,
 			if err := r.Validate(); err != nil {
 				return err
 			}
+			// Now, and not at the first sync, perhaps at night.
+			if _, err := tokenOf(r); err != nil {
+				return err
+			}
 			return onSettings(cmd, args[:1], func(n remote.Node, set config.Settings) error {
-				if old, err := set.Remote(r.Name); err == nil {
+				if old, err := set.Remote(r.Name); err == nil && !replace {
+					return fmt.Errorf("remote %q, which is %s: %w: %w", r.Name, old.URL, store.ErrNameTaken, errReplaceable)
+				} else if err == nil {
 					r.Follow = old.Follow
 				}
 				return n.SetRemote(cmd.Context(), r)
@@ -70,6 +78,7 @@ from $QUARXFS_TOKEN; the file must be readable by its owner only.`,
 	f.StringVar(&r.CA, "ca", "", "`file` with the certificates that may vouch for the server, in place of the system's")
 	f.StringVar(&r.Cert, "cert", "", "`file` with the certificate to show to a server that asks for one")
 	f.StringVar(&r.Key, "key", "", "`file` with the key of --cert")
+	f.BoolVar(&replace, "replace", false, "change the remote of that name")
 	f.StringVar(&r.Prefix, "prefix", "", "`text` before the names that snapshots get on the receiving side")
 	return cmd
 }

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -139,20 +141,53 @@ func (r scrubReport) print(w io.Writer) error {
 	for _, s := range r.Segments {
 		fmt.Fprintln(w, s)
 	}
+	r.showDamaged(w)
+	return err
+}
+
+// shownRanges is how many ranges of a file are named in its line.
+const shownRanges = 4
+
+// showDamaged prints a line for each file and object with bad blocks in it, and one for the
+// blocks of which nothing is known.
+func (r scrubReport) showDamaged(w io.Writer) {
+	ranges := make(map[string][]string) // of files
+	objects, alone := make(map[string]int), make(map[string]int)
+	more := false
 	for _, b := range r.Damaged {
-		fmt.Fprintf(w, "bad block %s: %s\n", b.ID, b.Reason)
 		for _, f := range b.Files {
-			fmt.Fprintf(w, "  %s: bytes %d to %d\n", printable(f.Name()), f.Offset, f.Offset+f.Bytes)
-		}
-		// As many as are looked for: there may be more.
-		if inSnapshots(b.Files) == remote.MaxSnapshotUses {
-			fmt.Fprintln(w, "  and perhaps more in snapshots: see quarxfs graph why")
+			which := fmt.Sprintf("bytes %d to %d", f.Offset, f.Offset+f.Bytes)
+			if f.Bytes == 0 {
+				which = "its vertex, and so all that is in it"
+			}
+			ranges[f.Name()] = append(ranges[f.Name()], which)
 		}
 		for _, name := range b.Objects {
-			fmt.Fprintf(w, "  object %s\n", printable(name))
+			objects[name]++
+		}
+		// As many as are looked for: there may be more.
+		more = more || inSnapshots(b.Files) == remote.MaxSnapshotUses
+		if len(b.Files)+len(b.Objects) == 0 {
+			alone[b.Reason]++
 		}
 	}
-	return err
+	for _, name := range slices.Sorted(maps.Keys(ranges)) {
+		all := ranges[name]
+		fmt.Fprintf(w, "damaged: %s: %s", printable(name), strings.Join(all[:min(len(all), shownRanges)], ", "))
+		if n := len(all) - shownRanges; n > 0 {
+			fmt.Fprintf(w, " and %s more ranges", humanize.Comma(int64(n)))
+		}
+		fmt.Fprintln(w)
+	}
+	for _, name := range slices.Sorted(maps.Keys(objects)) {
+		fmt.Fprintf(w, "damaged: object %s: %s bad blocks\n", printable(name), humanize.Comma(int64(objects[name])))
+	}
+	if more {
+		fmt.Fprintln(w, "and perhaps more in snapshots: see quarxfs graph why BLOCK, with the blocks of --json")
+	}
+	for _, reason := range slices.Sorted(maps.Keys(alone)) {
+		fmt.Fprintf(w, "damaged: %s blocks that no file and no object has: %s\n", humanize.Comma(int64(alone[reason])), reason)
+	}
 }
 
 func inSnapshots(uses []remote.Use) (n int) {

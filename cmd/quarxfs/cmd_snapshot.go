@@ -265,7 +265,10 @@ func (o *cloneOptions) run(cmd *cobra.Command, args []string) error {
 		// Of a restore that is refused because of kinds only: a clone never takes the place of
 		// anything.
 		if errors.Is(err, store.ErrNameTaken) && o.Replace {
-			return fmt.Errorf("%w; --replace allows that", err)
+			return fmt.Errorf("%w: %w", err, errReplaceable)
+		}
+		if errors.Is(err, store.ErrNotFound) {
+			err = hintOrder(cmd, n, args, err)
 		}
 		if err != nil {
 			return err
@@ -346,4 +349,22 @@ snapshot first.`,
 	cmd.Flags().BoolVar(&noSafety, "no-safety", false, "make no snapshot of what is there now")
 	jsonFlag(cmd.Flags(), &asJSON)
 	return cmd
+}
+
+// hintOrder adds to the error for a snapshot that there is none of what may have been meant: the
+// other argument names one.
+func hintOrder(cmd *cobra.Command, n remote.Node, args []string, err error) error {
+	first, _ := splitSnapshotPath(args[1])
+	if _, ferr := n.GetSnapshot(cmd.Context(), first); !errors.Is(ferr, store.ErrNotFound) {
+		return err
+	}
+	second, _ := splitSnapshotPath(args[2])
+	if _, serr := n.GetSnapshot(cmd.Context(), second); serr == nil {
+		right := []string{args[2], args[1]}
+		if args[0] != "" {
+			right = append([]string{args[0]}, right...)
+		}
+		return fmt.Errorf("%w, but %q is one: do you mean %s?", err, second, strings.Join(append([]string{cmd.CommandPath()}, quoted(right)...), " "))
+	}
+	return fmt.Errorf("%w; see quarxfs snapshot list", err)
 }

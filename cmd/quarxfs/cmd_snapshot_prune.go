@@ -123,9 +123,24 @@ func (o *policyOptions) run(cmd *cobra.Command, n remote.Node, now config.Snapsh
 		}
 	}
 	return printOne(cmd, o.json, now, func(w io.Writer) error {
-		_, err := fmt.Fprintln(w, describeSchedule(now))
+		stats, err := n.Stats(cmd.Context())
+		if err != nil {
+			return err
+		}
+		if every := stats.Daemon.SnapshotEvery; every != nil {
+			fmt.Fprintf(w, "This mount was told %s: mount --snapshot-every. At the next:\n", describeEvery(*every))
+		}
+		_, err = fmt.Fprintln(w, describeSchedule(now))
 		return err
 	})
+}
+
+// describeEvery says how often a mount makes snapshots that was told so.
+func describeEvery(seconds int64) string {
+	if seconds == 0 {
+		return "to make no snapshots"
+	}
+	return fmt.Sprintf("to make a snapshot every %v", time.Duration(seconds)*time.Second)
 }
 
 func describeSchedule(s config.SnapshotSchedule) string {

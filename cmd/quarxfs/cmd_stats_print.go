@@ -114,6 +114,10 @@ func tiers(w io.Writer, s remote.Stats) {
 	t.AppendRow(table.Row{"RAM", size(s.Cache.Bytes), fmt.Sprintf("of %s, %s blocks; %.1f %% of %s reads hit",
 		size(s.Cache.Limit), humanize.Comma(int64(s.Cache.Entries)), s.Cache.HitRatio*100, humanize.Comma(int64(s.Cache.Hits+s.Cache.Misses)))})
 	for _, tier := range s.Tiers {
+		if tier.Fault != "" {
+			t.AppendRow(table.Row{tier.Name, "-", "out of reach, what is in it gives EIO: " + printable(tier.Fault)})
+			continue
+		}
 		t.AppendRow(table.Row{tier.Name, size(tier.Bytes), fmt.Sprintf("%s segments, %s read, %s written",
 			humanize.Comma(int64(tier.Segments)), size(int64(tier.BytesRead)), size(int64(tier.BytesWritten)))})
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"path/filepath"
 
 	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -12,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/rawjson"
 	"github.com/quarxtor/quarxfs/store"
@@ -124,14 +124,14 @@ func coldPlace(cmd *cobra.Command, arg string, place store.S3Place) (dir string,
 			}
 		}
 		// Inside a mount each move would write to the store that it moves blocks out of.
-		if dir, err = filepath.Abs(arg); err == nil {
+		if dir, err = mounts.Abs(arg); err == nil {
 			err = notNested(dir)
 		}
 		return dir, nil, err
 	}
 	for _, file := range []*string{&place.Credentials, &place.CA} {
 		if *file != "" && err == nil {
-			*file, err = filepath.Abs(*file)
+			*file, err = mounts.Abs(*file)
 		}
 	}
 	return arg, &place, err

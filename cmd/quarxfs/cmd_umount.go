@@ -53,6 +53,11 @@ leave in any case.`,
 
 func (o *umountOptions) run(ctx context.Context, arg string) error {
 	path, err := mounts.Resolve(arg)
+	if errors.Is(err, mounts.ErrRemoved) {
+		if p, perr := openLocation(arg, follow); perr == nil && p.quarxfs() {
+			return fmt.Errorf("%w: you stand in it: cd out of %s first", errBusy, p.mount.Dir)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -204,6 +209,9 @@ func (o *umountOptions) unmountDead(m mounts.Mount, why error) error {
 		}
 		if !errors.Is(why, daemon.ErrNoAnswer) {
 			why = fmt.Errorf("%w: %w", daemon.ErrNoAnswer, why)
+		}
+		if errors.Is(why, syscall.EACCES) { // force would not help, either
+			return why
 		}
 		return fmt.Errorf("%s: %w: add --force to unmount without waiting for the daemon", printable(m.Dir), why)
 	}

@@ -266,3 +266,11 @@ func completeFlags(c *cobra.Command) {
 		}
 	})
 }
+
+// unquoteUsages takes the marks of help out of flags' usages, which completion shows as they are.
+func unquoteUsages(c *cobra.Command) {
+	c.LocalFlags().VisitAll(func(f *pflag.Flag) { _, f.Usage = pflag.UnquoteUsage(f) })
+	for _, sub := range c.Commands() {
+		unquoteUsages(sub)
+	}
+}

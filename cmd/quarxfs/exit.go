@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/fs"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
@@ -25,6 +26,8 @@ var (
 	errNoStore    = errors.New("no store is named")
 	errNotMounted = errors.New("not a QuarXFS mount")
 	errBusy       = errors.New("mount is in use")
+	// errReplaceable is with store.ErrNameTaken where a flag lets what is there be replaced.
+	errReplaceable = errors.New("it can be replaced")
 )
 
 const (
@@ -40,7 +43,8 @@ var exits = []struct {
 	errs    []error
 }{
 	{2, "wrong use: flags, arguments or settings", []error{
-		errUsage, errUnconfirmed, errNoStore, daemon.ErrHelper, store.ErrConfig, remote.ErrRequest, simulate.ErrOptions, chunk.ErrConfig,
+		errUsage, errUnconfirmed, errNoStore, mounts.ErrRemoved, daemon.ErrHelper, store.ErrConfig, remote.ErrRequest, remote.ErrScheme, remote.ErrUntrusted,
+		simulate.ErrOptions, chunk.ErrConfig,
 	}},
 	{3, "there is no QuarXFS store", []error{store.ErrNotStore, db.ErrRemoved}},
 	{4, "the store is in use by another process", []error{store.ErrLocked}},
@@ -120,19 +124,20 @@ var advice = []struct {
 	{store.ErrFull, "free some space on that disk"},
 	{syscall.ENOSPC, "free some space on that disk"},
 	{store.ErrUnwritable, "it can be mounted with -o ro, and read"},
-	{syscall.EACCES, "run it as the user who owns that, or have that user give the right"},
 	{store.ErrReadOnly, "unmount it and mount it without -o ro to change it"},
 	{store.ErrExists, "mount it, or choose another directory"},
 	{store.ErrNotEmpty, "choose an empty or a new directory"},
 	{store.ErrAmbiguous, "give more digits"},
 	{store.ErrNoTier, "add one with quarxfs tier add STORE cold DIR"},
-	{store.ErrUnavailable, "connect or mount the cold tier's disk; see quarxfs tier status"},
+	{store.ErrNotCold, "give the directory or bucket that has all of it, its marker quarxfs-tier too"},
+	{store.ErrUnavailable, "connect or mount the cold tier's disk, or say with quarxfs tier relocate where it is now; see quarxfs tier status"},
+	{errReplaceable, "add --replace, or choose another one"},
 	{store.ErrNameTaken, "choose another name, or remove that one first"},
 	{config.ErrToken, "ask the server's owner for one: quarxfs token create"},
 	{remote.ErrForbidden, "ask the server's owner for a token with that scope"},
+	{mounts.ErrRemoved, "go to another one with cd, or give the whole path"},
 	{remote.ErrBusy, "try again later"},
 	{remote.ErrRate, "try again later"},
-	{syscall.EACCES, "run it as root, or as the store's owner"},
 	{store.ErrHeld, "let go of it with quarxfs snapshot release"},
 }
 
@@ -152,6 +157,9 @@ func oneLine(err error) string {
 	text := joinLines(err.Error())
 	if _, ok := errors.AsType[coded](err); ok {
 		return text
+	}
+	if says := rights(err); says != "" {
+		return says
 	}
 	for _, row := range advice {
 		if errors.Is(err, row.err) {

@@ -25,6 +25,9 @@ func run() int {
 	if err == nil {
 		cmd := newRoot()
 		cmd.SetArgs(args)
+		if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
+			unquoteUsages(cmd)
+		}
 		err = cmd.ExecuteContext(ctx)
 	}
 	code := exitOK

@@ -30,6 +30,10 @@ const (
 //
 //	mount.fuse.quarxfs STORE DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]
 //	umount.fuse.quarxfs DIR [-flnrv] [-N NAMESPACE] [-t TYPE]
+//
+// Where the helpers are not installed, mount(8) calls fuse's own, and that this program by the name
+// that follows "fuse." in the type, with the same arguments: quarxfs STORE DIR -o OPTIONS. No
+// command has a slash in its name.
 func asHelper(argv []string) (args []string, ok bool, err error) {
 	switch filepath.Base(argv[0]) {
 	case mountHelper:
@@ -37,7 +41,10 @@ func asHelper(argv []string) (args []string, ok bool, err error) {
 	case umountHelper:
 		args, err = umountHelperArgs(argv[1:])
 	default:
-		return argv[1:], false, nil
+		if len(argv) < 3 || !strings.Contains(argv[1], "/") || !strings.HasPrefix(argv[2], "/") {
+			return argv[1:], false, nil
+		}
+		args, err = mountHelperArgs(argv[1:])
 	}
 	return args, true, err
 }

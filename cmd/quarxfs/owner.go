@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/termlog"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/handle"
 	"github.com/quarxtor/quarxfs/store/owner"
@@ -33,7 +34,7 @@ func openStore(dir string, o store.Options) (st *store.Store, leave func() error
 
 // initStore makes a store as the owner of its directory would, where that is there already.
 func initStore(dir string, c store.Config, stderr io.Writer) error {
-	inside, leave, err := owner.EnterPath(dir, slog.New(slog.NewTextHandler(stderr, nil)))
+	inside, leave, err := owner.EnterPath(dir, slog.New(termlog.New(stderr)))
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/localnode"
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/termlog"
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
@@ -265,7 +266,7 @@ func (a access) run(ctx context.Context, fn func(remote.Node) error) error {
 
 // runHere runs fn on a store that no daemon holds, for reading only where it cannot be written to.
 func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err error) {
-	log := slog.New(slog.NewTextHandler(a.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	log := slog.New(termlog.New(a.stderr))
 	o := store.Options{Logger: log, SweepInterval: -1, LockWait: daemon.LockWait}
 	st, leave, err := openStore(a.dir, o)
 	var unwritable error

@@ -3,11 +3,11 @@ package main
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/store/config"
 )
 
@@ -44,7 +44,7 @@ const (
 // nodeAt is the node at a URL, as the environment describes it.
 func nodeAt(url string) (config.Remote, error) {
 	r := config.Remote{
-		Name: "url", URL: url, Fingerprint: os.Getenv(fingerprintVariable),
+		Name: config.NoRemote, URL: url, Fingerprint: os.Getenv(fingerprintVariable),
 		TokenFile: os.Getenv(tokenFileVariable), CA: os.Getenv(caVariable), Cert: os.Getenv(certVariable), Key: os.Getenv(keyVariable),
 	}
 	if err := makeAbs(&r.TokenFile, &r.CA, &r.Cert, &r.Key); err != nil {
@@ -60,7 +60,7 @@ func makeAbs(paths ...*string) error {
 		if *path == "" {
 			continue
 		}
-		abs, err := filepath.Abs(*path)
+		abs, err := mounts.Abs(*path)
 		if err != nil {
 			return err
 		}

@@ -20,9 +20,9 @@ import (
 // Volume of the store may be open. Inodes that no name leads to get one in
 // lost+found; records that are lost are made anew from what belongs to
 // them; rows that make no sense are moved aside. No row of extents is removed, and
-// references to blocks are the store's to count afterwards. It returns what it did,
-// one line each. It takes some 300 bytes of memory for each inode and name.
-func Repair(ctx context.Context, st *store.Store) ([]string, error) {
+// references to blocks are the store's to count afterwards. It returns what it did. It takes some
+// 300 bytes of memory for each inode and name.
+func Repair(ctx context.Context, st *store.Store) ([]store.Repaired, error) {
 	ck := st.Chunker()
 	r := &repairer{st: st, db: st.DB(), span: meta.PageSpan(ck.Avg(), ck.Max()), inodes: make(map[meta.Ino]*found), now: time.Now()}
 	err := st.Update(func() error { return r.run(ctx) })
@@ -64,7 +64,7 @@ type repairer struct {
 	counts meta.Counters
 	next   uint64
 	now    time.Time
-	done   []string
+	done   []store.Repaired
 	lost   meta.Ino // lost+found
 
 	tracking    [][]byte // keys of the rows that say what changed since the last snapshot
@@ -72,7 +72,7 @@ type repairer struct {
 }
 
 func (r *repairer) did(format string, args ...any) {
-	r.done = append(r.done, fmt.Sprintf(format, args...))
+	r.done = append(r.done, store.Repaired{Text: fmt.Sprintf(format, args...), Kind: format})
 }
 
 func (r *repairer) at(ino meta.Ino) *found {

@@ -154,5 +154,5 @@ func repairOf(t *testing.T, r *rig) ([]string, error) {
 		t.Fatal(err)
 	}
 	r.open(t)
-	return done, err
+	return texts(done), err
 }

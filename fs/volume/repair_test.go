@@ -16,6 +16,14 @@ import (
 	"github.com/quarxtor/quarxfs/store"
 )
 
+func texts(done []store.Repaired) []string {
+	list := make([]string, len(done))
+	for i, d := range done {
+		list[i] = d.Text
+	}
+	return list
+}
+
 // repair runs both repairs on a store without a volume, as fsck does.
 func repair(t tb, st *store.Store) []string {
 	t.Helper()
@@ -29,7 +37,7 @@ func repair(t tb, st *store.Store) []string {
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
-	return append(done, more...)
+	return texts(append(done, more...))
 }
 
 // contentsOf reads all files, by path; a file that cannot be read is "EIO".

@@ -148,7 +148,7 @@ func (c *BlockCache) Snapshots(ctx context.Context) ([]remote.Snapshot, error) {
 		}
 		return list, nil
 	}
-	if errors.Is(err, config.ErrToken) || errors.Is(err, remote.ErrForbidden) || ctx.Err() != nil {
+	if errors.Is(err, config.ErrToken) || errors.Is(err, remote.ErrForbidden) || errors.Is(err, remote.ErrUntrusted) || ctx.Err() != nil {
 		return nil, err
 	}
 	if old, ok := c.disk.loadList(); ok {

@@ -35,12 +35,23 @@ type Follow struct {
 // Every returns the time between two syncs; 0: there are none.
 func (f Follow) Every() time.Duration { return time.Duration(f.Seconds) * time.Second }
 
+// NoRemote is the name of a node that is given by its URL alone and has none.
+const NoRemote = "url"
+
+// Subject is what an error calls it.
+func (r *Remote) Subject() string {
+	if r.Name == NoRemote {
+		return r.URL
+	}
+	return fmt.Sprintf("remote %q", r.Name)
+}
+
 const maxRemotes = 256
 
 // Validate reports a remote that cannot be: ErrConfig.
 func (r *Remote) Validate() error {
 	bad := func(format string, args ...any) error {
-		return fmt.Errorf("remote %q: %s: %w", r.Name, fmt.Sprintf(format, args...), errs.ErrConfig)
+		return fmt.Errorf("%s: %s: %w", r.Subject(), fmt.Sprintf(format, args...), errs.ErrConfig)
 	}
 	if ValidSnapshotName(r.Name) != nil || strings.HasPrefix(r.Name, "-") {
 		return bad("a name is as a file's, without colons, and does not start with a dash")

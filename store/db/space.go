@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -78,8 +80,7 @@ func (g *spaceGuard) admit(n int64) error {
 		g.refreshLocked()
 	}
 	if left := g.free - g.taken - n; left < g.reserve {
-		return fmt.Errorf("%w: %d bytes asked, %d free, %d reserved",
-			ErrFull, n, g.free-g.taken, g.reserve)
+		return fmt.Errorf("%w: %s asked, %s free, %s reserved", ErrFull, size(n), size(g.free-g.taken), size(g.reserve))
 	}
 	g.taken += n
 	return nil
@@ -280,7 +281,10 @@ func (d *DB) giveUntil(need int64, from ...*ballast) error {
 
 func fits(need, free int64) error {
 	if free < need {
-		return fmt.Errorf("%w: %d bytes needed, %d free", ErrFull, need, free)
+		return fmt.Errorf("%w: %s needed, %s free", ErrFull, size(need), size(free))
 	}
 	return nil
 }
+
+// size shows an amount of bytes.
+func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }

@@ -5,6 +5,7 @@ package handle
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -95,12 +96,26 @@ func ShownError(err error) error {
 	if err == nil || !strings.Contains(err.Error(), fds) {
 		return err
 	}
-	return &shownError{err, Shown(err.Error())}
+	e := &shownError{err: err, text: Shown(err.Error())}
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		e.path = &fs.PathError{Op: p.Op, Path: Shown(p.Path), Err: p.Err}
+	}
+	return e
 }
 
 type shownError struct {
 	err  error
 	text string
+	path *fs.PathError // the one in err, with its path as it was when the handle was open
+}
+
+// As has errors.As find the path as people know it.
+func (e *shownError) As(target any) bool {
+	p, ok := target.(**fs.PathError)
+	if ok = ok && e.path != nil; ok {
+		*p = e.path
+	}
+	return ok
 }
 
 func (e *shownError) Error() string { return e.text }

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/dustin/go-humanize"
+
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/tiering"
 )
@@ -145,8 +147,8 @@ func (o *Options) plans() ([]*plan, error) {
 	}
 	limit := int(o.Memory / rowMemory / int64(len(o.Chunkers)))
 	if limit < minRows {
-		return nil, fmt.Errorf("%w: %d bytes of memory are too few for %d chunkers; give at least %d",
-			ErrOptions, o.Memory, len(o.Chunkers), minRows*rowMemory*len(o.Chunkers))
+		return nil, fmt.Errorf("%w: %s of memory are too few for %d chunkers; give at least %s",
+			ErrOptions, humanize.IBytes(uint64(max(0, o.Memory))), len(o.Chunkers), humanize.IBytes(uint64(minRows*rowMemory*len(o.Chunkers))))
 	}
 	var plans []*plan
 	for _, c := range o.Chunkers {

@@ -169,6 +169,9 @@ func dialSocket(ctx context.Context, path string) (net.Conn, error) {
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
 		return nil, ErrNoDaemon
 	}
+	if errors.Is(err, syscall.EACCES) { // the socket, or what is above it, belongs to another user
+		err = &os.PathError{Op: "connect", Path: path, Err: syscall.EACCES}
+	}
 	return c, handle.ShownError(err)
 }
 

@@ -20,6 +20,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/localnode"
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/termlog"
 	"github.com/quarxtor/quarxfs/fs"
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/volume"
@@ -59,6 +60,7 @@ type daemon struct {
 
 	watchers exitWatchers
 
+	shown      *termlog.Handler   // what the terminal sees of the log until all is ready; may be nil
 	aborter    *connAborter       // of this process's mount
 	budget     *routine.Routine   // of memory
 	background []*routine.Routine // snapshots, remotes, tiers
@@ -165,8 +167,15 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 	if o.Debug {
 		level = slog.LevelDebug
 	}
-	d.out = newLog(stderr, logMost)
-	d.log = handle.Log(slog.New(slog.NewTextHandler(d.out, &slog.HandlerOptions{Level: level})))
+	text := &slog.HandlerOptions{Level: level}
+	if o.ReadyFD < 0 {
+		d.out = newLog(stderr, logMost)
+		d.log = handle.Log(slog.New(slog.NewTextHandler(d.out, text)))
+	} else {
+		// Somebody waits who has typed a command: what goes wrong until it is mounted is shown.
+		d.out, d.shown = newLog(io.Discard, logMost), termlog.New(stderr)
+		d.log = handle.Log(slog.New(slog.NewMultiHandler(slog.NewTextHandler(d.out, text), d.shown)))
+	}
 	follow := budgeter{asked: o.Memory, now: b, look: gauge.Memory, log: d.log}
 	if o.Node.URL != "" {
 		if err := d.openSnapshots(ctx, b.cache); err != nil {
@@ -337,7 +346,7 @@ func (d *daemon) startVolume() (remote.Node, error) {
 		around.Mountpoint = d.opts.Mountpoint
 		around.FUSE = func() remote.FUSE { return remote.FUSE(d.mount.Stats()) }
 	}
-	around.Started = time.Now()
+	around.Started, around.SnapshotEvery = time.Now(), d.opts.SnapshotEvery
 	return remote.NewLocal(d.store, around), nil
 }
 
@@ -383,6 +392,7 @@ func (d *daemon) ready(stdout io.Writer) error {
 		_, err := io.WriteString(stdout, says)
 		return err
 	}
+	d.shown.Stop() // from here on standard error is the log
 	err := d.out.follow(int(os.Stderr.Fd()))
 	return errors.Join(err, d.opts.ready(says))
 }

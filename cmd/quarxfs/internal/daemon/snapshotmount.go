@@ -2,6 +2,9 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"os"
 
 	"github.com/quarxtor/quarxfs/fs/snapfs"
 	"github.com/quarxtor/quarxfs/remote"
@@ -21,6 +24,13 @@ func (d *daemon) openSnapshots(ctx context.Context, memory int64) error {
 	client, err := o.Dial(o.Node)
 	if err != nil {
 		return err
+	}
+	// A node that is not there, or does not let us in, leaves no cache behind where there was none.
+	if _, err := os.Lstat(o.Store); errors.Is(err, fs.ErrNotExist) {
+		if err := client.ListSnapshots(ctx, func(remote.Snapshot) error { return nil }); err != nil {
+			client.Close()
+			return err
+		}
 	}
 	// A cache in another user's directory belongs to that user, as a store would.
 	inside, _, err := owner.EnterPath(o.Store, d.log)

@@ -20,8 +20,8 @@ const (
 
 // Start starts this command again in a session of its own, with its arguments and two flags behind
 // the first. It returns when that one serves the mount, or with its error: an ExitStatus. What it
-// has to say then goes to out.
-func Start(ctx context.Context, args []string, out io.Writer) error {
+// has to say then goes to out, and what it warns of to stderr.
+func Start(ctx context.Context, args []string, out, stderr io.Writer) error {
 	exe, err := os.Executable()
 	if err != nil {
 		return err
@@ -50,9 +50,10 @@ func Start(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if _, says, ok := bytes.Cut(said, []byte(readyLine)); ok {
+	if warns, says, ok := bytes.Cut(said, []byte(readyLine)); ok {
+		_, werr := stderr.Write(warns)
 		_, err := out.Write(says)
-		return errors.Join(err, child.Process.Release())
+		return errors.Join(werr, err, child.Process.Release())
 	}
 	werr := child.Wait()
 	// Interrupted: whatever the child says then is about its leaving.
@@ -65,10 +66,8 @@ func Start(ctx context.Context, args []string, out io.Writer) error {
 	if !ok || !ok2 || err != nil {
 		return fmt.Errorf("the daemon died: %v: %s", werr, bytes.TrimSpace(before))
 	}
-	if len(before) > 0 {
-		text += ": " + strings.ReplaceAll(strings.TrimSpace(string(before)), "\n", "; ")
-	}
-	return ExitStatus{n, text}
+	_, err = stderr.Write(before) // fusermount3 complains there, too
+	return errors.Join(err, ExitStatus{n, text})
 }
 
 // Report tells the waiting parent why the daemon did not come up. Once the

@@ -3,7 +3,9 @@
 package mounts
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -108,10 +110,22 @@ func Within(path, dir string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
 }
 
+// ErrRemoved: a path is relative, and the current directory is no more.
+var ErrRemoved = errors.New("the current directory was removed")
+
+// Abs is filepath.Abs with an error that says what is wrong: ErrRemoved.
+func Abs(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%s: %w", path, ErrRemoved)
+	}
+	return abs, err
+}
+
 // Resolve returns the absolute path without symbolic links; what cannot be
 // asked, such as a dead mount, stays as it is.
 func Resolve(path string) (string, error) {
-	abs, err := filepath.Abs(path)
+	abs, err := Abs(path)
 	if err != nil {
 		return "", err
 	}
