@@ -207,7 +207,8 @@ func (tl *tierList) AddBucket(url string, place S3Place) error {
 func (tl *tierList) addCold(cold *ColdTier, fs disk.FS) error {
 	dir := cold.Dir
 	if c := tl.file.Cold; c != nil {
-		return fmt.Errorf("add cold tier %s: %w: the store has the cold tier %s: if that is there now, say so with quarxfs tier relocate; else drain and remove it first", dir, ErrHasTier, c.Dir)
+		return fmt.Errorf("add cold tier %s: %w: the store has the cold tier %s: if that is there now, say so with quarxfs tier relocate;"+
+			" else drain and remove it first", dir, ErrHasTier, c.Dir)
 	}
 	var id [16]byte
 	rand.Read(id[:])
@@ -262,7 +263,8 @@ func (tl *tierList) RemoveCold() error {
 		return err
 	}
 	if live := use[tiering.Cold].live; live > 0 {
-		return fmt.Errorf("remove cold tier %s: %w: %s of the store's blocks are in it: bring them back first with quarxfs tier drain STORE cold", cold.Dir, ErrHasTier, humanize.IBytes(uint64(live)))
+		return fmt.Errorf("remove cold tier %s: %w: %s of the store's blocks are in it: bring them back first with quarxfs tier drain STORE cold",
+			cold.Dir, ErrHasTier, humanize.IBytes(uint64(live)))
 	}
 	if err := tl.tiers.Reach(tiering.Cold); err != nil {
 		return fmt.Errorf("remove cold tier %s: %w", cold.Dir, err)

@@ -40,8 +40,9 @@ func Drawing() []Rule {
 	return []Rule{
 		{Layer: "cmd/quarxfs", Imports: []string{"*"}},
 		{Layer: "cmd/quarxfs/internal/daemon", Imports: []string{
-			"cmd/quarxfs/internal/localnode", "cmd/quarxfs/internal/mounts", "cmd/quarxfs/internal/termlog", "fs", "fs/meta", "fs/snapfs", "fs/volume", "graph", "remote", "remote/serve",
-			"remote/snapread", "remote/transfer", "store", "store/config", "store/handle", "store/owner", "store/routine", "tiering", "tiering/pressure",
+			"cmd/quarxfs/internal/localnode", "cmd/quarxfs/internal/mounts", "cmd/quarxfs/internal/termlog", "fs", "fs/meta", "fs/snapfs", "fs/volume",
+			"graph", "remote", "remote/serve", "remote/snapread", "remote/transfer", "store", "store/config",
+			"store/handle", "store/owner", "store/routine", "tiering", "tiering/pressure",
 		}, Shuns: []string{"github.com/spf13/cobra"}},
 		{Layer: "cmd/quarxfs/internal/localnode", Imports: []string{"cmd/quarxfs/internal/mounts", "fs/fsck", "fs/meta", "fs/rows", "fs/volume", "graph", "remote", "store"}},
 		{Layer: "cmd/quarxfs/internal/mounts", Imports: []string{"graph"}},
