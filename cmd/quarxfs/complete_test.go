@@ -108,7 +108,7 @@ func TestCompletionOpensNoStore(t *testing.T) {
 		}
 		for _, w := range words(c) {
 			if offers[w.name] == nil && !shellCompletes(w.name) && !w.literal() &&
-				!slices.Contains([]string{"NAME", "NODE", "URL", "COMMAND", "NEWPATH"}, w.name) {
+				!slices.Contains([]string{"NAME", "NODE", "VOLUME", "URL", "COMMAND", "NEWPATH"}, w.name) {
 				t.Errorf("%s: nothing is said of how to complete %q", c.CommandPath(), w.name)
 			}
 		}

@@ -35,6 +35,7 @@ var sentinels = map[string]struct {
 	"db.ErrOlder":         {err: db.ErrOlder, code: 5},
 	"db.ErrLocked":        {internal: "the store makes store.ErrLocked of it"},
 	"db.ErrClosed":        {internal: "a store is closed when nobody uses it any more"},
+	"db.ErrRemoved":       {err: db.ErrRemoved, code: 3},
 	"db.ErrFailed":        {err: db.ErrFailed, code: exitOther},
 	"db.ErrReadOnly":      {err: db.ErrReadOnly, code: 20},
 	"tiering.ErrNotFound": {internal: "a block whose segment is gone is store.ErrCorrupt"},
