@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"syscall"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/quarxtor/quarxfs/store/chunk"
 	"github.com/quarxtor/quarxfs/store/db"
@@ -233,27 +234,16 @@ var compressBuffers = sync.Pool{New: func() any { return new([]byte) }}
 // IDs in order. The first error wins.
 func (bs *blocks) PutAll(blocks [][]byte) ([]ID, error) {
 	ids := make([]ID, len(blocks))
-	workers := min(runtime.NumCPU(), len(blocks))
-	var next atomic.Int64
-	errs := make([]error, workers)
-	work := func(w int) {
-		for {
-			i := int(next.Add(1)) - 1
-			if i >= len(blocks) || errs[w] != nil {
-				return
-			}
-			ids[i], errs[w] = bs.Put(tiering.Data, blocks[i])
-		}
+	var g errgroup.Group
+	g.SetLimit(runtime.NumCPU())
+	for i, b := range blocks {
+		// Each writes its own place of ids, so no lock is needed.
+		g.Go(func() (err error) {
+			ids[i], err = bs.Put(tiering.Data, b)
+			return err
+		})
 	}
-	var wg sync.WaitGroup
-	for w := 1; w < workers; w++ {
-		wg.Go(func() { work(w) })
-	}
-	if workers > 0 {
-		work(0)
-	}
-	wg.Wait()
-	return ids, errors.Join(errs...)
+	return ids, g.Wait()
 }
 
 // Get returns the block's plain bytes, which are shared and must not be
@@ -275,6 +265,7 @@ func (bs *blocks) Get(ctx context.Context, id ID) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Before it is read: a cold block that is asked for is wanted hot, even if this fails.
 	bs.hot.used(id, e.Loc.Tier == tiering.Cold)
 	var plain []byte
 	err = bs.follow(id, e, func(loc tiering.Location) (err error) {

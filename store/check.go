@@ -227,6 +227,7 @@ func (c *checker) objectRows(ctx context.Context) error {
 		if _, err := c.s.db.Get(objectKey(o.ID, o.Name)); err != nil {
 			c.report.add("row", o.Name, "not found by its ID: %v", err)
 		}
+		// A vertex that is lost has no size to compare; that is one fault, not two.
 		is, err := c.s.describe(o.ID)
 		if errors.Is(err, ErrNotFound) || is.Size != o.Size && c.s.bad.has(o.ID) {
 			err = errors.New("what it had is lost")
@@ -461,6 +462,7 @@ func (c *checker) compare(ctx context.Context, lo, hi int, counts map[ID]uint64)
 		if counts[id] != e.Refs {
 			c.report.add("I4", id.String(), "%s has a count of %d, and %d references", e.Kind, e.Refs, counts[id])
 		}
+		// What is left in the end has references and no row.
 		delete(counts, id)
 		return nil
 	})

@@ -303,6 +303,7 @@ func (cm *committer) resolve() (*db.Batch, error) {
 			return nil, err
 		}
 	}
+	// After the changes, which take marks away; marks alone make a commit, too.
 	cm.bad.rows(&r.batch)
 	if len(cm.frozen) == 0 {
 		return &r.batch, nil

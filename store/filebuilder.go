@@ -124,6 +124,7 @@ func (b *FileBuilder) end(height int) error {
 // without parts.
 func (b *FileBuilder) Finish() (FileRoot, error) {
 	h := 0
+	// All levels but the top have nodes already, so what is left in them needs one more.
 	for ; b.levels[h].ended; h++ {
 		if len(b.levels[h].Parts) == 0 {
 			continue

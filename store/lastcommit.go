@@ -85,6 +85,7 @@ func readLastCommit(dir string) (m commitMark, ok bool, err error) {
 		if _, err := f.ReadAt(b[:], at*lastCommitStep); err != nil && err != io.EOF {
 			return m, false, errs.Explain(db.Unreadable(name, err))
 		}
+		// A crash tears one slot at most; the other has the commit before.
 		if now, whole := decodeCommitMark(b[:]); whole && (!ok || now.commits > m.commits) {
 			now.slot = at
 			m, ok = now, true

@@ -154,6 +154,7 @@ func (lt *leaseTable) makeRoomForLease(now time.Time) error {
 	var oldest *Lease
 	n := 0
 	for _, l := range lt.all {
+		// It has ended, and waits only for its rows to go.
 		if l.Expires.IsZero() {
 			continue
 		}
@@ -179,6 +180,7 @@ func (lt *leaseTable) Keep(lease LeaseID, ids []ID) (has []bool, err error) {
 	defer release()
 	has = make([]bool, len(ids))
 	for i, id := range ids {
+		// Noted before it is looked up: what is found stays until the lease refers to it.
 		lt.pending.note(id)
 		e, err := lt.index.Lookup(id)
 		if err != nil && !errors.Is(err, ErrNotFound) {
@@ -197,6 +199,7 @@ func (lt *leaseTable) Keep(lease LeaseID, ids []ID) (has []bool, err error) {
 				continue
 			}
 			key := heldKey(lease, id)
+			// A lease counts once for a block, however often a sync that is begun again asks.
 			if _, err := lt.db.Get(key); errors.Is(err, db.ErrNotFound) {
 				lt.db.Set(key, []byte{})
 				lt.pending.Ref(id, 1)
@@ -270,6 +273,7 @@ func (lt *leaseTable) dropLease(ctx context.Context, lease LeaseID) error {
 		err := lt.commits.Removal(func() error {
 			lt.mu.Lock()
 			defer lt.mu.Unlock()
+			// Some at a time: a lease may keep millions, and commits and Keep wait for this lock.
 			keys, err := lt.index.someKeys(prefix, leaseBatch)
 			for _, key := range keys {
 				if id, ok := heldBlock(key); ok {
@@ -278,6 +282,7 @@ func (lt *leaseTable) dropLease(ctx context.Context, lease LeaseID) error {
 				lt.db.Delete(key)
 			}
 			if more = len(keys) == leaseBatch; err == nil && !more {
+				// Last, so that a crash before leaves a lease that is found and ended again.
 				lt.db.Delete(leaseKey(lease))
 				delete(lt.all, lease)
 			}
@@ -320,6 +325,7 @@ func (nt *nameTable) AdoptSnapshot(name string, id ID) error {
 		}
 		err = nt.NameSnapshot(name, id)
 		if errors.Is(err, ErrNameTaken) {
+			// A sync that is begun again finds what it did before it was interrupted.
 			if r, serr := nt.index.Snapshot(name); serr == nil && r.ID == id {
 				return nil
 			}

@@ -67,6 +67,7 @@ func (ix *index) Blocks(ctx context.Context, filter BlockFilter, fn func(BlockIn
 	}
 	from := prefixKey(keyBlock, lo)
 	if filter.After != (ID{}) {
+		// After may lie before the prefix or inside of it.
 		from = slices.MaxFunc([][]byte{from, prefixEnd(keyBlock, filter.After)}, bytes.Compare)
 	}
 	return ix.db.Scan(from, prefixEnd(keyBlock, hi), func(key, value []byte) error {

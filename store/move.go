@@ -104,6 +104,7 @@ func (m *mover) batch(ctx context.Context, batch []tiering.Placed, size int64) e
 		}
 	}
 	if err := m.copy(batch); err != nil {
+		// The cold disk is not the one that db watches, so nothing else makes ErrFull of it.
 		if errors.Is(err, syscall.ENOSPC) && !errors.Is(err, ErrFull) {
 			err = fmt.Errorf("%w: %w", ErrFull, err)
 		}
@@ -232,6 +233,7 @@ func (rl *relocator) PlanDrain(ctx context.Context) (p MovePlan, err error) {
 	if err := rl.tiers.Reach(tiering.Cold); err != nil {
 		return p, fmt.Errorf("drain the cold tier: %w", err)
 	}
+	// Rows say where blocks are as of the last commit; those being moved count where they go.
 	if err := rl.commits.Commit(); err != nil {
 		return p, err
 	}

@@ -190,6 +190,7 @@ func (ob *objectStore) resolveRef(ref string) (ObjectInfo, error) {
 			return ObjectInfo{}, err
 		}
 	}
+	// An object by its ID: the row of any of its names has sizes and times without a look inside.
 	names, err := ob.index.namesOf(id, 1)
 	if err != nil {
 		return ObjectInfo{}, err
@@ -205,6 +206,7 @@ func (ix *index) resolvePrefix(ref string) (ID, error) {
 	if !ok || len(ref) < minPrefix {
 		return ID{}, fmt.Errorf("object %q: %w", ref, ErrNotFound)
 	}
+	// Objects before blocks: a block inside of one must not make its prefix ambiguous.
 	for _, space := range []byte{keyObject, keyBlock} {
 		var found []ID
 		err := ix.db.Scan(prefixKey(space, lo), prefixEnd(space, hi), func(key, _ []byte) error {
@@ -212,6 +214,7 @@ func (ix *index) resolvePrefix(ref string) (ID, error) {
 			if err != nil {
 				return err
 			}
+			// An object with several names has a row for each, under one ID.
 			if len(found) == 0 || found[0] != id {
 				found = append(found, id)
 			}

@@ -97,6 +97,7 @@ func (bs *blocks) WriteFile(ctx context.Context, root FileRoot, off, length int6
 	if err != nil {
 		return err
 	}
+	// The size comes from a row of its own, and ranges were checked by it.
 	if v.Size != root.Size {
 		return fmt.Errorf("file vertex %s has %d bytes, not %d: %w", root.ID.Short(), v.Size, root.Size, ErrCorrupt)
 	}
@@ -309,6 +310,7 @@ func (ob *objectStore) ingest(ctx context.Context, r io.Reader, name string, rep
 		if err := in.next(r); err != nil {
 			return ObjectInfo{}, err
 		}
+		// Rows of a stream of any length must not gather in memory.
 		if err := ob.commits.throttle(); err != nil {
 			return ObjectInfo{}, err
 		}
@@ -380,10 +382,12 @@ func (in *ingester) next(r io.Reader) error {
 	if err != nil {
 		return err
 	}
+	// Cut while the batch before is still being stored: this is the other half of the pipeline.
 	pieces := in.cut(buf[:n+m])
 	if err := in.wait(); err != nil {
 		return err
 	}
+	// Outside of any Update: it may have to wait for a sweep, which commits.
 	if err := in.s.room.Admit(int64(m)); err != nil {
 		return err
 	}
@@ -408,6 +412,7 @@ func (in *ingester) cut(data []byte) []piece {
 }
 
 func (in *ingester) store(pieces []piece) error {
+	// Until the builder has pinned or linked the blocks, nothing refers to them.
 	release := in.s.pending.Hold()
 	defer release()
 	blocks := make([][]byte, 0, len(pieces))

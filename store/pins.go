@@ -70,6 +70,7 @@ func (bs *blocks) EachBelow(ctx context.Context, id ID, enter func(ID) bool) err
 	if err != nil || e.Kind == KindData {
 		return nil
 	}
+	// Only vertices are read, and few of them: data blocks are told by their rows.
 	plain, err := bs.Get(ctx, id)
 	if err != nil {
 		return err

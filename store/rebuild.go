@@ -190,6 +190,7 @@ func (b *rebuilder) records(ctx context.Context) error {
 		if _, ok := b.rows[h.ID]; ok {
 			return nil
 		}
+		// The first record counts: copies that a compaction or a crash left have the same bytes.
 		return b.record(loc)
 	})
 	if errors.Is(err, ErrUnavailable) {

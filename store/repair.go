@@ -315,6 +315,7 @@ func (r *repairer) count(ctx context.Context) error {
 	for _, n := range r.snaps {
 		ref(n.vertexID())
 	}
+	// As the check counts: a link counts as long as the vertex has a row, referred to or not. (I4)
 	for id, e := range r.rows {
 		if e.Kind == tiering.Data {
 			continue

@@ -83,6 +83,7 @@ func decodeEntry(b []byte) (Entry, error) {
 	if e.Kind < tiering.Data || e.Kind > tiering.Named || e.Codec > tiering.Zstd {
 		return Entry{}, fmt.Errorf("index row of an unknown kind or codec: %w", ErrCorrupt)
 	}
+	// Bytes from a disk: a length beyond any block must not be allocated for.
 	if len(b) != 0 || v[1] > 1<<32-1 || v[2] > 1<<32-1 || v[3] > tiering.MaxRaw {
 		return e, fmt.Errorf("index row has impossible fields: %w", ErrCorrupt)
 	}

@@ -397,6 +397,7 @@ func (s *Store) fitDisk() (spare int64, err error) {
 	if s.opts.Ballast > 0 {
 		spare = min(2*s.opts.MemTable+spareLogs, total/16)
 	}
+	// What Admit keeps free has to hold a commit and what it is turned into tables with.
 	if s.opts.MinFree == 0 {
 		s.opts.MinFree = min(total/100, 1<<30)
 	}

@@ -201,6 +201,7 @@ func Init(dir string, c Config) error {
 	if err := errors.Join(handle.ShownError(fill(d, c)), d.Close()); err != nil {
 		return err
 	}
+	// The directory was there, and so its name is durable.
 	if none == nil {
 		return nil
 	}
@@ -240,5 +241,6 @@ func fill(dir *handle.Dir, c Config) error {
 			return err
 		}
 	}
+	// Last: without it the rest is no store, and the next Init takes it over.
 	return superblockFile.Write(dir.Join(), newSuperblock(c))
 }

@@ -132,6 +132,7 @@ func (bs *blocks) linksOf(ctx context.Context, ids []ID) (map[ID][]ID, error) {
 		if e.Kind == tiering.Data {
 			continue
 		}
+		// Read here, outside of all locks; sweepStep sees that the block is still the same.
 		plain, err := bs.Get(ctx, id)
 		if err == nil {
 			links[id], err = vertex.Links(plain)
@@ -297,6 +298,7 @@ func (sw *sweeper) dropStaleSegmentRows(of ...uint8) error {
 		case err != nil:
 			sw.log.Error("a row is damaged; see fsck", "err", err)
 		case !slices.Contains(of, tiering.TierOf(n)), there[n], hidden && tiering.TierOf(n) == tiering.Cold:
+		// A crash came between removing the file and the commit that says so.
 		case row.Live == 0:
 			stale = append(stale, n)
 		default:

@@ -246,6 +246,7 @@ func (k *tierManager) watched(ctx context.Context, changed <-chan struct{}) {
 		case <-round.Done():
 		}
 	}()
+	// A round may take hours; a policy that was changed must not wait for its end.
 	err := k.round(round)
 	if round.Err() != nil {
 		err = nil
@@ -256,6 +257,7 @@ func (k *tierManager) watched(ctx context.Context, changed <-chan struct{}) {
 	if err != nil {
 		fault = err.Error()
 	}
+	// Told once, not at each look, as long as it stays the same.
 	news := fault != shared.mu.state.Fault
 	shared.mu.state.Fault = fault
 	shared.mu.Unlock()
@@ -375,6 +377,7 @@ func (k *tierManager) eachMovable(ctx context.Context, p TierPolicy, fn func([]m
 		if err := k.eachInSegment(p, seg.Number, stored, fn); err != nil {
 			return err
 		}
+		// The look-ups of one segment take the database's time from readers.
 		time.Sleep(time.Millisecond)
 	}
 	return nil
@@ -418,6 +421,7 @@ func (k *tierManager) waitIdle(ctx context.Context) error {
 			return err
 		}
 		why := ""
+		// A tier that is about to be full cannot wait for the night.
 		if !k.urgent {
 			if !k.p.Open(k.s.now()) {
 				return errClosingTime
