@@ -377,7 +377,7 @@ type move struct {
 func (cm *committer) relocate(moves []move) (noted int64, err error) {
 	cm.commitMu.Lock()
 	defer cm.commitMu.Unlock()
-	// Only a commit moves a block, so under commitMu rows can be read ahead of the lock that Put needs.
+	// Only a commit moves a block: under commitMu rows can be read ahead of the lock of Put.
 	here := make([]bool, len(moves))
 	for i, m := range moves {
 		e, err := cm.index.Lookup(m.id)
