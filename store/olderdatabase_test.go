@@ -20,7 +20,7 @@ func TestOlderDatabase(t *testing.T) {
 			mustIngest(t, s, "newer", want["newer"])
 		},
 		"segments": func(t *testing.T, s *Store, want map[string][]byte) {
-			for i := range 4 {
+			for i := range 6 { // two segments at least, however the blocks of a batch fall
 				name := fmt.Sprint("newer ", i)
 				want[name] = randomBytes(uint64(i), 400<<10)
 				mustIngest(t, s, name, want[name])
