@@ -474,7 +474,7 @@ func (d *daemon) closeStore() error {
 		if failed = d.volume.Close(); failed != nil {
 			lost = d.volume.Uncommitted() // the store tries once more, and forgets them
 		}
-		unkept = d.volume.Unkept() // names are found only while the store is open
+		unkept = handle.ShownError(d.volume.Unkept()) // names and paths are found only while the store is open
 	}
 	if d.store == nil {
 		return failed
