@@ -37,7 +37,6 @@ var sentinels = map[string]struct {
 	"db.ErrClosed":        {internal: "a store is closed when nobody uses it any more"},
 	"db.ErrRemoved":       {err: db.ErrRemoved, code: 3},
 	"db.ErrFailed":        {err: db.ErrFailed, code: exitOther},
-	"db.ErrRemoved":       {err: db.ErrRemoved, code: 3},
 	"db.ErrReadOnly":      {err: db.ErrReadOnly, code: 20},
 	"tiering.ErrNotFound": {internal: "a block whose segment is gone is store.ErrCorrupt"},
 	"tiering.ErrCorrupt":  {internal: "a block whose bytes are wrong is store.ErrCorrupt"},

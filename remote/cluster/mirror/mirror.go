@@ -5,7 +5,7 @@
 //
 // A volume has a record in the cluster's register, changed by compare-and-swap
 // alone. A node is a Copy, which is on its disk, and while it writes a Writer,
-// which is in memory. Rules, as cited below (docs/adr/0008-mirrors.md has why):
+// which is in memory. Rules, as cited below (docs/adr/0010-mirrors.md has why):
 //
 //	R1  A copy takes frames of the epoch that it has promised and of no other,
 //	    and of these what follows what it has, or what it has already.

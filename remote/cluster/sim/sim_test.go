@@ -298,7 +298,7 @@ func TestWalks(t *testing.T) {
 func TestNotSurvived(t *testing.T) {
 	r := Explore(Bounds{Nodes: 2, Writes: 1, Epochs: 3, Restores: 1, Swaps: 3, Silent: true}, Product(), 1_000_000)
 	if r.Broken == "" {
-		t.Fatal("it is survived: say so in docs/adr/0008-mirrors.md")
+		t.Fatal("it is survived: say so in docs/adr/0010-mirrors.md")
 	}
 	t.Log(fmt.Sprint(r))
 }
