@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
@@ -65,6 +66,10 @@ const checkShard = 4 << 20
 func (s *Store) Check(ctx context.Context, o CheckOptions) (Report, error) {
 	c := checker{s: s, o: o, segments: make(map[uint64]int64), bad: make(map[ID]bool)}
 	err := s.standstill(func() error { return c.run(ctx) })
+	if errors.Is(err, db.ErrRemoved) {
+		// Nothing is committed any more, so what rows say means little: which files are missing does.
+		err = c.files(ctx)
+	}
 	if err != nil {
 		err = fmt.Errorf("check: %w", err)
 	}

@@ -439,11 +439,14 @@ func (s *Store) Close() error {
 	s.tiers.Interrupt()
 	s.life.stopped.Wait()
 	err := errors.Join(s.commit(), s.shut())
-	if errors.Is(err, db.ErrRemoved) {
+	// With all files closed and the lock still held, they are as the next opening finds them.
+	switch found := s.reinspect(); {
+	case !errors.Is(err, db.ErrRemoved):
+		err = handle.ShownError(errors.Join(found, err))
+	case errors.Is(found, ErrDamaged):
+		err = found // a file is gone, and not the store: it can be mended
+	default:
 		err = fmt.Errorf("%s: %w", s.dir.Path(), db.ErrRemoved) // whatever else failed, failed because of that
-	} else {
-		// With all files closed and the lock still held, they are as the next opening finds them.
-		err = handle.ShownError(errors.Join(s.reinspect(), err))
 	}
 	return errors.Join(err, s.lock.Unlock(), s.dir.Close())
 }

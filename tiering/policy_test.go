@@ -33,16 +33,16 @@ func TestPlan(t *testing.T) {
 	}{
 		{"no policy", func(p *Policy) { *p = Policy{} }, Usage{Live: 5000, Files: 5000}, 0, false, false, "no policy"},
 		{"below", nil, Usage{Live: 899, Files: 899}, 0, false, false, "less than 90 %"},
-		{"high", nil, Usage{Live: 900, Files: 900, Census: census(800, 0, 0)}, 100, false, false, "100 leave"},
+		{"high", nil, Usage{Live: 900, Files: 900, Census: census(800, 0, 0)}, 100, false, false, "100 B leave"},
 		{"young stay", nil, Usage{Live: 950, Files: 950, Census: census(60, 800, 0)}, 60, false, false, "younger"},
 		{"urgent", nil, Usage{Live: 1000, Files: 1000, Census: census(60, 800, 0)}, 200, true, false, "over its limit"},
 		{"pinned", nil, Usage{Live: 1000, Files: 1000, Census: census(0, 0, 1000)}, 0, true, true, "pinned"},
 		{"out of reach", nil, Usage{Live: 1000, Files: 1000, Cold: "unplugged", Census: census(800, 0, 0)}, 0, true, true, "unplugged"},
 		{"garbage", nil, Usage{Live: 500, Files: 950, Census: census(500, 0, 0)}, 0, false, false, "compacted"},
 		{"paused", func(p *Policy) { p.Paused = true }, Usage{Live: 950, Files: 950, Census: census(800, 0, 0)}, 0, false, false, "paused"},
-		{"paused and full", func(p *Policy) { p.Paused = true }, Usage{Live: 1000, Files: 1000, Census: census(800, 0, 0)}, 200, true, false, "200 leave"},
+		{"paused and full", func(p *Policy) { p.Paused = true }, Usage{Live: 1000, Files: 1000, Census: census(800, 0, 0)}, 200, true, false, "200 B leave"},
 		{"at night", func(p *Policy) { p.Hours = "22:00-06:00" }, Usage{Live: 950, Files: 950, Census: census(800, 0, 0)}, 0, false, false, "22:00"},
-		{"by day", func(p *Policy) { p.Hours = "11:00-13:00" }, Usage{Live: 950, Files: 950, Census: census(800, 0, 0)}, 150, false, false, "150 leave"},
+		{"by day", func(p *Policy) { p.Hours = "11:00-13:00" }, Usage{Live: 950, Files: 950, Census: census(800, 0, 0)}, 150, false, false, "150 B leave"},
 	} {
 		p := base
 		if c.change != nil {
