@@ -67,7 +67,8 @@ func (s *Store) Check(ctx context.Context, o CheckOptions) (Report, error) {
 	c := checker{s: s, o: o, segments: make(map[uint64]int64), bad: make(map[ID]bool)}
 	err := s.standstill(func() error { return c.run(ctx) })
 	if errors.Is(err, db.ErrRemoved) {
-		// Nothing is committed any more, so what rows say means little: which files are missing does.
+		// Nothing is committed any more, so what rows say means little: which files are missing
+		// does.
 		err = c.files(ctx)
 	}
 	if err != nil {
