@@ -23,13 +23,12 @@ import (
 const patient = time.Minute
 
 // A testFS has files whose names say how they are answered: "quick..." at once; "stuck..." once
-// released is closed, "deaf..." too, whatever interrupts it; and of the files in data their bytes.
+// released is closed, "deaf..." too, whatever interrupts it; those in names have bytes.
 type testFS struct {
 	fuse.RawFileSystem
 	released chan struct{}
 	waiting  atomic.Int32 // answers that wait for released
-	data     map[string]func() fuse.ReadResult
-	names    []string // of data, by inode from firstData
+	names    []string     // of files with bytes, by inode from firstData
 	lent     atomic.Int32
 }
 
