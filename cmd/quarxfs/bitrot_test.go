@@ -328,7 +328,7 @@ func requireNamed(t *testing.T, mnt string, blocks map[string]bool, bad []string
 	}
 	out, _ = program(t, "quarxfs", "fsck", mnt)
 	for _, path := range bad {
-		if !bytes.Contains(out, []byte("  "+path+": ")) {
+		if !bytes.Contains(out, []byte("damaged: "+path+": ")) {
 			t.Errorf("fsck does not name %s", path)
 		}
 	}
