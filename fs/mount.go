@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -153,10 +152,8 @@ func checkFUSE() error {
 	if os.Geteuid() == 0 {
 		return nil
 	}
-	if _, err := exec.LookPath("fusermount3"); err != nil {
-		if _, err := exec.LookPath("fusermount"); err != nil {
-			return fmt.Errorf("%w: install the package fuse3 or mount as root", ErrNoFusermount)
-		}
+	if _, err := transport.Helper(); err != nil {
+		return fmt.Errorf("%w: install the package fuse3 or mount as root", ErrNoFusermount)
 	}
 	return nil
 }
@@ -172,7 +169,6 @@ func (o MountOptions) fuse() *fuse.MountOptions {
 		MaxReadAhead:     maxRequest,
 		MaxBackground:    64,
 		EnableAcl:        true,
-		DisableSplice:    true, // a reply of 1 MiB does not fit into a pipe
 		Debug:            o.Debug,
 		Logger:           slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 		DirectMount:      root,

@@ -67,7 +67,7 @@ func Mount(src Source, dir string, o Options) (*fs.Mount, error) {
 	_, raw := newFilesystem(src, o.Logger)
 	return fs.Serve(raw, dir, &fuse.MountOptions{
 		AllowOther: o.AllowOther || root, Options: []string{"ro", "nosuid", "nodev", "default_permissions"}, FsName: o.Name, Name: "quarxfs",
-		MaxWrite: maxRequest, MaxReadAhead: maxRequest, MaxBackground: 64, EnableAcl: true, DisableSplice: true, Debug: o.Debug,
+		MaxWrite: maxRequest, MaxReadAhead: maxRequest, MaxBackground: 64, EnableAcl: true, Debug: o.Debug,
 		Logger:      slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 		DirectMount: root, DirectMountFlags: unix.MS_MGC_VAL | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV,
 		EnableSymlinkCaching: true, DisabledCapabilities: fuse.CAP_PASSTHROUGH,

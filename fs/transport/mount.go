@@ -79,7 +79,7 @@ func clearFlag(bit uintptr) func(uintptr) uintptr { return func(f uintptr) uintp
 
 // mountByHelper has fusermount3 mount, which hands the descriptor over through a socket.
 func mountByHelper(dir string, o *fuse.MountOptions) (int, error) {
-	bin, err := helper()
+	bin, err := Helper()
 	if err != nil {
 		return -1, err
 	}
@@ -119,7 +119,7 @@ func Detach(dir string) error {
 	if os.Geteuid() == 0 {
 		return unix.Unmount(dir, unix.MNT_DETACH)
 	}
-	bin, err := helper()
+	bin, err := Helper()
 	if err != nil {
 		return err
 	}
@@ -129,7 +129,8 @@ func Detach(dir string) error {
 	return nil
 }
 
-func helper() (string, error) {
+// Helper finds the program that mounts for who is not root: exec.ErrNotFound.
+func Helper() (string, error) {
 	var first error
 	for _, name := range []string{"fusermount3", "/bin/fusermount3", "fusermount", "/bin/fusermount"} {
 		bin, err := exec.LookPath(name)

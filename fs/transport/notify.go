@@ -37,7 +37,7 @@ func notify[T any](s *Server, code int32, body *T, name string) fuse.Status {
 	for {
 		_, err := unix.Writev(s.fd, iov)
 		if err != unix.EINTR {
-			return status(err)
+			return fuse.ToStatus(err)
 		}
 	}
 }

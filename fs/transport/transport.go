@@ -16,7 +16,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 	"unsafe"
 
@@ -66,7 +65,7 @@ type Server struct {
 	mu      struct {
 		sync.Mutex
 		idle []*worker          // the last that has become so is the next to read: its buffers are warm
-		all  map[*worker]bool   // idle or not
+		all  map[*worker]bool   // that run, idle or not
 		read map[uint64]*worker // who answers a READ, by the request's number
 	}
 }
@@ -97,16 +96,12 @@ func New(raw fuse.RawFileSystem, dir string, opts *fuse.MountOptions) (*Server, 
 // greet answers INIT, before which the kernel sends nothing else.
 func (s *Server) greet() error {
 	w := s.newWorker()
+	defer w.release()
 	in, err := w.receive()
-	if err != nil {
-		return err
+	if err == nil {
+		w.answer(in)
 	}
-	w.answer(in)
-	w.release()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.mu.idle = append(s.mu.idle, w)
-	return nil
+	return err
 }
 
 // Serve begins to answer requests.
@@ -161,17 +156,13 @@ func (s *Server) addReader() {
 		return // finish may have waited for the workers already
 	}
 	s.readers.Add(1)
-	var w *worker
 	if n := len(s.mu.idle); n > 0 {
-		w = s.mu.idle[n-1]
+		s.mu.idle[n-1].wake <- struct{}{} // has room: it was idle, and is so once
 		s.mu.idle = s.mu.idle[:n-1]
-	} else {
-		w = s.newWorkerLocked()
-	}
-	if w.parked {
-		w.wake <- struct{}{} // has room: it was idle, and is so once
 		return
 	}
+	w := s.newWorker()
+	s.mu.all[w] = true
 	s.workers.Add(1)
 	go w.run()
 }
@@ -204,14 +195,13 @@ func (s *Server) rejoin() bool {
 
 // park has the worker wait until it is to read: false if it shall end instead.
 func (s *Server) park(w *worker) bool {
+	w.release()
 	s.mu.Lock()
 	if s.hasEnded() || len(s.mu.idle) >= mostIdle {
 		delete(s.mu.all, w)
 		s.mu.Unlock()
 		return false
 	}
-	w.parked = true
-	w.release()
 	s.mu.idle = append(s.mu.idle, w)
 	s.mu.Unlock()
 	select {
@@ -302,14 +292,4 @@ func (s *Server) logf(format string, args ...any) {
 	if s.opts.Logger != nil {
 		s.opts.Logger.Printf(format, args...)
 	}
-}
-
-func status(err error) fuse.Status {
-	if errno, ok := err.(syscall.Errno); ok {
-		return fuse.Status(errno)
-	}
-	if err != nil {
-		return fuse.EIO
-	}
-	return fuse.OK
 }

@@ -146,7 +146,7 @@ func serve(t *testing.T, f *testFS) (*transport.Server, string) {
 		t.Skip("no /dev/fuse")
 	}
 	dir := t.TempDir()
-	s, err := transport.New(f, dir, &fuse.MountOptions{Name: "test", MaxWrite: 1 << 20, DirectMountStrict: true, MaxBackground: 64, DisableSplice: true})
+	s, err := transport.New(f, dir, &fuse.MountOptions{Name: "test", MaxWrite: 1 << 20, DirectMountStrict: true, MaxBackground: 64})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,7 +37,7 @@ const (
 	quickOut = 8 << 10
 )
 
-// A worker is a goroutine that reads and answers, with the buffers of the request that it has.
+// A worker reads and answers in one goroutine, with the buffers of the request that it has.
 type worker struct {
 	server *Server
 	in     *[]byte   // nil while it is idle
@@ -46,20 +46,11 @@ type worker struct {
 	outV   [1][]byte
 	lent   lent
 	unique atomic.Uint64 // of the request that it answers; 0: none
-	parked bool          // its goroutine runs, and waits for wake whenever it is idle
-	wake   chan struct{}
+	wake   chan struct{} // ends its idling
 }
 
 func (s *Server) newWorker() *worker {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.newWorkerLocked()
-}
-
-func (s *Server) newWorkerLocked() *worker {
-	w := &worker{server: s, out: make([]byte, quickOut), wake: make(chan struct{}, 1)}
-	s.mu.all[w] = true
-	return w
+	return &worker{server: s, out: make([]byte, quickOut), wake: make(chan struct{}, 1)}
 }
 
 // run begins as a reader.
