@@ -61,17 +61,7 @@ with AWS_, in the environment of the process that has the store open (of quarxfs
 is mounted), or from a file in the format of ~/.aws/credentials that only its owner may read.`,
 		Example: `  quarxfs tier add /srv/store cold /bulk/cold
   quarxfs tier add /srv/store cold s3://bucket/store --endpoint https://s3.example.com --credentials /etc/quarxfs-keys`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := onlyCold(args[1]); err != nil {
-				return err
-			}
-			// Paths are made absolute here: the daemon stands in another directory.
-			dir, bucket, err := coldPlace(cmd, args[2], place)
-			if err != nil {
-				return err
-			}
-			return onStore(cmd, args, func(n remote.Node) error { return n.AddCold(cmd.Context(), dir, bucket) })
-		},
+		RunE: onColdPlace(&place, remote.Node.AddCold),
 	}
 	placeFlags(cmd.Flags(), &place)
 	return cmd
@@ -99,19 +89,25 @@ old directory, if it is still there, is no longer used and can be removed.
 A tier in a bucket can be in another bucket or on another server, with the same objects.`,
 		Example: `  quarxfs tier relocate /srv/store cold /new/cold
   quarxfs tier relocate /mnt cold s3://bucket/store --endpoint https://s3.example.net`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := onlyCold(args[1]); err != nil {
-				return err
-			}
-			dir, bucket, err := coldPlace(cmd, args[2], place)
-			if err != nil {
-				return err
-			}
-			return onStore(cmd, args, func(n remote.Node) error { return n.RelocateCold(cmd.Context(), dir, bucket) })
-		},
+		RunE: onColdPlace(&place, remote.Node.RelocateCold),
 	}
 	placeFlags(cmd.Flags(), &place)
 	return cmd
+}
+
+// onColdPlace runs do with the place that the arguments [STORE] cold PLACE and place's flags give.
+func onColdPlace(place *store.S3Place, do func(n remote.Node, ctx context.Context, dir string, bucket *store.S3Place) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := onlyCold(args[1]); err != nil {
+			return err
+		}
+		// Paths are made absolute here: the daemon stands in another directory.
+		dir, bucket, err := coldPlace(cmd, args[2], *place)
+		if err != nil {
+			return err
+		}
+		return onStore(cmd, args, func(n remote.Node) error { return do(n, cmd.Context(), dir, bucket) })
+	}
 }
 
 // coldPlace returns where a cold tier is to be, with absolute paths, since the
