@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
@@ -134,8 +133,9 @@ func (r *fsckReport) print(w io.Writer) error {
 		_, err = fmt.Fprintf(w, "%s blocks, %s vertices among them, %s objects, %s segments: %s findings\n", humanize.Comma(c.Blocks),
 			humanize.Comma(c.Vertices), humanize.Comma(c.Objects), humanize.Comma(c.Segments), humanize.Comma(c.Count))
 	}
+	scrubbed := r.scrubbed()
 	for _, f := range c.Findings {
-		if !r.scrubbed(f) {
+		if !scrubbed[f.Subject] {
 			fmt.Fprintf(w, "%s: %s: %s%s\n", f.Rule, f.Subject, f.Text, hits(f))
 		}
 	}
@@ -148,9 +148,15 @@ func (r *fsckReport) print(w io.Writer) error {
 	return err
 }
 
-// scrubbed reports a finding about a block of which the scrub's report says more.
-func (r *fsckReport) scrubbed(f remote.Finding) bool {
-	return r.Scrub != nil && slices.ContainsFunc(r.Scrub.Damaged, func(b remote.BadBlock) bool { return b.ID.String() == f.Subject })
+// scrubbed are the subjects of findings about blocks of which the scrub's report says more.
+func (r *fsckReport) scrubbed() map[string]bool {
+	blocks := make(map[string]bool)
+	if r.Scrub != nil {
+		for _, b := range r.Scrub.Damaged {
+			blocks[b.ID.String()] = true
+		}
+	}
+	return blocks
 }
 
 // showRepairs prints what a repair did, a line for each kind: the rest is in the JSON.
