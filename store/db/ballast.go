@@ -144,7 +144,7 @@ func (d *DB) restoreBallast() {
 	}
 }
 
-// held is the size of the file as it is.
+// bytes is the size of the file as it is.
 func (b *ballast) bytes() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()

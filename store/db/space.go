@@ -153,7 +153,7 @@ func (d *DB) Accepts(n int64, removal bool) error {
 	}
 	// The way that always works, if there is room: all that waits is applied first.
 	bytes := d.unwritten() + n
-	return fits(d.roomToApply(d.unapplied()+bytes)+d.growth(bytes)+roundSlack, free)
+	return fits(d.needs(bytes, d.logBytes()), free)
 }
 
 // unwritten is the bytes that wait for a Write.
@@ -171,7 +171,7 @@ func (d *DB) GiveRoom(n int64) bool {
 	}
 	// What the log has must still be repeatable, and some commits be possible.
 	commits := d.roomToApply(d.clog.held()+d.unwritten()) + roundSlack
-	if fits(n+commits, d.space.rest()+d.ballast.bytes()+d.spare.bytes()) != nil {
+	if fits(n+commits, d.inReach()) != nil {
 		return false
 	}
 	return d.room(n+roomSlack) == nil
@@ -193,12 +193,32 @@ func (d *DB) roomToOpen(current string) error {
 //  2. It can wait in the log, which has its blocks.
 //  3. The ballast, and then the spare, give room to apply what waits, which empties the log.
 func (d *DB) roomToCommit(bytes int64) error {
-	need := d.roomToApply(bytes+d.unapplied()) + d.growth(bytes) + roundSlack
-	if err := fits(need, d.space.rest()); err == nil || d.mayWaitInLog(bytes) {
+	free := d.space.rest()
+	// Most disks have so much that the logs need not be looked at, which takes a commit longer the
+	// more tables there are.
+	if d.needs(bytes, mostLogs*d.opt.MemTable) <= free {
+		return nil
+	}
+	need := d.needs(bytes, d.logBytes())
+	if need <= free || d.mayWaitInLog(bytes) {
 		return nil
 	}
 	return d.emptyLog(need)
 }
+
+// mostLogs is more memtables than Badger's logs ever take: there are up to five, of which one is
+// being removed, one made a table of, two wait for that and one is in use, and each takes less than
+// two.
+const mostLogs = 10
+
+// needs is what a commit of so many bytes needs, with the ones that wait already, when Badger's
+// logs take so many.
+func (d *DB) needs(bytes, logs int64) int64 {
+	return roomToApply(bytes+d.unapplied(), logs) + d.growth(bytes) + roundSlack
+}
+
+// inReach is what is free, with all that is set aside.
+func (d *DB) inReach() int64 { return d.space.rest() + d.ballast.bytes() + d.spare.bytes() }
 
 // growth is what the log needs to take a record of a commit that no file of it takes as it is.
 func (d *DB) growth(bytes int64) int64 {
@@ -216,7 +236,7 @@ func (d *DB) mayWaitInLog(bytes int64) bool {
 	if !d.clog.fits(room) && (d.clog.oversize(room) || !d.clog.free()) {
 		return false
 	}
-	return fits(d.roomToApply(d.clog.held()+bytes)+roundSlack, d.space.rest()+d.ballast.bytes()+d.spare.bytes()) == nil
+	return fits(d.roomToApply(d.clog.held()+bytes)+roundSlack, d.inReach()) == nil
 }
 
 // emptyLog applies all that the log has, with the room of the ballast and of the spare, so that it
@@ -225,7 +245,7 @@ func (d *DB) mayWaitInLog(bytes int64) bool {
 func (d *DB) emptyLog(need int64) error {
 	// Before anything is given up: a commit that is too large must not use up what smaller ones
 	// can still be made with.
-	if err := fits(need, d.space.rest()+d.ballast.bytes()+d.spare.bytes()); err != nil {
+	if err := fits(need, d.inReach()); err != nil {
 		return err
 	}
 	if err := d.giveUntil(need, d.ballast, d.spare); err != nil {
@@ -240,12 +260,17 @@ func (d *DB) emptyLog(need int64) error {
 
 // roomToApply is what so many bytes of rows need in Badger: its log and the table made of that,
 // and the table of what its logs have already.
-func (d *DB) roomToApply(bytes int64) int64 {
+func (d *DB) roomToApply(bytes int64) int64 { return roomToApply(bytes, d.logBytes()) }
+
+func roomToApply(bytes, logs int64) int64 { return 2*bytes + logs + roomSlack }
+
+// logBytes is what Badger's logs take. The directory is read for that.
+func (d *DB) logBytes() int64 {
 	logs, err := logBytes(d.inUse().dir)
 	if err != nil {
-		logs = d.opt.MemTable // the most that one takes
+		return d.opt.MemTable // the most that one takes
 	}
-	return 2*bytes + logs + roomSlack
+	return logs
 }
 
 func (d *DB) unapplied() int64 {
