@@ -94,6 +94,34 @@ func TestOlderDatabase(t *testing.T) {
 	}
 }
 
+// TestSweepWithOlderDatabase sweeps before anybody has repaired: segments that the database does
+// not know of look empty, and stay.
+func TestSweepWithOlderDatabase(t *testing.T) {
+	dir := filepath.Join(fastRoot(t), "store")
+	older := makeOlder(t, dir)
+	writeNewer(t, dir, "closed", func(s *Store) { mustIngest(t, s, "newer", randomBytes(1, 3<<20)) })
+	err := errors.Join(os.RemoveAll(filepath.Join(dir, dbDir)), copySparse(filepath.Join(older, dbDir), filepath.Join(dir, dbDir)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := sampleOptions()
+	o.Salvage = true
+	s, err := Open(dir, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	before := len(s.tiers.Segments())
+	for range 2 {
+		if swept, err := s.Sweep(ctx); err != nil || swept.Segments != 0 {
+			t.Errorf("%+v, %v", swept, err)
+		}
+	}
+	if after := len(s.tiers.Segments()); after != before {
+		t.Errorf("%d segments, there were %d", after, before)
+	}
+}
+
 // TestForeignSuperblock puts another store's superblock in, and takes away the file that would
 // tell.
 func TestForeignSuperblock(t *testing.T) {

@@ -265,11 +265,17 @@ func (sw *sweeper) segmentEmpty(n uint64) (bool, error) {
 		return false, err
 	}
 	why, err := sw.history.unsettled(n)
-	if why != "" && !sw.history.leftAlone[n] {
-		sw.history.leftAlone[n] = true // it is told once, not at each sweep
-		sw.log.Warn("a segment without anything that is used is left alone; see fsck", "segment", segmentName(n), "why", why)
+	if why != "" {
+		sw.tell(n, why)
 	}
 	return why == "" && err == nil, err
+}
+
+// tell says why a segment is left alone: once, not at each sweep.
+func (sw *sweeper) tell(n uint64, why string) {
+	if _, told := sw.history.leftAlone.LoadOrStore(n, true); !told {
+		sw.log.Warn("a segment without anything that is used is left alone; see fsck", "segment", segmentName(n), "why", why)
+	}
 }
 
 // awaitPuts waits for the Puts under way: they may have appended to a segment

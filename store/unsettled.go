@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 
 	"github.com/quarxtor/quarxfs/store/db"
@@ -27,8 +28,9 @@ type history struct {
 	behind  uint64        // commits that the database lacks; more than 0 only for a Repair
 
 	// Guarded by committer.commitMu.
-	lost      map[uint64]int64 // segments that are lost, and where each ended
-	leftAlone map[uint64]bool  // segments that the log has told of
+	lost map[uint64]int64 // segments that are lost, and where each ended
+
+	leftAlone sync.Map // numbers of segments that the log has told of
 }
 
 // unsettled says why a segment may have more than the database knows of, or "". It is not to be
