@@ -392,10 +392,7 @@ func (s *Store) noteSegments(news []tiering.Claim) error {
 // of an open segment passes for one that a crash tore. Its block is bad, and the store shall open
 // all the same.
 func (s *Store) noteCuts() error {
-	sizes := make(map[uint64]int64)
-	for _, seg := range s.tiers.Segments() {
-		sizes[seg.Number] = seg.Bytes
-	}
+	sizes := s.segmentSizes()
 	cuts := make(map[uint64]segmentRow)
 	err := s.db.ScanPrefix([]byte{keySegment}, func(key, value []byte) error {
 		n, row, err := decodeSegmentKeyRow(key, value)

@@ -244,31 +244,47 @@ func (sw *sweeper) removeIfEmpty(n uint64) (removed bool, err error) {
 	return true, sw.commits.Update(func() error { sw.db.Delete(segmentKey(n)); return nil })
 }
 
-// segmentEmpty reports whether no row, committed or pending, points into the
-// sealed segment n. A sealed segment gets no new records, so it stays empty.
-// The tier's upkeep is held.
+// segmentEmpty reports whether the sealed segment n has nothing that is used, nor anything that the
+// database may not know of. The tier's upkeep is held.
 func (sw *sweeper) segmentEmpty(n uint64) (bool, error) {
+	unused, why, err := sw.segmentUnused(n)
+	if err != nil || !unused {
+		return false, err
+	}
+	// Without commitMu: a cold tier may take seconds to answer, and commits would wait for it.
+	if why == "" {
+		why, err = sw.history.unknown(n)
+	}
+	if why != "" {
+		sw.tell(n, why)
+	}
+	if err != nil || why != "" {
+		return false, err
+	}
+	// Once more: a repair may have taken in meanwhile what was unknown.
+	unused, why, err = sw.segmentUnused(n)
+	return unused && why == "", err
+}
+
+// segmentUnused reports whether no row, committed or pending, points into the sealed segment n, and
+// why it is withheld all the same, or "". A sealed segment gets no new records, so it stays unused
+// but for a repair.
+func (sw *sweeper) segmentUnused(n uint64) (unused bool, why string, err error) {
 	sw.blocks.awaitPuts()
 	sw.commits.commitMu.Lock()
 	defer sw.commits.commitMu.Unlock()
 	// What is not written may say empty where the database still refers.
 	if len(sw.commits.frozen) > 0 || sw.commits.unwritten {
-		return false, nil
+		return false, "", nil
 	}
 	sw.pending.mu.Lock()
 	fresh := sw.pending.fresh[n]
 	sw.pending.mu.Unlock()
 	if fresh > 0 {
-		return false, nil
+		return false, "", nil
 	}
-	if live, err := sw.index.liveBytes(n); err != nil || live > 0 {
-		return false, err
-	}
-	why, err := sw.history.unsettled(n)
-	if why != "" {
-		sw.tell(n, why)
-	}
-	return why == "" && err == nil, err
+	live, err := sw.index.liveBytes(n)
+	return err == nil && live == 0, sw.history.withheld(n), err
 }
 
 // tell says why a segment is left alone: once, not at each sweep.

@@ -36,12 +36,29 @@ type history struct {
 // unsettled says why a segment may have more than the database knows of, or "". It is not to be
 // removed, then.
 func (hi *history) unsettled(n uint64) (why string, err error) {
+	if why := hi.withheld(n); why != "" {
+		return why, nil
+	}
+	return hi.unknown(n)
+}
+
+// withheld says why a segment is not to be removed whatever is in it, or "". The caller holds
+// commitMu.
+func (hi *history) withheld(n uint64) (why string) {
+	_, lost := hi.lost[n]
+	switch {
+	case lost && slices.Contains(hi.returned(), n):
+		return "it was lost, and not all of it can be read"
+	case hi.behind > 0:
+		return "the database is an older one"
+	}
+	return ""
+}
+
+// unknown says why a segment may have more than the database knows of, or "". It reads the segment.
+func (hi *history) unknown(n uint64) (why string, err error) {
 	stamp := hi.tiers.LastStamp(n)
 	switch {
-	case slices.Contains(hi.returned(), n):
-		return "it was lost, and not all of it can be read", nil
-	case hi.behind > 0:
-		return "the database is an older one", nil
 	case stamp == tiering.Stamp{}:
 		return hi.unknownNames(n)
 	case stamp.Volume != hi.volume:
