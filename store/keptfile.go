@@ -23,21 +23,6 @@ func jsonFiles() []string {
 	return names
 }
 
-// tiersOf returns the list of tiers as it will be when the store is open: that of the row if there
-// is one, else the file's.
-func tiersOf(dir string, kept map[string][]byte) (tiersFile, error) {
-	row, ok := kept[string(config.Key(tiersKind.Name))]
-	f, err := readTiers(dir)
-	if !ok || errors.Is(err, ErrNewer) {
-		return f, err
-	}
-	var was tiersFile
-	if err := tiersKind.Decode(row, &was); err != nil {
-		return f, err
-	}
-	return was, was.check()
-}
-
 // restoreFromOld has a rebuild use what the database that it replaces can still say: without the
 // list of tiers, what is in the cold one would be lost.
 func (s *Store) restoreFromOld() error {

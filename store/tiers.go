@@ -84,22 +84,27 @@ func (c *ColdTier) check() error {
 	return nil
 }
 
-// readTiers returns what tiers.json says; without the file there are no other
-// tiers.
-func readTiers(dir string) (f tiersFile, err error) {
-	err = tiersKind.Read(dir, &f)
-	if errors.Is(err, os.ErrNotExist) {
-		return tiersFile{}, nil
-	}
-	if err == nil {
-		err = f.check()
-	}
-	return f, err
+// readTiers returns what tiers.json says.
+func readTiers(dir string) (tiersFile, error) {
+	return tiersBy(func(f *tiersFile) error { return tiersKind.Read(dir, f) })
 }
 
-// loadTiers returns the list of tiers; none if there is no file.
-func (tl *tierList) loadTiers() (f tiersFile, err error) {
-	err = tl.files.Read(keptTiers(), &f)
+// tiersOf returns the list of tiers as it will be when the store is open, with the rows of its
+// files.
+func tiersOf(dir string, kept map[string][]byte) (tiersFile, error) {
+	return tiersBy(func(f *tiersFile) error {
+		return keptTiers().ReadWith(kept[string(config.Key(tiersKind.Name))], dir, f)
+	})
+}
+
+// loadTiers returns the list of tiers of the open store.
+func (tl *tierList) loadTiers() (tiersFile, error) {
+	return tiersBy(func(f *tiersFile) error { return tl.files.Read(keptTiers(), f) })
+}
+
+// tiersBy returns the list of tiers that read finds; without a file there are no other tiers.
+func tiersBy(read func(*tiersFile) error) (f tiersFile, err error) {
+	err = read(&f)
 	if errors.Is(err, os.ErrNotExist) {
 		return tiersFile{}, nil
 	}

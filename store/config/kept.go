@@ -98,14 +98,20 @@ func (f *Files) Restore(kept []Kept) error {
 // Read reads a file as Restore left it, or would: a store that is open for reading only
 // has the row count without a change to the file. Errors: as File.Read.
 func (f *Files) Read(k Kept, c Content) error {
-	if f.ReadOnly && !errors.Is(k.File.Read(f.Path(), k.New()), errs.ErrNewer) {
-		row, err := f.DB.Get(Key(k.Name))
-		if err == nil {
-			return k.Decode(row, c)
-		}
-		if !errors.Is(err, db.ErrNotFound) {
-			return err
-		}
+	if !f.ReadOnly {
+		return k.File.Read(f.Path(), c)
 	}
-	return k.File.Read(f.Path(), c)
+	row, err := f.DB.Get(Key(k.Name))
+	if err != nil && !errors.Is(err, db.ErrNotFound) {
+		return err
+	}
+	return k.ReadWith(row, f.Path(), c)
+}
+
+// ReadWith reads a file as Restore would leave it; row is nil if it has none. Errors: as File.Read.
+func (k Kept) ReadWith(row []byte, dir string, c Content) error {
+	if row == nil || errors.Is(k.File.Read(dir, k.New()), errs.ErrNewer) {
+		return k.File.Read(dir, c)
+	}
+	return k.Decode(row, c)
 }
