@@ -225,33 +225,28 @@ func (s *Store) inspectDatabase() (*inspected, error) {
 		return nil, err
 	}
 	in.proves(s.dir.Join(lastCommitName), noted)
-	kept, err := found.Rows([]byte{keyFile})
+	rows, err := found.Rows([]byte{keyFile}, []byte{keyEarlier}, []byte{keySegment})
 	if err != nil {
 		return nil, errs.Explain(err)
 	}
-	tiers, err := tiersOf(s.dir.Join(), kept)
+	tiers, err := tiersOf(s.dir.Join(), rows)
 	if err != nil {
 		return nil, err
 	}
 	in.cold = tiers.Cold
-	if in.commits, err = commitsOf(found); err != nil {
-		return nil, err
-	}
-	rows, err := found.Rows([]byte{keySegment})
+	in.commits = commitsOf(found, rows)
 	for key, value := range rows {
-		in.claims.add([]byte(key), value)
+		if key[0] == keySegment {
+			in.claims.add([]byte(key), value)
+		}
 	}
-	return in, errs.Explain(err)
+	return in, nil
 }
 
-// commitsOf is how many commits a database knows of, those before it among them.
-func commitsOf(found *db.Inspection) (uint64, error) {
-	rows, err := found.Rows([]byte{keyEarlier})
-	if err != nil {
-		return 0, errs.Explain(err)
-	}
+// commitsOf is how many commits a database knows of, those before it among them, as its rows say.
+func commitsOf(found *db.Inspection, rows map[string][]byte) uint64 {
 	earlier, _ := decodeEarlier(rows[string(keyEarlier)]) // 0 without a row
-	return earlier + found.Commits(), nil
+	return earlier + found.Commits()
 }
 
 // add notes what a row says of a segment. A row that does not read is the check's to report.

@@ -97,8 +97,8 @@ func (s *Store) countCommits() error {
 	}
 	// What says nothing, because it is lost or damaged, is why there is a rebuild.
 	if old, err := db.Inspect(s.dir.Join(dbDir)); err == nil {
-		if commits, err := commitsOf(old); err == nil {
-			in.proves(dbDir, commits)
+		if rows, err := old.Rows([]byte{keyEarlier}); err == nil {
+			in.proves(dbDir, commitsOf(old, rows))
 		}
 	}
 	hot, err := s.inspectTier(s.hotFS(), s.segments(hotDir), nil)

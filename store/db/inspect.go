@@ -512,11 +512,12 @@ func rowsOf(t *table.Table, prefix []byte, fn func(versionedRow)) {
 	}
 }
 
-// Rows returns the rows whose keys begin with prefix, as they will be when the database is open.
-func (in *Inspection) Rows(prefix []byte) (map[string][]byte, error) {
+// Rows returns the rows whose keys begin with one of some prefixes, as they will be when the
+// database is open. Whoever needs several asks once: the logs are read as a whole.
+func (in *Inspection) Rows(prefixes ...[]byte) (map[string][]byte, error) {
 	newest := make(map[string]versionedRow)
 	note := func(r versionedRow) {
-		if !bytes.HasPrefix(r.key, prefix) {
+		if !slices.ContainsFunc(prefixes, func(p []byte) bool { return bytes.HasPrefix(r.key, p) }) {
 			return
 		}
 		// Tables are read in no order of versions. Of equal ones the later read wins: those copied
@@ -529,7 +530,12 @@ func (in *Inspection) Rows(prefix []byte) (map[string][]byte, error) {
 		}
 	}
 	for _, id := range in.tables {
-		if err := readTable(in.dir, id, prefix, note); err != nil {
+		err := withTable(in.dir, id, options.OnBlockRead, func(t *table.Table) {
+			for _, prefix := range prefixes {
+				rowsOf(t, prefix, note)
+			}
+		})
+		if err != nil {
 			return nil, err
 		}
 	}
