@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/db"
 	"github.com/quarxtor/quarxfs/store/durable"
 	"github.com/quarxtor/quarxfs/store/errs"
@@ -71,22 +71,16 @@ func decodeCommitMark(b []byte) (m commitMark, ok bool) {
 
 // readLastCommit returns what the file says; ok is false when that is nothing.
 func readLastCommit(dir string) (m commitMark, ok bool, err error) {
-	name := filepath.Join(dir, lastCommitName)
-	f, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	b, err := config.File{Name: lastCommitName}.Raw(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return m, false, nil
 	}
 	if err != nil {
-		return m, false, errs.Explain(db.Unreadable(name, err))
+		return m, false, err
 	}
-	defer f.Close()
 	for at := range int64(2) {
-		var b [lastCommitSize]byte
-		if _, err := f.ReadAt(b[:], at*lastCommitStep); err != nil && err != io.EOF {
-			return m, false, errs.Explain(db.Unreadable(name, err))
-		}
 		// A crash tears one slot at most; the other has the commit before.
-		if now, whole := decodeCommitMark(b[:]); whole && (!ok || now.commits > m.commits) {
+		if now, whole := decodeCommitMark(b[min(int64(len(b)), at*lastCommitStep):]); whole && (!ok || now.commits > m.commits) {
 			now.slot = at
 			m, ok = now, true
 		}

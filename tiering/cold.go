@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -546,11 +545,8 @@ func InspectCold(o Options, cold ColdOptions, claims []Claim) ([]Fault, error) {
 	if err := checkMarker(g, cold.Dir, cold.ID); err != nil {
 		return nil, err
 	}
-	faults, err := inspectFaults(g, cold.Dir, claims)
-	if _, remote := base.(disk.Remote); remote { // what waits in the spool has two names for a while
-		faults = slices.DeleteFunc(faults, func(f Fault) bool { return !f.Lost })
-	}
-	return faults, err
+	_, remote := base.(disk.Remote)
+	return inspectFaults(g, cold.Dir, claims, remote)
 }
 
 // SyncCold makes durable what AppendTo has stored in the cold tier before the

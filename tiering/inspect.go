@@ -188,14 +188,18 @@ func inspectOne(d disk.FS, dir string, f disk.Info, ok bool, c Claim) (look, err
 	return l, err
 }
 
-// inspectFaults is Inspect without a look at what no claim is about.
-func inspectFaults(d disk.FS, dir string, claims []Claim) ([]Fault, error) {
+// inspectFaults is Inspect without a look at what no claim is about, nor, in a remote tier, at
+// files that are there twice: what was uploaded is in the spool until that is durable.
+func inspectFaults(d disk.FS, dir string, claims []Claim, remote bool) ([]Fault, error) {
 	in, err := listSegments(d, dir)
 	if err == nil {
 		err = in.look(d, dir, claims, false)
 	}
 	if err != nil {
 		return nil, err
+	}
+	if remote {
+		in.Faults = slices.DeleteFunc(in.Faults, func(f Fault) bool { return !f.Lost })
 	}
 	return in.Faults, nil
 }
@@ -211,10 +215,7 @@ func (s *Set) Inspect(id uint8, claims []Claim) ([]Fault, error) {
 	// is no fault.
 	var faults []Fault
 	for range inspectTries {
-		faults, err = inspectFaults(t.fs, t.dir, claims)
-		if t.remote { // what was uploaded is in the spool until that is durable
-			faults = slices.DeleteFunc(faults, func(f Fault) bool { return !f.Lost })
-		}
+		faults, err = inspectFaults(t.fs, t.dir, claims, t.remote)
 		if err == nil && len(faults) == 0 {
 			return nil, nil
 		}
