@@ -256,7 +256,7 @@ func (sw *sweeper) segmentEmpty(n uint64) (bool, error) {
 		why, err = sw.history.unknown(n)
 	}
 	if why != "" {
-		sw.tell(n, why)
+		sw.logLeftAlone(n, why)
 	}
 	if err != nil || why != "" {
 		return false, err
@@ -287,8 +287,8 @@ func (sw *sweeper) segmentUnused(n uint64) (unused bool, why string, err error) 
 	return err == nil && live == 0, sw.history.withheld(n), err
 }
 
-// tell says why a segment is left alone: once, not at each sweep.
-func (sw *sweeper) tell(n uint64, why string) {
+// logLeftAlone says why a segment is left alone: once, not at each sweep.
+func (sw *sweeper) logLeftAlone(n uint64, why string) {
 	if _, told := sw.history.leftAlone.LoadOrStore(n, true); !told {
 		sw.log.Warn("a segment without anything that is used is left alone; see fsck", "segment", segmentName(n), "why", why)
 	}
