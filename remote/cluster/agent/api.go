@@ -80,10 +80,8 @@ func (a *Agent) knownNode(ctx context.Context, name string) (cluster.Node, error
 	if err == nil || errors.Is(err, cluster.ErrNoNode) || ctx.Err() != nil {
 		return n, err
 	}
-	for _, known := range a.lastNodes() {
-		if known.Name == name {
-			return known.Node, nil
-		}
+	if known, ok := a.lastNode(name); ok {
+		return known, nil
 	}
 	return n, err
 }
@@ -91,10 +89,8 @@ func (a *Agent) knownNode(ctx context.Context, name string) (cluster.Node, error
 // recentNode asks the memory first, which is some seconds old at most while there is a quorum: of a
 // sync it is asked for each request.
 func (a *Agent) recentNode(ctx context.Context, name string) (cluster.Node, error) {
-	for _, known := range a.lastNodes() {
-		if known.Name == name {
-			return known.Node, nil
-		}
+	if known, ok := a.lastNode(name); ok {
+		return known, nil
 	}
 	return a.knownNode(ctx, name)
 }

@@ -75,6 +75,18 @@ func (a *Agent) lastNodes() []health.NodeFacts {
 	return slices.Clone(a.mu.nodes)
 }
 
+// lastNode is one of them; of a sync it is asked for each request.
+func (a *Agent) lastNode(name string) (cluster.Node, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, n := range a.mu.nodes {
+		if n.Name == name {
+			return n.Node, true
+		}
+	}
+	return cluster.Node{}, false
+}
+
 // status judges the cluster. It takes no longer than both time limits, whoever hangs.
 func (a *Agent) status(r *http.Request) (health.Status, error) {
 	f := health.Facts{AsOf: time.Now().UTC(), Cluster: a.settings.Cluster}

@@ -114,12 +114,11 @@ func (a *Agent) transport() *http.Transport {
 // vaultClient is for the pushes of this node's volumes.
 func (a *Agent) vaultClient(node string, v cluster.Volume) (*remote.Client, error) {
 	// From memory: pushes go on while the register is out of reach.
-	for _, n := range a.lastNodes() {
-		if n.Name == node {
-			return remote.NewClientOver("https://"+n.Address+a.vaultPath(v.ID, v.Epoch), a.transport()), nil
-		}
+	n, ok := a.lastNode(node)
+	if !ok {
+		return nil, fmt.Errorf("%w: where %s is reached is not known yet", remote.ErrNoAnswer, node)
 	}
-	return nil, fmt.Errorf("%w: where %s is reached is not known yet", remote.ErrNoAnswer, node)
+	return remote.NewClientOver("https://"+n.Address+a.vaultPath(v.ID, v.Epoch), a.transport()), nil
 }
 
 // learnVolumes takes in what the register says: what this node writes, and what it is a vault of.
