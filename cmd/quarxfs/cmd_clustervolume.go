@@ -215,18 +215,11 @@ func printVolumes(w io.Writer, volumes []health.Volume) {
 	t.AppendHeader(table.Row{"Volume", "Home", "Online", "Vaults", "Newest", "RPO", "Protected", "Size"})
 	for _, v := range volumes {
 		t.AppendRow(table.Row{
-			v.Name, v.Home, known(v.Online, yesNo), orNone(vaultNames(v)), known(v.Lag, oldness), time.Duration(v.RPO) * time.Second,
+			v.Name, v.Home, known(v.Online, yesNo), orNone(v.VaultNames()), known(v.Lag, oldness), time.Duration(v.RPO) * time.Second,
 			known(v.Protected, yesNo), known(v.Bytes, size),
 		})
 	}
 	finish(w, t)
-}
-
-func vaultNames(v health.Volume) (names []string) {
-	for _, c := range v.Vaults {
-		names = append(names, c.Node)
-	}
-	return names
 }
 
 func oldness(seconds float64) string {

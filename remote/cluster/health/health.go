@@ -192,9 +192,10 @@ func Judge(f Facts) Status {
 		// What is more than half must stay.
 		s.Control.Survives = max(0, s.Control.Up-(s.Control.Voters/2+1))
 	}
-	for _, check := range []func(Facts, Control) []Check{control, nodesDown, silent, clocks, versions, certificates, disks, volumes} {
+	for _, check := range []func(Facts, Control) []Check{control, nodesDown, silent, clocks, versions, certificates, disks} {
 		s.Checks = append(s.Checks, check(f, s.Control)...)
 	}
+	s.Checks = append(s.Checks, volumes(f, s.Volumes)...)
 	slices.SortStableFunc(s.Checks, func(a, b Check) int { return cmp.Compare(rank[b.Level], rank[a.Level]) })
 	s.State = OK
 	if len(s.Checks) > 0 {

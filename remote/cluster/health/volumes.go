@@ -131,9 +131,9 @@ func (f Facts) copyAt(v cluster.Volume, name string, home *Home) VolumeCopy {
 	return c
 }
 
-// volumes judges each of them.
-func volumes(f Facts, _ Control) (checks []Check) {
-	for _, v := range showVolumes(f) {
+// volumes judges each of those that are shown.
+func volumes(f Facts, shown []Volume) (checks []Check) {
+	for _, v := range shown {
 		checks = append(checks, v.atHome(f)...)
 		checks = append(checks, v.atVaults(f)...)
 	}
@@ -199,7 +199,7 @@ func (v Volume) atVaults(f Facts) (checks []Check) {
 	case answered == 0 && len(v.Vaults) > 0:
 		checks = append(checks, Check{
 			Code: "VOLUME_UNKNOWN", Level: Warn, Subjects: []string{v.Name},
-			Text: "no vault of " + v.Name + " says what it has" + because, Do: "see to " + strings.Join(v.vaultNames(), ", "),
+			Text: "no vault of " + v.Name + " says what it has" + because, Do: "see to " + strings.Join(v.VaultNames(), ", "),
 		})
 	case v.Protected == nil || !*v.Protected:
 		old := "the newest snapshot is from the future, by the clock of " + v.Home
@@ -236,7 +236,8 @@ func (v Volume) atVaults(f Facts) (checks []Check) {
 	return checks
 }
 
-func (v Volume) vaultNames() (names []string) {
+// VaultNames are the nodes that are to have its snapshots.
+func (v Volume) VaultNames() (names []string) {
 	for _, c := range v.Vaults {
 		names = append(names, c.Node)
 	}
