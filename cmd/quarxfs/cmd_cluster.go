@@ -349,14 +349,7 @@ func newClusterNodes() *cobra.Command {
 				return err
 			}
 			if asJSON {
-				return printLines(cmd.OutOrStdout(), true, nil, func(fn func(client.NodeView) error) error {
-					for _, n := range v.Nodes {
-						if err := fn(n); err != nil {
-							return err
-						}
-					}
-					return nil
-				})
+				return printLines(cmd.OutOrStdout(), true, nil, func(fn func(client.NodeView) error) error { return each(v.Nodes, fn) })
 			}
 			t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignLeft, text.AlignLeft, text.AlignLeft, text.AlignLeft)
 			t.AppendHeader(table.Row{"Node", "Zone", "Roles", "State", "Up", "Address"})

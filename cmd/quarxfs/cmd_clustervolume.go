@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
+	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/cluster"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
@@ -131,11 +132,14 @@ func (o *volumeOptions) add(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	err = printOne(cmd, o.json, v, func(w io.Writer) error {
+	return errors.Join(printVolume(cmd, o.json, v), mountVolume(cmd, v.Store, o.mount, o.json))
+}
+
+func printVolume(cmd *cobra.Command, asJSON bool, v cluster.Volume) error {
+	return printOne(cmd, asJSON, v, func(w io.Writer) error {
 		_, err := fmt.Fprintf(w, "volume %s is on %s, with snapshots on %s\n", v.Name, v.Home, orNone(v.Vaults))
 		return err
 	})
-	return errors.Join(err, mountVolume(cmd, v.Store, o.mount, o.json))
 }
 
 func orNone(names []string) string {
@@ -168,7 +172,7 @@ one that is split in another way gets a domain of its own with --domain.`,
 		Example: "  quarxfs cluster volume adopt /srv/store home",
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			o.volume.Name = args[1]
-			if o.volume.Store, err = filepath.Abs(args[0]); err != nil {
+			if o.volume.Store, err = mounts.Abs(args[0]); err != nil {
 				return err
 			}
 			if _, err := store.ReadConfig(o.volume.Store); err != nil {
@@ -193,11 +197,7 @@ func newVolumeList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return printLines(cmd.OutOrStdout(), true, nil, func(fn func(health.Volume) error) error { return each(s.Volumes, fn) })
-			}
-			printVolumes(cmd.OutOrStdout(), s.Volumes)
-			return nil
+			return listVolumes(cmd, asJSON, s.Volumes, printVolumes)
 		},
 	}
 	nodeDir(cmd.Flags(), &dir)
@@ -205,12 +205,21 @@ func newVolumeList() *cobra.Command {
 	return cmd
 }
 
+// listVolumes shows them as JSON, or in a table if there are any.
+func listVolumes(cmd *cobra.Command, asJSON bool, volumes []health.Volume, show func(io.Writer, []health.Volume)) error {
+	switch {
+	case asJSON:
+		return printLines(cmd.OutOrStdout(), true, nil, func(fn func(health.Volume) error) error { return each(volumes, fn) })
+	case len(volumes) == 0:
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), "There are no volumes.")
+		return err
+	}
+	show(cmd.OutOrStdout(), volumes)
+	return nil
+}
+
 // printVolumes shows each with how old its newest snapshot at a vault is.
 func printVolumes(w io.Writer, volumes []health.Volume) {
-	if len(volumes) == 0 {
-		fmt.Fprintln(w, "There are no volumes.")
-		return
-	}
 	t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignLeft, text.AlignLeft, text.AlignRight, text.AlignRight, text.AlignLeft, text.AlignRight)
 	t.AppendHeader(table.Row{"Volume", "Home", "Online", "Vaults", "Newest", "RPO", "Protected", "Size"})
 	for _, v := range volumes {
@@ -248,11 +257,7 @@ not say is "?".`,
 				}
 				s.Volumes = s.Volumes[i : i+1]
 			}
-			if asJSON {
-				return printLines(cmd.OutOrStdout(), true, nil, func(fn func(health.Volume) error) error { return each(s.Volumes, fn) })
-			}
-			printWhere(cmd.OutOrStdout(), s.Volumes)
-			return nil
+			return listVolumes(cmd, asJSON, s.Volumes, printWhere)
 		},
 	}
 	nodeDir(cmd.Flags(), &dir)
@@ -261,10 +266,6 @@ not say is "?".`,
 }
 
 func printWhere(w io.Writer, volumes []health.Volume) {
-	if len(volumes) == 0 {
-		fmt.Fprintln(w, "There are no volumes.")
-		return
-	}
 	t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignLeft, text.AlignLeft, text.AlignRight, text.AlignLeft)
 	t.AppendHeader(table.Row{"Volume", "Node", "As", "Has", "Age", "Verified"})
 	for _, v := range volumes {
@@ -314,10 +315,7 @@ when it is taken out; it gets no more.`,
 			if err != nil {
 				return err
 			}
-			return printOne(cmd, asJSON, v, func(w io.Writer) error {
-				_, err := fmt.Fprintf(w, "volume %s is on %s, with snapshots on %s\n", v.Name, v.Home, orNone(v.Vaults))
-				return err
-			})
+			return printVolume(cmd, asJSON, v)
 		},
 	}
 	f := cmd.Flags()
