@@ -71,11 +71,11 @@ func (j *Job) Run(ctx context.Context, local, peer remote.Node) (Report, error) 
 }
 
 func (j *Job) sync(ctx context.Context, from, to remote.Node, r *Report) error {
-	has, err := snapshotsOf(ctx, from)
+	has, err := Snapshots(ctx, from)
 	if err != nil {
 		return err
 	}
-	there, err := snapshotsOf(ctx, to)
+	there, err := Snapshots(ctx, to)
 	if err != nil {
 		return err
 	}
@@ -132,7 +132,8 @@ func newestCommon(has, there []remote.Snapshot) []store.ID {
 	return nil
 }
 
-func snapshotsOf(ctx context.Context, n remote.Node) (list []remote.Snapshot, err error) {
+// Snapshots returns those that a node lists, in its order.
+func Snapshots(ctx context.Context, n remote.Peer) (list []remote.Snapshot, err error) {
 	err = n.ListSnapshots(ctx, func(s remote.Snapshot) error { list = append(list, s); return nil })
 	return list, err
 }

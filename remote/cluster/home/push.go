@@ -85,7 +85,7 @@ func (h *Homes) snapshot(ctx context.Context, v cluster.Volume) error {
 		return err
 	}
 	defer leave()
-	all, err := snapshots(ctx, n)
+	all, err := transfer.Snapshots(ctx, n)
 	if err != nil {
 		return err
 	}
@@ -109,11 +109,6 @@ func (h *Homes) snapshot(ctx context.Context, v cluster.Volume) error {
 		}
 	}
 	return nil
-}
-
-func snapshots(ctx context.Context, n remote.Peer) (list []remote.Snapshot, err error) {
-	err = n.ListSnapshots(ctx, func(s remote.Snapshot) error { list = append(list, s); return nil })
-	return list, err
 }
 
 // push has one vault have all snapshots of the volume, the newest of the agent's own first, and
@@ -143,11 +138,11 @@ func (h *Homes) send(ctx context.Context, v cluster.Volume, name string, chosen 
 		return "", err
 	}
 	defer to.Close()
-	has, err := snapshots(ctx, n)
+	has, err := transfer.Snapshots(ctx, n)
 	if err != nil {
 		return "", err
 	}
-	there, err := snapshots(ctx, to)
+	there, err := transfer.Snapshots(ctx, to)
 	if err != nil {
 		return "", err
 	}
