@@ -306,7 +306,7 @@ func (a *Agent) takeOver(r *http.Request) (client.Takeover, error) {
 	for _, c := range found {
 		epoch = max(epoch, c.copy.Epoch)
 	}
-	newest := newestOf(found)
+	newest := newestOf(nil, found)
 	if newest == nil {
 		return t, fmt.Errorf("%w: none of the vaults of %s (%s) that answers has a snapshot", client.ErrNoVault, v.Name, strings.Join(v.Vaults, ", "))
 	}
@@ -339,7 +339,7 @@ func (a *Agent) takeOver(r *http.Request) (client.Takeover, error) {
 	}
 	// What has come to a vault before the fence was up is newer than what was confirmed, and whole.
 	again, _ := a.lookAtVaults(ctx, v, nodes)
-	if last := newestOf(again); last != nil && *last != *newest {
+	if last := newestOf(newest, again); last != newest {
 		if err := a.cluster.SetOrigin(ctx, v.Name, next.Epoch, last); err != nil {
 			return t, err
 		}
@@ -412,8 +412,9 @@ func (a *Agent) lookAtVaults(ctx context.Context, v cluster.Volume, nodes []heal
 	return found, silent
 }
 
-func newestOf(found []vaultFact) *cluster.Origin {
-	var best *cluster.Origin
+// newestOf returns the newest snapshot that vaults have, or best if none is newer: the vault that
+// has it may not answer any more.
+func newestOf(best *cluster.Origin, found []vaultFact) *cluster.Origin {
 	for _, f := range found {
 		if s := f.copy.Newest; s != nil && (best == nil || cluster.NewerSnapshot(s.Name, best.Snapshot) > 0) {
 			best = &cluster.Origin{Vault: f.node.Name, Snapshot: s.Name, Created: s.Created}
