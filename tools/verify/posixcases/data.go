@@ -45,9 +45,11 @@ func truncates(r *run) {
 		f := r.file("f", string(data), 0o644)
 		r.note("to "+itoa(int(to)), unix.Truncate(f, to))
 		r.stat("size "+itoa(int(to)), "f")
+		// A gigabyte of zeroes is not read: its size says enough.
 		if to < 1<<20 {
 			r.content("content "+itoa(int(to)), "f")
 		}
+		// Cut again from each size, so that what growing added is seen to be zeroes.
 		must(unix.Truncate(f, 70000))
 		r.content("and 70000 from "+itoa(int(to)), "f")
 	}
@@ -80,6 +82,7 @@ func offsets(r *run) {
 	r.note("negative read", err)
 	_, err = unix.Pwrite(fd, b, -1)
 	r.note("negative write", err)
+	// The last two are no position at all and no origin at all.
 	for _, s := range []struct {
 		off    int64
 		whence int
@@ -99,6 +102,7 @@ func appends(r *run) {
 	try(unix.Write(a, []byte("A")))
 	try(unix.Write(b, []byte("B")))
 	try(unix.Pwrite(a, []byte("P"), 0)) // Linux appends in spite of the offset
+	// Both descriptors have positions beyond the end now, which O_APPEND must ignore.
 	must(unix.Ftruncate(w, 3))
 	try(unix.Write(b, []byte("C")))
 	try(unix.Write(w, []byte("W")))
@@ -111,6 +115,8 @@ func appendProcesses(r *run) {
 	f := r.file("f", "", 0o644)
 	var wg sync.WaitGroup
 	for i := range 4 {
+		// Processes and not threads: the kernel serializes by inode, and a filesystem that took the
+		// size from an open file would lose lines.
 		wg.Go(func() { r.child("append", f, string(rune('a'+i)), "500") })
 	}
 	wg.Wait()
@@ -119,6 +125,8 @@ func appendProcesses(r *run) {
 	next := map[byte]int{}
 	whole := 0
 	for _, l := range lines {
+		// Lines of one writer keep their order, those of several mix in any; only that none is torn
+		// or lost is compared.
 		if len(l) == 6 && l[1:] == pad(next[l[0]]) {
 			next[l[0]]++
 			whole++
@@ -153,6 +161,7 @@ func directIO(r *run) {
 	n, err = unix.Pread(fd, got[:8192], 0)
 	r.note("short file", n, err)
 	// Mixed with the page cache and a mapping.
+	// A second descriptor without O_DIRECT, on the same inode.
 	c := r.open("f", unix.O_RDWR)
 	try(unix.Pwrite(c, []byte("cached"), 10))
 	n, err = unix.Pread(fd, got[:4096], 0)
@@ -176,6 +185,8 @@ func mixedIO(r *run) {
 		chunk := pattern(1+i*331%20000, uint32(i))
 		copy(model[off:], chunk)
 		try(unix.Pwrite(fd, chunk, int64(off)))
+		// Numbers without a common divisor, so that flushed, dropped and dirty bytes lie beside
+		// each other in every order.
 		if i%9 == 0 {
 			must(unix.Fsync(fd))
 		}
@@ -184,11 +195,14 @@ func mixedIO(r *run) {
 		}
 	}
 	b := try(os.ReadFile(r.p("f")))
+	// Compared with the model as well: two filesystems could be wrong alike.
 	r.note("equal", bytes.Equal(b, model[:len(b)]))
 	r.content("content", "f")
 }
 
 func syncFlags(r *run) {
+	// By O_DIRECT and O_SYNC a write may go past the page cache, on a way of its own through the
+	// filesystem.
 	for name, flag := range inOrder(map[string]int{"sync": unix.O_SYNC, "dsync": unix.O_DSYNC, "direct and sync": unix.O_DIRECT | unix.O_SYNC}) {
 		fd := try(unix.Open(r.p("f"), unix.O_CREAT|unix.O_RDWR|flag, 0o644))
 		n, err := unix.Pwrite(fd, aligned(8192), 0)
@@ -200,11 +214,13 @@ func syncFlags(r *run) {
 	r.note("fsync", unix.Fsync(fd), unix.Fdatasync(fd), unix.SyncFileRange(fd, 0, 0, 7))
 	d := r.open("", unix.O_RDONLY)
 	r.note("directory", unix.Fsync(d), unix.Fdatasync(d), unix.Syncfs(d))
+	// A fifo has nothing to sync, and says so by EINVAL.
 	must(unix.Mkfifo(r.p("p"), 0o600))
 	p := r.open("p", unix.O_RDWR)
 	r.note("fifo", unix.Fsync(p))
 	n, err := unix.Pwritev2(fd, [][]byte{[]byte("sync")}, 0, unix.RWF_DSYNC)
 	r.note("RWF_DSYNC", n, err)
+	// Read before, so that it is in the cache and need not wait.
 	n, err = unix.Preadv2(fd, [][]byte{make([]byte, 4)}, 0, unix.RWF_NOWAIT)
 	r.note("RWF_NOWAIT of cached", n, err)
 }
@@ -215,11 +231,13 @@ func mapShared(r *run) {
 	m := try(unix.Mmap(fd, 0, 100000, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))
 	copy(m[5000:], "mapped")
 	b := make([]byte, 6)
+	// Mapping and calls share pages: neither may need a sync to see the other.
 	try(unix.Pread(fd, b, 5000))
 	r.note("read sees it", string(b))
 	try(unix.Pwrite(fd, []byte("written"), 6000))
 	r.note("it sees write", string(m[6000:6007]))
 	r.note("msync", unix.Msync(m, unix.MS_SYNC))
+	// Dirtied after the last msync: unmapping alone must not lose it.
 	copy(m[90000:], "later")
 	must(unix.Munmap(m))
 	r.content("content", "f")
@@ -257,6 +275,8 @@ func mapPrivate(r *run) {
 	b := make([]byte, 7)
 	try(unix.Pread(fd, b, 0))
 	r.note("file is untouched", string(b))
+	// On the page that was not written by the mapping, since one that was is a copy and would hide
+	// this.
 	try(unix.Pwrite(fd, []byte("new"), 4096))
 	r.note("untouched page follows the file", string(m[4096:4099]))
 	must(unix.Munmap(m))
@@ -265,12 +285,14 @@ func mapPrivate(r *run) {
 
 func mapEnd(r *run) {
 	r.file("f", "z", 0o644)
+	// In a child: the signal ends a process that does not expect it.
 	r.note("beyond the end", r.child("sigbus", r.p("f")))
 	fd := r.open("f", unix.O_RDWR)
 	m := try(unix.Mmap(fd, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))
 	m[100] = 'q' // behind the end: not stored
 	must(unix.Msync(m, unix.MS_SYNC))
 	must(unix.Munmap(m))
+	// Had the q been stored, growing over it would show it.
 	must(unix.Ftruncate(fd, 200))
 	r.content("grown", "f")
 }
@@ -282,6 +304,7 @@ func vectors(r *run) {
 	a, b := make([]byte, 6), make([]byte, 20)
 	n, err = unix.Preadv(fd, [][]byte{a, b}, 0)
 	r.note("read", n, err, summary(a), summary(b))
+	// The position is given and must not count.
 	n, err = unix.Pwritev2(fd, [][]byte{[]byte("app")}, 0, unix.RWF_APPEND)
 	r.note("RWF_APPEND", n, err)
 	r.content("content", "f")
@@ -298,17 +321,23 @@ func openModes(r *run) {
 	_, err = unix.Read(p, make([]byte, 1))
 	r.note("read of path", err)
 	r.fstat("stat of path", p)
+	// A descriptor of a path names a file and gives no right to it.
 	r.note("fchmod of path", unix.Fchmod(p, 0o600))
+	// POSIX leaves it open; Linux truncates.
 	_, err = unix.Open(f, unix.O_RDONLY|unix.O_TRUNC, 0)
 	r.note("read-only truncate", err)
 	r.content("truncated", "f")
+	// The access mode 3 means neither read nor write, only ioctl.
 	_, err = unix.Open(f, 3, 0)
 	r.note("mode 3", err)
+	// The mode is for the next who opens: whoever creates a file may use the descriptor it got.
 	fd, err := unix.Open(r.p("n"), unix.O_CREAT|unix.O_RDWR, 0)
 	r.note("create with mode 0", err)
 	n, err := unix.Write(fd, []byte("own"))
 	r.note("and write", n, err)
 	r.stat("n", "n")
+	// Rights are looked at when a file is opened, and never again. A FUSE server that opens its own
+	// file at each write would fail here.
 	must(unix.Chmod(f, 0))
 	_, err = unix.Write(wo, []byte("after chmod 0"))
 	r.note("descriptor keeps its rights", err)
@@ -317,6 +346,7 @@ func openModes(r *run) {
 		r.note("create in a closed directory", err)
 		unix.Close(fd)
 	})
+	// From here on alice may create, and what she creates is closed to herself.
 	must(unix.Chmod(r.dir, 0o777))
 	r.as(alice, func() {
 		fd, err := unix.Open(r.p("m"), unix.O_CREAT|unix.O_RDWR, 0o444)
@@ -329,6 +359,7 @@ func openModes(r *run) {
 		_, err = unix.Open(r.p("m"), unix.O_CREAT|unix.O_RDWR, 0o666)
 		r.note("create it again", err)
 	})
+	// Flags may change on an open file, and the filesystem must not go by those it was opened with.
 	fl, err := unix.FcntlInt(uintptr(wo), unix.F_SETFL, unix.O_APPEND|unix.O_NONBLOCK)
 	r.note("set append", fl, err)
 	fl, err = unix.FcntlInt(uintptr(wo), unix.F_SETFL, unix.O_DIRECT)
@@ -339,6 +370,7 @@ func splices(r *run) {
 	data := pattern(300000, 5)
 	r.file("f", string(data), 0o644)
 	in, out := r.open("f", unix.O_RDONLY), r.open("g", unix.O_CREAT|unix.O_RDWR)
+	// Sendfile from the page cache, in portions of the kernel's choosing.
 	var off int64
 	total := 0
 	for {
@@ -351,6 +383,7 @@ func splices(r *run) {
 	r.note("sendfile", total)
 	r.content("sent", "g")
 	var p [2]int
+	// 50,000 bytes: less than a pipe holds, or the first call would wait for a reader.
 	must(unix.Pipe(p[:]))
 	var from, to int64
 	n, err := unix.Splice(in, &from, p[1], nil, 50000, 0)
@@ -368,6 +401,7 @@ func parallelWriters(r *run) {
 			fd := try(unix.Open(r.p("f"), unix.O_RDWR, 0))
 			defer unix.Close(fd)
 			for i := range 50 {
+				// 3,001 bytes each, so that neighbours share pages, and no byte has two writers.
 				try(unix.Pwrite(fd, pattern(3001, uint32(w*50+i)), int64((i*8+w)*3001)))
 			}
 		})
@@ -379,6 +413,7 @@ func parallelWriters(r *run) {
 func advice(r *run) {
 	r.file("f", string(pattern(100000, 1)), 0o644)
 	fd := r.open("f", unix.O_RDWR)
+	// Advice must change nothing, whichever it is.
 	for i := range 6 {
 		r.note("fadvise "+itoa(i), unix.Fadvise(fd, 0, 0, i))
 	}

@@ -50,6 +50,7 @@ func getdents(fd, size int) []dirent {
 	n := try(unix.Getdents(fd, buf))
 	var list []dirent
 	for b := buf[:n]; len(b) > 0; {
+		// The record is linux_dirent64: inode 8 bytes, position 8, length 2, type 1, then the name.
 		k := binary.LittleEndian.Uint16(b[16:])
 		name, _, _ := strings.Cut(string(b[19:k]), "\x00")
 		list = append(list, dirent{name, binary.LittleEndian.Uint64(b), int64(binary.LittleEndian.Uint64(b[8:])), b[18]})
@@ -79,9 +80,11 @@ func directoryEntries(r *run) {
 	list := allDents(r.open("", unix.O_RDONLY))
 	slices.SortFunc(list, func(a, b dirent) int { return strings.Compare(a.name, b.name) })
 	for _, e := range list {
+		// The inode as a boolean: numbers differ between the two filesystems.
 		r.note(e.name, e.typ, e.ino == r.ino(e.name))
 	}
 	fd := r.open("", unix.O_RDONLY)
+	// No entry fits in ten bytes: an error, where an empty answer would mean the end.
 	_, err := unix.Getdents(fd, make([]byte, 10))
 	r.note("short buffer", err)
 }
@@ -91,10 +94,13 @@ func directorySeek(r *run) {
 	for i := range 500 {
 		r.file(fmt.Sprintf("a-longer-name-%d", i), "", 0o644)
 	}
+	// 500 names of some length take several buffers, so that positions lead to another page as
+	// well.
 	fd := r.open("", unix.O_RDONLY)
 	all := allDents(fd)
 	r.note("entries", len(all))
 	bad := 0
+	// Backwards: a server that only keeps where its last reply ended would fail at the first.
 	for i := len(all) - 2; i >= 0; i -= 7 {
 		try(unix.Seek(fd, all[i].next, 0))
 		if again := getdents(fd, 1024); len(again) == 0 || again[0].name != all[i+1].name {
@@ -118,6 +124,7 @@ func directoryChanging(r *run) {
 	fd := r.open("", unix.O_RDONLY)
 	seen := map[string]int{}
 	for i := 0; ; i++ {
+		// A small buffer, for many calls with changes between them.
 		list := getdents(fd, 2048)
 		if len(list) == 0 {
 			break
@@ -133,6 +140,7 @@ func directoryChanging(r *run) {
 			r.list("")
 		}
 	}
+	// What came or went meanwhile may be seen or not; POSIX promises nothing of it.
 	kept, twice := 0, 0
 	for i := range 2000 {
 		n := seen[fmt.Sprintf("keep%d", i)]
@@ -153,6 +161,8 @@ func removeWhileListing(r *run) {
 	}
 	fd := r.open("d", unix.O_RDONLY)
 	for {
+		// What rm -r does. Positions that count entries would skip as many as were removed, and
+		// rmdir would then fail.
 		list := getdents(fd, 4096)
 		if len(list) == 0 {
 			break
@@ -179,6 +189,7 @@ func removeAndListAgain(r *run) {
 		for i := range n {
 			r.file(fmt.Sprintf("%s/name%04d", dir, i), "", 0o644)
 		}
+		// Fills the kernel's cache of the listing, which the next descriptor then reads from.
 		allDents(r.open(dir, unix.O_RDONLY))
 		fd := r.open(dir, unix.O_RDONLY)
 		seen := getdents(fd, 1024)
@@ -187,6 +198,10 @@ func removeAndListAgain(r *run) {
 				must(unix.Unlink(r.p(dir + "/" + e.name)))
 			}
 		}
+		// Somebody else's listing after the removal fills the cache anew, with other positions at
+		// other places.
+		// Somebody else's listing after the removal fills the cache anew, with other positions at
+		// other places.
 		allDents(r.open(dir, unix.O_RDONLY))
 		missed += n + 2 - len(seen) - len(allDents(fd))
 	}

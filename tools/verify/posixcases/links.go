@@ -23,6 +23,8 @@ func linkCount(r *run) {
 		r.note("link", unix.Link(f, r.p("d/"+itoa(i))))
 		r.stat(fmt.Sprint("count ", i), "f")
 	}
+	// By another name than the one asked of later: attributes belong to the inode, and a server
+	// that caches them by path would show old ones.
 	must(unix.Truncate(r.p("d/1"), 100))
 	r.stat("size by another name", "f")
 	must(unix.Unlink(f))
@@ -43,6 +45,7 @@ func linkTypes(r *run) {
 	for _, t := range []string{"link", "dangling", "fifo", "chr", "blk", "sock", "dir"} {
 		r.note(t, unix.Link(r.p(t), r.p(t+"2")))
 		r.stat(t+" new", t+"2")
+		// With the flag the link's target gets the name; without it the link itself.
 		r.note(t+" follow", unix.Linkat(-100, r.p(t), -100, r.p(t+"3"), unix.AT_SYMLINK_FOLLOW))
 		r.stat(t+" followed", t+"3")
 		r.stat(t+" count", t)
@@ -56,19 +59,25 @@ func tmpfileLinks(r *run) {
 	must(err)
 	r.fstat("new", fd)
 	try(unix.Write(fd, []byte("nameless")))
+	// No directory may show it before it is linked.
 	r.note("list", r.list(""))
+	// By proc, which needs no privilege; by the descriptor, which does. The file has no link until
+	// one of them succeeds.
 	r.note("linkat", unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, r.p("named"), unix.AT_SYMLINK_FOLLOW))
 	r.stat("named", "named")
 	r.content("content", "named")
 	r.note("linkat empty path", unix.Linkat(fd, "", unix.AT_FDCWD, r.p("again"), unix.AT_EMPTY_PATH))
 	r.fstat("twice", fd)
+	// Back to no link at all, with the descriptor alone holding the inode.
 	must(unix.Unlink(r.p("named")))
 	must(unix.Unlink(r.p("again")))
 	r.fstat("unlinked", fd)
 	unix.Close(fd)
+	// O_EXCL says that it will never get a name.
 	fd = try(unix.Open(r.dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_EXCL, 0o640))
 	r.note("exclusive linkat", unix.Linkat(fd, "", unix.AT_FDCWD, r.p("excl"), unix.AT_EMPTY_PATH))
 	unix.Close(fd)
+	// A nameless file that cannot be written is of no use, and refused.
 	_, err = unix.Open(r.dir, unix.O_TMPFILE|unix.O_RDONLY, 0o640)
 	r.note("read-only", err)
 	r.file("f", "", 0o644)
@@ -77,6 +86,7 @@ func tmpfileLinks(r *run) {
 	fd = try(unix.Open(r.dir, unix.O_TMPFILE|unix.O_RDWR, 0o640))
 	r.note("over an existing name", unix.Linkat(fd, "", unix.AT_FDCWD, r.p("f"), unix.AT_EMPTY_PATH))
 	must(unix.Ftruncate(fd, 1<<20))
+	// An inode without a name is committed here, and must still be there to be linked.
 	must(unix.Fsync(fd))
 	r.fstat("grown", fd)
 	r.note("linkat after fsync", unix.Linkat(fd, "", unix.AT_FDCWD, r.p("late"), unix.AT_EMPTY_PATH))
@@ -87,6 +97,7 @@ func tmpfileLinks(r *run) {
 func unlinkedLinks(r *run) {
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
 	must(unix.Unlink(r.p("f")))
+	// It had a name once: nothing may bring an inode back whose last one went.
 	r.note("empty path", unix.Linkat(fd, "", unix.AT_FDCWD, r.p("g"), unix.AT_EMPTY_PATH))
 	r.note("by proc", unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, r.p("g"), unix.AT_SYMLINK_FOLLOW))
 	r.stat("g", "g")
@@ -94,6 +105,7 @@ func unlinkedLinks(r *run) {
 
 func manyLinks(r *run) {
 	f := r.file("f", "x", 0o644)
+	// Far below ext4's limit of 65,000, or the reference would refuse.
 	for i := range 1000 {
 		must(unix.Link(f, r.p("l"+itoa(i))))
 	}

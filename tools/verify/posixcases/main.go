@@ -39,6 +39,8 @@ func newCommand() *cobra.Command {
 			if os.Geteuid() != 0 {
 				return errors.New("must run as root: it acts as other users and makes devices")
 			}
+			// Cases give modes to the bit; a shell's umask would cut them, and alike in both
+			// directories.
 			unix.Umask(0)
 			s.out = cmd.OutOrStdout()
 			return s.run(cmd.Context(), table(), match)
@@ -51,6 +53,7 @@ func newCommand() *cobra.Command {
 	f.BoolVarP(&s.verbose, "verbose", "v", false, "print every result, and documented differences")
 	_ = cmd.MarkFlagRequired("ref") // fails for a flag that there is not
 	_ = cmd.MarkFlagRequired("dir")
+	// Some cases need another process, and this program is the only one that is surely there.
 	cmd.AddCommand(&cobra.Command{
 		Use: "helper", Hidden: true, DisableFlagParsing: true,
 		Run: func(_ *cobra.Command, args []string) { os.Exit(helper(args)) },
@@ -94,6 +97,7 @@ func (s *session) run(ctx context.Context, cases []testCase, match *regexp.Regex
 		}
 	}
 	fmt.Fprintf(s.out, "%d cases, %d results, %d documented differences, %d undocumented\n", s.cases, s.lines, s.documented, s.bad)
+	// A pattern with a mistake in it must not look like a filesystem without differences.
 	if s.cases == before {
 		return fmt.Errorf("no case matches %q", match)
 	}
@@ -105,6 +109,7 @@ func (s *session) run(ctx context.Context, cases []testCase, match *regexp.Regex
 
 func (s *session) compare(c testCase) error {
 	s.cases++
+	// One after the other and not at once: cases change the umask and the clock is part of some.
 	want, err := execute(c, s.ref)
 	if err != nil {
 		return err
@@ -113,6 +118,8 @@ func (s *session) compare(c testCase) error {
 	if err != nil {
 		return err
 	}
+	// A label that only one of the two noted differs, too: the other stopped early, or went another
+	// way.
 	labels := slices.Clone(want.order)
 	for _, l := range got.order {
 		if !slices.Contains(labels, l) {
@@ -133,6 +140,7 @@ func (s *session) line(label, want, got string) {
 		if s.verbose {
 			fmt.Fprintf(s.out, "same  %s = %s\n", label, got)
 		}
+	// Not counted as bad: some differences depend on the reference's kernel.
 	case want == got:
 		fmt.Fprintf(s.out, "note  %s = %s: documented as different, but is not\n", label, got)
 	case ok:
@@ -153,13 +161,17 @@ func execute(c testCase, parent string) (r *run, err error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
+	// A directory within, as cases change the mode of r.dir, and the one around it must stay one
+	// that can be removed.
 	r = &run{dir: filepath.Join(dir, "d"), results: make(map[string]string)}
 	defer r.cleanUp()
 	defer func() {
+		// The directory's name is in many errors, and differs.
 		if e := recover(); e != nil {
 			r.note("aborted", strings.ReplaceAll(fmt.Sprint(e), dir, "DIR"))
 		}
 	}()
+	// MkdirTemp makes it 0700, where alice would not get through.
 	must(os.Chmod(dir, 0o755))
 	must(os.Mkdir(r.dir, 0o777))
 	c.run(r)

@@ -35,6 +35,7 @@ func statistics(r *run) {
 	var st unix.Statfs_t
 	r.note("statfs", unix.Statfs(r.dir, &st))
 	r.note("names", st.Namelen)
+	// Figures of two disks cannot be equal, only make sense.
 	r.note("plausible", st.Bsize == 4096, st.Frsize == 4096, st.Blocks > 0, st.Bfree <= st.Blocks, st.Bavail <= st.Bfree, st.Files > 0, st.Ffree <= st.Files)
 	r.note("flags", st.Flags&(unix.ST_RDONLY|unix.ST_NOSUID|unix.ST_NODEV|unix.ST_NOEXEC))
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
@@ -45,6 +46,7 @@ func statistics(r *run) {
 func (r *run) namespace(f func()) {
 	r.thread(func() {
 		raw(unix.SYS_UNSHARE, unix.CLONE_FS|unix.CLONE_NEWNS, 0, 0)
+		// Private, or mounts made here would appear in the machine's own namespace.
 		must(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
 		f()
 	})
@@ -58,13 +60,17 @@ func bindMounts(r *run) {
 	r.namespace(func() {
 		r.note("bind", unix.Mount(r.p("a"), r.p("b"), "", unix.MS_BIND, ""))
 		r.content("through", "b/f")
+		// One filesystem and two mounts: the kernel says EXDEV before the filesystem is asked.
 		r.note("rename across", unix.Rename(r.p("a/f"), r.p("b/g")))
 		r.note("link across", unix.Link(r.p("a/f"), r.p("b/g")))
+		// The directory is a mount point here and none elsewhere; what that forbids is decided by
+		// mounts, not by the filesystem.
 		r.note("rmdir of a mount point", unix.Rmdir(r.p("b")))
 		r.note("rename of a mount point", unix.Rename(r.p("b"), r.p("c")))
 		r.note("write through", unix.Mkdir(r.p("b/d"), 0o755))
 		r.note("bind a file", unix.Mount(r.p("file"), r.p("a/f"), "", unix.MS_BIND, ""))
 		r.content("file through", "a/f")
+		// Both have to go here: a mount that stays would keep the directory from being removed.
 		r.note("unmount", unix.Unmount(r.p("a/f"), 0), unix.Unmount(r.p("b"), 0))
 	})
 	r.note("end", r.list("a"), r.list("b"))
@@ -76,6 +82,7 @@ func readOnlyBind(r *run) {
 	must(unix.Mknod(r.p("m/null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
 	r.namespace(func() {
 		must(unix.Mount(r.p("m"), r.p("m"), "", unix.MS_BIND, ""))
+		// Two calls: mount(2) ignores these flags while it makes a bind mount.
 		must(unix.Mount("", r.p("m"), "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY|unix.MS_NOEXEC|unix.MS_NODEV, ""))
 		_, err := unix.Open(f, unix.O_RDWR, 0)
 		r.note("open for writing", err)
@@ -85,9 +92,11 @@ func readOnlyBind(r *run) {
 			unix.Rename(f, r.p("m/g")), unix.Link(f, r.p("m/g")), unix.Symlink("x", r.p("m/l")), unix.Setxattr(f, "user.a", nil, 0),
 			unix.UtimesNanoAt(-100, f, nil, 0), unix.Chown(f, 1, 1))
 		r.note("run", command(r.dir, f))
+		// A device has to be refused by nodev, even though its rights allow it.
 		_, err = unix.Open(r.p("m/null"), unix.O_RDWR, 0)
 		r.note("device", err)
 		r.note("access", unix.Access(f, unix.W_OK), unix.Access(f, unix.X_OK), unix.Access(f, unix.R_OK))
+		// Detached: what was run may still hold it for a moment.
 		r.note("unmount", unix.Unmount(r.p("m"), unix.MNT_DETACH))
 	})
 }
@@ -97,6 +106,8 @@ func chroots(r *run) {
 	r.mkdir("d", 0o755)
 	must(unix.Symlink("/f", r.p("d/l")))
 	r.thread(func() {
+		// This thread alone gets a root and directory of its own; without it the whole program
+		// would move.
 		raw(unix.SYS_UNSHARE, unix.CLONE_FS, 0, 0)
 		must(unix.Chroot(r.dir))
 		must(unix.Chdir("/"))
@@ -113,6 +124,8 @@ func chroots(r *run) {
 
 func syncs(r *run) {
 	r.file("f", string(pattern(100000, 1)), 0o644)
+	// Sync waits for every filesystem of the machine, and must return, even with FUSE mounts among
+	// them.
 	unix.Sync()
 	fd := r.open("f", unix.O_RDONLY)
 	r.note("syncfs", unix.Syncfs(fd))

@@ -28,6 +28,7 @@ func nameCases() []testCase {
 }
 
 func nameLength(r *run) {
+	// 254 and 255 fit, 256 does not, in whatever operation.
 	for _, n := range []int{1, 254, 255, 256, 1000} {
 		name := strings.Repeat("n", n)
 		r.note(itoa(n)+" mkdir", unix.Mkdir(r.p(name), 0o755))
@@ -43,6 +44,7 @@ func nameLength(r *run) {
 		_, err = unix.Readlink(r.p(name), make([]byte, 10))
 		r.note(itoa(n)+" readlink", err)
 	}
+	// The limit is in bytes: 128 letters here.
 	wide := strings.Repeat("é", 127) + "x" // 255 bytes
 	r.note("wide", unix.Mkdir(r.p(wide), 0o755))
 	r.note("listed", r.list(""))
@@ -55,12 +57,14 @@ func nameBytes(r *run) {
 		}
 		r.file(string([]byte{byte(i)}), itoa(i), 0o644)
 	}
+	// Names are bytes: not UTF-8, with a newline, of dots or a space only.
 	r.file("\xff\xfe\x80", "not UTF-8", 0o644)
 	r.file("new\nline", "", 0o644)
 	r.file("...", "", 0o644)
 	r.file(" ", "", 0o644)
 	r.note("list", r.list(""))
 	r.content("read back", "\xff\xfe\x80")
+	// Two ways to write one letter are two names, as are two cases: nothing is normalized.
 	r.file("é", "composed", 0o644)
 	r.file("e\u0301", "decomposed", 0o644)
 	r.content("composed", "é")
@@ -71,6 +75,7 @@ func nameBytes(r *run) {
 func pathMax(r *run) {
 	f := r.file("f", "here", 0o644)
 	for _, total := range []int{4094, 4095, 4096, 5000} {
+		// Slashes and dots make the path long, and lead nowhere.
 		fill := total - len(f)
 		p := r.dir + strings.Repeat("/", fill%2) + strings.Repeat("/.", fill/2) + "/f"
 		var st unix.Stat_t
@@ -83,6 +88,7 @@ func deepTree(r *run) {
 	name := strings.Repeat("d", 200)
 	fd := r.open("", unix.O_RDONLY|unix.O_DIRECTORY)
 	var fds []int
+	// 60 times 200 bytes: three times what a path can hold, so that only descriptors get there.
 	for range 60 {
 		must(unix.Mkdirat(fd, name, 0o755))
 		fd = try(unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY, 0))
@@ -92,6 +98,7 @@ func deepTree(r *run) {
 	b := make([]byte, 20)
 	n, err := unix.Readlinkat(fd, "l", b)
 	r.note("12,000 bytes down", string(b[:n]), err)
+	// On a thread that leaves the others' working directory alone.
 	r.thread(func() {
 		raw(unix.SYS_UNSHARE, unix.CLONE_FS, 0, 0)
 		must(unix.Fchdir(fd))
@@ -100,6 +107,7 @@ func deepTree(r *run) {
 		r.note("relative", unix.Access("l", unix.F_OK), unix.Access("..", unix.F_OK))
 	})
 	must(unix.Unlinkat(fd, "l", 0))
+	// From below, since no path is short enough for os.RemoveAll to begin with.
 	for i := len(fds) - 1; i >= 0; i-- {
 		unix.Close(fds[i])
 		parent := r.open("", unix.O_RDONLY)
@@ -113,6 +121,8 @@ func deepTree(r *run) {
 func dots(r *run) {
 	r.mkdir("d", 0o755)
 	r.mkdir("d/e", 0o755)
+	// The kernel answers most of these itself; which errno it is depends on the order of its
+	// checks, and those are the same for all filesystems.
 	for _, p := range []string{".", "..", "d/.", "d/..", "d/e/..", "d/e/."} {
 		p2 := r.dir + "/" + p
 		r.note("rmdir "+p, unix.Rmdir(p2))
@@ -128,6 +138,7 @@ func dots(r *run) {
 }
 
 func symlinks(r *run) {
+	// Around 60 bytes ext4 stops keeping the target in the inode; 4,095 is the most there is.
 	for _, n := range []int{0, 1, 59, 60, 255, 4094, 4095, 4096} {
 		t := strings.Repeat("t", n)
 		r.note(itoa(n), unix.Symlink(t, r.p("l"+itoa(n))))
@@ -140,6 +151,7 @@ func symlinks(r *run) {
 	r.note("create through dangling", os.WriteFile(r.p("l"), []byte("made"), 0o644))
 	r.content("made", "f")
 	must(unix.Symlink("g", r.p("m")))
+	// O_EXCL does not follow: the link itself is there already.
 	_, err := unix.Open(r.p("m"), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o644)
 	r.note("exclusive through dangling", err)
 	_, err = unix.Open(r.p("l"), unix.O_NOFOLLOW|unix.O_RDONLY, 0)
@@ -150,15 +162,18 @@ func symlinks(r *run) {
 	n, err := unix.Readlinkat(fd, "", b)
 	r.note("readlink of descriptor", string(b[:n]), err)
 	unix.Close(fd)
+	// Cut without an error.
 	n, err = unix.Readlink(r.p("l4095"), b)
 	r.note("short buffer", n, err)
 	_, err = unix.Readlink(r.p("f"), b)
 	r.note("readlink of a file", err)
 	r.note("mkdir on dangling", unix.Mkdir(r.p("m"), 0o755))
+	// A target is bytes as well, never cleaned or resolved.
 	must(unix.Symlink("\xff\n/../f", r.p("odd")))
 	n, err = unix.Readlink(r.p("odd"), b)
 	r.note("odd", fmt.Sprintf("%q", b[:n]), err)
 	r.note("truncate a link", unix.Truncate(r.p("m"), 0))
+	// The same name for another link: a cached target would still be the old one.
 	must(unix.Unlink(r.p("l")))
 	must(unix.Symlink("other", r.p("l")))
 	n, err = unix.Readlink(r.p("l"), b)
@@ -173,6 +188,7 @@ func loops(r *run) {
 	must(unix.Symlink("a", r.p("b")))
 	r.note("pair", unix.Access(r.p("a"), unix.F_OK), unix.Chmod(r.p("a"), 0o600), unix.Mkdir(r.p("a/x"), 0o755))
 	r.file("0", "end", 0o644)
+	// The kernel follows 40 links in a path. The 41st is one too many.
 	for i := 1; i <= 42; i++ {
 		must(unix.Symlink(itoa(i-1), r.p(itoa(i))))
 	}
@@ -188,6 +204,8 @@ func trailingSlashes(r *run) {
 	must(unix.Symlink("d", r.p("l")))
 	must(unix.Symlink("f", r.p("lf")))
 	d := r.dir + "/"
+	// A slash behind a name asks for a directory; which error says that there is none depends on
+	// the operation.
 	_, err := unix.Open(d+"f/", unix.O_RDONLY, 0)
 	r.note("open file/", err)
 	_, err = unix.Open(d+"new/", unix.O_CREAT|unix.O_RDWR, 0o644)
@@ -200,6 +218,7 @@ func trailingSlashes(r *run) {
 	r.note("rename dir/", unix.Rename(d+"d/", d+"e/"))
 	r.note("symlink new/", unix.Symlink("x", d+"sl/"))
 	r.note("link new/", unix.Link(d+"f", d+"hl/"))
+	// With a slash even lstat follows a link.
 	var st unix.Stat_t
 	r.note("lstat link/", unix.Lstat(d+"lf/", &st))
 	r.note("through a file", unix.Access(d+"f/x", unix.F_OK), unix.Mkdir(d+"f/x", 0o755))
@@ -211,6 +230,7 @@ func alreadyThere(r *run) {
 	d := r.mkdir("d", 0o755)
 	r.file("d/in", "x", 0o644)
 	must(unix.Symlink("nowhere", r.p("l")))
+	// A file, a directory and a link that leads nowhere are all in the way of a new name.
 	for _, p := range []string{f, d, r.p("l")} {
 		n := p[len(r.dir):]
 		_, err := unix.Open(p, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR, 0o644)
@@ -220,6 +240,7 @@ func alreadyThere(r *run) {
 		r.note("symlink"+n, unix.Symlink("x", p))
 		r.note("link"+n, unix.Link(f, p))
 	}
+	// Each kind of inode has operations that are for another: the errno says which was expected.
 	r.note("unlink dir", unix.Unlink(d))
 	r.note("rmdir file", unix.Rmdir(f))
 	r.note("rmdir full", unix.Rmdir(d))
@@ -232,6 +253,7 @@ func alreadyThere(r *run) {
 	r.note("truncate a directory", err, unix.Truncate(d, 0))
 	_, err = unix.Open(f, unix.O_DIRECTORY, 0)
 	r.note("file as directory", err)
+	// A directory opens for reading, and still has no bytes.
 	fd := r.open("d", unix.O_RDONLY)
 	_, err = unix.Read(fd, make([]byte, 10))
 	r.note("read a directory", err)
@@ -246,6 +268,8 @@ func negativeLookups(r *run) {
 	for _, n := range []string{"a", "b", "c", "d", "e", "f"} {
 		r.stat("before "+n, n)
 	}
+	// Each by another operation: all of them have to drop what the kernel keeps of a name that is
+	// not there.
 	r.file("a", "a", 0o644)
 	r.mkdir("b", 0o755)
 	must(unix.Symlink("a", r.p("c")))

@@ -23,22 +23,27 @@ func openUnlinked(r *run) {
 	must(unix.Unlink(r.p("f")))
 	r.fstat("stat", fd)
 	try(unix.Pwrite(fd, pattern(100000, 2), 50000))
+	// Written and dropped from the cache: what follows reads an inode without a name from storage.
 	must(unix.Fsync(fd))
 	must(unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED))
 	b := make([]byte, 200000)
 	n, err := unix.Pread(fd, b, 0)
 	r.note("read", n, err, summary(b[:n]))
+	// All that can be done to a file goes on with one that has no name.
 	r.note("change", unix.Fchmod(fd, 0o600), unix.Fchown(fd, 1, 2), unix.Ftruncate(fd, 10), unix.Fallocate(fd, 0, 0, 5000))
 	r.fstat("changed", fd)
+	// Another file by the same name: a server that goes by path would mix the two.
 	r.file("f", "new", 0o644)
 	r.content("same name", "f")
 	r.fstat("old", fd)
 	var st unix.Stat_t
 	r.note("by proc", unix.Stat("/proc/self/fd/"+itoa(fd), &st), st.Size)
+	// The link in proc leads to the inode, and not by its name.
 	x, err := unix.Open("/proc/self/fd/"+itoa(fd), unix.O_RDWR, 0)
 	r.note("opened again by proc", err)
 	unix.Close(x)
 	must(unix.Symlink("x", r.p("l")))
+	// A link can be held, too, by a descriptor of the path.
 	p := r.open("l", unix.O_PATH|unix.O_NOFOLLOW)
 	must(unix.Unlink(r.p("l")))
 	k, err := unix.Readlinkat(p, "", b)
@@ -53,6 +58,8 @@ func createFlags(r *run) {
 		"nonblock": unix.O_CREAT | unix.O_NONBLOCK, "trunc": unix.O_CREAT | unix.O_TRUNC, "append": unix.O_CREAT | unix.O_APPEND,
 		"noatime": unix.O_CREAT | unix.O_NOATIME, "noctty": unix.O_CREAT | unix.O_NOCTTY, "direct": unix.O_CREAT | unix.O_DIRECT,
 	}) {
+		// Each flag has to be let through or refused while a file is created, when FUSE asks for
+		// both at once.
 		fd, err := unix.Open(r.p("new"), flags|unix.O_RDWR, 0o640)
 		r.note(label, err)
 		if err == nil {
@@ -62,6 +69,7 @@ func createFlags(r *run) {
 		_ = unix.Unlink(r.p("new"))
 	}
 	f := r.file("f", "x", 0o666)
+	// Only who owns a file may read it without leaving a trace.
 	r.as(alice, func() {
 		_, err := unix.Open(f, unix.O_RDONLY|unix.O_NOATIME, 0)
 		r.note("noatime of another's", err)
@@ -70,12 +78,14 @@ func createFlags(r *run) {
 	r.note("no directory", err)
 	_, err = unix.Open(r.p("f/f"), unix.O_CREAT|unix.O_RDWR, 0o644)
 	r.note("below a file", err)
+	// Creat with all bits, which mknod below may set as well.
 	fd, err := unix.Creat(r.p("c"), 0o6777)
 	r.note("creat", err)
 	unix.Close(fd)
 	r.stat("creat stat", "c")
 	r.note("mknod", unix.Mknod(r.p("n"), unix.S_IFREG|0o4640, 0))
 	r.stat("mknod stat", "n")
+	// No type means a regular file.
 	r.note("mknod without type", unix.Mknod(r.p("n0"), 0o600, 0))
 	r.stat("mknod without type stat", "n0")
 	r.note("mknod directory", unix.Mknod(r.p("nd"), unix.S_IFDIR|0o600, 0))
@@ -87,16 +97,19 @@ func runningProgram(r *run) {
 	p := r.file("sleep", string(b), 0o755)
 	cmd := try(os.StartProcess(p, []string{p, "5"}, &os.ProcAttr{}))
 	defer func() { _ = cmd.Kill(); _, _ = cmd.Wait() }()
+	// Until the program has been loaded: before that it is an open file like another.
 	tick()
 	tick()
 	_, err := unix.Open(p, unix.O_WRONLY, 0)
 	r.note("write to a running program", err)
 	r.note("truncate a running program", unix.Truncate(p, 0))
 	r.note("unlink a running program", unix.Unlink(p))
+	// The other way round: what is open for writing cannot be run.
 	fd := r.open("t", unix.O_CREAT|unix.O_WRONLY)
 	try(unix.Write(fd, b))
 	must(unix.Fchmod(fd, 0o755))
 	r.note("run while open for writing", command(r.dir, r.p("t"), "0"))
+	// A script needs its interpreter to read it by name, again.
 	r.file("script", "#!/bin/sh\necho ran $1\n", 0o755)
 	r.note("script", command(r.dir, r.p("script"), "it"))
 	r.file("noexec", "#!/bin/sh\n", 0o644)
@@ -117,6 +130,7 @@ func resolveFlags(r *run) {
 		"beneath": unix.RESOLVE_BENEATH, "in root": unix.RESOLVE_IN_ROOT,
 		"no symlinks": unix.RESOLVE_NO_SYMLINKS, "no mounts": unix.RESOLVE_NO_XDEV,
 	}) {
+		// Inside, by a link that stays inside, by one that leads out, and out and back in.
 		for _, name := range []string{"f", "in", "out", "../d/f"} {
 			x, err := unix.Openat2(fd, name, &unix.OpenHow{Flags: unix.O_RDONLY, Resolve: res})
 			r.note(label+" "+name, err)
@@ -135,6 +149,8 @@ func fileHandles(r *run) {
 		return h
 	}
 	d := r.open("", unix.O_RDONLY)
+	// What an NFS server does: it opens by a handle, in no order with anything, and after a
+	// restart.
 	opens := func(label string, h unix.FileHandle) {
 		fd, err := unix.OpenByHandleAt(d, h, unix.O_RDONLY|unix.O_NONBLOCK)
 		r.note(label, err)
@@ -157,6 +173,7 @@ func fileHandles(r *run) {
 		handles[name] = handle(name)
 		opens("open "+name, handles[name])
 	}
+	// A handle is the inode's: it holds wherever the name goes, and by whichever name is left.
 	must(unix.Rename(r.p("f"), r.p("d/e/f")))
 	opens("renamed", handles["f"])
 	must(unix.Link(r.p("d/e/f"), r.p("f")))
@@ -164,12 +181,15 @@ func fileHandles(r *run) {
 	opens("by another name", handles["f"])
 	must(unix.Rename(r.p("d/e"), r.p("e")))
 	opens("moved", handles["d/e"])
+	// Stale, not another file that got the number.
 	must(unix.Unlink(r.p("g")))
 	opens("removed", handles["g"])
 	must(unix.Rmdir(r.p("d")))
 	opens("removed directory", handles["d"])
+	// No handle at all: nothing is stored under that key.
 	_, err := unix.OpenByHandleAt(d, handles["e"], unix.O_RDONLY)
 	r.note("none", err)
+	// It goes past the directories' rights, so only root may.
 	r.as(alice, func() {
 		_, err := unix.OpenByHandleAt(d, handles["f"], unix.O_RDONLY)
 		r.note("another user", err)
@@ -187,6 +207,7 @@ func inotifyEvents(r *run) {
 	b := make([]byte, 4096)
 	n := try(unix.Read(fd, b))
 	s := ""
+	// The mask is at 4, the length of the name at 12, the name at 16.
 	for b = b[:n]; len(b) >= 16; {
 		s += hex(b[4:8]) + " "
 		b = b[16+int(b[12])+int(b[13])<<8:]

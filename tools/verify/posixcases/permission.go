@@ -39,6 +39,7 @@ func stickyDirectory(r *run) {
 		r.note("write to another's", os.WriteFile(r.p("s/a"), []byte("y"), 0))
 		r.note("unlink of one's own", unix.Unlink(r.p("s/b")))
 	})
+	// The owner of the directory is the third who may remove, beside the file's owner and root.
 	must(unix.Chown(r.p("s"), bob.uid, bob.gid))
 	r.as(bob, func() { r.note("unlink by the directory's owner", unix.Unlink(r.p("s/a"))) })
 }
@@ -50,8 +51,10 @@ func accessChecks(r *run) {
 	r.file("nothing", "x", 0)
 	r.mkdir("closed", 0o700)
 	r.file("closed/f", "x", 0o666)
+	// Directories with one right missing each: search, read, write.
 	r.mkdir("blind", 0o733)
 	r.mkdir("frozen", 0o555)
+	// Everybody may write to the file; that its directory is closed matters only for names.
 	r.file("frozen/f", "x", 0o666)
 	r.mkdir("listed", 0o744)
 	r.file("listed/f", "x", 0o666)
@@ -62,6 +65,7 @@ func accessChecks(r *run) {
 		}
 		return err
 	}
+	// As a user who is neither root nor, mostly, in the group.
 	r.as(alice, func() {
 		r.note("read 0600", open("secret", unix.O_RDONLY))
 		r.note("read by group", open("group", unix.O_RDONLY))
@@ -80,19 +84,24 @@ func accessChecks(r *run) {
 		r.note("tmpfile in 0555", open("frozen", unix.O_TMPFILE|unix.O_RDWR))
 		r.note("truncate 0600", unix.Truncate(r.p("secret"), 0))
 		r.note("access", unix.Access(r.p("group"), unix.R_OK), unix.Access(r.p("group"), unix.X_OK))
+		// By way of a closed directory: search alone is enough to go through.
 		r.note("new file's owner", open("frozen/../blind/mine", unix.O_CREAT|unix.O_WRONLY))
 	})
 	r.stat("owner", "blind/mine")
+	// Root reads whatever the mode, but executes only what somebody may.
 	r.note("root reads 0", open("nothing", unix.O_RDONLY))
 	r.note("root executes 0600", unix.Access(r.p("secret"), unix.X_OK))
 }
 
 func setgidDirectory(r *run) {
 	d := r.mkdir("d", 0o2777)
+	// Chown clears the bit that mkdir gave, so it is set once more.
 	must(unix.Chown(d, 0, 6003))
 	must(unix.Chmod(d, 0o2777))
 	makeAll := func(tag string) {
 		must(unix.Mkdir(r.p("d/"+tag+"dir"), 0o755))
+		// With and without execution by the group: sgid without it has another meaning, and is not
+		// taken from who is outside the group.
 		for _, mode := range []uint32{0o644, 0o2644, 0o2755, 0o6755} {
 			name := fmt.Sprintf("d/%s%o", tag, mode)
 			fd := try(unix.Open(r.p(name), unix.O_CREAT|unix.O_WRONLY, mode))
@@ -124,16 +133,19 @@ func chmodRules(r *run) {
 	f := r.file("f", "x", 0o644)
 	must(unix.Chown(f, alice.uid, 6003))
 	r.as(bob, func() { r.note("by another", unix.Chmod(f, 0o600)) })
+	// It succeeds, and sgid is silently left out.
 	r.as(alice, func() { r.note("setgid by owner outside the group", unix.Chmod(f, 0o6755)) })
 	r.stat("mode", "f")
 	must(unix.Chown(f, carol.uid, 6003))
 	r.as(carol, func() { r.note("setgid by owner in the group", unix.Chmod(f, 0o6755)) })
 	r.stat("mode in group", "f")
+	// Sticky on a file means nothing to Linux, and must still be kept.
 	r.as(carol, func() { r.note("sticky on a file", unix.Chmod(f, 0o1644)) })
 	r.stat("sticky file", "f")
 	for _, m := range []uint32{0, 0o7777, 0o4000, 0o111} {
 		r.note(fmt.Sprintf("root %o", m), unix.Chmod(f, m), r.mode("f"))
 	}
+	// A link has a mode that nobody may change.
 	must(unix.Symlink("f", r.p("l")))
 	r.note("fchmodat nofollow", unix.Fchmodat(unix.AT_FDCWD, r.p("l"), 0o600, unix.AT_SYMLINK_NOFOLLOW))
 	r.note("through a link", unix.Chmod(r.p("l"), 0o640), r.mode("f"), r.mode("l"))
@@ -148,8 +160,11 @@ func chownRules(r *run) {
 		r.note(label, unix.Chown(f, uid, gid))
 		r.stat(label+" then", "f")
 	}
+	// With sgid that means execution, and sgid that does not.
 	for _, mode := range []uint32{0o6755, 0o6745, 0o2745, 0o4644} {
 		must(unix.Chmod(f, mode))
+		// Even a change to a group she is in takes the bits away, and so does root's change to
+		// nothing.
 		r.as(carol, func() { chown(fmt.Sprintf("carol %o -1 6003", mode), -1, 6003) })
 		must(unix.Chmod(f, mode))
 		chown(fmt.Sprintf("root %o -1 -1", mode), -1, -1)
@@ -162,6 +177,7 @@ func chownRules(r *run) {
 		chown("nothing", -1, -1)
 	})
 	r.as(bob, func() { chown("by another", -1, -1); chown("steal", bob.uid, -1) })
+	// A directory keeps its bits.
 	d := r.mkdir("d", 0o6755)
 	r.note("dir", unix.Chown(d, 1, 2))
 	r.stat("dir then", "d")
@@ -169,6 +185,7 @@ func chownRules(r *run) {
 	r.note("lchown", unix.Lchown(r.p("l"), 7, 8))
 	r.stat("link", "l")
 	r.stat("target", "f")
+	// The largest ID; the one after it means "as it is".
 	r.note("big ids", unix.Chown(f, 0xfffffffe, 0xfffffffe))
 	r.stat("big ids then", "f")
 	must(unix.Mkfifo(r.p("p"), 0o6755))
@@ -187,6 +204,7 @@ func umaskRules(r *run) {
 		must(unix.Mkdir(r.p("d"+name), 0o1777))
 		must(unix.Mknod(r.p("p"+name), unix.S_IFIFO|0o666, 0))
 		must(unix.Symlink("x", r.p("l"+name)))
+		// A link has no mode to mask.
 		for _, t := range []string{"f", "d", "p", "l"} {
 			r.stat(t+name, t+name)
 		}
@@ -201,9 +219,13 @@ func traverse(r *run) {
 	r.as(alice, func() {
 		r.content("through 0711", "a/b/f")
 	})
+	// Somebody has looked the path up before: what the kernel keeps of it must not let anybody
+	// through now.
 	must(unix.Chmod(r.p("a"), 0))
 	r.as(alice, func() {
 		r.content("through 0", "a/b/f")
+		// From below the closed directory nobody asks for it, until the path leads up and down
+		// through it.
 		f, err := unix.Openat(fd, "f", unix.O_RDONLY, 0)
 		r.note("from a descriptor below", err)
 		unix.Close(f)

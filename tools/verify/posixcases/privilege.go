@@ -41,6 +41,7 @@ func onFile(flags int, f func(fd int) error) func(*run, string) error {
 			return err
 		}
 		err = f(fd)
+		// A filesystem may report a write's error only at close.
 		if e := unix.Close(fd); err == nil {
 			err = e
 		}
@@ -49,6 +50,8 @@ func onFile(flags int, f func(fd int) error) func(*run, string) error {
 }
 
 func changes() []change {
+	// Each is a way of its own through the kernel to the file's bytes or its inode; a filesystem
+	// has to clear the bits on every one of them, or a changed program would keep its rights.
 	write := func(fd int) error { _, err := unix.Write(fd, []byte("w")); return err }
 	return []change{
 		{"write", onFile(unix.O_WRONLY, write)},
@@ -61,6 +64,7 @@ func changes() []change {
 		})},
 		{"open-trunc", onFile(unix.O_WRONLY|unix.O_TRUNC, func(int) error { return nil })},
 		{"truncate", func(_ *run, p string) error { return unix.Truncate(p, 3) }},
+		// No byte changes, the bits go all the same.
 		{"truncate-same", func(_ *run, p string) error { return unix.Truncate(p, 8192) }},
 		{"ftruncate", onFile(unix.O_WRONLY, func(fd int) error { return unix.Ftruncate(fd, 10000) })},
 		{"fallocate", onFile(unix.O_WRONLY, func(fd int) error { return unix.Fallocate(fd, 0, 0, 16384) })},
@@ -77,6 +81,7 @@ func changes() []change {
 				return err
 			})(r, p)
 		}},
+		// A mapping tells the filesystem nothing before pages come back.
 		{"map", onFile(unix.O_RDWR, func(fd int) error {
 			m, err := unix.Mmap(fd, 0, 4096, unix.PROT_WRITE|unix.PROT_READ, unix.MAP_SHARED)
 			if err != nil {
@@ -85,6 +90,7 @@ func changes() []change {
 			m[0]++
 			return unix.Munmap(m)
 		})},
+		// The rest does not touch the content: here the bits stay.
 		{"read", onFile(unix.O_RDONLY, func(fd int) error { _, err := unix.Read(fd, make([]byte, 10)); return err })},
 		{"utimes", func(_ *run, p string) error { return unix.UtimesNanoAt(unix.AT_FDCWD, p, nil, 0) }},
 		{"link", func(r *run, p string) error { return os.Link(p, p+"link") }},
@@ -98,14 +104,19 @@ func changes() []change {
 func dropPrivileges(r *run, c change) {
 	must(unix.Chmod(r.dir, 0o777))
 	r.file("src", string(pattern(4096, 1)), 0o644)
+	// Sgid counts as one only with execution by the group; without it, it is left alone. The last
+	// mode has nothing to lose but the capability.
 	for _, mode := range []uint32{0o6777, 0o6767, 0o2777, 0o4766, 0o777} {
 		for _, who := range []string{"root", "owner", "other"} {
 			name := fmt.Sprintf("%s-%o", who, mode)
 			p := r.file(name, string(pattern(8192, 2)), 0o666)
 			must(unix.Chown(p, alice.uid, alice.gid))
+			// Before chmod, since chown has just cleared both and setting it clears neither.
 			must(unix.Setxattr(p, capability, capNetBind(), 0))
 			must(unix.Chmod(p, mode))
 			act := func() { r.note(name+" does", c.do(r, p)) }
+			// Root keeps the mode's bits and still loses the capability; whose file it is makes no
+			// difference to a writer.
 			switch who {
 			case "root":
 				act()
@@ -128,12 +139,15 @@ func setWhileOpen(r *run) {
 	try(unix.Write(fd, pattern(100000, 3)))
 	must(unix.Fchmod(fd, 0o6755))
 	must(unix.Fsetxattr(fd, capability, capNetBind(), 0))
+	// The bytes reach the filesystem only now, after the bits were set. It must not take that for a
+	// change by somebody.
 	must(unix.Fsync(fd))
 	r.stat("after", "f")
 	_, err := unix.Getxattr(r.p("f"), capability, make([]byte, 64))
 	r.note("capability", err)
 	fd = r.open("g", unix.O_CREAT|unix.O_RDWR)
 	must(unix.Ftruncate(fd, 8192))
+	// The same with pages that a mapping left dirty.
 	m := try(unix.Mmap(fd, 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))
 	copy(m, pattern(8192, 4))
 	must(unix.Fchmod(fd, 0o6755))
@@ -150,6 +164,7 @@ func executeSuid(r *run) {
 	b := try(os.ReadFile("/usr/bin/id"))
 	p := r.file("id", string(b), 0o755)
 	must(unix.Chown(p, alice.uid, alice.gid))
+	// id(1) prints as whom it runs. Bob runs alice's.
 	show := func(label string, args ...string) {
 		r.as(bob, func() { r.note(label, command(r.dir, p, args...)) })
 	}

@@ -43,8 +43,11 @@ func renameMatrix(r *run) {
 	for flagName, flags := range inOrder(map[string]uint{"plain": 0, "noreplace": unix.RENAME_NOREPLACE, "exchange": unix.RENAME_EXCHANGE}) {
 		for _, a := range kinds {
 			for _, b := range kinds {
+				// Within a directory and into another: links to the parent count only for the
+				// second.
 				for _, across := range []bool{false, true} {
 					i++
+					// A directory for each of the 216, so that none inherits what another left.
 					r.mkdir(fmt.Sprint(i), 0o755)
 					d := fmt.Sprintf("%d/", i)
 					r.mkdir(d+"1", 0o755)
@@ -76,6 +79,7 @@ func renameTree(r *run) {
 		r.note(fmt.Sprintf("%s to %s %d", from, to, flags), unix.Renameat2(unix.AT_FDCWD, r.p(from), unix.AT_FDCWD, r.p(to), flags))
 	}
 	for _, flags := range []uint{0, unix.RENAME_EXCHANGE, unix.RENAME_NOREPLACE} {
+		// Into itself at each depth, and onto an ancestor: neither may cut a loop off the tree.
 		mv("a", "a/new", flags)
 		mv("a", "a/b", flags)
 		mv("a", "a/b/c", flags)
@@ -84,6 +88,8 @@ func renameTree(r *run) {
 		mv("a/b", "a", flags)
 		mv("a", "a", flags)
 	}
+	// A real move between, so that the checks that follow must go by the new parents and not by
+	// those looked up before.
 	mv("a/b", "x/b", 0)
 	r.note("parent", r.ino("x/b/..") == r.ino("x"), r.list("a"), r.list("x"))
 	mv("x", "x/b/c/x", 0)
@@ -95,6 +101,7 @@ func renameTree(r *run) {
 func renameSame(r *run) {
 	f := r.file("f", "x", 0o644)
 	must(unix.Link(f, r.p("g")))
+	// POSIX: nothing happens, both names stay.
 	r.note("two names of one file", unix.Rename(f, r.p("g")), r.list(""))
 	r.stat("f", "f")
 	r.note("noreplace", unix.Renameat2(-100, f, -100, r.p("g"), unix.RENAME_NOREPLACE))
@@ -112,6 +119,8 @@ func renameParents(r *run) {
 		r.mkdir(d, 0o755)
 	}
 	r.file("b/f", "", 0o644)
+	// A directory's count of links is two and one for each directory in it: each step changes it
+	// for one or both parents.
 	show := func(label string) {
 		r.stat(label+" a", "a")
 		r.stat(label+" b", "b")
@@ -123,6 +132,7 @@ func renameParents(r *run) {
 	show("over")
 	r.note("exchange dirs", unix.Renameat2(-100, r.p("a/x"), -100, r.p("b/e"), unix.RENAME_EXCHANGE))
 	show("exchanged dirs")
+	// The count moves with the directory although as many names as before are in both.
 	r.note("exchange file and dir", unix.Renameat2(-100, r.p("a/x"), -100, r.p("b/f"), unix.RENAME_EXCHANGE))
 	show("exchanged file and dir")
 	r.note("dotdot", r.ino("b/f/..") == r.ino("b"), r.ino("b/e/..") == r.ino("b"))
@@ -134,6 +144,7 @@ func renameOpen(r *run) {
 	r.file("old", "old", 0o644)
 	r.file("new", "new", 0o644)
 	fd := r.open("old", unix.O_RDWR)
+	// The file that is replaced has lost its name and is still open.
 	must(unix.Rename(r.p("new"), r.p("old")))
 	b := make([]byte, 10)
 	n, err := unix.Pread(fd, b, 0)
@@ -143,6 +154,7 @@ func renameOpen(r *run) {
 	r.content("other is untouched", "old")
 	r.mkdir("d", 0o755)
 	r.mkdir("e", 0o755)
+	// A directory that was replaced is empty and takes nothing any more.
 	dfd := r.open("e", unix.O_RDONLY)
 	must(unix.Rename(r.p("d"), r.p("e")))
 	r.note("make in a replaced directory", unix.Mkdirat(dfd, "x", 0o755))
@@ -153,6 +165,7 @@ func renameOpen(r *run) {
 func renameFlags(r *run) {
 	f := r.file("f", "x", 0o644)
 	r.file("g", "y", 0o644)
+	// Pairs that exclude each other, and bits that mean nothing.
 	for _, flags := range []uint{3, 5, 6, 8, 1 << 20} {
 		r.note(fmt.Sprint("flags ", flags), unix.Renameat2(-100, f, -100, r.p("g"), flags))
 	}
@@ -161,6 +174,7 @@ func renameFlags(r *run) {
 	r.note("exchange with missing", unix.Renameat2(-100, f, -100, r.p("no"), unix.RENAME_EXCHANGE))
 	r.note("below a file", unix.Rename(f, r.p("g/x")))
 	r.note("below nothing", unix.Rename(f, r.p("no/x")))
+	// To other filesystems, one of which takes no names at all.
 	r.note("elsewhere", unix.Rename(f, "/proc/x"), unix.Link(f, "/dev/shm/x"))
 }
 
@@ -170,6 +184,7 @@ func renameTimes(r *run) {
 	r.mkdir("c", 0o755)
 	r.file("a/f", "x", 0o644)
 	r.file("b/g", "x", 0o644)
+	// A second name, so that the file that is replaced can still be asked for its ctime.
 	must(unix.Link(r.p("b/g"), r.p("c/g")))
 	w := r.watch("a", "b", "a/f", "c/g")
 	must(unix.Rename(r.p("a/f"), r.p("b/g")))
@@ -180,6 +195,8 @@ func renameTimes(r *run) {
 	w.rename("b/g", "c/g", "c/g", "b/g")
 	w.note("exchanged")
 	w = r.watch("a", "b")
+	// A directory that gets another parent: its own mtime must not move, though its ".." has
+	// changed.
 	must(unix.Rename(r.p("b"), r.p("a/b")))
 	w.rename("b", "a/b")
 	w.note("directory")
@@ -187,6 +204,8 @@ func renameTimes(r *run) {
 
 func renameWhiteout(r *run) {
 	f := r.file("f", "x", 0o644)
+	// The old name becomes a character device 0/0, by which overlayfs hides a file of a lower
+	// layer.
 	r.note("whiteout", unix.Renameat2(-100, f, -100, r.p("g"), unix.RENAME_WHITEOUT))
 	r.stat("f", "f")
 	r.stat("g", "g")
@@ -201,6 +220,8 @@ func renameWhiteout(r *run) {
 func renameRemoved(r *run) {
 	r.mkdir("d", 0o755)
 	r.file("f", "", 0o644)
+	// The directory is gone for all but this descriptor. Nothing may be made in it, or it would
+	// never be freed.
 	fd := r.open("d", unix.O_RDONLY)
 	must(unix.Rmdir(r.p("d")))
 	r.note("into", unix.Renameat(unix.AT_FDCWD, r.p("f"), fd, "f"))

@@ -28,6 +28,7 @@ type run struct {
 }
 
 func (r *run) cleanUp() {
+	// As with defer: the last is undone first.
 	slices.Reverse(r.later)
 	for _, f := range r.later {
 		f()
@@ -56,11 +57,14 @@ func errno(err error) string {
 	if errors.As(err, &e) {
 		return unix.ErrnoName(e)
 	}
+	// No errno at all, as of a program that cannot be started.
 	return "error " + err.Error()
 }
 
 // note records a result under a label.
 func (r *run) note(label string, v ...any) {
+	// Labels repeat within loops. The number is the same in both runs, as long as both took the
+	// same steps.
 	if _, ok := r.results[label]; ok {
 		label += fmt.Sprintf(" #%d", len(r.order))
 	}
@@ -80,6 +84,7 @@ func (r *run) p(name string) string { return filepath.Join(r.dir, name) }
 func (r *run) file(name, content string, mode uint32) string {
 	p := r.p(name)
 	must(os.WriteFile(p, []byte(content), 0o600))
+	// Not by open's mode: the umask is some case's own, and sgid needs chmod.
 	must(unix.Chmod(p, mode))
 	return p
 }
@@ -105,6 +110,7 @@ func describe(st *unix.Stat_t) string {
 	t := types[st.Mode&unix.S_IFMT]
 	s := fmt.Sprintf("%s %04o nlink=%d %d:%d", t, st.Mode&0o7777, st.Nlink, st.Uid, st.Gid)
 	switch t {
+	// A directory's size and blocks are each filesystem's own matter.
 	case "reg", "lnk":
 		s += fmt.Sprintf(" size=%d", st.Size)
 	case "blk", "chr":
@@ -190,6 +196,8 @@ func (r *run) as(who identity, f func()) {
 		for i, g := range who.groups {
 			groups[i] = uint32(g)
 		}
+		// Groups and group first: once the user is another, neither may be changed. Raw calls, as
+		// those of the package would change all threads.
 		raw(unix.SYS_SETGROUPS, uintptr(len(groups)), slicePointer(groups), 0)
 		raw(unix.SYS_SETRESGID, uintptr(who.gid), uintptr(who.gid), uintptr(who.gid))
 		raw(unix.SYS_SETRESUID, uintptr(who.uid), uintptr(who.uid), uintptr(who.uid))
@@ -201,10 +209,13 @@ func (r *run) as(who identity, f func()) {
 func (r *run) thread(f func()) {
 	done := make(chan any)
 	go func() {
+		// Never unlocked, so that the thread ends with its identity and namespaces and is not used
+		// again.
 		runtime.LockOSThread()
 		defer func() { done <- recover() }()
 		f()
 	}()
+	// A panic of the other goroutine would end the program; here it is the case's result.
 	if e := <-done; e != nil {
 		panic(e)
 	}
@@ -225,6 +236,7 @@ func (r *run) child(args ...string) string {
 	self := try(os.Executable())
 	cmd := exec.Command(self, append([]string{"helper"}, args...)...)
 	var out bytes.Buffer
+	// How it died is a part of the result.
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
 		out.WriteString(" exit: " + err.Error())
@@ -236,6 +248,7 @@ func (r *run) child(args ...string) string {
 // same steps.
 func inOrder[V any](m map[string]V) iter.Seq2[string, V] {
 	return func(yield func(string, V) bool) {
+		// Go's own order differs each time, and results are numbered by it.
 		for _, k := range slices.Sorted(maps.Keys(m)) {
 			if !yield(k, m[k]) {
 				return

@@ -28,6 +28,7 @@ func (r *run) regions(label string, fd int, megabytes int) {
 	s := ""
 	for i := range megabytes {
 		lo := int64(i) << 20
+		// By megabytes: filesystems may keep data in units of their own, and none is larger.
 		data, err := unix.Seek(fd, lo, unix.SEEK_DATA)
 		switch {
 		case err == nil && data < lo+1<<20:
@@ -52,6 +53,7 @@ func seekSynced(r *run) {
 	r.regions("synced", fd, 16)
 	must(unix.Fallocate(fd, 3, 4<<20, 1<<20))
 	r.regions("punched", fd, 16)
+	// Cut within the data and grown: what was cut must be a hole now.
 	must(unix.Ftruncate(fd, 10<<20))
 	must(unix.Ftruncate(fd, 16<<20))
 	r.regions("cut and grown", fd, 16)
@@ -69,12 +71,14 @@ func seekUnflushed(r *run) {
 	pos, err := unix.Seek(fd, 0, unix.SEEK_DATA)
 	r.note("new file", pos, err)
 	pos, err = unix.Seek(fd, 0, unix.SEEK_HOLE)
+	// At the end or behind it: how far the last unit reaches is the filesystem's choice.
 	r.note("new file's hole", pos >= 100000, err)
 	try(unix.Pwrite(fd, pattern(100000, 1), 5<<20))
 	pos, err = unix.Seek(fd, 1<<20, unix.SEEK_DATA)
 	r.note("second", pos >= 5<<20-65536 && pos <= 5<<20, err)
 	pos, err = unix.Seek(fd, 5<<20, unix.SEEK_DATA)
 	r.note("second itself", pos, err)
+	// Stored data with a hole between them, then a dirty byte in it.
 	must(unix.Fsync(fd))
 	try(unix.Pwrite(fd, []byte("x"), 3<<20))
 	r.regions("written in a hole", fd, 6)
@@ -82,6 +86,7 @@ func seekUnflushed(r *run) {
 	try(unix.Pwrite(fd, []byte("x"), 3<<20))
 	r.regions("after truncate", fd, 4)
 	must(unix.Ftruncate(fd, 0))
+	// Each megabyte is asked for while those before it may be anywhere between cache and storage.
 	must(unix.Ftruncate(fd, 8<<20))
 	for i := range 8 {
 		try(unix.Pwrite(fd, pattern(1<<20, uint32(i)), int64(i)<<20))
@@ -95,6 +100,7 @@ func seekMapped(r *run) {
 	must(unix.Ftruncate(fd, 8<<20))
 	m := try(unix.Mmap(fd, 0, 8<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))
 	copy(m[5<<20:], pattern(4096, 1))
+	// A dirty page of a mapping counts as data, even though nobody has called write.
 	r.regions("mapped", fd, 8)
 	copy(m[2<<20:], pattern(4096, 1))
 	r.regions("mapped again", fd, 8)
@@ -113,6 +119,7 @@ func seekErrors(r *run) {
 	seek("data in empty", 0, unix.SEEK_DATA)
 	seek("hole in empty", 0, unix.SEEK_HOLE)
 	must(unix.Ftruncate(fd, 10<<20))
+	// No data behind it is ENXIO, and the end of the file counts as a hole.
 	seek("data in hole", 0, unix.SEEK_DATA)
 	seek("hole in hole", 5000, unix.SEEK_HOLE)
 	seek("data at end", 10<<20, unix.SEEK_DATA)
@@ -130,6 +137,8 @@ func fallocates(r *run) {
 	}
 	ranges := [][2]int64{{0, 4096}, {1, 1}, {100, 70000}, {65536, 65536}, {199999, 2}, {200000, 100000}, {500000, 10}, {0, 0}, {-1, 10}, {10, -1}}
 	for name, mode := range inOrder(modes) {
+		// A page, a byte, ranges off and on page bounds, over the end, behind it, and three that
+		// are none.
 		for _, rg := range ranges {
 			r.file("f", string(pattern(200000, 3)), 0o644)
 			fd := r.open("f", unix.O_RDWR)
@@ -148,6 +157,7 @@ func fallocates(r *run) {
 	r.note("fifo", unix.Fallocate(r.open("p", unix.O_RDWR), 0, 0, 10))
 	w := r.open("f", unix.O_RDWR)
 	r.note("beyond the largest offset", unix.Fallocate(w, 0, math.MaxInt64-10, 100))
+	// Dirty bytes below a punch have to go, and bytes written after it must come back.
 	try(unix.Pwrite(w, pattern(50000, 4), 100000)) // unflushed, then punched
 	must(unix.Fallocate(w, 3, 110000, 20000))
 	r.content("punched over dirty", "f")
@@ -161,6 +171,7 @@ func fallocates(r *run) {
 
 // blocks notes how many blocks of 4,096 bytes stat counts of a file.
 func (r *run) blocks(label string, fd int) {
+	// Ext4 and this one both allocate late, so that only stored bytes count.
 	must(unix.Fsync(fd))
 	var st unix.Statx_t
 	must(unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_BLOCKS, &st))
@@ -181,6 +192,7 @@ func (r *run) reservations() {
 		return err
 	}
 	begin()
+	// Off page bounds each time: how a reservation is rounded, split and cut shows in the count.
 	do("a byte", unix.Fallocate(fd, 0, 5000, 1))
 	do("over a bound", unix.Fallocate(fd, 0, 20479, 2))
 	do("over both", unix.Fallocate(fd, 0, 4096, 20000))
@@ -227,6 +239,7 @@ func hugeFiles(r *run) {
 	must(unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED))
 	n, err = unix.Pread(fd, b, far-5)
 	r.note("read from storage", n, err, summary(b[:n]))
+	// Cut and grown: the three bytes must be gone.
 	must(unix.Ftruncate(fd, far/2))
 	must(unix.Ftruncate(fd, far+10))
 	n, err = unix.Pread(fd, b, far-5)
@@ -237,6 +250,7 @@ func hugeFiles(r *run) {
 
 func sizeLimits(r *run) {
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
+	// Ext4 ends at 16 TiB less a page; where it refuses, docs/posix.md says what happens here.
 	for _, size := range []int64{1 << 44, 1<<44 - 4096, 1 << 60, math.MaxInt64 - 4096, math.MaxInt64} {
 		r.note(fmt.Sprint("truncate ", size), unix.Ftruncate(fd, size))
 		r.stat(fmt.Sprint("size ", size), "f")
@@ -254,6 +268,7 @@ func blockCounts(r *run) {
 	blocks := func(label string) {
 		var st unix.Stat_t
 		must(unix.Fstat(fd, &st))
+		// Some, and not as many as the size says: exact numbers are each filesystem's own.
 		r.note(label, st.Blocks > 0, st.Blocks*512 < 1<<20)
 	}
 	blocks("empty")

@@ -22,11 +22,14 @@ func devices(r *run) {
 			n := name + t
 			r.note(n, unix.Mknod(r.p(n), typ|0o640, int(unix.Mkdev(d[0], d[1]))))
 			r.stat(n+" stat", n)
+			// Stat packs both numbers into one field and statx does not: 256 is where the packing
+			// begins to matter.
 			var st unix.Statx_t
 			must(unix.Statx(-100, r.p(n), 0, unix.STATX_BASIC_STATS, &st))
 			r.note(n+" statx", st.Rdev_major, st.Rdev_minor)
 		}
 	}
+	// The kernel does what the device does; the filesystem has only stored the numbers.
 	fd, err := unix.Open(r.p("nullchr"), unix.O_RDWR, 0)
 	r.note("open null", err)
 	n, err := unix.Write(fd, []byte("gone"))
@@ -37,6 +40,7 @@ func devices(r *run) {
 	_, err = unix.Open(r.p("bigchr"), unix.O_RDWR, 0)
 	r.note("open no device", err)
 	must(unix.Chmod(r.p("nullblk"), 0o600))
+	// Sizes are for regular files. A device takes the call and ignores it, or has no driver.
 	r.note("truncate", unix.Truncate(r.p("nullchr"), 5), unix.Truncate(r.p("nullblk"), 5))
 	must(unix.Rename(r.p("nullchr"), r.p("moved")))
 	r.stat("moved", "moved")
@@ -46,6 +50,7 @@ func fifos(r *run) {
 	p := r.p("p")
 	must(unix.Mkfifo(p, 0o644))
 	r.stat("stat", "p")
+	// A writer without a reader would wait; asked not to wait it gets ENXIO.
 	_, err := unix.Open(p, unix.O_WRONLY|unix.O_NONBLOCK, 0)
 	r.note("no reader", err)
 	a := r.open("p", unix.O_RDONLY|unix.O_NONBLOCK)
@@ -58,6 +63,7 @@ func fifos(r *run) {
 	_, err = unix.Seek(a, 0, 0)
 	r.note("seek", err)
 	r.note("truncate", unix.Truncate(p, 0))
+	// It stays a pipe for those who have it open.
 	must(unix.Unlink(p))
 	n, err = unix.Write(b, []byte("unlinked"))
 	r.note("unlinked", n, err)
@@ -68,6 +74,7 @@ func sockets(r *run) {
 	r.note("listen", err)
 	must(err)
 	r.note("mode", r.mode("s"))
+	// Accept in the background, since both ends are in this process.
 	go func() {
 		c, err := l.Accept()
 		if err == nil {
@@ -82,6 +89,7 @@ func sockets(r *run) {
 	r.note("read", string(b[:n]), err)
 	_, err = unix.Open(r.p("s"), unix.O_RDONLY, 0)
 	r.note("open", err)
+	// The name stays taken, used or not, until somebody removes it.
 	_, err = net.Listen("unix", r.p("s"))
 	r.note("listen again", err)
 	_ = c.Close()
@@ -94,6 +102,7 @@ func deviceRights(r *run) {
 	r.as(alice, func() {
 		r.note("device", unix.Mknod(r.p("c"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
 		r.note("block", unix.Mknod(r.p("b"), unix.S_IFBLK|0o666, int(unix.Mkdev(1, 3))))
+		// Devices are for root, but 0/0 opens nothing and is what overlayfs needs of a user.
 		r.note("whiteout", unix.Mknod(r.p("w"), unix.S_IFCHR|0o666, 0))
 		r.note("fifo", unix.Mkfifo(r.p("p"), 0o666))
 		r.note("socket", unix.Mknod(r.p("s"), unix.S_IFSOCK|0o666, 0))
@@ -107,6 +116,7 @@ func specialTimes(r *run) {
 	must(unix.Mkfifo(r.p("p"), 0o644))
 	a := r.open("p", unix.O_RDWR)
 	w := r.watch("p")
+	// A FIFO's bytes never reach the filesystem, its times do.
 	try(unix.Write(a, []byte("x")))
 	w.note("write")
 	w = r.watch("p")

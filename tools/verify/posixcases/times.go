@@ -38,6 +38,7 @@ func (r *run) watch(names ...string) *watch {
 		must(unix.Lstat(r.p(n), &st))
 		w.before[n], w.now[n] = st, n
 	}
+	// The clock that stamps files moves in steps; within one a change would not be seen.
 	tick()
 	return w
 }
@@ -52,6 +53,7 @@ func (w *watch) note(label string) {
 	for _, n := range slices.Sorted(maps.Keys(w.before)) {
 		b := w.before[n]
 		var st unix.Stat_t
+		// Removed by the step: nothing to say of its times.
 		if err := unix.Lstat(w.r.p(w.now[n]), &st); err != nil {
 			continue
 		}
@@ -63,10 +65,12 @@ func (w *watch) note(label string) {
 			switch {
 			case t.this.Nano() > t.old.Nano():
 				parts = append(parts, t.name)
+			// Earlier than before, as utimes may do.
 			case t.this != t.old:
 				parts = append(parts, t.name+" back")
 			}
 		}
+		// The clock of the change must not be behind that of the write, as both are one.
 		if st.Mtim.Nano() > st.Ctim.Nano() {
 			parts = append(parts, "m>c")
 		}
@@ -118,6 +122,7 @@ func timesOfOperations(r *run) {
 		m[0]++
 		return orError(unix.Msync(m, unix.MS_SYNC), unix.Munmap(m))
 	})
+	// Outside of a step, whose times it would be part of.
 	src := r.open("src", unix.O_CREAT|unix.O_RDWR)
 	try(unix.Write(src, pattern(8192, 2)))
 	step("copy range in", func() error {
@@ -143,6 +148,7 @@ func orError(a, b error) error {
 func timesOfDirectory(r *run) {
 	r.mkdir("d", 0o755)
 	r.file("f", "", 0o644)
+	// The file is watched as well: a new link changes its ctime.
 	step := func(label string, do func() error) {
 		w := r.watch("d", ".", "f")
 		r.note(label+" result", do())
@@ -199,11 +205,14 @@ func utimens(r *run) {
 	set("negative nanoseconds", unix.Timespec{Nsec: -1}, omit)
 	var st unix.Stat_t
 	must(unix.Lstat(f, &st))
+	// One reading of the clock for both, or make(1) would see a difference.
 	r.note("now is the same for both", st.Atim == st.Mtim, st.Mtim.Nano() <= st.Ctim.Nano())
 	must(unix.Symlink("f", r.p("l")))
 	r.note("nofollow", unix.UtimesNanoAt(unix.AT_FDCWD, r.p("l"), []unix.Timespec{{Sec: 7}, {Sec: 8}}, unix.AT_SYMLINK_NOFOLLOW))
 	r.times("link", "l")
 	fd := r.open("f", unix.O_RDWR)
+	// Dirty pages are written after the time was set. Their being flushed is no change of the file,
+	// and must not stamp it.
 	try(unix.Write(fd, []byte("dirty")))
 	must(unix.UtimesNanoAt(unix.AT_FDCWD, f, []unix.Timespec{{Sec: 11}, {Sec: 12}}, 0))
 	must(unix.Fsync(fd))
@@ -214,6 +223,8 @@ func utimens(r *run) {
 
 func timeRange(r *run) {
 	f := r.file("f", "x", 0o644)
+	// 32 bits signed and unsigned, ext4's 34 bits, and more; the nanoseconds must survive below
+	// zero.
 	for _, sec := range []int64{0, -1, -2147483648, -2147483649, 2147483647, 2147483648, 4294967295, 4294967296, 15032385535, 15032385536, 1 << 40, -(1 << 40)} {
 		r.note(fmt.Sprint("set ", sec), unix.UtimesNanoAt(unix.AT_FDCWD, f, []unix.Timespec{{Sec: sec, Nsec: 123456789}, {Sec: sec, Nsec: 987654321}}, 0))
 		r.times(fmt.Sprint("get ", sec), "f")
@@ -225,6 +236,7 @@ func timeRights(r *run) {
 	g := r.file("g", "x", 0o644)
 	fixed := []unix.Timespec{{Sec: 1}, {Sec: 2}}
 	now, omit := unix.Timespec{Nsec: unix.UTIME_NOW}, unix.Timespec{Nsec: unix.UTIME_OMIT}
+	// Who may write may set the times to now and to nothing else; other times are for the owner.
 	r.as(alice, func() {
 		r.note("writable now", unix.UtimesNanoAt(-100, f, nil, 0))
 		r.note("writable both now", unix.UtimesNanoAt(-100, f, []unix.Timespec{now, now}, 0))
@@ -244,6 +256,7 @@ func accessTimes(r *run) {
 	f := r.file("f", string(pattern(5000, 1)), 0o644)
 	fd := r.open("f", unix.O_RDWR)
 	must(unix.Fsync(fd))
+	// Out of the cache first: what the kernel serves from its pages FUSE does not hear of.
 	read := func(label string) {
 		must(unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED))
 		w := r.watch("f")
@@ -257,6 +270,7 @@ func accessTimes(r *run) {
 	read("a day old")
 	read("again")
 	x := try(unix.Open(f, unix.O_RDONLY|unix.O_NOATIME, 0))
+	// An old time once more, which relatime would stamp now: only O_NOATIME keeps it.
 	must(unix.UtimesNanoAt(-100, f, []unix.Timespec{{Sec: 100}, {Sec: 50}}, 0))
 	must(unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED))
 	w := r.watch("f")
@@ -290,6 +304,7 @@ func birthTime(r *run) {
 	a := birth()
 	r.note("set", a.Sec > 1e9)
 	tick()
+	// All that changes other times.
 	must(os.WriteFile(f, []byte("yy"), 0))
 	must(unix.Chmod(f, 0o600))
 	must(unix.UtimesNanoAt(-100, f, []unix.Timespec{{Sec: 1}, {Sec: 2}}, 0))
@@ -306,6 +321,7 @@ func timeOrder(r *run) {
 		r.file(itoa(i), "x", 0o644)
 		var st unix.Stat_t
 		must(unix.Lstat(r.p(itoa(i)), &st))
+		// Never before the file made just before; equal is possible, as the clock moves in steps.
 		sorted = sorted && st.Mtim.Nano() >= last && st.Ctim.Nano() >= st.Mtim.Nano()
 		last = st.Mtim.Nano()
 	}

@@ -26,6 +26,7 @@ func (r *run) names(name string) string {
 		return errno(err)
 	}
 	list := strings.Split(strings.TrimSuffix(string(b[:n]), "\x00"), "\x00")
+	// Any order is right.
 	slices.Sort(list)
 	return strings.Join(list, " ")
 }
@@ -49,12 +50,16 @@ func xattrFlags(r *run) {
 	r.value("a", "f", "user.a")
 	r.note("replace", unix.Setxattr(f, "user.a", []byte("333"), unix.XATTR_REPLACE))
 	r.value("a replaced", "f", "user.a")
+	// Together they can never succeed: the kernel lets them through, and ENODATA or EEXIST comes of
+	// it.
 	r.note("both flags", unix.Setxattr(f, "user.a", []byte("4"), unix.XATTR_REPLACE|unix.XATTR_CREATE))
 	r.note("unknown flag", unix.Setxattr(f, "user.a", []byte("4"), 8))
 	r.note("empty value", unix.Setxattr(f, "user.e", nil, 0))
 	r.value("empty", "f", "user.e")
 	r.note("binary", unix.Setxattr(f, "user.\xff\x01é", []byte("\x00\xff\n\x00"), 0))
 	r.value("binary value", "f", "user.\xff\x01é")
+	// A buffer of none asks for the size; one that is too short is ERANGE and never a part of the
+	// value.
 	n, err := unix.Getxattr(f, "user.a", nil)
 	r.note("size", n, err)
 	n, err = unix.Getxattr(f, "user.a", make([]byte, 2))
@@ -70,6 +75,7 @@ func xattrFlags(r *run) {
 	r.note("list after", r.names("f"))
 	fd := r.open("f", unix.O_RDONLY)
 	r.note("by descriptor", unix.Fsetxattr(fd, "user.fd", []byte("x"), 0), unix.Fremovexattr(fd, "user.e"))
+	// By a descriptor they can still be changed without a name.
 	must(unix.Unlink(f))
 	r.note("unlinked", unix.Fsetxattr(fd, "user.fd", []byte("yy"), 0))
 	n, err = unix.Fgetxattr(fd, "user.fd", make([]byte, 10))
@@ -79,6 +85,7 @@ func xattrFlags(r *run) {
 func xattrLimits(r *run) {
 	f := r.file("f", "x", 0o644)
 	long := "user." + strings.Repeat("n", 250)
+	// 255 with the prefix, whatever is behind it.
 	r.note("name of 255", unix.Setxattr(f, long, []byte("v"), 0))
 	r.value("name of 255 value", "f", long)
 	r.note("name of 256", unix.Setxattr(f, long+"n", []byte("v"), 0))
@@ -86,6 +93,8 @@ func xattrLimits(r *run) {
 	r.note("get name of 256", err)
 	r.note("empty name", unix.Setxattr(f, "", []byte("v"), 0))
 	r.note("prefix only", unix.Setxattr(f, "user.", []byte("v"), 0))
+	// 65,536 is the kernel's limit. Ext4's is a block, so the greatest that both take is below
+	// 4,096.
 	for _, n := range []int{1000, 3000, 65536, 65537} {
 		p := r.file("v", "x", 0o644)
 		err := unix.Setxattr(p, "user.v", bytes.Repeat([]byte{7}, n), 0)
@@ -108,6 +117,7 @@ func xattrLimits(r *run) {
 
 func xattrNamespaces(r *run) {
 	f := r.file("f", "x", 0o644)
+	// Each prefix is somebody's: users', root's, the security modules', the ACLs', and nobody's.
 	for _, name := range []string{"user.x", "trusted.x", "security.x", "system.x", "system.posix_acl_foo", "nothing.x", "x", "os2.x", "btrfs.x", ".x"} {
 		r.note("set "+name, unix.Setxattr(f, name, []byte("v"), 0))
 		r.value("get "+name, "f", name)
@@ -116,6 +126,7 @@ func xattrNamespaces(r *run) {
 	must(unix.Setxattr(f, "trusted.x", []byte("v"), 0))
 	must(unix.Setxattr(f, "security.x", []byte("v"), 0))
 	must(unix.Setxattr(f, "user.x", []byte("v"), 0))
+	// Names that a user may not read are left out of her list.
 	r.note("list by root", r.names("f"))
 	r.as(alice, func() {
 		r.note("list by alice", r.names("f"))
@@ -134,6 +145,8 @@ func xattrTypes(r *run) {
 	must(unix.Mknod(r.p("chr"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
 	must(unix.Mknod(r.p("sock"), unix.S_IFSOCK|0o666, 0))
 	for _, t := range []string{"dir", "link", "fifo", "chr", "sock"} {
+		// user. is only for files and directories: the mode of the others does not say who may
+		// store bytes with them.
 		for _, ns := range []string{"user.", "trusted.", "security."} {
 			r.note(t+" "+ns, unix.Lsetxattr(r.p(t), ns+"a", []byte("v"), 0))
 			r.value(t+" "+ns+" back", t, ns+"a")
@@ -151,6 +164,8 @@ func xattrRights(r *run) {
 		r.note("set on another's", unix.Setxattr(f, "user.b", []byte("v"), 0))
 		r.note("remove from another's", unix.Removexattr(f, "user.a"))
 		r.value("get another's", "f", "user.a")
+		// To write in a sticky directory is not to own it; attributes of the user's need the
+		// latter.
 		r.note("sticky directory", unix.Setxattr(s, "user.a", []byte("v"), 0))
 		r.value("unreadable", "private", "user.a")
 		r.note("unreadable list", r.names("private"))
