@@ -164,6 +164,7 @@ install: man completions ## install below DESTDIR and PREFIX
 	install -D -m 644 bin/completions/bash $(DESTDIR)$(PREFIX)/share/bash-completion/completions/quarxfs
 	install -D -m 644 bin/completions/zsh $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_quarxfs
 	install -D -m 644 bin/completions/fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/quarxfs.fish
+	install -D -m 644 -t $(DESTDIR)$(PREFIX)/share/doc/quarxfs/examples tools/package/example.conf
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	for unit in tools/package/*.service; do \
 		sed 's|@BINDIR@|$(PREFIX)/bin|' $$unit > $(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/} || exit; done

@@ -20,8 +20,7 @@ CGO_ENABLED=0 GOFLAGS="-trimpath -ldflags=-s" make build
 make install DESTDIR="$root" PREFIX=/usr
 
 doc=$root/usr/share/doc/quarxfs
-install -D -m 644 tools/package/example.conf "$doc/examples/example.conf"
-install -m 644 -t "$doc" README.md docs/*.md
+install -m 644 -t "$doc" README.md CHANGELOG.md docs/*.md
 find "$doc" -name '*.md' -size +4k -exec gzip -9n {} +
 cat >"$doc/changelog" <<END
 quarxfs ($version) unstable; urgency=medium
@@ -59,8 +58,8 @@ Priority: optional
 Depends: fuse3, mount
 Description: filesystem that stores each distinct block once
  QuarXFS is a deduplicating filesystem on FUSE for people who keep many
- versions of much the same data. It checks every byte that it gives back,
- takes snapshots that cost what has changed, and shows what is inside.
+ versions of similar data. It checks every byte that is read. Snapshots take
+ only the space of what changed. Everything inside can be inspected.
  .
  This package has the program, its manual, a mount helper for /etc/fstab
  and systemd units.
