@@ -62,6 +62,8 @@ func (f *figures) function(src *file, d *ast.FuncDecl) {
 	from, to := src.line(d.Body.Lbrace), src.line(d.Body.Rbrace)
 	inside := make(map[int]bool) // lines with a comment
 	for _, group := range src.ast.Comments {
+		// Of comments on the body's own lines only; the one above the function is counted
+		// elsewhere.
 		if group.Pos() > d.Body.Lbrace && group.End() <= d.Body.Rbrace {
 			for l := src.line(group.Pos()); l <= src.line(group.End()); l++ {
 				inside[l] = true
@@ -86,6 +88,7 @@ func (f *figures) function(src *file, d *ast.FuncDecl) {
 func (f *figures) local(n ast.Node) bool {
 	switch n := n.(type) {
 	case *ast.AssignStmt:
+		// Plain assignments name nothing new.
 		if n.Tok == token.DEFINE {
 			for _, e := range n.Lhs {
 				f.name(e)
@@ -134,12 +137,14 @@ func (f *figures) declaration(src *file, d *ast.GenDecl) {
 	for _, spec := range d.Specs {
 		switch s := spec.(type) {
 		case *ast.TypeSpec:
+			// A comment on the group counts for each type of it, as godoc shows it.
 			if s.Name.IsExported() {
 				f.export(d.Doc != nil || s.Doc != nil)
 			}
 			if st, ok := s.Type.(*ast.StructType); ok {
 				n := 0
 				for _, field := range st.Fields.List {
+					// An embedded field has no name of its own.
 					n += max(1, len(field.Names))
 				}
 				f.fields[src.dir()+"."+s.Name.Name] = n

@@ -22,6 +22,7 @@ var (
 func badLinks(root string, files []*file) []string {
 	anchors := make(map[string]map[string]bool)
 	for _, f := range files {
+		// All headings first, as a page may link to one that is read later.
 		if f.isDoc() {
 			anchors[f.path] = anchorsOf(string(f.text))
 		}
@@ -34,11 +35,14 @@ func badLinks(root string, files []*file) []string {
 		for i, line := range strings.Split(string(f.text), "\n") {
 			wrong := func(what string) { bad = append(bad, fmt.Sprintf("%s:%d: %s", f.path, i+1, what)) }
 			for _, m := range pathSpan.FindAllStringSubmatch(line, -1) {
+				// `store.Open` in a path is a package and a name in it; only the package is a
+				// directory.
 				name := goName.ReplaceAllString(m[1], "")
 				if _, err := os.Stat(filepath.Join(root, name)); err != nil {
 					wrong(m[1] + " is not there")
 				}
 			}
+			// Code spans away first: what looks like a link in one is none.
 			for _, m := range link.FindAllStringSubmatch(codeSpan.ReplaceAllString(line, ""), -1) {
 				if strings.Contains(m[1], "://") {
 					continue
@@ -64,6 +68,7 @@ func anchorsOf(text string) map[string]bool {
 	anchors := make(map[string]bool)
 	literal := false
 	for line := range strings.Lines(text) {
+		// A comment in a shell script begins with the sign of a heading.
 		if strings.HasPrefix(line, "```") {
 			literal = !literal
 		}

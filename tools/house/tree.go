@@ -35,6 +35,7 @@ func read(root string) ([]*file, error) {
 			return err
 		}
 		if d.IsDir() {
+			// The root may itself be called by a name that is skipped below it, or by a dot.
 			if name != root && (strings.HasPrefix(d.Name(), ".") || d.Name() == "testdata" || d.Name() == "vendor" || d.Name() == "bin") {
 				return filepath.SkipDir
 			}
@@ -54,6 +55,7 @@ func read(root string) ([]*file, error) {
 		}
 		f := &file{path: filepath.ToSlash(path), text: text, set: set}
 		if isGo {
+			// Without resolving names, which nothing here asks for.
 			if f.ast, err = parser.ParseFile(set, name, text, parser.ParseComments|parser.SkipObjectResolution); err != nil {
 				return err
 			}

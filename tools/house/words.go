@@ -34,6 +34,7 @@ func parseWords(table string) ([]word, error) {
 			continue
 		}
 		f := strings.Split(line, "\t")
+		// A line in another form would otherwise never match, and a word come back unseen.
 		if len(f) != 4 || f[3] != "on" && f[3] != "off" {
 			return nil, fmt.Errorf("words.tsv:%d: %q: want word, kinds, instead, on or off, with tabs between", i+1, line)
 		}

@@ -144,6 +144,7 @@ func judge(module string, rules map[string]Rule, imp Import) string {
 		return fmt.Sprintf("%s belongs to no layer of the drawing", imp.Dir)
 	}
 	if imp.Path != module && !strings.HasPrefix(imp.Path, module+"/") {
+		// Cloned: the rules are shared by all imports.
 		shuns := rules[from].Shuns
 		if !within(from, etcdLayer) {
 			shuns = append(slices.Clone(shuns), etcdPaths...)
@@ -162,6 +163,7 @@ func judge(module string, rules map[string]Rule, imp Import) string {
 		return fmt.Sprintf("%q belongs to no layer of the drawing", dir)
 	case from == to, allowed(rules[from], to):
 		return ""
+	// A test may reach down along several arrows, since it builds what its package stands on.
 	case imp.Test && (slices.Contains(rules[from].Tests, to) || reaches(rules, from, to, map[string]bool{})):
 		return ""
 	}
@@ -207,6 +209,7 @@ func Imports(root string) ([]Import, error) {
 			return err
 		}
 		if d.IsDir() {
+			// The root is looked into whatever it is called.
 			if name != root && skipped(d.Name()) {
 				return filepath.SkipDir
 			}
@@ -235,6 +238,7 @@ func fileImports(root, name string) ([]Import, error) {
 	if err != nil {
 		return nil, err
 	}
+	// No further than the imports, which come before all else in a file.
 	file, err := parser.ParseFile(token.NewFileSet(), name, src, parser.ImportsOnly)
 	if err != nil {
 		return nil, err

@@ -26,9 +26,11 @@ func run(ctx context.Context, env []string, name string, args ...string) (string
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// The daemon may hold the output open; this says how long that may matter.
 	cmd.WaitDelay = 5 * time.Second
 	err = cmd.Run()
 
+	// Read back by name: the child moved the file's position, not ours.
 	said, rerr := os.ReadFile(out.Name())
 	if rerr != nil {
 		return "", rerr

@@ -65,6 +65,7 @@ type loopback struct {
 }
 
 func (s *loopback) Start(ctx context.Context, mountpoint string) error {
+	// A file and not a pipe, which nobody would empty while it serves.
 	log, err := os.CreateTemp("", "loopback-")
 	if err != nil {
 		return err
@@ -77,11 +78,13 @@ func (s *loopback) Start(ctx context.Context, mountpoint string) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
+	// One waits for the process, whoever asks: Wait may be called once only.
 	left := make(chan error)
 	go func() { defer close(left); _ = cmd.Wait() }()
 	s.cmd, s.left = cmd, left
 
 	up := poll(ctx, mountTime, func() bool {
+		// By the kernel's table: to stat a mountpoint that is just being mounted may hang.
 		on, err := Mounted(mountpoint)
 		return err != nil || on || s.gone()
 	})
@@ -106,6 +109,7 @@ func (s *loopback) Stop(ctx context.Context, mountpoint string) error {
 	if err := unmount(ctx, mountpoint); err != nil {
 		return err
 	}
+	// The daemon ends a moment after its mount has gone; only then may its directory be emptied.
 	select {
 	case <-s.left:
 		return nil

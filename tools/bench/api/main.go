@@ -91,6 +91,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 		return fmt.Errorf("token create: %w", err)
 	}
 	b.token = strings.TrimSpace(string(token))
+	// A rate beyond reach, since the server's own limit is not what is measured.
 	stop, pid, url, err := start(b.quarxfs, "serve", store, "--listen", "127.0.0.1:0", "--max-rate", "1000000")
 	if err != nil {
 		return err
@@ -101,6 +102,8 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	// In a process of its own as well: in this one it would share the clients' scheduler and
+	// garbage collector.
 	stop, _, b.files, err = start(self, "fileserver", dir)
 	if err != nil {
 		return err
@@ -121,6 +124,7 @@ var listening = regexp.MustCompile(`listening on (http\S+)`)
 // start runs a server and waits until it says where it listens.
 func start(name string, args ...string) (stop func(), pid int, url string, err error) {
 	cmd := exec.Command(name, args...)
+	// Should this program be killed, its servers are not left behind.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -133,11 +137,13 @@ func start(name string, args ...string) (stop func(), pid int, url string, err e
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
 	}
+	// The port was chosen by the kernel, so the line is the only way to learn it.
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		if m := listening.FindStringSubmatch(lines.Text()); m != nil {
 			return stop, cmd.Process.Pid, m[1], nil
 		}
 	}
+	// The output has ended without it, so the server is going or gone.
 	stop()
 	return nil, 0, "", fmt.Errorf("%s %s did not say where it listens", filepath.Base(name), args[0])
 }
@@ -164,6 +170,7 @@ func (b *bench) objects(ctx context.Context, dir string, size, count int) error 
 		if err := os.WriteFile(filepath.Join(dir, nameOf(size, i)), data, 0o600); err != nil {
 			return err
 		}
+		// Making the bytes and the reference's file is not the server's time.
 		waited += time.Since(at)
 		if err := b.ask(ctx, "PUT", b.api+"/v1/objects/"+nameOf(size, i), bytes.NewReader(data), nil); err != nil {
 			return err
@@ -173,6 +180,7 @@ func (b *bench) objects(ctx context.Context, dir string, size, count int) error 
 	fmt.Printf("%8s  put, each durable, one after the other   %8.0f MB/s  %8.2f ms each\n", human(size), rate(size*count, put), ms(put, count))
 	for _, clients := range []int{1, 4} {
 		var ours, theirs []float64
+		// Ours and the reference in turn in each round, so that both meet the same machine.
 		for range b.rounds {
 			for _, to := range []struct {
 				base string
@@ -198,6 +206,7 @@ func (b *bench) getAll(ctx context.Context, base string, size, count, clients in
 	errs := make([]error, clients)
 	for c := range clients {
 		wg.Go(func() {
+			// Each client begins elsewhere, or all would ask for the same object at the same time.
 			for i := range count {
 				n := int64(0)
 				errs[c] = errors.Join(errs[c], b.ask(ctx, "GET", base+nameOf(size, (i+c*count/clients)%count), nil, &n))
@@ -225,6 +234,7 @@ func (b *bench) ask(ctx context.Context, method, url string, body io.Reader, n *
 		return err
 	}
 	defer resp.Body.Close()
+	// To the end even of an error: only then is the connection used again.
 	got, err := io.Copy(io.Discard, resp.Body)
 	if n != nil {
 		*n = got
@@ -237,9 +247,11 @@ func (b *bench) ask(ctx context.Context, method, url string, body io.Reader, n *
 
 // crowd has many clients ask at once, for objects, lists and figures.
 func (b *bench) crowd(ctx context.Context) error {
+	// The kernel's peak only rises: with the one before, one sees whether the crowd raised it.
 	before := b.memory("VmHWM")
 	var done, failed atomic.Int64
 	var first atomic.Value
+	// One slice a client, so that the clients do not wait for each other over a lock.
 	waits := make([][]time.Duration, b.clients)
 	until := time.Now().Add(b.time)
 	var wg sync.WaitGroup
@@ -248,6 +260,7 @@ func (b *bench) crowd(ctx context.Context) error {
 			rng := rand.New(rand.NewPCG(uint64(c), 1))
 			for ctx.Err() == nil && time.Now().Before(until) {
 				url := b.api + "/v1/objects/" + nameOf(64<<10, rng.IntN(256))
+				// One request of a hundred is a list, which costs as much as many objects.
 				if rng.IntN(100) == 0 {
 					url = b.api + "/v1/objects?limit=100"
 				}
@@ -257,6 +270,7 @@ func (b *bench) crowd(ctx context.Context) error {
 				done.Add(1)
 				if err != nil {
 					failed.Add(1)
+					// One error to show; the count says how many more.
 					first.CompareAndSwap(nil, err)
 				}
 			}

@@ -151,6 +151,8 @@ func (b *bench) run(ctx context.Context, each func(sample)) error {
 		for _, w := range b.workloads {
 			for i := range envs {
 				e := envs[i]
+				// Else the same target would always come first after the one before and its dirty
+				// pages.
 				if round%2 == 1 {
 					e = envs[len(envs)-1-i]
 				}
@@ -177,12 +179,14 @@ func (b *bench) one(e *env, w workload) (sample, error) {
 		return s, fmt.Errorf("set-up: %w", err)
 	}
 	unix.Sync() // nobody else's dirty pages in our time
+	// After the set-up, which must not count, and as late as can be.
 	m, err := b.meter(e)
 	if err != nil {
 		return s, err
 	}
 	start := time.Now()
 	did, err := w.run(e)
+	// Before the meter is read: asking a daemon for its figures takes time.
 	s.Seconds = time.Since(start).Seconds()
 	if err != nil {
 		return s, err
@@ -191,6 +195,7 @@ func (b *bench) one(e *env, w workload) (sample, error) {
 	if err := m.read(&s); err != nil {
 		return s, err
 	}
+	// After everything is measured; it reads and so changes what is cached.
 	if w.check != nil && b.verify {
 		if err := w.check(e); err != nil {
 			return s, fmt.Errorf("wrong result: %w", err)
@@ -213,9 +218,11 @@ type meter struct {
 func (b *bench) meter(e *env) (*meter, error) {
 	pid, err := e.place.PID(e.ctx)
 	m := &meter{b: b, e: e, pid: pid}
+	// A plain directory has nobody to measure.
 	if err != nil || pid == 0 {
 		return m, err
 	}
+	// Noted before it is set back, so that the peak of the whole run keeps the set-up's.
 	if err := m.notePeak(); err != nil {
 		return nil, err
 	}
@@ -253,6 +260,7 @@ func (m *meter) read(s *sample) error {
 	if err != nil {
 		return err
 	}
+	// The kernel counts in ticks; more digits would be made up.
 	s.CPU = math.Round((cpu-m.cpu)*cpuTicks) / cpuTicks
 	switch {
 	case m.tracing:

@@ -10,6 +10,7 @@ const compressGrain = 4096
 // fill makes half-compressible bytes, the same for the same seed.
 func fill(buf []byte, seed uint64) {
 	x := mix(seed)
+	// Whole words: byte by byte it would take longer than many a workload.
 	for len(buf) >= compressGrain {
 		grain := buf[:compressGrain]
 		for i := 0; i < compressGrain/2; i += 8 {

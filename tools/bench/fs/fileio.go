@@ -104,6 +104,8 @@ func (e *env) write(name string, data []byte, call int) (amount, error) {
 			return did, err
 		}
 	}
+	// Within the time: a write that is not durable is only half done. The deferred Close is for the
+	// ways out above.
 	return did, errors.Join(f.Sync(), f.Close())
 }
 
@@ -116,6 +118,7 @@ func (e *env) compare(name string, want []byte) error {
 	defer f.Close()
 	buf := make([]byte, mib)
 	for off := 0; ; {
+		// Whole buffers, whatever pieces the filesystem answers in.
 		n, err := io.ReadFull(f, buf)
 		if n > len(want)-off || !bytes.Equal(buf[:n], want[off:off+n]) {
 			return fmt.Errorf("%s: wrong bytes after offset %d", name, off)
@@ -160,6 +163,7 @@ func (e *env) read(name string) (amount, error) {
 		if err != nil {
 			return did, err
 		}
+		// The call that finds the end is not counted.
 		did.Ops++
 	}
 	return did, e.ctx.Err()
@@ -182,6 +186,7 @@ func (e *env) randomSizes() (file, writes int) {
 func setupRandomWrite(e *env) error {
 	size, writes := e.randomSizes()
 	_, err := e.write("rand", e.input.data(e.input.seedFor(e.round, kindRand), size), mib)
+	// Made now, so that run finds it made.
 	e.input.data(e.input.seedFor(e.round, kindPatch), writes*4*kib)
 	return errors.Join(err, e.settle())
 }
@@ -207,6 +212,7 @@ func runRandomWrite(e *env) (amount, error) {
 
 func checkRandomWrite(e *env) error {
 	size, writes := e.randomSizes()
+	// The buffer of data is one, and is used for the file's bytes next.
 	patch := bytes.Clone(e.input.data(e.input.seedFor(e.round, kindPatch), writes*4*kib))
 	want := e.input.data(e.input.seedFor(e.round, kindRand), size)
 	for i, off := range e.pages(kindPatch, size, writes) {
@@ -229,6 +235,8 @@ func runFsync(e *env) (amount, error) {
 		if err := e.ctx.Err(); err != nil {
 			return amount{}, err
 		}
+		// Other bytes each time, or all but the first would be duplicates. Making 4 KiB takes a
+		// microsecond or two.
 		fill(page, seed+uint64(i))
 		if _, err := f.Write(page); err != nil {
 			return amount{}, err
@@ -256,6 +264,7 @@ func runRandomRead(e *env) (amount, error) {
 		if _, err := f.ReadAt(page, off); err != nil {
 			return amount{}, err
 		}
+		// Compared within the time, as it costs next to nothing beside a cold read.
 		if !bytes.Equal(page, want[off:off+4*kib]) {
 			return amount{}, fmt.Errorf("wrong bytes at offset %d", off)
 		}

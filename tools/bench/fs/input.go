@@ -41,6 +41,7 @@ func (in *input) data(seed uint64, n int) []byte {
 	if cap(in.buf) < n {
 		in.buf, in.bufSeed = make([]byte, n), 0
 	}
+	// Most workloads ask twice for the same, in set-up and in run.
 	if in.bufSeed != seed || len(in.buf) != n {
 		in.buf = in.buf[:n]
 		fill(in.buf, seed)
@@ -67,6 +68,7 @@ func (in *input) tar(ctx context.Context) (string, error) {
 		}
 		in.entries = entries
 		name := filepath.Join(in.dir, "tree.tar")
+		// Sorted, so that the order of names is the same on every machine.
 		if err := command(ctx, "tar", "--sort=name", "-cf", name, "-C", in.tree, "."); err != nil {
 			return "", err
 		}

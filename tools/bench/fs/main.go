@@ -115,6 +115,7 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 	}
 	log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
 	rep, err := o.measure(cmd.Context(), log, workloads, args)
+	// What was measured before a failure took time to measure, and is shown.
 	if len(rep.Samples) > 0 {
 		err = errors.Join(err, o.publish(cmd.OutOrStdout(), rep))
 	}
@@ -148,6 +149,7 @@ func (o *options) measure(ctx context.Context, log *slog.Logger, workloads []wor
 
 	places, err := o.places(ctx, args)
 	defer func() {
+		// Set before the error is looked at: those made before the one that failed are mounted.
 		for _, p := range places {
 			err = errors.Join(err, p.Close(ctx))
 		}
@@ -155,6 +157,8 @@ func (o *options) measure(ctx context.Context, log *slog.Logger, workloads []wor
 	if err != nil {
 		return rep, err
 	}
+	// An interrupt cancels the context, but a system call that waits for a daemon does not hear of
+	// it.
 	defer context.AfterFunc(ctx, func() { unblock(log, places) })()
 
 	b := &bench{
@@ -164,6 +168,7 @@ func (o *options) measure(ctx context.Context, log *slog.Logger, workloads []wor
 	}
 	if !o.noTrace {
 		if b.trace, err = newTracer(); err != nil {
+			// A figure less; the times do not need it.
 			log.Info("FUSE messages are counted only where the daemon does", "because", err)
 		} else {
 			defer func() { err = errors.Join(err, b.trace.close()) }()
@@ -200,6 +205,7 @@ func choose(only string, heavy bool) ([]workload, error) {
 	}
 	var chosen []workload
 	for _, w := range append(append(fileWorkloads(), treeWorkloads()...), heavyWorkloads()...) {
+		// Named by --only a heavy one is meant.
 		if only == "" && w.heavy && !heavy || !re.MatchString(w.name) {
 			continue
 		}
@@ -233,6 +239,7 @@ func (o *options) places(ctx context.Context, args []string) ([]*serve.Place, er
 			return places, fmt.Errorf("two targets are called %q: name one, as in other=%s", spec.name, arg)
 		}
 		seen[spec.name] = true
+		// A place comes even with an error, when something of it has been made.
 		p, err := o.place(ctx, spec)
 		if p != nil {
 			places = append(places, p)

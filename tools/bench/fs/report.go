@@ -56,6 +56,7 @@ func summarize(workloads []workload, places []*serve.Place, samples []sample) []
 		reference := pick(samples, w.name, places[0].Name)
 		for i, p := range places {
 			of := pick(samples, w.name, p.Name)
+			// Interrupted before its turn.
 			if len(of) == 0 {
 				continue
 			}
@@ -65,6 +66,7 @@ func summarize(workloads []workload, places []*serve.Place, samples []sample) []
 			}
 			if p.Kind == "quarxfs" {
 				r.AimMessages = w.aimMessages
+				// An aim is a ratio to the loopback and means nothing beside another reference.
 				if places[0].Kind == "loopback" {
 					r.Aim = w.aim
 				}
@@ -89,6 +91,7 @@ func rowOf(of []sample) row {
 	r := row{Workload: of[0].Workload, Target: of[0].Target, Unit: "ops", Skipped: of[0].Skipped}
 	var seconds, cpu []float64
 	for _, s := range of {
+		// What is skipped once is skipped each round, for the same reason.
 		if s.Skipped != "" {
 			return r
 		}
@@ -148,6 +151,7 @@ func (r report) writeText(w io.Writer) error {
 	last := ""
 	for _, row := range r.Rows {
 		name := row.Workload
+		// Named once, above the targets that follow.
 		if name == last {
 			name = ""
 		}
@@ -175,6 +179,7 @@ func (r row) cells() []string {
 		fmt.Sprintf("%.3f s", r.Seconds.Median),
 		fmt.Sprintf("±%.0f%%", r.Seconds.percent()),
 		fmt.Sprintf("%s %s/s", significant(r.Rate), r.Unit),
+		// Filled in below, where there is such a figure; zero would look measured.
 		"", "", "n/a", "n/a", "n/a",
 	}
 	if r.Ratio != nil {

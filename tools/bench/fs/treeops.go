@@ -27,6 +27,7 @@ func treeWorkloads() []workload {
 		},
 		{
 			name: "cp-a", doc: "cp -a of that tree, then sync", aim: 1.7,
+			// Read before, so that cp measures the writing of a copy and not a cold tree.
 			setup: steps((*env).needTree, (*env).settle, (*env).grep),
 			run:   func(e *env) (amount, error) { return e.timedTree((*env).copyTree, (*env).settle) },
 			check: func(e *env) error { return sameTree(e.input.tree, e.path("copy")) },
@@ -38,6 +39,7 @@ func treeWorkloads() []workload {
 		warm("find-warm", "find of the tree, third time", 0, 0.2, (*env).find),
 		{
 			name: "rm-rf", doc: "rm -rf of the copied tree, then sync", aim: 2.5,
+			// Listed before: rm begins with what the kernel knows of the tree, as after a copy.
 			setup: steps((*env).needCopy, (*env).settle, func(e *env) error { return e.list("copy") }),
 			run:   func(e *env) (amount, error) { return e.timedTree((*env).removeCopy, (*env).settle) },
 			check: func(e *env) error { return mustNotExist(e.path("copy")) },
@@ -162,6 +164,7 @@ func command(ctx context.Context, name string, args ...string) error {
 	var complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = io.Discard, &complaint
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	// A terminal's interrupt reaches this program alone, which ends the command by its context.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(complaint.String()))
@@ -201,6 +204,7 @@ func (e *env) needGenerations() error {
 	r := rand.New(rand.NewPCG(e.input.seedFor(e.round, kindImage), 1))
 	for g := range generations {
 		if g > 0 {
+			// 2 % of its pages, wherever they fall: each generation shares less with the first.
 			for range size / (4 * kib) * 2 / 100 {
 				off := r.IntN(size/(4*kib)) * (4 * kib)
 				fill(image[off:off+4*kib], r.Uint64())

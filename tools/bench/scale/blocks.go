@@ -63,6 +63,8 @@ func (b *blockRun) reach(ctx context.Context, size int, r *report) (err error) {
 	if err != nil {
 		return errors.Join(err, b.st.Close())
 	}
+	// Closed and opened again by measure: a store that has just been filled has its newest rows in
+	// memory.
 	return s.once("close", b.st.Close)
 }
 
@@ -77,6 +79,7 @@ func (b *blockRun) fillTo(ctx context.Context, size int) error {
 
 // fill puts, refers to and commits the next n blocks.
 func (b *blockRun) fill(n int) error {
+	// Room for one error of each worker, so that none waits for a reader.
 	errs := make(chan error, fillWorkers)
 	var wg sync.WaitGroup
 	for w := range fillWorkers {
@@ -90,6 +93,7 @@ func (b *blockRun) fill(n int) error {
 		})
 	}
 	wg.Wait()
+	// Only now, as put goes by the size that was there before.
 	b.size += n
 	select {
 	case err := <-errs:
@@ -101,6 +105,7 @@ func (b *blockRun) fill(n int) error {
 
 func (b *blockRun) put(i int) error {
 	return b.st.Update(func() error {
+		// Until the reference is there a sweep must not take the block.
 		defer b.st.Hold()()
 		ids, err := b.st.PutAll([][]byte{b.plain(i)})
 		if err == nil {
@@ -138,11 +143,14 @@ func (b *blockRun) measure(s subject) (err error) {
 		}
 	}()
 	s.memory("after open")
+	// Without root nothing could be dropped, and cold would be a wrong name for it.
 	if cold {
 		if err := b.checks(s, "cold"); err != nil {
 			return err
 		}
 	}
+	// Tables into the page cache by reading them, so that warm means all of them and not what was
+	// asked for.
 	if err := warm(filepath.Join(b.dir, "db")); err != nil {
 		return err
 	}

@@ -69,6 +69,7 @@ func (f *fileRun) dirOf(i int) meta.Ino {
 // add makes the next file.
 func (f *fileRun) add() error {
 	i := f.size
+	// The next file's directory, when it is the first file in it.
 	if f.o.perDir == 0 && len(f.dirs) == 0 || f.o.perDir > 0 && i/f.o.perDir == len(f.dirs) {
 		a, err := f.v.Create(meta.Root, fmt.Sprintf("d%06d", len(f.dirs)), volume.CreateOptions{Mode: syscall.S_IFDIR | 0o755})
 		if err != nil {
@@ -87,6 +88,7 @@ func (f *fileRun) add() error {
 	for k := 0; k+8 <= len(f.buf); k += 8 {
 		binary.LittleEndian.PutUint64(f.buf[k:], f.rand.Uint64())
 	}
+	// As the kernel's write-back does it, whose pages nobody waits for.
 	return f.v.Write(a.Ino, 0, f.buf, volume.WriteMode{Cached: true})
 }
 
@@ -125,6 +127,7 @@ func (f *fileRun) measure(s subject) (err error) {
 		}
 	}()
 	s.memory("after open")
+	// Once as it is after opening and once with the tables in the page cache.
 	for _, name := range []string{name, "warm"} {
 		if err := f.reads(s, name); err != nil {
 			return err
@@ -148,6 +151,7 @@ func (f *fileRun) reads(s subject, name string) error {
 	err := s.each("lookup of a random file, "+name, ops, func(i int) error {
 		k := f.rand.IntN(f.size)
 		a, err := f.v.Lookup(f.dirOf(k), f.name(k))
+		// For stat below, which goes by inode.
 		inos[i] = a.Ino
 		return err
 	})
@@ -156,6 +160,7 @@ func (f *fileRun) reads(s subject, name string) error {
 	}
 	err = s.each("lookup of an absent file, "+name, ops, func(i int) error {
 		k := f.rand.IntN(f.size)
+		// In a directory that is there, by a name that was never given.
 		_, err := f.v.Lookup(f.dirOf(k), f.name(k+1<<40))
 		if errors.Is(err, syscall.ENOENT) {
 			return nil
@@ -211,6 +216,7 @@ func (f *fileRun) list(s subject) error {
 // known has the kernel know every file.
 func (f *fileRun) known(s subject) error {
 	s.memory("before knowing all")
+	// Just after memory has had the collector run.
 	before := readMemory().heap
 	n := 0
 	for _, d := range f.dirs {

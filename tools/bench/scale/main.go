@@ -83,11 +83,13 @@ func (o *options) run(cmd *cobra.Command, args []string, sizes []int, fill func(
 	}
 	for _, arg := range args {
 		n, err := strconv.Atoi(arg)
+		// Sizes only grow, as the store is filled on from the one before.
 		if err != nil || n <= 0 || len(sizes) > 0 && n < sizes[len(sizes)-1] {
 			return fmt.Errorf("%q is not a count, or less than the one before", arg)
 		}
 		sizes = append(sizes, n)
 	}
+	// As the daemon sets it, or memory would not be what a mount takes.
 	debug.SetGCPercent(50)
 	debug.SetMemoryLimit(o.memory << 20)
 	if o.prof != "" {
@@ -109,6 +111,7 @@ func (o *options) run(cmd *cobra.Command, args []string, sizes []int, fill func(
 func (o *options) within(name string, fn func(dir string) error) error {
 	dir := filepath.Join(o.work, name)
 	if o.keep {
+		// A store that is there is gone on with, which saves hours of filling.
 		if _, err := store.ReadConfig(dir); err == nil {
 			return fn(dir)
 		}
@@ -123,6 +126,7 @@ func (o *options) within(name string, fn func(dir string) error) error {
 		return err
 	}
 	err := fn(dir)
+	// Also after a failure: fifty million rows are too many to leave about.
 	if !o.keep {
 		_ = os.RemoveAll(dir)
 	}
@@ -207,6 +211,7 @@ func (s subject) took(what, unit string, n int, fn func() error) error {
 }
 
 func (s subject) memory(when string) {
+	// Else what the collector has not yet given back would count as in use.
 	debug.FreeOSMemory()
 	m := readMemory()
 	s.add(row{s.of, s.size, "memory " + when + ": heap", float64(m.heap) / (1 << 20), "MiB", 0, 0})

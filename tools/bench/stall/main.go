@@ -69,6 +69,8 @@ func run(ctx context.Context, dir string, files, size int, settle time.Duration,
 	var waits []wait
 	var failed error
 	var wg sync.WaitGroup
+	// Files go on being made before the command begins and after it ends, so that no wait at its
+	// edges is missed.
 	wg.Go(func() {
 		for i := files; failed == nil; i++ {
 			select {
@@ -89,6 +91,7 @@ func run(ctx context.Context, dir string, files, size int, settle time.Duration,
 	took := time.Since(begun)
 	close(stop)
 	wg.Wait()
+	// The command's error first: the files may have failed because of it.
 	if err == nil {
 		err = failed
 	}
@@ -108,12 +111,14 @@ func makeFile(dir string, i int, body []byte) (w wait, err error) {
 			return w, err
 		}
 	}
+	// Outside of the time, and other bytes in each file, or they would be deduplicated.
 	rand.NewChaCha8([32]byte{byte(i), byte(i >> 8), byte(i >> 16), byte(i >> 24)}).Read(body)
 	begun := time.Now()
 	f, err := os.OpenFile(filepath.Join(dir, fmt.Sprint(i)), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
 	if err != nil {
 		return w, err
 	}
+	// Step by step, as each can wait for something else: a commit, room for dirty bytes, a flush.
 	w.open = time.Since(begun)
 	_, err = f.Write(body)
 	w.write = time.Since(begun) - w.open
@@ -131,6 +136,7 @@ func report(waits []wait) {
 	for _, w := range waits[:min(5, len(waits))] {
 		fmt.Printf("%.1f (open %.1f, write %.1f, close %.1f)  ", ms(w.all()), ms(w.open), ms(w.write), ms(w.close))
 	}
+	// Sorted from the longest, so the hundredth part of the way is the 99th percentile.
 	fmt.Printf("\np99 %.1f ms, median %.2f ms\n", ms(waits[len(waits)/100].all()), ms(waits[len(waits)/2].all()))
 }
 

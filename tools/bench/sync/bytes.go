@@ -19,6 +19,8 @@ func (b *bench) bytes(ctx context.Context) error {
 		return err
 	}
 	plain := filepath.Join(b.work, "plain")
+	// Two copies: rsync and restic must not read theirs through the filesystem that is compared
+	// with them.
 	for _, to := range []string{filepath.Join(src.mnt, "src"), plain} {
 		if _, err := output(ctx, "cp", "-a", b.source, to); err != nil {
 			return err
@@ -47,6 +49,7 @@ func (b *bench) pushed(ctx context.Context, src, dst *node, name, what string) e
 	if err != nil {
 		return err
 	}
+	// At the destination's relay, through which the push goes.
 	before := dst.relay.bytes.Load()
 	var r report
 	if err := b.ask(ctx, &r, "sync", "push", src.store, "peer", name); err != nil {
@@ -78,6 +81,7 @@ func change(dir string) error {
 			return err
 		}
 		defer f.Close()
+		// A number, so that the changed ends are not duplicates of each other.
 		_, err = fmt.Fprintf(f, "// changed, number %d\n", n)
 		return err
 	})
@@ -89,6 +93,7 @@ var transferred = regexp.MustCompile(`Total bytes (?:sent|received): ([\d,]+)`)
 // with restic, and shows what that takes.
 func (b *bench) others(ctx context.Context, plain string) func(when string) error {
 	repo := func(n string) string { return filepath.Join(b.work, "restic"+n) }
+	// No cache, which would hide what has to be read of the other repository.
 	restic := func(args ...string) error {
 		cmd := exec.CommandContext(ctx, "restic", append(args, "--quiet", "--no-cache")...)
 		cmd.Env = append(os.Environ(), "RESTIC_PASSWORD=x", "RESTIC_FROM_PASSWORD=x")
@@ -98,6 +103,7 @@ func (b *bench) others(ctx context.Context, plain string) func(when string) erro
 		return nil
 	}
 	return func(when string) error {
+		// Locally rsync copies whole files unless it is told not to.
 		out, err := output(ctx, "rsync", "-az", "--no-whole-file", "--stats", plain+"/", filepath.Join(b.work, "rsynced")+"/")
 		if err != nil {
 			return err
@@ -109,6 +115,7 @@ func (b *bench) others(ctx context.Context, plain string) func(when string) erro
 		}
 		fmt.Printf("rsync -z, %s: %d bytes sent and received\n", when, sum)
 		if when == "first" {
+			// With other parameters the copies would be split elsewhere and share nothing.
 			for _, args := range [][]string{{"init", "-r", repo("1")}, {"init", "-r", repo("2"), "--from-repo", repo("1"), "--copy-chunker-params"}} {
 				if err := restic(args...); err != nil {
 					return err

@@ -33,11 +33,13 @@ func (b *bench) kill(ctx context.Context) error {
 			return err
 		}
 		args := []string{"sync", "push", src.store, "peer", name, "--json"}
+		// Two pushes and a pull.
 		if round%3 == 2 {
 			args = []string{"sync", "pull", dst.store, "peer", name, "--json"}
 		}
 		whom := []string{"command", "destination", "source"}[rng.IntN(3)]
 		victim := map[string]*node{"destination": dst, "source": src}[whom]
+		// At any moment of the time that a sync takes, so also before it begins and after it ends.
 		hit, err := b.interrupted(ctx, args, victim, time.Duration(rng.Int64N(int64(window))))
 		if err != nil {
 			return fmt.Errorf("round %d: %w", round, err)
@@ -45,6 +47,7 @@ func (b *bench) kill(ctx context.Context) error {
 		if hit {
 			counts[whom]++
 		}
+		// The same sync again must end, whatever the kill has left.
 		if _, err := output(ctx, b.quarxfs, args...); err != nil {
 			return fmt.Errorf("round %d, after the kill of the %s: %w", round, whom, err)
 		}
@@ -66,6 +69,7 @@ func (b *bench) kill(ctx context.Context) error {
 func (b *bench) interrupted(ctx context.Context, args []string, victim *node, after time.Duration) (hit bool, err error) {
 	pid := 0
 	if victim != nil {
+		// Asked before the sync begins, since it takes as long as one.
 		if pid, err = victim.pid(ctx); err != nil {
 			return false, err
 		}
@@ -88,6 +92,7 @@ func (b *bench) interrupted(ctx context.Context, args []string, victim *node, af
 	}
 	select {
 	case <-done:
+	// A sync whose other side has died must end by itself, too.
 	case <-time.After(time.Minute):
 		_ = cmd.Process.Kill()
 		return hit, fmt.Errorf("%v does not end", args)
@@ -103,11 +108,14 @@ func grow(rng *rand.Rand, dir string, round int) error {
 	}
 	for i := range 120 {
 		data := make([]byte, rng.IntN(400_000))
+		// Two contents for each file: half of them were stored by another one before.
 		r := rand.NewChaCha8([32]byte{byte(round), byte(i), byte(rng.IntN(2))})
 		_, _ = r.Read(data)
 		if err := os.WriteFile(filepath.Join(sub, fmt.Sprint(i)), data, 0o644); err != nil {
 			return err
 		}
 	}
+	// A directory of an earlier round goes: what a sync must not send is as important as what it
+	// must.
 	return os.RemoveAll(filepath.Join(dir, fmt.Sprint((round+3)%5), fmt.Sprint(round-2)))
 }

@@ -12,6 +12,8 @@ import (
 // link pushes from another network namespace over a link with a delay, loss and a
 // bandwidth, in the direction of the push and back.
 func (b *bench) link(ctx context.Context) error {
+	// Names with the process's ID, as two runs may be on a machine. A device's has at most 15
+	// bytes.
 	ns := fmt.Sprintf("quarxfs-%d", os.Getpid())
 	here, there := fmt.Sprintf("qx%da", os.Getpid()%10000), fmt.Sprintf("qx%db", os.Getpid()%10000)
 	ends := make([]*os.File, 2)
@@ -23,6 +25,7 @@ func (b *bench) link(ctx context.Context) error {
 		defer f.Close()
 		ends[i] = f
 	}
+	// After an interrupt as well; the devices go with their files.
 	defer func() { _, _ = output(context.WithoutCancel(ctx), "ip", "netns", "del", ns) }()
 	for _, args := range [][]string{
 		{"netns", "add", ns},
@@ -36,6 +39,7 @@ func (b *bench) link(ctx context.Context) error {
 			return err
 		}
 	}
+	// 50 ms each way; the queue is what a router would hold before it drops.
 	w := wire{delay: 50 * time.Millisecond, loss: 0.01, rate: float64(b.mbit) * 1e6 / 8, queue: 100 * time.Millisecond}
 	go w.carry(ends[0], ends[1])
 	go w.carry(ends[1], ends[0])
@@ -54,6 +58,7 @@ func (b *bench) link(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The command's start counts, which is little beside the push.
 	took := time.Since(begun).Seconds()
 	var r report
 	if err := json.Unmarshal([]byte(out), &r); err != nil {

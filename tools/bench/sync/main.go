@@ -76,6 +76,7 @@ func (b *bench) run(ctx context.Context, do func(context.Context) error) (err er
 		}
 		b.source = filepath.Join(strings.TrimSpace(root), "src")
 	}
+	// In another namespace it is run from another directory.
 	if b.quarxfs, err = filepath.Abs(b.quarxfs); err != nil {
 		return err
 	}
@@ -159,6 +160,7 @@ func (n *node) killAndMount(ctx context.Context, pid int) error {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		return err
 	}
+	// Lazily: a dead daemon's mount cannot be asked whether it is busy.
 	_, _ = output(ctx, "umount", "-l", n.mnt) // of a daemon that is gone
 	return n.mount(ctx)
 }

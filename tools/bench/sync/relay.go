@@ -39,6 +39,7 @@ func (r *relay) url() string { return "http://" + r.l.Addr().String() }
 // pass joins a connection with a new one of the socket.
 func (r *relay) pass(c net.Conn, store string) {
 	defer c.Close()
+	// By a descriptor, since a socket's path has at most 108 bytes and the store's may be longer.
 	dir, err := os.Open(store)
 	if err != nil {
 		return
@@ -49,6 +50,7 @@ func (r *relay) pass(c net.Conn, store string) {
 		return
 	}
 	defer up.Close()
+	// Room for both, of which only the first is waited for.
 	done := make(chan struct{}, 2)
 	join := func(to io.Writer, from io.Reader) {
 		_, _ = io.Copy(counter{to, &r.bytes}, from)
@@ -56,6 +58,7 @@ func (r *relay) pass(c net.Conn, store string) {
 	}
 	go join(up, c)
 	go join(c, up)
+	// When either side has ended, closing both ends the other.
 	<-done
 }
 

@@ -104,6 +104,7 @@ func run(ctx context.Context, dir, cold string) error {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	// A scan over everything is what an LRU falls for.
 	for _, scans := range []bool{false, true} {
 		name := "zipf"
 		if scans {
@@ -141,6 +142,7 @@ func bench(ctx context.Context, at place, name string, scans bool) (err error) {
 	if err := store.Init(at.dir, conf); err != nil {
 		return err
 	}
+	// Ages and windows are counted by this clock, so that hours pass in seconds.
 	var clock atomic.Int64
 	clock.Store(time.Now().Unix())
 	st, err := store.Open(at.dir, store.Options{CacheBytes: 1 << 20, ColdDisk: at.disk, Now: func() time.Time { return time.Unix(clock.Load(), 0) }})
@@ -161,6 +163,7 @@ func bench(ctx context.Context, at place, name string, scans bool) (err error) {
 			return err
 		}
 	}
+	// Data alone: the vertices of objects stay where they are.
 	var blocks []store.ID
 	err = st.Objects(ctx, "", func(o store.ObjectInfo) error {
 		return st.EachBelow(ctx, o.ID, func(id store.ID) bool {
@@ -173,6 +176,7 @@ func bench(ctx context.Context, at place, name string, scans bool) (err error) {
 	if err != nil {
 		return err
 	}
+	// Everything is old enough to be demoted.
 	clock.Add(10_000)
 	policy := store.TierPolicy{Limit: limit, MinAge: 600, Window: reads / 4, Rate: 1 << 30, Busy: true}
 	if err := st.ChangeSettings(func(s *config.Settings) error { s.Tiers = policy; return nil }); err != nil {
@@ -182,6 +186,7 @@ func bench(ctx context.Context, at place, name string, scans bool) (err error) {
 	done := make(chan struct{})
 	go func() { st.ManageTiers(kctx, store.TierManagerOptions{Every: 200 * time.Millisecond}); close(done) }()
 	defer func() { stop(); <-done }()
+	// The trace begins with the hot tier at its limit.
 	for st.TierManager().Demoted.Blocks == 0 || st.TierManager().State != "idle" {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -192,12 +197,15 @@ func bench(ctx context.Context, at place, name string, scans bool) (err error) {
 	fmt.Printf("%s: %d blocks; demoting took %d bytes to %d (%.0f %% fewer)\n", name, len(blocks),
 		k.Demoted.From, k.Demoted.To, 100-100*float64(k.Demoted.To)/float64(k.Demoted.From))
 	trace := traceOf(rng, len(blocks), scans)
+	// The first half only fills what the manager goes by; nothing of it is reported.
 	if err := replay(ctx, st, &clock, blocks, trace[:reads]); err != nil {
 		return err
 	}
 	if err := replayAndTell(ctx, st, &clock, blocks, trace, "keeper at work"); err != nil {
 		return err
 	}
+	// Settings without a limit: the blocks stay as the manager left them, to show what its moves
+	// cost.
 	if err := st.ChangeSettings(func(s *config.Settings) error { s.Tiers = store.TierPolicy{}; return nil }); err != nil {
 		return err
 	}
@@ -206,11 +214,13 @@ func bench(ctx context.Context, at place, name string, scans bool) (err error) {
 
 func traceOf(rng *rand.Rand, blocks int, scans bool) (trace []int) {
 	z := rand.NewZipf(rng, 1.1, 20, uint64(blocks-1))
+	// Popular blocks lie anywhere, not in the order in which they were stored.
 	order := rng.Perm(blocks)
 	for len(trace) < 2*reads {
 		for range reads / 4 {
 			trace = append(trace, order[z.Uint64()])
 		}
+		// Between two windows, so that each begins right after a scan.
 		for i := 0; scans && i < blocks; i++ {
 			trace = append(trace, i)
 		}
@@ -234,6 +244,7 @@ func replayAndTell(ctx context.Context, st *store.Store, clock *atomic.Int64, bl
 	before, begun := st.TierManager(), time.Now()
 	for _, i := range trace[reads:] {
 		clock.Add(1)
+		// Before the time: which tier answers is only known now, and Get may have the block moved.
 		e, err := st.Lookup(blocks[i])
 		if err != nil {
 			return err
@@ -266,6 +277,7 @@ func lru(trace []int, size int) float64 {
 	for n, id := range trace {
 		if e, ok := at[id]; ok {
 			order.MoveToFront(e)
+			// The first half fills it, as it filled the hot tier.
 			if n >= reads {
 				hits++
 			}

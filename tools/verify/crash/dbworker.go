@@ -40,6 +40,7 @@ func (w *saver) judge(round int) error {
 	if err != nil {
 		return err
 	}
+	// Before the first round there is no history; what is there becomes its base.
 	if w.round > 0 {
 		if err := w.h.Judge(seen); err != nil {
 			return fmt.Errorf("config: %w", err)
@@ -71,6 +72,7 @@ func (w *saver) work(ctx context.Context) error {
 				return err
 			}
 		}
+		// After every save, while the daemon lives: bytes that are wrong now are no crash's doing.
 		if err := readBack(w.path("config"), content); err != nil {
 			return err
 		}
@@ -83,6 +85,7 @@ func (w *saver) saveTemporary(content []byte) error {
 	if err != nil {
 		return err
 	}
+	// In parts, so that a crash may come with some of them written.
 	for part := range slices.Chunk(content, w.between(1000, 40<<10)) {
 		if _, err := f.Write(part); err != nil {
 			return errors.Join(err, f.Close())
@@ -128,11 +131,14 @@ func (w *database) judge(round int) error {
 	if err != nil {
 		return err
 	}
+	// A journal that is there says that a transaction had begun and may be half done.
 	journal, err := os.ReadFile(w.path("db-journal"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	if w.round > 0 {
+		// Judged as the crash left it, then recovered durably: the next round's history begins from
+		// there, and a crash may come before its first fsync.
 		if db, err = w.h.Judge(db, journal); err != nil {
 			return err
 		}
@@ -146,6 +152,7 @@ func (w *database) judge(round int) error {
 			return err
 		}
 	}
+	// Cloned, as the transactions of the round change db and the base must stay.
 	w.round, w.tags, w.fsyncs, w.h, w.db = round, 0, 0, history.Journaled{Base: db}, slices.Clone(db)
 	return nil
 }
@@ -164,7 +171,10 @@ func (w *database) work(ctx context.Context) error {
 }
 
 func (w *database) transaction(f *os.File, t history.Txn) error {
+	// Known to the judge before the first byte is written.
 	w.h.Txns, w.h.Times = append(w.h.Txns, t), append(w.h.Times, history.Span{Start: clock()})
+	// The old pages are durable before one of them is overwritten: this order is what makes the
+	// rollback possible.
 	if err := writeSynced(w.path("db-journal"), history.MakeJournal(w.db, t)); err != nil {
 		return err
 	}
@@ -175,12 +185,14 @@ func (w *database) transaction(f *os.File, t history.Txn) error {
 			return err
 		}
 	}
+	// And the new ones before the journal goes, which is the commit.
 	if err := f.Sync(); err != nil {
 		return err
 	}
 	if err := os.Remove(w.path("db-journal")); err != nil {
 		return err
 	}
+	// Removing is not durable by itself; after this nobody may roll it back.
 	if err := fsyncDir(w.dir); err != nil {
 		return err
 	}

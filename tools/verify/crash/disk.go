@@ -48,6 +48,7 @@ func newDisk(work string, size int64, options string) (d *disk, err error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("--powercut needs root, for loop devices")
 	}
+	// Before anything is made: from here on close has to know what there is.
 	if err := os.MkdirAll(work, 0o755); err != nil {
 		return nil, err
 	}
@@ -60,6 +61,7 @@ func newDisk(work string, size int64, options string) (d *disk, err error) {
 	}
 	d = &disk{root: root, outer: filepath.Join(root, "outer"), dir: filepath.Join(root, "disk"), options: options}
 	d.image = filepath.Join(d.outer, "disk.img")
+	// A step that fails leaves mounts of the steps before it.
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close())
@@ -70,9 +72,12 @@ func newDisk(work string, size int64, options string) (d *disk, err error) {
 	if err != nil {
 		return d, err
 	}
+	// Reflinks are what lets a copy of the image take no time and be of one instant.
 	if err := command("mkfs.xfs", "-q", "-m", "reflink=1", outer); err != nil {
 		return d, err
 	}
+	// Through the page cache: nothing of this filesystem has to survive, and direct I/O below it
+	// would be done twice.
 	if err := mountImage(outer, d.outer, "xfs", "defaults", "off"); err != nil {
 		return d, fmt.Errorf("--powercut needs a kernel with XFS: %w", err)
 	}
@@ -107,6 +112,7 @@ func mountImage(image, dir, kind, options, direct string) error {
 	if err != nil {
 		return err
 	}
+	// Detached at once and even when the mount failed, so that no device is left.
 	return errors.Join(command("mount", "-t", kind, "-o", options, device, dir), command("losetup", "--detach", device))
 }
 
@@ -121,6 +127,7 @@ func unmountWhole(dir string) error {
 		if err == nil {
 			return nil
 		}
+		// Not lazily: the disk must be written and closed before its image takes another's place.
 		if !errors.Is(err, unix.EBUSY) || time.Now().After(end) {
 			return fmt.Errorf("umount %s: %w", dir, err)
 		}
@@ -138,6 +145,8 @@ func (d *disk) copyTo(name string) (cut history.Cut, err error) {
 	if err != nil {
 		return cut, err
 	}
+	// The two times enclose the clone: what was acknowledged before the first is in it, what began
+	// after the second is not.
 	cut.Began = clock()
 	err = unix.IoctlFileClone(int(dst.Fd()), int(src.Fd()))
 	cut.Ended = clock()
@@ -182,7 +191,9 @@ func (d *disk) stir(rng *rand.Rand) {
 		}
 		defer f.Close()
 		if info, err := f.Stat(); err == nil && info.Size() > 0 {
+			// A range and not the file: half of a file written back is what a power cut leaves.
 			from := rng.Int64N(info.Size()) &^ (history.PageSize - 1)
+			// It starts the write and waits for none, and so promises nothing.
 			_ = unix.SyncFileRange(int(f.Fd()), from, 1+rng.Int64N(info.Size()-from), unix.SYNC_FILE_RANGE_WRITE)
 		}
 		return nil
@@ -197,6 +208,7 @@ func (d *disk) keep(image, dir string) error {
 // close unmounts and removes all that was made.
 func (d *disk) close() error {
 	if err := errors.Join(d.unmount(), unmountWhole(d.outer)); err != nil {
+		// Removing a directory with a mount below it would empty the mounted filesystem.
 		return errors.Join(err, fmt.Errorf("left %s in place", d.root))
 	}
 	return os.RemoveAll(d.root)
@@ -213,6 +225,7 @@ func output(name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
+	// A group of its own, which the terminal's interrupt does not reach.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	out, err := cmd.CombinedOutput()
 	if err != nil {

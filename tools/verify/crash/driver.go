@@ -57,11 +57,14 @@ func (d *driver) run(ctx context.Context) error {
 		return err
 	}
 	for _, w := range d.workers {
+		// All of them before the first round: what they make is durable and no crash may excuse its
+		// absence.
 		if err := w.prepare(); err != nil {
 			return fmt.Errorf("prepare %s: %w", w.name(), err)
 		}
 	}
 	for round := 1; round <= d.rounds; round++ {
+		// Also before the first crash, when it finds little wrong and begins everyone's history.
 		if err := d.judge(round); err != nil {
 			return fmt.Errorf("round %d: %w", round, err)
 		}
@@ -76,6 +79,7 @@ func (d *driver) run(ctx context.Context) error {
 			return fmt.Errorf("after round %d: %w", round, err)
 		}
 	}
+	// The last crash has not been judged in the loop.
 	if err := d.judge(d.rounds + 1); err != nil {
 		return fmt.Errorf("after round %d: %w", d.rounds, err)
 	}
@@ -111,12 +115,15 @@ func (d *driver) judge(round int) error {
 	var failed error
 	for _, w := range d.workers {
 		if err := w.judge(round); err != nil {
+			// All are judged even though one has failed: which others have is the first clue.
 			failed = errors.Join(failed, fmt.Errorf("%s: %w", w.name(), err))
 		}
 		if f, ok := w.(*fileWorker); ok && f.ordered && len(f.ops) > 0 {
 			timelines = append(timelines, f.timeline())
 		}
 	}
+	// Only of workers that are each right by themselves is it worth asking whether they agree on
+	// one instant.
 	if failed == nil {
 		failed = history.Instant(timelines)
 	}
@@ -125,6 +132,7 @@ func (d *driver) judge(round int) error {
 	}
 	for _, w := range d.workers {
 		if f, ok := w.(*fileWorker); ok {
+			// Not in judge: Instant above needs the histories that this throws away.
 			f.begin(round)
 		}
 	}
@@ -137,20 +145,25 @@ func (d *driver) crash(ctx context.Context, round int) error {
 	if err != nil {
 		return err
 	}
+	// Drawn before the workers start, so that a seed's times do not depend on their speed.
 	lasted := d.moment(d.longest)
 	workCtx, stop := context.WithCancel(ctx)
 	defer stop()
 	var killed atomic.Bool
 	ended := d.start(workCtx, &killed)
+	// An error now has no crash to explain it.
 	if err := ended.pause(ctx, lasted); err != nil {
 		stop()
 		return errors.Join(err, ended.wait())
 	}
+	// The daemon first and the workers after it: it is to die with calls in flight, not after the
+	// last has returned.
 	how := d.signal(&killed, pid)
 	stop()
 	if how.err != nil {
 		return how.err
 	}
+	// Detaches what the dead daemon served, which also ends calls that still wait for it.
 	if err := d.place.Kill(ctx); err != nil {
 		return err
 	}
@@ -175,6 +188,8 @@ func (d *driver) count() (ops, fsyncs int) {
 // moment is a random time, the short ones as likely as the long ones.
 func (d *driver) moment(longest time.Duration) time.Duration {
 	t := 20 * time.Millisecond
+	// Doubled in two cases of three: opening, the first commit and a long run each get their share
+	// of crashes.
 	for t < longest && d.rng.IntN(3) > 0 {
 		t *= 2
 	}
@@ -189,7 +204,9 @@ type ending struct {
 // signal ends the daemon: SIGKILL in most rounds, and in one of eight SIGTERM,
 // on which it is to leave by itself though files are open.
 func (d *driver) signal(killed *atomic.Bool, pid int) ending {
+	// Before the signal: a worker may see its first error before Kill returns.
 	killed.Store(true)
+	// A plain directory has no daemon to kill; its round tests the judge.
 	if pid == 0 {
 		return ending{what: "stopped"}
 	}
@@ -212,9 +229,11 @@ type running struct {
 }
 
 func (d *driver) start(ctx context.Context, killed *atomic.Bool) *running {
+	// Room for one error each, so that nobody has to be there to take it.
 	r := &running{early: make(chan error, len(d.workers)+1)}
 	if d.during != "" {
 		r.all.Go(func() {
+			// Ends with the daemon, when the command fails as it should.
 			for err := error(nil); err == nil && ctx.Err() == nil; {
 				if err = d.shell(ctx, d.during); err != nil && !killed.Load() {
 					r.early <- err
@@ -225,6 +244,8 @@ func (d *driver) start(ctx context.Context, killed *atomic.Bool) *running {
 	for _, w := range d.workers {
 		r.all.Go(func() {
 			err := w.work(ctx)
+			// Any error is expected of a dead filesystem, except wrong bytes, which were read while
+			// it lived.
 			var wrong *wrongBytes
 			if err != nil && (!killed.Load() || errors.As(err, &wrong)) {
 				r.early <- fmt.Errorf("%s: %w", w.name(), err)
@@ -253,9 +274,11 @@ func (r *running) wait() error {
 	go func() { r.all.Wait(); close(done) }()
 	select {
 	case <-done:
+	// The workers' goroutines are left behind: they wait in the kernel, and nothing ends them.
 	case <-time.After(hangTime):
 		return fmt.Errorf("system calls still wait %v after the daemon died", hangTime)
 	}
+	// A worker reports at most one error; the first is as good as any.
 	select {
 	case err := <-r.early:
 		return err
@@ -269,6 +292,7 @@ func (d *driver) runCheck(ctx context.Context) error {
 	if d.check == "" {
 		return nil
 	}
+	// An interrupt must not make a check look failed.
 	return d.shell(context.WithoutCancel(ctx), d.check)
 }
 

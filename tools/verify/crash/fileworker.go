@@ -37,6 +37,7 @@ const (
 
 func newFileWorker(kind string, id int, mount string, seed uint64, log *ackLog) *fileWorker {
 	buf := make([]byte, maxWrite+history.PageSize)
+	// O_DIRECT wants memory on a page's bound.
 	if over := int(uintptr(unsafe.Pointer(&buf[0])) % history.PageSize); over > 0 {
 		buf = buf[history.PageSize-over:]
 	}
@@ -56,6 +57,7 @@ func (w *fileWorker) evidence() any { return map[string]any{"base": sizes(w.base
 
 func (w *fileWorker) at(cut history.Cut) worker {
 	c := *w
+	// No open files: those are of the filesystem that the image was taken from.
 	c.ops, c.open = cut.Ops(w.ops), map[string]*os.File{}
 	return &c
 }
@@ -74,6 +76,8 @@ func (w *fileWorker) judge(round int) error {
 		return err
 	}
 	if w.base != nil {
+		// Each call of an ordered worker reached the daemon in order; the pages of the other may
+		// have come in any.
 		if w.ordered {
 			w.match, err = history.Ordered(w.base, w.ops, seen)
 		} else {
@@ -118,6 +122,8 @@ func (w *fileWorker) choose() history.Op {
 		return history.Op{Kind: history.Create, Path: name}
 	}
 	switch n := w.rng.IntN(100); {
+	// 8 % fsyncs: often enough that most rounds promise something, seldom enough that much is not
+	// promised.
 	case n < 8:
 		return history.Op{Kind: history.Fsync, Path: name}
 	case n < 11:
@@ -128,6 +134,7 @@ func (w *fileWorker) choose() history.Op {
 		return history.Op{Kind: history.Unlink, Path: name}
 	case n < 26:
 		return w.chooseDir()
+	// Not for paged ones, whose judge cannot tell the pages of two lengths apart.
 	case n < 32 && w.ordered:
 		return history.Op{Kind: history.Truncate, Path: name, Len: w.rng.Int64N(int64(len(w.now[name])) + history.PageSize)}
 	}
@@ -162,16 +169,19 @@ func (w *fileWorker) chooseDir() history.Op {
 func (w *fileWorker) chooseWrite(name string) history.Op {
 	size := int64(len(w.now[name]))
 	op := history.Op{Kind: history.Write, Path: name, Off: size, Len: int64(w.between(1, maxWrite)), Tag: w.tag()}
+	// Overwrite also what has grown too large, or a file would end at maxSize and only be read.
 	if size > 0 && (w.chance(50) || size > maxSize-maxWrite) {
 		op.Off = w.rng.Int64N(size)
 	}
 	if w.ordered {
 		op.Off -= op.Off % history.PageSize
 		op.Len = min(maxWrite, (op.Len+history.PageSize-1)/history.PageSize*history.PageSize)
+		// Tag 0 is zeroes, which the store keeps as a hole.
 		if w.chance(5) {
 			op.Tag = 0
 		}
 	}
+	// A write has a byte at least, also at the very end of the largest file.
 	op.Len = max(min(op.Len, maxSize-op.Off), 1)
 	return op
 }
@@ -180,10 +190,13 @@ func (w *fileWorker) chooseWrite(name string) history.Op {
 // logs what was promised.
 func (w *fileWorker) step(op history.Op) error {
 	if op.Kind == history.Fsync {
+		// Read before it is promised: what the fsync makes durable must be what was written.
 		if err := readBack(w.path(op.Path), w.now[op.Path]); err != nil {
 			return err
 		}
 	}
+	// In the history before the call, since a crash may come at any moment of it; without End it is
+	// not promised.
 	op.Start = clock()
 	w.ops = append(w.ops, op)
 	if err := w.do(op); err != nil {
@@ -215,6 +228,8 @@ func (w *fileWorker) do(op history.Op) error {
 	case history.Truncate:
 		return os.Truncate(name, op.Len)
 	case history.Rename:
+		// Files are known here by name: after the rename the descriptors would belong to other
+		// names.
 		if err := errors.Join(w.close(op.Path), w.close(op.To)); err != nil {
 			return err
 		}
@@ -230,6 +245,8 @@ func (w *fileWorker) do(op history.Op) error {
 		if err != nil {
 			return err
 		}
+		// Fdatasync must promise as much as far as content and size go, which is all that is
+		// judged.
 		if w.chance(50) {
 			return unix.Fdatasync(int(f.Fd()))
 		}

@@ -101,6 +101,7 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	if o.upkeep && o.server != "quarxfs" {
 		return errors.New("--upkeep is for --server quarxfs")
 	}
+	// Drawn here and printed below: a failure without its seed could not be tried again.
 	if o.seed == 0 {
 		o.seed = uint64(time.Now().UnixNano())
 	}
@@ -110,16 +111,19 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 		if err != nil {
 			return err
 		}
+		// Before the place's Close, so that it runs after it: the store lies on this disk.
 		defer func() { err = errors.Join(err, disk.close()) }()
 		cut = &powerCut{disk: disk, images: o.images}
 	}
 	place, err := o.place(ctx, cut)
+	// A place that could not be made whole may still have left a mount.
 	if place != nil {
 		defer func() { err = errors.Join(err, place.Close(ctx)) }()
 	}
 	if err != nil {
 		return err
 	}
+	// Beside the filesystem that is tested, on one that no daemon of ours can lose.
 	logName := filepath.Join(o.work, fmt.Sprintf("crashtest-%d-fsyncs.jsonl", o.seed))
 	log, err := os.Create(logName)
 	if err != nil {
@@ -127,6 +131,7 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer func() {
 		err = errors.Join(err, log.Close())
+		// Worth keeping only for a failure; an interrupted run has shown none.
 		if err == nil || ctx.Err() != nil {
 			err = errors.Join(err, os.Remove(logName))
 		}
@@ -143,6 +148,8 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	acks := newAckLog(log)
 	d.workers = newWorkers(place.Dir, o.seed, acks)
 	if o.upkeep {
+		// After the six, whose random streams go by their number: a seed means the same with and
+		// without.
 		d.workers = append(d.workers, newUpkeep(o.quarxBin, place.Dir, d.store, o.seed, acks)...)
 	}
 	switch err := d.run(ctx); {
@@ -151,6 +158,7 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	case err != nil:
 		return errors.Join(err, o.keep(d, out, logName))
 	}
+	// The median, as one mount in many replays much more than the others.
 	slices.Sort(d.mounts)
 	crashes := fmt.Sprintf("%d crashes", d.rounds)
 	if cut != nil {
@@ -164,6 +172,7 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 // keep leaves everything for an inquest and says how to try again.
 func (o *options) keep(d *driver, out io.Writer, logName string) error {
 	root := d.place.Keep()
+	// The disk's directory is removed when run ends, and the image with it.
 	if d.power != nil && d.power.image != "" {
 		fmt.Fprintln(out, "disk.img there is the disk as the power cut left it")
 		if err := d.power.disk.keep(d.power.image, root); err != nil {

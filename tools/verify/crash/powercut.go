@@ -32,9 +32,12 @@ func (d *driver) powerCut(ctx context.Context, round int) error {
 	for n, cut := range cuts {
 		d.workers = make([]worker, len(workers))
 		for i, w := range workers {
+			// A copy, with what this image may be held to; the histories themselves serve the
+			// images that follow.
 			d.workers[i] = w.at(cut)
 		}
 		p := d.power
+		// Noted before it is used: should it fail, it is the one to keep.
 		p.image = p.disk.copyName(n)
 		if err := p.disk.replace(p.image); err != nil {
 			return fmt.Errorf("image %d: %w", n+1, err)
@@ -62,6 +65,8 @@ func (d *driver) takeImages(ctx context.Context, round int) ([]history.Cut, erro
 	workCtx, stop := context.WithCancel(ctx)
 	defer stop()
 	var killed atomic.Bool
+	// The workers go on through all copies, which are taken from a running disk as a power cut
+	// would find it.
 	begun := time.Now()
 	ended := d.start(workCtx, &killed)
 	cuts := make([]history.Cut, 0, d.power.images)
@@ -70,6 +75,7 @@ func (d *driver) takeImages(ctx context.Context, round int) ([]history.Cut, erro
 			stop()
 			return nil, errors.Join(err, ended.wait())
 		}
+		// Every second copy as the kernel left it, when most of what was not synced is missing.
 		if d.rng.IntN(2) > 0 {
 			d.power.disk.stir(d.rng)
 		}
@@ -81,6 +87,7 @@ func (d *driver) takeImages(ctx context.Context, round int) ([]history.Cut, erro
 		cuts = append(cuts, cut)
 		d.power.longest = max(d.power.longest, time.Duration(cut.Ended-cut.Began))
 	}
+	// From here on errors are expected.
 	killed.Store(true)
 	lasted := time.Since(begun)
 	if pid > 0 {
@@ -91,6 +98,7 @@ func (d *driver) takeImages(ctx context.Context, round int) ([]history.Cut, erro
 		return nil, err
 	}
 	ops, fsyncs := d.count()
+	// The copies were taken; the judging of them is in powerCut.
 	fmt.Fprintf(d.out, "round %d: %d images within %d ms, %d operations, %d fsyncs acknowledged\n", round, len(cuts), lasted.Milliseconds(), ops, fsyncs)
 	return cuts, nil
 }

@@ -58,6 +58,7 @@ func (w *mover) prepare() error {
 func (w *mover) work(ctx context.Context) (err error) {
 	for err == nil && ctx.Err() == nil {
 		dirs := []string{"ordered-1", "ordered-2", "paged-3", "paged-4", "saver-5", "database-6"}
+		// Any number of them in any order, so that a move meets each kind of load.
 		w.rng.Shuffle(len(dirs), func(i, j int) { dirs[i], dirs[j] = dirs[j], dirs[i] })
 		dirs = dirs[:w.between(1, len(dirs))]
 		switch n := w.rng.IntN(10); {
@@ -65,6 +66,7 @@ func (w *mover) work(ctx context.Context) (err error) {
 			err = w.quarxfs.run(ctx, "tier", "demote", dirs...)
 		case n < 8:
 			err = w.quarxfs.run(ctx, "tier", "promote", dirs...)
+		// A drain takes back all that there is, from files that may be moved again meanwhile.
 		default:
 			err = w.quarxfs.run(ctx, "tier", "drain", "cold")
 		}
@@ -118,7 +120,9 @@ func (w *snapshots) work(ctx context.Context) error {
 		if len(kept) <= mostSnapshots {
 			continue
 		}
+		// Any and not the oldest: the ones between share most with their neighbours.
 		old := kept[w.rng.IntN(len(kept))]
+		// Before the call: once it may have begun, the snapshot may be gone.
 		old.Removing = clock()
 		if err := w.quarxfs.run(ctx, "snapshot", "rm", old.Name); err != nil {
 			return err
@@ -129,12 +133,14 @@ func (w *snapshots) work(ctx context.Context) error {
 }
 
 func (w *snapshots) makeOne(ctx context.Context) error {
+	// Known before it is made. Without Made nobody is promised that it is there.
 	w.h = append(w.h, snapshot{Name: fmt.Sprintf("round-%d-%d", w.round, len(w.h))})
 	s := &w.h[len(w.h)-1]
 	if err := w.quarxfs.run(ctx, "snapshot", "create", s.Name); err != nil {
 		return err
 	}
 	s.Made = clock()
+	// Read at once, while all others work: this is what it has to be forever.
 	sum, err := w.sum(s.Name)
 	s.Sum = sum
 	return err
@@ -165,11 +171,14 @@ func (w *snapshots) judge(round int) error {
 		if err != nil {
 			return err
 		}
+		// All that is there begins the next history, also what was never acknowledged or was to be
+		// removed.
 		now[i] = snapshot{Name: e.Name(), Sum: sum, Made: clock()}
 	}
 	for _, s := range w.h {
 		i := slices.IndexFunc(now, func(n snapshot) bool { return n.Name == s.Name })
 		switch {
+		// One whose making or removal was not acknowledged may be there or not.
 		case i < 0 && s.Made > 0 && s.Removing == 0:
 			return fmt.Errorf("snapshot %s is gone", s.Name)
 		case i >= 0 && s.Sum != "" && s.Sum != now[i].Sum:
@@ -187,6 +196,7 @@ func (w *snapshots) at(cut history.Cut) worker {
 	c := *w
 	c.h = slices.Clone(w.h)
 	for i := range c.h {
+		// Acknowledged while or after the copy was made: the image need not have it.
 		if c.h[i].Made >= cut.Began {
 			c.h[i].Made = 0
 		}
@@ -221,6 +231,7 @@ func (w *seeker) work(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		// It would otherwise leave the two cores little for those who write.
 		time.Sleep(5 * time.Millisecond)
 	}
 	return nil
@@ -233,6 +244,7 @@ func (w *seeker) seek(name string) error {
 	}
 	defer f.Close()
 	for at := int64(0); ; w.seeks++ {
+		// Only errors are judged: what is a hole changes while it looks.
 		data, err := unix.Seek(int(f.Fd()), at, unix.SEEK_DATA)
 		if errors.Is(err, unix.ENXIO) {
 			return nil

@@ -110,6 +110,7 @@ func (l *ackLog) write(a ack) error {
 		return err
 	}
 	l.mu.Lock()
+	// One write call a line, so that lines of two workers do not mix.
 	defer l.mu.Unlock()
 	_, err = l.mu.w.Write(append(line, '\n'))
 	return err

@@ -45,6 +45,7 @@ func (d *faulty) serve(ctx context.Context, dir, mountpoint string) error {
 	if err != nil {
 		return err
 	}
+	// Without passthrough and its own checks, the kernel brings every operation here to be counted.
 	d.RawFileSystem = fs.NewNodeFS(root, &fs.Options{NullPermissions: true})
 	server, err := fuse.NewServer(d, mountpoint, &fuse.MountOptions{
 		Name: "faultfs", DirectMount: true, DisableXAttrs: true, MaxWrite: 1 << 20, DisabledCapabilities: fuse.CAP_PASSTHROUGH,
@@ -82,6 +83,8 @@ func (d *faulty) fault(op string, in *fuse.InHeader, name string) fuse.Status {
 	if d.mended.Load() || len(d.ops) > 0 && !slices.Contains(d.ops, op) {
 		return fuse.OK
 	}
+	// Counted also when nothing is to fail: a first run without faults says how many there are to
+	// choose from.
 	n := d.seen.Add(1)
 	if d.from == 0 || n < d.from || d.count > 0 && n >= d.from+d.count {
 		return fuse.OK

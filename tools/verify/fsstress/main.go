@@ -29,6 +29,8 @@ func newCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			group, ctx := errgroup.WithContext(cmd.Context())
 			for i := range procs {
+				// Sequences share the filesystem and no directory, so that each can be compared by
+				// itself.
 				group.Go(func() error { return stress(ctx, args[0], args[1], seed, i, ops) })
 			}
 			if err := group.Wait(); err != nil {
@@ -54,17 +56,21 @@ func stress(ctx context.Context, dir, ref string, seed uint64, number, ops int) 
 			return err
 		}
 	}
+	// One generator draws and both sides run: the reference always meets the very same operation.
 	rng := rand.New(rand.NewPCG(seed, uint64(number)))
 	for n := range ops {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		op := draw(rng)
+		// The tested one first, or the reference would warm what the two may share.
 		got, want := op.run(dirs[0]), op.run(dirs[1])
 		if got != want {
 			return fmt.Errorf("sequence %d, operation %d, %s: got %s, the reference %s", number, n, op, got, want)
 		}
 	}
+	// Results were equal step by step; this finds what no result has shown, as bytes that were
+	// never read.
 	got, err := tree(dirs[0])
 	if err != nil {
 		return err
@@ -76,5 +82,6 @@ func stress(ctx context.Context, dir, ref string, seed uint64, number, ops int) 
 	if err := differ(got, want); err != nil {
 		return fmt.Errorf("sequence %d: %w", number, err)
 	}
+	// Only without a difference: else both trees stay to be looked at.
 	return errors.Join(os.RemoveAll(dirs[0]), os.RemoveAll(dirs[1]))
 }

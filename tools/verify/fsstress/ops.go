@@ -38,6 +38,8 @@ func path(rng *rand.Rand) string {
 }
 
 func draw(rng *rand.Rand) operation {
+	// What makes and fills is listed more than once, or most of the rest would find nothing to work
+	// on.
 	kinds := []string{
 		"mkdir", "mkdir", "rmdir", "create", "create", "create", "write", "write", "write", "append", "truncate", "unlink", "rename", "rename",
 		"noreplace", "exchange", "whiteout", "link", "symlink", "readlink", "chmod", "chown", "utimes", "setxattr", "removexattr", "mkfifo",
@@ -45,6 +47,7 @@ func draw(rng *rand.Rand) operation {
 	}
 	o := operation{kind: kinds[rng.IntN(len(kinds))], a: path(rng), b: path(rng), n: rng.Uint32()}
 	o.off, o.len = rng.Int64N(300_000), 1+rng.Int64N(70_000)
+	// On page bounds in one case of three, where there is a way of its own.
 	if rng.IntN(3) == 0 {
 		o.off, o.len = o.off&^4095, (o.len+4095)&^4095
 	}
@@ -57,6 +60,7 @@ func (o operation) run(root string) string {
 	if err != nil {
 		var errno unix.Errno
 		if errors.As(err, &errno) {
+			// The errno is compared; texts have the directory in them.
 			return unix.ErrnoName(errno)
 		}
 		return strings.ReplaceAll(err.Error(), root, "")
@@ -95,12 +99,14 @@ func (o operation) do(a, b string) (string, error) {
 		return os.Readlink(a)
 	case "chmod":
 		return "", unix.Chmod(a, o.n&0o7777)
+	// Four owners and groups, of which 0 keeps root's rights.
 	case "chown":
 		return "", unix.Lchown(a, int(o.n>>8&3), int(o.n&3))
 	case "utimes":
 		ts := []unix.Timespec{{Sec: int64(o.n), Nsec: 5}, {Sec: int64(o.n) * 2, Nsec: 999_999_999}}
 		return "", unix.UtimesNanoAt(unix.AT_FDCWD, a, ts, unix.AT_SYMLINK_NOFOLLOW)
 	case "setxattr":
+		// The flags 0, create and replace in turn.
 		return "", unix.Lsetxattr(a, "user.x", fmt.Append(nil, o.n), int(o.n%3))
 	case "removexattr":
 		return "", unix.Lremovexattr(a, "user.x")
@@ -125,9 +131,12 @@ func (o operation) file(a, b string) (string, error) {
 	if o.kind == "create" {
 		mode |= []int{0, unix.O_EXCL, unix.O_TRUNC}[o.n%3]
 	}
+	// The directory that a has its name in, as a nameless file is made in one.
 	if o.kind == "tmpfile" {
 		a = filepath.Dir(a)
 	}
+	// Not blocking for a FIFO without a reader, and not through links, whose targets are no paths
+	// of ours.
 	fd, err := unix.Open(a, mode|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0o600|o.n&0o177)
 	if err != nil {
 		return "", err
@@ -225,6 +234,7 @@ func tree(root string) (list []string, err error) {
 			}
 			said += " to " + target
 		}
+		// The path from root on: both trees give the same lines if they are the same.
 		list = append(list, strings.TrimPrefix(path, root)+": "+said)
 		return nil
 	})

@@ -74,6 +74,7 @@ func (x *exerciser) run(ctx context.Context, n int) error {
 			return fmt.Errorf("%s: %w", op.name, err)
 		}
 	}
+	// Opened once more at the end: what a descriptor still had must not be what makes it right.
 	x.close()
 	if err := x.open(0); err != nil {
 		return err
@@ -126,6 +127,7 @@ var operations = []struct {
 }
 
 func (x *exerciser) note(format string, v ...any) {
+	// The last sixty lead to most faults; all of a long run would be millions.
 	if len(x.log) == 60 {
 		x.log = x.log[1:]
 	}
@@ -138,12 +140,14 @@ func (x *exerciser) span(limit, align int) (off, n int) {
 		limit = 1
 	}
 	off = x.rnd.IntN(limit)
+	// The power is drawn first: bytes and half megabytes come equally often.
 	n = 1 + x.rnd.IntN(1<<(1+x.rnd.IntN(19)))
 	if x.rnd.IntN(3) == 0 {
 		align = max(align, 4096)
 	}
 	off = off / align * align
 	n = (n + align - 1) / align * align
+	// Align once more after cutting, or direct I/O would refuse it.
 	if off+n > x.max {
 		n = max(align, (x.max-off)/align*align)
 	}
@@ -199,6 +203,7 @@ func (x *exerciser) grow(to int) {
 }
 
 func (x *exerciser) fill(b []byte) {
+	// Zeroes and what compresses in two of eight cases, as the store keeps both in other ways.
 	switch x.rnd.IntN(8) {
 	case 0:
 		clear(b)
@@ -230,6 +235,7 @@ func (x *exerciser) put(fd int, b []byte, off int) error {
 	if k, err := unix.Pwrite(fd, b, int64(off)); err != nil || k != len(b) {
 		return fmt.Errorf("wrote %d of %d: %v", k, len(b), err)
 	}
+	// The model follows only what has succeeded.
 	x.grow(off + len(b))
 	copy(x.model[off:], b)
 	return nil
@@ -242,6 +248,7 @@ func (x *exerciser) appendData() error {
 	}
 	x.fill(b)
 	x.note("append %#x", len(b))
+	// A descriptor of its own, since O_APPEND would make the other writes append as well.
 	fd, err := unix.Open(x.path, unix.O_WRONLY|unix.O_APPEND, 0)
 	if err != nil {
 		return err
@@ -256,6 +263,7 @@ func (x *exerciser) mapped(write bool) error {
 	if n <= 0 {
 		return nil
 	}
+	// Mappings begin at a page; the bytes before off are mapped and not looked at.
 	start := off &^ 4095
 	m, err := unix.Mmap(x.fd, int64(start), n+off-start, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
@@ -263,10 +271,12 @@ func (x *exerciser) mapped(write bool) error {
 	}
 	x.note("map %#x +%#x write %v", off, n, write)
 	if write {
+		// The model first and the mapping from it: a fault in the mapping cannot spoil the model.
 		x.fill(x.model[off : off+n])
 		copy(m[off-start:], x.model[off:off+n])
 	}
 	err = differ(m[off-start:], x.model[off:off+n], off)
+	// Without msync in one half: then unmapping, fsync or the kernel brings the pages out.
 	if write && err == nil && x.rnd.IntN(2) == 0 {
 		err = unix.Msync(m, unix.MS_SYNC)
 	}
@@ -283,6 +293,7 @@ func (x *exerciser) truncate() error {
 		return err
 	}
 	x.grow(to)
+	// The capacity stays, and what grows into it later must be zeroes.
 	clear(x.model[to:])
 	x.model = x.model[:to]
 	return nil
@@ -310,10 +321,12 @@ func (x *exerciser) copyRange() error {
 		to &^= 4095
 	}
 	n = min(n, len(x.model)-from, x.max-to)
+	// Overlapping ranges in one file are refused; posixcases looks at that.
 	if n <= 0 || from < to+n && to < from+n {
 		return nil
 	}
 	x.note("copy %#x +%#x to %#x", from, n, to)
+	// A short copy is right as long as it goes on.
 	for n > 0 {
 		a, b := int64(from), int64(to)
 		k, err := unix.CopyFileRange(x.fd, &a, x.fd, &b, n, 0)
@@ -333,6 +346,7 @@ func (x *exerciser) holes() error {
 	x.note("holes")
 	for at := 0; at < len(x.model); {
 		data, err := unix.Seek(x.fd, int64(at), unix.SEEK_DATA)
+		// No more data: the rest is one hole.
 		if err == unix.ENXIO {
 			data = int64(len(x.model))
 		} else if err != nil {
@@ -348,6 +362,7 @@ func (x *exerciser) holes() error {
 		if err != nil {
 			return err
 		}
+		// A hole that does not lie behind the data would send cp round for ever.
 		if hole <= data || int(hole) > len(x.model) {
 			return fmt.Errorf("hole at %#x after data at %#x, size %#x", hole, data, len(x.model))
 		}
@@ -369,6 +384,7 @@ func (x *exerciser) reopen() error {
 
 func (x *exerciser) dropCache() error {
 	x.note("drop cache")
+	// In the other half dirty pages stay, and only clean ones go.
 	if x.rnd.IntN(2) == 0 {
 		if err := unix.Fdatasync(x.fd); err != nil {
 			return err

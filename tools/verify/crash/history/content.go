@@ -53,11 +53,14 @@ func makeUnit(u *[unit]byte, tag Tag, off int64) {
 	binary.BigEndian.PutUint64(u[0:], uint64(tag))
 	binary.BigEndian.PutUint64(u[8:], uint64(off))
 	x := uint64(tag)
+	// Without the offset in it all units of the write are alike, and compress.
 	if tag&1 == 1 {
 		x ^= uint64(off) * 0x9e3779b97f4a7c15
 	}
 	for i := 16; i < unit; i += 8 {
 		x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+		// The top bit keeps every word from being zero: a lost page reads as zeroes and must be
+		// told apart.
 		x ^= x>>27 | 1<<63
 		binary.BigEndian.PutUint64(u[i:], x)
 	}
@@ -66,6 +69,7 @@ func makeUnit(u *[unit]byte, tag Tag, off int64) {
 // describe says whose bytes stand at off.
 func describe(content []byte, off int) string {
 	start := off - off%unit
+	// Cut before the two words that say whose bytes they are.
 	if start+16 > len(content) {
 		return fmt.Sprintf("%x", content[off:min(len(content), off+16)])
 	}

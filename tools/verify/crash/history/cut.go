@@ -20,6 +20,7 @@ func (c Cut) Ops(ops []Op) []Op {
 		if op.Start > c.Ended {
 			break
 		}
+		// Called before and returned during the copy: it may be there or not.
 		if op.End > c.Began {
 			op.End = 0
 		}
@@ -30,6 +31,7 @@ func (c Cut) Ops(ops []Op) []Op {
 
 // Saver is h likewise.
 func (c Cut) Saver(h Saver) Saver {
+	// Cut with the capacity, so that appending would not write into h.
 	begun, acknowledged := c.count(h.Times)
 	h.Saves, h.Times, h.Synced = h.Saves[:begun:begun], c.spans(h.Times[:begun]), acknowledged
 	return h

@@ -60,6 +60,7 @@ func noPrefix(base State, ops []Op, promised int, seen State) error {
 
 // partly tells whether seen is now with only some first pages of a write.
 func partly(now State, op Op, seen State) bool {
+	// Whole pages only: less never reaches the daemon in one piece.
 	for n := int64(PageSize); n < op.Len; n += PageSize {
 		some := now.Clone()
 		part := op
@@ -100,6 +101,7 @@ func newMismatch(now State, seen map[string]uint64) *mismatch {
 }
 
 func (m *mismatch) update(now State, op Op) {
+	// They change nothing that can be seen.
 	if op.Kind == Fsync || op.Kind == FsyncDir {
 		return
 	}
@@ -136,6 +138,8 @@ type Timeline struct {
 // began one that is there.
 func Instant(workers []Timeline) error {
 	for _, lost := range workers {
+		// The longest prefix for who lost something, the shortest for who kept it: only what is
+		// certain of both is held against them.
 		if lost.Last >= len(lost.Ops) || lost.Ops[lost.Last].End == 0 {
 			continue
 		}

@@ -65,6 +65,8 @@ func (fs files) apply(op Op) {
 		fs[op.Path] = &file{versions: [][]byte{{}}}
 	case Write:
 		f := fs[op.Path]
+		// A version is never changed once it is listed, as the page of any of them may be what is
+		// seen.
 		s := State{op.Path: slices.Clone(f.versions[len(f.versions)-1])}
 		s.Apply(op)
 		f.versions = append(f.versions, s[op.Path])
@@ -74,10 +76,12 @@ func (fs files) apply(op Op) {
 	case Unlink, Rmdir:
 		delete(fs, op.Path)
 	case Fsync:
+		// An fsync that returned rules out all versions before it.
 		if f := fs[op.Path]; op.End != 0 {
 			f.versions = f.versions[len(f.versions)-1:]
 		}
 	case Truncate:
+		// A bug of the caller's, which is to choose none.
 		panic("history: Paged cannot judge a truncate")
 	}
 }
@@ -100,6 +104,8 @@ func (fs files) judge(rest []Op, seen State) error {
 	later := files{}
 	at := map[string]*file{}
 	for name, f := range fs {
+		// In both maps the same copy: names change as the rest goes on, and the file is found again
+		// by the name it had here.
 		c := &file{versions: slices.Clone(f.versions)}
 		later[name], at[name] = c, c
 	}
@@ -120,6 +126,7 @@ func (f *file) allows(seen []byte) error {
 		return fmt.Errorf("%d bytes long; it was between %d, when last fsynced, and %d", len(seen), least, most)
 	}
 	for off := 0; off < len(seen); off += PageSize {
+		// Each page by itself, since the kernel may have written any of them and in any order.
 		page := seen[off:min(off+PageSize, len(seen))]
 		if !slices.ContainsFunc(f.versions, func(v []byte) bool { return pageOf(v, off, page) }) {
 			newest := f.versions[len(f.versions)-1]

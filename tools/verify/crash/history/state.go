@@ -85,6 +85,7 @@ func (s State) Apply(op Op) {
 		}
 		s[op.Path] = c
 	case Truncate:
+		// Cut with its capacity, so that growing again gives zeroes and not the old bytes.
 		s[op.Path] = resize(s[op.Path], op.Len)
 	case Rename:
 		s[op.To] = s[op.Path]
@@ -118,6 +119,7 @@ func (want State) Diff(got State) string {
 			lines = append(lines, name+" should not be there")
 		}
 	}
+	// One lost prefix can make every file differ; the first few say as much.
 	const most = 6
 	if len(lines) > most {
 		lines = append(lines[:most], fmt.Sprintf("and %d more", len(lines)-most))
@@ -167,6 +169,7 @@ func durable(ops []Op) int {
 		if op.End == 0 || op.Kind != Fsync && op.Kind != FsyncDir {
 			continue
 		}
+		// Backwards to what is promised already: what lies before that is promised, too.
 		for i := j - 1; i >= count; i-- {
 			if op.Kind == Fsync && ops[i].touches(op.Path) || op.Kind == FsyncDir && ops[i].renames(op.Path) {
 				count = i + 1

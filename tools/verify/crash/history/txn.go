@@ -57,6 +57,7 @@ type Journaled struct {
 func (h Journaled) Judge(db, journal []byte) ([]byte, error) {
 	recovered := slices.Clone(db)
 	pages, err := ParseJournal(journal)
+	// A torn journal is none: it was not yet durable, so the database had not been touched.
 	if err == nil {
 		for n, old := range pages {
 			copy(recovered[min(len(recovered), n*PageSize):], old)
@@ -64,6 +65,7 @@ func (h Journaled) Judge(db, journal []byte) ([]byte, error) {
 	}
 	want := slices.Clone(h.Base)
 	for t := 0; ; t++ {
+		// Two transactions can give the same bytes; any that is allowed is enough.
 		if t >= h.Committed && string(want) == string(recovered) {
 			return recovered, nil
 		}
@@ -113,6 +115,7 @@ var errNoJournal = errors.New("no valid journal")
 // ParseJournal returns the old pages, or an error for a journal that was not
 // written to its end.
 func ParseJournal(j []byte) (map[int][]byte, error) {
+	// The checksum first: in a torn journal the count is as little to be trusted as the rest.
 	if len(j) < 16 || binary.BigEndian.Uint64(j[len(j)-8:]) != Sum(j[:len(j)-8]) {
 		return nil, errNoJournal
 	}
