@@ -209,6 +209,8 @@ func nodeError(err error, said string) error {
 const (
 	nodeLog   = "agent.log"
 	startTime = time.Minute
+
+	mostTokens = 1000
 )
 
 // startNode starts the agent of dir in the background, with a page unless its address is empty, and
@@ -312,27 +314,37 @@ func newClusterToken() *cobra.Command {
 	var dir string
 	lasts := time.Hour
 	var asJSON bool
+	machines := 1
 	cmd := &cobra.Command{
 		Use:   "token",
 		Short: "Make a token that one machine can join with",
 		Long: `Makes a token and prints it, once. One machine can become a node with it until it expires.
-It holds a secret: whoever has it can become a node.`,
-		Example: "  quarxfs cluster token > token",
+It holds a secret: whoever has it can become a node. --machines makes several, a line each.`,
+		Example: "  quarxfs cluster token > token\n  quarxfs cluster token --machines 2",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			t, err := client.Local(dir).NewToken(cmd.Context(), lasts)
-			if err != nil {
-				return err
-			}
-			return printOne(cmd, asJSON, t, func(w io.Writer) error {
+			print := func(w io.Writer, t client.Token) error {
 				_, err := fmt.Fprintln(w, t.Token)
 				return err
+			}
+			return printLines(cmd.OutOrStdout(), asJSON, print, func(fn func(client.Token) error) error {
+				for range machines {
+					t, err := client.Local(dir).NewToken(cmd.Context(), lasts)
+					if err == nil {
+						err = fn(t)
+					}
+					if err != nil {
+						return err
+					}
+				}
+				return nil
 			})
 		},
 	}
 	f := cmd.Flags()
 	nodeDir(f, &dir)
 	timeVar(f, timeFlag{to: &lasts, least: time.Second, most: 30 * 24 * time.Hour}, "expires", "`time` from now on after which it counts no more")
-	jsonFlag(f, &asJSON)
+	numberVar(f, &machines, 1, mostTokens, "machines", "how many `machines` are to join, each with a token of its own")
+	jsonLinesFlag(f, &asJSON)
 	return cmd
 }
 
