@@ -28,7 +28,7 @@ COUNT ?= 6
 OLD ?=
 
 .PHONY: help build versitygw test test-long race race-short lint lint-etcd notice tools show releases bench bench-micro crashtest syncbench \
-	tierbench man completions install deb clean
+	tierbench cluster-test man completions install deb clean
 
 build: ## build bin/quarxfs and bin/quarxfs-node
 	@mkdir -p bin
@@ -74,7 +74,7 @@ FOR_TESTS = remote/cluster/clustertest|remote/cluster/mirror|remote/cluster/plac
 
 # Linked with etcd's server, by their tests at least: staticcheck would read all of that first, which takes
 # longer than everything else together. lint-etcd does it.
-WITH_ETCD = cmd/quarxfs-node|remote/cluster/agent|remote/cluster/etcd/embedded
+WITH_ETCD = cmd/quarxfs-node|tools/verify/clustertest|remote/cluster/agent|remote/cluster/etcd/embedded
 
 lint-etcd: ## check the packages that lint leaves out
 	go run $(STATICCHECK) $$(go list ./... | grep -E '/($(WITH_ETCD))$$')
@@ -135,6 +135,13 @@ tierbench: ## hits and latency by tier
 
 crashtest: build tools ## kill the daemon under load and judge what is there (CRASH_FLAGS)
 	bin/crashtest --work $(BENCH_DIR) $(CRASH_FLAGS)
+
+# What a cluster must bear, on machines made of namespaces: docs/results/cluster.md. Needs root.
+# CLUSTER="list", CLUSTER="A2 --rounds 5 --seed 7".
+CLUSTER ?= all
+cluster-test: build ## judge clusters on machines made of namespaces (CLUSTER)
+	go build -o bin/clustertest ./tools/verify/clustertest
+	bin/clustertest --bin bin --work $(BENCH_DIR) $(CLUSTER)
 
 # The date of all that is generated: that of the last commit.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)

@@ -96,6 +96,9 @@ func Drawing() []Rule {
 		{Layer: "tools"},
 		{Layer: "tools/bench/scale", Imports: []string{"fs/volume", "fs/meta", "store", "tools"}},
 		{Layer: "tools/bench/tier", Imports: []string{"store", "store/config", "tiering", "tools"}},
+		{Layer: "tools/verify/clustertest", Imports: []string{
+			"remote", "remote/cluster", "remote/cluster/etcd", "remote/cluster/etcd/embedded", "remote/cluster/place", "store", "tools",
+		}},
 	}
 }
 
