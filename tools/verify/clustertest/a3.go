@@ -33,13 +33,13 @@ func runA3(ctx context.Context, t *trial) error {
 		}
 		t.result.Rounds++
 		acked, alone = acked+s.acked, alone+s.alone
-		t.say("round %d: %s acknowledged %d, %d of them after the takeover; all are in %s", t.result.Rounds, home.name, s.acked, s.alone, s.saved)
+		t.say("round %d: %s acknowledged %d, of which the new home lacks %d; all are in %s", t.result.Rounds, home.name, s.acked, s.alone, s.saved)
 		last = s.state
 		l.rewind(last)
 		home, spare = spare, home
 	}
 	t.measured("acknowledged fsyncs", acked)
-	t.measured("of them by a home that was cut off", alone)
+	t.measured("of them not at the new home", alone)
 	return nil
 }
 
