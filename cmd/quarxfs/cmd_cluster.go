@@ -78,6 +78,7 @@ func completeSetUp(s client.SetUp) (client.SetUp, error) {
 		if err != nil {
 			return s, err
 		}
+		// Without the domain: the name is for people, and the address is told apart from it.
 		s.Name, _, _ = strings.Cut(host, ".")
 	}
 	if s.Host == "" {
@@ -86,12 +87,15 @@ func completeSetUp(s client.SetUp) (client.SetUp, error) {
 			return s, err
 		}
 		for _, a := range addrs {
+			// Neither the loopback nor a link-local address, at which no other machine would find
+			// this one.
 			if ip, ok := a.(*net.IPNet); ok && ip.IP.IsGlobalUnicast() {
 				s.Host = ip.IP.String()
 				break
 			}
 		}
 	}
+	// All is checked here, before anything is made on the disk.
 	return s, s.Validate()
 }
 
@@ -132,6 +136,7 @@ third: two voters would bear no failure, as one does not.`,
 		Example: "  quarxfs cluster join - --zone rack2 < token",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			s.Token = args[0]
+			// A token on the command line is seen by every user of this machine.
 			if s.Token == "-" {
 				b, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), client.MostBytes))
 				if err != nil {
@@ -139,6 +144,8 @@ third: two voters would bear no failure, as one does not.`,
 				}
 				s.Token = strings.TrimSpace(string(b))
 			}
+			// Before the program is looked for and a directory made: a token that was cut when it
+			// was copied is the likeliest fault.
 			if _, err := pki.ParseToken(s.Token); err != nil {
 				return err
 			}
@@ -159,6 +166,7 @@ func setUpNode(cmd *cobra.Command, dir string, s client.SetUp) error {
 	if err != nil {
 		return err
 	}
+	// By another program, so that this one is not linked with etcd.
 	made, err := nodeProgram(cmd.Context(), "make", "--dir", dir)
 	if err != nil {
 		return err
@@ -179,6 +187,7 @@ func setUpNode(cmd *cobra.Command, dir string, s client.SetUp) error {
 // nodeProgram is quarxfs-node, which is beside this program or in the PATH.
 func nodeProgram(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	const name = "quarxfs-node"
+	// Beside this one first: two versions may be installed, and these two belong together.
 	if self, err := os.Executable(); err == nil {
 		if beside := filepath.Join(filepath.Dir(self), name); isFile(beside) {
 			return exec.CommandContext(ctx, beside, args...), nil
@@ -202,6 +211,7 @@ func nodeError(err error, said string) error {
 	if !ok {
 		return err
 	}
+	// Its line is shown as this program's own, so its name goes.
 	text, _ := strings.CutPrefix(strings.TrimSpace(said), "quarxfs-node: ")
 	return coded{Code: max(ended.ExitCode(), exitOther), Text: cmp.Or(text, err.Error())}
 }
@@ -221,11 +231,13 @@ func startNode(ctx context.Context, dir, page string) (client.Self, error) {
 	if err != nil {
 		return client.Self{}, err
 	}
+	// A file and no pipe, as this process leaves first.
 	log, err := os.OpenFile(filepath.Join(dir, nodeLog), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return client.Self{}, err
 	}
 	defer log.Close()
+	// What is behind it is this start's: the log may have earlier ends in it.
 	from, err := log.Seek(0, io.SeekEnd)
 	if err != nil {
 		return client.Self{}, err
@@ -243,14 +255,17 @@ func startNode(ctx context.Context, dir, page string) (client.Self, error) {
 	var self client.Self
 	for {
 		var asked error
+		// The PID: an agent that runs already answers as well, and is not the one that was started.
 		if self, asked = client.Local(dir).Self(ctx); asked == nil && self.Ready && self.PID == agent.Process.Pid {
 			return self, nil
 		}
 		select {
+		// Its last line says why.
 		case err := <-ended:
 			lines, _ := io.ReadAll(io.NewSectionReader(log, from, client.MostBytes))
 			all := strings.Split(strings.TrimSpace(string(lines)), "\n")
 			return self, nodeError(err, all[len(all)-1])
+		// Left running: the other voters may be on their way.
 		case <-ctx.Done():
 			return self, fmt.Errorf("%w: %s; it goes on trying: see %s", client.ErrNoQuorum, cmp.Or(self.Why, "no answer yet"), log.Name())
 		case <-time.After(100 * time.Millisecond):
@@ -288,6 +303,7 @@ func newClusterStop() *cobra.Command {
 		Example: "  quarxfs cluster stop",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			agent := client.Local(dir)
+			// Asked before it is stopped, since afterwards nobody tells its process.
 			self, err := agent.Self(cmd.Context())
 			if err == nil {
 				err = agent.Stop(cmd.Context())
@@ -360,6 +376,7 @@ func newClusterNodes() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			// A line for each node, as of all lists.
 			if asJSON {
 				return printLines(cmd.OutOrStdout(), true, nil, func(fn func(client.NodeView) error) error { return each(v.Nodes, fn) })
 			}
@@ -399,6 +416,8 @@ few would be left to decide is not let go.`,
 			if len(args) > 0 {
 				name = args[0]
 			} else {
+				// Only this node's own name has to be asked for; NODE may be down and answer
+				// nothing.
 				self, err := agent.Self(cmd.Context())
 				if err != nil {
 					return err

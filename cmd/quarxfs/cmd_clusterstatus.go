@@ -77,6 +77,7 @@ func showStatus(cmd *cobra.Command, dir string, asJSON, watch bool, show func(io
 		} else {
 			show(cmd.OutOrStdout(), s)
 		}
+		// Watching ends by an interrupt, so that only a single look has a state to end with.
 		if err != nil || !watch {
 			return errors.Join(err, stateError(s.State))
 		}
@@ -100,6 +101,7 @@ func stateError(l health.Level) error {
 
 func printStatus(w io.Writer, s health.Status) {
 	c := s.Control
+	// Three states, as "2 of 3 up" says to few people whether one more may fail.
 	can := "bears no failure"
 	switch {
 	case !c.Decides:
@@ -145,6 +147,7 @@ func printHealth(w io.Writer, s health.Status) {
 			fmt.Fprintln(w)
 		}
 		fmt.Fprintf(w, "%s %s\n", c.Level, c.Code)
+		// An agent that has just started does not know since when.
 		if c.Since != nil {
 			fmt.Fprintf(w, "  since  %s\n", c.Since.Local().Format(time.DateTime))
 		}

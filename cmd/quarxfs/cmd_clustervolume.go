@@ -86,6 +86,8 @@ agent makes snapshots of it and sends them to its vaults.`,
 				return fmt.Errorf("%q: %w", o.volume.Name, cluster.ErrVolumeExists)
 			}
 			ours := chunk.Default()
+			// Asked first without a splitter of ours: a domain that is there has one, and the store
+			// must split as it does, or its snapshots share nothing.
 			d, err := agent.AgreeOnDomain(cmd.Context(), client.DomainRequest{Name: o.volume.Domain})
 			if errors.Is(err, cluster.ErrNoDomain) {
 				d, err = agent.AgreeOnDomain(cmd.Context(), client.DomainRequest{Name: o.volume.Domain, Chunker: &ours})
@@ -124,6 +126,8 @@ func (o *volumeOptions) add(cmd *cobra.Command) error {
 	o.volume.RPO = int64(o.rpo / time.Second)
 	if cmd.Flags().Changed("vault") {
 		o.volume.Vaults = o.vaults
+		// Named vaults are all that are wanted; the default of two would have more of them chosen,
+		// or too few.
 		if !cmd.Flags().Changed("copies") {
 			o.volume.Copies = 1 + len(o.vaults)
 		}
@@ -132,6 +136,7 @@ func (o *volumeOptions) add(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	// Printed although the mount may fail: the volume is made.
 	return errors.Join(printVolume(cmd, o.json, v), mountVolume(cmd, v.Store, o.mount, o.json))
 }
 
@@ -154,6 +159,7 @@ func mountVolume(cmd *cobra.Command, dir, mountpoint string, quiet bool) error {
 	if mountpoint != "" {
 		return daemon.Start(cmd.Context(), []string{"mount", dir, mountpoint}, cmd.OutOrStdout(), cmd.ErrOrStderr())
 	}
+	// Standard output is JSON then.
 	if quiet {
 		return nil
 	}
@@ -175,6 +181,7 @@ one that is split in another way gets a domain of its own with --domain.`,
 			if o.volume.Store, err = mounts.Abs(args[0]); err != nil {
 				return err
 			}
+			// Here, where the message can name the argument; the agent would find out later.
 			if _, err := store.ReadConfig(o.volume.Store); err != nil {
 				return err
 			}
@@ -210,6 +217,7 @@ func listVolumes(cmd *cobra.Command, asJSON bool, volumes []health.Volume, show 
 	switch {
 	case asJSON:
 		return printLines(cmd.OutOrStdout(), true, nil, func(fn func(health.Volume) error) error { return each(volumes, fn) })
+	// A table with a header alone looks like an error.
 	case len(volumes) == 0:
 		_, err := fmt.Fprintln(cmd.OutOrStdout(), "There are no volumes.")
 		return err
@@ -255,6 +263,7 @@ not say is "?".`,
 				if i < 0 {
 					return fmt.Errorf("%q: %w", args[0], cluster.ErrNoVolume)
 				}
+				// A list of one, so that it is printed as all are.
 				s.Volumes = s.Volumes[i : i+1]
 			}
 			return listVolumes(cmd, asJSON, s.Volumes, printWhere)
@@ -270,6 +279,7 @@ func printWhere(w io.Writer, volumes []health.Volume) {
 	t.AppendHeader(table.Row{"Volume", "Node", "As", "Has", "Age", "Verified"})
 	for _, v := range volumes {
 		has := "all of it, in " + v.Store
+		// A home that did not answer is "?" whatever the register says: only who has looked counts.
 		switch {
 		case v.Online == nil:
 			has = "?"
@@ -282,6 +292,7 @@ func printWhere(w io.Writer, volumes []health.Volume) {
 		for _, c := range v.Vaults {
 			has := "?"
 			switch {
+			// An answer without a snapshot is another thing than no answer.
 			case c.Newest != nil:
 				has = c.Newest.Name
 			case c.Answered:
@@ -308,6 +319,7 @@ func newVolumeVault() *cobra.Command {
 when it is taken out; it gets no more.`,
 		Example: "  quarxfs cluster volume vault home --add n3 --remove n2",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// Without either nothing would happen, and look done.
 			if len(q.Add)+len(q.Remove) == 0 {
 				return usageErrorf(cmd, "give --add NODE or --remove NODE")
 			}
@@ -366,12 +378,15 @@ vault as snapshot diverged-EPOCH. A takeover that was interrupted is completed b
 			if err != nil {
 				return err
 			}
+			// Nothing has changed yet. What is lost has to be read and typed back; no flag alone
+			// does it.
 			if !t.Done {
 				age := time.Since(t.From.Created).Round(time.Second)
 				fmt.Fprintf(cmd.OutOrStdout(), "%s is on %s. The newest snapshot is %s on %s, %v old, of %s.\nWhat was written after it is lost.\n",
 					t.Volume.Name, t.Volume.Home, t.From.Snapshot, t.From.Vault, age, t.From.Created.Local().Format(time.DateTime))
 				return fmt.Errorf("%w: --snapshot %s", errUnconfirmed, t.From.Snapshot)
 			}
+			// Set until the store is filled, so that an interrupted takeover is gone on with here.
 			if t.Volume.From != nil {
 				if err := fillVolume(cmd, agent, t); err != nil {
 					return fmt.Errorf("%w; repeat the command to go on", err)

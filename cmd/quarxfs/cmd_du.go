@@ -52,9 +52,11 @@ deleted a moment ago is unused until the next sweep.
 			if o.Path, err = a.onlyPath(args); err != nil {
 				return err
 			}
+			// Before the store is opened, which may take a while.
 			if err := o.Check(); err != nil {
 				return err
 			}
+			// What the kernel has not yet handed over has no blocks, and would be missing here.
 			return a.runFlushed(cmd.Context(), func(n remote.Node) error {
 				u, err := n.Usage(cmd.Context(), o.UsageRequest)
 				if err != nil {
@@ -111,6 +113,7 @@ func (o *duOptions) print(w io.Writer, u remote.Usage) error {
 	finish(&b, t)
 	sums := newTable("", text.AlignLeft, text.AlignRight, text.AlignLeft)
 	parts := int64(0)
+	// Of all groups, those that --top left out as well.
 	for _, g := range u.Groups {
 		parts += g.Freed
 	}

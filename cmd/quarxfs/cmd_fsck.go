@@ -63,6 +63,7 @@ type fsckReport struct {
 
 func (o *fsckOptions) run(cmd *cobra.Command, args []string) error {
 	var r fsckReport
+	// Before the check, which then shows what is left.
 	if o.repair {
 		var err error
 		if r.done, err = repairStore(cmd, args); err != nil {
@@ -76,10 +77,13 @@ func (o *fsckOptions) run(cmd *cobra.Command, args []string) error {
 		if r.Check, err = n.Fsck(cmd.Context()); err != nil || o.fast {
 			return err
 		}
+		// From the beginning: a scrub that was interrupted and is resumed would not have seen all.
 		s, err := scrub(cmd, n, remote.ScrubOptions{Restart: true}, o.json)
 		r.Scrub = &s
 		return err
 	})
+	// A store that does not open is no reason to say nothing: its files can be looked at without
+	// it.
 	files := store.DamagedFiles(err)
 	if err != nil && len(files) == 0 {
 		return err
@@ -94,6 +98,7 @@ func (o *fsckOptions) run(cmd *cobra.Command, args []string) error {
 	}
 	out := cmd.OutOrStdout()
 	if o.json {
+		// The report is printed even when the store did not open; the error gives the exit code.
 		err = errors.Join(err, rawjson.Write(out, r))
 	} else {
 		err = errors.Join(err, r.print(out))
@@ -133,12 +138,15 @@ func (r *fsckReport) print(w io.Writer) error {
 		_, err = fmt.Fprintf(w, "%s blocks, %s vertices among them, %s objects, %s segments: %s findings\n", humanize.Comma(c.Blocks),
 			humanize.Comma(c.Vertices), humanize.Comma(c.Objects), humanize.Comma(c.Segments), humanize.Comma(c.Count))
 	}
+	// A bad block is found by both; the scrub's line names its files, so that the other is left
+	// out.
 	scrubbed := r.scrubbed()
 	for _, f := range c.Findings {
 		if !scrubbed[f.Subject] {
 			fmt.Fprintf(w, "%s: %s: %s%s\n", f.Rule, f.Subject, f.Text, hits(f))
 		}
 	}
+	// The check keeps a part of very many findings, and counts all.
 	if n := c.Count - int64(len(c.Findings)); n > 0 {
 		fmt.Fprintf(w, "and %s more\n", humanize.Comma(n))
 	}
@@ -174,6 +182,7 @@ func showRepairs(w io.Writer, done []store.Repaired) {
 		default:
 			fmt.Fprintf(w, "repaired: %s (and %s more likewise: see --json)\n", d.Text, humanize.Comma(int64(n-1)))
 		}
+		// So that the next of the kind finds 0 and is passed over, in the order of what was done.
 		delete(count, d.Kind)
 	}
 }

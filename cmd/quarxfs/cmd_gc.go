@@ -45,6 +45,7 @@ func (o *gcOptions) run(cmd *cobra.Command, n remote.Node) error {
 	line := newProgress(cmd.ErrOrStderr(), o.json)
 	var last remote.GC
 	err := n.GC(cmd.Context(), remote.GCOptions{MinLive: o.minLive, Rate: int64(o.rate)}, func(g remote.GC) error {
+		// The last one has the sums.
 		last = g
 		line.show("moved %s, %s to go", size(g.Compacted.Copied), size(g.Compacted.Todo))
 		return nil

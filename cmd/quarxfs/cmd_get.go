@@ -96,6 +96,7 @@ func (o *getOptions) write(cmd *cobra.Command, fn func(io.Writer) error) error {
 	if o.output == "-" {
 		return o.inRange(cmd.OutOrStdout(), fn)
 	}
+	// By Lstat, since a link that leads nowhere is there, too, and is written through.
 	if _, err := asCaller(func() (os.FileInfo, error) { return os.Lstat(o.output) }); err == nil {
 		return o.writeInto(fn)
 	}
@@ -103,6 +104,8 @@ func (o *getOptions) write(cmd *cobra.Command, fn func(io.Writer) error) error {
 	if err != nil {
 		return durable.ErrorAt(err, o.output)
 	}
+	// With this process's own rights, as it reads the store; only names in the caller's directory
+	// are made as the caller.
 	err = o.inRange(tmp, fn)
 	return owner.AsCaller(func() error {
 		err := errors.Join(err, tmp.Chmod(0o666&^currentUmask()), tmp.Close())
@@ -121,6 +124,7 @@ func (o *getOptions) write(cmd *cobra.Command, fn func(io.Writer) error) error {
 func (o *getOptions) inRange(w io.Writer, fn func(io.Writer) error) error {
 	holes := leaveHoles(w)
 	c := &counted{w: holes}
+	// A hole at the end becomes part of the file only by finish.
 	err := errors.Join(fn(c), holes.finish())
 	if err == nil && o.span != "" && c.n == 0 {
 		return fmt.Errorf("there is no byte at %s: %w", o.span, store.ErrRange)
@@ -147,6 +151,7 @@ func (o *getOptions) writeInto(fn func(io.Writer) error) error {
 	if err == nil {
 		_, err = f.Write(nil) // an object without bytes empties the file
 	}
+	// Nothing was written, so there is nothing to close, and what is there stays.
 	if f.file == nil {
 		return err
 	}

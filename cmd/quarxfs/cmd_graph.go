@@ -31,6 +31,8 @@ the other, up to --limit.`,
   quarxfs list-blocks /mnt --min-refs 100`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onRefs(cmd, args, func(n remote.Node, refs []string) error {
+				// A block first, whose ID or its beginning cannot be told from a name by its form;
+				// only if there is none it is a path.
 				why, err := n.Why(cmd.Context(), strings.ToLower(args[1]))
 				if err == nil {
 					return printLines(cmd.OutOrStdout(), asJSON, printWhy, func(fn func(remote.Why) error) error { return fn(why) })
@@ -43,6 +45,7 @@ the other, up to --limit.`,
 						if it.Why != nil {
 							return fn(*it.Why)
 						}
+						// On standard error: standard output may be read by a program.
 						if limit > 0 && *it.Blocks > int64(limit) {
 							fmt.Fprintf(cmd.ErrOrStderr(), "quarxfs: the first %d of %s blocks are shown; see --limit\n", limit, humanize.Comma(*it.Blocks))
 						}
@@ -64,6 +67,7 @@ func printWhy(w io.Writer, why remote.Why) error {
 	for _, o := range why.Where {
 		b.WriteString(occurrence(o))
 	}
+	// Not an error: this is how a block looks between two sweeps.
 	if len(why.Where) == 0 {
 		b.WriteString("Nothing has it. The next sweep takes it, unless something that was removed keeps it.\n")
 	}
@@ -111,6 +115,7 @@ ID of any block or vertex, or a path in the store.`,
   quarxfs graph show /mnt monday:src`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onRefs(cmd, args, func(n remote.Node, refs []string) error {
+				// Part by part as they come, since a large file has hundreds of thousands.
 				return printLines(cmd.OutOrStdout(), asJSON, printShown, func(fn func(remote.ShowItem) error) error {
 					return n.Show(cmd.Context(), refs[0], fn)
 				})
@@ -122,6 +127,7 @@ ID of any block or vertex, or a path in the store.`,
 }
 
 func printShown(w io.Writer, it remote.ShowItem) error {
+	// The subject comes first, then its parts, each in an item of its own.
 	if it.Part != nil {
 		_, err := io.WriteString(w, shownPart(it.Part))
 		return err
@@ -173,6 +179,7 @@ func shownPart(p *remote.ShowPart) string {
 		at = string(p.Role)
 	}
 	switch {
+	// Neither a hole nor an entry without content has a block.
 	case p.Hole:
 		return fmt.Sprintf("  %s  hole\n", at)
 	case p.Block == nil:

@@ -61,6 +61,8 @@ up to --limit; standard error says when that was not all.`,
   quarxfs graph export /srv/store --depth 3 --format dot | dot -Tpdf -o store.pdf
   quarxfs graph export /mnt --kind snapshot,tree --format graphml -o trees.graphml`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// onRefs finds the store by the first argument and makes names of the rest; --root is
+			// one of them although it is a flag.
 			refs := append(args, make([]string, 1-len(args))...)
 			if o.Root != "" {
 				refs = append(refs, o.Root)
@@ -102,6 +104,7 @@ func (o *graphExportOptions) run(cmd *cobra.Command, n remote.Node) error {
 			g.Nodes = append(g.Nodes, *it.Node)
 		case it.Edge != nil:
 			g.Edges = append(g.Edges, *it.Edge)
+		// The last item says whether all was taken.
 		default:
 			g.Cut = it.Cut
 		}

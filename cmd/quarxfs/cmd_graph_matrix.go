@@ -28,10 +28,13 @@ each object and each snapshot, a column for each data block in the order of IDs.
 		Example: `  quarxfs graph matrix /mnt > store.mtx
   quarxfs graph matrix /mnt --format csv | sort -t, -k5 | uniq -c`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// Chosen before the store is asked, as the flag allows only these.
 			write := map[string]func(io.Writer, matrixRows) error{"mtx": writeMTX, "csv": writeCSV, "json": writeMatrixJSON}[format]
 			return onFlushedStore(cmd, args, func(n remote.Node) error {
 				out := bufio.NewWriterSize(cmd.OutOrStdout(), 64<<10)
 				err := write(out, func(fn func(remote.MatrixItem) error) error { return n.Matrix(cmd.Context(), fn) })
+				// Flushed after an error, too: what has come is shown, and the error says that it
+				// is not all.
 				if ferr := out.Flush(); err == nil {
 					err = ferr
 				}
@@ -56,11 +59,14 @@ func writeMTX(w io.Writer, rows matrixRows) error {
 	at := make(map[int64]int) // of the row: column -> index in entries
 	row := int64(-1)
 	err := rows(func(it remote.MatrixItem) error {
+		// The first item. The number of entries is a hint from the node, so the room made by it is
+		// bounded.
 		if it.Size != nil {
 			size = *it.Size
 			entries = make([]entry, 0, min(size.Entries, 1<<24))
 			return nil
 		}
+		// A long row comes in several parts, so that only a new number begins one.
 		if it.Row.Number != row {
 			row = it.Row.Number
 			clear(at)
@@ -82,6 +88,8 @@ func writeMTX(w io.Writer, rows matrixRows) error {
 	if err != nil {
 		return err
 	}
+	// After the comments and before the entries: all of them had to be read to know how many there
+	// are.
 	fmt.Fprintf(w, "%d %d %d\n", size.Rows, size.Columns, len(entries))
 	for _, e := range entries {
 		if _, err := fmt.Fprintf(w, "%d %d %d\n", e.row, e.col, e.times); err != nil {

@@ -40,6 +40,7 @@ looked at closely; the index is exact.`,
 				if err != nil {
 					return err
 				}
+				// One object: the subject and what is like it belong together.
 				if o.json {
 					return rawjson.Write(cmd.OutOrStdout(), s)
 				}
@@ -99,6 +100,7 @@ before is a part of.`,
   quarxfs graph path /srv/store monday 7db8a54c`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onRefs(cmd, args, func(n remote.Node, refs []string) error {
+				// At once: the way is known only when its other end was reached.
 				steps, err := n.Connect(cmd.Context(), refs[0], refs[1])
 				if err != nil {
 					return err

@@ -26,6 +26,7 @@ committed are not counted in the references.`,
 		Example: `  quarxfs list-blocks /mnt --min-refs 10
   quarxfs list-blocks /mnt --json | jq -s 'map(.raw_bytes) | add'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// Flags of sizes have a type of their own, and the filter is the API's.
 			o.filter.MinSize = int64(o.minSize)
 			if err := o.filter.Check(); err != nil {
 				return err

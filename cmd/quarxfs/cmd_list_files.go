@@ -36,6 +36,7 @@ percent-encoded, and path_bytes has its bytes in base64.
 			if o.filter.Path, err = a.onlyPath(args); err != nil {
 				return err
 			}
+			// After STORE and PATH, whose mistakes are the likelier ones.
 			if err := o.complete(); err != nil {
 				return err
 			}

@@ -55,6 +55,7 @@ read while the node does not answer. The environment says whom to trust: see qua
   quarxfs mount --init --memory 1GiB -o noatime,nosuid /srv/store /mnt
   quarxfs mount https://nas:7440 /mnt/nas --cache /var/cache/nas`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// 0s is a value of its own, none; so whether it was given has to be asked.
 			if cmd.Flags().Changed("snapshot-every") {
 				o.SnapshotEvery = &every
 			}
@@ -78,8 +79,10 @@ read while the node does not answer. The environment says whom to trust: see qua
 	o.listen.addFlags(f)
 	f.StringVar(&o.cache, "cache", "", "`directory` for blocks of a URL (default: quarxfs/HOST in the user's cache directory)")
 	sizeVar(f, sizeFlag{to: &o.cacheSize, least: 1 << 20, example: "10GiB"}, "cache-size", "how much is kept there")
+	// For daemon.Start alone: the descriptor at which the parent waits.
 	numberVar(f, &o.ReadyFD, -1, most, "ready-fd", "")
 	_ = f.MarkHidden("ready-fd")
+	// Flags that make no sense in fstab are no options of mount(8).
 	for _, name := range []string{"foreground", "dry-run", "options"} {
 		_ = f.SetAnnotation(name, notAnOption, []string{})
 	}
@@ -103,12 +106,15 @@ func (o *mountOptions) addStoreFlags(f *pflag.FlagSet) {
 }
 
 func (o *mountOptions) run(cmd *cobra.Command, arg, mountpoint string) error {
+	// This is the daemon: whatever happens, the parent is told, which else would wait.
 	if o.ReadyFD >= 0 {
 		return o.Report(o.prepareAndServe(cmd, arg, mountpoint))
 	}
 	if o.foreground || o.dryRun {
 		return o.prepareAndServe(cmd, arg, mountpoint)
 	}
+	// From the very arguments, not from flags: what they are parsed to here they are parsed to
+	// there.
 	args, _, err := asHelper(os.Args)
 	if err != nil {
 		return err
@@ -205,6 +211,7 @@ func openFUSE() error {
 		}
 		return nil
 	}
+	// Root has every right by mode; only opening shows whether a container allows the device.
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("%w: %v; give this container or machine the right to use it", fs.ErrNoFUSE, err)

@@ -29,6 +29,7 @@ func newObjects() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error {
 				return printLines(cmd.OutOrStdout(), o.json, printObject, func(fn func(remote.Object) error) error {
+					// Printed as they come; there may be millions.
 					return n.ListObjects(cmd.Context(), o.page, fn)
 				})
 			})
@@ -47,6 +48,7 @@ func printObject(w io.Writer, o remote.Object) error {
 
 // noObject says what something is that is no object.
 func noObject(ctx context.Context, n remote.Node, ref string) string {
+	// Names are tried in the order in which people mix them up.
 	if _, err := n.GetSnapshot(ctx, ref); err == nil {
 		return "it is a snapshot: quarxfs snapshot rm removes it, .snapshots/" + printable(ref) + " shows it"
 	}

@@ -32,6 +32,7 @@ Holes of FILE are not read.`,
 		Example: `  quarxfs put /srv/store backup.tar --name backup
   pg_dump shop | quarxfs put /srv/store --name shop.sql`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// Before the store, so that a misspelt file does not wait for a lock.
 			in, err := openInput(cmd, args[1:])
 			if err != nil {
 				return err
@@ -55,6 +56,7 @@ func openInput(cmd *cobra.Command, args []string) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Open succeeds on a directory, and only reading fails.
 	st, err := f.Stat()
 	if err == nil && st.IsDir() {
 		err = fmt.Errorf("%w: %s is a directory; an object is one stream, so give a tar of it", errUsage, args[0])

@@ -42,6 +42,7 @@ that is there already; all that is not given is no longer known of it.`,
   quarxfs sync push /mnt nas --all`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r.Name, r.URL = args[1], args[2]
+			// Absolute and there: the daemon, which stands elsewhere, reads them at each sync.
 			for _, path := range []*string{&r.TokenFile, &r.CA, &r.Cert, &r.Key} {
 				if *path == "" {
 					continue
@@ -66,6 +67,7 @@ that is there already; all that is not given is no longer known of it.`,
 				if old, err := set.Remote(r.Name); err == nil && !replace {
 					return fmt.Errorf("remote %q, which is %s: %w: %w", r.Name, old.URL, store.ErrNameTaken, errReplaceable)
 				} else if err == nil {
+					// What is followed is another command's matter and stays.
 					r.Follow = old.Follow
 				}
 				return n.SetRemote(cmd.Context(), r)
@@ -94,6 +96,7 @@ func newRemoteList() *cobra.Command {
 				if asJSON {
 					return printLines(cmd.OutOrStdout(), true, nil, func(fn func(config.Remote) error) error { return each(set.Remotes, fn) })
 				}
+				// A table with a header alone looks like an error.
 				if len(set.Remotes) == 0 {
 					_, err := fmt.Fprintln(cmd.OutOrStdout(), "There are no remotes.")
 					return err
@@ -133,6 +136,7 @@ func tokenOf(r config.Remote) (string, error) {
 		return "", fmt.Errorf("token for %s: %w", r.URL, err)
 	}
 	defer f.Close()
+	// Of the open file, so that it is the one that is read.
 	info, err := f.Stat()
 	if err != nil {
 		return "", err
@@ -140,6 +144,7 @@ func tokenOf(r config.Remote) (string, error) {
 	if info.Mode().Perm()&0o077 != 0 {
 		return "", fmt.Errorf("%w: token file %s can be read by others: chmod 600 it", errUsage, r.TokenFile)
 	}
+	// Bounded: a path to something else by mistake, such as a device, does not fill the memory.
 	b, err := io.ReadAll(io.LimitReader(f, 4096))
 	return strings.TrimSpace(string(b)), err
 }

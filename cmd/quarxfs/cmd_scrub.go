@@ -41,6 +41,7 @@ wherever in the store, they heal.`,
 		Example: `  quarxfs scrub /mnt --rate 50MiB
   quarxfs scrub /srv/store --json | jq -r '.damaged[].files[].path'`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// Through the daemon if it is mounted: its rows are the newest.
 			return onStore(cmd, args, func(n remote.Node) error { return o.run(cmd, n) })
 		},
 	}
@@ -72,6 +73,7 @@ func (o *scrubOptions) run(cmd *cobra.Command, n remote.Node) error {
 	} else {
 		err = r.print(out)
 	}
+	// Also after a restore, of which what it could not fetch is left.
 	if err == nil && (len(r.Damaged) > 0 || len(r.Segments) > 0) {
 		err = fmt.Errorf("%w: %s bad blocks, %s damaged segments", errDamage, humanize.Comma(int64(len(r.Damaged))), humanize.Comma(int64(len(r.Segments))))
 	}
@@ -89,6 +91,7 @@ func scrub(cmd *cobra.Command, n remote.Node, o remote.ScrubOptions, quiet bool)
 		if s.Damaged != nil {
 			r.merge(*s.Damaged)
 		}
+		// A resumed scrub begins where the last one stopped, so the speed counts from there.
 		if from < 0 {
 			from = s.Bytes
 		}
@@ -106,11 +109,13 @@ func (r *scrubReport) restore(cmd *cobra.Command, n remote.Node, name string) er
 		for i, b := range r.Damaged {
 			ids[i] = b.ID
 		}
+		// Noted one by one: those that came before an error are whole.
 		restored := make(map[store.ID]bool)
 		_, err := transfer.RestoreBlocks(cmd.Context(), peer, n, ids, func(id store.ID) { restored[id] = true })
 		r.Damaged = slices.DeleteFunc(r.Damaged, func(b remote.BadBlock) bool { return restored[b.ID] })
 		r.Bad -= int64(len(restored))
 		r.Healed += int64(len(restored))
+		// Durable before it is called restored.
 		if err == nil {
 			err = n.Sync(cmd.Context())
 		}
@@ -119,6 +124,7 @@ func (r *scrubReport) restore(cmd *cobra.Command, n remote.Node, name string) er
 }
 
 func (r *scrubReport) merge(b remote.BadBlock) {
+	// A block with many files comes in several parts, one after the other.
 	if n := len(r.Damaged); n > 0 && r.Damaged[n-1].ID == b.ID {
 		last := &r.Damaged[n-1]
 		last.Files = append(last.Files, b.Files...)

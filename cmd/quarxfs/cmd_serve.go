@@ -38,6 +38,7 @@ listened on. --insecure lifts both rules. /healthz and /readyz need no token.`,
 			if err != nil {
 				return err
 			}
+			// Until it is told to leave.
 			err = o.serve(cmd)
 			if errors.Is(err, store.ErrLocked) {
 				return fmt.Errorf("%w; a mounted store is served with quarxfs mount --listen", err)

@@ -57,6 +57,7 @@ What cannot be read is named and left out, and the exit code is 15.`,
 	}
 	f := cmd.Flags()
 	o.chunkers, o.sizes, o.compressions = []string{"fastcdc", "fixed"}, []string{"16KiB", "64KiB", "256KiB"}, []string{"s2"}
+	// Defaults that show the range: both ways and a small, a middle and a large size.
 	listVar(f, &o.chunkers, "chunker", "", "`ways` to split: fastcdc, fixed", "fastcdc", "fixed")
 	listVar(f, &o.sizes, "avg", "", "average or fixed block `sizes`, powers of two from 4KiB to 4MiB")
 	listVar(f, &o.compressions, "compression", "", "`compressions`: none, s2, zstd", "none", "s2", "zstd")
@@ -80,6 +81,7 @@ func (o *simulateOptions) run(cmd *cobra.Command, dirs []string) error {
 		line.show("%s files, %s read, %s/s", humanize.Comma(in.Files), size(in.Read), size(int64(speed)))
 	}
 	opts.Skip = func(path string, err error) {
+		// The progress line and the message share the terminal.
 		line.clear()
 		fmt.Fprintf(cmd.ErrOrStderr(), "quarxfs: left out: %s: %v\n", printable(path), cause(err))
 	}
@@ -150,6 +152,7 @@ func (o *simulateOptions) configs() ([]chunk.Config, error) {
 			if err != nil {
 				return nil, err
 			}
+			// Each would get a random key of its own; without one, runs can be compared.
 			conf.Chunker.Key = nil
 			all = append(all, conf.Chunker)
 		}
@@ -182,6 +185,7 @@ func showSimulation(w io.Writer, r simulate.Report) error {
 	right := text.AlignRight
 	t := newTable("", text.AlignLeft, right, text.AlignLeft, right, right, right, right, right, right, right, right, right)
 	t.AppendHeader(table.Row{"Chunker", "Block", "Codec", "Logical", "Unique", "Stored", "Dedup", "Compr.", "Total", "Blocks", "Index", "Speed"})
+	// The coarsest sample of all rows is what the note has to say.
 	sampled := int64(1)
 	for _, v := range r.Results {
 		sampled = max(sampled, v.SampledOneIn)

@@ -51,6 +51,7 @@ NAME it is called after the time. A name is a file name without colons.`,
 			}
 			n.Host = hostname()
 			line := newProgress(cmd.ErrOrStderr(), asJSON)
+			// Counting costs the node an answer now and then, so it is asked only where it is seen.
 			if line.w != nil {
 				n.Progress = func(looked int64) { line.show("%s files and directories looked at", humanize.Comma(looked)) }
 			}
@@ -122,6 +123,7 @@ func listSnapshots(cmd *cobra.Command, n remote.Node, asJSON bool) error {
 	if err != nil {
 		return err
 	}
+	// A table with a header alone looks like an error.
 	if t.Length() == 0 {
 		_, err := fmt.Fprintln(out, "There are no snapshots.")
 		return err
@@ -178,6 +180,7 @@ func showSnapshot(w io.Writer, s remote.Snapshot) error {
 		lines = append(lines, [2]string{"made from", p.String()})
 	}
 	for _, l := range lines {
+		// Most snapshots have neither tags nor a message.
 		if l[1] == "" {
 			continue
 		}
@@ -198,6 +201,8 @@ func eachSnapshot(use, short, long string, do func(context.Context, remote.Node,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args[:1], func(n remote.Node) error {
 				for _, name := range args[1:] {
+					// Ends at the first that fails: those before it are done, and the error names
+					// it.
 					if err := do(cmd.Context(), n, name); err != nil {
 						return err
 					}
@@ -251,6 +256,7 @@ type cloneOptions struct {
 }
 
 func (o *cloneOptions) run(cmd *cobra.Command, args []string) error {
+	// By STORE and the target; the snapshot between them is no path of this machine.
 	a, err := findStoreOf(cmd, []string{args[0], args[2]})
 	if err != nil {
 		return err
@@ -355,6 +361,7 @@ snapshot first.`,
 // other argument names one.
 func hintOrder(cmd *cobra.Command, n remote.Node, args []string, err error) error {
 	first, _ := splitSnapshotPath(args[1])
+	// The first is a snapshot: then a path in it is what was not found.
 	if _, ferr := n.GetSnapshot(cmd.Context(), first); !errors.Is(ferr, store.ErrNotFound) {
 		return err
 	}

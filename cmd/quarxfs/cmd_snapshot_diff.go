@@ -36,6 +36,7 @@ Access times are not compared.`,
 		Example: `  quarxfs snapshot diff /mnt monday
   quarxfs snapshot diff /mnt monday tuesday --stat`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// Without B it is the live filesystem.
 			r := remote.DiffRequest{A: args[1], Exact: o.ranges}
 			if len(args) > 2 {
 				r.B = args[2]
@@ -56,6 +57,7 @@ func (o *diffOptions) run(w io.Writer, diff func(fn func(remote.DiffItem) error)
 	if o.json {
 		return printLines(w, true, nil, func(fn func(remote.DiffItem) error) error {
 			return diff(func(it remote.DiffItem) error {
+				// The node sends all items; the sums are the last one.
 				if o.stat && it.Stat == nil {
 					return nil
 				}

@@ -45,6 +45,8 @@ the others.`,
 				if err != nil {
 					return err
 				}
+				// The verdicts come all at once: which ones stay is known only when all were
+				// judged.
 				show := func(w io.Writer, v graph.Verdict) error { return showVerdict(w, v, r.DryRun) }
 				return printLines(cmd.OutOrStdout(), asJSON, show, func(fn func(graph.Verdict) error) error { return each(verdicts, fn) })
 			})
@@ -98,6 +100,7 @@ mounted store follows at once.`,
 	addRetention(f, &o.keep)
 	f.BoolVar(&o.off, "off", false, "make none")
 	jsonFlag(f, &o.json)
+	// --off with --keep is refused in run, as --keep is seven flags.
 	cmd.MarkFlagsMutuallyExclusive("off", "every")
 	return cmd
 }

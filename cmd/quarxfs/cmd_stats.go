@@ -22,6 +22,7 @@ func newStats() *cobra.Command {
   quarxfs stats /mnt --history`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args, func(n remote.Node) error {
+				// Another request: it goes over all snapshots and the rest over none.
 				if o.history {
 					return showHistory(cmd.OutOrStdout(), o.json, func(fn func(graph.HistoryPoint) error) error { return n.History(cmd.Context(), fn) })
 				}

@@ -45,6 +45,7 @@ exit code 16: give --as or --prefix. The others are sent.`,
 		Example: fmt.Sprintf("  quarxfs sync %s /mnt nas --all --prune\n  quarxfs sync %s /mnt nas monday --as monday-2", use, use),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			j.Names = args[2:]
+			// Before the store is opened and the remote is asked.
 			if err := checkSync(j); err != nil {
 				return err
 			}
@@ -99,6 +100,7 @@ func runSync(cmd *cobra.Command, j *transfer.Job, local, peer remote.Node, asJSO
 	}
 	r, err := j.Run(cmd.Context(), local, peer)
 	line.clear()
+	// Names that were refused are an error and a result: the others were sent.
 	if err != nil && len(r.Refused) == 0 {
 		return err
 	}
@@ -139,6 +141,8 @@ func newSyncStatus() *cobra.Command {
 		Example: `  quarxfs sync status /mnt`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onSettings(cmd, args, func(n remote.Node, set config.Settings) error {
+				// The remotes are settings, what became of them is state; the two have routes of
+				// their own.
 				state, err := n.SyncState(cmd.Context())
 				if err != nil {
 					return err
@@ -157,6 +161,7 @@ func (s syncStatus) print(w io.Writer) error {
 	for _, n := range s.Notes {
 		last[n.Remote] = n
 	}
+	// By the remotes and not by the notes: one that was never synced has none.
 	for _, r := range s.Remotes {
 		fmt.Fprintf(w, "%s (%s): %s\n", printable(r.Name), printable(r.URL), describeFollow(r.Follow))
 		n, ok := last[r.Name]
@@ -169,6 +174,7 @@ func (s syncStatus) print(w io.Writer) error {
 			fmt.Fprintf(w, "  %s %s: %s snapshots, %s blocks, %s\n", humanize.Time(n.Ended), n.Direction, humanize.Comma(n.Snapshots), humanize.Comma(n.Blocks), size(n.Bytes))
 		}
 	}
+	// A lease stays when its sync was interrupted, so it cannot be told which of the two it is.
 	for _, l := range s.Leases {
 		fmt.Fprintf(w, "under way or interrupted: %s, since %s\n", printable(l.For), l.Begun.Local().Format("2006-01-02 15:04:05"))
 	}

@@ -159,6 +159,7 @@ func newTierList() *cobra.Command {
 				if err != nil {
 					return err
 				}
+				// The same states as in tier status, a line each.
 				if asJSON {
 					return printLines(cmd.OutOrStdout(), true, nil, func(fn func(store.TierState) error) error { return each(list, fn) })
 				}
@@ -310,6 +311,8 @@ A crash at any moment leaves each block in one tier or the other.
 			if err != nil {
 				return err
 			}
+			// Made paths from the top of the store here: the daemon does not know where the caller
+			// stands.
 			if o.Paths, err = a.treePaths(args[1:]); err != nil {
 				return err
 			}
@@ -327,6 +330,8 @@ func newTierDrain() *cobra.Command {
 		Short:   "Bring all that is in the cold tier back",
 		Example: `  quarxfs tier drain /mnt cold`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			// The only tier there is to drain, and still named, as the command takes everything out
+			// of it.
 			if err := onlyCold(args[1]); err != nil {
 				return err
 			}
@@ -351,6 +356,7 @@ func (o *tierMoveOptions) run(cmd *cobra.Command, a access) error {
 	o.Rate = int64(o.rate)
 	line := newProgress(cmd.ErrOrStderr(), o.json)
 	var last remote.Shift
+	// What the kernel holds back has no blocks yet that could be moved.
 	err := a.runFlushed(cmd.Context(), func(n remote.Node) error {
 		return n.Shift(cmd.Context(), o.ShiftRequest, func(s remote.Shift) error {
 			last = s

@@ -45,6 +45,7 @@ set and the flags given, and sets nothing.`,
 	}
 	f := cmd.Flags()
 	sizeVar(f, sizeFlag{to: &o.limit, least: 1 << 20, example: "200GiB"}, "limit", "most bytes of the hot tier, such as 200GiB")
+	// Shown in the help; a policy that is not touched by a flag keeps its own.
 	o.high, o.low, o.minAge, o.window = 90, 80, time.Hour, 24*time.Hour
 	percentVar(f, &o.high, "high", "watermark, in `percent` of the limit, from which blocks leave")
 	percentVar(f, &o.low, "low", "watermark, in `percent` of the limit, down to which they leave")
@@ -95,6 +96,7 @@ func (o *tierPolicyOptions) apply(cmd *cobra.Command, p *store.TierPolicy) (set 
 }
 
 func (o *tierPolicyOptions) run(cmd *cobra.Command, n remote.Node) error {
+	// The one that is set is read first, since flags change some of its values and leave the rest.
 	now, err := n.TierPolicy(cmd.Context())
 	if err != nil {
 		return err
@@ -191,6 +193,7 @@ func pin(cmd *cobra.Command, args []string, off bool) error {
 		return err
 	}
 	return a.runFlushed(cmd.Context(), func(n remote.Node) error {
+		// The pin first, which keeps the tier manager from what is moved next.
 		if err := n.Pin(cmd.Context(), r); err != nil || off {
 			return err
 		}

@@ -56,6 +56,7 @@ snapshots; read with it), admin (all of these and whatever needs more).`,
 				n.Expires = time.Now().Add(lasts)
 			}
 			return onStore(cmd, args[:1], func(node remote.Node) error {
+				// Printed and nowhere kept: the store has its hash.
 				made, err := node.CreateToken(cmd.Context(), n)
 				switch {
 				case err != nil:

@@ -52,6 +52,7 @@ leave in any case.`,
 }
 
 func (o *umountOptions) run(ctx context.Context, arg string) error {
+	// Without symbolic links: the kernel's table has mountpoints as they are.
 	path, err := mounts.Resolve(arg)
 	if errors.Is(err, mounts.ErrRemoved) {
 		if p, perr := openLocation(arg, follow); perr == nil && p.quarxfs() {
@@ -72,6 +73,7 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 		}
 		return fmt.Errorf("%w: %s; see the mounts with findmnt -t %s", errNotMounted, path, mounts.FSType)
 	}
+	// The store may have been moved since it was mounted.
 	dir, err := storeSoon(m)
 	if errors.Is(err, errMoved) {
 		return o.unmountLost(m)
@@ -89,6 +91,7 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 		// forbidden, there is nobody to wait for.
 		return o.unmountDead(m, err)
 	}
+	// Looked for before unmounting, when the mount still says whose it is.
 	holders, err := mounts.HoldersOf(m)
 	if err != nil {
 		return err
@@ -103,6 +106,7 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 	if len(holders) > 0 {
 		return stillHeld(m, holders)
 	}
+	// Else the kernel says EBUSY and the list of users begins with this very process.
 	if wd, err := os.Getwd(); err == nil && mounts.Within(wd, m.Dir) {
 		return fmt.Errorf("%w: you stand in it: cd out of %s first, or add --force", errBusy, m.Dir)
 	}
@@ -110,6 +114,8 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 	if err := o.unmountOne(m); err != nil {
 		return err
 	}
+	// A holder that could not be seen keeps the daemon: waiting for its end would take all of
+	// --wait.
 	if err := o.mustEnd(m); err != nil {
 		return err
 	}
@@ -145,6 +151,7 @@ func (o *umountOptions) unmountOne(m mounts.Mount) error {
 	if !errors.Is(err, syscall.EBUSY) {
 		return err
 	}
+	// Names of processes where they can be seen; without root only the caller's own.
 	if users := mounts.UsersOf(m.Device); len(users) > 0 {
 		return fmt.Errorf("%w: %s: end %s first, or add --force", errBusy, printable(m.Dir), strings.Join(users, ", "))
 	}
@@ -171,6 +178,7 @@ func (o *umountOptions) mustEnd(m mounts.Mount) error {
 	if by = append(by, mounts.UsersOf(m.Device)...); len(by) == 0 {
 		by = []string{"something that cannot be seen from here"}
 	}
+	// Once more: it may just have ended while its holders were looked for.
 	if alive, _ := mounts.Alive(m.Device); !alive {
 		return nil
 	}
@@ -190,6 +198,7 @@ func (o *umountOptions) leave(ctx context.Context, m mounts.Mount, w *daemon.Wat
 	} else if !errors.Is(err, daemon.ErrNoAnswer) {
 		return err
 	}
+	// Read after the daemon has left, as its own mount went with it.
 	table, terr := mounts.Table()
 	errs := []error{err, terr}
 	// The last one first, as a mount may lie on another.
@@ -238,6 +247,7 @@ func noDaemonServes(err error) bool {
 
 // isDead returns whether nobody serves a mount any more. One that hangs is not dead.
 func isDead(dir string) bool {
+	// Room for the answer that nobody may wait for any more.
 	said := make(chan error, 1)
 	go func() {
 		var st unix.Statfs_t

@@ -71,6 +71,7 @@ func complete(c *cobra.Command, args []string, typed string) ([]string, cobra.Sh
 	if len(all) > 0 && all[0].name == storeWord && all[0].optional {
 		switch {
 		case len(args) == 0: // STORE, or what follows it
+			// What follows STORE first, as STORE is mostly left out where one stands in a mount.
 			if found, how := completeWord(c.Context(), all[1:], 0, "", typed); len(found) > 0 {
 				return found, how
 			}
@@ -118,6 +119,8 @@ func offered(ctx context.Context, name, arg, typed string) ([]string, cobra.Shel
 	}
 	ctx, cancel := context.WithTimeout(ctx, completeTime)
 	defer cancel()
+	// Asked aside and with room for the answer: a system call into a mount that hangs ends with no
+	// context.
 	found := make(chan []string, 1)
 	go func() { found <- ask(ctx, offers[name], arg, typed) }()
 	select {
@@ -140,6 +143,7 @@ func ask(ctx context.Context, from []offer, arg, typed string) []string {
 		return nil
 	}
 	to, err := locateAt(arg)
+	// Another machine is not asked because somebody pressed a key.
 	if err != nil || isURL(to.dir) {
 		return nil
 	}

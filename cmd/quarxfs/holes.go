@@ -39,6 +39,7 @@ func leaveHoles(w io.Writer) *holeWriter {
 	if flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_APPEND != 0 {
 		return h
 	}
+	// A file with bytes behind the offset would show them where a hole is wanted.
 	if off, err := f.Seek(0, io.SeekCurrent); err == nil && off >= st.Size() {
 		h.file, h.off = f, off
 	}
@@ -103,6 +104,7 @@ func (h *holeWriter) finish() error {
 		return err
 	}
 	st, err := h.file.Stat()
+	// Only longer: what was there behind may be somebody's.
 	if err == nil && st.Size() < h.off {
 		err = h.file.Truncate(h.off)
 	}
@@ -129,6 +131,7 @@ func (h *holeReader) Read(p []byte) (n int, err error) {
 		clear(p[:n])
 	} else {
 		n, err = h.file.ReadAt(p[:min(int64(len(p)), h.end-h.off)], h.off)
+		// The file was cut meanwhile; next finds that out.
 		if err == io.EOF && n > 0 {
 			err = nil
 		}

@@ -19,12 +19,14 @@ import (
 func main() { os.Exit(run()) }
 
 func run() int {
+	// A signal ends what is under way by its context, so that what is half made can be removed.
 	ctx, stop := signal.NotifyContext(context.Background(), endSignals()...)
 	defer stop()
 	args, helper, err := asHelper(os.Args)
 	if err == nil {
 		cmd := newRoot()
 		cmd.SetArgs(args)
+		// Only for the shell's completion, whose lines would show the quotes.
 		if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
 			unquoteUsages(cmd)
 		}
@@ -69,6 +71,7 @@ byte that it gives back.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	// On all commands, since a script's author looks where the flags are.
 	cmd.SetUsageTemplate(cmd.UsageTemplate() + exitFooter)
 	cmd.Version = buildinfo.Version()
 	cmd.SetVersionTemplate(versionLine())

@@ -57,6 +57,7 @@ func mountHelperArgs(argv []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Behind -- nothing is a flag, as a store's name may begin with a dash.
 	args := []string{"mount"}
 	for _, o := range flags['o'] {
 		args = append(args, "-o", o)
@@ -117,6 +118,7 @@ func helperCode(code int) int {
 	switch code {
 	case exitOK:
 		return exitOK
+	// mount(8) and its callers know these and no others.
 	case exitCode(errUsage):
 		return mountUsage
 	case exitInterrupted:
@@ -130,6 +132,7 @@ func helperCode(code int) int {
 func setOption(cmd *cobra.Command, option string) (known bool, err error) {
 	name, value, given := strings.Cut(option, "=")
 	f := cmd.Flags().Lookup(strings.ReplaceAll(name, "_", "-"))
+	// Flags that are hidden are for this program's own use.
 	if f == nil || f.Hidden || f.Annotations[notAnOption] != nil || f.Name == "help" {
 		return false, nil
 	}

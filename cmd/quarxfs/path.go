@@ -65,6 +65,7 @@ func openLocation(path string, flags int) (*location, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The kernel's own name for what was opened, whatever became of the path meanwhile.
 	link, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", fd))
 	if err != nil {
 		return nil, err
@@ -81,6 +82,7 @@ func openLocation(path string, flags int) (*location, error) {
 		case uint64(m.ID) == st.Mnt_id:
 			p.mount = m
 			p.tree, p.known = m.TreePath(link)
+		// Only while the very mount has not been found.
 		case uint64(p.mount.ID) != st.Mnt_id && m.Device == device && m.IsQuarXFS():
 			p.mount = m // the same filesystem in a mount that is not ours
 		}
@@ -94,6 +96,7 @@ func openLocation(path string, flags int) (*location, error) {
 func contains(outer, inner string) bool {
 	o, _ := findLocation(outer)
 	i, _ := findLocation(inner)
+	// What is not there yet, or cannot be placed, is no reason to refuse.
 	if o == nil || i == nil || o.rest != "" || !o.known {
 		return false
 	}

@@ -162,8 +162,10 @@ func storeInFstab(table, path string) (says string) {
 			continue
 		}
 		from := strings.TrimPrefix(mounts.Unescape(f[0]), "quarxfs#") // as mount.fuse has it
+		// Three ways to write it, by mount(8) itself or through mount.fuse.
 		known := f[2] == mounts.FSType || f[2] == "quarxfs" || f[2] == "fuse" && from != mounts.Unescape(f[0])
 		at, err := mounts.Resolve(mounts.Unescape(f[1]))
+		// The nearest, as one mount may lie in another.
 		if known && err == nil && mounts.Within(path, at) && len(at) > len(nearest) {
 			nearest, says = at, fmt.Sprintf("%s is the mountpoint of %s in %s", at, from, fstab)
 		}
@@ -241,6 +243,7 @@ func (a access) run(ctx context.Context, fn func(remote.Node) error) error {
 	for {
 		c, err := daemon.Dial(ctx, a.dir, a.device)
 		if err == nil {
+			// Only to see that somebody answers: the client makes connections of its own.
 			c.Close()
 			client := daemon.Client(a.dir, a.device)
 			defer client.Close()
@@ -280,6 +283,7 @@ func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err er
 	// Deferred first and so run last: the store closes with the rights of its owner.
 	defer func() { err = errors.Join(err, leave()) }()
 	defer func() { err = errors.Join(err, st.Close()) }()
+	// The volume as well, since what is asked may be about files.
 	vol, err := volume.Open(st, volume.Options{Logger: log, NoAtime: true})
 	if err != nil {
 		return err
@@ -290,6 +294,7 @@ func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err er
 		err = unwritable // nobody has mounted it so
 	}
 	if a.sweepAfter && !o.ReadOnly {
+		// Without a daemon nobody would do it later.
 		_, serr := st.Sweep(ctx)
 		err = errors.Join(err, serr)
 	}

@@ -29,6 +29,7 @@ const (
 func newBudget(asked, cgroup int64) budget {
 	total := asked
 	if cgroup > 0 {
+		// A quarter stays for the page cache, which the group is charged for as well.
 		total = min(total, cgroup/4*3)
 	}
 	total = max(total, MinMemory)
@@ -102,6 +103,7 @@ func (b *budgeter) step() {
 	m := b.look()
 	before, share := b.now, b.share
 	b.share = nextShare(share, m)
+	// From what was asked and not from the last step, or the shares would drift.
 	b.now = newBudget(b.asked, m.Limit).squeezed(b.share, before.memTable)
 	if b.now == before {
 		return

@@ -120,6 +120,7 @@ func abortAfter(ctx context.Context, life io.Reader, mount mounts.Key, pid int, 
 		case <-dying:
 		}
 	}
+	// A daemon that can die does so within this time, and its mount ends as usual.
 	if err := WaitForEnd(ctx, pidfd, deathTime); !errors.Is(err, ErrNoAnswer) {
 		return err
 	}

@@ -93,6 +93,7 @@ func besides(dir, suffix string) (string, error) {
 			top = filepath.Join(top, "quarxfs")
 		}
 	}
+	// 0700, as what is in it answers for the store.
 	if err := os.Mkdir(top, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return "", err
 	}
@@ -134,6 +135,7 @@ func removeControl(path string) error {
 // then to the one that serves the filesystem with that device number, if one does, else to any.
 // ErrNoDaemon: there is none.
 func Dial(ctx context.Context, dir, device string) (net.Conn, error) {
+	// Through a handle, as the path may be longer than a socket's address.
 	d, err := handle.Open(dir)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, ErrNoDaemon
@@ -183,6 +185,7 @@ func Peer(c net.Conn) (pid, pidfd int, err error) {
 		return 0, -1, err
 	}
 	var cred *unix.Ucred
+	// By the descriptor, while the connection keeps it open.
 	cerr := raw.Control(func(fd uintptr) {
 		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})

@@ -114,12 +114,14 @@ func Serve(ctx context.Context, o *Options, stdout, stderr io.Writer) (err error
 	if err := d.ready(stdout); err != nil {
 		d.log.Warn("nobody was told", "err", err)
 	}
+	// After the parent was told: both may start what needs the mount.
 	notify(d.log, sd.SdNotifyReady)
 	well, stop := context.WithCancel(context.Background())
 	defer stop()
 	go watchdog(well, d.log, d.alive)
 	gone := make(chan struct{}) // the mount
 	if d.mount != nil {
+		// The mount can end without this process, by umount(8).
 		go func() { d.mount.Wait(); close(gone) }()
 	}
 	select {
@@ -138,6 +140,7 @@ func Serve(ctx context.Context, o *Options, stdout, stderr io.Writer) (err error
 	} else {
 		d.log.Info("left")
 	}
+	// With the store closed: who waits may open it at once.
 	d.watchers.notify(o.status(err))
 	return err
 }
@@ -160,6 +163,7 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 	o := d.opts
 	// Each segment is an open file, and a store may have thousands.
 	raiseFileLimit()
+	// The control group's limit may be lower than --memory, and the kernel goes by the lower one.
 	gauge := pressure.New()
 	b := newBudget(o.Memory, gauge.Memory().Limit)
 	b.apply()
@@ -177,6 +181,7 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 		d.log = handle.Log(slog.New(slog.NewMultiHandler(slog.NewTextHandler(d.out, text), d.shown)))
 	}
 	follow := budgeter{asked: o.Memory, now: b, look: gauge.Memory, log: d.log}
+	// Snapshots of another node: there is a cache, and neither store nor volume.
 	if o.Node.URL != "" {
 		if err := d.openSnapshots(ctx, b.cache); err != nil {
 			return err
@@ -207,6 +212,7 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 			return err
 		}
 	}
+	// With the log in its place, since opening may have to say what it recovers.
 	d.volume, err = volume.Open(d.store, volume.Options{DirtyBytes: b.dirty, Nodes: b.inodes(), Names: 2 * b.inodes(), NoAtime: o.NoAtime, Snapshots: o.Snapshots, Logger: d.log})
 	if err == nil {
 		follow.cache, follow.dirty = d.store.ResizeCache, d.volume.LimitDirty
@@ -238,6 +244,7 @@ func (d *daemon) detach() error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
+	// Standard input and output; standard error follows when the mount is up.
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -279,6 +286,7 @@ func (d *daemon) start() (err error) {
 			d.log.Warn("if this process is killed, its mount may hang until umount -f", "err", err)
 		}
 	}
+	// After the mount: who finds a socket finds a daemon that serves.
 	l, err := d.listen()
 	if err != nil {
 		if d.mount != nil {
@@ -292,6 +300,7 @@ func (d *daemon) start() (err error) {
 	d.watchers.mount = d.at
 	mux.Handle("GET "+exitStatusPath, &d.watchers)
 	d.control = serve.Serve(l, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, d.log)
+	// Other machines last, when all that they can ask for is there.
 	if d.front != nil {
 		d.front.Serve(serve.NewMiddleware(node, o.Listen.middleware(d.store, d.alive, d.log)), d.log)
 	}
@@ -318,6 +327,7 @@ func (d *daemon) moveBetweenTiers(ctx context.Context) {
 // listen makes the control socket.
 func (d *daemon) listen() (l net.Listener, err error) {
 	err = d.besides(func() (err error) {
+		// Noted even if listening fails, as close removes it.
 		if d.socket, err = d.ownSocket(); err == nil {
 			l, err = listenControl(d.socket)
 		}
@@ -365,6 +375,7 @@ func (d *daemon) startMount() (err error) {
 		Source: o.Store, AllowOther: o.AllowOther, Options: d.kernelOptions(), ReadAhead: o.ReadAhead, Debug: o.Debug, Logger: d.log,
 		Sync: d.flush,
 	})
+	// At once, before anything can move it: by this key it is found again.
 	if err == nil {
 		err = d.noteMount()
 	}
@@ -383,6 +394,7 @@ func (d *daemon) noteMount() (err error) {
 func (d *daemon) ready(stdout io.Writer) error {
 	if d.front != nil {
 		d.log.Info("listening", "url", d.front.URL, "fingerprint", d.front.Fingerprint)
+		// A server that refuses everybody looks like a broken one.
 		if list, _ := d.store.Tokens(); len(list)+len(d.opts.Listen.Anonymous) == 0 {
 			d.log.Warn("nobody can come in: there is no token yet; see quarxfs token create")
 		}
@@ -412,6 +424,8 @@ func (d *daemon) leave(gone <-chan struct{}) {
 		return
 	}
 	done := make(chan error, 1)
+	// Unmount may hang where the kernel waits for a request of its own; the process leaves all the
+	// same.
 	go func() { done <- owner.AsCaller(func() error { return d.mount.Unmount(m.Dir) }) }()
 	select {
 	case err := <-done:
@@ -442,6 +456,7 @@ func (d *daemon) closeAll() error {
 	// Last of all: until the store is closed, this process may still be killed in a wait for its
 	// own mount.
 	defer d.aborter.dismiss()
+	// Those first that begin new work by themselves.
 	for _, r := range append(d.background, d.budget) {
 		r.End()
 	}
@@ -451,6 +466,7 @@ func (d *daemon) closeAll() error {
 		defer cancel()
 		errs = append(errs, s.Close(ctx))
 	}
+	// Then those who ask: other machines get longer than commands, which can see why.
 	for _, f := range []*serve.Front{d.front, d.metrics} {
 		if f != nil {
 			drain(f, drainTime)

@@ -75,6 +75,7 @@ func (l *logFile) open() error {
 		f.Close()
 		return fmt.Errorf("log to %s: %w", l.mu.path, err)
 	}
+	// Only now that the new one is open: a failure leaves the old log in use.
 	if l.mu.f != nil {
 		l.mu.f.Close()
 	}

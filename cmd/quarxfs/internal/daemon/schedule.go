@@ -45,6 +45,8 @@ func (s *schedule) run(ctx context.Context) {
 		if err := s.once(ctx, set.Snapshots.Keep); err != nil && ctx.Err() == nil {
 			s.log.Error("the scheduled snapshot failed; the next one is made in its turn", "err", err)
 		}
+		// From the end of this one, also if it failed: an hour's interval is no reason to try all
+		// the time.
 		next = time.Now().Add(every)
 	}
 }
@@ -65,6 +67,7 @@ const settling = 10 * time.Second
 func (s *schedule) untilDue(ctx context.Context, every time.Duration) time.Duration {
 	wait := every
 	err := s.node.ListSnapshots(ctx, func(old remote.Snapshot) error {
+		// Those made by hand do not count. The last one listed is the newest.
 		if old.Scheduled {
 			wait = min(every, max(min(settling, every), every-time.Since(old.Created)))
 		}
@@ -92,6 +95,7 @@ func (s *schedule) once(ctx context.Context, keep config.Retention) error {
 	if keep.Empty() {
 		return nil
 	}
+	// Own: of those that a schedule made. By hand made ones are removed by hand.
 	verdicts, err := s.node.Prune(ctx, remote.PruneRequest{Policy: keep, Own: true})
 	for _, v := range verdicts {
 		if !v.Keep {

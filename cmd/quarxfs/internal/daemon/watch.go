@@ -66,6 +66,7 @@ const maxWatchers = 64
 
 // ServeHTTP takes the connection over.
 func (w *exitWatchers) ServeHTTP(rw http.ResponseWriter, _ *http.Request) {
+	// Out of the server's hands, which would close it with the others before the last word.
 	c, _, err := http.NewResponseController(rw).Hijack()
 	if err != nil {
 		http.Error(rw, err.Error(), http.StatusInternalServerError)
@@ -102,6 +103,7 @@ func (w *exitWatchers) notify(s ExitStatus) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for c := range w.mu.conns {
+		// Somebody who does not read must not keep the process.
 		_ = c.SetWriteDeadline(time.Now().Add(time.Second))
 		_ = json.NewEncoder(c).Encode(s) // who has gone does not want to know
 		c.Close()
@@ -149,6 +151,7 @@ func (w *Watch) Close() {
 
 // attend asks for the exit status.
 func (w *Watch) attend() error {
+	// A daemon that hangs is found out here, and not after all of --wait.
 	_ = w.conn.SetDeadline(time.Now().Add(AnswerTime))
 	_, err := fmt.Fprintf(w.conn, "GET %s HTTP/1.1\r\nHost: daemon\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", exitStatusPath, exitStatusProto)
 	r := bufio.NewReader(w.conn)

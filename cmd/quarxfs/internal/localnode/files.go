@@ -63,6 +63,7 @@ func (l volumeFiles) ListFiles(ctx context.Context, filter remote.FileFilter, fn
 		if err := fn(f); err != nil {
 			return err
 		}
+		// After it was shown: a limit of one shows one.
 		if count++; count == filter.Limit {
 			return errEnough
 		}
@@ -95,6 +96,8 @@ func (l volumeFiles) find(path string) (volume.Attr, error) {
 		case "..":
 			return a, fmt.Errorf("%w: no .. may be in the path %q", remote.ErrRequest, path)
 		default:
+			// A file in the middle gives ENOTDIR, which is made "not found" below: a path is there
+			// or is not.
 			a, err = l.vol.Lookup(a.Ino, name)
 		}
 	}
@@ -150,8 +153,10 @@ func (l volumeFiles) LiveEdges(ctx context.Context, f export.LiveFile, fn func(e
 	err := l.vol.Rows().Edges(ctx, meta.Ino(f.Ino), func(e rows.Edge) error {
 		edge := liveEdge(e)
 		if edge.File != nil && !edge.File.Directory {
+			// Peek does not count as a use, which would keep the inode in memory.
 			a, err := l.vol.Peek(e.To)
 			if errors.Is(err, syscall.ENOENT) {
+				// Removed between the row and this look.
 				return nil
 			}
 			if err != nil {

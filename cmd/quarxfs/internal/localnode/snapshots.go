@@ -45,6 +45,7 @@ func (l volumeFiles) EditSnapshot(_ context.Context, name string, e remote.Snaps
 			return err
 		}
 	}
+	// Last, as the hold is found by the old name.
 	if e.Name != nil {
 		return l.vol.RenameSnapshot(name, *e.Name)
 	}

@@ -128,6 +128,7 @@ func alongWith(all []Namespace, m Mount) func(table []Mount, o Mount) bool {
 			}
 		}
 	}
+	// At the same place of the same parent filesystem, and in a group that is told.
 	return func(table []Mount, o Mount) bool {
 		p, ok := parentOf(table, o)
 		return ok && p.Device == parent.Device && (groups[p.Shared] || groups[p.Master]) && locationOn(p, o) == locationOn(parent, m)

@@ -57,6 +57,7 @@ func Parse(table string) []Mount {
 		// Optional fields, of which there may be any number, end with a lone hyphen.
 		left, right, ok := strings.Cut(line, " - ")
 		l, r := strings.Fields(left), strings.Fields(right)
+		// A line that is not understood is one mount less, and no reason to see none.
 		if !ok || len(l) < 6 || len(r) < 2 {
 			continue
 		}
