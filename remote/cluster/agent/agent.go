@@ -59,7 +59,7 @@ type Agent struct {
 	log      *slog.Logger
 	started  time.Time
 	stop     context.CancelFunc
-	etcd     *etcd.Client
+	etcd     quorum
 	start    etcd.Start
 	cluster  *cluster.Cluster
 	vault    *vault.Vault
@@ -73,6 +73,15 @@ type Agent struct {
 		heard   map[string]time.Time
 		volumes []cluster.Volume // as the register said last
 	}
+}
+
+// A quorum is what an agent asks of the members of etcd, beside what they keep.
+type quorum interface {
+	Members(ctx context.Context) ([]etcd.Member, error)
+	AddMember(ctx context.Context, peer string) error
+	PromoteMember(ctx context.Context, peer string) error
+	RemoveMember(ctx context.Context, peer string) error
+	Use(addrs []string)
 }
 
 var errStarting = errors.New("it has just started, and waits for a quorum of the voters")
@@ -97,11 +106,15 @@ func (d Dir) Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer lock.Unlock()
-	if a.etcd, err = a.dial(); err != nil {
+	register, err := a.dial()
+	if err != nil {
 		return err
 	}
-	defer a.etcd.Close()
-	a.cluster = &cluster.Cluster{Register: a.etcd}
+	defer register.Close()
+	a.etcd, a.cluster = register, &cluster.Cluster{Register: register}
+	if err := a.beginRevocations(); err != nil {
+		return err
+	}
 	if a.vault, err = vault.Open(d.path(vaultsName), a.log); err != nil {
 		return err
 	}
@@ -202,6 +215,18 @@ func (a *Agent) runEtcd(ctx context.Context) error {
 	}
 }
 
+// beginRevocations makes an empty list of certificates where there is none: without the file etcd
+// lets nobody in. reconcile brings it up to date, and does not run yet: it would be undone here.
+func (a *Agent) beginRevocations() error {
+	if !a.settings.Node.Has(cluster.RoleVoter) {
+		return nil
+	}
+	if _, err := os.Stat(a.dir.path(revokedName)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return a.revoke(nil)
+}
+
 // startEtcd starts the node's member. A new one must know exactly the members that there are, and
 // others may be joining at the same time: then it asks again.
 func (a *Agent) startEtcd(ctx context.Context, log io.Writer) (etcd.Server, error) {
@@ -211,12 +236,6 @@ func (a *Agent) startEtcd(ctx context.Context, log io.Writer) (etcd.Server, erro
 		Members: map[string]string{n.Name: n.Peer}, Join: !a.settings.Founder, Token: a.settings.Cluster.ID,
 		Cert: a.dir.path(certName), Key: a.dir.path(keyName), CA: a.dir.path(authorityName),
 		Revoked: a.dir.path(revokedName), Log: log,
-	}
-	// Without the file etcd lets nobody in; what it says is brought up to date by reconcile.
-	if _, err := os.Stat(conf.Revoked); errors.Is(err, fs.ErrNotExist) {
-		if err := a.revoke(nil); err != nil {
-			return nil, err
-		}
 	}
 	for tries := firstStarts; ; tries-- {
 		_, err := os.Stat(filepath.Join(conf.Dir, "member"))
@@ -294,7 +313,7 @@ func (a *Agent) attend(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	lease, err := a.etcd.Lease(ctx, aliveTime)
+	lease, err := a.cluster.Register.Lease(ctx, aliveTime)
 	if err != nil {
 		return err
 	}

@@ -106,8 +106,13 @@ func (a *Agent) status(r *http.Request) (health.Status, error) {
 			f.Nodes[i].Up = f.Nodes[i].Said != nil
 		}
 	}
-	// After the nodes were asked: an epoch that one of them has seen is in the register by then.
-	f.Volumes, _ = a.volumeFacts(r.Context(), f.NoVote)
+	// After the nodes were asked: an epoch that one of them has seen is in the register by then. Of
+	// volumes that were known before that cannot be said, so nothing may be judged by them.
+	if volumes, err := a.volumeFacts(r.Context(), f.NoVote); err != nil {
+		f.Volumes, f.NoVote = volumes, client.ErrNoQuorum
+	} else {
+		f.Volumes = volumes
+	}
 	a.mu.Lock()
 	a.hear(f.Nodes)
 	a.mu.Unlock()

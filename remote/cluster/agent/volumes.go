@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/quarxtor/quarxfs/remote"
@@ -25,6 +26,10 @@ import (
 // daemonTime is how long a daemon of this machine may take to say how it is; the whole answer has
 // askTime.
 const daemonTime = time.Second
+
+// fenceTime is how long vaults may take to learn of an epoch. One that is silent for longer learns it
+// from the register, some seconds later.
+const fenceTime = 5 * time.Second
 
 // volumeAPI is what administrators may do with volumes.
 func (a *Agent) volumeAPI(mux *http.ServeMux) {
@@ -124,7 +129,7 @@ func (a *Agent) vaultClient(node string, v cluster.Volume) (*remote.Client, erro
 // learnVolumes takes in what the register says: what this node writes, and what it is a vault of.
 func (a *Agent) learnVolumes(ctx context.Context) error {
 	volumes, err := a.cluster.Volumes(ctx)
-	if err != nil || len(volumes) == 0 {
+	if err != nil {
 		return err
 	}
 	domains, err := a.cluster.Domains(ctx)
@@ -288,12 +293,14 @@ func (a *Agent) takeOver(r *http.Request) (client.Takeover, error) {
 		if v.From == nil {
 			return t, fmt.Errorf("%w: %s is the home of %s already", client.ErrRequest, self, v.Name)
 		}
-		t.Done = true // begun before, and broken off
-		return t, nil
 	}
 	nodes, err := a.facts(ctx)
 	if err != nil {
 		return t, err
+	}
+	if v.Home == self { // begun before, and broken off
+		found, _ := a.lookAtVaults(ctx, v, nodes)
+		return a.settle(ctx, t, nodes, found)
 	}
 	if i := slices.IndexFunc(nodes, func(n health.NodeFacts) bool { return n.Name == v.Home }); i >= 0 && nodes[i].Up && !q.Force {
 		return t, fmt.Errorf("%w: %s is up: unmount %s there and take it over with --force, or leave it there", client.ErrHomeUp, v.Home, v.Name)
@@ -327,26 +334,50 @@ func (a *Agent) takeOver(r *http.Request) (client.Takeover, error) {
 		return t, err
 	}
 	a.log.Info("a volume is taken over", "volume", v.Name, "from", v.Home, "epoch", next.Epoch, "snapshot", newest.Snapshot)
-	t.Volume, t.Done = next, true
-	tell := slices.Clone(next.Vaults)
-	for _, f := range found {
+	t.Volume = next
+	return a.settle(ctx, t, nodes, found)
+}
+
+// settle completes a takeover that the register has decided: the vaults let the former home in no
+// more, and then it is looked again what the volume begins with. It may be done again, as after a
+// takeover that was broken off. found are the vaults that have answered before.
+func (a *Agent) settle(ctx context.Context, t client.Takeover, nodes []health.NodeFacts, found []vaultFact) (client.Takeover, error) {
+	tell := slices.Clone(t.Volume.Vaults)
+	for _, f := range found { // also those that are none any more: they let the former home in, too
 		if !slices.Contains(tell, f.node.Name) {
 			tell = append(tell, f.node.Name)
 		}
 	}
-	if err := a.tellVaults(ctx, next, tell); err != nil {
+	if err := a.tellVaults(ctx, t.Volume, tell); err != nil {
 		return t, err
 	}
+	t.Done, t.From = true, *t.Volume.From
 	// What has come to a vault before the fence was up is newer than what was confirmed, and whole.
-	again, _ := a.lookAtVaults(ctx, v, nodes)
-	if last := newestOf(newest, again); last != newest {
-		if err := a.cluster.SetOrigin(ctx, v.Name, next.Epoch, last); err != nil {
-			return t, err
-		}
-		t.From, t.Volume.From = *last, last
-		return t, a.learnVolumes(ctx)
+	again, _ := a.lookAtVaults(ctx, t.Volume, nodes)
+	from := beginWith(t.Volume.From, again)
+	if *from == t.From {
+		return t, nil
 	}
-	return t, nil
+	if err := a.cluster.SetOrigin(ctx, t.Volume.Name, t.Volume.Epoch, from); err != nil {
+		return t, err
+	}
+	t.From, t.Volume.From = *from, from
+	return t, a.learnVolumes(ctx)
+}
+
+// beginWith is what a new home begins with: the newest snapshot of those that are there now, and
+// the confirmed one from another vault if its own says nothing any more.
+func beginWith(confirmed *cluster.Origin, found []vaultFact) *cluster.Origin {
+	has := func(f vaultFact) bool { return f.copy.Newest != nil && f.copy.Newest.Name == confirmed.Snapshot }
+	best := newestOf(confirmed, found)
+	if best != confirmed || slices.ContainsFunc(found, func(f vaultFact) bool { return f.node.Name == confirmed.Vault && has(f) }) {
+		return best
+	}
+	// A name has epoch and number, so snapshots of one name are one snapshot.
+	if i := slices.IndexFunc(found, has); i >= 0 {
+		return &cluster.Origin{Vault: found[i].node.Name, Snapshot: confirmed.Snapshot, Created: confirmed.Created}
+	}
+	return confirmed // none of them has it: its vault must come back
 }
 
 // mayFill reports a directory that a volume cannot be put into, before anything is decided: it must
@@ -430,17 +461,25 @@ func (a *Agent) tellVaults(ctx context.Context, v cluster.Volume, names []string
 	if err != nil {
 		return err
 	}
+	// All at once, and with a bound of their own: one that hangs must not keep the fence of another
+	// down, nor use up the time of whoever has asked.
+	ask, cancel := context.WithTimeout(ctx, fenceTime)
+	defer cancel()
+	var asked sync.WaitGroup
 	for _, name := range names {
-		n, err := a.cluster.Node(ctx, name)
-		if err == nil {
-			at := client.Remote(n.Address, a.identity.Client())
-			err = at.Fence(ctx, client.FenceRequest{Volume: v, Domain: d})
-			at.Close()
-		}
-		if err != nil {
-			a.log.Warn("a vault learns of a volume later", "vault", name, "volume", v.Name, "err", err)
-		}
+		asked.Go(func() {
+			n, err := a.knownNode(ask, name)
+			if err == nil {
+				at := client.Remote(n.Address, a.identity.Client())
+				err = at.Fence(ask, client.FenceRequest{Volume: v, Domain: d})
+				at.Close()
+			}
+			if err != nil {
+				a.log.Warn("a vault learns of a volume later", "vault", name, "volume", v.Name, "err", err)
+			}
+		})
 	}
+	asked.Wait()
 	return a.learnVolumes(ctx)
 }
 
