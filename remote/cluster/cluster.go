@@ -12,6 +12,7 @@
 //	joins/HASH     Invitation: a token that one node may join with
 //	domains/NAME   Domain: volumes that share blocks
 //	volumes/NAME   Volume: who writes it, in which epoch, and who has snapshots of it
+//	repairs/NAME   Repair: of a volume that lacks a copy, as the controller has seen it
 //	revoked/SERIAL Revocation: the certificate of a node that was removed
 package cluster
 
@@ -52,6 +53,19 @@ type Config struct {
 	ID         string    `json:"id"`         // 32 hex digits
 	Generation string    `json:"generation"` // new whenever the register was restored from a copy
 	Created    time.Time `json:"created"`
+	Patience   int64     `json:"repair_after_s"` // seconds that a node is down before its copies are made anew; 0: DefaultPatience
+}
+
+// DefaultPatience is how long a node may be down where nothing else was decided: a restart takes
+// less, and a copy that is made for one is made in vain.
+const DefaultPatience = 10 * time.Minute
+
+// RepairAfter is how long a node may be down before its copies are made anew.
+func (c Config) RepairAfter() time.Duration {
+	if c.Patience <= 0 {
+		return DefaultPatience
+	}
+	return time.Duration(c.Patience) * time.Second
 }
 
 // A Role is what a node does.

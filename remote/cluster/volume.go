@@ -210,15 +210,52 @@ func (c *Cluster) TakeOver(ctx context.Context, was int64, v Volume) error {
 }
 
 // SetVaults adds nodes to those that have snapshots of the volume, and takes others out, whose
-// snapshots stay where they are: ErrNoVolume, ErrNoNode, ErrPlace.
+// snapshots stay where they are: ErrNoVolume, ErrNoNode, ErrPlace. What is named is what is wanted:
+// with more of them the volume is to have more copies, with fewer fewer, or a repair would undo it.
 func (c *Cluster) SetVaults(ctx context.Context, name string, add, remove []string) (Volume, error) {
 	if err := c.mayHold(ctx, add); err != nil {
 		return Volume{}, err
 	}
 	var changed Volume
 	err := c.change(ctx, name, func(v *Volume) error {
-		v.Vaults = slices.DeleteFunc(v.Vaults, func(n string) bool { return slices.Contains(remove, n) || slices.Contains(add, n) })
-		v.Vaults = append(v.Vaults, add...)
+		before := len(v.Vaults)
+		v.setVaults(add, remove)
+		if len(add) == 0 {
+			v.Copies = max(1, v.Copies-(before-len(v.Vaults)))
+		}
+		v.Copies = max(v.Copies, 1+len(v.Vaults))
+		changed = *v
+		return v.Validate()
+	})
+	return changed, err
+}
+
+func (v *Volume) setVaults(add, remove []string) {
+	v.Vaults = slices.DeleteFunc(slices.Clone(v.Vaults), func(n string) bool { return slices.Contains(remove, n) || slices.Contains(add, n) })
+	v.Vaults = append(v.Vaults, add...)
+}
+
+// SetCopies says how many copies a volume is to have: ErrNoVolume, ErrPlace.
+func (c *Cluster) SetCopies(ctx context.Context, name string, copies int) (changed Volume, err error) {
+	err = c.change(ctx, name, func(v *Volume) error {
+		v.Copies = copies
+		changed = *v
+		return v.Validate()
+	})
+	return changed, err
+}
+
+// MoveVaults does what a plan says that was made for the volume as it was: register.ErrConflict, if
+// it is another by now, and the plan with it. ErrNoVolume, ErrPlace.
+func (c *Cluster) MoveVaults(ctx context.Context, was Volume, add, remove []string) (changed Volume, err error) {
+	if err := c.mayHold(ctx, add); err != nil {
+		return Volume{}, err
+	}
+	err = c.change(ctx, was.Name, func(v *Volume) error {
+		if !bytes.Equal(entry("", *v).Value, entry("", was).Value) {
+			return register.ErrConflict
+		}
+		v.setVaults(add, remove)
 		changed = *v
 		return v.Validate()
 	})

@@ -141,7 +141,7 @@ const (
 	Apart       Reason = "two copies are in one zone"
 	NoTarget    Reason = "no other node is up, takes copies and has room"
 	NoSource    Reason = "no whole copy is there to fill it from"
-	InUse       Reason = "the volume is written to there: unmount it, or give --move-writers"
+	InUse       Reason = "the volume is written there: take it over on another node"
 	OnlyCopy    Reason = "no other copy is known to be whole"
 	TooFew      Reason = "fewer copies than wanted would be left"
 	ManyDown    Reason = "too many nodes are down to tell a loss from a network that is cut"

@@ -140,7 +140,7 @@ func TestNext(t *testing.T) {
 			func(f *place.Facts) { f.Volumes[0].Mirrors = 1; node(f, "n2").Draining = true }, "drop x mirror n2"},
 		{"a writer that is mounted stays", three, []place.Volume{volume("x", "w:n1 m:n2")},
 			func(f *place.Facts) { node(f, "n1").Draining = true },
-			"blocked x writer n1: the volume is written to there: unmount it, or give --move-writers"},
+			"blocked x writer n1: the volume is written there: take it over on another node"},
 		{"a writer that may go needs one more first", three, []place.Volume{volume("x", "w:n1 m:n2")},
 			func(f *place.Facts) { node(f, "n1").Draining = true; f.Volumes[0].MayMove = true }, "make x mirror n3 from n1"},
 		{"and is followed by a mirror", three, []place.Volume{volume("x", "w:n1 m:n2 m:n3")},
@@ -183,7 +183,7 @@ func TestDrain(t *testing.T) {
 	f := place.Facts{Nodes: nodes("n1/a n2/b n3/c"), Rules: place.DefaultRules()}
 	f.Volumes = []place.Volume{volume("x", "w:n1 m:n2"), volume("y", "w:n2 m:n3"), volume("z", "w:n1 v:n3")}
 	want := "make x mirror n3 from n1; drop x mirror n2; " +
-		"blocked y writer n2: the volume is written to there: unmount it, or give --move-writers"
+		"blocked y writer n2: the volume is written there: take it over on another node"
 	if got := line(place.Drain(f, "n2")); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -209,7 +209,7 @@ func TestMayLeave(t *testing.T) {
 		{"it is dead, and another copy is there", "w:n1 m:n2", time.Hour, ""},
 		{"it is dead, and may have the only copy", "w:n9 m:n2", time.Hour, "blocked x mirror n2: no other copy is known to be whole"},
 		{"a bad copy", "w:n1 m:n2!", 0, ""},
-		{"the writer", "w:n2 m:n1", 0, "blocked x writer n2: the volume is written to there: unmount it, or give --move-writers"},
+		{"the writer", "w:n2 m:n1", 0, "blocked x writer n2: the volume is written there: take it over on another node"},
 		{"the writer, which is dead", "w:n2 m:n1", time.Hour, ""},
 		{"the last vault", "w:n9 v:n2", 0, "blocked x vault n2: no other copy is known to be whole"},
 	} {

@@ -29,7 +29,9 @@ func Next(f Facts) Plan {
 		order[i] = &v.Volumes[i]
 	}
 	left := func(vol *Volume) int { return v.count(*vol, Writer, good) + v.count(*vol, Mirror, good) }
-	slices.SortStableFunc(order, func(a, b *Volume) int { return cmp.Compare(left(a), left(b)) })
+	slices.SortStableFunc(order, func(a, b *Volume) int {
+		return cmp.Or(cmp.Compare(left(a), left(b)), cmp.Compare(v.count(*a, Vault, good), v.count(*b, Vault, good)))
+	})
 	// Mirrors before vaults: an acknowledged write that only one machine has is in more danger than
 	// a snapshot.
 	for _, kind := range []Kind{Mirror, Vault} {
