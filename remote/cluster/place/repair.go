@@ -29,12 +29,16 @@ func Next(f Facts) Plan {
 		order[i] = &v.Volumes[i]
 	}
 	left := func(vol *Volume) int { return v.count(*vol, Writer, good) + v.count(*vol, Mirror, good) }
-	slices.SortStableFunc(order, func(a, b *Volume) int {
-		return cmp.Or(cmp.Compare(left(a), left(b)), cmp.Compare(v.count(*a, Vault, good), v.count(*b, Vault, good)))
-	})
+	slices.SortStableFunc(order, func(a, b *Volume) int { return cmp.Compare(left(a), left(b)) })
 	// Mirrors before vaults: an acknowledged write that only one machine has is in more danger than
 	// a snapshot.
 	for _, kind := range []Kind{Mirror, Vault} {
+		if kind == Vault { // among those that are written by one machine, the ones that it alone has
+			vaults := func(vol *Volume) int { return v.count(*vol, Vault, good) }
+			slices.SortStableFunc(order, func(a, b *Volume) int {
+				return cmp.Or(cmp.Compare(left(a), left(b)), cmp.Compare(vaults(a), vaults(b)))
+			})
+		}
 		for _, vol := range order {
 			v.makeMissing(&p, vol, kind)
 		}
