@@ -27,8 +27,8 @@ import (
 // askTime.
 const daemonTime = time.Second
 
-// fenceTime is how long vaults may take to learn of an epoch. One that is silent for longer learns it
-// from the register, some seconds later.
+// fenceTime is how long vaults may take to learn of an epoch. One that is silent for longer learns
+// it from the register, some seconds later.
 const fenceTime = 5 * time.Second
 
 // volumeAPI is what administrators may do with volumes.
