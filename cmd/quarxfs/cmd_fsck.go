@@ -104,7 +104,7 @@ func (o *fsckOptions) run(cmd *cobra.Command, args []string) error {
 		err = errors.Join(err, r.print(out))
 	}
 	if err == nil && r.count() > 0 {
-		err = fmt.Errorf("%w: %s findings: %s", errDamage, humanize.Comma(r.count()), r.next(o.repair))
+		err = fmt.Errorf("%w: %s: %s", errDamage, amount(r.count(), "finding"), r.next(o.repair))
 	}
 	return err
 }
@@ -135,8 +135,8 @@ func (r *fsckReport) print(w io.Writer) error {
 	c := &r.Check
 	var err error
 	if !r.closed {
-		_, err = fmt.Fprintf(w, "%s blocks, %s vertices among them, %s objects, %s segments: %s findings\n", humanize.Comma(c.Blocks),
-			humanize.Comma(c.Vertices), humanize.Comma(c.Objects), humanize.Comma(c.Segments), humanize.Comma(c.Count))
+		_, err = fmt.Fprintf(w, "%s, %s among them, %s, %s: %s\n", amount(c.Blocks, "block"),
+			amount(c.Vertices, "vertex"), amount(c.Objects, "object"), amount(c.Segments, "segment"), amount(c.Count, "finding"))
 	}
 	// A bad block is found by both; the scrub's line names its files, so that the other is left
 	// out.

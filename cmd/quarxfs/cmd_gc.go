@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 
-	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
 	"github.com/quarxtor/quarxfs/remote"
@@ -62,14 +61,14 @@ func (o *gcOptions) run(cmd *cobra.Command, n remote.Node) error {
 	// Moved blocks may take more than the segments that went: nothing was freed then, and not less.
 	fmt.Fprintf(out, "%s freed: segments %s - moved %s + database %s\n", size(max(0, last.Freed())),
 		size(last.Swept.SegmentBytes+c.SegmentBytes), size(c.Copied), size(c.Database))
-	fmt.Fprintf(out, "  segments  %s files were removed; %s blocks (%s) had no reference left\n",
-		humanize.Comma(last.Swept.Segments+c.Segments), humanize.Comma(last.Swept.Blocks), size(last.Swept.StoredBytes))
-	fmt.Fprintf(out, "  moved     %s blocks in use were written again, out of these files\n", humanize.Comma(c.Blocks))
+	fmt.Fprintf(out, "  segments  %s removed; %s (%s) had no reference left\n",
+		amount(last.Swept.Segments+c.Segments, "file"), amount(last.Swept.Blocks, "block"), size(last.Swept.StoredBytes))
+	fmt.Fprintf(out, "  moved     %s in use, out of these files\n", amount(c.Blocks, "block"))
 	if !last.Compacted.NoRoom {
-		fmt.Fprintln(out, "  database  tables were written again without their deleted rows")
+		fmt.Fprintln(out, "  database  tables rewritten without their deleted rows")
 	}
 	if last.Compacted.Unreadable > 0 {
-		fmt.Fprintf(out, "%s bad blocks keep their segments; see quarxfs scrub\n", humanize.Comma(last.Compacted.Unreadable))
+		fmt.Fprintf(out, "unreadable, and not moved: %s; see quarxfs scrub\n", amount(last.Compacted.Unreadable, "block"))
 	}
 	if last.Compacted.NoRoom {
 		fmt.Fprintln(out, "the disk is too full to move blocks or to write the database again; what is removed is gone all the same")

@@ -62,8 +62,8 @@ the other, up to --limit.`,
 
 func printWhy(w io.Writer, why remote.Why) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %s, %s bytes, %s stored, %s references\n", why.ID, why.Kind,
-		humanize.Comma(why.Raw), humanize.Comma(why.Stored), humanize.Comma(int64(why.References)))
+	fmt.Fprintf(&b, "%s  %s, %s, %s stored, %s\n", why.ID, why.Kind,
+		amount(why.Raw, "byte"), humanize.Comma(why.Stored), amount(int64(why.References), "reference"))
 	for _, o := range why.Where {
 		b.WriteString(occurrence(o))
 	}
@@ -153,8 +153,8 @@ func printShown(w io.Writer, it remote.ShowItem) error {
 		for _, p := range v.Parents {
 			fmt.Fprintf(&b, "parent: %s\n", p)
 		}
-		fmt.Fprintf(&b, "%s files, %s directories, %s others, %s; %s written and %s new since the parent\n",
-			humanize.Comma(v.Totals.Files), humanize.Comma(v.Totals.Dirs), humanize.Comma(v.Totals.Others), size(v.Totals.Logical),
+		fmt.Fprintf(&b, "%s, %s, %s, %s; %s written and %s new since the parent\n",
+			amount(v.Totals.Files, "file"), amount(v.Totals.Dirs, "directory"), amount(v.Totals.Others, "other"), size(v.Totals.Logical),
 			size(v.Totals.Written), size(v.Totals.New))
 	}
 	_, err := io.WriteString(w, b.String())
@@ -162,7 +162,7 @@ func printShown(w io.Writer, it remote.ShowItem) error {
 }
 
 func blockLine(b *remote.BlockInfo) string {
-	return fmt.Sprintf("%s, %s stored as %s in %s, %d refs, %.2f bits", b.Kind, humanize.Comma(b.Stored), b.Codec, b.Tier, b.Refs, b.Entropy)
+	return fmt.Sprintf("%s, %s stored as %s in %s, %s, %.2f bits", b.Kind, humanize.Comma(b.Stored), b.Codec, b.Tier, amount(int64(b.Refs), "ref"), b.Entropy)
 }
 
 func shownPart(p *remote.ShowPart) string {

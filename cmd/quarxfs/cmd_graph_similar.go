@@ -56,7 +56,7 @@ looked at closely; the index is exact.`,
 
 func showSimilar(w io.Writer, s remote.Similar) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s: %s, %s\n", kindName(s.Kind), printable(s.Name), plural(s.Blocks, "block", "blocks"), size(s.Bytes))
+	fmt.Fprintf(&b, "%s %s: %s, %s\n", kindName(s.Kind), printable(s.Name), amount(s.Blocks, "block"), size(s.Bytes))
 	if len(s.Like) == 0 {
 		fmt.Fprintln(&b, "Nothing shares any of them.")
 		_, err := io.WriteString(w, b.String())

@@ -69,10 +69,11 @@ func (o *rebuildOptions) run(cmd *cobra.Command, args []string) error {
 }
 
 func printRebuilt(w io.Writer, r store.Rebuilt) error {
-	_, err := fmt.Fprintf(w, "%s blocks in %s segments, %s snapshots, %s objects with names, %s blocks that belong to none\n",
-		humanize.Comma(r.Blocks), humanize.Comma(int64(r.Segments)), humanize.Comma(r.Snapshots), humanize.Comma(r.Objects), humanize.Comma(r.Loose))
+	_, err := fmt.Fprintf(w, "%s in %s, %s, %s with names, %s in none of them\n",
+		amount(r.Blocks, "block"), amount(int64(r.Segments), "segment"), amount(r.Snapshots, "snapshot"), amount(r.Objects, "object"),
+		amount(r.Loose, "block"))
 	if r.Bad > 0 || r.Missing > 0 {
-		fmt.Fprintf(w, "%s bad records, %s blocks are lost: see quarxfs fsck\n", humanize.Comma(r.Bad), humanize.Comma(r.Missing))
+		fmt.Fprintf(w, "lost: %s, %s: see quarxfs fsck\n", amount(r.Bad, "bad record"), amount(r.Missing, "block"))
 	}
 	if r.Damage != "" {
 		fmt.Fprintln(w, joinLines(r.Damage))

@@ -139,10 +139,10 @@ func (r scrubReport) print(w io.Writer) error {
 	if r.Resumed {
 		resumed = " (resumed)"
 	}
-	_, err := fmt.Fprintf(w, "%s blocks, %s read%s: %s bad, %s healed\n",
-		humanize.Comma(r.Blocks), size(r.Bytes), resumed, humanize.Comma(int64(len(r.Damaged))), humanize.Comma(r.Healed))
+	_, err := fmt.Fprintf(w, "%s, %s read%s: %s bad, %s healed\n",
+		amount(r.Blocks, "block"), size(r.Bytes), resumed, humanize.Comma(int64(len(r.Damaged))), humanize.Comma(r.Healed))
 	if r.Hidden > 0 {
-		fmt.Fprintf(w, "%s blocks are in the cold tier, which is out of reach: they were not checked\n", humanize.Comma(r.Hidden))
+		fmt.Fprintf(w, "not checked: %s in the cold tier, which is out of reach\n", amount(r.Hidden, "block"))
 	}
 	for _, s := range r.Segments {
 		fmt.Fprintln(w, s)
@@ -181,18 +181,18 @@ func (r scrubReport) showDamaged(w io.Writer) {
 		all := ranges[name]
 		fmt.Fprintf(w, "damaged: %s: %s", printable(name), strings.Join(all[:min(len(all), shownRanges)], ", "))
 		if n := len(all) - shownRanges; n > 0 {
-			fmt.Fprintf(w, " and %s more ranges", humanize.Comma(int64(n)))
+			fmt.Fprintf(w, " and %s", amount(n, "more range"))
 		}
 		fmt.Fprintln(w)
 	}
 	for _, name := range slices.Sorted(maps.Keys(objects)) {
-		fmt.Fprintf(w, "damaged: object %s: %s bad blocks\n", printable(name), humanize.Comma(int64(objects[name])))
+		fmt.Fprintf(w, "damaged: object %s: %s\n", printable(name), amount(objects[name], "bad block"))
 	}
 	if more {
 		fmt.Fprintln(w, "and perhaps more in snapshots: see quarxfs graph why BLOCK, with the blocks of --json")
 	}
 	for _, reason := range slices.Sorted(maps.Keys(alone)) {
-		fmt.Fprintf(w, "damaged: %s blocks that no file and no object has: %s\n", humanize.Comma(int64(alone[reason])), reason)
+		fmt.Fprintf(w, "damaged: %s in no file and no object: %s\n", amount(alone[reason], "block"), reason)
 	}
 }
 

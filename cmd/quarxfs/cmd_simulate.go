@@ -98,7 +98,7 @@ func (o *simulateOptions) run(cmd *cobra.Command, dirs []string) error {
 		err = showSimulation(cmd.OutOrStdout(), r)
 	}
 	if err == nil && r.Input.Skipped > 0 {
-		err = fmt.Errorf("%w: %s left out", errLeftOut, plural(r.Input.Skipped, "file or directory", "files and directories"))
+		err = fmt.Errorf("%w: %s left out", errLeftOut, amount(r.Input.Skipped, "path"))
 	}
 	return err
 }
@@ -174,12 +174,12 @@ func parseCompression(name string) (tiering.Codec, error) {
 
 func showSimulation(w io.Writer, r simulate.Report) error {
 	in := r.Input
-	fmt.Fprintf(w, "%s in %s, %s read in %.1f s", plural(in.Files, "file", "files"), plural(in.Directories, "directory", "directories"), size(in.Read), r.Seconds)
+	fmt.Fprintf(w, "%s in %s, %s read in %.1f s", amount(in.Files, "file"), amount(in.Directories, "directory"), size(in.Read), r.Seconds)
 	if in.Holes > 0 {
 		fmt.Fprintf(w, "; %s are holes", size(in.Holes))
 	}
 	if in.Hardlinks > 0 {
-		fmt.Fprintf(w, "; %s more", plural(in.Hardlinks, "name", "names"))
+		fmt.Fprintf(w, "; %s more", amount(in.Hardlinks, "name"))
 	}
 	fmt.Fprintln(w)
 	right := text.AlignRight
@@ -213,13 +213,6 @@ func compressionName(codec string) string {
 		return "none"
 	}
 	return codec
-}
-
-func plural(n int64, one, many string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return humanize.Comma(n) + " " + many
 }
 
 // cause leaves out the operation and path that an error of a file names.

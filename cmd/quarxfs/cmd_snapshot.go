@@ -69,8 +69,8 @@ NAME it is called after the time. A name is a file name without colons.`,
 				}
 				return printOne(cmd, asJSON, s, func(w io.Writer) error {
 					t := s.Totals
-					_, err := fmt.Fprintf(w, "%s: %s files, %s; %s written, %s of it new\n", printable(s.Name),
-						humanize.Comma(t.Files), size(t.Logical), size(t.Written), size(t.New))
+					_, err := fmt.Fprintf(w, "%s: %s, %s; %s written, %s of it new\n", printable(s.Name),
+						amount(t.Files, "file"), size(t.Logical), size(t.Written), size(t.New))
 					return err
 				})
 			})

@@ -110,7 +110,7 @@ func (o *policyOptions) run(cmd *cobra.Command, n remote.Node, now config.Snapsh
 	case o.off && !o.keep.Empty():
 		return fmt.Errorf("%w: --off goes without --keep flags", errUsage)
 	case every && (o.every < time.Second || o.every%time.Second != 0):
-		return fmt.Errorf("%w: --every %v: choose whole seconds, or --off", errUsage, o.every)
+		return fmt.Errorf("%w: --every %s: choose whole seconds, or --off", errUsage, inUnits(o.every))
 	case o.off:
 		now = config.SnapshotSchedule{}
 	case every:
@@ -143,14 +143,14 @@ func describeEvery(seconds int64) string {
 	if seconds == 0 {
 		return "to make no snapshots"
 	}
-	return fmt.Sprintf("to make a snapshot every %v", time.Duration(seconds)*time.Second)
+	return fmt.Sprintf("to make a snapshot every %s", inUnits(time.Duration(seconds)*time.Second))
 }
 
 func describeSchedule(s config.SnapshotSchedule) string {
 	if s.Seconds == 0 {
 		return "No snapshots are made automatically."
 	}
-	text := fmt.Sprintf("While mounted, a snapshot every %v; ", s.Every())
+	text := fmt.Sprintf("While mounted, a snapshot every %s; ", inUnits(s.Every()))
 	if s.Keep.Empty() {
 		return text + "all stay."
 	}

@@ -106,8 +106,8 @@ func runSync(cmd *cobra.Command, j *transfer.Job, local, peer remote.Node, asJSO
 	}
 	// What was done is reported although something was left out.
 	return errors.Join(err, printOne(cmd, asJSON, r, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "%s %s: %s snapshots, %s blocks, %s in %.1f s; %s were there\n", r.Direction, printable(r.Remote),
-			humanize.Comma(int64(len(r.Sent))), humanize.Comma(r.Blocks), size(r.Bytes), r.Seconds, humanize.Comma(r.Skipped))
+		_, err := fmt.Fprintf(w, "%s %s: %s, %s, %s in %.1f s; %s already there\n", r.Direction, printable(r.Remote),
+			amount(len(r.Sent), "snapshot"), amount(r.Blocks, "block"), size(r.Bytes), r.Seconds, humanize.Comma(r.Skipped))
 		for _, name := range r.Pruned {
 			fmt.Fprintf(w, "removed %s\n", printable(name))
 		}
@@ -171,7 +171,7 @@ func (s syncStatus) print(w io.Writer) error {
 		case n.Error != "":
 			fmt.Fprintf(w, "  %s %s failed: %s\n", humanize.Time(n.Ended), n.Direction, printable(joinLines(n.Error)))
 		default:
-			fmt.Fprintf(w, "  %s %s: %s snapshots, %s blocks, %s\n", humanize.Time(n.Ended), n.Direction, humanize.Comma(n.Snapshots), humanize.Comma(n.Blocks), size(n.Bytes))
+			fmt.Fprintf(w, "  %s %s: %s, %s, %s\n", humanize.Time(n.Ended), n.Direction, amount(n.Snapshots, "snapshot"), amount(n.Blocks, "block"), size(n.Bytes))
 		}
 	}
 	// A lease stays when its sync was interrupted, so it cannot be told which of the two it is.

@@ -26,7 +26,7 @@ as quarxfs snapshot policy says.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			// The settings keep whole seconds: half of one would be lost without a word.
 			if !off && (every < time.Second || every%time.Second != 0) {
-				return fmt.Errorf("%w: --every %v: choose whole seconds, or --off", errUsage, every)
+				return fmt.Errorf("%w: --every %s: choose whole seconds, or --off", errUsage, inUnits(every))
 			}
 			// --off is an interval of none, so that the settings need no further field.
 			if f.Seconds = int64(every / time.Second); off {
@@ -62,9 +62,9 @@ func describeFollow(f config.Follow) string {
 	if f.Seconds == 0 {
 		return "synced by command only"
 	}
-	text := fmt.Sprintf("pushed every %v while mounted", f.Every())
+	text := fmt.Sprintf("pushed every %s while mounted", inUnits(f.Every()))
 	if f.Pull {
-		text = fmt.Sprintf("pulled every %v while mounted", f.Every())
+		text = fmt.Sprintf("pulled every %s while mounted", inUnits(f.Every()))
 	}
 	if f.Prune {
 		text += ", with prune"

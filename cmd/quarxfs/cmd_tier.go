@@ -233,11 +233,11 @@ func showTierStatus(w io.Writer, st tierStatus) error {
 	c := st.Cache
 	fmt.Fprintf(w, "RAM: %s of %s, %.1f %% of %s reads hit\n", size(c.Bytes), size(c.Limit), 100*c.HitRatio, humanize.Comma(int64(c.Hits+c.Misses)))
 	if st.Wanted > 0 {
-		fmt.Fprintf(w, "%s cold blocks wait to come back\n", humanize.Comma(int64(st.Wanted)))
+		fmt.Fprintf(w, "waiting to come back: %s\n", amount(int64(st.Wanted), "cold block"))
 	}
 	for _, s := range st.Tiers {
 		if s.Unsealed > 0 {
-			fmt.Fprintf(w, "%s: %s segments wait for their footer, or to be uploaded\n", s.Name, humanize.Comma(int64(s.Unsealed)))
+			fmt.Fprintf(w, "%s: %s waiting to be closed or uploaded\n", s.Name, amount(int64(s.Unsealed), "segment"))
 		}
 		for _, p := range s.Pinned {
 			fmt.Fprintf(w, "pinned: %s\n", printable(p))
@@ -376,19 +376,19 @@ func (o *tierMoveOptions) run(cmd *cobra.Command, a access) error {
 	// A drain knows blocks only as they are stored: how large they will be is seen when they are
 	// read.
 	if o.DryRun && o.Drain {
-		fmt.Fprintf(out, "would move %s blocks, %s as they are stored in the cold tier\n", humanize.Comma(p.Blocks), size(p.Bytes))
+		fmt.Fprintf(out, "would move %s, %s as stored in the cold tier\n", amount(p.Blocks, "block"), size(p.Bytes))
 		return nil
 	}
 	if o.DryRun {
-		fmt.Fprintf(out, "would move %s blocks, %s; %s are in the %s tier already", humanize.Comma(p.Blocks), size(p.Bytes), humanize.Comma(p.There), o.To)
-		fmt.Fprintf(out, ", %s vertices and %s pinned blocks stay hot, %s are lost\n",
-			humanize.Comma(p.Vertices), humanize.Comma(p.Pinned), humanize.Comma(p.Missing))
+		fmt.Fprintf(out, "would move %s, %s; %s already in the %s tier", amount(p.Blocks, "block"), size(p.Bytes), humanize.Comma(p.There), o.To)
+		fmt.Fprintf(out, ", %s and %s stay hot, %s lost\n",
+			amount(p.Vertices, "vertex"), amount(p.Pinned, "pinned block"), humanize.Comma(p.Missing))
 		return nil
 	}
-	fmt.Fprintf(out, "%s blocks moved to the %s tier: %s became %s; %s segments removed\n",
-		humanize.Comma(m.Blocks), o.To, size(m.From), size(m.To), humanize.Comma(m.Segments))
+	fmt.Fprintf(out, "%s moved to the %s tier: %s became %s; %s removed\n",
+		amount(m.Blocks, "block"), o.To, size(m.From), size(m.To), amount(m.Segments, "segment"))
 	if m.Unreadable > 0 {
-		fmt.Fprintf(out, "%s blocks cannot be read and stay where they are; see quarxfs scrub\n", humanize.Comma(m.Unreadable))
+		fmt.Fprintf(out, "unreadable, and not moved: %s; see quarxfs scrub\n", amount(m.Unreadable, "block"))
 	}
 	return nil
 }

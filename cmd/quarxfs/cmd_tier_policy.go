@@ -139,21 +139,21 @@ func showTierPolicy(w io.Writer, now remote.TierPolicy) error {
 	}
 	hours := "at any time"
 	if p.Hours != "" {
-		hours = "between " + p.Hours
+		hours = "between " + strings.Replace(p.Hours, "-", " and ", 1)
 	}
 	if p.Paused {
 		hours = "paused"
 	}
 	fmt.Fprintf(w, "hot tier: at most %s; from %d %% on the coldest blocks leave, down to %d %%\n", size(p.Limit), p.High, p.Low)
-	fmt.Fprintf(w, "blocks stay for %v; two uses within %v bring one back\n", time.Duration(max(0, p.MinAge))*time.Second, time.Duration(p.Window)*time.Second)
+	fmt.Fprintf(w, "blocks stay for %s; two uses within %s bring one back\n", inUnits(time.Duration(max(0, p.MinAge))*time.Second), inUnits(time.Duration(p.Window)*time.Second))
 	fmt.Fprintf(w, "moving: %s a second, %s\n", size(p.Rate), hours)
 	// A store that nobody has mounted moves nothing, whatever its policy says.
 	if k.State == "off" {
 		_, err := fmt.Fprintln(w, "now: nothing is moved; that starts when the store is mounted")
 		return err
 	}
-	_, err := fmt.Fprintf(w, "now: %s; %s\nmoved since the mount: %s blocks (%s) to the cold tier, %s blocks (%s) back; %s wait\n", k.State, printable(strings.Join(k.Why, "; ")),
-		humanize.Comma(k.Demoted.Blocks), size(k.Demoted.From), humanize.Comma(k.Promoted.Blocks), size(k.Promoted.From), humanize.Comma(int64(k.Wanted)))
+	_, err := fmt.Fprintf(w, "now: %s; %s\nmoved since the mount: %s (%s) to the cold tier, %s (%s) back; %s waiting\n", k.State, printable(strings.Join(k.Why, "; ")),
+		amount(k.Demoted.Blocks, "block"), size(k.Demoted.From), amount(k.Promoted.Blocks, "block"), size(k.Promoted.From), humanize.Comma(int64(k.Wanted)))
 	if err == nil && k.Fault != "" {
 		_, err = fmt.Fprintf(w, "fault: %s\n", printable(k.Fault))
 	}

@@ -96,7 +96,7 @@ func newTokenList() *cobra.Command {
 					for _, s := range k.Scopes {
 						scopes = append(scopes, string(s))
 					}
-					t.AppendRow(table.Row{printable(k.Name), strings.Join(scopes, ","), minute(k.Created), minute(k.LastUsed), minute(k.Expires)})
+					t.AppendRow(table.Row{printable(k.Name), strings.Join(scopes, ","), at(k.Created, "15:04"), at(k.LastUsed, "15h"), at(k.Expires, "15:04")})
 					return nil
 				})
 				if err != nil {
@@ -117,11 +117,13 @@ func newTokenList() *cobra.Command {
 }
 
 // minute prints a time of the day, or that there is none.
-func minute(t time.Time) string {
+// at shows when something was, with the time of the day as layout has it: a last use is known to
+// the hour.
+func at(t time.Time, layout string) string {
 	if t.IsZero() {
 		return "never"
 	}
-	return t.Local().Format("2006-01-02 15:04")
+	return t.Local().Format("2006-01-02 " + layout)
 }
 
 func newTokenRevoke() *cobra.Command {

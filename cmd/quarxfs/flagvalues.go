@@ -82,16 +82,16 @@ func (v *sizeFlag) Set(text string) error {
 }
 
 func (v *sizeFlag) allowed() string {
-	return "a size such as " + v.example + inBounds(v.least, v.most, v.zero)
+	return "a size such as " + v.example + inBounds(v.least, v.most, v.zero, byteSize.String)
 }
 
 // inBounds says which values a flag takes, and what zero means.
-func inBounds[T ~int64](least, most T, zero string) (text string) {
+func inBounds[T ~int64](least, most T, zero string, show func(T) string) (text string) {
 	switch {
 	case most != math.MaxInt64:
-		text = fmt.Sprintf(", from %v to %v", least, most)
+		text = fmt.Sprintf(", from %s to %s", show(least), show(most))
 	case least > 1:
-		text = fmt.Sprintf(", at least %v", least)
+		text = ", at least " + show(least)
 	}
 	if zero != "" {
 		text += "; 0: " + zero
@@ -226,7 +226,7 @@ func (v *timeFlag) String() string {
 	if v.to == nil || *v.to == 0 {
 		return "0"
 	}
-	return v.to.String()
+	return inUnits(*v.to)
 }
 
 func (v *timeFlag) Type() string { return "duration" }
@@ -245,6 +245,17 @@ func (v *timeFlag) Set(text string) error {
 	return nil
 }
 
+// inUnits shows a time as people write it, such as 1h and not 1h0m0s. parseTime reads it.
+func inUnits(d time.Duration) string {
+	text := d.String()
+	for _, zero := range []string{"m0s", "h0m"} {
+		if strings.HasSuffix(text, zero) {
+			text = text[:len(text)-len("0s")]
+		}
+	}
+	return text
+}
+
 // parseTime understands days as well as what Go does.
 func parseTime(text string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(text, "d"); ok {
@@ -259,7 +270,7 @@ func parseTime(text string) (time.Duration, error) {
 }
 
 func (v *timeFlag) allowed() string {
-	return "a time such as 30s, 10m, 1h or 7d" + inBounds(v.least, v.most, v.zero)
+	return "a time such as 30s, 10m, 1h or 7d" + inBounds(v.least, v.most, v.zero, inUnits)
 }
 
 // A choiceFlag is a flag of one of a few words.

@@ -41,7 +41,7 @@ func TestFlagValues(t *testing.T) {
 		{"real", "0.5", "0.5"}, {"real", "NaN", "!a number"}, {"real", "1e999", "!a number"}, {"real", "0", "!at least 0.5"},
 		{"percent", "90", "90"}, {"percent", "85%", "85"}, {"percent", "0", "!from 1 to 100"}, {"percent", "%", "!from 1 to 100"},
 		{"share", "0.5", "0.5"}, {"share", "50%", "0.5"}, {"share", "96%", "!from 0 to 0.95 or a percentage such as 50%"}, {"share", "NaN", "!percentage"}, {"share", "half", "!percentage"},
-		{"time", "90s", "1m30s"}, {"time", "7d", "168h0m0s"}, {"time", "0", "0"}, {"time", "0s", "0"}, {"time", "5", "!5 what?"}, {"time", "soon", "!such as 30s"},
+		{"time", "90s", "1m30s"}, {"time", "7d", "168h"}, {"time", "0", "0"}, {"time", "0s", "0"}, {"time", "5", "!5 what?"}, {"time", "soon", "!such as 30s"},
 		{"time", "-1h", "!at least 1s"}, {"time", "10ms", "!at least 1s"}, {"time", "1e99d", "!such as 30s"},
 		{"list", "a,b", "a,b"}, {"list", `c"`, `a,b,c"`},
 	} {

@@ -20,6 +20,20 @@ import (
 
 func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 
+// amount says how many there are of what one names, as in "1 file" and "2,000 vertices".
+func amount[N int | int64](n N, one string) string {
+	switch {
+	case n == 1:
+	case strings.HasSuffix(one, "y"):
+		one = strings.TrimSuffix(one, "y") + "ies"
+	case strings.HasSuffix(one, "ex"):
+		one = strings.TrimSuffix(one, "ex") + "ices"
+	default:
+		one += "s"
+	}
+	return humanize.Comma(int64(n)) + " " + one
+}
+
 // printable quotes what could spoil a terminal or a line.
 func printable(s string) string {
 	if utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
