@@ -309,7 +309,7 @@ func (s *suspicion) add(c *Texture, l Link, size, from, end int64) error {
 	if from >= end {
 		return nil
 	}
-	return FileStretchesFrom(s.ctx, s.src, l, size, from, func(x Stretch) error {
+	return FileSpansFrom(s.ctx, s.src, l, size, from, func(x Span) error {
 		if x.Off >= end {
 			return store.ErrStop
 		}

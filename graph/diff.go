@@ -301,17 +301,17 @@ func (d *differ) linked(after *Snapshot) error {
 	if err != nil || len(rows) == 0 {
 		return err
 	}
-	told := make(map[string]bool)
+	seen := make(map[string]bool)
 	for _, x := range d.held {
-		told[x.Path] = true
+		seen[x.Path] = true
 	}
 	for _, m := range d.made {
-		told[m.path] = true
+		seen[m.path] = true
 	}
 	// The table does not say where the names are, so the whole tree has to be gone through.
 	return WalkTree(d.ctx, d.src, &after.Root, "", func(p string, e *Entry) error {
 		pair, ok := rows[e.Ident]
-		if e.Ident == 0 || !ok || told[p] {
+		if e.Ident == 0 || !ok || seen[p] {
 			return nil
 		}
 		a, b := *pair[0], *pair[1]

@@ -76,7 +76,7 @@ func (m treeModel) dir(t tester, sink Sink, at string, dir *Entry) {
 	dir.Link = Link{d.build(t, sink, Directory).ID, store.KindTree}
 }
 
-func folder() *Entry { return &Entry{Mode: syscall.S_IFDIR | 0o755} }
+func directory() *Entry { return &Entry{Mode: syscall.S_IFDIR | 0o755} }
 
 func lines(t tester, m *memory, a, b treeModel) (list []string, stat DiffStat) {
 	t.Helper()
@@ -106,8 +106,8 @@ func lines(t tester, m *memory, a, b treeModel) (list []string, stat DiffStat) {
 
 func TestDiff(t *testing.T) {
 	base := treeModel{
-		"a": fileEntry("", 1), "b": fileEntry("", 2), "d": folder(), "d/x": fileEntry("", 3), "d/y": fileEntry("", 4),
-		"e": folder(), "e/f": folder(), "e/f/z": fileEntry("", 5), "same": folder(), "same/q": fileEntry("", 1),
+		"a": fileEntry("", 1), "b": fileEntry("", 2), "d": directory(), "d/x": fileEntry("", 3), "d/y": fileEntry("", 4),
+		"e": directory(), "e/f": directory(), "e/f/z": fileEntry("", 5), "same": directory(), "same/q": fileEntry("", 1),
 		"h1": fileEntry("", 7), "same/h2": fileEntry("", 7), "empty": {Mode: syscall.S_IFREG},
 	}
 	base["h1"].Ident, base["same/h2"].Ident = 50, 50
@@ -139,7 +139,7 @@ func TestDiff(t *testing.T) {
 			delete(m, "e/f/z")
 		}, []string{"renamed g from e"}},
 		"a directory renamed into a new one": {func(m treeModel) {
-			m["g"], m["g/h"], m["g/h/f"], m["g/h/f/z"] = folder(), m["e"], m["e/f"], m["e/f/z"]
+			m["g"], m["g/h"], m["g/h/f"], m["g/h/f/z"] = directory(), m["e"], m["e/f"], m["e/f/z"]
 			delete(m, "e")
 			delete(m, "e/f")
 			delete(m, "e/f/z")
@@ -185,7 +185,7 @@ func TestDiff(t *testing.T) {
 	}
 }
 
-// On random trees every path that differs is told of once, and no other.
+// On random trees every path that differs is named once, and no other.
 func TestDiffAgainstModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		rnd := rand.New(rand.NewPCG(rapid.Uint64().Draw(rt, "seed"), 4))
@@ -198,7 +198,7 @@ func TestDiffAgainstModel(t *testing.T) {
 					continue
 				}
 				if rnd.IntN(8) == 0 && len(dirs) < 40 {
-					m[p] = folder()
+					m[p] = directory()
 					dirs = append(dirs, p)
 				} else {
 					m[p] = fileEntry("", rnd.Uint64N(400)+1)
@@ -224,20 +224,20 @@ func TestDiffAgainstModel(t *testing.T) {
 		}
 		grow(b, rapid.IntRange(0, 50).Draw(rt, "more"))
 		m := newMemory()
-		told := make(map[string]bool)
+		named := make(map[string]bool)
 		_, err := Diff(ctx, m, a.snapshot(rt, m), b.snapshot(rt, m), nil, func(d *Difference) error {
 			x, y := a[d.Path], b[d.Path]
 			if d.Change == Renamed {
 				x = a[d.From]
-				if b[d.From] != nil || a[d.Path] != nil || told[d.From] {
+				if b[d.From] != nil || a[d.Path] != nil || named[d.From] {
 					rt.Errorf("%s was not renamed to %s", d.From, d.Path)
 				}
-				told[d.From] = true
+				named[d.From] = true
 			}
-			if told[d.Path] {
-				rt.Errorf("%s is told of twice", d.Path)
+			if named[d.Path] {
+				rt.Errorf("%s is named twice", d.Path)
 			}
-			told[d.Path] = true
+			named[d.Path] = true
 			ok := map[ChangeKind]bool{
 				Added:    x == nil && y != nil,
 				Removed:  x != nil && y == nil,
@@ -256,8 +256,8 @@ func TestDiffAgainstModel(t *testing.T) {
 		for _, side := range []treeModel{a, b} {
 			for p := range side {
 				same := a[p] != nil && b[p] != nil && a[p].Equal(b[p])
-				if same == told[p] {
-					rt.Errorf("%s: the same %t, told of %t", p, same, told[p])
+				if same == named[p] {
+					rt.Errorf("%s: the same %t, named %t", p, same, named[p])
 				}
 			}
 		}
@@ -365,11 +365,11 @@ func TestDiffFiles(t *testing.T) {
 			rt.Errorf("%v became %v: got %v, want %v", a, b, got, want)
 		}
 		var back []vertex.Part
-		if err := FileStretches(ctx, m, y, sizeY, func(s Stretch) error {
+		if err := FileSpans(ctx, m, y, sizeY, func(s Span) error {
 			back = append(back, s.Part)
 			return nil
 		}); err != nil || !slices.Equal(bytesOf(back), bytesB) {
-			rt.Errorf("stretches of %v are %v (%v)", b, back, err)
+			rt.Errorf("spans of %v are %v (%v)", b, back, err)
 		}
 	})
 }
@@ -456,7 +456,7 @@ func TestDiffFilesSkips(t *testing.T) {
 
 func TestWalkTree(t *testing.T) {
 	m := newMemory()
-	model := treeModel{"a": fileEntry("", 1), "d": folder(), "d/x": fileEntry("", 3), "d/e": folder()}
+	model := treeModel{"a": fileEntry("", 1), "d": directory(), "d/x": fileEntry("", 3), "d/e": directory()}
 	s := model.snapshot(t, m)
 	var got, want []string
 	if err := WalkTree(ctx, m, &s.Root, "", func(p string, e *Entry) error { got = append(got, p); return nil }); err != nil {

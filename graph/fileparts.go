@@ -8,24 +8,24 @@ import (
 	"github.com/quarxtor/quarxfs/store/vertex"
 )
 
-// A Stretch is bytes of a file: of a block from Skip on, or a hole.
-type Stretch struct {
+// A Span is bytes of a file: of a block from Skip on, or a hole.
+type Span struct {
 	vertex.Part
 	Off int64 // in the file
 }
 
-// End is the offset of the byte after the stretch.
-func (s *Stretch) End() int64 { return s.Off + s.Len }
+// End is the offset of the byte after the span.
+func (s *Span) End() int64 { return s.Off + s.Len }
 
-// FileStretches calls fn for the stretches of a file's content, in order; they
+// FileSpans calls fn for the spans of a file's content, in order; they
 // tile it. An error of fn ends it and is returned, except store.ErrStop.
-func FileStretches(ctx context.Context, src Source, content Link, size int64, fn func(Stretch) error) error {
-	return FileStretchesFrom(ctx, src, content, size, 0, fn)
+func FileSpans(ctx context.Context, src Source, content Link, size int64, fn func(Span) error) error {
+	return FileSpansFrom(ctx, src, content, size, 0, fn)
 }
 
-// FileStretchesFrom is FileStretches from an offset on; the first stretch starts
+// FileSpansFrom is FileSpans from an offset on; the first span starts
 // there. Vertices of what lies before it are not read.
-func FileStretchesFrom(ctx context.Context, src Source, content Link, size, from int64, fn func(Stretch) error) error {
+func FileSpansFrom(ctx context.Context, src Source, content Link, size, from int64, fn func(Span) error) error {
 	c := newFileCursor(src, content, size)
 	for !c.done() {
 		switch height := c.height(); {
@@ -61,23 +61,23 @@ type Range struct {
 // one has changed as a whole. A nil one reads nothing.
 type Exact struct{ Left int64 }
 
-// nearBytes is the length of a stretch of equal bytes that does not end a range:
+// nearBytes is the length of a run of equal bytes that does not end a range:
 // what has moved is equal by chance here and there.
 const nearBytes = 32
 
-// differing calls changed for the ranges in which two stretches of the same
+// differing calls differ with the ranges in which two spans of the same
 // length at off are not the same bytes.
-func (x *Exact) differing(ctx context.Context, src Source, off int64, a, b Stretch, n int64, changed func(off, n int64)) error {
+func (x *Exact) differing(ctx context.Context, src Source, off int64, a, b Span, n int64, differ func(off, n int64)) error {
 	if x == nil || x.Left < 2*n {
-		changed(off, n)
+		differ(off, n)
 		return nil
 	}
 	x.Left -= 2 * n
-	p, err := stretchBytes(ctx, src, a, n)
+	p, err := spanBytes(ctx, src, a, n)
 	if err != nil {
 		return err
 	}
-	q, err := stretchBytes(ctx, src, b, n)
+	q, err := spanBytes(ctx, src, b, n)
 	if err != nil {
 		return err
 	}
@@ -87,7 +87,7 @@ func (x *Exact) differing(ctx context.Context, src Source, off int64, a, b Stret
 			continue
 		}
 		if from >= 0 && i-to > nearBytes {
-			changed(off+int64(from), int64(to-from))
+			differ(off+int64(from), int64(to-from))
 			from = -1
 		}
 		if from < 0 {
@@ -96,12 +96,12 @@ func (x *Exact) differing(ctx context.Context, src Source, off int64, a, b Stret
 		to = i + 1
 	}
 	if from >= 0 {
-		changed(off+int64(from), int64(to-from))
+		differ(off+int64(from), int64(to-from))
 	}
 	return nil
 }
 
-func stretchBytes(ctx context.Context, src Source, s Stretch, n int64) ([]byte, error) {
+func spanBytes(ctx context.Context, src Source, s Span, n int64) ([]byte, error) {
 	if s.Hole {
 		return make([]byte, n), nil
 	}
@@ -122,7 +122,7 @@ func stretchBytes(ctx context.Context, src Source, s Stretch, n int64) ([]byte, 
 func DiffFiles(ctx context.Context, src Source, before Link, sizeBefore int64, after Link, sizeAfter int64, exact *Exact) ([]Range, error) {
 	a, b := newFileCursor(src, before, sizeBefore), newFileCursor(src, after, sizeAfter)
 	var ranges []Range
-	changed := func(off, n int64) {
+	differ := func(off, n int64) {
 		if k := len(ranges) - 1; k >= 0 && ranges[k].Off+ranges[k].Len == off {
 			ranges[k].Len += n
 		} else {
@@ -132,7 +132,7 @@ func DiffFiles(ctx context.Context, src Source, before Link, sizeBefore int64, a
 	for !b.done() {
 		// The file has grown: all behind its old end is new.
 		if a.done() {
-			changed(b.at, sizeAfter-b.at)
+			differ(b.at, sizeAfter-b.at)
 			break
 		}
 		// The same vertex at the same offset: all below it is equal, and nothing of it is read.
@@ -157,7 +157,7 @@ func DiffFiles(ctx context.Context, src Source, before Link, sizeBefore int64, a
 		x, y := a.part(), b.part()
 		n := min(x.Len, y.Len)
 		if x.Hole != y.Hole || !x.Hole && (x.ID != y.ID || x.Skip != y.Skip) {
-			if err := exact.differing(ctx, src, b.at, x, y, n, changed); err != nil {
+			if err := exact.differing(ctx, src, b.at, x, y, n, differ); err != nil {
 				return nil, err
 			}
 		}
@@ -229,13 +229,13 @@ func (c *fileCursor) whole() vertex.Part {
 }
 
 // part returns what is left of the block or hole.
-func (c *fileCursor) part() Stretch {
+func (c *fileCursor) part() Span {
 	p := c.whole()
 	p.Len -= c.in
 	if !p.Hole {
 		p.Skip += uint32(c.in)
 	}
-	return Stretch{p, c.at}
+	return Span{p, c.at}
 }
 
 // starts returns the vertex, as a part of a height, at the start of which the

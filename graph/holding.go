@@ -9,7 +9,7 @@ import (
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// A Held is a place in a snapshot that has a block in it: a stretch of a file or
+// A Held is a place in a snapshot that has a block in it: a span of a file or
 // of its extended attributes, or a directory.
 type Held struct {
 	Path   string // in the snapshot; "" is its root
@@ -50,12 +50,12 @@ type holdingWalk struct {
 func (w *holdingWalk) block(id ID, at Held) (found bool, err error) {
 	if w.Chosen(id) {
 		found = true
-		told := at
-		told.Block = id
-		if told.Path == linkTable {
-			told.Path = ""
+		hit := at
+		hit.Block = id
+		if hit.Path == linkTable {
+			hit.Path = ""
 		}
-		if err := w.fn(told); err != nil {
+		if err := w.fn(hit); err != nil {
 			return true, err
 		}
 	}

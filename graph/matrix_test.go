@@ -108,7 +108,7 @@ func (w *world) fill(t tester) {
 	for i := range 3 {
 		for _, dir := range []string{"", "d", "d/sub", "e"} {
 			if dir != "" && model[dir] == nil {
-				model[dir] = folder()
+				model[dir] = directory()
 			}
 			e := fileEntry("", 0)
 			e.Link, e.Size = w.content(t)
@@ -205,7 +205,7 @@ func (w *world) livePaths(map[uint64]bool) (map[uint64][]string, error) { return
 func (w *world) holders(t tester, block ID) []string {
 	lines := make(map[string]bool)
 	file := func(where string, l Link, size int64) {
-		if err := FileStretches(ctx, w, l, size, func(s Stretch) error {
+		if err := FileSpans(ctx, w, l, size, func(s Span) error {
 			if !s.Hole && s.ID == block {
 				lines[fmt.Sprintf("%s %d+%d-%d", where, s.Off, s.Len, s.Skip)] = true
 			}

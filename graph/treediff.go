@@ -85,7 +85,7 @@ func newCursor(ctx context.Context, t *Tree) (*cursor, error) {
 		return nil, err
 	}
 	c.stack = append(c.stack, frame{node: n, id: t.root})
-	c.settle()
+	c.popFinished()
 	return c, nil
 }
 
@@ -129,11 +129,11 @@ func (c *cursor) skip(height int) {
 	if len(c.stack) > 0 {
 		c.stack[len(c.stack)-1].i++
 	}
-	c.settle()
+	c.popFinished()
 }
 
-// settle leaves what has no more items.
-func (c *cursor) settle() {
+// popFinished leaves the vertices that have no more items.
+func (c *cursor) popFinished() {
 	for k := len(c.stack) - 1; k >= 0 && c.stack[k].i == len(c.stack[k].items); k-- {
 		c.stack = c.stack[:k]
 		if k > 0 {

@@ -9,14 +9,14 @@ import (
 // What ends with a cancelled context ends with the reason of who cancelled it; all else keeps its
 // own error.
 func TestEnded(t *testing.T) {
-	told, broke := errors.New("the client has left"), errors.New("the disk broke")
+	cause, broke := errors.New("the client has left"), errors.New("the disk broke")
 	cancelled, cancel := context.WithCancelCause(t.Context())
-	cancel(told)
+	cancel(cause)
 	for _, c := range []struct {
 		ctx       context.Context
 		err, want error
 	}{
-		{cancelled, context.Canceled, told},
+		{cancelled, context.Canceled, cause},
 		{cancelled, broke, broke},
 		{t.Context(), broke, broke},
 		{t.Context(), context.Canceled, context.Canceled},

@@ -17,13 +17,13 @@ import (
 type Local struct {
 	*query.Graph // answers what Graph asks
 	store        *store.Store
-	env          Surroundings
+	env          Environment
 	imports      *semaphore.Weighted // bytes of records
 }
 
-// Surroundings are what only the process around a store knows; what is nil or
+// An Environment is what only the process around a store knows; what is nil or
 // empty is left out.
-type Surroundings struct {
+type Environment struct {
 	Started    time.Time // of the daemon; zero: this process is none
 	Mountpoint string
 	// SnapshotEvery is what the mount was told, in place of the store's settings; nil: nothing.
@@ -42,7 +42,7 @@ type Surroundings struct {
 }
 
 // NewLocal returns the node of an open store. The caller closes the store.
-func NewLocal(st *store.Store, env Surroundings) *Local {
+func NewLocal(st *store.Store, env Environment) *Local {
 	return &Local{Graph: query.New(st, env.Live, env.Rows, env.LiveTree), store: st, env: env, imports: semaphore.NewWeighted(importMemory)}
 }
 
@@ -116,12 +116,12 @@ func (l *Local) ListObjects(ctx context.Context, p Page, fn func(Object) error) 
 
 // atMost has a walk end after so many values; 0: not before all were seen.
 func atMost[T any](limit int64, fn func(T) error) func(T) error {
-	listed := int64(0)
+	seen := int64(0)
 	return func(v T) error {
 		if err := fn(v); err != nil {
 			return err
 		}
-		if listed++; listed == limit {
+		if seen++; seen == limit {
 			return store.ErrStop
 		}
 		return nil

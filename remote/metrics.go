@@ -104,11 +104,11 @@ func (m *metric) show(s sample) prometheus.Metric {
 	return prometheus.MustNewConstMetric(m.desc(), prometheus.GaugeValue, s.value, values...)
 }
 
-type figure interface {
+type integer interface {
 	~int | ~int64 | ~uint64
 }
 
-func one[F figure](of func(*Stats) F) func(*Stats) []sample {
+func one[F integer](of func(*Stats) F) func(*Stats) []sample {
 	return func(s *Stats) []sample { return []sample{{value: float64(of(s))}} }
 }
 
@@ -125,7 +125,7 @@ func eachKind(of func(BlockSum) int64) func(*Stats) []sample {
 	}
 }
 
-func eachTier[F figure](of func(*store.Tier) F) func(*Stats) []sample {
+func eachTier[F integer](of func(*store.Tier) F) func(*Stats) []sample {
 	return func(s *Stats) (list []sample) {
 		for i := range s.Tiers {
 			list = append(list, sample{label: s.Tiers[i].Name, value: float64(of(&s.Tiers[i]))})
@@ -143,7 +143,7 @@ func eachTierTime(of func(*store.Tier) store.Latency) func(*Stats) []sample {
 	}
 }
 
-// inTier reads a figure of one tier; it is 0 without that tier.
+// inTier reads a number of one tier; it is 0 without that tier.
 func inTier(name string, of func(*store.Tier) uint64) func(*Stats) []sample {
 	return one(func(s *Stats) uint64 {
 		for i := range s.Tiers {

@@ -71,7 +71,7 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { st.Close() })
-	n := remote.NewLocal(st, remote.Surroundings{
+	n := remote.NewLocal(st, remote.Environment{
 		Volume: func() remote.VolumeStats { return remote.VolumeStats{Inodes: 12} },
 		FUSE: func() remote.FUSE {
 			var timer store.Timer
@@ -177,7 +177,7 @@ func TestMetricsAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.ServeMetrics(remote.NewLocal(st, remote.Surroundings{}), slog.New(slog.DiscardHandler))
+	f.ServeMetrics(remote.NewLocal(st, remote.Environment{}), slog.New(slog.DiscardHandler))
 	t.Cleanup(func() { f.Close(t.Context()) })
 	if text, _ := scrape(t, f.URL); !strings.Contains(string(text), "\nquarxfs_objects 0\n") {
 		t.Errorf("%s", text)

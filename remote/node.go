@@ -47,7 +47,7 @@ type Node interface {
 
 	Snapshots
 	Graph
-	Upkeep
+	Maintenance
 	Tiers
 	TierPolicies
 	Settings

@@ -30,12 +30,12 @@ type Peer interface {
 	// store.ErrCorrupt: a record is not what it claims; store.ErrNotFound: a link
 	// leads nowhere, or the lease is over; store.ErrFull.
 	PutRecords(ctx context.Context, lease store.LeaseID, source func(put func(store.Record) error) error) error
-	// Adopt gives a name to a snapshot that a lease keeps, durably. That it has
+	// LinkSnapshot gives a name to a snapshot that a lease keeps, durably. That it has
 	// the name already is no error. store.ErrNameTaken: another one has it.
-	Adopt(ctx context.Context, name string, id store.ID) error
-	// Disown drops a snapshot's name, if it is this snapshot's. store.ErrNotFound,
+	LinkSnapshot(ctx context.Context, name string, id store.ID) error
+	// UnlinkSnapshot drops a snapshot's name, if it is this snapshot's. store.ErrNotFound,
 	// store.ErrHeld.
-	Disown(ctx context.Context, name string, id store.ID) error
+	UnlinkSnapshot(ctx context.Context, name string, id store.ID) error
 	// ListSnapshots is that of Snapshots.
 	ListSnapshots(ctx context.Context, fn func(Snapshot) error) error
 }
@@ -184,16 +184,16 @@ func (l *Local) checkLinks(r *store.Record, plain []byte) error {
 	return nil
 }
 
-// Adopt implements Peer.
-func (l *Local) Adopt(ctx context.Context, name string, id store.ID) error {
+// LinkSnapshot implements Peer.
+func (l *Local) LinkSnapshot(ctx context.Context, name string, id store.ID) error {
 	if l.env.Snapshots != nil {
-		return l.env.Snapshots.AdoptSnapshot(ctx, name, id)
+		return l.env.Snapshots.LinkSnapshot(ctx, name, id)
 	}
-	return l.store.AdoptSnapshot(name, id)
+	return l.store.LinkSnapshot(name, id)
 }
 
-// Disown implements Peer.
-func (l *Local) Disown(ctx context.Context, name string, id store.ID) error {
+// UnlinkSnapshot implements Peer.
+func (l *Local) UnlinkSnapshot(ctx context.Context, name string, id store.ID) error {
 	r, err := l.store.Snapshot(name)
 	switch {
 	case err != nil:

@@ -26,13 +26,13 @@ type leaseAnswer struct {
 	ID store.LeaseID `json:"id"`
 }
 
-type adoptRequest struct {
+type linkRequest struct {
 	ID store.ID `json:"id"`
 }
 
 func leasePath(lease store.LeaseID) string { return "/v1/sync/leases/" + lease.String() }
 
-func adoptPath(name string) string { return "/v1/sync/snapshots/" + url.PathEscape(name) }
+func linkPath(name string) string { return "/v1/sync/snapshots/" + url.PathEscape(name) }
 
 // NewLease implements Peer.
 func (c *Client) NewLease(ctx context.Context, whose string) (store.LeaseID, error) {
@@ -130,14 +130,14 @@ func (c *Client) PutRecords(ctx context.Context, lease store.LeaseID, source fun
 
 var errGone = errors.New("the request has ended")
 
-// Adopt implements Peer.
-func (c *Client) Adopt(ctx context.Context, name string, id store.ID) error {
-	return c.post(ctx, http.MethodPut, adoptPath(name), adoptRequest{id}, &struct{}{})
+// LinkSnapshot implements Peer.
+func (c *Client) LinkSnapshot(ctx context.Context, name string, id store.ID) error {
+	return c.post(ctx, http.MethodPut, linkPath(name), linkRequest{id}, &struct{}{})
 }
 
-// Disown implements Peer.
-func (c *Client) Disown(ctx context.Context, name string, id store.ID) error {
-	return c.call(ctx, http.MethodDelete, adoptPath(name)+"?id="+id.String(), nil, &struct{}{})
+// UnlinkSnapshot implements Peer.
+func (c *Client) UnlinkSnapshot(ctx context.Context, name string, id store.ID) error {
+	return c.call(ctx, http.MethodDelete, linkPath(name)+"?id="+id.String(), nil, &struct{}{})
 }
 
 // SetRemote implements Remotes.
@@ -176,9 +176,9 @@ func (s *server) syncRoutes() []route {
 		{"POST /v1/sync/leases/{lease}/keep", config.ScopeSync, "Say which blocks are missing, and keep the others", none, rawBytes, rawBytes, s.onLease(s.keep)},
 		{"POST /v1/sync/leases/{lease}/records", config.ScopeSync, "Send records of blocks", none, records, jsonOf(struct{}{}), s.onLease(s.importRecords)},
 		{"POST /v1/sync/records", config.ScopeRead, "Fetch records of blocks", none, rawBytes, records, s.exportRecords},
-		{"PUT /v1/sync/snapshots/{name}", config.ScopeSync, "Name a snapshot that was sent", none, jsonOf(adoptRequest{}), jsonOf(struct{}{}), func(w http.ResponseWriter, r *http.Request) {
-			answerBody(s, w, r, func(ctx context.Context, a adoptRequest) (struct{}, error) {
-				return struct{}{}, s.node.Adopt(ctx, r.PathValue("name"), a.ID)
+		{"PUT /v1/sync/snapshots/{name}", config.ScopeSync, "Name a snapshot that was sent", none, jsonOf(linkRequest{}), jsonOf(struct{}{}), func(w http.ResponseWriter, r *http.Request) {
+			answerBody(s, w, r, func(ctx context.Context, a linkRequest) (struct{}, error) {
+				return struct{}{}, s.node.LinkSnapshot(ctx, r.PathValue("name"), a.ID)
 			})
 		}},
 		{"DELETE /v1/sync/snapshots/{name}", config.ScopeSync, "Remove a snapshot that was sent", []param{{"id", store.ID{}, "of the snapshot that has the name"}}, nothing, jsonOf(struct{}{}), func(w http.ResponseWriter, r *http.Request) {
@@ -187,7 +187,7 @@ func (s *server) syncRoutes() []route {
 			if err != nil {
 				err = fmt.Errorf("%w: id: %v", ErrRequest, err)
 			} else {
-				err = s.node.Disown(r.Context(), r.PathValue("name"), id)
+				err = s.node.UnlinkSnapshot(r.Context(), r.PathValue("name"), id)
 			}
 			s.answer(w, r, struct{}{}, err)
 		}},

@@ -26,7 +26,7 @@ type Pins interface {
 
 // TierPolicies move blocks between tiers by themselves.
 type TierPolicies interface {
-	// TierPolicy returns what is set, and what the mounted store's keeper does.
+	// TierPolicy returns what is set, and what the mounted store's tier manager does.
 	TierPolicy(ctx context.Context) (TierPolicy, error)
 	// SetTierPolicy sets the policy; the zero policy ends it. store.ErrConfig.
 	SetTierPolicy(ctx context.Context, p store.TierPolicy) error
@@ -40,8 +40,8 @@ type TierPolicies interface {
 
 // A TierPolicy is a store's policy, with its defaults filled in, and what comes of it.
 type TierPolicy struct {
-	Policy store.TierPolicy       `json:"policy"`
-	Keeper store.TierManagerState `json:"keeper"`
+	Policy  store.TierPolicy       `json:"policy"`
+	Manager store.TierManagerState `json:"keeper"`
 }
 
 // A PinRequest names files and directories of the live filesystem.

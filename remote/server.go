@@ -34,7 +34,7 @@ const ControlSocket = "control.sock"
 func ControlHandler(n Node, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", Handler(n, log))
-	upkeepRoutes(mux, n, log)
+	maintenanceRoutes(mux, n, log)
 	tierRoutes(mux, &server{n, log})
 	settingsRoutes(mux, &server{n, log})
 	snapshotControl(mux, n, log)

@@ -161,7 +161,7 @@ func eachLiveNode(t *testing.T, test func(t *testing.T, n remote.Node, tree *liv
 			}
 		}
 	}
-	local := remote.NewLocal(st, remote.Surroundings{Live: tree, Rows: tree})
+	local := remote.NewLocal(st, remote.Environment{Live: tree, Rows: tree})
 	t.Run("local", func(t *testing.T) { test(t, local, tree) })
 	t.Run("http", func(t *testing.T) {
 		srv := httptest.NewServer(remote.Handler(local, slog.New(slog.DiscardHandler)))

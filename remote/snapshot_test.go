@@ -68,7 +68,7 @@ func eachSnapshotNode(t *testing.T, test func(t *testing.T, n remote.Node)) {
 		must(err)
 		must(st.NameSnapshot(name, id))
 	}
-	local := remote.NewLocal(st, remote.Surroundings{})
+	local := remote.NewLocal(st, remote.Environment{})
 	t.Run("local", func(t *testing.T) { test(t, local) })
 	t.Run("http", func(t *testing.T) {
 		srv := httptest.NewServer(remote.Handler(local, slog.New(slog.DiscardHandler)))

@@ -138,7 +138,7 @@ type Snapshotter interface {
 	CreateSnapshot(ctx context.Context, n NewSnapshot) (Snapshot, error)
 	RemoveSnapshot(ctx context.Context, name string) error
 	EditSnapshot(ctx context.Context, name string, e SnapshotEdit) error
-	AdoptSnapshot(ctx context.Context, name string, id store.ID) error
+	LinkSnapshot(ctx context.Context, name string, id store.ID) error
 	Clone(ctx context.Context, r CloneRequest) error
 	Rollback(ctx context.Context, snapshot string) error
 }

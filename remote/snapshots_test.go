@@ -26,8 +26,8 @@ type volumeOf struct {
 	back   []string
 }
 
-func (v *volumeOf) AdoptSnapshot(_ context.Context, name string, id store.ID) error {
-	return v.st.AdoptSnapshot(name, id)
+func (v *volumeOf) LinkSnapshot(_ context.Context, name string, id store.ID) error {
+	return v.st.LinkSnapshot(name, id)
 }
 
 func (v *volumeOf) CreateSnapshot(_ context.Context, n remote.NewSnapshot) (remote.Snapshot, error) {
@@ -103,7 +103,7 @@ func eachOwner(t *testing.T, test func(t *testing.T, n remote.Node, v *volumeOf)
 			}
 		})
 		v := &volumeOf{st: st}
-		return remote.NewLocal(st, remote.Surroundings{Files: someFiles, Snapshots: v}), v
+		return remote.NewLocal(st, remote.Environment{Files: someFiles, Snapshots: v}), v
 	}
 	t.Run("local", func(t *testing.T) {
 		n, v := open(t)

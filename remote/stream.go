@@ -28,13 +28,13 @@ const (
 	maxLine    = 1 << 20
 )
 
-// sendStream writes what list calls its function with. An error before the
+// sendStream writes what each calls its function with. An error before the
 // first value becomes the answer's status.
-func sendStream[T any](s *server, w http.ResponseWriter, r *http.Request, list func(func(T) error) error) {
+func sendStream[T any](s *server, w http.ResponseWriter, r *http.Request, each func(func(T) error) error) {
 	w.Header().Set("Content-Type", contentStream)
 	out := bufio.NewWriterSize(w, 64<<10)
 	sent, flushed := 0, time.Now()
-	err := list(func(v T) error {
+	err := each(func(v T) error {
 		sent++
 		if err := rawjson.Write(out, v); err != nil {
 			return err

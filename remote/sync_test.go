@@ -22,7 +22,7 @@ import (
 type site struct{ remotetest.Site }
 
 func newSite(t testing.TB, o store.Options) site {
-	return site{remotetest.NewSite(t, o, remote.Surroundings{Files: someFiles})}
+	return site{remotetest.NewSite(t, o, remote.Environment{Files: someFiles})}
 }
 
 func TestImportRefusals(t *testing.T) {
@@ -77,7 +77,7 @@ func TestImportRefusals(t *testing.T) {
 		if _, err := n.Keep(ctx, lease, nil); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("a lease that has ended: %v", err)
 		}
-		if err := n.Adopt(ctx, "nothing", one); !errors.Is(err, store.ErrNotFound) {
+		if err := n.LinkSnapshot(ctx, "nothing", one); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("a snapshot that is not there: %v", err)
 		}
 		if err := n.Records(ctx, []store.ID{one}, func(store.Record) error { return nil }); !errors.Is(err, store.ErrNotFound) {

@@ -192,7 +192,7 @@ func (c *Client) Shift(ctx context.Context, r ShiftRequest, fn func(Shift) error
 	if r.DryRun {
 		q.Set("dry_run", "true")
 	}
-	return receiveUpkeep(ctx, c, withQuery("/v1/tiers/shift", q), fn)
+	return receiveMaintenance(ctx, c, withQuery("/v1/tiers/shift", q), fn)
 }
 
 // tierRoutes are for the store's owner only: they name directories of the

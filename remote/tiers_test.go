@@ -107,7 +107,7 @@ func TestShiftPassesOverWhatHasGone(t *testing.T) {
 		}
 		tree.blocks[file] = []store.ID{id}
 	}
-	n := remote.NewLocal(st, remote.Surroundings{Live: losingTree{tree, "d/b"}, Rows: tree})
+	n := remote.NewLocal(st, remote.Environment{Live: losingTree{tree, "d/b"}, Rows: tree})
 	if err := n.AddCold(ctx, dir+"/cold", nil); err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestShiftPassesOverWhatHasGone(t *testing.T) {
 func TestTierPolicy(t *testing.T) {
 	eachNodeBehind(t, remote.ControlHandler, func(t *testing.T, n remote.Node) {
 		ctx := context.Background()
-		if now, err := n.TierPolicy(ctx); err != nil || now.Policy.On() || now.Keeper.State != "off" {
+		if now, err := n.TierPolicy(ctx); err != nil || now.Policy.On() || now.Manager.State != "off" {
 			t.Errorf("at first: %+v, %v", now, err)
 		}
 		for _, bad := range []store.TierPolicy{{Limit: -1}, {Limit: 1 << 40, Low: 95}, {Limit: 1}, {Limit: 1 << 40, Hours: "x"}} {

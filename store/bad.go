@@ -100,8 +100,8 @@ func (b *badBlocks) load() error {
 	})
 }
 
-// list returns the marks in order of ID.
-func (b *badBlocks) list() []BadBlock {
+// all returns the marks in order of ID.
+func (b *badBlocks) all() []BadBlock {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	list := make([]BadBlock, 0, len(b.blocks))
@@ -120,7 +120,7 @@ func (b *badBlocks) mark(id ID, cause error) {
 }
 
 // BadBlocks returns the blocks that are marked as bad, in order of ID.
-func (s *Store) BadBlocks() []BadBlock { return s.bad.list() }
+func (s *Store) BadBlocks() []BadBlock { return s.bad.all() }
 
 // A placeholder is the row of a block that is lost and still referred to: it keeps
 // the count of references until the same bytes are Put again. What kind of block

@@ -61,8 +61,8 @@ func (cm *committer) Update(fn func() error) error {
 }
 
 // Change is Update for what a user asks for. It refuses what could only stay in memory, as Accepts
-// says; upkeep and what was accepted before do not ask. It is called with no lock that a commit
-// takes.
+// says; maintenance and what was accepted before do not ask. It is called with no lock that a
+// commit takes.
 func (cm *committer) Change(fn func() error) error {
 	if err := cm.Accepts(); err != nil {
 		return err

@@ -312,8 +312,8 @@ func (c *compactor) copy(batch []tiering.Placed) (copied int64, err error) {
 		}
 	}
 	// A segment with copies that are not yet noted would seem empty.
-	s.sweeper.upkeep[tier].Lock()
-	defer s.sweeper.upkeep[tier].Unlock()
+	s.sweeper.maintenance[tier].Lock()
+	defer s.sweeper.maintenance[tier].Unlock()
 	moves := make([]move, 0, len(batch))
 	for _, r := range batch {
 		// As it is stored, without decompressing; its checksum is seen to, its ID at the next read.

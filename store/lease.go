@@ -310,11 +310,11 @@ func (ix *index) someKeys(prefix []byte, most int) (keys [][]byte, err error) {
 	return keys, err
 }
 
-// AdoptSnapshot gives a name to a snapshot that a sync has brought, durably; the
+// LinkSnapshot gives a name to a snapshot that a sync has brought, durably; the
 // caller has a lease keep it. That it has this name already is no error. Errors:
 // ErrNameTaken: another snapshot has it; ErrConfig: no snapshot can, or id is none;
 // ErrNotFound.
-func (nt *nameTable) AdoptSnapshot(name string, id ID) error {
+func (nt *nameTable) LinkSnapshot(name string, id ID) error {
 	err := nt.commits.Change(func() error {
 		e, err := nt.index.Lookup(id)
 		if err == nil && e.Kind != KindSnapshot {

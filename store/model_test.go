@@ -358,10 +358,10 @@ func TestStoreAgainstModel(t *testing.T) {
 		defer checks.Value.Set(checks.DefValue)
 	}
 	root := fastDir(t)
-	run := 0
+	round := 0
 	rapid.Check(t, func(rt *rapid.T) {
-		run++
-		m := &storeModel{t: rt, root: filepath.Join(root, fmt.Sprint(run)), now: contents{make(map[string][]byte), make(map[ID]uint64)}}
+		round++
+		m := &storeModel{t: rt, root: filepath.Join(root, fmt.Sprint(round)), now: contents{make(map[string][]byte), make(map[ID]uint64)}}
 		defer os.RemoveAll(m.root)
 		m.committed = m.now.clone()
 		m.f = initFaultStore(t, filepath.Join(m.root, "0"), smallConfig())

@@ -146,8 +146,8 @@ func (m *mover) copy(batch []tiering.Placed) error {
 		}
 	}
 	// A segment with copies that are not yet noted would seem empty.
-	s.sweeper.upkeep[m.to].Lock()
-	defer s.sweeper.upkeep[m.to].Unlock()
+	s.sweeper.maintenance[m.to].Lock()
+	defer s.sweeper.maintenance[m.to].Unlock()
 	moves := make([]move, 0, len(batch))
 	var from, to int64
 	for _, p := range batch {

@@ -62,7 +62,7 @@ type repairer struct {
 	names  map[string]ObjectInfo
 	snaps  map[string]SnapshotRef
 
-	adopted map[ID]bool // that the database did not know of
+	indexed map[ID]bool // that the database did not know of
 	kept    int         // of these, that have got a name
 	newest  uint64      // commits that there were
 }
@@ -73,8 +73,8 @@ func (r *repairer) did(format string, args ...any) {
 
 func (r *repairer) run(ctx context.Context) error {
 	r.rows, r.names, r.snaps = make(map[ID]Entry), make(map[string]ObjectInfo), make(map[string]SnapshotRef)
-	r.adopted = make(map[ID]bool)
-	steps := []func(context.Context) error{r.loadRows, r.restoreRows, r.loadNames, r.loadSnapshots, r.forgetLost, r.adopt, r.restoreMissing,
+	r.indexed = make(map[ID]bool)
+	steps := []func(context.Context) error{r.loadRows, r.restoreRows, r.loadNames, r.loadSnapshots, r.forgetLost, r.indexUnsettled, r.restoreMissing,
 		r.makeNames, r.addPlaceholders, r.keepLost, r.fixRows, r.fixZeroRows, r.fixNames, r.fixSnapshots, r.fixSums}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -456,7 +456,7 @@ func (r *repairer) keep(ctx context.Context, id ID) (kept bool, err error) {
 		return false, nil
 	case e.Kind == tiering.Data, e.Kind == tiering.File:
 		name := LostPrefix + id.String()
-		if r.adopted[id] {
+		if r.indexed[id] {
 			r.kept++ // there may be very many
 		} else {
 			r.did("block %s: nothing refers to it any more; it is now object %q", id, name)
@@ -621,7 +621,7 @@ func (r *repairer) fixSums(ctx context.Context) error {
 	r.s.totals.Totals = t
 	r.s.totals.Unlock()
 	r.s.db.Set([]byte{keyTotals}, t.encode())
-	for _, b := range r.s.bad.list() {
+	for _, b := range r.s.bad.all() {
 		if _, ok := r.rows[b.ID]; !ok {
 			r.s.bad.clear(b.ID)
 		}

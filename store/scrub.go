@@ -111,13 +111,13 @@ func (c *scrubber) run(ctx context.Context) error {
 	if err := c.estimate(segments); err != nil {
 		return err
 	}
-	listed := make(map[uint64]bool) // segments whose list of records has all that is live
+	complete := make(map[uint64]bool) // segments whose list of records has all that is live
 	for _, seg := range segments {
 		if seg.Number < c.cursor.Next {
-			listed[seg.Number] = true
+			complete[seg.Number] = true
 			continue
 		}
-		if listed[seg.Number], err = c.segment(ctx, seg.Number); err != nil {
+		if complete[seg.Number], err = c.segment(ctx, seg.Number); err != nil {
 			return errors.Join(err, c.save())
 		}
 		c.cursor.Next = seg.Number + 1
@@ -125,7 +125,7 @@ func (c *scrubber) run(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := c.others(ctx, listed); err != nil {
+	if err := c.others(ctx, complete); err != nil {
 		return err
 	}
 	c.cursor.Finished = c.s.now()
@@ -186,9 +186,9 @@ func (c *scrubber) segment(ctx context.Context, number uint64) (whole bool, err 
 
 // others checks the blocks that no list of records led to: the lists are damaged,
 // or segments are missing.
-func (c *scrubber) others(ctx context.Context, listed map[uint64]bool) error {
+func (c *scrubber) others(ctx context.Context, complete map[uint64]bool) error {
 	known := make(map[tiering.Location]bool)
-	for number, whole := range listed {
+	for number, whole := range complete {
 		if whole {
 			continue
 		}
@@ -203,7 +203,7 @@ func (c *scrubber) others(ctx context.Context, listed map[uint64]bool) error {
 			c.cursor.Segments = append(c.cursor.Segments, err.Error())
 			return nil
 		}
-		if listed[e.Loc.Segment] || known[e.Loc] {
+		if complete[e.Loc.Segment] || known[e.Loc] {
 			return nil
 		}
 		now, err := c.s.index.Lookup(id)

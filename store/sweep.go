@@ -25,7 +25,7 @@ type sweeper struct {
 	leases  *leaseTable
 	history *history
 
-	upkeep [2]sync.Mutex // by tier
+	maintenance [2]sync.Mutex // by tier
 }
 
 // A Swept says what a sweep reclaimed.
@@ -229,9 +229,9 @@ func (sw *sweeper) removeEmptySegments(total *Swept) error {
 // removeIfEmpty removes the sealed segment n when nothing in it is used, unless
 // another sweep has done so.
 func (sw *sweeper) removeIfEmpty(n uint64) (removed bool, err error) {
-	upkeep := &sw.upkeep[tiering.TierOf(n)]
-	upkeep.Lock()
-	defer upkeep.Unlock()
+	maintenance := &sw.maintenance[tiering.TierOf(n)]
+	maintenance.Lock()
+	defer maintenance.Unlock()
 	if empty, err := sw.segmentEmpty(n); err != nil || !empty {
 		return false, err
 	}
@@ -245,7 +245,7 @@ func (sw *sweeper) removeIfEmpty(n uint64) (removed bool, err error) {
 }
 
 // segmentEmpty reports whether the sealed segment n has nothing that is used, nor anything that the
-// database may not know of. The tier's upkeep is held.
+// database may not know of. The tier's maintenance is held.
 func (sw *sweeper) segmentEmpty(n uint64) (bool, error) {
 	unused, why, err := sw.segmentUnused(n)
 	if err != nil || !unused {

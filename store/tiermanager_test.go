@@ -75,7 +75,7 @@ func liveHot(t *testing.T, s *Store) int64 {
 	return use[tiering.Hot].live
 }
 
-func TestKeeperDemotesWhatIsCold(t *testing.T) {
+func TestTierManagerDemotesWhatIsCold(t *testing.T) {
 	s, clock := openKept(t, true, TierPolicy{Limit: 8 << 20, High: 50, Low: 30})
 	kept := ingestWords(t, s, "a", "b", "c", "d", "e", "f", "g", "h")
 	before := liveHot(t, s)
@@ -158,7 +158,7 @@ func hotShare(t *testing.T, s *Store, name string) float64 {
 	return float64(hot) / float64(all)
 }
 
-func TestKeeperLeavesPinsAlone(t *testing.T) {
+func TestTierManagerLeavesPinsAlone(t *testing.T) {
 	s, clock := openKept(t, true, TierPolicy{Limit: 8 << 20, High: 30, Low: 10, MinAge: -1})
 	kept := ingestWords(t, s, "a", "b", "c", "d", "e", "f")
 	a := objectID(t, s, "a")
@@ -240,7 +240,7 @@ func TestLimitWithoutColdTier(t *testing.T) {
 
 // A busy machine, a pause and the hours keep blocks where they are; settings are
 // followed at once.
-func TestKeeperWaits(t *testing.T) {
+func TestTierManagerWaits(t *testing.T) {
 	p := TierPolicy{Limit: 64 << 20, High: 4, Low: 2, MinAge: -1, Paused: true}
 	s, _ := openKept(t, true, p)
 	ingestWords(t, s, "a", "b", "c", "d", "e", "f")

@@ -55,8 +55,8 @@ func (tl *tierList) moveCold(from *ColdTier, to ColdTier) error {
 	}
 	// From here on nothing is appended to the cold tier and nothing removed from it: what was
 	// compared is what is opened.
-	tl.sweeper.upkeep[tiering.Cold].Lock()
-	defer tl.sweeper.upkeep[tiering.Cold].Unlock()
+	tl.sweeper.maintenance[tiering.Cold].Lock()
+	defer tl.sweeper.maintenance[tiering.Cold].Unlock()
 	// What was moved is in the rows of segments after a commit only.
 	if err := tl.commits.Commit(); err != nil {
 		return err

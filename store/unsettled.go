@@ -132,9 +132,9 @@ func (hi *history) setAside() error {
 	return nil
 }
 
-// adopt takes in what unsettled segments have that the database does not know of. It counts as
-// referred to, so that keepLost gives a name to what has none.
-func (r *repairer) adopt(ctx context.Context) error {
+// indexUnsettled takes in what unsettled segments have that the database does not know of. It
+// counts as referred to, so that keepLost gives a name to what has none.
+func (r *repairer) indexUnsettled(ctx context.Context) error {
 	newest := r.s.commitsEver() + r.s.behind
 	from := make(map[uint64]int64) // where in which segments is what may be unknown
 	for _, seg := range r.s.tiers.Segments() {
@@ -163,13 +163,13 @@ func (r *repairer) adopt(ctx context.Context) error {
 		e := rowOf(loc, h, plain)
 		e.Refs = 1
 		r.rows[h.ID] = e
-		r.adopted[h.ID] = true
+		r.indexed[h.ID] = true
 		if h.Kind == tiering.Named {
 			r.named(plain)
 		}
 	})
-	if len(r.adopted) > 0 {
-		r.did("%d blocks that the database did not know of were taken in", len(r.adopted))
+	if len(r.indexed) > 0 {
+		r.did("%d blocks that the database did not know of were taken in", len(r.indexed))
 	}
 	// With the rows: from the commit on that has them, the database knows as much as the segments.
 	if newest > r.s.commitsEver() {
@@ -179,7 +179,7 @@ func (r *repairer) adopt(ctx context.Context) error {
 	return err
 }
 
-// settled is called when what was adopted is durable.
+// settled is called when what was taken in is durable.
 func (r *repairer) settled() {
 	s := r.s
 	if r.newest <= s.commitsEver() && s.behind == 0 {

@@ -190,7 +190,7 @@ func (f *flights) release(id [32]byte, call *flight) {
 // scan is Scan of one tier. stop: the error is that of fn.
 func (t *tier) scan(fn func(loc Location, h segment.Header) error) (stop bool, err error) {
 	var damage []error
-	for _, info := range t.table.list() {
+	for _, info := range t.table.segments() {
 		entries, err := t.entries(info.Number)
 		if errors.Is(err, ErrNotFound) { // removed meanwhile
 			continue

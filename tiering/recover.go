@@ -111,8 +111,8 @@ func (t *tier) recoverOpen(number uint64, size int64) error {
 	})
 	if err == nil && res.End < size {
 		// A footer may have reached the disk without all that it lists.
-		_, listed, footerErr := segment.ReadFooter(f, size)
-		whole := footerErr == nil && slices.Equal(listed, entries)
+		_, footer, footerErr := segment.ReadFooter(f, size)
+		whole := footerErr == nil && slices.Equal(footer, entries)
 		switch {
 		case t.readOnly: // what is behind the last record does not count
 		case whole && t.remote:

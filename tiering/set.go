@@ -299,9 +299,9 @@ type SegmentInfo struct {
 // Segments returns all segments, in order of number. Those of a cold tier that
 // cannot be reached are not among them.
 func (s *Set) Segments() []SegmentInfo {
-	list := s.hot.table.list()
+	list := s.hot.table.segments()
 	if t, err := s.tier(Cold); err == nil {
-		list = append(list, t.table.list()...)
+		list = append(list, t.table.segments()...)
 	}
 	return list
 }

@@ -267,7 +267,7 @@ func (t *table) sizeOfSealed(number uint64) (size int64, ok bool) {
 	return 0, false
 }
 
-func (t *table) list() []SegmentInfo {
+func (t *table) segments() []SegmentInfo {
 	t.mu.RLock()
 	infos := make([]SegmentInfo, 0, len(t.mu.rows))
 	for _, r := range t.mu.rows {

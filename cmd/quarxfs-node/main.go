@@ -46,7 +46,7 @@ func newRoot() *cobra.Command {
 	}
 	root.PersistentFlags().StringVar(&dir, "dir", client.DefaultDir, "the node's `directory`")
 	var page string
-	run := &cobra.Command{
+	serve := &cobra.Command{
 		Use:   "run",
 		Short: "Be the node's agent until SIGTERM",
 		Args:  cobra.NoArgs,
@@ -57,8 +57,8 @@ func newRoot() *cobra.Command {
 			}})
 		},
 	}
-	run.Flags().StringVar(&page, "page", "", "show the cluster's page and metrics at this `address`, such as 127.0.0.1:7444, too")
-	root.AddCommand(run, &cobra.Command{
+	serve.Flags().StringVar(&page, "page", "", "show the cluster's page and metrics at this `address`, such as 127.0.0.1:7444, too")
+	root.AddCommand(serve, &cobra.Command{
 		Use:    "make",
 		Hidden: true, // quarxfs cluster init and join have the flags
 		Short:  "Make this machine a node as the JSON document on standard input says",

@@ -133,7 +133,7 @@ func (s *shelf) holders(t *testing.T) map[store.ID][]string {
 		}
 	}
 	file := func(where string, l graph.Link, size int64) {
-		if err := graph.FileStretches(ctx, s.st, l, size, func(x graph.Stretch) error {
+		if err := graph.FileSpans(ctx, s.st, l, size, func(x graph.Span) error {
 			if !x.Hole {
 				note(where, x.ID, x.Off, x.Len, int64(x.Skip))
 			}

@@ -132,7 +132,7 @@ func showTierPlan(w io.Writer, plan store.TierPlan) error {
 }
 
 func showTierPolicy(w io.Writer, now remote.TierPolicy) error {
-	p, k := now.Policy, now.Keeper
+	p, k := now.Policy, now.Manager
 	if !p.On() {
 		_, err := fmt.Fprintln(w, "Nothing is moved automatically, and the hot tier has no limit.")
 		return err

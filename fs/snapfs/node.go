@@ -168,7 +168,7 @@ func (n *node) Lseek(ctx context.Context, _ nodefs.FileHandle, off uint64, whenc
 		return 0, syscall.ENXIO
 	}
 	found := uint64(n.entry.Size) // the end is a hole
-	err := graph.FileStretchesFrom(ctx, n.view.f.src, n.entry.Link, n.entry.Size, int64(off), func(x graph.Stretch) error {
+	err := graph.FileSpansFrom(ctx, n.view.f.src, n.entry.Link, n.entry.Size, int64(off), func(x graph.Span) error {
 		if x.Hole != (whence == unix.SEEK_HOLE) {
 			return nil
 		}
@@ -185,8 +185,8 @@ func (n *node) Lseek(ctx context.Context, _ nodefs.FileHandle, off uint64, whenc
 }
 
 // readSpans returns those that tile a part of the file.
-func (n *node) readSpans(ctx context.Context, off, length int64) (list []graph.Stretch, err error) {
-	err = graph.FileStretchesFrom(ctx, n.view.f.src, n.entry.Link, n.entry.Size, off, func(x graph.Stretch) error {
+func (n *node) readSpans(ctx context.Context, off, length int64) (list []graph.Span, err error) {
+	err = graph.FileSpansFrom(ctx, n.view.f.src, n.entry.Link, n.entry.Size, off, func(x graph.Span) error {
 		x.Len = min(x.Len, off+length-x.Off)
 		list = append(list, x)
 		if x.End() == off+length {
@@ -197,7 +197,7 @@ func (n *node) readSpans(ctx context.Context, off, length int64) (list []graph.S
 	return list, err
 }
 
-func idsOf(list []graph.Stretch) []store.ID {
+func idsOf(list []graph.Span) []store.ID {
 	ids := make([]store.ID, 0, len(list))
 	for _, x := range list {
 		if !x.Hole {
@@ -208,7 +208,7 @@ func idsOf(list []graph.Stretch) []store.ID {
 }
 
 // copyOut puts the bytes of spans, which tile dest, into their places.
-func copyOut(dest []byte, off int64, list []graph.Stretch, blocks [][]byte) error {
+func copyOut(dest []byte, off int64, list []graph.Span, blocks [][]byte) error {
 	for _, x := range list {
 		to := dest[x.Off-off:][:x.Len]
 		if x.Hole {
@@ -291,8 +291,8 @@ func (n *node) linked(ctx context.Context, link graph.Link) ([]byte, error) {
 	if v.Size > maxLinked {
 		return nil, fmt.Errorf("extended attributes of %d bytes: %w", v.Size, store.ErrCorrupt)
 	}
-	var list []graph.Stretch
-	if err := graph.FileStretches(ctx, src, link, v.Size, func(x graph.Stretch) error { list = append(list, x); return nil }); err != nil {
+	var list []graph.Span
+	if err := graph.FileSpans(ctx, src, link, v.Size, func(x graph.Span) error { list = append(list, x); return nil }); err != nil {
 		return nil, err
 	}
 	blocks, err := src.GetAll(ctx, idsOf(list))

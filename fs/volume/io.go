@@ -357,7 +357,7 @@ func (v *Volume) Seek(ino meta.Ino, off int64, whence uint32) (int64, error) {
 	if off < 0 || off >= n.attr.Size {
 		return 0, syscall.ENXIO
 	}
-	// Data in pieces that touch is one stretch of data: go on from its end.
+	// Data in pieces that touch is one range of data: go on from its end.
 	for {
 		end, next, err := v.files.dataAt(n, off)
 		if err != nil {

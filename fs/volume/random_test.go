@@ -45,7 +45,7 @@ type machine struct {
 	model     *model
 	committed *model
 	snaps     map[string]*model // snapshots, as the volume was then
-	past      [][]byte          // data written before, to be written again
+	written   [][]byte          // data written before, to be written again
 	cursors   []*cursor
 	crashes   int
 }
@@ -284,8 +284,8 @@ func (m *machine) payload(t *rapid.T, sizes []int) []byte {
 	switch kind := rapid.SampledFrom([]string{"noise", "noise", "zero", "old", "text", "mixed"}).Draw(t, "kind"); {
 	case kind == "zero":
 		p = make([]byte, size)
-	case kind == "old" && len(m.past) > 0:
-		p = slices.Clone(rapid.SampledFrom(m.past).Draw(t, "past"))
+	case kind == "old" && len(m.written) > 0:
+		p = slices.Clone(rapid.SampledFrom(m.written).Draw(t, "written"))
 		p = p[:min(len(p), size)]
 	case kind == "text":
 		p = slices.Repeat([]byte("all the same line\n"), size/18+1)[:size]
@@ -295,8 +295,8 @@ func (m *machine) payload(t *rapid.T, sizes []int) []byte {
 			clear(p[size/4 : size/2])
 		}
 	}
-	if len(m.past) < 20 {
-		m.past = append(m.past, p)
+	if len(m.written) < 20 {
+		m.written = append(m.written, p)
 	}
 	return p
 }

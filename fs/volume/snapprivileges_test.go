@@ -48,9 +48,9 @@ func TestSnapshotsGiveNoRights(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", c.name, err)
 		}
-		past, err := v.Lookup(top.Ino, c.name)
-		if err != nil || past.Mode != c.seen {
-			t.Errorf("%s is seen with mode %o, want %o: %v", c.name, past.Mode, c.seen, err)
+		seen, err := v.Lookup(top.Ino, c.name)
+		if err != nil || seen.Mode != c.seen {
+			t.Errorf("%s is seen with mode %o, want %o: %v", c.name, seen.Mode, c.seen, err)
 		}
 		again, err := v.Lookup(meta.Root, c.name+".again")
 		if live, lerr := v.Attr(ino); err != nil || lerr != nil || again.Mode != live.Mode {
@@ -59,8 +59,8 @@ func TestSnapshotsGiveNoRights(t *testing.T) {
 		if c.xattr == "" {
 			continue
 		}
-		_, err = v.GetXattr(past.Ino, c.xattr)
-		names, lerr := v.ListXattrs(past.Ino)
+		_, err = v.GetXattr(seen.Ino, c.xattr)
+		names, lerr := v.ListXattrs(seen.Ino)
 		if lerr != nil || c.hidden != (err == syscall.ENODATA) || c.hidden == slices.Contains(names, c.xattr) {
 			t.Errorf("%s has %s: %v, listed %q, %v", c.name, c.xattr, err, names, lerr)
 		}

@@ -302,10 +302,10 @@ func (v *Volume) RemoveSnapshot(name string) error {
 	return nil
 }
 
-// AdoptSnapshot gives a name to a snapshot that a sync has brought; see
-// store.AdoptSnapshot.
-func (v *Volume) AdoptSnapshot(name string, id store.ID) error {
-	err := v.store.AdoptSnapshot(name, id)
+// LinkSnapshot gives a name to a snapshot that a sync has brought; see
+// store.LinkSnapshot.
+func (v *Volume) LinkSnapshot(name string, id store.ID) error {
+	err := v.store.LinkSnapshot(name, id)
 	if err == nil {
 		v.snapshotsChanged(name)
 	}

@@ -28,7 +28,7 @@ type LiveEdge struct {
 	Name   string    // of an entry
 	File   *LiveFile // what it leads to; nil: Block
 	Block  graph.ID  // a block, or the vertex that the file is a clone of
-	Offset int64     // of a stretch in the file
+	Offset int64     // of a span in the file
 	Bytes  int64
 }
 
@@ -72,7 +72,7 @@ var errCut = errors.New("enough")
 // cannot read becomes a node that says so. The caller keeps the roots from the
 // sweep. Errors: those of live and ctx.
 func Collect(ctx context.Context, blocks graph.Blocks, live Live, roots []Root, o Options) (*Graph, error) {
-	c := collector{ctx: ctx, blocks: blocks, live: live, o: o, met: make(map[string]*place), edges: make(map[edgeKey]int)}
+	c := collector{ctx: ctx, blocks: blocks, live: live, o: o, met: make(map[string]*visit), edges: make(map[edgeKey]int)}
 	c.g.Nodes, c.g.Edges = []Node{}, []Edge{}
 	for _, r := range roots {
 		c.root(r)
@@ -95,8 +95,8 @@ func Collect(ctx context.Context, blocks graph.Blocks, live Live, roots []Root, 
 	return &c.g, nil
 }
 
-// A place is where the walk has come to.
-type place struct {
+// A visit is where the walk has come to.
+type visit struct {
 	id    string
 	kind  store.Kind // of a block or vertex
 	block graph.ID
@@ -117,15 +117,15 @@ type collector struct {
 	live   Live
 	o      Options
 	g      Graph
-	met    map[string]*place
-	queue  []*place
+	met    map[string]*visit
+	queue  []*visit
 	edges  map[edgeKey]int
 }
 
 // root adds a root and, of an object, the edge from its name.
 func (c *collector) root(r Root) {
 	if r.Name != "" {
-		name := &place{id: "object:" + Printable(r.Name), path: Printable(r.Name) + ":", node: -1}
+		name := &visit{id: "object:" + Printable(r.Name), path: Printable(r.Name) + ":", node: -1}
 		c.add(name, Node{Kind: Object, Label: Printable(r.Name), Size: r.Size})
 		if to := c.block(r.ID, 1, name.path, "", r.Size); to != nil {
 			c.edge(name, to, string(graph.Names), "", 0, r.Size)
@@ -139,9 +139,9 @@ func (c *collector) root(r Root) {
 	c.block(r.ID, 0, r.Path, r.Label, r.Size)
 }
 
-// add takes a place in, as a node if its kind is wanted and there is room. It
+// add takes a visit in, as a node if its kind is wanted and there is room. It
 // returns nil when there is not.
-func (c *collector) add(p *place, n Node) *place {
+func (c *collector) add(p *visit, n Node) *visit {
 	wanted := len(c.o.Kinds) == 0 || slices.Contains(c.o.Kinds, n.Kind)
 	switch {
 	case wanted && len(c.g.Nodes) >= c.o.Nodes:
@@ -161,8 +161,8 @@ func (c *collector) add(p *place, n Node) *place {
 	return p
 }
 
-// block returns the place of a block or vertex, or nil when there is no room.
-func (c *collector) block(id graph.ID, depth int, path, label string, size int64) *place {
+// block returns the visit of a block or vertex, or nil when there is no room.
+func (c *collector) block(id graph.ID, depth int, path, label string, size int64) *visit {
 	key := id.String()
 	if p, ok := c.met[key]; ok {
 		if p.node >= 0 && label != "" && c.g.Nodes[p.node].Label == id.Short() { // a name is better
@@ -174,7 +174,7 @@ func (c *collector) block(id graph.ID, depth int, path, label string, size int64
 		label = id.Short()
 	}
 	n := Node{Kind: Data, Label: label, Size: size}
-	p := &place{id: key, block: id, depth: depth, path: path, node: -1}
+	p := &visit{id: key, block: id, depth: depth, path: path, node: -1}
 	e, err := c.blocks.Lookup(id)
 	if err == nil {
 		p.kind = e.Kind
@@ -188,7 +188,7 @@ func (c *collector) block(id graph.ID, depth int, path, label string, size int64
 	return c.add(p, n)
 }
 
-func (c *collector) file(f LiveFile, depth int, path, label string) *place {
+func (c *collector) file(f LiveFile, depth int, path, label string) *visit {
 	key := fmt.Sprintf("inode:%d", f.Ino)
 	if p, ok := c.met[key]; ok {
 		return p
@@ -197,11 +197,11 @@ func (c *collector) file(f LiveFile, depth int, path, label string) *place {
 	if f.Directory {
 		kind = Directory
 	}
-	return c.add(&place{id: key, file: &f, depth: depth, path: path, node: -1}, Node{Kind: kind, Label: label, Size: f.Size})
+	return c.add(&visit{id: key, file: &f, depth: depth, path: path, node: -1}, Node{Kind: kind, Label: label, Size: f.Size})
 }
 
-// expand follows the edges of a place.
-func (c *collector) expand(p *place) error {
+// expand follows the edges of what was visited.
+func (c *collector) expand(p *visit) error {
 	if p.file != nil {
 		return c.expandLive(p)
 	}
@@ -228,10 +228,10 @@ func (c *collector) expand(p *place) error {
 	return nil
 }
 
-func (c *collector) expandLive(p *place) error {
+func (c *collector) expandLive(p *visit) error {
 	missed := 0
 	err := c.live.LiveEdges(c.ctx, *p.file, func(e LiveEdge) error {
-		var to *place
+		var to *visit
 		name := Printable(e.Name)
 		if e.File != nil {
 			to = c.file(*e.File, p.depth+1, Join(p.path, name), name)
@@ -253,7 +253,7 @@ func (c *collector) expandLive(p *place) error {
 }
 
 // edge adds an edge, or counts it when it is there.
-func (c *collector) edge(from, to *place, role, name string, off, bytes int64) error {
+func (c *collector) edge(from, to *visit, role, name string, off, bytes int64) error {
 	if from.node < 0 || to.node < 0 {
 		return nil
 	}

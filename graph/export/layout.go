@@ -203,9 +203,9 @@ func (s *simulation) separate() {
 		// As large as the largest circle, so that overlapping ones are in neighbouring cells.
 		cell = max(cell, 2*s.bodies[i].r+nodeSpace)
 	}
-	type place struct{ x, y int }
-	grid := make(map[place][]int, len(s.bodies))
-	at := func(b *body) place { return place{int(math.Floor(b.x / cell)), int(math.Floor(b.y / cell))} }
+	type square struct{ x, y int }
+	grid := make(map[square][]int, len(s.bodies))
+	at := func(b *body) square { return square{int(math.Floor(b.x / cell)), int(math.Floor(b.y / cell))} }
 	for i := range s.bodies {
 		p := at(&s.bodies[i])
 		grid[p] = append(grid[p], i)
@@ -215,7 +215,7 @@ func (s *simulation) separate() {
 		p := at(a)
 		for dx := -1; dx <= 1; dx++ {
 			for dy := -1; dy <= 1; dy++ {
-				for _, j := range grid[place{p.x + dx, p.y + dy}] {
+				for _, j := range grid[square{p.x + dx, p.y + dy}] {
 					// Each pair once.
 					if j > i {
 						a.part(&s.bodies[j])

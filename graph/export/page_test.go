@@ -17,7 +17,7 @@ var browser string
 func TestPage(t *testing.T) {
 	g := sample()
 	vm := goja.New()
-	run := func(code string) goja.Value {
+	eval := func(code string) goja.Value {
 		t.Helper()
 		v, err := vm.RunString(code)
 		if err != nil {
@@ -32,14 +32,14 @@ func TestPage(t *testing.T) {
 			Texts []string `json:"texts"`
 		}
 		vm.SetFieldNameMapper(goja.TagFieldNameMapper("json", true))
-		if err := vm.ExportTo(run(`settle()`), &d); err != nil {
+		if err := vm.ExportTo(eval(`settle()`), &d); err != nil {
 			t.Fatal(err)
 		}
 		return d.Arcs, d.Texts
 	}
-	run(browser)
+	eval(browser)
 	for _, s := range regexp.MustCompile(`(?s)<script>(.*?)</script>`).FindAllSubmatch(render(t, g, "html"), -1) {
-		run(string(s[1]))
+		eval(string(s[1]))
 	}
 	all, texts := drawn()
 	if all != len(g.Nodes) || len(texts) == 0 {
@@ -49,22 +49,22 @@ func TestPage(t *testing.T) {
 	root := slices.IndexFunc(g.Nodes, func(n Node) bool { return n.Label != "" })
 	label := strings.TrimSpace(g.Nodes[root].Label)
 	vm.Set("label", label)
-	run(`elements.search.value = label; elements.search.fire('input'); elements.search.fire('keydown', {key: 'Enter'})`)
+	eval(`elements.search.value = label; elements.search.fire('input'); elements.search.fire('keydown', {key: 'Enter'})`)
 	if _, texts = drawn(); !slices.ContainsFunc(texts, func(s string) bool { return strings.HasPrefix(s, label) }) {
 		t.Errorf("searched for %q, and the texts are %q", label, texts)
 	}
-	if hits := run(`elements.hits.textContent`).String(); !strings.HasPrefix(hits, "1 / ") {
+	if hits := eval(`elements.hits.textContent`).String(); !strings.HasPrefix(hits, "1 / ") {
 		t.Errorf("hits %q", hits)
 	}
-	if told := run(`elements.details.hidden ? '' : elements.details.textContent`).String(); !strings.Contains(told, label) {
-		t.Errorf("details %q", told)
+	if shown := eval(`elements.details.hidden ? '' : elements.details.textContent`).String(); !strings.Contains(shown, label) {
+		t.Errorf("details %q", shown)
 	}
-	run(`document.fire('keydown', {key: 'Escape'})`)
-	if !run(`elements.details.hidden`).ToBoolean() {
+	eval(`document.fire('keydown', {key: 'Escape'})`)
+	if !eval(`elements.details.hidden`).ToBoolean() {
 		t.Error("the details stay after Escape")
 	}
 
-	run(`for (const li of elements.kinds.children) {
+	eval(`for (const li of elements.kinds.children) {
 		const box = li.children[0].children[0];
 		if (box.type === 'checkbox') { box.checked = false; box.onchange(); }
 	}`)

@@ -36,7 +36,7 @@ func (q *Graph) Diff(ctx context.Context, r DiffRequest, fn func(DiffItem) error
 	if r.Exact {
 		exact = &graph.Exact{Left: exactBytes}
 	}
-	run := func(after *graph.Snapshot) error {
+	compare := func(after *graph.Snapshot) error {
 		stat, err := graph.Diff(ctx, q.store, before, after, exact, func(d *graph.Difference) error {
 			return fn(DiffItem{Difference: d})
 		})
@@ -50,12 +50,12 @@ func (q *Graph) Diff(ctx context.Context, r DiffRequest, fn func(DiffItem) error
 		if err != nil {
 			return err
 		}
-		return run(after)
+		return compare(after)
 	}
 	if q.tree == nil {
 		return errNoLiveTree
 	}
-	return q.tree.LiveTree(ctx, run)
+	return q.tree.LiveTree(ctx, compare)
 }
 
 // named returns the snapshot with a name.

@@ -105,7 +105,7 @@ type MatrixRow struct {
 }
 
 // A MatrixEntry is a block in a row. Blocks of files are there once for each
-// stretch, of others once.
+// span, of others once.
 type MatrixEntry struct {
 	Column int64    `json:"column"`
 	ID     store.ID `json:"id"`

@@ -41,7 +41,7 @@ type ShownSnap struct {
 	Totals  graph.Totals `json:"totals"`
 }
 
-// A ShowPart is a stretch of a file or an entry of a directory.
+// A ShowPart is a span of a file or an entry of a directory.
 type ShowPart struct {
 	Role   graph.Role       `json:"role"`
 	Name   string           `json:"name,omitempty"` // of an entry
@@ -149,7 +149,7 @@ func (w *shower) file(s Subject) error {
 	if err := w.fn(ShowItem{Subject: &s}); err != nil {
 		return err
 	}
-	return graph.FileStretches(w.ctx, w.q.store, graph.Link{ID: s.Block.ID, Kind: store.KindFile}, v.Size, func(x graph.Stretch) error {
+	return graph.FileSpans(w.ctx, w.q.store, graph.Link{ID: s.Block.ID, Kind: store.KindFile}, v.Size, func(x graph.Span) error {
 		p := ShowPart{Role: graph.Contains, Offset: x.Off, Bytes: x.Len, Skip: int64(x.Skip), Hole: x.Hole}
 		if x.Hole {
 			return w.fn(ShowItem{Part: &p})

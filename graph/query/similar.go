@@ -51,7 +51,7 @@ func (q *Graph) Similar(ctx context.Context, ref string, top int) (Similar, erro
 	}
 	defer rows.Close()
 	f := finder{q: q, ctx: ctx, rows: rows, most: 4*top + 16, sketcher: graph.NewSketcher(q.store)}
-	if f.subject, err = f.thing(root); err != nil {
+	if f.subject, err = f.candidate(root); err != nil {
 		return Similar{}, err
 	}
 	set, err := f.blocks(f.subject)
@@ -83,9 +83,9 @@ func (q *Graph) Similar(ctx context.Context, ref string, top int) (Similar, erro
 	return s, nil
 }
 
-// A thing is what can be like another: a file or directory of the live
+// A candidate is what can be like another: a file or directory of the live
 // filesystem, or a block or vertex.
-type thing struct {
+type candidate struct {
 	kind     export.Kind
 	name     string // "": that of the inode's path
 	file     *export.LiveFile
@@ -93,29 +93,29 @@ type thing struct {
 	estimate float64
 }
 
-// same reports whether two things are one.
-func (t thing) same(o thing) bool {
+// same reports whether two candidates are one.
+func (t candidate) same(o candidate) bool {
 	if t.file != nil && o.file != nil {
 		return t.file.Ino == o.file.Ino
 	}
 	return t.file == nil && o.file == nil && t.id == o.id && t.name == o.name
 }
 
-// A finder looks for things like its subject.
+// A finder looks for candidates like its subject.
 type finder struct {
 	q        *Graph
 	ctx      context.Context
 	rows     *store.View
-	subject  thing
+	subject  candidate
 	sketch   graph.Sketch
 	sketcher *graph.Sketcher
-	best     []thing // by estimate, at most most
+	best     []candidate // by estimate, at most most
 	most     int
 }
 
-// thing says what a root is.
-func (f *finder) thing(r export.Root) (thing, error) {
-	t := thing{name: r.Path, file: r.File, id: r.ID}
+// candidate says what a root is.
+func (f *finder) candidate(r export.Root) (candidate, error) {
+	t := candidate{name: r.Path, file: r.File, id: r.ID}
 	switch {
 	case r.File != nil && r.File.Directory:
 		t.kind = export.Directory
@@ -142,8 +142,8 @@ func (f *finder) thing(r export.Root) (thing, error) {
 	return t, nil
 }
 
-// blocks collects all blocks of a thing.
-func (f *finder) blocks(t thing) (graph.BlockSet, error) {
+// blocks collects all blocks of a candidate.
+func (f *finder) blocks(t candidate) (graph.BlockSet, error) {
 	set := make(graph.BlockSet)
 	var err error
 	if t.file != nil {
@@ -192,13 +192,13 @@ func (f *finder) candidates() error {
 	return fmt.Errorf("%w: nothing can be like a %s", ErrRequest, f.subject.kind)
 }
 
-// consider takes a thing into the best if it is one of them.
-func (f *finder) consider(t thing, s *graph.Sketch) {
+// consider takes a candidate into the best if it is one of them.
+func (f *finder) consider(t candidate, s *graph.Sketch) {
 	t.estimate = f.sketch.Jaccard(s)
 	if t.estimate == 0 || t.same(f.subject) {
 		return
 	}
-	i, _ := slices.BinarySearchFunc(f.best, t.estimate, func(a thing, e float64) int {
+	i, _ := slices.BinarySearchFunc(f.best, t.estimate, func(a candidate, e float64) int {
 		if a.estimate >= e {
 			return -1
 		}
@@ -221,7 +221,7 @@ func (f *finder) objects() error {
 		if err != nil {
 			return fmt.Errorf("object %q: %w", o.Name, err)
 		}
-		f.consider(thing{kind: export.Object, name: o.Name, id: o.ID}, s)
+		f.consider(candidate{kind: export.Object, name: o.Name, id: o.ID}, s)
 	}
 	return nil
 }
@@ -237,7 +237,7 @@ func (f *finder) snapshots() error {
 		if err != nil {
 			return fmt.Errorf("snapshot %q: %w", r.Name, err)
 		}
-		f.consider(thing{kind: export.Snapshot, name: r.Name, id: r.ID}, s)
+		f.consider(candidate{kind: export.Snapshot, name: r.Name, id: r.ID}, s)
 	}
 	return nil
 }
@@ -278,7 +278,7 @@ func (f *finder) files() error {
 		}
 	}, func(ino uint64, s *graph.Sketch) {
 		if !dirs[ino] {
-			f.consider(thing{kind: export.Inode, file: &export.LiveFile{Ino: ino}}, s)
+			f.consider(candidate{kind: export.Inode, file: &export.LiveFile{Ino: ino}}, s)
 		}
 	})
 }
@@ -326,7 +326,7 @@ func (f *finder) oldFile(id graph.ID, path string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	f.consider(thing{kind: export.Kind(row.Kind.String()), name: path, id: id}, s)
+	f.consider(candidate{kind: export.Kind(row.Kind.String()), name: path, id: id}, s)
 	return nil
 }
 
@@ -365,7 +365,7 @@ func (f *finder) directories() error {
 		}
 		up, below := parent[dir]
 		if !above[dir] && (f.subject.kind != export.Snapshot || !below) {
-			f.consider(thing{kind: export.Directory, file: &export.LiveFile{Ino: dir, Directory: true}}, s)
+			f.consider(candidate{kind: export.Directory, file: &export.LiveFile{Ino: dir, Directory: true}}, s)
 		}
 		if below {
 			if sketches[up] == nil {
@@ -421,8 +421,8 @@ func bottomUp(parent map[uint64]uint64) []uint64 {
 	return dirs
 }
 
-// name says what a thing is called.
-func (f *finder) name(t thing) (string, error) {
+// name says what a candidate is called.
+func (f *finder) name(t candidate) (string, error) {
 	if t.file == nil {
 		return t.name, nil
 	}

@@ -220,7 +220,7 @@ func unmarshal(b []byte, to any, strict bool) error {
 		d.UseNumber()
 		err := d.Decode(&tree)
 		if err == nil {
-			tree, err = fold(tree)
+			tree, err = substitute(tree)
 		}
 		if err == nil {
 			b, err = json.Marshal(tree)
@@ -293,15 +293,15 @@ func hasBytes(b []byte) bool {
 	}
 }
 
-// mark begins a string that is bytes in base64, between fold and restore. No name has a NUL.
+// mark begins a string that is bytes in base64, between substitute and restore. No name has a NUL.
 const mark = "\x00"
 
-// fold puts the members for bytes in the place of those to be looked at.
-func fold(v any) (any, error) {
+// substitute puts the members for bytes in the place of those to be looked at.
+func substitute(v any) (any, error) {
 	switch v := v.(type) {
 	case []any:
 		for i := range v {
-			if _, err := fold(v[i]); err != nil {
+			if _, err := substitute(v[i]); err != nil {
 				return v, err
 			}
 		}
@@ -309,7 +309,7 @@ func fold(v any) (any, error) {
 		for key, raw := range v {
 			base, ok := strings.CutSuffix(key, Suffix)
 			if !ok {
-				if _, err := fold(raw); err != nil {
+				if _, err := substitute(raw); err != nil {
 					return v, err
 				}
 				continue

@@ -27,7 +27,7 @@ type Site struct {
 }
 
 // NewSite makes a store of small blocks in a directory of the test.
-func NewSite(t testing.TB, o store.Options, around remote.Surroundings) Site {
+func NewSite(t testing.TB, o store.Options, around remote.Environment) Site {
 	t.Helper()
 	dir := t.TempDir() + "/store"
 	conf := store.DefaultConfig()

@@ -24,7 +24,7 @@ import (
 type site struct{ remotetest.Site }
 
 func newSite(t testing.TB, o store.Options) site {
-	return site{remotetest.NewSite(t, o, remote.Surroundings{})}
+	return site{remotetest.NewSite(t, o, remote.Environment{})}
 }
 
 // ask sends a request and returns its status.

@@ -71,10 +71,10 @@ func certify(t *testing.T, name string, signer *pair, until time.Time) *pair {
 
 // Whom a client trusts, and whom a server lets in.
 func TestTLS(t *testing.T) {
-	soon, past := time.Now().Add(time.Hour/2), time.Now().Add(-time.Hour)
+	soon, ago := time.Now().Add(time.Hour/2), time.Now().Add(-time.Hour)
 	ca, other := certify(t, "ca", nil, soon), certify(t, "other", nil, soon)
 	server := certify(t, "server", ca, soon)
-	mine, expired, strange := certify(t, "mine", ca, soon), certify(t, "expired", ca, past), certify(t, "strange", other, soon)
+	mine, expired, strange := certify(t, "mine", ca, soon), certify(t, "expired", ca, ago), certify(t, "strange", other, soon)
 	s := newSite(t, store.Options{})
 	token := s.Token(t, "all", config.ScopeAdmin)
 	listen := serve.ListenOptions{Cert: server.path, Key: server.path}

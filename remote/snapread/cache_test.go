@@ -52,7 +52,7 @@ func openCache(t *testing.T, from snapread.Lister, o snapread.CacheOptions) *sna
 
 // filled returns a node with some MiB, and the IDs of its data blocks.
 func filled(t *testing.T) (*tallied, []store.ID) {
-	node := remotetest.NewSite(t, store.Options{}, remote.Surroundings{}).Node
+	node := remotetest.NewSite(t, store.Options{}, remote.Environment{}).Node
 	if _, err := node.Put(t.Context(), "x", bytes.NewReader(remotetest.RandomBytes(7, 8<<20))); err != nil {
 		t.Fatal(err)
 	}

@@ -128,7 +128,7 @@ const (
 
 // A batch is spans of a file that are fetched in one request.
 type batch struct {
-	spans  []graph.Stretch
+	spans  []graph.Span
 	ids    []store.ID // of those that are no holes
 	bytes  int64
 	blocks chan [][]byte // gets them, or is never sent to when the group fails
@@ -177,7 +177,7 @@ func (s recordSource) write(ctx context.Context, e graph.Entry, off, length int6
 func (s recordSource) walk(ctx context.Context, e graph.Entry, off, length int64, fn func(*batch) error) error {
 	newBatch := func() *batch { return &batch{blocks: make(chan [][]byte, 1)} }
 	b := newBatch()
-	err := graph.FileStretchesFrom(ctx, s, e.Link, e.Size, off, func(x graph.Stretch) error {
+	err := graph.FileSpansFrom(ctx, s, e.Link, e.Size, off, func(x graph.Span) error {
 		x.Len = min(x.Len, off+length-x.Off)
 		b.spans = append(b.spans, x)
 		if !x.Hole {

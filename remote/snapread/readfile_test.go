@@ -29,7 +29,7 @@ func (c *counted) Records(ctx context.Context, ids []store.ID, fn func(store.Rec
 }
 
 func TestReadFile(t *testing.T) {
-	s := remotetest.NewSite(t, store.Options{}, remote.Surroundings{})
+	s := remotetest.NewSite(t, store.Options{}, remote.Environment{})
 	s.Plant(t, "monday", 1, 2)
 	want := slices.Concat(remotetest.RandomBytes(2, 20_000), remotetest.RandomBytes(102, 20_000), remotetest.RandomBytes(202, 20_000))
 	for name, n := range map[string]remote.Node{"local": s.Node, "http": s.Serve(t, nil)} {
@@ -88,7 +88,7 @@ func (r refusing) Write([]byte) (int, error) { return 0, r.err }
 // TestReadFileSparse reads a file of several levels, batches and holes, and no
 // more of its vertices than is needed.
 func TestReadFileSparse(t *testing.T) {
-	s := remotetest.NewSite(t, store.Options{}, remote.Surroundings{})
+	s := remotetest.NewSite(t, store.Options{}, remote.Environment{})
 	release := s.Store.Hold()
 	b := s.Store.NewFileBuilder()
 	var want []byte

@@ -205,7 +205,7 @@ func (j *Job) pruneAt(ctx context.Context, from, to remote.Node, has, there []re
 		if s.Held || kept[s.ID] || s.Volume != st.Store.VolumeID || !strings.HasPrefix(s.Name, j.Remote.Prefix) {
 			continue
 		}
-		if err := to.Disown(ctx, s.Name, s.ID); err != nil {
+		if err := to.UnlinkSnapshot(ctx, s.Name, s.ID); err != nil {
 			return err
 		}
 		r.Pruned = append(r.Pruned, s.Name)

@@ -434,7 +434,7 @@ func (s *sender) sendInOrder(ctx context.Context) error {
 		if next.snapshot == nil {
 			continue
 		}
-		if err := s.t.To.Adopt(ctx, next.snapshot.Name, next.snapshot.ID); err != nil {
+		if err := s.t.To.LinkSnapshot(ctx, next.snapshot.Name, next.snapshot.ID); err != nil {
 			return err
 		}
 		s.c.snapshots.Add(1)

@@ -21,7 +21,7 @@ import (
 )
 
 func newSite(t testing.TB, o store.Options) remotetest.Site {
-	return remotetest.NewSite(t, o, remote.Surroundings{})
+	return remotetest.NewSite(t, o, remote.Environment{})
 }
 
 func plant(t testing.TB, s remotetest.Site, name string, seeds ...uint64) transfer.SnapshotRef {
@@ -111,13 +111,13 @@ func TestSyncNames(t *testing.T) {
 		if r, _ := b.Store.Snapshot("x"); r.ID != other.ID {
 			t.Error("the name has moved")
 		}
-		if err := to.Disown(t.Context(), "x", mine.ID); !errors.Is(err, store.ErrNotFound) {
-			t.Errorf("disown of another one: %v", err)
+		if err := to.UnlinkSnapshot(t.Context(), "x", mine.ID); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("unlink of another one: %v", err)
 		}
-		if err := to.Disown(t.Context(), "x", other.ID); err != nil {
+		if err := to.UnlinkSnapshot(t.Context(), "x", other.ID); err != nil {
 			t.Error(err)
 		}
-		if err := to.Adopt(t.Context(), "a/b", mine.ID); err == nil {
+		if err := to.LinkSnapshot(t.Context(), "a/b", mine.ID); err == nil {
 			t.Error("a name with a slash")
 		}
 	})

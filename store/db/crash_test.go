@@ -27,8 +27,8 @@ const childEnv = "QUARXFS_DB_CHILD"
 
 func child(arg string) int {
 	job, dir, _ := strings.Cut(arg, ":")
-	run := map[string]func(string) error{"commit": commitForever, "full": fillDisk}[job]
-	if err := run(dir); err != nil {
+	work := map[string]func(string) error{"commit": commitForever, "full": fillDisk}[job]
+	if err := work(dir); err != nil {
 		fmt.Println("error:", err)
 		return 1
 	}

@@ -31,9 +31,9 @@ func TestListOfUnbegunLog(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		listed := slices.ContainsFunc(l.mems, func(m memLog) bool { return m.seq == 70+n })
-		if listed != (size == memHeader) {
-			t.Errorf("a log of %d bytes is listed: %v", size, listed)
+		kept := slices.ContainsFunc(l.mems, func(m memLog) bool { return m.seq == 70+n })
+		if kept != (size == memHeader) {
+			t.Errorf("a log of %d bytes is kept: %v", size, kept)
 		}
 		if err := os.Remove(memName(b.dir, 70+n)); err != nil {
 			t.Fatal(err)

@@ -12,30 +12,30 @@ import (
 func TestGroupShares(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var g Group
-		var runs atomic.Int32
+		var calls atomic.Int32
 		want := errors.New("result")
-		run := func() error {
-			runs.Add(1)
+		work := func() error {
+			calls.Add(1)
 			time.Sleep(time.Second)
 			return want
 		}
 		var callers sync.WaitGroup
 		for range 10 {
 			callers.Go(func() {
-				if err := g.Do(run); !errors.Is(err, want) {
+				if err := g.Do(work); !errors.Is(err, want) {
 					t.Error(err)
 				}
 			})
 			synctest.Wait()
 		}
 		callers.Wait()
-		// The first caller's run, and one that the nine others share.
-		if runs.Load() != 2 {
-			t.Errorf("%d runs", runs.Load())
+		// The first caller's call, and one that the nine others share.
+		if calls.Load() != 2 {
+			t.Errorf("%d calls", calls.Load())
 		}
-		_ = g.Do(run)
-		if runs.Load() != 3 {
-			t.Errorf("%d runs", runs.Load())
+		_ = g.Do(work)
+		if calls.Load() != 3 {
+			t.Errorf("%d calls", calls.Load())
 		}
 	})
 }

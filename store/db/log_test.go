@@ -164,11 +164,11 @@ func (lm *logModel) reopen(m *memDir) error {
 // TestLogPowerCut cuts the power at random operations, over and over, also
 // while it recovers, with disk errors in between.
 func TestLogPowerCut(t *testing.T) {
-	runs := 120
+	commits := 120
 	if testing.Short() {
-		runs = 50
+		commits = 50
 	}
-	for seed := range runs {
+	for seed := range commits {
 		rng := rand.New(rand.NewPCG(uint64(seed), 7))
 		lm := &logModel{rng: rng, m: newMemDir()}
 		if err := lm.reopen(lm.m); err != nil {

@@ -138,9 +138,9 @@ func (b *instance) dropPages() { _ = b.advise(unix.MADV_DONTNEED) }
 func (b *instance) advise(how int) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // listing tables reads their indexes
 	defer catchFault(&err)
-	listed := make(map[string]bool)
+	open := make(map[string]bool)
 	for _, t := range b.kv.Tables() {
-		listed[table.IDToFilename(t.ID)] = true
+		open[table.IDToFilename(t.ID)] = true
 	}
 	dir, err := filepath.Abs(b.dir)
 	if err == nil {
@@ -157,7 +157,7 @@ func (b *instance) advise(how int) (err error) {
 	for line := range bytes.Lines(maps) {
 		where, name, _ := strings.Cut(string(bytes.TrimSpace(line)), "/")
 		name = "/" + name
-		if filepath.Dir(name) != dir || !listed[filepath.Base(name)] {
+		if filepath.Dir(name) != dir || !open[filepath.Base(name)] {
 			continue
 		}
 		var from, to uintptr

@@ -10,7 +10,7 @@ import (
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
-// A Part is a stretch of a file.
+// A Part is a span of a file.
 type Part struct {
 	// ID is the block that has the bytes, or in a vertex of height above 0 the
 	// file vertex that has them. Holes have none.

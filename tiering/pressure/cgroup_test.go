@@ -66,10 +66,10 @@ func TestStalled(t *testing.T) {
 	for _, c := range []struct {
 		resource, line string
 		want           float64
-		told           bool
+		stalled        bool
 	}{{"memory", "some", 20, true}, {"memory", "full", 3, true}, {"cpu", "some", 0, false}} {
-		if got, told := g.stalled(c.resource, c.line); got.percent != c.want || told != c.told || told == (got.where == "") {
-			t.Errorf("%s, %s: %+v, %t", c.resource, c.line, got, told)
+		if got, stalled := g.stalled(c.resource, c.line); got.percent != c.want || stalled != c.stalled || stalled == (got.where == "") {
+			t.Errorf("%s, %s: %+v, %t", c.resource, c.line, got, stalled)
 		}
 	}
 }

@@ -86,8 +86,8 @@ func TestStampsBetweenRecords(t *testing.T) {
 	if err != nil || last.Commits != uint64(len(ends)) {
 		t.Errorf("sealed: %+v: %v", last, err)
 	}
-	if _, listed, err := ReadFooter(bytes.NewReader(sealed), int64(len(sealed))); err != nil || len(listed) != len(entries) {
-		t.Errorf("%d of %d records: %v", len(listed), len(entries), err)
+	if _, footer, err := ReadFooter(bytes.NewReader(sealed), int64(len(sealed))); err != nil || len(footer) != len(entries) {
+		t.Errorf("%d of %d records: %v", len(footer), len(entries), err)
 	}
 }
 

@@ -163,7 +163,7 @@ func TestIndex(t *testing.T) {
 	code := goFile(t, "x.go", `package past
 
 // Prose has Words.
-type Keeper struct{ gate int }
+type Keeper struct{ gate int "json:\"mourner\"" }
 
 func (k *Keeper) takeOff(run func()) { flying, HTTPFold := "in the keepers", 1; _, _ = flying, HTTPFold; run() }
 `)
@@ -186,6 +186,7 @@ func (k *Keeper) takeOff(run func()) { flying, HTTPFold := "in the keepers", 1; 
 		{"keepers", "text", "x.go:6"},
 		{"ghost", "text", "p.md:2"},
 		{"ghost,", "part", ""},
+		{"mourner", "text", ""},
 	} {
 		if got := strings.Join(ix.uses(word{word: tc.word, kinds: []string{tc.kinds}}), " "); got != tc.want {
 			t.Errorf("%s as %s: got %q, want %q", tc.word, tc.kinds, got, tc.want)

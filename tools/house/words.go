@@ -79,6 +79,7 @@ func (ix index) code(f *file) {
 			ix.add("part", p, at(id.Pos()))
 		}
 	}
+	tags := make(map[*ast.BasicLit]bool) // a field is visited before its tag
 	declare("package", f.ast.Name)
 	ast.Inspect(f.ast, func(n ast.Node) bool {
 		switch n := n.(type) {
@@ -87,6 +88,9 @@ func (ix index) code(f *file) {
 		case *ast.FuncDecl:
 			declare("func", n.Name)
 		case *ast.Field: // of a struct, an interface, parameters, results, a receiver
+			if n.Tag != nil {
+				tags[n.Tag] = true
+			}
 			for _, id := range n.Names {
 				declare(map[bool]string{true: "func", false: "var"}[isFunc(n.Type)], id)
 			}
@@ -106,7 +110,8 @@ func (ix index) code(f *file) {
 				declare("var", n.Value)
 			}
 		case *ast.BasicLit:
-			if s, err := strconv.Unquote(n.Value); err == nil {
+			// A tag names a member of a format, which stays as it is whatever the field is called.
+			if s, err := strconv.Unquote(n.Value); err == nil && !tags[n] {
 				ix.prose(s, at(n.Pos()))
 			}
 		}

@@ -40,7 +40,7 @@ func TestTakeover(t *testing.T) {
 	n2 := newMachine(t, "n2")
 	n2.joinSoon(t, n1.token(t))
 	n2.waitUp(t, "n1", "n2")
-	site := remotetest.NewSite(t, store.Options{}, remote.Surroundings{})
+	site := remotetest.NewSite(t, store.Options{}, remote.Environment{})
 	v, err := n1.agent().CreateVolume(t.Context(), cluster.Volume{
 		Name: "home", Domain: "default", Store: site.Store.Dir(), Copies: 2, RPO: 60, Vaults: []string{"n2"},
 	})

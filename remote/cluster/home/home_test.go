@@ -91,7 +91,7 @@ func newRig(t *testing.T) *rig {
 		http.StripPrefix(fmt.Sprintf("/%d", epoch), h).ServeHTTP(w, q)
 	}))
 	t.Cleanup(r.server.Close)
-	site := remotetest.NewSite(t, store.Options{}, remote.Surroundings{})
+	site := remotetest.NewSite(t, store.Options{}, remote.Environment{})
 	r.daemon = &daemon{Node: site.Node, t: t, site: site}
 	r.up.Store(true)
 	r.Homes = r.restart(t, filepath.Join(t.TempDir(), "volumes.json"))

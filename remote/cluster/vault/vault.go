@@ -190,7 +190,7 @@ func (v *Vault) open(domain string, d *cluster.Domain) (*held, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the vault of domain %s: %w", domain, err)
 	}
-	h := &held{st, remote.NewLocal(st, remote.Surroundings{})}
+	h := &held{st, remote.NewLocal(st, remote.Environment{})}
 	v.mu.stores[domain] = h
 	return h, nil
 }

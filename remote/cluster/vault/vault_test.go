@@ -85,7 +85,7 @@ func TestVault(t *testing.T) {
 	}
 	raise(t, v, volume("home", "n1", 1))
 	raise(t, v, volume("mail", "n2", 1))
-	src := remotetest.NewSite(t, store.Options{}, remote.Surroundings{})
+	src := remotetest.NewSite(t, store.Options{}, remote.Environment{})
 	one, two := src.Plant(t, "cluster-1-1", 1, 2), src.Plant(t, "monday", 2, 3)
 	if err := push(t, src, at(t, v, "home", "n1", 1), transfer.SnapshotRef{Name: "cluster-1-1", ID: one}, transfer.SnapshotRef{Name: "monday", ID: two}); err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func TestVault(t *testing.T) {
 	if got := names(t, at(t, v, "mail", "n3", 1)); !slices.Equal(got, []string{"monday"}) {
 		t.Errorf("mail: %q", got)
 	}
-	if err := at(t, v, "home", "n1", 1).Disown(t.Context(), "monday", two); !errors.Is(err, remote.ErrForbidden) {
+	if err := at(t, v, "home", "n1", 1).UnlinkSnapshot(t.Context(), "monday", two); !errors.Is(err, remote.ErrForbidden) {
 		t.Errorf("a home removes snapshots at a vault: %v", err)
 	}
 	if _, err := at(t, v, "home", "n1", 1).Stats(t.Context()); !errors.Is(err, remote.ErrForbidden) {
@@ -120,7 +120,7 @@ func TestVault(t *testing.T) {
 // former home has written it keeps under the name that says so.
 func TestFence(t *testing.T) {
 	v := open(t, filepath.Join(t.TempDir(), "vaults"))
-	src := remotetest.NewSite(t, store.Options{}, remote.Surroundings{})
+	src := remotetest.NewSite(t, store.Options{}, remote.Environment{})
 	ref := transfer.SnapshotRef{Name: "any", ID: src.Plant(t, "any", 1)}
 	raise(t, v, volume("home", "n1", 2))
 	for _, test := range []struct {
@@ -156,7 +156,7 @@ func TestFence(t *testing.T) {
 // Once a fence was raised no name of before comes, however many are on their way.
 func TestFenceRace(t *testing.T) {
 	v := open(t, filepath.Join(t.TempDir(), "vaults"))
-	src := remotetest.NewSite(t, store.Options{}, remote.Surroundings{})
+	src := remotetest.NewSite(t, store.Options{}, remote.Environment{})
 	id := src.Plant(t, "any", 1)
 	raise(t, v, volume("home", "n1", 1))
 	if err := push(t, src, at(t, v, "home", "n1", 1), transfer.SnapshotRef{Name: "first", ID: id}); err != nil {
@@ -167,7 +167,7 @@ func TestFenceRace(t *testing.T) {
 		to := at(t, v, "home", "n1", 1)
 		wg.Go(func() {
 			for k := range 5 {
-				if err := to.Adopt(t.Context(), fmt.Sprintf("late-%d-%d", i, k), id); err != nil && !errors.Is(err, remote.ErrFenced) {
+				if err := to.LinkSnapshot(t.Context(), fmt.Sprintf("late-%d-%d", i, k), id); err != nil && !errors.Is(err, remote.ErrFenced) {
 					t.Error(err)
 				}
 			}
@@ -184,7 +184,7 @@ func TestFenceRace(t *testing.T) {
 // Of the agents' snapshots the newest three stay, and one of each former epoch; a user's stay all.
 func TestRetention(t *testing.T) {
 	v := open(t, filepath.Join(t.TempDir(), "vaults"))
-	src := remotetest.NewSite(t, store.Options{}, remote.Surroundings{})
+	src := remotetest.NewSite(t, store.Options{}, remote.Environment{})
 	id := src.Plant(t, "any", 1)
 	raise(t, v, volume("home", "n1", 1))
 	for i := range 12 {

@@ -51,9 +51,9 @@ func (v *Vault) Handler(id, by string, epoch int64) (http.Handler, error) {
 	}), nil
 }
 
-// Adopt implements remote.Peer: remote.ErrFenced, where a later epoch has begun. What a former home
-// has written by then it may keep under the name that says so.
-func (w *view) Adopt(ctx context.Context, name string, id store.ID) error {
+// LinkSnapshot implements remote.Peer: remote.ErrFenced, where a later epoch has begun. What a
+// former home has written by then it may keep under the name that says so.
+func (w *view) LinkSnapshot(ctx context.Context, name string, id store.ID) error {
 	w.vault.naming.Lock()
 	defer w.vault.naming.Unlock()
 	f := w.vault.fence(w.id)
@@ -64,7 +64,7 @@ func (w *view) Adopt(ctx context.Context, name string, id store.ID) error {
 		}
 	}
 	// The lock is held over the commit: a fence that is raised meanwhile must come before or after.
-	if err := w.Node.Adopt(ctx, prefix(w.volume)+name, id); err != nil {
+	if err := w.Node.LinkSnapshot(ctx, prefix(w.volume)+name, id); err != nil {
 		return err
 	}
 	w.retain(ctx)
@@ -109,8 +109,8 @@ func Superfluous(names []string) (gone []string) {
 	return gone
 }
 
-// Disown implements remote.Peer. Nobody removes at a vault what its own rules keep.
-func (w *view) Disown(context.Context, string, store.ID) error {
+// UnlinkSnapshot implements remote.Peer. Nobody removes at a vault what its own rules keep.
+func (w *view) UnlinkSnapshot(context.Context, string, store.ID) error {
 	return fmt.Errorf("%w: a vault's snapshots are removed at the vault", remote.ErrForbidden)
 }
 

@@ -22,10 +22,10 @@ func Conform(t *testing.T, d disk.FS, dir string) {
 	c := &conform{T: t, d: d, dir: dir, remote: remote}
 	c.must(d.MkdirAll(dir))
 	c.must(d.MkdirAll(dir))
-	c.list()
+	c.expectFiles()
 	c.absent()
 	c.life("one", []byte("012345headbody\x00\x00\x00\x00\x00\x00only"))
-	c.list()
+	c.expectFiles()
 	c.together()
 }
 
@@ -45,8 +45,8 @@ func (c *conform) must(err error) {
 
 func (c *conform) path(name string) string { return filepath.Join(c.dir, name) }
 
-// list checks what is listed: these files, in order of name.
-func (c *conform) list(want ...disk.Info) {
+// expectFiles checks what is listed: these files, in order of name.
+func (c *conform) expectFiles(want ...disk.Info) {
 	c.Helper()
 	got, err := c.d.List(c.dir)
 	if err != nil || len(got) != len(want) {
@@ -120,14 +120,14 @@ func (c *conform) life(name string, want []byte) {
 	c.must(f.WriteBack(0, 10))
 	c.must(f.Datasync())
 	c.must(c.d.SyncDir(c.dir))
-	c.list(disk.Info{Name: name + ".open", Size: int64(len(want))})
+	c.expectFiles(disk.Info{Name: name + ".open", Size: int64(len(want))})
 	again, err := c.d.Open(open)
 	c.must(err)
 	c.bytes(again, want)
 
 	c.must(c.d.Rename(open, c.path(name)))
 	c.must(c.d.SyncDir(c.dir))
-	c.list(disk.Info{Name: name, Size: int64(len(want))})
+	c.expectFiles(disk.Info{Name: name, Size: int64(len(want))})
 	if _, err := c.d.Open(open); !errors.Is(err, fs.ErrNotExist) {
 		c.Errorf("open under the old name: %v", err)
 	}
@@ -196,9 +196,9 @@ func (c *conform) together() {
 		c.must(f.Close())
 		want = append(want, disk.Info{Name: name, Size: int64(len(text))})
 	}
-	c.list(want...)
+	c.expectFiles(want...)
 	for _, info := range want {
 		c.must(c.d.Remove(c.path(info.Name)))
 	}
-	c.list()
+	c.expectFiles()
 }

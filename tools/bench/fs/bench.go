@@ -52,12 +52,12 @@ type env struct {
 
 func (e *env) path(name string) string { return filepath.Join(e.dir, name) }
 
-// settle makes everything written durable, whatever the filesystem: sync(2)
+// syncAll makes everything written durable, whatever the filesystem: sync(2)
 // takes the kernel's dirty pages to the daemon and the disk, and the fsync that
 // follows makes a daemon that commits by itself do so now.
-func (e *env) settle() error {
+func (e *env) syncAll() error {
 	unix.Sync()
-	f, err := os.OpenFile(e.path("settle"), os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := os.OpenFile(e.path("syncAll"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (e *env) needMount() error {
 
 // cold remounts the target and drops the kernel's caches.
 func (e *env) cold() error {
-	if err := e.settle(); err != nil {
+	if err := e.syncAll(); err != nil {
 		return err
 	}
 	if err := e.place.Unmount(e.ctx); err != nil {

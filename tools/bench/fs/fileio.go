@@ -29,7 +29,7 @@ func fileWorkloads() []workload {
 		},
 		{
 			name: "seq-write-dup", doc: "the same data written to a second file, fsync", aim: 1,
-			setup: steps((*env).needSeq, (*env).settle),
+			setup: steps((*env).needSeq, (*env).syncAll),
 			run:   func(e *env) (amount, error) { return e.write("dup", e.seq(), mib) },
 			check: func(e *env) error { return errors.Join(e.compare("dup", e.seq()), os.Remove(e.path("dup"))) },
 		},
@@ -45,7 +45,7 @@ func fileWorkloads() []workload {
 		},
 		{
 			name: "fsync-4k", doc: "4 KiB append + fsync, each", aim: 1,
-			setup: (*env).settle, run: runFsync,
+			setup: (*env).syncAll, run: runFsync,
 		},
 		{
 			name: "seq-read-warm", doc: "sequential read, 1 MiB calls, second time", aim: 1,
@@ -188,7 +188,7 @@ func setupRandomWrite(e *env) error {
 	_, err := e.write("rand", e.input.data(e.input.seedFor(e.round, kindRand), size), mib)
 	// Made now, so that run finds it made.
 	e.input.data(e.input.seedFor(e.round, kindPatch), writes*4*kib)
-	return errors.Join(err, e.settle())
+	return errors.Join(err, e.syncAll())
 }
 
 func runRandomWrite(e *env) (amount, error) {

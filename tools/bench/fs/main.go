@@ -101,7 +101,7 @@ func (o *options) run(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	if o.list {
-		return list(cmd.OutOrStdout(), workloads)
+		return printWorkloads(cmd.OutOrStdout(), workloads)
 	}
 	if len(args) == 0 {
 		return errors.New("no target given; bench --help tells how to name one")
@@ -217,7 +217,7 @@ func choose(only string, heavy bool) ([]workload, error) {
 	return chosen, nil
 }
 
-func list(w io.Writer, workloads []workload) error {
+func printWorkloads(w io.Writer, workloads []workload) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for _, l := range workloads {
 		fmt.Fprintf(tw, "%s\t%s\n", l.name, l.doc)

@@ -21,15 +21,15 @@ func treeWorkloads() []workload {
 	return []workload{
 		{
 			name: "untar", doc: "tar x of the source tree, then sync", aim: 1.7, aimMessages: 10,
-			setup: func(e *env) error { _, err := e.input.tar(e.ctx); return errors.Join(err, e.settle()) },
-			run:   func(e *env) (amount, error) { return e.timedTree((*env).untar, (*env).settle) },
+			setup: func(e *env) error { _, err := e.input.tar(e.ctx); return errors.Join(err, e.syncAll()) },
+			run:   func(e *env) (amount, error) { return e.timedTree((*env).untar, (*env).syncAll) },
 			check: func(e *env) error { return sameTree(e.input.tree, e.path("tree")) },
 		},
 		{
 			name: "cp-a", doc: "cp -a of that tree, then sync", aim: 1.7,
 			// Read before, so that cp measures the writing of a copy and not a cold tree.
-			setup: steps((*env).needTree, (*env).settle, (*env).grep),
-			run:   func(e *env) (amount, error) { return e.timedTree((*env).copyTree, (*env).settle) },
+			setup: steps((*env).needTree, (*env).syncAll, (*env).grep),
+			run:   func(e *env) (amount, error) { return e.timedTree((*env).copyTree, (*env).syncAll) },
 			check: func(e *env) error { return sameTree(e.input.tree, e.path("copy")) },
 		},
 		warm("ls-lR-warm", "ls -lR of the tree, third time", 4, 0, (*env).ls),
@@ -40,13 +40,13 @@ func treeWorkloads() []workload {
 		{
 			name: "rm-rf", doc: "rm -rf of the copied tree, then sync", aim: 2.5,
 			// Listed before: rm begins with what the kernel knows of the tree, as after a copy.
-			setup: steps((*env).needCopy, (*env).settle, func(e *env) error { return e.list("copy") }),
-			run:   func(e *env) (amount, error) { return e.timedTree((*env).removeCopy, (*env).settle) },
+			setup: steps((*env).needCopy, (*env).syncAll, func(e *env) error { return e.listTree("copy") }),
+			run:   func(e *env) (amount, error) { return e.timedTree((*env).removeCopy, (*env).syncAll) },
 			check: func(e *env) error { return mustNotExist(e.path("copy")) },
 		},
 		{
 			name: "create", doc: "create empty files in one directory, then sync", aim: 2.5,
-			setup: steps(func(e *env) error { return os.Mkdir(e.path("many"), 0o755) }, (*env).settle),
+			setup: steps(func(e *env) error { return os.Mkdir(e.path("many"), 0o755) }, (*env).syncAll),
 			run:   runCreate,
 			check: func(e *env) error { return os.RemoveAll(e.path("many")) },
 		},
@@ -116,9 +116,9 @@ func (e *env) needCopy() error {
 	return e.copyTree()
 }
 
-func (e *env) list(name string) error { return command(e.ctx, "ls", "-lR", e.path(name)) }
-func (e *env) ls() error              { return e.list("tree") }
-func (e *env) find() error            { return command(e.ctx, "find", e.path("tree")) }
+func (e *env) listTree(name string) error { return command(e.ctx, "ls", "-lR", e.path(name)) }
+func (e *env) ls() error                  { return e.listTree("tree") }
+func (e *env) find() error                { return command(e.ctx, "find", e.path("tree")) }
 
 func (e *env) grep() error {
 	err := command(e.ctx, "grep", "-rF", needle, e.path("tree"))
@@ -154,7 +154,7 @@ func runCreate(e *env) (amount, error) {
 			return amount{}, err
 		}
 	}
-	return amount{Ops: int64(n)}, e.settle()
+	return amount{Ops: int64(n)}, e.syncAll()
 }
 
 // command runs a program of the system as users do. Its output is read and

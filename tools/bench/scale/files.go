@@ -139,7 +139,7 @@ func (f *fileRun) measure(s subject) (err error) {
 	if err := f.changes(s); err != nil {
 		return err
 	}
-	if err := f.list(s); err != nil {
+	if err := f.listDirs(s); err != nil {
 		return err
 	}
 	return f.known(s)
@@ -195,8 +195,8 @@ func (f *fileRun) changes(s subject) error {
 	return s.once("commit of these", f.v.Sync)
 }
 
-// list goes over a directory, as far as the operations to be measured.
-func (f *fileRun) list(s subject) error {
+// listDirs goes over directories, as far as the operations to be measured.
+func (f *fileRun) listDirs(s subject) error {
 	n := 0
 	return s.took("list an entry, with its stat", "us", f.o.ops, func() error {
 		for _, d := range f.dirs {

@@ -1,6 +1,6 @@
 // Command tierbench reads blocks of a data set four times the hot tier's limit, in
 // the order of a trace, and tells how many reads the hot tier answered, with the
-// keeper of tiers and as LRU would have, and how long they took. The cold tier is
+// tier manager and as LRU would have, and how long they took. The cold tier is
 // a directory whose reads are slowed down, or with --cold one as it is, on a disk that is
 // slow by itself and whose pages are dropped after each read; slowdisk.sh makes such a disk.
 // Each read moves the store's clock on by a second.
@@ -110,7 +110,7 @@ func run(ctx context.Context, dir, cold string) error {
 		if scans {
 			name = "scan"
 		}
-		p := place{dir: filepath.Join(dir, name), cold: filepath.Join(dir, name+".cold"), disk: slowFS{disk.OS()}}
+		p := location{dir: filepath.Join(dir, name), cold: filepath.Join(dir, name+".cold"), disk: slowFS{disk.OS()}}
 		if cold != "" {
 			p.cold, p.disk = filepath.Join(cold, name), coldFS{disk.OS()}
 		}
@@ -130,13 +130,13 @@ func text(rng *rand.Rand, n int) []byte {
 	return b.Bytes()[:n]
 }
 
-// A place is where the store and its cold tier are.
-type place struct {
+// A location is where the store and its cold tier are.
+type location struct {
 	dir, cold string
 	disk      disk.FS // of the cold tier
 }
 
-func bench(ctx context.Context, at place, name string, scans bool) (err error) {
+func bench(ctx context.Context, at location, name string, scans bool) (err error) {
 	conf := store.DefaultConfig()
 	conf.SegmentSize = 4 << 20
 	if err := store.Init(at.dir, conf); err != nil {
@@ -201,7 +201,7 @@ func bench(ctx context.Context, at place, name string, scans bool) (err error) {
 	if err := replay(ctx, st, &clock, blocks, trace[:reads]); err != nil {
 		return err
 	}
-	if err := replayAndTell(ctx, st, &clock, blocks, trace, "keeper at work"); err != nil {
+	if err := replayAndTell(ctx, st, &clock, blocks, trace, "tier manager at work"); err != nil {
 		return err
 	}
 	// Settings without a limit: the blocks stay as the manager left them, to show what its moves
@@ -209,7 +209,7 @@ func bench(ctx context.Context, at place, name string, scans bool) (err error) {
 	if err := st.ChangeSettings(func(s *config.Settings) error { s.Tiers = store.TierPolicy{}; return nil }); err != nil {
 		return err
 	}
-	return replayAndTell(ctx, st, &clock, blocks, trace, "no keeper")
+	return replayAndTell(ctx, st, &clock, blocks, trace, "no tier manager")
 }
 
 func traceOf(rng *rand.Rand, blocks int, scans bool) (trace []int) {

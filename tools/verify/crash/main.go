@@ -30,7 +30,7 @@ type options struct {
 	seed                  uint64
 	longest               time.Duration
 	check, during         string
-	upkeep, powercut      bool
+	maintenance, powercut bool
 	images                int
 	diskSize              int64
 	diskOptions           string
@@ -51,7 +51,7 @@ func newCommand() *cobra.Command {
   saver     replaces a file by rename: always one of its contents, whole
   database  transactions with a rollback journal, as SQLite's: none half, none lost
 
-With --upkeep there are three more:
+With --maintenance there are three more:
 
   mover     demotes and promotes the others' files, and drains a cold tier beside the store
   snapshots makes and removes snapshots: those made are there, and as they were
@@ -86,7 +86,7 @@ Exit status: 0 the contract was kept, 1 it was not, or the test could not run.`,
 	f.DurationVar(&o.longest, "longest", 3*time.Second, "longest time before a crash")
 	f.StringVar(&o.check, "check", "", "shell `command` to run after each crash, before the mount, with $STORE")
 	f.StringVar(&o.during, "during", "", "shell `command` to run again and again while the workers work, with $STORE and $MNT")
-	f.BoolVar(&o.upkeep, "upkeep", false, "also move blocks between tiers, make and remove snapshots, and look for holes")
+	f.BoolVar(&o.maintenance, "maintenance", false, "also move blocks between tiers, make and remove snapshots, and look for holes")
 	f.BoolVar(&o.powercut, "powercut", false, "cut the power instead of killing the daemon")
 	f.IntVar(&o.images, "images", 5, "with --powercut: images of the disk per round")
 	f.Int64Var(&o.diskSize, "disk-size", 1024, "with --powercut: size of the disk in `MiB`")
@@ -98,8 +98,8 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	if o.rounds < 1 || o.longest < time.Millisecond {
 		return errors.New("--rounds and --longest must be positive")
 	}
-	if o.upkeep && o.server != "quarxfs" {
-		return errors.New("--upkeep is for --server quarxfs")
+	if o.maintenance && o.server != "quarxfs" {
+		return errors.New("--maintenance is for --server quarxfs")
 	}
 	// Drawn here and printed below: a failure without its seed could not be tried again.
 	if o.seed == 0 {
@@ -147,10 +147,10 @@ func (o *options) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	acks := newAckLog(log)
 	d.workers = newWorkers(place.Dir, o.seed, acks)
-	if o.upkeep {
+	if o.maintenance {
 		// After the six, whose random streams go by their number: a seed means the same with and
 		// without.
-		d.workers = append(d.workers, newUpkeep(o.quarxBin, place.Dir, d.store, o.seed, acks)...)
+		d.workers = append(d.workers, newMaintenance(o.quarxBin, place.Dir, d.store, o.seed, acks)...)
 	}
 	switch err := d.run(ctx); {
 	case ctx.Err() != nil:

@@ -43,14 +43,14 @@ matrix() {
 	job "$what" "$prefix-fsync-4k" --ioengine=psync --rw=randwrite --bs=4k --fsync=64 --overwrite=1 "$@"
 }
 
-upkeep() {
+maintenance() {
 	local n=0
 	while "$quarxfs" gc "$mnt" && "$quarxfs" snapshot create "$mnt" "s$n"; do
 		if ((n >= 2)); then "$quarxfs" snapshot rm "$mnt" "s$((n - 2))" || break; fi
 		n=$((n + 1))
 		echo $n >"$work/rounds"
-	done >/dev/null 2>"$work/upkeep.err"
-	echo "stopped" >>"$work/upkeep.err"
+	done >/dev/null 2>"$work/maintenance.err"
+	echo "stopped" >>"$work/maintenance.err"
 }
 
 main() {
@@ -59,16 +59,16 @@ main() {
 	matrix quiet "remounted:    " --verify_only
 	rm "$mnt"/quiet-*
 
-	upkeep &
-	local upkeep=$!
-	matrix busy "beside upkeep:"
-	if [[ -s $work/upkeep.err ]]; then
-		fail "upkeep:"
-		cat "$work/upkeep.err"
+	maintenance &
+	local maintenance=$!
+	matrix busy "beside maintenance:"
+	if [[ -s $work/maintenance.err ]]; then
+		fail "maintenance:"
+		cat "$work/maintenance.err"
 	fi
-	kill $upkeep
-	wait $upkeep 2>/dev/null
-	echo "upkeep: $(<"$work/rounds") rounds of gc, snapshot create and snapshot rm"
+	kill $maintenance
+	wait $maintenance 2>/dev/null
+	echo "maintenance: $(<"$work/rounds") rounds of gc, snapshot create and snapshot rm"
 	remount_store
 	matrix busy "remounted:    " --verify_only
 	check_store

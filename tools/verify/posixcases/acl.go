@@ -35,7 +35,7 @@ func acl(entries ...ace) []byte {
 	return b
 }
 
-func (r *run) acl(label, name, which string) {
+func (r *execution) acl(label, name, which string) {
 	b := make([]byte, 1024)
 	n, err := unix.Lgetxattr(r.p(name), which, b)
 	if err != nil {
@@ -58,7 +58,7 @@ func (r *run) acl(label, name, which string) {
 	r.note(label, strings.Join(parts, ","))
 }
 
-func (r *run) both(label, name string) {
+func (r *execution) both(label, name string) {
 	r.stat(label+" stat", name)
 	r.acl(label+" access", name, aclAccess)
 	r.acl(label+" default", name, aclDefault)
@@ -77,7 +77,7 @@ func aclCases() []testCase {
 	}
 }
 
-func accessACL(r *run) {
+func accessACL(r *execution) {
 	f := r.file("f", "x", 0o640)
 	r.both("none", "f")
 	r.note("set", unix.Setxattr(f, aclAccess, acl(uo(6), us(5001, 6), g(4), mask(6), oth(0)), 0))
@@ -113,7 +113,7 @@ func accessACL(r *run) {
 	r.note("list", r.names("d"))
 }
 
-func chmodACL(r *run) {
+func chmodACL(r *execution) {
 	f := r.file("f", "x", 0o640)
 	must(unix.Setxattr(f, aclAccess, acl(uo(6), us(5001, 7), g(4), gr(6003, 5), mask(7), oth(0)), 0))
 	// The group's bits of chmod go to the mask, not to the group's entry, as long as there are
@@ -137,7 +137,7 @@ func chmodACL(r *run) {
 	r.both("sgid", "f")
 }
 
-func defaultACL(r *run) {
+func defaultACL(r *execution) {
 	// The umask is the process's: the cases after this one rely on none.
 	defer unix.Umask(0)
 	d := r.mkdir("d", 0o777)
@@ -163,7 +163,7 @@ func defaultACL(r *run) {
 	r.note("remove default of none", unix.Removexattr(e, aclDefault))
 }
 
-func (r *run) populate(dir, tag string) {
+func (r *execution) populate(dir, tag string) {
 	for _, mode := range []uint32{0o666, 0o777, 0o600, 0} {
 		name := fmt.Sprintf("%s/%s-%o", dir, tag, mode)
 		fd := try(unix.Open(r.p(name), unix.O_CREAT|unix.O_WRONLY, mode))
@@ -185,7 +185,7 @@ func (r *run) populate(dir, tag string) {
 	r.stat(tag+" link", dir+"/"+tag+"link")
 }
 
-func checkACL(r *run) {
+func checkACL(r *execution) {
 	// Opened and not only asked by access(2), as the kernel may decide the two in different places.
 	open := func(name string, flags int) error {
 		fd, err := unix.Open(r.p(name), flags, 0)
@@ -229,7 +229,7 @@ func checkACL(r *run) {
 	r.as(alice, func() { r.note("create without", unix.Mkdir(r.p("d/y"), 0o755)) })
 }
 
-func invalidACL(r *run) {
+func invalidACL(r *execution) {
 	f := r.p("f")
 	// Each value has one fault. The kernel checks few of them before it asks FUSE, so that the
 	// filesystem has to.
@@ -255,7 +255,7 @@ func invalidACL(r *run) {
 	}
 }
 
-func aclRights(r *run) {
+func aclRights(r *execution) {
 	f := r.file("f", "x", 0o666)
 	must(unix.Chown(f, alice.uid, alice.gid))
 	r.as(bob, func() {
@@ -268,7 +268,7 @@ func aclRights(r *run) {
 	r.both("own", "f")
 }
 
-func keepACL(r *run) {
+func keepACL(r *execution) {
 	f := r.file("f", "x", 0o640)
 	r.mkdir("d", 0o755)
 	must(unix.Setxattr(f, aclAccess, acl(uo(6), us(5001, 6), g(4), mask(6), oth(0)), 0))
@@ -284,7 +284,7 @@ func keepACL(r *run) {
 	r.both("moved below a default", "d/moved")
 }
 
-func manyACL(r *run) {
+func manyACL(r *execution) {
 	f := r.file("f", "x", 0o600)
 	entries := []ace{uo(7)}
 	for i := range 100 {

@@ -22,7 +22,7 @@ func copyRange(in int, from int64, out int, to int64, n int) (int, error) {
 	return unix.CopyFileRange(in, &from, out, &to, n, 0)
 }
 
-func copyRanges(r *run) {
+func copyRanges(r *execution) {
 	r.file("src", string(pattern(300000, 1)), 0o644)
 	in := r.open("src", unix.O_RDONLY)
 	// From, to and length: whole, a byte, off and on page bounds, over either file's end, behind
@@ -48,7 +48,7 @@ func copyRanges(r *run) {
 	r.note("positions", n, err, a, b)
 }
 
-func copySameFile(r *run) {
+func copySameFile(r *execution) {
 	// Before and behind each other, then overlapping either way, which is EINVAL.
 	for _, c := range [][3]int64{{0, 100000, 50000}, {100000, 0, 50000}, {0, 1000, 5000}, {1000, 0, 5000}, {0, 0, 10}, {0, 200000, 200000}, {150000, 200000, 100000}} {
 		r.file("f", string(pattern(200000, 1)), 0o644)
@@ -59,7 +59,7 @@ func copySameFile(r *run) {
 	}
 }
 
-func copyErrors(r *run) {
+func copyErrors(r *execution) {
 	r.file("f", "text", 0o644)
 	r.file("g", "", 0o644)
 	// An append-only target is refused, as the call has a position of its own.
@@ -85,7 +85,7 @@ func copyErrors(r *run) {
 	r.note("too far", err)
 }
 
-func copyUnflushed(r *run) {
+func copyUnflushed(r *execution) {
 	in, out := r.open("f", unix.O_CREAT|unix.O_RDWR), r.open("g", unix.O_CREAT|unix.O_RDWR)
 	for i := range 5 {
 		// Neither side is flushed: the copy has to find bytes that are only in the page cache, of
@@ -103,7 +103,7 @@ func copyUnflushed(r *run) {
 	r.content("source", "f")
 }
 
-func copyHoles(r *run) {
+func copyHoles(r *execution) {
 	in, out := r.open("f", unix.O_CREAT|unix.O_RDWR), r.open("g", unix.O_CREAT|unix.O_RDWR)
 	must(unix.Ftruncate(in, 8<<20))
 	try(unix.Pwrite(in, pattern(1<<20, 1), 3<<20))
@@ -122,7 +122,7 @@ func copyHoles(r *run) {
 	r.stat("stat", "g")
 }
 
-func copyMapped(r *run) {
+func copyMapped(r *execution) {
 	r.file("f", string(pattern(100000, 1)), 0o644)
 	r.file("g", string(pattern(100000, 2)), 0o644)
 	in, out := r.open("f", unix.O_RDWR), r.open("g", unix.O_RDWR)
@@ -139,7 +139,7 @@ func copyMapped(r *run) {
 	must(unix.Munmap(b))
 }
 
-func cloneRanges(r *run) {
+func cloneRanges(r *execution) {
 	r.file("f", string(pattern(8192, 1)), 0o644)
 	in, out := r.open("f", unix.O_RDWR), r.open("g", unix.O_CREAT|unix.O_RDWR)
 	r.note("FICLONE", unix.IoctlFileClone(out, in))

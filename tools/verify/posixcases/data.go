@@ -39,7 +39,7 @@ func dataCases() []testCase {
 	}
 }
 
-func truncates(r *run) {
+func truncates(r *execution) {
 	data := pattern(200000, 1)
 	for _, to := range []int64{0, 1, 4095, 4096, 4097, 65536, 199999, 200000, 200001, 300000, 1 << 30} {
 		f := r.file("f", string(data), 0o644)
@@ -68,7 +68,7 @@ func truncates(r *run) {
 	r.content("gap", "f")
 }
 
-func offsets(r *run) {
+func offsets(r *execution) {
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
 	try(unix.Pwrite(fd, pattern(10, 1), 100))
 	b := make([]byte, 50)
@@ -94,7 +94,7 @@ func offsets(r *run) {
 	r.note("nothing", n, err)
 }
 
-func appends(r *run) {
+func appends(r *execution) {
 	r.file("f", "start", 0o644)
 	a := r.open("f", unix.O_WRONLY|unix.O_APPEND)
 	b := r.open("f", unix.O_WRONLY|unix.O_APPEND)
@@ -111,7 +111,7 @@ func appends(r *run) {
 	r.note("position", pos)
 }
 
-func appendProcesses(r *run) {
+func appendProcesses(r *execution) {
 	f := r.file("f", "", 0o644)
 	var wg sync.WaitGroup
 	for i := range 4 {
@@ -137,7 +137,7 @@ func appendProcesses(r *run) {
 
 func pad(i int) string { s := "00000" + itoa(i); return s[len(s)-5:] }
 
-func directIO(r *run) {
+func directIO(r *execution) {
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR|unix.O_DIRECT)
 	buf := aligned(1 << 20)
 	n, err := unix.Pwrite(fd, buf, 0)
@@ -177,7 +177,7 @@ func directIO(r *run) {
 	must(unix.Munmap(m))
 }
 
-func mixedIO(r *run) {
+func mixedIO(r *execution) {
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
 	model := make([]byte, 500000)
 	for i := range 60 {
@@ -200,7 +200,7 @@ func mixedIO(r *run) {
 	r.content("content", "f")
 }
 
-func syncFlags(r *run) {
+func syncFlags(r *execution) {
 	// By O_DIRECT and O_SYNC a write may go past the page cache, on a way of its own through the
 	// filesystem.
 	for name, flag := range inOrder(map[string]int{"sync": unix.O_SYNC, "dsync": unix.O_DSYNC, "direct and sync": unix.O_DIRECT | unix.O_SYNC}) {
@@ -225,7 +225,7 @@ func syncFlags(r *run) {
 	r.note("RWF_NOWAIT of cached", n, err)
 }
 
-func mapShared(r *run) {
+func mapShared(r *execution) {
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
 	must(unix.Ftruncate(fd, 100000))
 	m := try(unix.Mmap(fd, 0, 100000, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))
@@ -267,7 +267,7 @@ func mapShared(r *run) {
 	r.note("cut", string(y[:10]), y[10] == 0, y[5000] == 0)
 }
 
-func mapPrivate(r *run) {
+func mapPrivate(r *execution) {
 	r.file("f", strings.Repeat("o", 8192), 0o644)
 	fd := r.open("f", unix.O_RDWR)
 	m := try(unix.Mmap(fd, 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE))
@@ -283,7 +283,7 @@ func mapPrivate(r *run) {
 	r.content("content", "f")
 }
 
-func mapEnd(r *run) {
+func mapEnd(r *execution) {
 	r.file("f", "z", 0o644)
 	// In a child: the signal ends a process that does not expect it.
 	r.note("beyond the end", r.child("sigbus", r.p("f")))
@@ -297,7 +297,7 @@ func mapEnd(r *run) {
 	r.content("grown", "f")
 }
 
-func vectors(r *run) {
+func vectors(r *execution) {
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
 	n, err := unix.Pwritev(fd, [][]byte{[]byte("one"), nil, []byte("three")}, 5)
 	r.note("write", n, err)
@@ -310,7 +310,7 @@ func vectors(r *run) {
 	r.content("content", "f")
 }
 
-func openModes(r *run) {
+func openModes(r *execution) {
 	f := r.file("f", "text", 0o644)
 	ro, wo := r.open("f", unix.O_RDONLY), r.open("f", unix.O_WRONLY)
 	_, err := unix.Write(ro, []byte("x"))
@@ -366,7 +366,7 @@ func openModes(r *run) {
 	r.note("set direct", fl, err)
 }
 
-func splices(r *run) {
+func splices(r *execution) {
 	data := pattern(300000, 5)
 	r.file("f", string(data), 0o644)
 	in, out := r.open("f", unix.O_RDONLY), r.open("g", unix.O_CREAT|unix.O_RDWR)
@@ -393,7 +393,7 @@ func splices(r *run) {
 	r.content("spliced", "g")
 }
 
-func parallelWriters(r *run) {
+func parallelWriters(r *execution) {
 	must(os.WriteFile(r.p("f"), nil, 0o644))
 	var wg sync.WaitGroup
 	for w := range 8 {
@@ -410,7 +410,7 @@ func parallelWriters(r *run) {
 	r.content("content", "f")
 }
 
-func advice(r *run) {
+func advice(r *execution) {
 	r.file("f", string(pattern(100000, 1)), 0o644)
 	fd := r.open("f", unix.O_RDWR)
 	// Advice must change nothing, whichever it is.

@@ -23,7 +23,7 @@ func directoryCases() []testCase {
 	}
 }
 
-func directoryLinks(r *run) {
+func directoryLinks(r *execution) {
 	r.mkdir("d", 0o755)
 	for i := range 5 {
 		r.mkdir("d/"+itoa(i), 0o755)
@@ -69,7 +69,7 @@ func allDents(fd int) (all []dirent) {
 	}
 }
 
-func directoryEntries(r *run) {
+func directoryEntries(r *execution) {
 	r.file("file", "", 0o644)
 	r.mkdir("dir", 0o755)
 	must(unix.Symlink("x", r.p("link")))
@@ -90,7 +90,7 @@ func directoryEntries(r *run) {
 }
 
 // directorySeek goes back to each position that a listing gave.
-func directorySeek(r *run) {
+func directorySeek(r *execution) {
 	for i := range 500 {
 		r.file(fmt.Sprintf("a-longer-name-%d", i), "", 0o644)
 	}
@@ -116,7 +116,7 @@ func directorySeek(r *run) {
 
 // directoryChanging lists while entries come and go: those that stay must be
 // seen exactly once.
-func directoryChanging(r *run) {
+func directoryChanging(r *execution) {
 	for i := range 2000 {
 		r.file(fmt.Sprintf("keep%d", i), "", 0o644)
 		r.file(fmt.Sprintf("drop%d", i), "", 0o644)
@@ -137,7 +137,7 @@ func directoryChanging(r *run) {
 		}
 		_ = os.WriteFile(r.p(fmt.Sprintf("new%d", i)), nil, 0o644)
 		if i%5 == 0 { // stat everything, as ls -l does meanwhile
-			r.list("")
+			r.listing("")
 		}
 	}
 	// What came or went meanwhile may be seen or not; POSIX promises nothing of it.
@@ -154,7 +154,7 @@ func directoryChanging(r *run) {
 	r.note("kept", kept, "twice", twice)
 }
 
-func removeWhileListing(r *run) {
+func removeWhileListing(r *execution) {
 	r.mkdir("d", 0o755)
 	for i := range 3000 {
 		r.file(fmt.Sprintf("d/%d", i), "", 0o644)
@@ -180,7 +180,7 @@ func removeWhileListing(r *run) {
 // somebody else has listed the directory. Linux keeps FUSE's listings in pages, and
 // takes a position that is not in one for the end if the last page is full to
 // the byte: with one of these numbers of names it is.
-func removeAndListAgain(r *run) {
+func removeAndListAgain(r *execution) {
 	missed := 0
 	for n := range 40 {
 		n += 140
@@ -208,7 +208,7 @@ func removeAndListAgain(r *run) {
 	r.note("missed", missed)
 }
 
-func directoryRemoved(r *run) {
+func directoryRemoved(r *execution) {
 	r.mkdir("d", 0o755)
 	fd := r.open("d", unix.O_RDONLY)
 	must(unix.Rmdir(r.p("d")))
@@ -222,7 +222,7 @@ func directoryRemoved(r *run) {
 	r.note("old is still empty", len(allDents(fd)))
 }
 
-func currentDirectory(r *run) {
+func currentDirectory(r *execution) {
 	r.mkdir("a", 0o755)
 	r.mkdir("a/b", 0o755)
 	r.thread(func() {

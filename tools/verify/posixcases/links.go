@@ -16,7 +16,7 @@ func linkCases() []testCase {
 	}
 }
 
-func linkCount(r *run) {
+func linkCount(r *execution) {
 	f := r.file("f", "x", 0o644)
 	r.mkdir("d", 0o755)
 	for i := range 3 {
@@ -33,7 +33,7 @@ func linkCount(r *run) {
 	r.note("same", r.ino("d/0") == r.ino("d/2"))
 }
 
-func linkTypes(r *run) {
+func linkTypes(r *execution) {
 	r.file("f", "x", 0o644)
 	must(unix.Symlink("f", r.p("link")))
 	must(unix.Symlink("nowhere", r.p("dangling")))
@@ -53,14 +53,14 @@ func linkTypes(r *run) {
 	r.stat("f count", "f")
 }
 
-func tmpfileLinks(r *run) {
+func tmpfileLinks(r *execution) {
 	fd, err := unix.Open(r.dir, unix.O_TMPFILE|unix.O_RDWR, 0o640)
 	r.note("open", err)
 	must(err)
 	r.fstat("new", fd)
 	try(unix.Write(fd, []byte("nameless")))
 	// No directory may show it before it is linked.
-	r.note("list", r.list(""))
+	r.note("list", r.listing(""))
 	// By proc, which needs no privilege; by the descriptor, which does. The file has no link until
 	// one of them succeeds.
 	r.note("linkat", unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), unix.AT_FDCWD, r.p("named"), unix.AT_SYMLINK_FOLLOW))
@@ -94,7 +94,7 @@ func tmpfileLinks(r *run) {
 	r.stat("late", "late")
 }
 
-func unlinkedLinks(r *run) {
+func unlinkedLinks(r *execution) {
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
 	must(unix.Unlink(r.p("f")))
 	// It had a name once: nothing may bring an inode back whose last one went.
@@ -103,7 +103,7 @@ func unlinkedLinks(r *run) {
 	r.stat("g", "g")
 }
 
-func manyLinks(r *run) {
+func manyLinks(r *execution) {
 	f := r.file("f", "x", 0o644)
 	// Far below ext4's limit of 65,000, or the reference would refuse.
 	for i := range 1000 {

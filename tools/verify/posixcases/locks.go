@@ -13,7 +13,7 @@ func lockCases() []testCase {
 	}
 }
 
-func flocks(r *run) {
+func flocks(r *execution) {
 	f := r.file("f", "", 0o644)
 	a, b := r.open("f", unix.O_RDONLY), r.open("f", unix.O_RDWR)
 	r.note("shared", unix.Flock(a, unix.LOCK_SH|unix.LOCK_NB), unix.Flock(b, unix.LOCK_SH|unix.LOCK_NB))
@@ -27,7 +27,7 @@ func flocks(r *run) {
 	r.note("directory", unix.Flock(d, unix.LOCK_EX|unix.LOCK_NB), unix.Flock(d, 99))
 }
 
-func fcntlLocks(r *run) {
+func fcntlLocks(r *execution) {
 	f := r.file("f", "0123456789", 0o644)
 	fd := r.open("f", unix.O_RDWR)
 	lk := unix.Flock_t{Type: unix.F_WRLCK, Start: 2, Len: 4}
@@ -44,7 +44,7 @@ func fcntlLocks(r *run) {
 	r.note("negative", unix.FcntlFlock(uintptr(fd), unix.F_SETLK, &bad))
 }
 
-func ofdLocks(r *run) {
+func ofdLocks(r *execution) {
 	r.file("f", "", 0o644)
 	a, b := r.open("f", unix.O_RDWR), r.open("f", unix.O_RDWR)
 	lk := unix.Flock_t{Type: unix.F_WRLCK}
@@ -56,7 +56,7 @@ func ofdLocks(r *run) {
 	r.note("after close", unix.FcntlFlock(uintptr(b), unix.F_OFD_SETLK, &lk))
 }
 
-func leases(r *run) {
+func leases(r *execution) {
 	r.file("f", "", 0o644)
 	fd := r.open("f", unix.O_RDONLY)
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_SETLEASE, unix.F_RDLCK)

@@ -65,7 +65,7 @@ func newCommand() *cobra.Command {
 // on which filesystem it is.
 type testCase struct {
 	name string
-	run  func(*run)
+	run  func(*execution)
 }
 
 func table() []testCase {
@@ -155,7 +155,7 @@ func (s *session) line(label, want, got string) {
 }
 
 // execute runs a case in a new directory. That the case panics is a result, too.
-func execute(c testCase, parent string) (r *run, err error) {
+func execute(c testCase, parent string) (r *execution, err error) {
 	dir, err := os.MkdirTemp(parent, "case")
 	if err != nil {
 		return nil, err
@@ -163,7 +163,7 @@ func execute(c testCase, parent string) (r *run, err error) {
 	defer os.RemoveAll(dir)
 	// A directory within, as cases change the mode of r.dir, and the one around it must stay one
 	// that can be removed.
-	r = &run{dir: filepath.Join(dir, "d"), results: make(map[string]string)}
+	r = &execution{dir: filepath.Join(dir, "d"), results: make(map[string]string)}
 	defer r.cleanUp()
 	defer func() {
 		// The directory's name is in many errors, and differs.

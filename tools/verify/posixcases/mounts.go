@@ -31,7 +31,7 @@ func command(dir, path string, args ...string) string {
 	return s
 }
 
-func statistics(r *run) {
+func statistics(r *execution) {
 	var st unix.Statfs_t
 	r.note("statfs", unix.Statfs(r.dir, &st))
 	r.note("names", st.Namelen)
@@ -43,7 +43,7 @@ func statistics(r *run) {
 }
 
 // namespace runs f in a mount namespace of its own.
-func (r *run) namespace(f func()) {
+func (r *execution) namespace(f func()) {
 	r.thread(func() {
 		raw(unix.SYS_UNSHARE, unix.CLONE_FS|unix.CLONE_NEWNS, 0, 0)
 		// Private, or mounts made here would appear in the machine's own namespace.
@@ -52,7 +52,7 @@ func (r *run) namespace(f func()) {
 	})
 }
 
-func bindMounts(r *run) {
+func bindMounts(r *execution) {
 	r.mkdir("a", 0o755)
 	r.file("a/f", "bound", 0o644)
 	r.mkdir("b", 0o755)
@@ -73,10 +73,10 @@ func bindMounts(r *run) {
 		// Both have to go here: a mount that stays would keep the directory from being removed.
 		r.note("unmount", unix.Unmount(r.p("a/f"), 0), unix.Unmount(r.p("b"), 0))
 	})
-	r.note("end", r.list("a"), r.list("b"))
+	r.note("end", r.listing("a"), r.listing("b"))
 }
 
-func readOnlyBind(r *run) {
+func readOnlyBind(r *execution) {
 	r.mkdir("m", 0o755)
 	f := r.file("m/f", "#!/bin/sh\necho ran\n", 0o755)
 	must(unix.Mknod(r.p("m/null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
@@ -101,7 +101,7 @@ func readOnlyBind(r *run) {
 	})
 }
 
-func chroots(r *run) {
+func chroots(r *execution) {
 	r.file("f", "inside", 0o644)
 	r.mkdir("d", 0o755)
 	must(unix.Symlink("/f", r.p("d/l")))
@@ -122,7 +122,7 @@ func chroots(r *run) {
 	})
 }
 
-func syncs(r *run) {
+func syncs(r *execution) {
 	r.file("f", string(pattern(100000, 1)), 0o644)
 	// Sync waits for every filesystem of the machine, and must return, even with FUSE mounts among
 	// them.
@@ -132,7 +132,7 @@ func syncs(r *run) {
 	r.content("content", "f")
 }
 
-func pathconf(r *run) {
+func pathconf(r *execution) {
 	r.file("f", "", 0o644)
 	r.note("getconf", command(r.dir, "/usr/bin/getconf", "NAME_MAX", r.p("f")), command(r.dir, "/usr/bin/getconf", "PATH_MAX", r.p("f")))
 }

@@ -27,7 +27,7 @@ func nameCases() []testCase {
 	}
 }
 
-func nameLength(r *run) {
+func nameLength(r *execution) {
 	// 254 and 255 fit, 256 does not, in whatever operation.
 	for _, n := range []int{1, 254, 255, 256, 1000} {
 		name := strings.Repeat("n", n)
@@ -47,10 +47,10 @@ func nameLength(r *run) {
 	// The limit is in bytes: 128 letters here.
 	wide := strings.Repeat("é", 127) + "x" // 255 bytes
 	r.note("wide", unix.Mkdir(r.p(wide), 0o755))
-	r.note("listed", r.list(""))
+	r.note("listed", r.listing(""))
 }
 
-func nameBytes(r *run) {
+func nameBytes(r *execution) {
 	for i := 1; i < 256; i++ {
 		if i == '/' || i == '.' {
 			continue
@@ -62,7 +62,7 @@ func nameBytes(r *run) {
 	r.file("new\nline", "", 0o644)
 	r.file("...", "", 0o644)
 	r.file(" ", "", 0o644)
-	r.note("list", r.list(""))
+	r.note("list", r.listing(""))
 	r.content("read back", "\xff\xfe\x80")
 	// Two ways to write one letter are two names, as are two cases: nothing is normalized.
 	r.file("é", "composed", 0o644)
@@ -72,7 +72,7 @@ func nameBytes(r *run) {
 	r.content("case", "a")
 }
 
-func pathMax(r *run) {
+func pathMax(r *execution) {
 	f := r.file("f", "here", 0o644)
 	for _, total := range []int{4094, 4095, 4096, 5000} {
 		// Slashes and dots make the path long, and lead nowhere.
@@ -84,7 +84,7 @@ func pathMax(r *run) {
 	}
 }
 
-func deepTree(r *run) {
+func deepTree(r *execution) {
 	name := strings.Repeat("d", 200)
 	fd := r.open("", unix.O_RDONLY|unix.O_DIRECTORY)
 	var fds []int
@@ -118,7 +118,7 @@ func deepTree(r *run) {
 	}
 }
 
-func dots(r *run) {
+func dots(r *execution) {
 	r.mkdir("d", 0o755)
 	r.mkdir("d/e", 0o755)
 	// The kernel answers most of these itself; which errno it is depends on the order of its
@@ -133,11 +133,11 @@ func dots(r *run) {
 		r.note("symlink "+p, unix.Symlink("x", p2))
 		r.note("mknod "+p, unix.Mknod(p2, unix.S_IFREG|0o600, 0))
 	}
-	r.note("list", r.list(""), r.list("d"))
+	r.note("list", r.listing(""), r.listing("d"))
 	r.note("same", r.ino("d/..") == r.ino("."), r.ino("d/e/..") == r.ino("d"))
 }
 
-func symlinks(r *run) {
+func symlinks(r *execution) {
 	// Around 60 bytes ext4 stops keeping the target in the inode; 4,095 is the most there is.
 	for _, n := range []int{0, 1, 59, 60, 255, 4094, 4095, 4096} {
 		t := strings.Repeat("t", n)
@@ -180,7 +180,7 @@ func symlinks(r *run) {
 	r.note("replaced", string(b[:n]), err)
 }
 
-func loops(r *run) {
+func loops(r *execution) {
 	must(unix.Symlink("self", r.p("self")))
 	_, err := unix.Open(r.p("self"), unix.O_RDONLY, 0)
 	r.note("self", err)
@@ -198,7 +198,7 @@ func loops(r *run) {
 	r.note("stat chain", errors.Is(unix.Access(r.p("42"), unix.F_OK), unix.ELOOP))
 }
 
-func trailingSlashes(r *run) {
+func trailingSlashes(r *execution) {
 	r.file("f", "x", 0o644)
 	r.mkdir("d", 0o755)
 	must(unix.Symlink("d", r.p("l")))
@@ -222,10 +222,10 @@ func trailingSlashes(r *run) {
 	var st unix.Stat_t
 	r.note("lstat link/", unix.Lstat(d+"lf/", &st))
 	r.note("through a file", unix.Access(d+"f/x", unix.F_OK), unix.Mkdir(d+"f/x", 0o755))
-	r.note("list", r.list(""))
+	r.note("list", r.listing(""))
 }
 
-func alreadyThere(r *run) {
+func alreadyThere(r *execution) {
 	f := r.file("f", "x", 0o644)
 	d := r.mkdir("d", 0o755)
 	r.file("d/in", "x", 0o644)
@@ -264,7 +264,7 @@ func alreadyThere(r *run) {
 }
 
 // negativeLookups makes names that were looked up in vain before.
-func negativeLookups(r *run) {
+func negativeLookups(r *execution) {
 	for _, n := range []string{"a", "b", "c", "d", "e", "f"} {
 		r.stat("before "+n, n)
 	}
@@ -281,8 +281,8 @@ func negativeLookups(r *run) {
 	}
 }
 
-// list returns a directory's names and types, sorted by os.ReadDir.
-func (r *run) list(name string) string {
+// listing returns a directory's names and types, sorted by os.ReadDir.
+func (r *execution) listing(name string) string {
 	es, err := os.ReadDir(r.p(name))
 	if err != nil {
 		return errno(err)

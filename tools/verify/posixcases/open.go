@@ -17,7 +17,7 @@ func openCases() []testCase {
 	}
 }
 
-func openUnlinked(r *run) {
+func openUnlinked(r *execution) {
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
 	try(unix.Write(fd, pattern(100000, 1)))
 	must(unix.Unlink(r.p("f")))
@@ -51,7 +51,7 @@ func openUnlinked(r *run) {
 	r.fstat("unlinked symlink stat", p)
 }
 
-func createFlags(r *run) {
+func createFlags(r *execution) {
 	r.mkdir("d", 0o755)
 	for label, flags := range inOrder(map[string]int{
 		"create dir": unix.O_CREAT | unix.O_DIRECTORY, "excl": unix.O_CREAT | unix.O_EXCL, "excl nofollow": unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW,
@@ -92,7 +92,7 @@ func createFlags(r *run) {
 	r.note("mknod link", unix.Mknod(r.p("nl"), unix.S_IFLNK|0o600, 0))
 }
 
-func runningProgram(r *run) {
+func runningProgram(r *execution) {
 	b := try(os.ReadFile("/usr/bin/sleep"))
 	p := r.file("sleep", string(b), 0o755)
 	cmd := try(os.StartProcess(p, []string{p, "5"}, &os.ProcAttr{}))
@@ -120,7 +120,7 @@ func runningProgram(r *run) {
 	r.note("empty", command(r.dir, r.p("empty")))
 }
 
-func resolveFlags(r *run) {
+func resolveFlags(r *execution) {
 	r.mkdir("d", 0o755)
 	r.file("d/f", "x", 0o644)
 	must(unix.Symlink("/etc/passwd", r.p("d/out")))
@@ -141,7 +141,7 @@ func resolveFlags(r *run) {
 	}
 }
 
-func fileHandles(r *run) {
+func fileHandles(r *execution) {
 	handle := func(name string) unix.FileHandle {
 		h, _, err := unix.NameToHandleAt(unix.AT_FDCWD, r.p(name), 0)
 		r.note("handle of "+name, err)
@@ -196,7 +196,7 @@ func fileHandles(r *run) {
 	})
 }
 
-func inotifyEvents(r *run) {
+func inotifyEvents(r *execution) {
 	fd := try(unix.InotifyInit1(unix.IN_NONBLOCK))
 	defer unix.Close(fd)
 	try(unix.InotifyAddWatch(fd, r.dir, unix.IN_ALL_EVENTS))

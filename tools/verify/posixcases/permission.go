@@ -20,7 +20,7 @@ func permissionCases() []testCase {
 	}
 }
 
-func stickyDirectory(r *run) {
+func stickyDirectory(r *execution) {
 	r.mkdir("s", 0o1777)
 	own := func(name string, who identity) {
 		p := r.file("s/"+name, "x", 0o666)
@@ -44,7 +44,7 @@ func stickyDirectory(r *run) {
 	r.as(bob, func() { r.note("unlink by the directory's owner", unix.Unlink(r.p("s/a"))) })
 }
 
-func accessChecks(r *run) {
+func accessChecks(r *execution) {
 	r.file("secret", "x", 0o600)
 	r.file("group", "x", 0o640)
 	must(unix.Chown(r.p("group"), 0, alice.gid))
@@ -93,7 +93,7 @@ func accessChecks(r *run) {
 	r.note("root executes 0600", unix.Access(r.p("secret"), unix.X_OK))
 }
 
-func setgidDirectory(r *run) {
+func setgidDirectory(r *execution) {
 	d := r.mkdir("d", 0o2777)
 	// Chown clears the bit that mkdir gave, so it is set once more.
 	must(unix.Chown(d, 0, 6003))
@@ -129,7 +129,7 @@ func setgidDirectory(r *run) {
 	r.stat("moved", "d/plain")
 }
 
-func chmodRules(r *run) {
+func chmodRules(r *execution) {
 	f := r.file("f", "x", 0o644)
 	must(unix.Chown(f, alice.uid, 6003))
 	r.as(bob, func() { r.note("by another", unix.Chmod(f, 0o600)) })
@@ -153,7 +153,7 @@ func chmodRules(r *run) {
 	r.note("fchmod", unix.Fchmod(fd, 0o4711), r.mode("f"))
 }
 
-func chownRules(r *run) {
+func chownRules(r *execution) {
 	f := r.file("f", "x", 0o644)
 	must(unix.Chown(f, carol.uid, carol.gid))
 	chown := func(label string, uid, gid int) {
@@ -194,7 +194,7 @@ func chownRules(r *run) {
 	r.stat("fifo then", "p")
 }
 
-func umaskRules(r *run) {
+func umaskRules(r *execution) {
 	defer unix.Umask(0)
 	for _, mask := range []int{0, 0o022, 0o077, 0o777} {
 		unix.Umask(mask)
@@ -211,7 +211,7 @@ func umaskRules(r *run) {
 	}
 }
 
-func traverse(r *run) {
+func traverse(r *execution) {
 	r.mkdir("a", 0o711)
 	r.mkdir("a/b", 0o711)
 	r.file("a/b/f", "deep", 0o644)
@@ -234,7 +234,7 @@ func traverse(r *run) {
 	})
 }
 
-func linkOfOthers(r *run) {
+func linkOfOthers(r *execution) {
 	r.mkdir("d", 0o777)
 	f := r.file("f", "x", 0o600)
 	g := r.file("g", "x", 0o666)

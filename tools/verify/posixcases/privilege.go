@@ -24,18 +24,18 @@ func capNetBind() []byte {
 func privilegeCases() []testCase {
 	var list []testCase
 	for _, w := range changes() {
-		list = append(list, testCase{"priv/" + w.name, func(r *run) { dropPrivileges(r, w) }})
+		list = append(list, testCase{"priv/" + w.name, func(r *execution) { dropPrivileges(r, w) }})
 	}
 	return append(list, testCase{"priv/set-while-open", setWhileOpen}, testCase{"priv/execute", executeSuid})
 }
 
 type change struct {
 	name string
-	do   func(r *run, path string) error
+	do   func(r *execution, path string) error
 }
 
-func onFile(flags int, f func(fd int) error) func(*run, string) error {
-	return func(_ *run, path string) error {
+func onFile(flags int, f func(fd int) error) func(*execution, string) error {
+	return func(_ *execution, path string) error {
 		fd, err := unix.Open(path, flags, 0)
 		if err != nil {
 			return err
@@ -63,9 +63,9 @@ func changes() []change {
 			return err
 		})},
 		{"open-trunc", onFile(unix.O_WRONLY|unix.O_TRUNC, func(int) error { return nil })},
-		{"truncate", func(_ *run, p string) error { return unix.Truncate(p, 3) }},
+		{"truncate", func(_ *execution, p string) error { return unix.Truncate(p, 3) }},
 		// No byte changes, the bits go all the same.
-		{"truncate-same", func(_ *run, p string) error { return unix.Truncate(p, 8192) }},
+		{"truncate-same", func(_ *execution, p string) error { return unix.Truncate(p, 8192) }},
 		{"ftruncate", onFile(unix.O_WRONLY, func(fd int) error { return unix.Ftruncate(fd, 10000) })},
 		{"fallocate", onFile(unix.O_WRONLY, func(fd int) error { return unix.Fallocate(fd, 0, 0, 16384) })},
 		{"fallocate-keep", onFile(unix.O_WRONLY, func(fd int) error { return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE, 0, 16384) })},
@@ -73,7 +73,7 @@ func changes() []change {
 			return unix.Fallocate(fd, unix.FALLOC_FL_KEEP_SIZE|unix.FALLOC_FL_PUNCH_HOLE, 0, 4096)
 		})},
 		{"zero", onFile(unix.O_WRONLY, func(fd int) error { return unix.Fallocate(fd, unix.FALLOC_FL_ZERO_RANGE, 0, 4096) })},
-		{"copy-range", func(r *run, p string) error {
+		{"copy-range", func(r *execution, p string) error {
 			src := try(unix.Open(r.p("src"), unix.O_RDONLY, 0))
 			defer unix.Close(src)
 			return onFile(unix.O_WRONLY, func(fd int) error {
@@ -92,16 +92,16 @@ func changes() []change {
 		})},
 		// The rest does not touch the content: here the bits stay.
 		{"read", onFile(unix.O_RDONLY, func(fd int) error { _, err := unix.Read(fd, make([]byte, 10)); return err })},
-		{"utimes", func(_ *run, p string) error { return unix.UtimesNanoAt(unix.AT_FDCWD, p, nil, 0) }},
-		{"link", func(r *run, p string) error { return os.Link(p, p+"link") }},
-		{"rename", func(r *run, p string) error { return unix.Rename(p, p) }},
-		{"setxattr", func(r *run, p string) error { return unix.Setxattr(p, "user.x", []byte("y"), 0) }},
-		{"chmod", func(r *run, p string) error { return unix.Chmod(p, 0o755) }},
-		{"chgrp", func(r *run, p string) error { return unix.Chown(p, -1, alice.gid) }},
+		{"utimes", func(_ *execution, p string) error { return unix.UtimesNanoAt(unix.AT_FDCWD, p, nil, 0) }},
+		{"link", func(r *execution, p string) error { return os.Link(p, p+"link") }},
+		{"rename", func(r *execution, p string) error { return unix.Rename(p, p) }},
+		{"setxattr", func(r *execution, p string) error { return unix.Setxattr(p, "user.x", []byte("y"), 0) }},
+		{"chmod", func(r *execution, p string) error { return unix.Chmod(p, 0o755) }},
+		{"chgrp", func(r *execution, p string) error { return unix.Chown(p, -1, alice.gid) }},
 	}
 }
 
-func dropPrivileges(r *run, c change) {
+func dropPrivileges(r *execution, c change) {
 	must(unix.Chmod(r.dir, 0o777))
 	r.file("src", string(pattern(4096, 1)), 0o644)
 	// Sgid counts as one only with execution by the group; without it, it is left alone. The last
@@ -134,7 +134,7 @@ func dropPrivileges(r *run, c change) {
 
 // setWhileOpen is what cp -a and package managers do: write, then set the mode
 // and capability before closing.
-func setWhileOpen(r *run) {
+func setWhileOpen(r *execution) {
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
 	try(unix.Write(fd, pattern(100000, 3)))
 	must(unix.Fchmod(fd, 0o6755))
@@ -160,7 +160,7 @@ func setWhileOpen(r *run) {
 	r.content("content", "g")
 }
 
-func executeSuid(r *run) {
+func executeSuid(r *execution) {
 	b := try(os.ReadFile("/usr/bin/id"))
 	p := r.file("id", string(b), 0o755)
 	must(unix.Chown(p, alice.uid, alice.gid))

@@ -22,7 +22,7 @@ func renameCases() []testCase {
 
 var kinds = []string{"none", "file", "empty", "full", "link", "fifo"}
 
-func (r *run) kind(name, kind string) {
+func (r *execution) kind(name, kind string) {
 	switch kind {
 	case "file":
 		r.file(name, "x", 0o644)
@@ -38,7 +38,7 @@ func (r *run) kind(name, kind string) {
 	}
 }
 
-func renameMatrix(r *run) {
+func renameMatrix(r *execution) {
 	i := 0
 	for flagName, flags := range inOrder(map[string]uint{"plain": 0, "noreplace": unix.RENAME_NOREPLACE, "exchange": unix.RENAME_EXCHANGE}) {
 		for _, a := range kinds {
@@ -70,7 +70,7 @@ func renameMatrix(r *run) {
 	}
 }
 
-func renameTree(r *run) {
+func renameTree(r *execution) {
 	r.mkdir("a", 0o755)
 	r.mkdir("a/b", 0o755)
 	r.mkdir("a/b/c", 0o755)
@@ -91,30 +91,30 @@ func renameTree(r *run) {
 	// A real move between, so that the checks that follow must go by the new parents and not by
 	// those looked up before.
 	mv("a/b", "x/b", 0)
-	r.note("parent", r.ino("x/b/..") == r.ino("x"), r.list("a"), r.list("x"))
+	r.note("parent", r.ino("x/b/..") == r.ino("x"), r.listing("a"), r.listing("x"))
 	mv("x", "x/b/c/x", 0)
 	mv("x/b", "a", 0)
 	mv("x", "a/b", 0)
-	r.note("end", r.list(""), r.list("a"))
+	r.note("end", r.listing(""), r.listing("a"))
 }
 
-func renameSame(r *run) {
+func renameSame(r *execution) {
 	f := r.file("f", "x", 0o644)
 	must(unix.Link(f, r.p("g")))
 	// POSIX: nothing happens, both names stay.
-	r.note("two names of one file", unix.Rename(f, r.p("g")), r.list(""))
+	r.note("two names of one file", unix.Rename(f, r.p("g")), r.listing(""))
 	r.stat("f", "f")
 	r.note("noreplace", unix.Renameat2(-100, f, -100, r.p("g"), unix.RENAME_NOREPLACE))
-	r.note("exchange", unix.Renameat2(-100, f, -100, r.p("g"), unix.RENAME_EXCHANGE), r.list(""))
+	r.note("exchange", unix.Renameat2(-100, f, -100, r.p("g"), unix.RENAME_EXCHANGE), r.listing(""))
 	r.mkdir("d", 0o755)
 	r.note("to itself", unix.Rename(f, f), unix.Rename(r.p("d"), r.p("d")))
 	r.note("noreplace to itself", unix.Renameat2(-100, f, -100, f, unix.RENAME_NOREPLACE))
 	must(unix.Link(f, r.p("d/h")))
-	r.note("across", unix.Rename(f, r.p("d/h")), r.list(""), r.list("d"))
+	r.note("across", unix.Rename(f, r.p("d/h")), r.listing(""), r.listing("d"))
 	r.stat("end", "d/h")
 }
 
-func renameParents(r *run) {
+func renameParents(r *execution) {
 	for _, d := range []string{"a", "b", "a/d", "b/e", "a/x"} {
 		r.mkdir(d, 0o755)
 	}
@@ -140,7 +140,7 @@ func renameParents(r *run) {
 	show("removed")
 }
 
-func renameOpen(r *run) {
+func renameOpen(r *execution) {
 	r.file("old", "old", 0o644)
 	r.file("new", "new", 0o644)
 	fd := r.open("old", unix.O_RDWR)
@@ -159,10 +159,10 @@ func renameOpen(r *run) {
 	must(unix.Rename(r.p("d"), r.p("e")))
 	r.note("make in a replaced directory", unix.Mkdirat(dfd, "x", 0o755))
 	r.fstat("replaced directory", dfd)
-	r.note("list", r.list(""))
+	r.note("list", r.listing(""))
 }
 
-func renameFlags(r *run) {
+func renameFlags(r *execution) {
 	f := r.file("f", "x", 0o644)
 	r.file("g", "y", 0o644)
 	// Pairs that exclude each other, and bits that mean nothing.
@@ -178,7 +178,7 @@ func renameFlags(r *run) {
 	r.note("elsewhere", unix.Rename(f, "/proc/x"), unix.Link(f, "/dev/shm/x"))
 }
 
-func renameTimes(r *run) {
+func renameTimes(r *execution) {
 	r.mkdir("a", 0o755)
 	r.mkdir("b", 0o755)
 	r.mkdir("c", 0o755)
@@ -202,7 +202,7 @@ func renameTimes(r *run) {
 	w.note("directory")
 }
 
-func renameWhiteout(r *run) {
+func renameWhiteout(r *execution) {
 	f := r.file("f", "x", 0o644)
 	// The old name becomes a character device 0/0, by which overlayfs hides a file of a lower
 	// layer.
@@ -214,10 +214,10 @@ func renameWhiteout(r *run) {
 	r.stat("h", "h")
 	r.note("with noreplace", unix.Renameat2(-100, r.p("g"), -100, r.p("i"), unix.RENAME_WHITEOUT|unix.RENAME_NOREPLACE))
 	r.stat("g after", "g")
-	r.note("list", r.list(""))
+	r.note("list", r.listing(""))
 }
 
-func renameRemoved(r *run) {
+func renameRemoved(r *execution) {
 	r.mkdir("d", 0o755)
 	r.file("f", "", 0o644)
 	// The directory is gone for all but this descriptor. Nothing may be made in it, or it would

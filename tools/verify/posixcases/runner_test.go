@@ -22,39 +22,39 @@ func newSession(t *testing.T) (*session, *bytes.Buffer) {
 }
 
 // tested tells whether a case runs in the directory under test.
-func (s *session) tested(r *run) bool { return strings.HasPrefix(r.dir, s.dir+"/") }
+func (s *session) tested(r *execution) bool { return strings.HasPrefix(r.dir, s.dir+"/") }
 
 func TestSession(t *testing.T) {
 	for _, tc := range []struct {
 		name string
-		note func(r *run, tested bool)
+		note func(r *execution, tested bool)
 		line string // in what it prints
 		bad  int
 	}{
-		{"same result", func(r *run, _ bool) { r.note("x", 1, nil, unix.ENOENT) }, "same  c: x = 1 ok ENOENT\n", 0},
-		{"other result", func(r *run, tested bool) { r.note("x", tested) }, "DIFF  c: x: true, reference false\n", 1},
-		{"result missing", func(r *run, tested bool) {
+		{"same result", func(r *execution, _ bool) { r.note("x", 1, nil, unix.ENOENT) }, "same  c: x = 1 ok ENOENT\n", 0},
+		{"other result", func(r *execution, tested bool) { r.note("x", tested) }, "DIFF  c: x: true, reference false\n", 1},
+		{"result missing", func(r *execution, tested bool) {
 			if !tested {
 				r.note("x", "there")
 			}
 		}, "DIFF  c: x: , reference there\n", 1},
-		{"result only of the tested", func(r *run, tested bool) {
+		{"result only of the tested", func(r *execution, tested bool) {
 			if tested {
 				r.note("x", "there")
 			}
 		}, "DIFF  c: x: there, reference \n", 1},
-		{"panic in one", func(r *run, tested bool) {
+		{"panic in one", func(r *execution, tested bool) {
 			if tested {
 				must(unix.EIO)
 			}
 		}, "DIFF  c: aborted: input/output error, reference \n", 1},
-		{"panic in both, with the directory's name", func(r *run, _ bool) { must(os.Remove(r.p("none"))) },
+		{"panic in both, with the directory's name", func(r *execution, _ bool) { must(os.Remove(r.p("none"))) },
 			"same  c: aborted = remove DIR/d/none: no such file or directory\n", 0},
-		{"label used twice", func(r *run, _ bool) { r.note("x", 1); r.note("x", 2) }, "same  c: x #1 = 2\n", 0},
+		{"label used twice", func(r *execution, _ bool) { r.note("x", 1); r.note("x", 2) }, "same  c: x #1 = 2\n", 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			s, out := newSession(t)
-			c := testCase{"c", func(r *run) { tc.note(r, s.tested(r)) }}
+			c := testCase{"c", func(r *execution) { tc.note(r, s.tested(r)) }}
 			err := s.run(t.Context(), []testCase{c}, regexp.MustCompile(""))
 			if (err != nil) != (tc.bad > 0) || s.bad != tc.bad {
 				t.Errorf("%d bad, %v; want %d", s.bad, err, tc.bad)
@@ -75,14 +75,14 @@ func TestSession(t *testing.T) {
 func TestDocumentedDifference(t *testing.T) {
 	const name, label = "times/range", "get 1099511627776"
 	s, out := newSession(t)
-	differs := testCase{name, func(r *run) { r.note(label, s.tested(r)) }}
+	differs := testCase{name, func(r *execution) { r.note(label, s.tested(r)) }}
 	if err := s.run(t.Context(), []testCase{differs}, regexp.MustCompile("")); err != nil || s.documented != 1 {
 		t.Errorf("%d documented, %v", s.documented, err)
 	}
 	if !strings.Contains(out.String(), "doc   times/range: get 1099511627776: true, reference false (Larger limits)") {
 		t.Error(out)
 	}
-	same := testCase{name, func(r *run) { r.note(label, 1) }}
+	same := testCase{name, func(r *execution) { r.note(label, 1) }}
 	if err := s.run(t.Context(), []testCase{same}, regexp.MustCompile("")); err != nil || !strings.Contains(out.String(), "documented as different, but is not") {
 		t.Errorf("%v: %s", err, out)
 	}
@@ -91,7 +91,7 @@ func TestDocumentedDifference(t *testing.T) {
 func TestWhichCasesRun(t *testing.T) {
 	var ran []string
 	mark := func(name string) testCase {
-		return testCase{name, func(*run) { ran = append(ran, name) }}
+		return testCase{name, func(*execution) { ran = append(ran, name) }}
 	}
 	cases := []testCase{mark("a/one"), mark("a/two"), mark("b/one")}
 	s, _ := newSession(t)
@@ -115,7 +115,7 @@ func TestWhichCasesRun(t *testing.T) {
 // What a case puts off is done in reverse order, after a panic as well.
 func TestLater(t *testing.T) {
 	var order []int
-	c := testCase{"c", func(r *run) {
+	c := testCase{"c", func(r *execution) {
 		r.defer_(func() { order = append(order, 1) })
 		r.defer_(func() { order = append(order, 2) })
 		panic("over")

@@ -24,7 +24,7 @@ func sparseCases() []testCase {
 
 // regions notes, for each megabyte of a file, whether SEEK_DATA and SEEK_HOLE
 // show data in it.
-func (r *run) regions(label string, fd int, megabytes int) {
+func (r *execution) regions(label string, fd int, megabytes int) {
 	s := ""
 	for i := range megabytes {
 		lo := int64(i) << 20
@@ -43,7 +43,7 @@ func (r *run) regions(label string, fd int, megabytes int) {
 	r.note(label, s, "last hole", end, err)
 }
 
-func seekSynced(r *run) {
+func seekSynced(r *execution) {
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
 	must(unix.Ftruncate(fd, 16<<20))
 	for _, mb := range []int64{0, 3, 4, 9, 15} {
@@ -65,7 +65,7 @@ func seekSynced(r *run) {
 
 // seekUnflushed asks while the data are only in the page cache: a hole
 // reported over them would make cp lose them.
-func seekUnflushed(r *run) {
+func seekUnflushed(r *execution) {
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
 	try(unix.Pwrite(fd, pattern(100000, 1), 0))
 	pos, err := unix.Seek(fd, 0, unix.SEEK_DATA)
@@ -95,7 +95,7 @@ func seekUnflushed(r *run) {
 	r.content("content", "f")
 }
 
-func seekMapped(r *run) {
+func seekMapped(r *execution) {
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
 	must(unix.Ftruncate(fd, 8<<20))
 	m := try(unix.Mmap(fd, 0, 8<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED))
@@ -110,7 +110,7 @@ func seekMapped(r *run) {
 	r.content("content", "f")
 }
 
-func seekErrors(r *run) {
+func seekErrors(r *execution) {
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
 	seek := func(label string, off int64, whence int) {
 		p, err := unix.Seek(fd, off, whence)
@@ -131,7 +131,7 @@ func seekErrors(r *run) {
 	r.note("directory", d, err)
 }
 
-func fallocates(r *run) {
+func fallocates(r *execution) {
 	modes := map[string]uint32{
 		"plain": 0, "keep": 1, "punch": 3, "zero": 16, "zero keep": 17, "punch without keep": 2, "unknown": 1 << 10, "unshare": 64,
 	}
@@ -170,7 +170,7 @@ func fallocates(r *run) {
 }
 
 // blocks notes how many blocks of 4,096 bytes stat counts of a file.
-func (r *run) blocks(label string, fd int) {
+func (r *execution) blocks(label string, fd int) {
 	// Ext4 and this one both allocate late, so that only stored bytes count.
 	must(unix.Fsync(fd))
 	var st unix.Statx_t
@@ -180,7 +180,7 @@ func (r *run) blocks(label string, fd int) {
 
 // reservations allocates, writes, punches and cuts files, and counts their blocks. None gets
 // more than four extents: ext4 would count a block for them.
-func (r *run) reservations() {
+func (r *execution) reservations() {
 	fd := -1
 	begin := func() { fd = r.open("reserved", unix.O_CREAT|unix.O_TRUNC|unix.O_RDWR) }
 	do := func(label string, err error) {
@@ -216,7 +216,7 @@ func (r *run) reservations() {
 	do("punched to the end", unix.Fallocate(fd, 3, 30000, 1<<20))
 }
 
-func fallocateModes(r *run) {
+func fallocateModes(r *execution) {
 	for name, mode := range inOrder(map[string]uint32{"collapse": 8, "insert": 32}) {
 		r.file("f", string(pattern(200000, 3)), 0o644)
 		fd := r.open("f", unix.O_RDWR)
@@ -225,7 +225,7 @@ func fallocateModes(r *run) {
 	}
 }
 
-func hugeFiles(r *run) {
+func hugeFiles(r *execution) {
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
 	const far = 1 << 43 // 8 TiB, which the reference can hold as well
 	try(unix.Pwrite(fd, []byte("far"), far))
@@ -248,7 +248,7 @@ func hugeFiles(r *run) {
 	r.note("unlink", unix.Unlink(r.p("f")))
 }
 
-func sizeLimits(r *run) {
+func sizeLimits(r *execution) {
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
 	// Ext4 ends at 16 TiB less a page; where it refuses, docs/posix.md says what happens here.
 	for _, size := range []int64{1 << 44, 1<<44 - 4096, 1 << 60, math.MaxInt64 - 4096, math.MaxInt64} {
@@ -263,7 +263,7 @@ func sizeLimits(r *run) {
 	r.note("remove", os.Remove(r.p("f")))
 }
 
-func blockCounts(r *run) {
+func blockCounts(r *execution) {
 	fd := r.open("f", unix.O_CREAT|unix.O_RDWR)
 	blocks := func(label string) {
 		var st unix.Stat_t

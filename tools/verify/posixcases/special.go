@@ -16,7 +16,7 @@ func specialCases() []testCase {
 	}
 }
 
-func devices(r *run) {
+func devices(r *execution) {
 	for name, d := range inOrder(map[string][2]uint32{"null": {1, 3}, "big": {4095, 1048575}, "minor": {8, 255}, "minor256": {8, 256}, "major": {300, 0}, "zero": {0, 0}}) {
 		for t, typ := range inOrder(map[string]uint32{"chr": unix.S_IFCHR, "blk": unix.S_IFBLK}) {
 			n := name + t
@@ -46,7 +46,7 @@ func devices(r *run) {
 	r.stat("moved", "moved")
 }
 
-func fifos(r *run) {
+func fifos(r *execution) {
 	p := r.p("p")
 	must(unix.Mkfifo(p, 0o644))
 	r.stat("stat", "p")
@@ -69,7 +69,7 @@ func fifos(r *run) {
 	r.note("unlinked", n, err)
 }
 
-func sockets(r *run) {
+func sockets(r *execution) {
 	l, err := net.Listen("unix", r.p("s"))
 	r.note("listen", err)
 	must(err)
@@ -97,7 +97,7 @@ func sockets(r *run) {
 	r.stat("closed", "s")
 }
 
-func deviceRights(r *run) {
+func deviceRights(r *execution) {
 	must(unix.Chmod(r.dir, 0o777))
 	r.as(alice, func() {
 		r.note("device", unix.Mknod(r.p("c"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))))
@@ -112,7 +112,7 @@ func deviceRights(r *run) {
 	}
 }
 
-func specialTimes(r *run) {
+func specialTimes(r *execution) {
 	must(unix.Mkfifo(r.p("p"), 0o644))
 	a := r.open("p", unix.O_RDWR)
 	w := r.watch("p")

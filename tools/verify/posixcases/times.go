@@ -26,12 +26,12 @@ func timeCases() []testCase {
 
 // A watch notes which times of files a step changed.
 type watch struct {
-	r      *run
+	r      *execution
 	before map[string]unix.Stat_t
 	now    map[string]string // where a watched file is now
 }
 
-func (r *run) watch(names ...string) *watch {
+func (r *execution) watch(names ...string) *watch {
 	w := &watch{r: r, before: make(map[string]unix.Stat_t), now: make(map[string]string)}
 	for _, n := range names {
 		var st unix.Stat_t
@@ -78,7 +78,7 @@ func (w *watch) note(label string) {
 	}
 }
 
-func timesOfOperations(r *run) {
+func timesOfOperations(r *execution) {
 	f := r.file("f", string(pattern(10000, 1)), 0o644)
 	r.mkdir("d", 0o755)
 	must(unix.Symlink("f", r.p("l")))
@@ -145,7 +145,7 @@ func orError(a, b error) error {
 	return b
 }
 
-func timesOfDirectory(r *run) {
+func timesOfDirectory(r *execution) {
 	r.mkdir("d", 0o755)
 	r.file("f", "", 0o644)
 	// The file is watched as well: a new link changes its ctime.
@@ -176,13 +176,13 @@ func timesOfDirectory(r *run) {
 
 func stamp(t unix.Timespec) string { return fmt.Sprintf("%d.%09d", t.Sec, t.Nsec) }
 
-func (r *run) times(label, name string) {
+func (r *execution) times(label, name string) {
 	var st unix.Stat_t
 	must(unix.Lstat(r.p(name), &st))
 	r.note(label, stamp(st.Atim), stamp(st.Mtim))
 }
 
-func utimens(r *run) {
+func utimens(r *execution) {
 	f := r.file("f", "x", 0o644)
 	set := func(label string, a, m unix.Timespec) {
 		w := r.watch("f")
@@ -221,7 +221,7 @@ func utimens(r *run) {
 	r.times("and closed", "f")
 }
 
-func timeRange(r *run) {
+func timeRange(r *execution) {
 	f := r.file("f", "x", 0o644)
 	// 32 bits signed and unsigned, ext4's 34 bits, and more; the nanoseconds must survive below
 	// zero.
@@ -231,7 +231,7 @@ func timeRange(r *run) {
 	}
 }
 
-func timeRights(r *run) {
+func timeRights(r *execution) {
 	f := r.file("f", "x", 0o666)
 	g := r.file("g", "x", 0o644)
 	fixed := []unix.Timespec{{Sec: 1}, {Sec: 2}}
@@ -252,7 +252,7 @@ func timeRights(r *run) {
 }
 
 // accessTimes reads what no cache holds.
-func accessTimes(r *run) {
+func accessTimes(r *execution) {
 	f := r.file("f", string(pattern(5000, 1)), 0o644)
 	fd := r.open("f", unix.O_RDWR)
 	must(unix.Fsync(fd))
@@ -281,19 +281,19 @@ func accessTimes(r *run) {
 }
 
 // accessTimesCached reads what was just written.
-func accessTimesCached(r *run) {
+func accessTimesCached(r *execution) {
 	r.file("f", "x", 0o644)
 	r.mkdir("d", 0o755)
 	must(unix.Symlink("f", r.p("l")))
 	w := r.watch("f", "d", "l")
 	r.content("read", "f")
-	r.note("list", r.list("d"))
+	r.note("list", r.listing("d"))
 	_, err := unix.Readlink(r.p("l"), make([]byte, 10))
 	r.note("readlink", err)
 	w.note("read")
 }
 
-func birthTime(r *run) {
+func birthTime(r *execution) {
 	f := r.file("f", "x", 0o644)
 	birth := func() unix.StatxTimestamp {
 		var st unix.Statx_t
@@ -314,7 +314,7 @@ func birthTime(r *run) {
 }
 
 // timeOrder makes files one after the other, whose times must not go back.
-func timeOrder(r *run) {
+func timeOrder(r *execution) {
 	var last int64
 	sorted := true
 	for i := range 50 {

@@ -19,7 +19,7 @@ func xattrCases() []testCase {
 }
 
 // names lists a file's extended attributes, sorted.
-func (r *run) names(name string) string {
+func (r *execution) names(name string) string {
 	b := make([]byte, 65536)
 	n, err := unix.Llistxattr(r.p(name), b)
 	if err != nil {
@@ -31,7 +31,7 @@ func (r *run) names(name string) string {
 	return strings.Join(list, " ")
 }
 
-func (r *run) value(label, name, attr string) {
+func (r *execution) value(label, name, attr string) {
 	b := make([]byte, 70000)
 	n, err := unix.Lgetxattr(r.p(name), attr, b)
 	if err != nil {
@@ -41,7 +41,7 @@ func (r *run) value(label, name, attr string) {
 	r.note(label, summary(b[:n]))
 }
 
-func xattrFlags(r *run) {
+func xattrFlags(r *execution) {
 	f := r.file("f", "x", 0o644)
 	r.note("empty list", r.names("f"))
 	r.note("replace none", unix.Setxattr(f, "user.a", []byte("1"), unix.XATTR_REPLACE))
@@ -82,7 +82,7 @@ func xattrFlags(r *run) {
 	r.note("unlinked read", n, err)
 }
 
-func xattrLimits(r *run) {
+func xattrLimits(r *execution) {
 	f := r.file("f", "x", 0o644)
 	long := "user." + strings.Repeat("n", 250)
 	// 255 with the prefix, whatever is behind it.
@@ -115,7 +115,7 @@ func xattrLimits(r *run) {
 	r.note("none", r.names("many"))
 }
 
-func xattrNamespaces(r *run) {
+func xattrNamespaces(r *execution) {
 	f := r.file("f", "x", 0o644)
 	// Each prefix is somebody's: users', root's, the security modules', the ACLs', and nobody's.
 	for _, name := range []string{"user.x", "trusted.x", "security.x", "system.x", "system.posix_acl_foo", "nothing.x", "x", "os2.x", "btrfs.x", ".x"} {
@@ -138,7 +138,7 @@ func xattrNamespaces(r *run) {
 	})
 }
 
-func xattrTypes(r *run) {
+func xattrTypes(r *execution) {
 	r.mkdir("dir", 0o755)
 	must(unix.Symlink("nowhere", r.p("link")))
 	must(unix.Mkfifo(r.p("fifo"), 0o666))
@@ -155,7 +155,7 @@ func xattrTypes(r *run) {
 	}
 }
 
-func xattrRights(r *run) {
+func xattrRights(r *execution) {
 	f := r.file("f", "x", 0o644)
 	must(unix.Setxattr(f, "user.a", []byte("v"), 0))
 	s := r.mkdir("s", 0o1777)

@@ -21,9 +21,9 @@ import (
 )
 
 // Around is what a volume adds to its store.
-func Around(vol *volume.Volume) remote.Surroundings {
+func Around(vol *volume.Volume) remote.Environment {
 	files := volumeFiles{vol}
-	return remote.Surroundings{
+	return remote.Environment{
 		Volume:    func() remote.VolumeStats { return remote.VolumeStats(vol.Stats()) },
 		Files:     files,
 		Live:      files,

@@ -33,9 +33,9 @@ func (l volumeFiles) RemoveSnapshot(_ context.Context, name string) error {
 	return l.vol.RemoveSnapshot(name)
 }
 
-// AdoptSnapshot implements remote.Snapshotter.
-func (l volumeFiles) AdoptSnapshot(_ context.Context, name string, id store.ID) error {
-	return l.vol.AdoptSnapshot(name, id)
+// LinkSnapshot implements remote.Snapshotter.
+func (l volumeFiles) LinkSnapshot(_ context.Context, name string, id store.ID) error {
+	return l.vol.LinkSnapshot(name, id)
 }
 
 // EditSnapshot implements remote.Snapshotter.
@@ -92,7 +92,7 @@ func pathError(err error) error {
 
 // AroundMount is Around for a volume that is mounted as the filesystem with a device number; flush
 // has the kernel hand over what programs have written.
-func AroundMount(vol *volume.Volume, device string, flush func(context.Context) error) remote.Surroundings {
+func AroundMount(vol *volume.Volume, device string, flush func(context.Context) error) remote.Environment {
 	a := Around(vol)
 	mounted := mountedFiles{volumeFiles{vol}, device, flush}
 	a.Snapshots, a.LiveTree, a.Flush = mounted, mounted, flush

@@ -14,10 +14,10 @@ import (
 	"github.com/quarxtor/quarxfs/store"
 )
 
-// Upkeep keeps a store small and sound. What takes long calls its function now and
+// Maintenance keeps a store small and sound. What takes long calls its function now and
 // then with how far it is, and last with the result; an error of the
 // function ends the work.
-type Upkeep interface {
+type Maintenance interface {
 	// GC gives space back that nothing uses, as far as there is room to move blocks.
 	// store.ErrConfig: the options make no sense.
 	GC(ctx context.Context, o GCOptions, fn func(GC) error) error
@@ -67,7 +67,7 @@ type BadBlock struct {
 	Files   []Use    `json:"files,omitempty"`
 }
 
-// A Use is a stretch of a file that is in a block.
+// A Use is a span of a file that is in a block.
 type Use struct {
 	Snapshot string   `json:"snapshot,omitempty"` // that has it; "": the live filesystem
 	Path     string   `json:"path"`               // "" when no name leads to the file, or for a snapshot's root
@@ -109,17 +109,17 @@ type Fsck struct {
 	Findings []Finding `json:"findings"` // the first 1,000
 }
 
-// A Namespace is the live filesystem's rows, as upkeep sees them. The volume's
+// A Namespace is the live filesystem's rows, as maintenance sees them. The volume's
 // owner provides it. Its methods must work while the store is at a standstill.
 type Namespace interface {
-	// Uses calls fn for every stretch of a file whose block is chosen.
+	// Uses calls fn for every span of a file whose block is chosen.
 	Uses(ctx context.Context, chosen func(store.ID) bool, fn func(Use) error) error
 	// Inspect calls ref for every reference to a block, and report for all that
 	// is wrong.
 	Inspect(ctx context.Context, ref func(store.ID), report func(Finding)) error
 }
 
-// GC implements Upkeep.
+// GC implements Maintenance.
 func (l *Local) GC(ctx context.Context, o GCOptions, fn func(GC) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -157,7 +157,7 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// Scrub implements Upkeep.
+// Scrub implements Maintenance.
 func (l *Local) Scrub(ctx context.Context, o ScrubOptions, fn func(Scrub) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -244,17 +244,17 @@ const MaxSnapshotUses = 20
 // them, the first for each block in the order of the snapshots' names.
 func (l *Local) inSnapshots(ctx context.Context, chosen func(store.ID) bool, file func(Use) error) error {
 	// A block of an old file is in every snapshot since: a few places tell enough.
-	told := make(map[store.ID]int)
-	h := graph.Holding{Source: l.store, Chosen: func(id store.ID) bool { return told[id] < MaxSnapshotUses && chosen(id) }}
+	listing := make(map[store.ID]int)
+	h := graph.Holding{Source: l.store, Chosen: func(id store.ID) bool { return listing[id] < MaxSnapshotUses && chosen(id) }}
 	return l.store.Snapshots(ctx, func(r store.SnapshotRef) error {
 		return h.Snapshot(ctx, r.ID, func(at graph.Held) error {
-			told[at.Block]++
+			listing[at.Block]++
 			return file(Use{Snapshot: r.Name, Path: at.Path, Offset: at.Offset, Bytes: at.Bytes, Block: at.Block})
 		})
 	})
 }
 
-// Fsck implements Upkeep.
+// Fsck implements Maintenance.
 func (l *Local) Fsck(ctx context.Context) (Fsck, error) {
 	f := Fsck{Findings: []Finding{}} // none is an empty list in JSON
 	inspected := false
@@ -309,9 +309,9 @@ func (l *Local) explain(ctx context.Context, f *Fsck) error {
 	if len(at) == 0 {
 		return nil
 	}
-	hit := func(id store.ID, list func(*Finding) *[]string, name string) {
+	hit := func(id store.ID, namesOf func(*Finding) *[]string, name string) {
 		for _, i := range at[id] {
-			if l := list(&f.Findings[i]); len(*l) < maxHit && (len(*l) == 0 || (*l)[len(*l)-1] != name) {
+			if l := namesOf(&f.Findings[i]); len(*l) < maxHit && (len(*l) == 0 || (*l)[len(*l)-1] != name) {
 				*l = append(*l, name)
 			}
 		}
@@ -325,39 +325,39 @@ func (l *Local) explain(ctx context.Context, f *Fsck) error {
 	})
 }
 
-// GC implements Upkeep.
+// GC implements Maintenance.
 func (c *Client) GC(ctx context.Context, o GCOptions, fn func(GC) error) error {
 	q := make(url.Values)
 	setNumber(q, "rate", o.Rate)
 	if o.MinLive != 0 {
 		q.Set("min_live", strconv.FormatFloat(o.MinLive, 'g', -1, 64))
 	}
-	return receiveUpkeep(ctx, c, withQuery("/v1/gc", q), fn)
+	return receiveMaintenance(ctx, c, withQuery("/v1/gc", q), fn)
 }
 
-// Scrub implements Upkeep.
+// Scrub implements Maintenance.
 func (c *Client) Scrub(ctx context.Context, o ScrubOptions, fn func(Scrub) error) error {
 	q := make(url.Values)
 	setNumber(q, "rate", o.Rate)
 	if o.Restart {
 		q.Set("restart", "true")
 	}
-	return receiveUpkeep(ctx, c, withQuery("/v1/scrub", q), fn)
+	return receiveMaintenance(ctx, c, withQuery("/v1/scrub", q), fn)
 }
 
-// Fsck implements Upkeep.
+// Fsck implements Maintenance.
 func (c *Client) Fsck(ctx context.Context) (Fsck, error) {
 	var f Fsck
 	err := c.call(ctx, http.MethodPost, "/v1/fsck", nil, &f)
 	return f, err
 }
 
-func receiveUpkeep[T any](ctx context.Context, c *Client, path string, fn func(T) error) error {
+func receiveMaintenance[T any](ctx context.Context, c *Client, path string, fn func(T) error) error {
 	return receiveMethod(ctx, c, http.MethodPost, path, nil, fn)
 }
 
-// upkeepRoutes are for the store's owner only.
-func upkeepRoutes(mux *http.ServeMux, n Node, log *slog.Logger) {
+// maintenanceRoutes are for the store's owner only.
+func maintenanceRoutes(mux *http.ServeMux, n Node, log *slog.Logger) {
 	s := &server{n, log}
 	mux.HandleFunc("POST /v1/gc", s.gc)
 	mux.HandleFunc("POST /v1/scrub", s.scrub)

@@ -18,16 +18,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A run is one execution of a case; its methods note results and do the steps
+// An execution is one of a case; its methods note results and do the steps
 // that many cases share.
-type run struct {
+type execution struct {
 	dir     string
 	order   []string
 	results map[string]string
 	later   []func()
 }
 
-func (r *run) cleanUp() {
+func (r *execution) cleanUp() {
 	// As with defer: the last is undone first.
 	slices.Reverse(r.later)
 	for _, f := range r.later {
@@ -35,7 +35,7 @@ func (r *run) cleanUp() {
 	}
 }
 
-func (r *run) defer_(f func()) { r.later = append(r.later, f) }
+func (r *execution) defer_(f func()) { r.later = append(r.later, f) }
 
 func must(err error) {
 	if err != nil {
@@ -62,7 +62,7 @@ func errno(err error) string {
 }
 
 // note records a result under a label.
-func (r *run) note(label string, v ...any) {
+func (r *execution) note(label string, v ...any) {
 	// Labels repeat within loops. The number is the same in both runs, as long as both took the
 	// same steps.
 	if _, ok := r.results[label]; ok {
@@ -79,9 +79,9 @@ func (r *run) note(label string, v ...any) {
 	r.results[label] = strings.TrimSuffix(fmt.Sprintln(v...), "\n")
 }
 
-func (r *run) p(name string) string { return filepath.Join(r.dir, name) }
+func (r *execution) p(name string) string { return filepath.Join(r.dir, name) }
 
-func (r *run) file(name, content string, mode uint32) string {
+func (r *execution) file(name, content string, mode uint32) string {
 	p := r.p(name)
 	must(os.WriteFile(p, []byte(content), 0o600))
 	// Not by open's mode: the umask is some case's own, and sgid needs chmod.
@@ -89,14 +89,14 @@ func (r *run) file(name, content string, mode uint32) string {
 	return p
 }
 
-func (r *run) mkdir(name string, mode uint32) string {
+func (r *execution) mkdir(name string, mode uint32) string {
 	p := r.p(name)
 	must(unix.Mkdir(p, mode))
 	must(unix.Chmod(p, mode))
 	return p
 }
 
-func (r *run) open(name string, flags int) int {
+func (r *execution) open(name string, flags int) int {
 	fd := try(unix.Open(r.p(name), flags|unix.O_CLOEXEC, 0o644))
 	r.defer_(func() { unix.Close(fd) })
 	return fd
@@ -120,7 +120,7 @@ func describe(st *unix.Stat_t) string {
 }
 
 // stat notes what lstat says of a file.
-func (r *run) stat(label, name string) {
+func (r *execution) stat(label, name string) {
 	var st unix.Stat_t
 	if err := unix.Lstat(r.p(name), &st); err != nil {
 		r.note(label, err)
@@ -129,26 +129,26 @@ func (r *run) stat(label, name string) {
 	r.note(label, describe(&st))
 }
 
-func (r *run) fstat(label string, fd int) {
+func (r *execution) fstat(label string, fd int) {
 	var st unix.Stat_t
 	must(unix.Fstat(fd, &st))
 	r.note(label, describe(&st))
 }
 
-func (r *run) mode(name string) string {
+func (r *execution) mode(name string) string {
 	var st unix.Stat_t
 	must(unix.Lstat(r.p(name), &st))
 	return fmt.Sprintf("%04o", st.Mode&0o7777)
 }
 
-func (r *run) ino(name string) uint64 {
+func (r *execution) ino(name string) uint64 {
 	var st unix.Stat_t
 	must(unix.Lstat(r.p(name), &st))
 	return st.Ino
 }
 
 // content notes a file's length and checksum, or its text when short.
-func (r *run) content(label, name string) {
+func (r *execution) content(label, name string) {
 	b, err := os.ReadFile(r.p(name))
 	if err != nil {
 		r.note(label, err)
@@ -190,7 +190,7 @@ var (
 )
 
 // as runs f as another user, on a thread that is thrown away.
-func (r *run) as(who identity, f func()) {
+func (r *execution) as(who identity, f func()) {
 	r.thread(func() {
 		groups := make([]uint32, len(who.groups))
 		for i, g := range who.groups {
@@ -206,7 +206,7 @@ func (r *run) as(who identity, f func()) {
 }
 
 // thread runs f on an operating system thread of its own, which ends with f.
-func (r *run) thread(f func()) {
+func (r *execution) thread(f func()) {
 	done := make(chan any)
 	go func() {
 		// Never unlocked, so that the thread ends with its identity and namespaces and is not used
@@ -232,7 +232,7 @@ func tick() { time.Sleep(15 * time.Millisecond) }
 
 // child runs this program's helper with the arguments and returns what it
 // printed.
-func (r *run) child(args ...string) string {
+func (r *execution) child(args ...string) string {
 	self := try(os.Executable())
 	cmd := exec.Command(self, append([]string{"helper"}, args...)...)
 	var out bytes.Buffer

@@ -18,9 +18,9 @@ import (
 	"github.com/quarxtor/quarxfs/tools/verify/crash/history"
 )
 
-// newUpkeep returns workers that do what else is done to a store in use: blocks
+// newMaintenance returns workers that do what else is done to a store in use: blocks
 // change tiers, snapshots come and go, programs look for holes.
-func newUpkeep(bin, mount, store string, seed uint64, log *ackLog) []worker {
+func newMaintenance(bin, mount, store string, seed uint64, log *ackLog) []worker {
 	quarxfs := program{bin, mount}
 	return []worker{
 		&mover{common: newCommon("mover", 7, mount, seed, log), quarxfs: quarxfs, cold: filepath.Join(filepath.Dir(store), "cold")},
@@ -99,7 +99,7 @@ type snapshot struct {
 // mostSnapshots are kept from round to round.
 const mostSnapshots = 3
 
-func (w *snapshots) past(name string) string {
+func (w *snapshots) pathOf(name string) string {
 	return filepath.Join(filepath.Dir(w.dir), ".snapshots", name)
 }
 
@@ -148,7 +148,7 @@ func (w *snapshots) makeOne(ctx context.Context) error {
 
 // sum reads all of a snapshot.
 func (w *snapshots) sum(name string) (string, error) {
-	state, err := readState(w.past(name))
+	state, err := readState(w.pathOf(name))
 	if err != nil {
 		return "", err
 	}
@@ -161,7 +161,7 @@ func (w *snapshots) sum(name string) (string, error) {
 }
 
 func (w *snapshots) judge(round int) error {
-	entries, err := os.ReadDir(w.past(""))
+	entries, err := os.ReadDir(w.pathOf(""))
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func TestSnapshotsAreJudged(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			mount := t.TempDir()
 			w := &snapshots{common: newCommon("snapshots", 8, mount, 1, newAckLog(&bytes.Buffer{}))}
-			dir := w.past(name)
+			dir := w.pathOf(name)
 			if err := os.MkdirAll(dir, 0o755); err != nil {
 				t.Fatal(err)
 			}
