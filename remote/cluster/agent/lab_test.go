@@ -142,7 +142,7 @@ func (l *lab) learn() {
 // volume makes one that n1 writes, with a store that a daemon has open.
 func (l *lab) volume(name string, copies int, vaults ...string) (cluster.Volume, remotetest.Site) {
 	l.t.Helper()
-	site := remotetest.NewSite(l.t, store.Options{}, remote.Surroundings{})
+	site := remotetest.NewSite(l.t, store.Options{}, remote.Environment{})
 	conf, err := store.ReadConfig(site.Store.Dir())
 	l.must(err)
 	_, err = l.cluster.AgreeOnDomain(l.t.Context(), "d-"+name, &conf.Chunker, time.Now())

@@ -126,7 +126,7 @@ func (t *trial) pushIsRefused(ctx context.Context, home *node, volume string, ep
 		defer a.Close()
 		vault := a.Vault("n1", volume, epoch)
 		defer vault.Close()
-		err := vault.Adopt(ctx, cluster.SnapshotName(epoch, 1<<40), store.ID{})
+		err := vault.LinkSnapshot(ctx, cluster.SnapshotName(epoch, 1<<40), store.ID{})
 		if errors.Is(err, remote.ErrBusy) || errors.Is(err, remote.ErrNoAnswer) || errors.Is(err, client.ErrNoAgent) {
 			return err // the cut is not over for the connections that were open
 		}
