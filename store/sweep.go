@@ -289,7 +289,7 @@ func (sw *sweeper) segmentUnused(n uint64) (unused bool, why string, err error) 
 
 // logLeftAlone says why a segment is left alone: once, not at each sweep.
 func (sw *sweeper) logLeftAlone(n uint64, why string) {
-	if _, told := sw.history.leftAlone.LoadOrStore(n, true); !told {
+	if _, logged := sw.history.leftAlone.LoadOrStore(n, true); !logged {
 		sw.log.Warn("a segment without anything that is used is left alone; see fsck", "segment", segmentName(n), "why", why)
 	}
 }
