@@ -300,7 +300,7 @@ func (a *Agent) takeOver(r *http.Request) (client.Takeover, error) {
 	}
 	if v.Home == self { // begun before, and broken off
 		found, _ := a.lookAtVaults(ctx, v, nodes)
-		return a.settle(ctx, t, nodes, found)
+		return a.completeTakeover(ctx, t, nodes, found)
 	}
 	if i := slices.IndexFunc(nodes, func(n health.NodeFacts) bool { return n.Name == v.Home }); i >= 0 && nodes[i].Up && !q.Force {
 		return t, fmt.Errorf("%w: %s is up: unmount %s there and take it over with --force, or leave it there", client.ErrHomeUp, v.Home, v.Name)
@@ -335,13 +335,13 @@ func (a *Agent) takeOver(r *http.Request) (client.Takeover, error) {
 	}
 	a.log.Info("a volume is taken over", "volume", v.Name, "from", v.Home, "epoch", next.Epoch, "snapshot", newest.Snapshot)
 	t.Volume = next
-	return a.settle(ctx, t, nodes, found)
+	return a.completeTakeover(ctx, t, nodes, found)
 }
 
-// settle completes a takeover that the register has decided: the vaults let the former home in no
-// more, and then it is looked again what the volume begins with. It may be done again, as after a
-// takeover that was broken off. found are the vaults that have answered before.
-func (a *Agent) settle(ctx context.Context, t client.Takeover, nodes []health.NodeFacts, found []vaultFact) (client.Takeover, error) {
+// completeTakeover completes a takeover that the register has decided: the vaults let the former
+// home in no more, and then it is looked again what the volume begins with. It may be done again,
+// as after a takeover that was broken off. found are the vaults that have answered before.
+func (a *Agent) completeTakeover(ctx context.Context, t client.Takeover, nodes []health.NodeFacts, found []vaultFact) (client.Takeover, error) {
 	tell := slices.Clone(t.Volume.Vaults)
 	for _, f := range found { // also those that are none any more: they let the former home in, too
 		if !slices.Contains(tell, f.node.Name) {

@@ -69,7 +69,7 @@ func (t *trial) setUp(ctx context.Context) (err error) {
 		nodes = append(nodes, n)
 	}
 	begun, commands := time.Now(), 0
-	run := func(n *node, input string, args ...string) string {
+	quarxfs := func(n *node, input string, args ...string) string {
 		if err != nil {
 			return ""
 		}
@@ -79,17 +79,17 @@ func (t *trial) setUp(ctx context.Context) (err error) {
 		t.say("%.1fs %s: quarxfs %s", time.Since(begun).Seconds(), n.name, strings.Join(args, " "))
 		return out
 	}
-	run(nodes[0], "", "cluster", "init", "--name", "lab", "--zone", "rack1")
-	tokens := strings.Fields(run(nodes[0], "", "cluster", "token", "--machines", "2"))
+	quarxfs(nodes[0], "", "cluster", "init", "--name", "lab", "--zone", "rack1")
+	tokens := strings.Fields(quarxfs(nodes[0], "", "cluster", "token", "--machines", "2"))
 	if err == nil && len(tokens) != 2 {
 		err = fmt.Errorf("%d tokens for two machines", len(tokens))
 	}
 	if err != nil {
 		return err
 	}
-	run(nodes[1], tokens[0], "cluster", "join", "-", "--zone", "rack2")
-	run(nodes[2], tokens[1], "cluster", "join", "-", "--zone", "rack3")
-	run(nodes[0], "", "cluster", "volume", "create", volumeName, "--mount", mountpoint)
+	quarxfs(nodes[1], tokens[0], "cluster", "join", "-", "--zone", "rack2")
+	quarxfs(nodes[2], tokens[1], "cluster", "join", "-", "--zone", "rack3")
+	quarxfs(nodes[0], "", "cluster", "volume", "create", volumeName, "--mount", mountpoint)
 	if err != nil {
 		return err
 	}
