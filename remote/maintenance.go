@@ -187,7 +187,7 @@ func (l *Local) Scrub(ctx context.Context, o ScrubOptions, fn func(Scrub) error)
 	return fn(s)
 }
 
-// maxPart is how much of what is in a block is told at a time.
+// maxPart is how much of what is in a block is sent at a time.
 const maxPart = 100
 
 // parts splits what is in a block: it may be in very many files.

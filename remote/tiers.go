@@ -16,10 +16,10 @@ type Tiers interface {
 	// AddCold makes a directory of the node's machine the cold tier, or, with a
 	// place, the bucket that dir names. store.ErrHasTier, store.ErrNotEmpty,
 	// store.ErrConfig.
-	AddCold(ctx context.Context, dir string, bucket *store.S3Place) error
+	AddCold(ctx context.Context, dir string, bucket *store.S3Server) error
 	// RelocateCold tells the node that its cold tier is elsewhere now, as AddCold would have it.
 	// store.ErrNotCold, store.ErrNoTier, store.ErrConfig, store.ErrUnavailable.
-	RelocateCold(ctx context.Context, dir string, bucket *store.S3Place) error
+	RelocateCold(ctx context.Context, dir string, bucket *store.S3Server) error
 	// RemoveCold takes the empty cold tier out of use. store.ErrNoTier,
 	// store.ErrHasTier.
 	RemoveCold(ctx context.Context) error
@@ -64,7 +64,7 @@ func (l *Local) Tiers(ctx context.Context) ([]store.TierState, error) {
 }
 
 // AddCold implements Tiers.
-func (l *Local) AddCold(_ context.Context, dir string, bucket *store.S3Place) error {
+func (l *Local) AddCold(_ context.Context, dir string, bucket *store.S3Server) error {
 	if bucket != nil {
 		return l.store.AddBucket(dir, *bucket)
 	}
@@ -72,7 +72,7 @@ func (l *Local) AddCold(_ context.Context, dir string, bucket *store.S3Place) er
 }
 
 // RelocateCold implements Tiers.
-func (l *Local) RelocateCold(_ context.Context, dir string, bucket *store.S3Place) error {
+func (l *Local) RelocateCold(_ context.Context, dir string, bucket *store.S3Server) error {
 	if bucket != nil {
 		return l.store.RelocateBucket(dir, *bucket)
 	}
@@ -147,17 +147,17 @@ func (c *Client) Tiers(ctx context.Context) (list []store.TierState, err error) 
 }
 
 // AddCold implements Tiers.
-func (c *Client) AddCold(ctx context.Context, dir string, bucket *store.S3Place) error {
+func (c *Client) AddCold(ctx context.Context, dir string, bucket *store.S3Server) error {
 	return c.putCold(ctx, url.Values{"dir": {dir}}, bucket)
 }
 
 // RelocateCold implements Tiers.
-func (c *Client) RelocateCold(ctx context.Context, dir string, bucket *store.S3Place) error {
+func (c *Client) RelocateCold(ctx context.Context, dir string, bucket *store.S3Server) error {
 	return c.putCold(ctx, url.Values{"dir": {dir}, "relocate": {"true"}}, bucket)
 }
 
 // putCold has the cold tier be where q and bucket say.
-func (c *Client) putCold(ctx context.Context, q url.Values, bucket *store.S3Place) error {
+func (c *Client) putCold(ctx context.Context, q url.Values, bucket *store.S3Server) error {
 	var none struct{}
 	if bucket != nil {
 		q.Set("endpoint", bucket.Endpoint)
@@ -205,9 +205,9 @@ func tierRoutes(mux *http.ServeMux, s *server) {
 	mux.HandleFunc("PUT /v1/tiers/cold", func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
 		err := onlyKnown(q, "dir", "relocate", "endpoint", "region", "ca", "credentials", "insecure")
-		var bucket *store.S3Place
+		var bucket *store.S3Server
 		if q.Has("endpoint") {
-			bucket = &store.S3Place{
+			bucket = &store.S3Server{
 				Endpoint: q.Get("endpoint"), Region: q.Get("region"), CA: q.Get("ca"),
 				Credentials: q.Get("credentials"), Insecure: q.Get("insecure") == "true",
 			}

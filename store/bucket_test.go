@@ -27,7 +27,7 @@ func openBucket(t *testing.T) (s *Store, server *s3test.Server, p *s3test.Proxy)
 		t.Fatal(err)
 	}
 	s = reopenBucket(t, dir)
-	if err := s.AddBucket("s3://"+s3test.Bucket+"/a/b", S3Place{Endpoint: p.URL}); err != nil {
+	if err := s.AddBucket("s3://"+s3test.Bucket+"/a/b", S3Server{Endpoint: p.URL}); err != nil {
 		t.Fatal(err)
 	}
 	return s, server, p

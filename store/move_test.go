@@ -397,7 +397,7 @@ func decodeTiers(b []byte) (f tiersFile, err error) {
 
 // A place in a bucket is a field that came later.
 func TestTiersFileOfABucket(t *testing.T) {
-	f := tiersFile{Cold: &ColdTier{ID: "000102030405060708090a0b0c0d0e0f", Dir: "s3://bucket/prefix", S3: &S3Place{
+	f := tiersFile{Cold: &ColdTier{ID: "000102030405060708090a0b0c0d0e0f", Dir: "s3://bucket/prefix", S3: &S3Server{
 		Endpoint: "https://s3.example.com", Region: "eu-1", CA: "/etc/ca.pem", Credentials: "/etc/keys",
 	}}}
 	b, err := tiersKind.Encode(&f)

@@ -352,8 +352,8 @@ type ingester struct {
 	done chan error // one result for each batch
 }
 
-// A piece is a block of a batch, or zeroes that become a hole.
-type piece struct {
+// A part is a block of a batch, or zeroes that become a hole.
+type part struct {
 	bytes []byte
 	zero  bool
 }
@@ -383,7 +383,7 @@ func (in *ingester) next(r io.Reader) error {
 		return err
 	}
 	// Cut while the batch before is still being stored: this is the other half of the pipeline.
-	pieces := in.cut(buf[:n+m])
+	parts := in.cut(buf[:n+m])
 	if err := in.wait(); err != nil {
 		return err
 	}
@@ -392,31 +392,31 @@ func (in *ingester) next(r io.Reader) error {
 		return err
 	}
 	in.busy = true
-	go func() { in.done <- in.store(pieces) }()
+	go func() { in.done <- in.store(parts) }()
 	return nil
 }
 
-func (in *ingester) cut(data []byte) []piece {
-	pieces := make([]piece, 0, 2*len(data)/in.s.chunker.Avg()+1)
+func (in *ingester) cut(data []byte) []part {
+	parts := make([]part, 0, 2*len(data)/in.s.chunker.Avg()+1)
 	for len(data) > 0 {
 		n, final := in.s.chunker.Cut(in.off, data)
 		if !final && !in.eof {
 			break
 		}
-		pieces = append(pieces, piece{data[:n], chunk.IsZero(data[:n])})
+		parts = append(parts, part{data[:n], chunk.IsZero(data[:n])})
 		in.off += int64(n)
 		data = data[n:]
 	}
 	in.rest = data
-	return pieces
+	return parts
 }
 
-func (in *ingester) store(pieces []piece) error {
+func (in *ingester) store(parts []part) error {
 	// Until the builder has pinned or linked the blocks, nothing refers to them.
 	release := in.s.pending.Hold()
 	defer release()
-	blocks := make([][]byte, 0, len(pieces))
-	for _, p := range pieces {
+	blocks := make([][]byte, 0, len(parts))
+	for _, p := range parts {
 		if !p.zero {
 			blocks = append(blocks, p.bytes)
 		}
@@ -425,7 +425,7 @@ func (in *ingester) store(pieces []piece) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range pieces {
+	for _, p := range parts {
 		part := vertex.Part{Len: int64(len(p.bytes)), Hole: p.zero}
 		if !p.zero {
 			part.ID, ids = ids[0], ids[1:]

@@ -196,7 +196,7 @@ func (k *tierManager) follow(p TierPolicy, heat *tiering.Heat) {
 		shared.limit.Store(0)
 		k.s.tiers.WatchHot(0)
 		shared.short.Store(false)
-		k.tell("off")
+		k.report("off")
 		return
 	}
 	shared.heat.Store(&heatClock{heat, uint32(p.Window)})
@@ -204,7 +204,7 @@ func (k *tierManager) follow(p TierPolicy, heat *tiering.Heat) {
 	k.s.tiers.WatchHot(p.Limit)
 }
 
-func (k *tierManager) tell(state string, why ...string) {
+func (k *tierManager) report(state string, why ...string) {
 	shared := k.s.hot
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
@@ -273,7 +273,7 @@ func (k *tierManager) round(ctx context.Context) error {
 	}
 	k.urgent = plan.Urgent
 	k.s.hot.short.Store(plan.Short)
-	k.tell("idle", plan.Why...)
+	k.report("idle", plan.Why...)
 	// Demote before the sweep: what it moves leaves segments sparse, which the compaction then
 	// gives back.
 	if plan.Demote > 0 {
@@ -431,10 +431,10 @@ func (k *tierManager) waitIdle(ctx context.Context) error {
 			}
 		}
 		if why == "" {
-			k.tell("moving")
+			k.report("moving")
 			return nil
 		}
-		k.tell("waiting", why)
+		k.report("waiting", why)
 		select {
 		case <-ctx.Done():
 		case <-time.After(busyWait):

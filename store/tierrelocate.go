@@ -21,8 +21,8 @@ func (tl *tierList) RelocateCold(dir string) error {
 }
 
 // RelocateBucket is RelocateCold for a tier in a bucket, which another bucket or server has now.
-func (tl *tierList) RelocateBucket(url string, place S3Place) error {
-	return tl.relocateCold(ColdTier{Dir: strings.TrimSuffix(url, "/"), S3: &place})
+func (tl *tierList) RelocateBucket(url string, server S3Server) error {
+	return tl.relocateCold(ColdTier{Dir: strings.TrimSuffix(url, "/"), S3: &server})
 }
 
 // relocateCold has the cold tier be where to says.

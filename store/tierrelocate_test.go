@@ -85,7 +85,7 @@ func TestRelocateCold(t *testing.T) {
 	}
 	requireObjects(t, s, kept)
 	requireSound(t, s)
-	if err := s.RelocateBucket("s3://"+s3test.Bucket+"/x", S3Place{Endpoint: "http://127.0.0.1:1"}); !errors.Is(err, ErrConfig) {
+	if err := s.RelocateBucket("s3://"+s3test.Bucket+"/x", S3Server{Endpoint: "http://127.0.0.1:1"}); !errors.Is(err, ErrConfig) {
 		t.Errorf("a directory became a bucket: %v", err)
 	}
 }
@@ -99,11 +99,11 @@ func TestRelocateBucket(t *testing.T) {
 	}
 	from, _ := s.Cold()
 	other := s3test.NewProxy(t, p.URL)
-	if err := s.RelocateBucket("s3://"+s3test.Bucket+"/other", S3Place{Endpoint: other.URL}); !errors.Is(err, ErrNotCold) {
+	if err := s.RelocateBucket("s3://"+s3test.Bucket+"/other", S3Server{Endpoint: other.URL}); !errors.Is(err, ErrNotCold) {
 		t.Errorf("a prefix without the tier: %v", err)
 	}
 	requireObjects(t, s, kept)
-	if err := s.RelocateBucket(from.Dir, S3Place{Endpoint: other.URL}); err != nil {
+	if err := s.RelocateBucket(from.Dir, S3Server{Endpoint: other.URL}); err != nil {
 		t.Fatal(err)
 	}
 	requireObjects(t, s, kept)

@@ -39,11 +39,11 @@ type ColdTier struct {
 	ID    string    `json:"id"` // 32 hex digits, also in the directory itself
 	Dir   string    `json:"dir"`
 	Added time.Time `json:"added"`
-	S3    *S3Place  `json:"s3,omitempty"` // Dir is s3://bucket/prefix there
+	S3    *S3Server `json:"s3,omitempty"` // Dir is s3://bucket/prefix there
 }
 
-// An S3Place says on what server a bucket is.
-type S3Place = s3.Place
+// An S3Server says on what server a bucket is.
+type S3Server = s3.Server
 
 // tiersFile is the content of tiers.json, which says which tiers a store has
 // besides the hot one. It is no row of the database: a rebuild has to know them
@@ -137,7 +137,7 @@ func (tl *tierList) coldOptions(c *ColdTier) *tiering.ColdOptions {
 
 // bucket returns the disk of a cold tier in a bucket.
 func (tl *tierList) bucket(c *ColdTier) (*s3.FS, error) {
-	return s3.New(s3.Config{Place: *c.S3, URL: c.Dir, Spool: tl.spool(), Local: tl.hotFS(), ReadOnly: tl.readOnly, Timeout: tl.opts.ColdTimeout})
+	return s3.New(s3.Config{Server: *c.S3, URL: c.Dir, Spool: tl.spool(), Local: tl.hotFS(), ReadOnly: tl.readOnly, Timeout: tl.opts.ColdTimeout})
 }
 
 // spool is where segments are until they are uploaded.
@@ -188,13 +188,13 @@ func (tl *tierList) checkColdDir(dir string) error {
 
 // AddBucket makes a bucket's prefix, s3://bucket/prefix, the store's cold tier; it must
 // have no objects, and the bucket must exist. Errors: as AddCold's.
-func (tl *tierList) AddBucket(url string, place S3Place) error {
+func (tl *tierList) AddBucket(url string, server S3Server) error {
 	if tl.readOnly {
 		return ErrReadOnly
 	}
 	tl.mu.Lock()
 	defer tl.mu.Unlock()
-	cold := &ColdTier{Dir: strings.TrimSuffix(url, "/"), S3: &place}
+	cold := &ColdTier{Dir: strings.TrimSuffix(url, "/"), S3: &server}
 	fs, err := tl.bucket(cold)
 	if err != nil {
 		return fmt.Errorf("add cold tier: %w: %v", ErrConfig, err)

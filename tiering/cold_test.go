@@ -191,29 +191,29 @@ func TestMakeColdWantsAnEmptyDirectory(t *testing.T) {
 // A hanging disk lets no read end while it hangs.
 type hanging struct {
 	disk.FS
-	mu   sync.Mutex
-	gate chan struct{} // nil: not hanging
+	mu     sync.Mutex
+	resume chan struct{} // nil: not hanging
 }
 
 func (h *hanging) hang() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.gate = make(chan struct{})
+	h.resume = make(chan struct{})
 }
 
 func (h *hanging) goOn() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	close(h.gate)
-	h.gate = nil
+	close(h.resume)
+	h.resume = nil
 }
 
 func (h *hanging) wait() {
 	h.mu.Lock()
-	gate := h.gate
+	resume := h.resume
 	h.mu.Unlock()
-	if gate != nil {
-		<-gate
+	if resume != nil {
+		<-resume
 	}
 }
 

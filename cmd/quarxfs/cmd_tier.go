@@ -47,7 +47,7 @@ func onlyCold(name string) error {
 }
 
 func newTierAdd() *cobra.Command {
-	place := store.S3Place{}
+	server := store.S3Server{}
 	cmd := &cobra.Command{
 		Use:   "add [STORE] cold DIR|s3://BUCKET/PREFIX",
 		Short: "Make a directory or an S3 bucket the store's cold tier",
@@ -61,23 +61,23 @@ with AWS_, in the environment of the process that has the store open (of quarxfs
 is mounted), or from a file in the format of ~/.aws/credentials that only its owner may read.`,
 		Example: `  quarxfs tier add /srv/store cold /bulk/cold
   quarxfs tier add /srv/store cold s3://bucket/store --endpoint https://s3.example.com --credentials /etc/quarxfs-keys`,
-		RunE: onColdPlace(&place, remote.Node.AddCold),
+		RunE: onColdTier(&server, remote.Node.AddCold),
 	}
-	placeFlags(cmd.Flags(), &place)
+	serverFlags(cmd.Flags(), &server)
 	return cmd
 }
 
-// placeFlags are those that say on what server a bucket is.
-func placeFlags(f *pflag.FlagSet, place *store.S3Place) {
-	f.StringVar(&place.Endpoint, "endpoint", "https://s3.amazonaws.com", "URL of the S3 server")
-	f.StringVar(&place.Region, "region", "", "region of the bucket; the server is asked when it is not given")
-	f.StringVar(&place.Credentials, "credentials", "", "`file` with the keys; else they are in the environment")
-	f.StringVar(&place.CA, "ca", "", "`file` with certificates to trust besides the system's")
-	f.BoolVar(&place.Insecure, "insecure", false, "do not check the server's certificate")
+// serverFlags are those that say on what server a bucket is.
+func serverFlags(f *pflag.FlagSet, server *store.S3Server) {
+	f.StringVar(&server.Endpoint, "endpoint", "https://s3.amazonaws.com", "URL of the S3 server")
+	f.StringVar(&server.Region, "region", "", "region of the bucket; the server is asked when it is not given")
+	f.StringVar(&server.Credentials, "credentials", "", "`file` with the keys; else they are in the environment")
+	f.StringVar(&server.CA, "ca", "", "`file` with certificates to trust besides the system's")
+	f.BoolVar(&server.Insecure, "insecure", false, "do not check the server's certificate")
 }
 
 func newTierRelocate() *cobra.Command {
-	place := store.S3Place{}
+	server := store.S3Server{}
 	cmd := &cobra.Command{
 		Use:   "relocate [STORE] cold DIR|s3://BUCKET/PREFIX",
 		Short: "Tell the store where its cold tier is now",
@@ -89,20 +89,20 @@ old directory, if it is still there, is no longer used and can be removed.
 A tier in a bucket can be in another bucket or on another server, with the same objects.`,
 		Example: `  quarxfs tier relocate /srv/store cold /new/cold
   quarxfs tier relocate /mnt cold s3://bucket/store --endpoint https://s3.example.net`,
-		RunE: onColdPlace(&place, remote.Node.RelocateCold),
+		RunE: onColdTier(&server, remote.Node.RelocateCold),
 	}
-	placeFlags(cmd.Flags(), &place)
+	serverFlags(cmd.Flags(), &server)
 	return cmd
 }
 
-// onColdPlace runs do with the place that the arguments [STORE] cold PLACE and place's flags give.
-func onColdPlace(place *store.S3Place, do func(n remote.Node, ctx context.Context, dir string, bucket *store.S3Place) error) func(*cobra.Command, []string) error {
+// onColdTier runs do with what the arguments [STORE] cold TARGET and the flags of a server give.
+func onColdTier(server *store.S3Server, do func(n remote.Node, ctx context.Context, dir string, bucket *store.S3Server) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := onlyCold(args[1]); err != nil {
 			return err
 		}
 		// Paths are made absolute here: the daemon stands in another directory.
-		dir, bucket, err := coldPlace(cmd, args[2], *place)
+		dir, bucket, err := coldTarget(cmd, args[2], *server)
 		if err != nil {
 			return err
 		}
@@ -110,9 +110,9 @@ func onColdPlace(place *store.S3Place, do func(n remote.Node, ctx context.Contex
 	}
 }
 
-// coldPlace returns where a cold tier is to be, with absolute paths, since the
+// coldTarget returns where a cold tier is to be, with absolute paths, since the
 // daemon has a working directory of its own.
-func coldPlace(cmd *cobra.Command, arg string, place store.S3Place) (dir string, bucket *store.S3Place, err error) {
+func coldTarget(cmd *cobra.Command, arg string, server store.S3Server) (dir string, bucket *store.S3Server, err error) {
 	if !s3.IsURL(arg) {
 		for _, name := range []string{"endpoint", "region", "credentials", "ca", "insecure"} {
 			if cmd.Flags().Changed(name) {
@@ -125,12 +125,12 @@ func coldPlace(cmd *cobra.Command, arg string, place store.S3Place) (dir string,
 		}
 		return dir, nil, err
 	}
-	for _, file := range []*string{&place.Credentials, &place.CA} {
+	for _, file := range []*string{&server.Credentials, &server.CA} {
 		if *file != "" && err == nil {
 			*file, err = mounts.Abs(*file)
 		}
 	}
-	return arg, &place, err
+	return arg, &server, err
 }
 
 func newTierRemove() *cobra.Command {

@@ -270,7 +270,7 @@ func TestConcurrent(t *testing.T) {
 	}
 }
 
-func TestScanSeesOneInstant(t *testing.T) {
+func TestScanSeesOneCommit(t *testing.T) {
 	d := openTest(t, testOptions(t.TempDir()))
 	for n := range 10 {
 		d.Set(fmt.Appendf(nil, "%d", n), []byte("old"))

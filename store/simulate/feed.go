@@ -33,7 +33,7 @@ type feeder struct {
 	plans    []*plan
 	batches  [2]*batch // [0] is being filled
 	rooms    [][]byte  // one for each worker, to compress into
-	pieces   []piece   // of the batch that is being counted
+	parts    []part    // of the batch that is being counted
 	counting sync.WaitGroup
 }
 
@@ -88,9 +88,9 @@ func (f *feeder) turn() {
 	b := f.batches[0]
 	f.cut(b)
 	f.counting.Wait()
-	f.pieces = f.pieces[:0]
+	f.parts = f.parts[:0]
 	for _, p := range f.plans {
-		f.pieces = append(f.pieces, p.pieces...)
+		f.parts = append(f.parts, p.parts...)
 	}
 	f.count()
 
@@ -123,19 +123,19 @@ func (f *feeder) cut(b *batch) {
 	all.Wait()
 }
 
-// count starts counting f.pieces. Their bytes and f.pieces stay as they are
+// count starts counting f.parts. Their bytes and f.parts stay as they are
 // until counting is done.
 func (f *feeder) count() {
 	var taken atomic.Int64
-	const some = 8 // pieces at a time
+	const some = 8 // parts at a time
 	for _, room := range f.rooms {
 		f.counting.Go(func() {
 			for {
 				end := int(taken.Add(some))
-				if end-some >= len(f.pieces) {
+				if end-some >= len(f.parts) {
 					return
 				}
-				for _, p := range f.pieces[end-some : min(end, len(f.pieces))] {
+				for _, p := range f.parts[end-some : min(end, len(f.parts))] {
 					p.plan.count(p.bytes, room)
 				}
 			}

@@ -21,17 +21,17 @@ type plan struct {
 	codecs  []tiering.Codec
 	blocks  *blockSet
 
-	pieces []piece // of the batch, in order
-	ahead  int     // bytes of the batch's first span that are cut already
-	at     int     // where cutting stopped in the batch's last span, if that goes on
+	parts []part // of the batch, in order
+	ahead int    // bytes of the batch's first span that are cut already
+	at    int    // where cutting stopped in the batch's last span, if that goes on
 
 	cutting     stopwatch
 	hashing     stopwatch
 	compressing [maxCodecs]stopwatch
 }
 
-// A piece is a block of a batch.
-type piece struct {
+// A part is a block of a batch.
+type part struct {
 	plan  *plan
 	bytes []byte
 }
@@ -39,7 +39,7 @@ type piece struct {
 // cut finds the blocks of a batch. What is left at its end is cut with the next.
 func (p *plan) cut(b *batch) {
 	defer p.cutting.since(time.Now())
-	p.pieces = p.pieces[:0]
+	p.parts = p.parts[:0]
 	for i, s := range b.spans {
 		at := s.from
 		if i == 0 {
@@ -50,7 +50,7 @@ func (p *plan) cut(b *batch) {
 			if !final && !s.ends {
 				break
 			}
-			p.pieces = append(p.pieces, piece{p, b.buf[at : at+n]})
+			p.parts = append(p.parts, part{p, b.buf[at : at+n]})
 			at += n
 		}
 		p.at = at

@@ -41,8 +41,8 @@ import (
 	"github.com/quarxtor/quarxfs/tiering/disk"
 )
 
-// A Place is where objects are. It holds no secret.
-type Place struct {
+// A Server says on which server objects are. It holds no secret.
+type Server struct {
 	Endpoint    string `json:"endpoint"`              // URL of the server: https, or http
 	Region      string `json:"region,omitempty"`      // the server is asked when empty
 	Insecure    bool   `json:"insecure,omitempty"`    // any certificate will do
@@ -52,7 +52,7 @@ type Place struct {
 
 // Config is what an FS is made from.
 type Config struct {
-	Place
+	Server
 	URL      string // s3://bucket/prefix
 	Spool    string // local directory; it is made if missing
 	Local    disk.FS
@@ -99,11 +99,11 @@ func ParseURL(s string) (bucket, prefix string, err error) {
 	return bucket, prefix, nil
 }
 
-// IsURL tells an S3 tier's place from a directory.
+// IsURL tells the URL of an S3 tier from a directory.
 func IsURL(s string) bool { return strings.HasPrefix(s, "s3://") }
 
-// Check reports a place that makes no sense.
-func (p Place) Check() error {
+// Check reports settings that makes no sense.
+func (p Server) Check() error {
 	u, err := url.Parse(p.Endpoint)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "" {
 		return fmt.Errorf("endpoint %q: give a URL such as https://s3.example.com", p.Endpoint)
@@ -132,7 +132,7 @@ func New(c Config) (*FS, error) {
 	if f.bucket, f.prefix, err = ParseURL(c.URL); err != nil {
 		return nil, err
 	}
-	if err := c.Place.Check(); err != nil {
+	if err := c.Server.Check(); err != nil {
 		return nil, err
 	}
 	if f.core.Client, err = f.client(); err != nil {
@@ -156,7 +156,7 @@ func (f *FS) client() (*minio.Client, error) {
 	}
 	tr.ResponseHeaderTimeout = uploadPatience * f.c.Timeout // reads have less
 	if secure {
-		if err := trust(tr.TLSClientConfig, f.c.Place); err != nil {
+		if err := trust(tr.TLSClientConfig, f.c.Server); err != nil {
 			return nil, err
 		}
 	}
@@ -166,7 +166,7 @@ func (f *FS) client() (*minio.Client, error) {
 	})
 }
 
-func trust(c *tls.Config, p Place) error {
+func trust(c *tls.Config, p Server) error {
 	c.InsecureSkipVerify = p.Insecure
 	if p.CA == "" {
 		return nil

@@ -46,8 +46,8 @@ func withKeys(t testing.TB, id, secret string) string {
 func newFS(t testing.TB, endpoint, spool string) *s3.FS {
 	t.Helper()
 	f, err := s3.New(s3.Config{
-		Place: s3.Place{Endpoint: endpoint, Credentials: withKeys(t, s3test.AccessKey, s3test.SecretKey)},
-		URL:   bucketURL, Spool: spool, Timeout: 2 * time.Second,
+		Server: s3.Server{Endpoint: endpoint, Credentials: withKeys(t, s3test.AccessKey, s3test.SecretKey)},
+		URL:    bucketURL, Spool: spool, Timeout: 2 * time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -288,7 +288,7 @@ func TestUploadsThatFail(t *testing.T) {
 func TestCredentials(t *testing.T) {
 	server := s3test.Start(t)
 	try := func(file string) error {
-		f, err := s3.New(s3.Config{Place: s3.Place{Endpoint: server.URL, Credentials: file}, URL: bucketURL, Spool: t.TempDir(), Timeout: 2 * time.Second})
+		f, err := s3.New(s3.Config{Server: s3.Server{Endpoint: server.URL, Credentials: file}, URL: bucketURL, Spool: t.TempDir(), Timeout: 2 * time.Second})
 		if err == nil {
 			_, err = f.List("/")
 		}
@@ -333,7 +333,7 @@ func TestPlaces(t *testing.T) {
 	for endpoint, ok := range map[string]bool{
 		"https://h": true, "http://h:80/": true, "h:80": false, "ftp://h": false, "https://h/path": false, "https://u:p@h": false,
 	} {
-		if err := (s3.Place{Endpoint: endpoint}).Check(); (err == nil) != ok {
+		if err := (s3.Server{Endpoint: endpoint}).Check(); (err == nil) != ok {
 			t.Errorf("%s: %v", endpoint, err)
 		}
 	}

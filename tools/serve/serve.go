@@ -32,8 +32,8 @@ type Counter interface {
 	Messages(ctx context.Context) (map[string]int64, error)
 }
 
-// A Place is a directory to work in and the server behind it.
-type Place struct {
+// A Target is a directory to work in and the server behind it.
+type Target struct {
 	Name   string
 	Kind   string // "plain", "loopback", "quarxfs" or "custom"
 	Dir    string // the mountpoint, or for a plain directory the directory
@@ -47,7 +47,7 @@ type Place struct {
 const stopTime = 30 * time.Second
 
 // Mount starts the server.
-func (p *Place) Mount(ctx context.Context) error {
+func (p *Target) Mount(ctx context.Context) error {
 	p.on = true
 	if err := p.Server.Start(ctx, p.Dir); err != nil {
 		return fmt.Errorf("mount %s: %w", p.Name, err)
@@ -56,7 +56,7 @@ func (p *Place) Mount(ctx context.Context) error {
 }
 
 // Unmount stops the server, if it runs.
-func (p *Place) Unmount(ctx context.Context) error {
+func (p *Target) Unmount(ctx context.Context) error {
 	if !p.on {
 		return nil
 	}
@@ -69,7 +69,7 @@ func (p *Place) Unmount(ctx context.Context) error {
 
 // PID is the running daemon's process ID, or 0 where there is none. It asks the
 // server once per mount.
-func (p *Place) PID(ctx context.Context) (int, error) {
+func (p *Target) PID(ctx context.Context) (int, error) {
 	if !p.on || p.pid > 0 {
 		return p.pid, nil
 	}
@@ -79,7 +79,7 @@ func (p *Place) PID(ctx context.Context) (int, error) {
 }
 
 // Reset leaves the place mounted, new and empty.
-func (p *Place) Reset(ctx context.Context) error {
+func (p *Target) Reset(ctx context.Context) error {
 	if err := p.Unmount(ctx); err != nil {
 		return err
 	}
@@ -92,7 +92,7 @@ func (p *Place) Reset(ctx context.Context) error {
 // Kill ends the daemon with SIGKILL, so that every call that waits for it
 // returns an error, and takes its mount out of the tree. A daemon that will
 // not tell its process ID is left to notice that its mount is gone.
-func (p *Place) Kill(ctx context.Context) error {
+func (p *Target) Kill(ctx context.Context) error {
 	if pid, err := p.PID(ctx); err == nil && pid > 0 {
 		if err := killServer(pid, p.Dir); err != nil {
 			return err
@@ -107,7 +107,7 @@ func (p *Place) Kill(ctx context.Context) error {
 
 // Keep leaves the place's files where they are when it is closed, and says
 // where that is.
-func (p *Place) Keep() string {
+func (p *Target) Keep() string {
 	root := p.root
 	p.root = ""
 	return root
@@ -115,7 +115,7 @@ func (p *Place) Keep() string {
 
 // Close unmounts and removes all that was made for the place, by force where
 // it has to. It works after ctx is cancelled.
-func (p *Place) Close(ctx context.Context) error {
+func (p *Target) Close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
 	defer cancel()
 	err := p.Unmount(ctx)
@@ -133,7 +133,7 @@ func (p *Place) Close(ctx context.Context) error {
 }
 
 // newPlace makes a directory of its own under dir, with a mountpoint in it.
-func newPlace(name, kind, dir string) (*Place, error) {
+func newPlace(name, kind, dir string) (*Target, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -144,7 +144,7 @@ func newPlace(name, kind, dir string) (*Place, error) {
 	if root, err = filepath.Abs(root); err != nil {
 		return nil, err
 	}
-	p := &Place{Name: name, Kind: kind, Dir: filepath.Join(root, "mnt"), root: root}
+	p := &Target{Name: name, Kind: kind, Dir: filepath.Join(root, "mnt"), root: root}
 	return p, os.Mkdir(p.Dir, 0o755)
 }
 

@@ -18,7 +18,7 @@ import (
 const mountTime = 60 * time.Second
 
 // NewPlain is a directory as it is, or whatever somebody mounted there.
-func NewPlain(name, dir string) (*Place, error) {
+func NewPlain(name, dir string) (*Target, error) {
 	p, err := newPlace(name, "plain", dir)
 	if err != nil {
 		return nil, err
@@ -48,7 +48,7 @@ func empty(dir string) error {
 }
 
 // NewLoopback is go-fuse's example/loopback, bin, over a directory in dir.
-func NewLoopback(name, dir, bin string) (*Place, error) {
+func NewLoopback(name, dir, bin string) (*Target, error) {
 	p, err := newPlace(name, "loopback", dir)
 	if err != nil {
 		return nil, err
@@ -133,7 +133,7 @@ type QuarXFS struct {
 }
 
 // NewQuarXFS is a new store in dir, not yet mounted.
-func NewQuarXFS(ctx context.Context, name, dir string, q QuarXFS) (*Place, error) {
+func NewQuarXFS(ctx context.Context, name, dir string, q QuarXFS) (*Target, error) {
 	p, err := newPlace(name, "quarxfs", dir)
 	if err != nil {
 		return nil, err
@@ -218,7 +218,7 @@ type Commands struct {
 }
 
 // NewCommands is a filesystem served by commands in a directory of its own.
-func NewCommands(ctx context.Context, name, dir string, c Commands) (*Place, error) {
+func NewCommands(ctx context.Context, name, dir string, c Commands) (*Target, error) {
 	p, err := newPlace(name, "custom", dir)
 	if err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ type workload struct {
 // An env is one target as a workload sees it, for one round.
 type env struct {
 	ctx   context.Context
-	place *serve.Place
+	place *serve.Target
 	dir   string // where the workload's files go
 	input *input
 	round int
@@ -123,7 +123,7 @@ type sample struct {
 // A bench runs workloads on targets.
 type bench struct {
 	workloads []workload
-	places    []*serve.Place
+	places    []*serve.Target
 	input     *input
 	rounds    int
 	trace     *tracer // nil: count by the daemon's own figures, where it has them

@@ -78,7 +78,7 @@ func TestSpread(t *testing.T) {
 }
 
 func TestSummarize(t *testing.T) {
-	places := []*serve.Place{{Name: "ref", Kind: "loopback"}, {Name: "q", Kind: "quarxfs"}, {Name: "p", Kind: "plain"}}
+	places := []*serve.Target{{Name: "ref", Kind: "loopback"}, {Name: "q", Kind: "quarxfs"}, {Name: "p", Kind: "plain"}}
 	w := []workload{{name: "w", aim: 1.5, aimMessages: 2}}
 	rows := summarize(w, places, []sample{
 		{Workload: "w", Target: "ref", Round: 0, Seconds: 2, Ops: 10},
@@ -275,7 +275,7 @@ func TestWrongResultsAreErrors(t *testing.T) {
 				return did, errors.Join(err, do(e))
 			}
 			b := &bench{
-				workloads: []workload{w}, places: []*serve.Place{place}, rounds: 1, verify: true,
+				workloads: []workload{w}, places: []*serve.Target{place}, rounds: 1, verify: true,
 				log:   slog.New(slog.DiscardHandler),
 				input: &input{seed: 1, scale: 0.001, tree: smallTree(t), dir: t.TempDir()},
 				peak:  map[string]int64{},

@@ -188,7 +188,7 @@ func (o *options) measure(ctx context.Context, log *slog.Logger, workloads []wor
 
 // unblock ends calls that wait for a daemon for longer than an interrupted
 // user would.
-func unblock(log *slog.Logger, places []*serve.Place) {
+func unblock(log *slog.Logger, places []*serve.Target) {
 	log.Info("interrupted, cleaning up; a second interrupt leaves at once, with mounts in place")
 	time.Sleep(10 * time.Second)
 	for _, p := range places {
@@ -227,8 +227,8 @@ func printWorkloads(w io.Writer, workloads []workload) error {
 
 // places makes the targets. On an error it returns those made so far, for the
 // caller to close.
-func (o *options) places(ctx context.Context, args []string) ([]*serve.Place, error) {
-	var places []*serve.Place
+func (o *options) places(ctx context.Context, args []string) ([]*serve.Target, error) {
+	var places []*serve.Target
 	seen := map[string]bool{}
 	for _, arg := range args {
 		spec, err := parseTarget(arg, o.work)
@@ -251,7 +251,7 @@ func (o *options) places(ctx context.Context, args []string) ([]*serve.Place, er
 	return places, nil
 }
 
-func (o *options) place(ctx context.Context, t target) (*serve.Place, error) {
+func (o *options) place(ctx context.Context, t target) (*serve.Target, error) {
 	switch t.server {
 	case "plain":
 		return serve.NewPlain(t.name, t.dir)

@@ -50,7 +50,7 @@ type row struct {
 
 // summarize makes a row for each workload and target, in their order. The aims
 // are QuarXFS's, and those in time are over the loopback.
-func summarize(workloads []workload, places []*serve.Place, samples []sample) []row {
+func summarize(workloads []workload, places []*serve.Target, samples []sample) []row {
 	var rows []row
 	for _, w := range workloads {
 		reference := pick(samples, w.name, places[0].Name)

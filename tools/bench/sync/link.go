@@ -41,8 +41,8 @@ func (b *bench) link(ctx context.Context) error {
 	}
 	// 50 ms each way; the queue is what a router would hold before it drops.
 	w := wire{delay: 50 * time.Millisecond, loss: 0.01, rate: float64(b.mbit) * 1e6 / 8, queue: 100 * time.Millisecond}
-	go w.carry(ends[0], ends[1])
-	go w.carry(ends[1], ends[0])
+	go w.forward(ends[0], ends[1])
+	go w.forward(ends[1], ends[0])
 	src, dst, err := b.pair(ctx, "10.213.7.1:0")
 	if err != nil {
 		return err

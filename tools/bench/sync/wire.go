@@ -41,9 +41,9 @@ type packet struct {
 	data []byte
 }
 
-// carry passes packets on in one direction until a device is closed. Those that
+// forward passes packets on in one direction until a device is closed. Those that
 // the queue before the bandwidth has no room for are lost too.
-func (w wire) carry(to, from *os.File) {
+func (w wire) forward(to, from *os.File) {
 	line := make(chan packet, 1<<16)
 	defer close(line)
 	go func() {

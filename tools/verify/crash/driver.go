@@ -22,7 +22,7 @@ import (
 
 // A driver does rounds of: mount, judge, work, kill.
 type driver struct {
-	place   *serve.Place
+	place   *serve.Target
 	workers []worker
 	rng     *rand.Rand
 	rounds  int
@@ -125,14 +125,14 @@ func (d *driver) judge(round int) error {
 	// Only of workers that are each right by themselves is it worth asking whether they agree on
 	// one instant.
 	if failed == nil {
-		failed = history.Instant(timelines)
+		failed = history.Consistent(timelines)
 	}
 	if failed != nil {
 		return failed
 	}
 	for _, w := range d.workers {
 		if f, ok := w.(*fileWorker); ok {
-			// Not in judge: Instant above needs the histories that this throws away.
+			// Not in judge: Consistent above needs the histories that this throws away.
 			f.begin(round)
 		}
 	}

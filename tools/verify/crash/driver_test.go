@@ -40,7 +40,7 @@ func newDriver(t *testing.T, l *liar) (*driver, *bytes.Buffer) {
 	l.dir = t.TempDir()
 	log := &bytes.Buffer{}
 	return &driver{
-		place:   &serve.Place{Name: "liar", Dir: l.dir, Server: l},
+		place:   &serve.Target{Name: "liar", Dir: l.dir, Server: l},
 		workers: newWorkers(l.dir, 1, newAckLog(log)),
 		// Of this seed the first rounds are long (79, 400 and 361 ms), so that on a
 		// busy machine too there is something to lie about.

@@ -190,7 +190,7 @@ func (o *options) disk() (*disk, error) {
 	return newDisk(o.work, o.diskSize<<20, o.diskOptions)
 }
 
-func (o *options) place(ctx context.Context, cut *powerCut) (*serve.Place, error) {
+func (o *options) place(ctx context.Context, cut *powerCut) (*serve.Target, error) {
 	store := ""
 	if cut != nil {
 		store = cut.disk.store()

@@ -136,20 +136,20 @@ func TestDurable(t *testing.T) {
 	}
 }
 
-func TestInstant(t *testing.T) {
+func TestConsistent(t *testing.T) {
 	a := Timeline{"a", []Op{{Kind: Create, Path: "x", Start: 10, End: 20}}, Match{0, 0}}
 	b := Timeline{"b", []Op{{Kind: Create, Path: "y", Start: 30, End: 40}}, Match{1, 1}}
-	if err := Instant([]Timeline{a, b}); err == nil {
+	if err := Consistent([]Timeline{a, b}); err == nil {
 		t.Error("b's op began after a's returned; a's is lost and b's is there")
 	}
 	together := b
 	together.Ops = []Op{{Kind: Create, Path: "y", Start: 15, End: 40}}
-	if err := Instant([]Timeline{a, together}); err != nil {
+	if err := Consistent([]Timeline{a, together}); err != nil {
 		t.Error("ops at the same time:", err)
 	}
 	both := a
 	both.Match = Match{1, 1}
-	if err := Instant([]Timeline{both, b}); err != nil {
+	if err := Consistent([]Timeline{both, b}); err != nil {
 		t.Error(err)
 	}
 }

@@ -133,10 +133,10 @@ type Timeline struct {
 	Match
 }
 
-// Instant judges ordered workers together: a crash leaves all of them at one
+// Consistent judges ordered workers together: a crash leaves all of them at one
 // instant. It fails where one has lost an op that had returned before another
 // began one that is there.
-func Instant(workers []Timeline) error {
+func Consistent(workers []Timeline) error {
 	for _, lost := range workers {
 		// The longest prefix for who lost something, the shortest for who kept it: only what is
 		// certain of both is held against them.
