@@ -91,6 +91,7 @@ func (b *badBlocks) load() error {
 		id, err := idInKey(key)
 		ms, n := binary.Varint(value)
 		if err != nil || n <= 0 {
+			// A mark that does not read is lost and its block found bad again at the next read.
 			b.log.Error("the mark of a bad block is damaged", "row", fmt.Sprintf("%x", key))
 			return nil
 		}
@@ -162,6 +163,7 @@ func (bs *blocks) restore(b block) error {
 	if err != nil {
 		return err
 	}
+	// Into RAM: until the next commit the row leads to the bad record.
 	bs.tiers.Insert(id, bytes.Clone(b.plain))
 	bs.pending.mu.Lock()
 	defer bs.pending.mu.Unlock()

@@ -80,6 +80,7 @@ func (bs *blocks) put(b block) (ID, error) {
 			defer bs.unclaim(id, done)
 			return id, bs.append(b)
 		}
+		// Not an answer by itself: who stored it may have failed, so the row is looked up again.
 		<-done
 	}
 }
@@ -92,6 +93,7 @@ func (bs *blocks) claim(id ID) (done chan struct{}, mine bool) {
 	if c, ok := bs.puts.inflight[id]; ok {
 		return c, false
 	}
+	// Closed and never sent on, so that any number can wait.
 	c := make(chan struct{})
 	bs.puts.inflight[id] = c
 	return c, true
@@ -110,6 +112,7 @@ func (bs *blocks) append(b block) error {
 	if _, err := bs.db.Get(blockKey(keyBlock, id)); err == nil {
 		return nil
 	}
+	// Before the record is appended: a vertex that links to nothing must leave no trace.
 	links, err := bs.linksOfNew(b.kind, b.plain)
 	if err != nil {
 		return fmt.Errorf("store %s vertex %s: %w", b.kind, id.Short(), err)
@@ -164,6 +167,7 @@ func (ap *appender) appendRecord(kind tiering.Kind, id ID, plain []byte) (tierin
 // appendTo does so for any tier.
 func (ap *appender) appendTo(tier uint8, kind tiering.Kind, id ID, plain []byte) (tiering.Codec, tiering.Location, error) {
 	codec, payload := tiering.Raw, plain
+	// Given back when appendInto has copied it into the segment's buffer, not before.
 	buf := compressBuffers.Get().(*[]byte)
 	defer compressBuffers.Put(buf)
 	if want := ap.codecFor(tier); want != tiering.Raw {
@@ -258,6 +262,7 @@ func (bs *blocks) Get(ctx context.Context, id ID) ([]byte, error) {
 		bs.hot.used(id, false)
 		return plain, nil
 	}
+	// Blocks of a store that is open for reading only, which no segment has.
 	if m, ok := bs.memory.get(id); ok {
 		return m.plain, nil
 	}

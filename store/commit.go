@@ -115,6 +115,7 @@ func (cm *committer) accepts(removal bool) error {
 		}
 		return ErrFailed
 	}
+	// Before the room is looked at, of which a disk error says nothing.
 	if f != nil {
 		if cm.now().Sub(f.at).Abs() < stuckRetry {
 			return f.err
@@ -145,6 +146,8 @@ func (cm *committer) roomToChange(removal bool) error {
 // that memory would fill while commits are slow. Call it now and then outside Update.
 func (cm *committer) MaybeCommit() {
 	rows, bytes := cm.db.Pending()
+	// The limit is what the database takes in one transaction: a quarter starts a commit early,
+	// four times it is where memory would suffer.
 	maxRows, maxBytes := cm.db.Limit()
 	switch {
 	// On a full disk commits have to be small, to fit into the room that is set aside.
@@ -177,6 +180,7 @@ func (cm *committer) commit() error {
 	// briefly.
 	err := cm.flush()
 	if err == nil {
+		// Just before the cut: what was done by then is in it, and LastCommit may not promise more.
 		cutAt = cm.now()
 		err = cm.cutExclusive()
 	}
@@ -185,6 +189,7 @@ func (cm *committer) commit() error {
 	}
 	if err != nil {
 		err = fmt.Errorf("commit: %w", err)
+		// The cut's changes stay frozen, or pending in db: the next commit has them as well.
 		cm.stuck.Store(&stuck{err, cm.now()})
 		return err
 	}
@@ -225,6 +230,7 @@ func (cm *committer) cut() error {
 			return err
 		}
 	}
+	// After the participant, whose last blocks and references belong to this cut.
 	cm.pending.mu.Lock()
 	defer cm.pending.mu.Unlock()
 	cm.freeze()
@@ -239,11 +245,13 @@ func (cm *committer) freeze() {
 		cm.version.Add(1)
 	}
 	cm.db.Freeze()
+	// What a failed commit left is older and goes first.
 	cm.frozen = merge(cm.frozen, cm.pending.changes)
 	cm.pending.changes = make(map[ID]change)
 	cm.frozenObjects.Count += cm.pending.objects.Count
 	cm.frozenObjects.Bytes += cm.pending.objects.Bytes
 	cm.pending.objects = objects{}
+	// From here on frozen says that segments have blocks without rows.
 	clear(cm.pending.fresh)
 }
 
@@ -264,6 +272,8 @@ func (cm *committer) writeCut() error {
 	err = cm.db.Write(extra)
 	// Until they are written, removeIfEmpty must not believe what the rows of segments say.
 	cm.unwritten = err != nil
+	// A full disk passes. After any other error nobody knows what of the log is there, and fsync
+	// would not say it twice.
 	if err != nil && !errors.Is(err, ErrFull) {
 		cm.failed.Store(true)
 	}
@@ -285,6 +295,7 @@ func merge(older, newer map[ID]change) map[ID]change {
 			// The sweep takes only committed blocks that nothing refers to.
 			o = change{delta: n.delta, dead: n.dead}
 		}
+		// Fresh until it was committed once, whatever came after.
 		o.fresh = o.fresh || n.fresh
 		if n.move != nil {
 			o.move = n.move
@@ -317,6 +328,7 @@ func (cm *committer) resolve() (*db.Batch, error) {
 	cm.totals.Lock()
 	cm.totals.Totals = r.totals
 	cm.totals.Unlock()
+	// Only now, as an error above leaves all to the next commit.
 	cm.frozen, cm.moved, cm.frozenObjects = nil, nil, objects{}
 	return &r.batch, nil
 }
@@ -335,6 +347,7 @@ func (r *resolver) change(id ID, c change) error {
 		if err := r.segment(c.dead.Loc, 0, -c.dead.Stored()); err != nil {
 			return err
 		}
+		// Unless it was put again within the same commit: then a new record has a row.
 		if !c.fresh {
 			return nil
 		}
@@ -366,6 +379,7 @@ func (r *resolver) change(id ID, c change) error {
 		if err := r.segment(e.Loc, e.Stored(), e.Stored()); err != nil {
 			return err
 		}
+		// A fresh block has no earlier row in the totals to be taken out.
 		r.totals.Appended.add(e)
 	} else {
 		r.totals.count(old, -1)
@@ -405,6 +419,7 @@ func (r *resolver) segment(loc tiering.Location, written, live int64) error {
 	if written > 0 {
 		row.End = max(row.End, int64(loc.Offset)+int64(loc.Length))
 		if row.Salt == 0 {
+			// Read once, with the first record: by it the file is known at the next opening.
 			row.Salt = r.s.tiers.Salt(n)
 		}
 	}

@@ -113,6 +113,7 @@ type compactor struct {
 }
 
 func (c *compactor) run(ctx context.Context) error {
+	// Live bytes are counted by commits; without one, what was just dropped would be copied.
 	if err := c.s.commits.Commit(); err != nil {
 		return err
 	}
@@ -129,6 +130,7 @@ func (c *compactor) run(ctx context.Context) error {
 		c.sum.Todo += seg.live
 	}
 	for _, seg := range sparse {
+		// Reckoned before, since copying counts down what it copies and not what it finds dead.
 		left := c.sum.Todo - seg.live
 		err := c.empty(ctx, seg.number)
 		if errors.Is(err, ErrFull) || isFull(err) {
@@ -139,6 +141,7 @@ func (c *compactor) run(ctx context.Context) error {
 			return err
 		}
 		c.sum.Todo = left
+		// Only a committed move frees anything that enough could see.
 		if c.o.enough == nil {
 			continue
 		}
@@ -192,6 +195,7 @@ func (c *compactor) sealSparse(ctx context.Context, number uint64) error {
 		if err != nil {
 			return err
 		}
+		// Sealing has a cost: the next append opens another file.
 		if float64(live) >= c.o.MinLive*float64(seg.Bytes) {
 			return nil
 		}
@@ -245,6 +249,7 @@ func (c *compactor) empty(ctx context.Context, number uint64) error {
 	if errors.Is(err, tiering.ErrNotFound) {
 		return nil // the sweep was faster
 	}
+	// With a damaged list come the records that are whole; what is not listed keeps the segment.
 	if err != nil && !errors.Is(err, tiering.ErrCorrupt) {
 		return err
 	}
@@ -282,6 +287,7 @@ func (c *compactor) batch(records []tiering.Placed) (batch, rest []tiering.Place
 	size := int64(0)
 	for i, r := range records {
 		e, err := c.s.index.Lookup(r.ID)
+		// Dead, or a copy of what lives elsewhere.
 		if errors.Is(err, ErrNotFound) || err == nil && e.Loc != r.Location {
 			continue
 		}
@@ -391,12 +397,14 @@ func (cm *committer) relocate(moves []move) (noted int64, err error) {
 	cm.pending.mu.Lock()
 	defer cm.pending.mu.Unlock()
 	for i, m := range moves {
+		// Both sides of a cut: a change that is frozen is not yet in the row that was read above.
 		c, f := cm.pending.changes[m.id], cm.frozen[m.id]
 		if !here[i] || !c.settled() || !f.settled() {
 			continue
 		}
 		c.move = &moves[i].relocation
 		cm.pending.changes[m.id] = c
+		// As with a new block: the segment must not seem empty until the row says where it is.
 		cm.pending.fresh[m.to.loc.Segment]++
 		noted++
 	}
@@ -408,6 +416,7 @@ func (r *resolver) relocate(id ID, e *Entry, m *relocation) error {
 	if m == nil || e.Loc != m.from {
 		return nil
 	}
+	// The old segment loses, the new one gains, in one transaction.
 	if err := r.segment(e.Loc, 0, -e.Stored()); err != nil {
 		return err
 	}
@@ -433,6 +442,7 @@ func (s *Store) maintain(ctx context.Context) {
 		_, err := s.Sweep(ctx)
 		if err == nil {
 			var c Compacted
+			// After the sweep, which is what makes segments sparse.
 			c, err = s.Compact(ctx, CompactOptions{Rate: maintainRate})
 			if c.Segments > 0 {
 				s.log.LogAttrs(ctx, slog.LevelDebug, "compacted", slog.Int64("segments", c.Segments), slog.Int64("copied", c.Copied))
@@ -468,6 +478,7 @@ func (p *pacer) wait(ctx context.Context, n int64) error {
 		return ctx.Err()
 	}
 	p.done += n
+	// By the total since the start, so that pauses elsewhere are made up for.
 	due := p.start.Add(time.Duration(float64(p.done) / float64(p.rate) * float64(time.Second)))
 	pause := time.Until(due)
 	if pause <= 0 {

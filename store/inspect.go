@@ -36,6 +36,7 @@ func regularFiles(dir string) error {
 	for _, e := range entries {
 		name := filepath.Join(dir, e.Name())
 		switch {
+		// Of others nothing is opened, so that it does not matter what they are.
 		case slices.Contains([]string{dbDir, hotDir, spoolDir, rebuildDir}, e.Name()):
 			if !e.IsDir() {
 				return errs.Damaged(name, "put the directory itself there", "is no directory")
@@ -163,6 +164,7 @@ func (s *Store) inspect() (*inspected, error) {
 	if hot.Foreign != "" { // though the database knows it by its salt
 		err = errors.Join(err, d.add(errs.Damaged(s.dir.Join(superblockFile.Name), errs.NextRestore, "is of another store, as %s says", filepath.Join(hotDir, hot.Foreign))))
 	}
+	// Looked at although the hot tier has faults: one message names all that is wrong.
 	cold, cerr := s.inspectCold(in.cold, in.claims[tiering.Cold])
 	if in.cold != nil {
 		in.tier(in.cold.Dir, cold)
@@ -211,6 +213,7 @@ func (s *Store) inspectDatabase() (*inspected, error) {
 		return nil, errs.Explain(err)
 	}
 	if found.Unmade() {
+		// An empty database is right for a new store and a loss for one with blocks.
 		used, err := hasRecords(s.dir.Join())
 		if used {
 			err = errs.Damaged(s.dir.Join(dbDir), errs.NextDatabase, "lacks a part of its log, and blocks were stored")
@@ -225,6 +228,7 @@ func (s *Store) inspectDatabase() (*inspected, error) {
 		return nil, err
 	}
 	in.proves(s.dir.Join(lastCommitName), noted)
+	// All that is needed in one pass, as each opens every table.
 	rows, err := found.Rows([]byte{keyFile}, []byte{keyEarlier}, []byte{keySegment})
 	if err != nil {
 		return nil, errs.Explain(err)

@@ -54,6 +54,7 @@ const (
 func (m commitMark) encode() []byte {
 	b := []byte(lastCommitMagic)
 	for _, id := range []string{m.volume, m.database} {
+		// An ID that is no hex becomes zeroes, and so matches no store.
 		raw, _ := hex.DecodeString(id)
 		b = append(b, append(raw, make([]byte, 16)...)[:16]...)
 	}
@@ -113,6 +114,7 @@ func (l *lastCommit) open(dir, volume, database string) error {
 	old, ok, err := readLastCommit(dir)
 	if err != nil || !ok || old.volume != volume || old.database != database {
 		old = commitMark{volume: volume, database: database}
+		// Made whole and renamed: with a short file the second slot could not be read.
 		if err := durable.Write(name, make([]byte, lastCommitStep+lastCommitSize)); err != nil {
 			return err
 		}
@@ -134,6 +136,7 @@ func (l *lastCommit) note(commits uint64) error {
 	if l.file == nil || commits <= l.mark.commits {
 		return nil
 	}
+	// The other slot: what is torn by a crash must not be the newest that is whole.
 	l.mark.commits, l.slot = commits, 1-l.slot
 	_, err := l.file.WriteAt(l.mark.encode(), l.slot*lastCommitStep)
 	return err

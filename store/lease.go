@@ -144,6 +144,7 @@ func (lt *leaseTable) NewLease(whose string) (LeaseID, error) {
 		return lt.setLease(l)
 	})
 	if err == nil {
+		// Before the ID is given out: the other side will name it after a crash of this one.
 		err = lt.commits.Commit()
 	}
 	return l.ID, err
@@ -235,6 +236,7 @@ func (lt *leaseTable) EndLease(lease LeaseID) error {
 		if l == nil {
 			return nil
 		}
+		// Ended at once for all who look, and its rows, maybe millions, go after it.
 		l.Expires = time.Time{}
 		return lt.setLease(l)
 	})
@@ -333,6 +335,7 @@ func (nt *nameTable) LinkSnapshot(name string, id ID) error {
 		return err
 	})
 	if err == nil {
+		// Durable before the other side is told, which may then forget it.
 		err = nt.commits.Commit()
 	}
 	return err

@@ -119,7 +119,7 @@ func (m *storeModel) fetch(t *rapid.T) {
 	}
 }
 
-// hold and letGo change references in the way of a volume: rows and counts in
+// hold and releaseHeld change references in the way of a volume: rows and counts in
 // one Update, durable with the next commit.
 func (m *storeModel) hold(t *rapid.T) {
 	plain := randomBytes(uint64(rapid.IntRange(1, 40).Draw(t, "block")), 500)
@@ -132,7 +132,7 @@ func (m *storeModel) hold(t *rapid.T) {
 	m.change(id, 1)
 }
 
-func (m *storeModel) letGo(t *rapid.T) {
+func (m *storeModel) releaseHeld(t *rapid.T) {
 	if len(m.now.held) == 0 {
 		t.Skip("nothing held")
 	}
@@ -368,8 +368,8 @@ func TestStoreAgainstModel(t *testing.T) {
 		defer func() { m.f.Close() }()
 		rt.Repeat(map[string]func(*rapid.T){
 			"ingest": m.ingest, "delete": m.delete, "fetch": m.fetch,
-			"hold": m.hold, "letGo": m.letGo, "put": m.put,
-			"hold more": m.hold, "let more go": m.letGo,
+			"hold": m.hold, "releaseHeld": m.releaseHeld, "put": m.put,
+			"hold more": m.hold, "let more go": m.releaseHeld,
 			"commit": m.commit, "sweep": m.sweep, "compact": m.compact, "shift": m.shift, "shift back": m.shift, "keep": m.keep, "scrub": m.scrub, "reopen": m.reopen, "crash": m.crash, "failSync": m.failSync,
 			"verify": m.verify,
 		})

@@ -74,6 +74,8 @@ func (m *mover) move(ctx context.Context, ids []ID) error {
 	var batch []tiering.Placed
 	size := int64(0)
 	for _, id := range ids {
+		// Looked up here and again when it is noted: only the second counts, this one saves
+		// reading.
 		e, err := m.s.index.Lookup(id)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
@@ -87,6 +89,7 @@ func (m *mover) move(ctx context.Context, ids []ID) error {
 			if err := m.batch(ctx, batch, size); err != nil {
 				return err
 			}
+			// The array may be used again: batch has noted its moves by value.
 			batch, size = batch[:0], 0
 		}
 	}
@@ -127,6 +130,7 @@ func (m *mover) commitMoves() error {
 	if m.uncommitted == 0 {
 		return nil
 	}
+	// Before the attempt: what was noted stays pending, and an error ends the move.
 	m.uncommitted = 0
 	var swept Swept
 	err := m.s.sweeper.removeEmptySegments(&swept)
@@ -141,6 +145,7 @@ func (m *mover) copy(batch []tiering.Placed) error {
 		for _, p := range batch {
 			size += int64(p.Location.Length)
 		}
+		// As what users write; unlike a compaction this gains nothing on the hot disk.
 		if err := s.db.Admit(size); err != nil {
 			return err
 		}
@@ -194,6 +199,7 @@ func (rl *relocator) Drain(ctx context.Context, o MoveOptions) (Moved, error) {
 		return Moved{}, fmt.Errorf("drain the cold tier: %w", err)
 	}
 	m := rl.newMover(tiering.Hot, o)
+	// tierUse goes by committed rows.
 	if err := rl.commits.Commit(); err != nil {
 		return m.sum, err
 	}
@@ -215,6 +221,7 @@ func (rl *relocator) Drain(ctx context.Context, o MoveOptions) (Moved, error) {
 		}
 		var ids []ID
 		for _, r := range records {
+			// A segment lists dead records, too.
 			e, err := rl.index.Lookup(r.ID)
 			if err == nil && e.Loc == r.Location {
 				ids = append(ids, r.ID)
@@ -281,6 +288,7 @@ func (rl *relocator) PlanMove(to uint8, ids []ID) (p MovePlan, err error) {
 		switch {
 		case err != nil && !errors.Is(err, ErrNotFound):
 			return p, err
+		// Unknown here, and known but lost: neither can be moved.
 		case err != nil || e.isPlaceholder():
 			p.Missing++
 		case e.Kind != tiering.Data:

@@ -261,6 +261,8 @@ func prefixKey(space byte, lo ID) []byte { return blockKey(space, lo) }
 func prefixEnd(space byte, hi ID) []byte {
 	k := blockKey(space, hi)
 	for i := len(k) - 1; ; i-- {
+		// A byte of 255 carries over; there is always one before it, as keys begin with the row's
+		// kind.
 		if k[i]++; k[i] != 0 {
 			return k[:i+1]
 		}
@@ -286,6 +288,7 @@ func (bs *blocks) describe(id ID) (ObjectInfo, error) {
 	case tiering.Data:
 		o.Size, o.Data = int64(e.Raw), int64(e.Raw)
 	case tiering.File:
+		// Its size is in the vertex alone.
 		v, err := bs.fileVertex(context.Background(), id)
 		if err != nil {
 			return ObjectInfo{}, err

@@ -72,6 +72,7 @@ func (ob *objectStore) pinRef(ref string, pin *Pin) (ObjectInfo, error) {
 		if has {
 			return o, nil
 		}
+		// Swept between the two: the name may refer to something else by now.
 		pin.Release()
 		if again, err := ob.resolveRef(ref); err == nil && again.ID == o.ID {
 			return o, fmt.Errorf("object %q refers to block %s, which is missing: %w", ref, o.ID, ErrCorrupt)
@@ -140,12 +141,14 @@ func (f *fileReader) vertex(v *vertex.File, off, length int64) error {
 		at += v.Parts[i].Len
 		ends[i] = at
 	}
+	// A vertex may have thousands of parts, and a read begins anywhere.
 	first := sort.Search(len(ends), func(i int) bool { return ends[i] > off })
 	fetched := first
 	for i := first; i < len(v.Parts) && length > 0; i++ {
 		p := v.Parts[i]
 		skip := off - (ends[i] - p.Len)
 		n := min(p.Len-skip, length)
+		// Only of blocks, not of vertices: those are few and mostly in memory.
 		for ; v.Height == 0 && fetched <= i+readAhead && fetched < len(v.Parts) && ends[fetched]-v.Parts[fetched].Len < off+length; fetched++ {
 			if fetched > i && !v.Parts[fetched].Hole {
 				f.s.Prefetch([]ID{v.Parts[fetched].ID})
@@ -265,6 +268,7 @@ func (ob *objectStore) nameToDrop(ref string) (string, error) {
 	case len(names) == 1:
 		return names[0], nil
 	}
+	// Among several names the one that is the ID itself is what was asked for.
 	if _, err := ob.index.named(o.ID.String()); err == nil {
 		return o.ID.String(), nil
 	}
@@ -315,6 +319,7 @@ func (ob *objectStore) ingest(ctx context.Context, r io.Reader, name string, rep
 			return ObjectInfo{}, err
 		}
 	}
+	// The last batch, before the builder is asked for the whole.
 	if err := in.wait(); err != nil {
 		return ObjectInfo{}, err
 	}
@@ -369,6 +374,7 @@ func (ob *objectStore) newBatch() any {
 
 // next reads a batch, cuts it, and has it stored in the background.
 func (in *ingester) next(r io.Reader) error {
+	// The other one is still being stored from.
 	in.bufs[0], in.bufs[1] = in.bufs[1], in.bufs[0]
 	if in.bufs[0] == nil {
 		in.bufs[0] = in.s.batches.Get().(*[]byte)

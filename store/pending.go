@@ -84,6 +84,8 @@ func (h *holds) note(id ID) {
 
 func (h *holds) enter() *generation {
 	n := len(h.generations)
+	// A full generation is not added to, so that its blocks can be let go of although holds overlap
+	// for ever.
 	if n == 0 || len(h.generations[n-1].ids) >= generationSize {
 		h.generations = append(h.generations, &generation{ids: make(map[ID]struct{})})
 		n++
@@ -95,6 +97,8 @@ func (h *holds) enter() *generation {
 
 func (h *holds) leave(g *generation) {
 	g.holders--
+	// From the oldest on: a hold covers what was noted in later generations, too, so that one of
+	// these that has ended stays while an older hold lasts.
 	for len(h.generations) > 0 && h.generations[0].holders == 0 {
 		h.generations = h.generations[1:]
 	}

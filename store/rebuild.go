@@ -58,6 +58,7 @@ func Rebuild(ctx context.Context, dir string, o RebuildOptions) (done Rebuilt, e
 	if err != nil {
 		return done, err
 	}
+	// Beside the old one, which stays in use by its name until the end.
 	s.dbDir = rebuildDir
 	fresh := s.dir.Join(rebuildDir)
 	err = regularFiles(s.dir.Join())
@@ -215,6 +216,7 @@ func (b *rebuilder) record(loc tiering.Location) error {
 	}
 	id := ID(h.ID)
 	if h.Kind != tiering.Data {
+		// Kept apart, since all records have to be known before links are counted.
 		links, err := vertex.Links(plain)
 		if err != nil {
 			b.found.Bad++
@@ -272,6 +274,8 @@ func (s *Store) exchange(fresh string) (old string, err error) {
 	if err := os.Remove(s.dir.Join(lastCommitName)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", err
 	}
+	// Durable before the new database appears: with it the old count would seem one of another
+	// database.
 	if err := durable.SyncDir(s.dir.Join()); err != nil {
 		return "", err
 	}

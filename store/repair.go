@@ -253,6 +253,7 @@ func (r *repairer) loadNames(ctx context.Context) error {
 		}
 		return nil
 	})
+	// From the objects themselves, since a row may be whole and wrong.
 	for name, o := range r.names {
 		if r.describe(&o) {
 			r.did("object %q: it has %d bytes, %d of them data", name, o.Size, o.Data)
@@ -424,6 +425,7 @@ func (r *repairer) keepLost(ctx context.Context) error {
 		}
 	}
 	left := maps.Clone(r.counts) // without the references of vertices that the sweep will take
+	// A list and no recursion: a directory tree may be very deep.
 	for len(todo) > 0 {
 		id := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
@@ -511,6 +513,7 @@ func (r *repairer) fixRows(context.Context) error {
 			e.Refs = r.counts[id]
 			r.rows[id] = e
 		}
+		// Compared as bytes, so that a row is written only where it changes.
 		old, err := r.s.db.Get(blockKey(keyBlock, id))
 		if err != nil && !errors.Is(err, db.ErrNotFound) {
 			return err
@@ -551,6 +554,7 @@ func (r *repairer) fixNames(ctx context.Context) error {
 			if err != nil && !errors.Is(err, db.ErrNotFound) {
 				return err
 			}
+			// Written only if it differs, so that a repair of a sound store changes nothing.
 			if err != nil || !bytes.Equal(old, row[1]) {
 				r.s.db.Set(row[0], row[1])
 			}
@@ -606,6 +610,7 @@ func (r *repairer) fixSums(ctx context.Context) error {
 		row.Written = max(row.Written, row.Live)
 		r.s.db.Set(bytes.Clone(key), row.encode())
 		r.did("%s: %d bytes are in use", segmentName(n), row.Live)
+		// What is left in live at the end has no row.
 		delete(live, n)
 		return nil
 	})

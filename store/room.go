@@ -33,6 +33,7 @@ func (rm *room) Admit(n int64) error {
 	}
 	err := rm.db.Admit(n)
 	if errors.Is(err, ErrFull) && rm.sweepInterval > 0 {
+		// Once: what a sweep did not find is not there.
 		rm.makeRoom(n)
 		err = rm.db.Admit(n)
 	}

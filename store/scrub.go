@@ -180,6 +180,7 @@ func (c *scrubber) segment(ctx context.Context, number uint64) (whole bool, err 
 		}
 		seen += e.Stored()
 	}
+	// Less than what is live was listed: the rest is found by rows, in others.
 	live, err := c.s.index.liveBytes(number)
 	return seen >= live, err
 }
@@ -206,6 +207,7 @@ func (c *scrubber) others(ctx context.Context, complete map[uint64]bool) error {
 		if complete[e.Loc.Segment] || known[e.Loc] {
 			return nil
 		}
+		// The scan sees rows as they were when it began.
 		now, err := c.s.index.Lookup(id)
 		if err != nil || now.Loc != e.Loc {
 			return nil // it has moved since
@@ -230,6 +232,7 @@ func (c *scrubber) block(ctx context.Context, id ID, e Entry) error {
 	}
 	switch {
 	case err == nil:
+		// It reads now: what was marked may have been a cable or a controller.
 		c.s.bad.clear(id)
 	case errors.Is(err, ErrUnavailable):
 		c.cursor.Hidden++
@@ -347,6 +350,8 @@ func (h *holding) walk(id ID, found *[]ID) error {
 		}
 	}
 	if len(*found) == before {
+		// Only of vertices without any: shared ones are met once for each object, and that is most
+		// of the work.
 		h.free[id] = true
 	}
 	return nil

@@ -187,6 +187,7 @@ func Open(dir string, o Options) (*Store, error) {
 		err = s.open()
 	}
 	if err == nil {
+		// Rows, so only after open; a store that is refused has had nothing written.
 		err = s.noteSegments(found.news)
 	}
 	if err == nil && !o.ReadOnly {
@@ -250,6 +251,7 @@ func reach(dir string, o Options) (*Store, error) {
 // open.
 func (s *Store) wire() {
 	b, ix, pd, cm := s.base, &s.index, &s.pending, &s.committer
+	// Its database is set with open: what is kept there is read first thing after.
 	files := &config.Files{Path: b.dir.Join, Update: cm.Update, Commit: cm.Commit, ReadOnly: b.readOnly, Log: b.log}
 	s.tierList = tierList{base: b, opts: &s.opts, index: ix, commits: cm, sweeper: &s.sweeper, files: files}
 	s.index = index{base: b}
@@ -329,6 +331,7 @@ func (s *Store) open() (err error) {
 	if err := errors.Join(s.loadEarlier(), s.loadLost()); err != nil {
 		return err
 	}
+	// Before tiering opens, which gives out the next.
 	numbers, err := s.lastNumbers()
 	if err != nil {
 		return err
@@ -338,6 +341,7 @@ func (s *Store) open() (err error) {
 	}
 	s.Current = config.LoadSettings(s.files)
 	s.Access = config.LoadTokens(s.files, s.now)
+	// Only now, when the settings can be read; wire has left it open.
 	s.settings = s.Current
 	s.tiers, err = tiering.Open(tiering.Options{
 		HotDir:      s.segments(hotDir),
@@ -366,6 +370,7 @@ func (s *Store) open() (err error) {
 	if err := s.setAside(); err != nil {
 		return err
 	}
+	// Last, when it is known which segments there are and which are set aside.
 	return s.dropStaleSegmentRows(tiering.Hot, tiering.Cold)
 }
 
@@ -394,6 +399,7 @@ func (s *Store) fitDisk() (spare int64, err error) {
 	if s.opts.Ballast == 0 {
 		s.opts.Ballast = min(ballast, total/16)
 	}
+	// Two memtables: one that is written and one that is still being made a table of.
 	if s.opts.Ballast > 0 {
 		spare = min(2*s.opts.MemTable+spareLogs, total/16)
 	}
@@ -436,6 +442,7 @@ func (s *Store) Close() error {
 	}
 	s.life.stop()
 	// An upload may take minutes, and a background commit or compaction may wait for it.
+	// Before the wait below, and after stop: nothing new begins.
 	s.tiers.Interrupt()
 	s.life.stopped.Wait()
 	err := errors.Join(s.commit(), s.shut())

@@ -48,6 +48,7 @@ func (sw *sweeper) Sweep(ctx context.Context) (Swept, error) {
 		return Swept{}, ErrReadOnly
 	}
 	var total Swept
+	// First, as what they kept may be all that there is to take.
 	if err := sw.leases.endExpired(ctx); err != nil {
 		return total, fmt.Errorf("sweep: %w", err)
 	}
@@ -64,6 +65,7 @@ func (sw *sweeper) Sweep(ctx context.Context) (Swept, error) {
 			return total, err
 		}
 	}
+	// At the end once: a segment is emptied by many steps.
 	err := sw.removeEmptySegments(&total)
 	if err != nil {
 		err = fmt.Errorf("sweep: %w", err)
@@ -84,6 +86,7 @@ func (sw *sweeper) sweepRound(ctx context.Context, total *Swept) (int64, error) 
 		if err != nil || len(ids) == 0 {
 			return total.Blocks - before, err
 		}
+		// Without a lock, as it reads; what has changed meanwhile is left out below.
 		links, err := sw.blocks.linksOf(ctx, ids)
 		if err != nil {
 			return 0, err
@@ -177,6 +180,8 @@ func (sw *sweeper) sweepStep(ids []ID, links map[ID][]ID, total *Swept) error {
 			continue
 		}
 		children, isVertex := links[id]
+		// A zero row whose block was referred to since goes with the commit that counts that. A
+		// vertex that could not be read has no links here.
 		if e.Refs != 0 || (e.Kind != tiering.Data && !isVertex) {
 			continue
 		}
@@ -235,6 +240,8 @@ func (sw *sweeper) removeIfEmpty(n uint64) (removed bool, err error) {
 	if empty, err := sw.segmentEmpty(n); err != nil || !empty {
 		return false, err
 	}
+	// The file first: a crash in between leaves a row without a file, which the next opening drops;
+	// the other way round a file without a row would stay.
 	if err := sw.tiers.Remove(n); err != nil {
 		if errors.Is(err, tiering.ErrNotFound) || errors.Is(err, ErrUnavailable) {
 			return false, nil // gone, or for later
@@ -247,6 +254,7 @@ func (sw *sweeper) removeIfEmpty(n uint64) (removed bool, err error) {
 // segmentEmpty reports whether the sealed segment n has nothing that is used, nor anything that the
 // database may not know of. The tier's maintenance is held.
 func (sw *sweeper) segmentEmpty(n uint64) (bool, error) {
+	// Cheap, by rows, before anything is read.
 	unused, why, err := sw.segmentUnused(n)
 	if err != nil || !unused {
 		return false, err
@@ -270,6 +278,7 @@ func (sw *sweeper) segmentEmpty(n uint64) (bool, error) {
 // why it is withheld all the same, or "". A sealed segment gets no new records, so it stays unused
 // but for a repair.
 func (sw *sweeper) segmentUnused(n uint64) (unused bool, why string, err error) {
+	// Before commitMu, so that no commit waits for a Put that waits for its disk.
 	sw.blocks.awaitPuts()
 	sw.commits.commitMu.Lock()
 	defer sw.commits.commitMu.Unlock()
@@ -298,6 +307,7 @@ func (sw *sweeper) logLeftAlone(n uint64, why string) {
 // and not yet made the row that says so.
 func (bs *blocks) awaitPuts() {
 	bs.puts.mu.Lock()
+	// Those that begin later append to another segment, since this one is sealed.
 	pending := slices.Collect(maps.Values(bs.puts.inflight))
 	bs.puts.mu.Unlock()
 	for _, done := range pending {
@@ -319,6 +329,7 @@ func (sw *sweeper) dropStaleSegmentRows(of ...uint8) error {
 		switch {
 		case err != nil:
 			sw.log.Error("a row is damaged; see fsck", "err", err)
+		// Of a tier that does not answer nothing is known.
 		case !slices.Contains(of, tiering.TierOf(n)), there[n], hidden && tiering.TierOf(n) == tiering.Cold:
 		// A crash came between removing the file and the commit that says so.
 		case row.Live == 0:

@@ -94,6 +94,7 @@ func (ht *hotTier) used(id ID, cold bool) {
 	}
 	ht.mu.Lock()
 	defer ht.mu.Unlock()
+	// Full means that the manager is behind: what is read again asks again.
 	if len(ht.mu.wanted) < maxWanted {
 		ht.mu.wanted[id] = struct{}{}
 	}
@@ -129,6 +130,8 @@ func (ht *hotTier) throttleHot() error {
 	case ht.kick <- struct{}{}:
 	default:
 	}
+	// Polled, as files go in the background; the wait is bounded, so that a writer is slowed and
+	// never stopped.
 	for begun := time.Now(); time.Since(begun) < slowest; time.Sleep(slowStep) {
 		if ht.limit.Load() == 0 || ht.hotFiles() < limit {
 			return nil
@@ -164,6 +167,7 @@ func (tm *tierManagement) ManageTiers(ctx context.Context, o TierManagerOptions)
 	heat := tiering.NewHeat(tm.commits.totalsNow().Blocks[tiering.Data])
 	tm.loadHeat(heat)
 	defer tm.saveHeat(heat)
+	// Runs when it ends, so that requests no longer note what nobody reads.
 	defer k.follow(TierPolicy{}, nil)
 	saved := time.Now()
 	for ctx.Err() == nil {
@@ -217,6 +221,7 @@ func (k *tierManager) report(state string, why ...string) {
 // TierManager returns what the tier manager does.
 func (tm *tierManagement) TierManager() TierManagerState {
 	k := tm.hot
+	// Before mu, under which nothing else is taken.
 	set, _, _ := tm.settings.Settings()
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -249,6 +254,7 @@ func (k *tierManager) watched(ctx context.Context, changed <-chan struct{}) {
 	// A round may take hours; a policy that was changed must not wait for its end.
 	err := k.round(round)
 	if round.Err() != nil {
+		// Broken off by a change of settings, which is no fault.
 		err = nil
 	}
 	shared := k.s.hot
@@ -272,6 +278,7 @@ func (k *tierManager) round(ctx context.Context) error {
 		return err
 	}
 	k.urgent = plan.Urgent
+	// Before the moves: writers shall know at once that waiting is of no use.
 	k.s.hot.short.Store(plan.Short)
 	k.report("idle", plan.Why...)
 	// Demote before the sweep: what it moves leaves segments sparse, which the compaction then
@@ -289,6 +296,7 @@ func (k *tierManager) round(ctx context.Context) error {
 			return err
 		}
 	}
+	// Last, into the room that demoting has made.
 	return k.promote(ctx)
 }
 
@@ -306,6 +314,7 @@ func (k *tierManager) look(ctx context.Context, p TierPolicy) (plan TierPlan, er
 		return plan, err
 	}
 	if p.WithDefaults().Due(k.usage.Live, k.usage.Files) {
+		// The census goes by committed rows, and takes a while: only when something is due.
 		if err := k.s.commits.Commit(); err != nil {
 			return plan, err
 		}
@@ -332,6 +341,7 @@ func (k *tierManager) measure() error {
 
 // count takes the census anew.
 func (k *tierManager) count(ctx context.Context, p TierPolicy) error {
+	// Emptied first: an error leaves no census rather than half of one.
 	k.usage.Census = tiering.Census{}
 	k.counted = k.usage.Now
 	var err error
@@ -454,6 +464,7 @@ func (k *tierManager) demote(ctx context.Context, plan TierPlan) error {
 		for _, b := range list {
 			if left > 0 && b.class <= plan.Class && !b.pinned && (plan.Urgent || !b.young) {
 				ids = append(ids, b.id)
+				// By what the plan says and not by what was moved: the next look corrects it.
 				left -= b.bytes
 			}
 		}
@@ -505,6 +516,7 @@ func (k *tierManager) promote(ctx context.Context) error {
 	if err := k.measure(); err != nil {
 		return err
 	}
+	// Welcome goes by the census; one that is a sixteenth of the window old will do.
 	if k.usage.Now.Sub(k.counted) > max(time.Minute, time.Duration(k.p.Window)*time.Second/16) {
 		if err := k.count(ctx, k.p); err != nil {
 			return err
@@ -518,6 +530,7 @@ func (k *tierManager) promote(ctx context.Context) error {
 		if err != nil || e.Kind != tiering.Data || e.Loc.Tier != tiering.Cold {
 			continue
 		}
+		// In what order they come is the map's: Welcome bounds their sum.
 		if _, warm := heat.heat.Of(id); k.p.Welcome(&k.usage, warm, bytes+e.Stored()) {
 			places[e.Loc.Segment] = append(places[e.Loc.Segment], e.Loc.Offset)
 			bytes += e.Stored()
@@ -548,6 +561,7 @@ func (k *tierManager) around(number uint64, offsets []uint32, heat *heatClock) (
 	now := uint32(k.usage.Now.Unix())
 	for _, r := range records {
 		i, exact := slices.BinarySearch(offsets, r.Offset)
+		// The nearest wanted offsets on both sides, as offsets are sorted.
 		near := i > 0 && r.Offset-offsets[i-1] < neighbours || i < len(offsets) && offsets[i]-r.Offset < neighbours
 		seen, _ := heat.heat.Of(r.ID)
 		if exact || near && seen+heat.window >= now {
@@ -576,6 +590,7 @@ const (
 func (tm *tierManagement) loadHeat(h *tiering.Heat) {
 	path := tm.dir.Join(heatFile)
 	st, err := os.Stat(path)
+	// The file is no part of what a store keeps: without it all blocks are cold.
 	if err != nil || st.Size() > tiering.MaxHeatFile {
 		return
 	}

@@ -84,6 +84,7 @@ func (hi *history) unknownNames(n uint64) (why string, err error) {
 	}
 	unknown := 0
 	for _, r := range records {
+		// Others belong to something that has a name, if anybody wanted to keep it.
 		if r.Kind != tiering.Named && r.Kind != tiering.Snapshot || int64(r.Offset) < end {
 			continue
 		}
@@ -161,6 +162,7 @@ func (r *repairer) indexUnsettled(ctx context.Context) error {
 			return // nobody refers to it, as far as is known
 		}
 		e := rowOf(loc, h, plain)
+		// One, until references are counted: with none, keepLost would take it for the sweep's.
 		e.Refs = 1
 		r.rows[h.ID] = e
 		r.indexed[h.ID] = true
@@ -199,6 +201,8 @@ func (r *repairer) settled() {
 func (r *repairer) named(plain []byte) {
 	if ref, err := decodeSnapshotName(plain); err == nil {
 		old, ok := r.snaps[ref.Name]
+		// The later one by its own time; of two at one time the greater ID, so that every repair
+		// chooses alike.
 		if !ok || ref.Set.After(old.Set) || ref.Set.Equal(old.Set) && ref.ID.String() > old.ID.String() {
 			r.snaps[ref.Name] = ref
 		}

@@ -171,6 +171,8 @@ func (c *coldTier) watch() {
 		case <-c.lost:
 		case <-retry.C:
 		}
+		// In reach: the ticker serves to try once more what could not be sealed, and to notice a
+		// marker that is gone.
 		if t, err := c.get(); err == nil {
 			_ = c.judge(t, t.unsealed(n%sealRetries == 0))
 			continue
@@ -198,6 +200,7 @@ func (c *coldTier) judge(t *tier, err error) error {
 	case errors.Is(err, ErrClosed):
 		return err
 	}
+	// The guard knows of an operation that hangs; the marker of a disk that was pulled.
 	why := g.reason()
 	if why == nil && errors.Is(err, disk.ErrUnreachable) {
 		why = err
@@ -247,6 +250,7 @@ func (c *coldTier) close(why error) error {
 	c.interrupt()
 	c.done.Wait()
 	c.mu.Lock()
+	// Out of mu's reach before closing, which takes long.
 	t, old := c.mu.tier, c.mu.old
 	c.mu.tier, c.mu.old, c.mu.err = nil, nil, why
 	c.mu.Unlock()
@@ -315,6 +319,7 @@ func makeEmptyCold(d disk.FS, dir, id string) error {
 	if err != nil {
 		return errors.Join(madeAs(filepath.Join(dir, MarkerName), err), d.Remove(making))
 	}
+	// The name in it and its own name: without both a power cut leaves a tier that is not found.
 	if err = d.SyncDir(dir); err == nil {
 		err = d.SyncDir(filepath.Dir(filepath.Clean(dir)))
 	}
@@ -519,6 +524,7 @@ func (s *Set) RelocateCold(cold ColdOptions) error {
 	_, err := c.get()
 	if err != nil {
 		err = errors.Join(err, c.close(ErrClosed))
+		// Where it was, so that a wrong path costs a moment without the tier and not the tier.
 		c = openCold(s.opts, old.cold)
 	}
 	s.cold.Store(c)
@@ -558,6 +564,7 @@ func (s *Set) SyncCold() error {
 		return err
 	}
 	err = t.sync()
+	// Whoever asked is told now and takes nothing for durable; the next call begins afresh.
 	t.forsake(t.lost())
 	return s.reached(t, err)
 }

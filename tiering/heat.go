@@ -192,6 +192,7 @@ func (h *Heat) Decode(b []byte) error {
 		e := heatEntry{binary.LittleEndian.Uint32(b), binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint32(b[8:])}
 		s := h.set(e.tag)
 		s.mu.Lock()
+		// With a window that never ends: then warmth decides, and not how long ago that was.
 		if v := s.victim(math.MaxUint32, math.MaxUint32); v.warm <= e.warm && v.seen <= e.seen {
 			*v = e
 		}

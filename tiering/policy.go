@@ -47,6 +47,7 @@ func (p Policy) WithDefaults() Policy {
 		p.High = 90
 	}
 	if p.Low == 0 {
+		// Never over the high one, which may have been set lower than the default.
 		p.Low = min(80, p.High)
 	}
 	return p

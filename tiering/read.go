@@ -108,6 +108,7 @@ func (t *tier) record(loc Location, buf *[]byte) (segment.Header, []byte, error)
 		}
 		return segment.Header{}, nil, err
 	}
+	// With the offset that was asked for: a location that is wrong finds no record there.
 	h, err := segment.ParseHeader(p, hd.header, loc.Offset)
 	switch {
 	case err != nil:
@@ -171,6 +172,7 @@ func (f *flights) do(ctx context.Context, s *Set, id [32]byte, loc Location) ([]
 	call := &flight{loc: loc, err: errPanicked}
 	f.calls[id] = call
 	f.mu.Unlock()
+	// Also when fill panics: those who wait get errPanicked.
 	defer f.release(id, call)
 	call.plain, call.err = s.fill(id, loc)
 	return call.plain, call.err
@@ -233,6 +235,7 @@ func (t *tier) entries(number uint64) ([]segment.Entry, error) {
 		return nil, err
 	}
 	header, entries, err := segment.ReadFooter(hd.file, size)
+	// A footer names its segment: one of another file, copied here, must not be taken.
 	if err == nil && header == hd.header {
 		return entries, nil
 	}

@@ -28,6 +28,7 @@ func openTier(o Options, id uint8, files disk.FS, dir string) (*tier, error) {
 	t.mu.number = max(uint64(id)<<tierShift, o.Numbers[id])
 	t.mu.room.L, t.mu.work.L = &t.mu.Mutex, &t.mu.Mutex
 	t.mu.live, t.mu.lost = map[uint64]*writer{}, map[uint64]error{}
+	// From the beginning: appends are refused by what refuses them after Close.
 	t.mu.closing = t.readOnly
 	if err := t.recover(); err != nil {
 		// Nothing was appended yet, so closing the files is all.
@@ -72,6 +73,7 @@ func (t *tier) recover() error {
 		case segment.Sealed:
 			t.table.add(number, f.Size, true, nil)
 		case segment.Open:
+			// Later, when all numbers are known.
 			open = append(open, f)
 		}
 	}
@@ -105,6 +107,7 @@ func (t *tier) recoverOpen(number uint64, size int64) error {
 	h := newHandle(f, header)
 	retired := false
 	var entries []segment.Entry
+	// Every record is read and checked: of an open segment nothing says where it ends.
 	res, err := segment.Scan(f, header, size, func(e segment.Entry, _ []byte) error {
 		entries = append(entries, e)
 		return nil

@@ -233,6 +233,7 @@ func (s *Set) AppendTo(id uint8, r Record) (Location, error) {
 	if err != nil {
 		return Location{}, fmt.Errorf("append: %w", err)
 	}
+	// Checked before a place is reserved, which a bad record would leave empty.
 	h := segment.Header{
 		Kind: r.Kind, Codec: r.Codec, ID: r.ID, RawLen: r.RawLen,
 		StoredLen: uint32(len(r.Payload)), PayloadCRC: segment.Checksum(r.Payload),
@@ -339,6 +340,7 @@ func (s *Set) Scan(fn func(loc Location, h segment.Header) error) error {
 			err = s.reached(t, err)
 		}
 		if err != nil && !errors.Is(err, ErrNoTier) {
+			// All that can be read is wanted, whatever cannot.
 			damage = append(damage, err)
 		}
 	}

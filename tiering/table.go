@@ -123,6 +123,7 @@ func (t *table) acquire(number uint64) (*handle, error) {
 	var h *handle
 	if ok && r.open != nil {
 		h = r.open
+		// Under the lock, so that evict cannot close it in between.
 		h.refs.Add(1)
 	}
 	t.mu.RUnlock()
@@ -132,6 +133,8 @@ func (t *table) acquire(number uint64) (*handle, error) {
 	if h == nil {
 		return t.openRow(r)
 	}
+	// Read before it is written: most readers find it set, and a write would move the line between
+	// processors.
 	if !h.used.Load() {
 		h.used.Store(true)
 	}

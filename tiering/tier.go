@@ -120,6 +120,7 @@ var headers = sync.Pool{New: func() any { return new([segment.HeaderSize]byte) }
 func (t *tier) reserve(n int64) (*writer, uint32, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	// Only an attempt that began after this call says anything about the disk now.
 	start := t.mu.attempts
 	for {
 		if t.mu.closing {
@@ -213,11 +214,14 @@ func (t *tier) finish(w *writer, e segment.Entry, err error) {
 	w.inflight--
 	// Even a failed write may have changed pages.
 	w.written++
+	// Its bytes may be anywhere in its place, so nothing goes behind it in this segment; others'
+	// records stay.
 	if err != nil {
 		t.log.Error("append failed, segment retired", "segment", segment.Name(w.number, segment.Open), "offset", e.Offset, "err", err)
 		t.retire(w)
 	} else {
 		w.entries = append(w.entries, e)
+		// Writes end in any order: the row says the end of the farthest.
 		w.row.bytes.Store(max(w.row.bytes.Load(), e.End()))
 	}
 	if w.retired && w.inflight == 0 || w.end-w.flushed >= writeBackStep {
@@ -285,6 +289,7 @@ func (t *tier) datasync(w *writer, target uint64) error {
 	case done:
 		return nil
 	}
+	// Without mu: appends go on meanwhile, and are above target.
 	err := w.handle.file.Datasync()
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -327,6 +332,7 @@ func (t *tier) remove(number uint64) error {
 		return ErrOpen
 	}
 	if t.remote {
+		// An object goes at once; there is no half of one.
 		err := t.fs.Remove(t.table.path(number, segment.Sealed))
 		if err == nil && !t.table.drop(number) {
 			err = ErrNotFound
@@ -340,6 +346,7 @@ func (t *tier) remove(number uint64) error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	// After the file: a reader that comes now finds neither.
 	if !t.table.drop(number) {
 		return ErrNotFound
 	}

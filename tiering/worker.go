@@ -50,6 +50,7 @@ func (t *tier) pickAhead() func() {
 	if w == nil || w.end-w.flushed < writeBackStep {
 		return nil
 	}
+	// Noted before it is done, so that no second job is made of it.
 	from, to := w.flushed, w.end
 	w.flushed = to
 	w.handle.refs.Add(1)
@@ -71,6 +72,7 @@ func (t *tier) makeNext() {
 	t.mu.number++
 	number := t.mu.number
 	t.mu.Unlock()
+	// Without mu, as it syncs twice.
 	h, stamp, err := t.create(number)
 	if err != nil {
 		t.log.Error("cannot make a segment", "segment", segment.Name(number, segment.Open), "err", err)
@@ -139,6 +141,7 @@ func (t *tier) newWriter(h *handle, end int64) *writer {
 func (t *tier) pickSeal() func() {
 	for _, w := range t.mu.live {
 		if w.retired && !w.stuck && w.inflight == 0 {
+			// Set at once, so that the segment is picked once.
 			w.stuck = true
 			entries := sorted(w.entries)
 			return func() { t.seal(w, entries) }
@@ -154,6 +157,8 @@ func (t *tier) seal(w *writer, entries []segment.Entry) {
 	if err := t.trySeal(w, entries); err != nil {
 		t.log.Error("cannot seal segment", "segment", segment.Name(w.number, segment.Open), "err", err)
 		t.mu.Lock()
+		// Noted and not tried again here: of a remote tier watch does, of the hot one the next
+		// opening.
 		w.failed = err
 		t.mu.room.Broadcast() // see choked
 		t.mu.Unlock()

@@ -94,6 +94,7 @@ func (k File) Decode(b []byte, f Content) error {
 	if len(b) > maxFile {
 		return k.Damaged("has more than %d bytes", maxFile)
 	}
+	// The head first and alone: of a newer file nothing else may be understood.
 	var head Head
 	if err := json.Unmarshal(b, &head); err != nil {
 		return k.Damaged("is cut or no such file (%v)", err)
@@ -107,6 +108,7 @@ func (k File) Decode(b []byte, f Content) error {
 	if head.Version > k.Version {
 		return fmt.Errorf("%w: %s has version %d, and this program reads up to %d", errs.ErrNewer, k.Name, head.Version, k.Version)
 	}
+	// The checksum is of the file without white space, so that people may lay it out.
 	var compact bytes.Buffer
 	if err := json.Compact(&compact, b); err != nil {
 		return k.Damaged("does not read (%v)", err)
@@ -117,6 +119,8 @@ func (k File) Decode(b []byte, f Content) error {
 	if err := json.Unmarshal(b, f); err != nil {
 		return k.Damaged("does not read (%v)", err)
 	}
+	// Encoded again, as a field that Unmarshal does not know is dropped silently, and would be lost
+	// when the file is written next.
 	if again, err := json.Marshal(f); err != nil || !bytes.Equal(again, compact.Bytes()) {
 		return fmt.Errorf("%w: %s has settings that this program does not know", errs.ErrNewer, k.Name)
 	}
@@ -147,11 +151,13 @@ func (k File) Raw(dir string) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, errs.Irregular(name, info.Mode())
 	}
+	// Not blocking and not following: between the look and this it may have been replaced.
 	r, err := os.OpenFile(name, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, errs.Explain(db.Unreadable(name, err))
 	}
 	defer r.Close()
+	// One byte more than allowed, so that Decode sees that it is too much.
 	b, err := io.ReadAll(io.LimitReader(r, maxFile+1))
 	if err != nil {
 		return nil, errs.Explain(db.Unreadable(name, err))

@@ -73,6 +73,7 @@ func (f *Files) Restore(kept []Kept) error {
 		return nil
 	}
 	for _, k := range kept {
+		// The row counts, so a file that differs is the one that is wrong.
 		row, err := f.DB.Get(Key(k.Name))
 		if err != nil && !errors.Is(err, db.ErrNotFound) {
 			return err
@@ -83,6 +84,7 @@ func (f *Files) Restore(kept []Kept) error {
 		}
 		switch {
 		case errors.Is(ferr, errs.ErrNewer), row == nil && ferr != nil, ferr == nil && bytes.Equal(raw, row):
+		// A store of before rows: the commit that follows the opening makes it durable.
 		case row == nil:
 			f.DB.Set(Key(k.Name), raw)
 		default:

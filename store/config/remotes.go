@@ -69,6 +69,7 @@ func (r *Remote) Validate() error {
 	case r.Follow.Seconds < 0 || r.Follow.Seconds > longestSchedule:
 		return bad("a sync every %d seconds: choose 1s to 10 years", r.Follow.Seconds)
 	}
+	// Found out here and not at the first sync, perhaps at night.
 	if (r.Cert == "") != (r.Key == "") {
 		return bad("a certificate to show and its key go together")
 	}

@@ -83,6 +83,7 @@ func (b *ballast) missing() bool {
 func (b *ballast) restore(free int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	// Shrinking needs no room, growing only as much as is free.
 	size := b.size
 	if size > b.held {
 		size = min(size, b.held+max(0, free)/ballastUnit*ballastUnit)
@@ -109,6 +110,7 @@ func (b *ballast) allocate(size int64) error {
 	if err != nil {
 		return err
 	}
+	// Allocated and not written: no time, and no wear.
 	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil {
 		return errors.Join(err, f.Close())
 	}

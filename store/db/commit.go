@@ -99,6 +99,7 @@ func (d *DB) commit(rows *rowMap, bytes int64) error {
 	if err := d.roomToCommit(bytes); err != nil {
 		return err
 	}
+	// Before the log's room: a round that takes a layer may release a file as well.
 	if d.layers() >= maxLayers {
 		err := d.applier.wait(func() bool { return d.layers() < maxLayers })
 		if err != nil && !errors.Is(err, ErrFull) {
@@ -152,6 +153,7 @@ func (d *DB) committed(seq uint64) {
 	o := d.mu.frozen
 	d.mu.frozen = new(overlay)
 	n := len(d.mu.logged)
+	// The newest layer takes more only while nobody is carrying it into Badger.
 	if n > 1 || (n == 1 && !d.mu.applying) {
 		if newest := d.mu.logged[n-1]; o.rows.Len() <= mergeRows || n >= maxLayers {
 			newest.merge(o)
@@ -163,6 +165,7 @@ func (d *DB) committed(seq uint64) {
 		o.first = seq
 		d.mu.logged = append(d.mu.logged, o)
 	}
+	// A single small layer may wait for more; two mean that readers look twice.
 	if n > 0 || o.bytes >= applyBytes || o.rows.Len() >= applyRows {
 		d.applier.wake()
 	}
@@ -231,6 +234,7 @@ func (w *writer) commit() error {
 		return err
 	}
 	defer w.d.step(stepApplied)
+	// Badger may have begun another log with this transaction.
 	return w.b.wal.follow(bytes)
 }
 

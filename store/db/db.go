@@ -186,6 +186,7 @@ func (d *DB) openRows() error {
 	if err != nil {
 		return err
 	}
+	// After the inspection, which tells a damaged name from one that was never written.
 	current, err := readCurrent(d.opt.Dir)
 	if err != nil {
 		return err
@@ -208,6 +209,7 @@ func (d *DB) openRows() error {
 			return err
 		}
 	}
+	// Before Badger opens: it would read the tables that only wait to be removed.
 	if err := in.removeIdle(d); err != nil {
 		return err
 	}
@@ -217,6 +219,7 @@ func (d *DB) openRows() error {
 	}
 	b.list = in.list
 	d.mu.instance = b
+	// Two rows and a kilobyte less than Badger takes, for what it adds itself.
 	d.maxRows = int(b.kv.MaxBatchCount()) - 2
 	d.maxBytes = b.kv.MaxBatchSize() - 1024
 	if err := d.recover(); err != nil {
@@ -230,6 +233,7 @@ func (d *DB) openRows() error {
 // recover brings the instance up to the last commit.
 func (d *DB) recover() (err error) {
 	d.clog, err = openLog(d.opt.logs, d.opt.logFile)
+	// A missing log file is made anew, which a full disk may have no room for.
 	for errors.Is(err, ErrFull) && d.giveBallast() {
 		d.clog, err = openLog(d.opt.logs, d.opt.logFile)
 	}
@@ -333,6 +337,7 @@ func (d *DB) Close() error {
 	if d.opt.ReadOnly {
 		return d.closeReadOnly(b)
 	}
+	// The database's own reference; idle is closed when the last view has left, too.
 	b.leave()
 	<-b.idle
 	d.compactor.retired.Wait()
@@ -349,6 +354,7 @@ func (d *DB) Close() error {
 		}
 		return errors.Join(ErrRemoved, closed, d.clog.close(), d.lock.Close())
 	}
+	// All layers, not only those whose file is sealed: the log is to be empty.
 	applied := d.applier.wait(func() bool { return d.layers() == 0 })
 	close(d.applier.stop)
 	<-d.applier.done
@@ -548,6 +554,7 @@ func (d *DB) Pending() (rows int, bytes int64) {
 // Uncommitted calls fn with the keys of all changes that no Write has made durable.
 func (d *DB) Uncommitted(fn func(key []byte)) {
 	d.mu.Lock()
+	// Copies that cost nothing until somebody changes a row, so that fn runs without the lock.
 	sets := []*rowMap{d.mu.frozen.snapshot(), d.mu.active.snapshot()}
 	d.mu.Unlock()
 	for _, rows := range sets {

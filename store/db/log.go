@@ -93,6 +93,7 @@ func (l *commitLog) openFiles() error {
 		// The name of the second may not be durable yet.
 		return l.dir.sync()
 	}
+	// A file that was released has had its name synced before its first commit.
 	if len(missing) == 0 {
 		return nil
 	}
@@ -185,6 +186,7 @@ func (l *commitLog) make(missing []*logFile) error {
 	}
 	for _, f := range missing {
 		if err := l.create(f); err != nil {
+			// Its blocks are given back at once, as it is a full disk mostly that gets here.
 			if f.dev != nil {
 				_ = f.dev.truncate(0)
 			}
@@ -202,6 +204,7 @@ func (l *commitLog) create(f *logFile) error {
 		return err
 	}
 	f.dev, f.size = dev, l.nominal
+	// All at once first, so that ErrFull comes before anything is written.
 	if err := dev.allocate(f.size); err != nil {
 		return err
 	}
@@ -448,6 +451,7 @@ func (w *recordWriter) flush() error {
 	out := w.buf[:n]
 	if w.first == nil {
 		w.count(out[recordHead:])
+		// Kept, as its header is not known yet.
 		w.first = append([]byte(nil), out[:blockSize]...)
 		out = out[blockSize:]
 		w.off += blockSize

@@ -40,6 +40,7 @@ func (l *commitLog) recover() ([]found, error) {
 		if err != nil {
 			return nil, err
 		}
+		// What the instance has by its own list need not be here, nor be whole.
 		c.records = slices.DeleteFunc(c.records, func(r found) bool { return r.seq < l.least })
 		chains[i] = c
 		l.gen = max(l.gen, f.freed, c.highest)
@@ -98,6 +99,7 @@ func (l *commitLog) scan(f *logFile) (chain, error) {
 		if !ok || !c.continues(r) || c.end+r.blocks() > f.size {
 			return c, l.damage(&c)
 		}
+		// Counted although the payload may not be whole: the generation was begun.
 		c.highest = max(c.highest, r.gen)
 		if ok, err = f.intact(c.end, r); err != nil {
 			return c, err
@@ -141,6 +143,7 @@ func readAt(dev logDevice, b []byte, off int64) error {
 // intact tells whether the payload matches its checksum.
 func (f *logFile) intact(off int64, r record) (bool, error) {
 	var crc uint32
+	// In parts, as a commit may have been hundreds of megabytes.
 	buf := make([]byte, min(int64(r.size), chunkSize))
 	for at, left := off+recordHead, int64(r.size); left > 0; {
 		part := buf[:min(left, int64(len(buf)))]
@@ -215,6 +218,7 @@ func (l *commitLog) freed() (freed uint64) {
 func (l *commitLog) reset(based uint64) error {
 	l.least = l.seq // all commits are in the instance
 	for f := l.sealed(); f != nil; f = l.sealed() {
+		// Nothing was written since its release: a header would say the same again.
 		if f.gen == f.freed && f.size <= l.nominal && !(f.old && based > 0) {
 			l.mu.Lock()
 			f.state = stateFree

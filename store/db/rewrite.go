@@ -51,6 +51,7 @@ func (d *DB) rewriteInstance(from *instance) (int64, error) {
 	if err := from.verify(); err != nil {
 		return 0, err
 	}
+	// Measured before the copy is begun, since commits go on.
 	before, err := from.size()
 	if err != nil {
 		return 0, err
@@ -69,6 +70,7 @@ func (d *DB) rewriteInstance(from *instance) (int64, error) {
 		err = r.follow()
 	}
 	switch {
+	// Neither may be removed: the next opening finds the one or the other.
 	case r.unsure:
 		err = errors.Join(err, r.to.close())
 	case err != nil:
@@ -132,6 +134,7 @@ func (r *rewrite) goOn() error {
 	if err := r.d.applier.failure(); err != nil {
 		return err
 	}
+	// The reserve, asked for again and again: users fill the disk meanwhile.
 	return fits(2*r.d.opt.MemTable, r.d.space.refresh())
 }
 
@@ -150,6 +153,8 @@ func (r *rewrite) dropTablePages() {
 
 // eachRow calls fn with each row of b at a version, until it returns an error.
 func (b *instance) eachRow(version uint64, opt badger.IteratorOptions, fn func(item *badger.Item) error) (err error) {
+	// A page of a table that cannot be read is a signal; here it becomes an error of the
+	// compaction.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer catchFault(&err)
 	txn := b.kv.NewTransactionAt(version, false)
@@ -250,6 +255,7 @@ func (r *rewrite) compare() (err error) {
 	defer catchFault(&err)
 	txn := r.to.kv.NewTransactionAt(latest, false)
 	defer txn.Discard()
+	// Both in the order of keys, so one pass is enough.
 	to := txn.NewIterator(badger.IteratorOptions{})
 	defer to.Close()
 	to.Rewind()
@@ -310,6 +316,7 @@ func (r *rewrite) write(rows []row) error {
 	}
 	w := &m.b.writer
 	defer w.discard()
+	// The applier's next layer goes on at the version that it had.
 	defer func(ts uint64) { w.ts, w.still = ts, false }(w.ts)
 	w.ts, w.still = r.joined, true
 	for _, row := range rows {
@@ -364,10 +371,12 @@ func (r *rewrite) end(err error) error {
 		r.unsure = true
 		return err
 	}
+	// The next layer's version must be later than any that the new one has.
 	r.to.writer.ts = r.from.writer.ts
 	d.mu.Lock()
 	d.mu.instance = r.to
 	d.mu.Unlock()
+	// Views of before keep it open until they end.
 	r.from.leave()
 	d.adviseTables()
 	d.step(stepChangedOver)
@@ -389,6 +398,7 @@ func (r *rewrite) catchUp() error {
 		return err
 	}
 	var last []byte
+	// All versions, since without them a deletion would not be seen.
 	opt := badger.IteratorOptions{AllVersions: true, SinceTs: r.at}
 	err := r.from.eachRow(r.joined, opt, func(item *badger.Item) error {
 		if last != nil && bytes.Equal(item.Key(), last) {

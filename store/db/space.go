@@ -144,6 +144,7 @@ const roundSlack = 2 * logStep
 // removals. It rarely makes a system call while there is room.
 func (d *DB) Accepts(n int64, removal bool) error {
 	free := d.space.recent()
+	// With the reserve untouched there is room for any commit.
 	if free >= d.space.reserve {
 		return nil
 	}
@@ -251,6 +252,7 @@ func (d *DB) emptyLog(need int64) error {
 	if err := d.giveUntil(need, d.ballast, d.spare); err != nil {
 		return err
 	}
+	// Sealed so that the applier empties it; a current file is never released.
 	d.clog.seal()
 	err := d.applier.wait(func() bool { return d.clog.sealed() == nil })
 	// At once: until the spare is there again, other programs may take its room.

@@ -60,12 +60,14 @@ func openWAL(dir string) (*wal, error) {
 			w.seq = max(w.seq, n)
 		}
 	}
+	// Badger makes one as it opens.
 	if w.seq < 0 {
 		return nil, errors.New("no memtable log")
 	}
 	if w.file, err = w.open(w.seq); err != nil {
 		return nil, err
 	}
+	// The newest log's name may not be durable yet; a checkpoint relies on it.
 	return w, syncDir(dir)
 }
 
@@ -187,6 +189,7 @@ func syncLogs(dir string) error {
 			return err
 		}
 	}
+	// Their names last: a log without one is lost however well it was synced.
 	return syncDir(dir)
 }
 
@@ -228,6 +231,7 @@ func removeEmptyLogs(dir string) error {
 		if err != nil {
 			return err
 		}
+		// One that has a length has transactions, and Badger reads it.
 		if info.Size() > 0 || (ext != memExt && ext != vlogExt) {
 			continue
 		}

@@ -52,6 +52,8 @@ func Enter(held *handle.Dir) (leave func() error, warning string, err error) {
 	case !foreign && t.me == 0:
 		return leave, "", fmt.Errorf("%s: %w: it is root's, and its mode is %04o: chmod go-w it, once nobody else has put anything there",
 			dir, ErrUnsafe, t.top.Mode&0o7777)
+	// Root in somebody else's directory: what root's commands left there is given to the owner,
+	// then root acts as the owner.
 	case foreign && t.me == 0:
 		t.give = true
 	case foreign:
@@ -59,6 +61,7 @@ func Enter(held *handle.Dir) (leave func() error, warning string, err error) {
 	default:
 		warning = fmt.Sprintf("%s can be written by others (mode %04o), who can change what is read here; chmod go-w it", dir, t.top.Mode&0o7777)
 	}
+	// O_PATH is enough to look, and opens nothing that somebody has put there.
 	fd, err := unix.Open(held.Join(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return leave, "", &os.PathError{Op: "open", Path: dir, Err: err}
@@ -71,6 +74,7 @@ func Enter(held *handle.Dir) (leave func() error, warning string, err error) {
 	if !t.give {
 		return leave, warning, nil
 	}
+	// Last, as giving files away needs root's rights.
 	leave, err = become(t.top.Uid, t.top.Gid)
 	return leave, "", err
 }
@@ -158,6 +162,7 @@ func become(uid, gid uint32) (leave func() error, err error) {
 	back := func() error {
 		return errors.Join(syscall.Setresuid(-1, 0, -1), syscall.Setresgid(-1, syscall.Getgid(), -1), syscall.Setgroups(before))
 	}
+	// Groups first, while it may; the user last, after which nothing more may be changed.
 	err = syscall.Setgroups(groupsOf(uid, gid))
 	if err == nil {
 		err = syscall.Setresgid(-1, int(gid), -1)
@@ -167,6 +172,7 @@ func become(uid, gid uint32) (leave func() error, err error) {
 	}
 	if err != nil {
 		err = fmt.Errorf("%w: it belongs to user %d, as whom root cannot act here: %w", ErrUnsafe, uid, err)
+		// Half done is no state to go on in: all is taken back.
 		return func() error { return nil }, errors.Join(err, back())
 	}
 	return back, nil

@@ -61,11 +61,13 @@ func (f *feeder) stream(r io.Reader, off int64) (int64, error) {
 	b.spans = append(b.spans, span{from: b.used, to: b.used, off: off})
 	var total int64
 	for {
+		// Straight into the batch, so that nothing is copied.
 		n, err := r.Read(b.buf[b.used:])
 		b.used += n
 		total += int64(n)
 		last := &b.spans[len(b.spans)-1]
 		last.to = b.used
+		// Also after an error: what was read is cut as if the file ended here.
 		if err != nil {
 			last.ends = true
 		}
@@ -86,6 +88,7 @@ func (f *feeder) stream(r io.Reader, off int64) (int64, error) {
 // unfinished stream some plan has not cut yet is copied there.
 func (f *feeder) turn() {
 	b := f.batches[0]
+	// Cut while the batch before is still being counted, then wait for that.
 	f.cut(b)
 	f.counting.Wait()
 	f.parts = f.parts[:0]
@@ -101,11 +104,13 @@ func (f *feeder) turn() {
 		return
 	}
 	last := b.spans[len(b.spans)-1]
+	// The plan that is farthest behind decides what is copied.
 	from := last.to
 	for _, p := range f.plans {
 		from = min(from, p.at)
 	}
 	for _, p := range f.plans {
+		// The others skip what they have cut already.
 		p.ahead = p.at - from
 	}
 	if !last.ends {

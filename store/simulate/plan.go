@@ -65,12 +65,14 @@ func (p *plan) count(block, room []byte) {
 		return
 	}
 	id := chunk.Sum(block)
+	// A part of the hash: it is as random as the whole and an eighth of the memory.
 	key := binary.LittleEndian.Uint64(id[:])
 	fresh := p.blocks.add(key, len(block))
 	p.hashing.since(begun)
 	if !fresh {
 		return
 	}
+	// Compressed once for each codec, and only when it is new: this is where the time goes.
 	s := sizes{raw: uint32(len(block))}
 	for i, c := range p.codecs {
 		begun := time.Now()
@@ -156,7 +158,9 @@ func (b *blockSet) add(key uint64, length int) (fresh bool) {
 	if _, ok := b.sizes[key]; ok {
 		return false
 	}
+	// Entered before it is compressed, or another worker would compress it as well.
 	b.sizes[key] = sizes{}
+	// Half of what is known goes with each level, and what follows is sampled likewise.
 	for len(b.sizes) > b.limit {
 		b.level++
 		for k := range b.sizes {

@@ -127,6 +127,7 @@ func Run(ctx context.Context, roots []string, o Options) (Report, error) {
 	f := newFeeder(plans, o)
 	w := walker{ctx: ctx, feeder: f, o: o, linked: make(map[inode]uint64)}
 	err = w.roots(roots)
+	// Also after an error: the workers still use the buffers.
 	f.finish()
 	if err != nil {
 		return Report{}, err
@@ -145,6 +146,7 @@ func (o *Options) plans() ([]*plan, error) {
 	if o.Memory == 0 {
 		o.Memory = defaultMemory
 	}
+	// Each chunker remembers its own blocks.
 	limit := int(o.Memory / rowMemory / int64(len(o.Chunkers)))
 	if limit < minRows {
 		return nil, fmt.Errorf("%w: %s of memory are too few for %d chunkers; give at least %s",
@@ -175,6 +177,7 @@ func cleanRoots(roots []string) ([]string, error) {
 		}
 		all = append(all, abs)
 	}
+	// One below another would be read and counted twice.
 	var kept []string
 	for i, r := range all {
 		inside := func(top string) bool { return strings.HasPrefix(r, strings.TrimSuffix(top, "/")+"/") }

@@ -57,6 +57,7 @@ func (w *walker) visit(path string, st fs.FileInfo, dev uint64) error {
 		return w.directory(path, dev)
 	case !st.Mode().IsRegular():
 		w.in.Others++
+	// Only files with several names are remembered, so that memory does not grow with the tree.
 	case sys.Nlink > 1 && w.again(inode{sys.Dev, sys.Ino}, uint64(sys.Nlink)):
 		w.in.Hardlinks++
 	default:
@@ -111,6 +112,7 @@ func (w *walker) directory(path string, dev uint64) error {
 		entries, err := d.ReadDir(1024)
 		for _, e := range entries {
 			name := filepath.Join(path, e.Name())
+			// One call for each, which the walk needs anyway to know what it is.
 			st, err := e.Info()
 			if err == nil {
 				err = w.visit(name, st, dev)

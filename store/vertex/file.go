@@ -41,6 +41,7 @@ const (
 // Encode makes the vertex; docs/format/vertex.md draws it.
 func (v *File) Encode() []byte {
 	b := make([]byte, 0, 32+len(v.Parts)*(len(chunk.ID{})+4))
+	// The links come before the payload, where whoever only counts references finds them.
 	links := make([]chunk.ID, 0, len(v.Parts))
 	for i := range v.Parts {
 		if !v.Parts[i].Hole {
@@ -53,6 +54,7 @@ func (v *File) Encode() []byte {
 	b = binary.AppendUvarint(b, uint64(v.Data))
 	for i := range v.Parts {
 		p := &v.Parts[i]
+		// In two bits of the length, where they cost most parts nothing.
 		x := uint64(p.Len) << 2
 		if p.Hole {
 			x |= partHole
@@ -84,6 +86,7 @@ func DecodeFile(b []byte) (File, error) {
 	}
 	v := File{Height: int(r.Byte())}
 	v.Size, v.Data = int64(r.Uvarint(math.MaxInt64)), int64(r.Uvarint(math.MaxInt64))
+	// By the length of the input and not by what it says: a count of parts is not trusted.
 	v.Parts = make([]Part, 0, min(len(r.b), 2*len(links)+1))
 	for len(r.b) > 0 && !r.bad {
 		p, why := r.part(v.Height)
@@ -96,6 +99,7 @@ func DecodeFile(b []byte) (File, error) {
 			}
 			p.ID, links = links[0], links[1:]
 		} else if n := len(v.Parts); n > 0 && v.Parts[n-1].Hole {
+			// Encode makes one hole of two, so that a file has one encoding and one ID.
 			return bad("two holes side by side")
 		}
 		v.Parts = append(v.Parts, p)
@@ -113,6 +117,7 @@ func (r *Fields) part(height int) (p Part, why string) {
 	x := r.Uvarint(math.MaxUint64)
 	p.Len, p.Hole = int64(x>>2), x&partHole != 0
 	if x&partSkip != 0 {
+		// A skip of 0 would be a second way to write the same.
 		if p.Skip = uint32(r.Uvarint(tiering.MaxRaw)); p.Skip == 0 {
 			r.bad = true
 		}
@@ -133,6 +138,7 @@ func (r *Fields) part(height int) (p Part, why string) {
 func (v *File) sums() (why string) {
 	var size, data int64
 	for i := range v.Parts {
+		// Lengths are from a disk: their sum may pass the largest number.
 		if size += v.Parts[i].Len; size < 0 {
 			return "sizes overflow"
 		}

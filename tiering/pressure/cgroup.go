@@ -128,6 +128,7 @@ func (g group) stalled(resource, line string) (worst stall, known bool) {
 			paths, own = append(paths, filepath.Join(n.mount, dir, resource+".pressure")), true
 		}
 	})
+	// Outside of any group the root's file is the nearest.
 	if !own {
 		paths = append(paths, filepath.Join(names2.mount, resource+".pressure"))
 	}

@@ -31,6 +31,7 @@ func (k keys) Retrieve() (v credentials.Value, err error) {
 	if err != nil {
 		return v, fmt.Errorf("credentials: %w", err)
 	}
+	// At each use and not once: the file may be replaced while the store is mounted.
 	if info.Mode().Perm()&0o077 != 0 {
 		return v, fmt.Errorf("credentials: others may read %s: chmod 600 it", k.file)
 	}

@@ -30,6 +30,8 @@ func Scan(r io.ReaderAt, file FileHeader, size int64, fn func(e Entry, payload [
 	s := scanner{r: r, size: min(size, MaxSize), file: file}
 	res := ScanResult{End: FileHeaderSize}
 	for off := int64(FileHeaderSize); ; {
+		// A stamp is looked for only where the last record ended: in a gap its bytes could be part
+		// of anything.
 		stamp, ok, err := s.stamp(off)
 		if err != nil {
 			return res, err
@@ -86,8 +88,10 @@ func (s *scanner) next(off int64) (Entry, []byte, error) {
 		if err != nil {
 			return Entry{}, nil, err
 		}
+		// By the magic, whose false hits in a payload fail the check, which depends on the offset.
 		i := bytes.Index(window, []byte(recordMagic))
 		if i < 0 {
+			// The last three bytes may be the beginning of one.
 			off += int64(len(window) - len(recordMagic) + 1)
 			continue
 		}

@@ -186,6 +186,8 @@ func ParseHeader(src []byte, file FileHeader, offset uint32) (Header, error) {
 	if string(src[:4]) != recordMagic {
 		return Header{}, fmt.Errorf("%w: record magic %q", ErrFormat, src[:4])
 	}
+	// Before any field is looked at: with another place's or segment's header none of them means
+	// anything.
 	if binary.LittleEndian.Uint32(src[4:]) != recordCheck(src, file, offset) {
 		return Header{}, fmt.Errorf("%w: record header fails its check", ErrFormat)
 	}

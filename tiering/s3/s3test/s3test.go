@@ -48,6 +48,7 @@ func Start(t testing.TB) *Server {
 		}
 		t.Skip(err)
 	}
+	// A port that was free a moment ago: the server takes none by itself.
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -180,6 +181,7 @@ func (p *Proxy) serve(pass http.Handler, w http.ResponseWriter, r *http.Request)
 	switch {
 	case f.Drop:
 		panic(http.ErrAbortHandler)
+	// The server does it and the client never hears of it.
 	case f.Late:
 		pass.ServeHTTP(httptest.NewRecorder(), r)
 		panic(http.ErrAbortHandler)

@@ -153,7 +153,7 @@ func (l volumeFiles) LiveEdges(ctx context.Context, f export.LiveFile, fn func(e
 	err := l.vol.Rows().Edges(ctx, meta.Ino(f.Ino), func(e rows.Edge) error {
 		edge := liveEdge(e)
 		if edge.File != nil && !edge.File.Directory {
-			// Peek does not count as a use, which would keep the inode in memory.
+			// Peek, which drops nothing from memory for it: all entries are asked for.
 			a, err := l.vol.Peek(e.To)
 			if errors.Is(err, syscall.ENOENT) {
 				// Removed between the row and this look.
