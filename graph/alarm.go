@@ -28,6 +28,7 @@ type Texture struct {
 // add adds bytes of a block.
 func (c *Texture) add(bytes int64, order float64) {
 	if sum := c.Bytes + bytes; sum > 0 {
+		// The mean weighted by bytes, brought forward a step at a time, so that no block is kept.
 		c.Order += (order - c.Order) * float64(bytes) / float64(sum)
 		c.Bytes = sum
 	}
@@ -100,6 +101,7 @@ func Alarm(before Totals, losses []Loss, made []int64) string {
 	var gone []*Loss
 	for i := range losses {
 		l := &losses[i]
+		// Compressed or sparse content tells nothing: encryption leaves it as random as it was.
 		if !l.Lost.could() {
 			continue
 		}
@@ -120,6 +122,7 @@ func Alarm(before Totals, losses []Loss, made []int64) string {
 		}
 	}
 	renamed := matchSizes(gone, made)
+	// A few files that became random among many that did not are somebody's archives.
 	if !changed.most(scrambled) {
 		scrambled, much, example = tally{}, 0, ""
 	}
@@ -129,6 +132,7 @@ func Alarm(before Totals, losses []Loss, made []int64) string {
 		is.add(renamed.bytes, 0)
 		example = cmp.Or(example, renamed.example)
 	}
+	// Many small files, or few with much of the data: a disk image is one file.
 	many := scrambled.files >= alarmFiles && float64(scrambled.files) >= alarmShare*float64(before.Files)
 	if !many && (much < alarmBytes || float64(much) < alarmShare*float64(before.Data)) {
 		return ""
@@ -227,6 +231,7 @@ func (s *suspicion) replaced() (losses []Loss, made []int64, err error) {
 	}
 	for _, d := range s.made {
 		if old := s.former(d.Path, stems); old != nil {
+			// Each removed file stands for one new one, else a copy would count the loss again.
 			delete(s.gone, old.Path)
 			if err := s.compare(old.Path, old, d); err != nil {
 				return nil, nil, err
@@ -261,6 +266,7 @@ func (s *suspicion) former(name string, stems map[string]string) *Difference {
 			continue // an ending begins with a sign
 		}
 		if d := s.gone[name[:i]]; d != nil {
+			// The longest name that goes on from an old one is found first, as it is the likeliest.
 			return d
 		}
 	}
@@ -310,6 +316,7 @@ func (s *suspicion) add(c *Texture, l Link, size, from, end int64) error {
 		return nil
 	}
 	return FileSpansFrom(s.ctx, s.src, l, size, from, func(x Span) error {
+		// Spans come in order, so nothing behind this one is of the range.
 		if x.Off >= end {
 			return store.ErrStop
 		}
@@ -343,6 +350,7 @@ func randomBits(length int) float64 {
 	}
 	n := float64(length)
 	if length >= 4096 {
+		// For many bytes the first term of the bias of Miller and Madow is exact enough.
 		return 8 - 255/(2*n*math.Ln2)
 	}
 	mean := n / 256

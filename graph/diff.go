@@ -116,6 +116,7 @@ const maxMoves = 500_000
 // difference. An error of fn ends it and is returned, except store.ErrStop.
 func Diff(ctx context.Context, src Source, before, after *Snapshot, exact *Exact, fn func(*Difference) error) (DiffStat, error) {
 	d := &differ{ctx: ctx, src: src, exact: exact, fn: fn, counted: make(map[uint64]bool)}
+	// The link tables first: every comparison of entries with an identity needs them.
 	d.tables[1] = d.table(after)
 	var err error
 	if before == nil {
@@ -171,6 +172,7 @@ func (d *differ) resolve(side int, e *Entry) (*Entry, error) {
 	if e == nil || e.Ident == 0 {
 		return e, nil
 	}
+	// Such an entry has no attributes of its own: without its row nothing could be compared.
 	if d.tables[side] == nil {
 		return nil, corrupt("snapshot", "a file with several names and no link table")
 	}
@@ -205,6 +207,7 @@ func (d *differ) tree(dir string, before, after *Entry) error {
 			return d.one(&d.made, p, b)
 		case b == nil:
 			return d.one(&d.gone, p, a)
+		// Another type is another file: no rename may pair the two either.
 		case a.Type() != b.Type():
 			if err := d.one(&d.gone, p, a); err != nil {
 				return err
@@ -229,6 +232,7 @@ func (d *differ) one(list *[]move, p string, e *Entry) error {
 	if len(d.gone)+len(d.made) < maxMoves {
 		return nil
 	}
+	// From here on differences are given out as they come, no longer in order of paths.
 	d.full = true
 	return d.pair()
 }
@@ -240,6 +244,7 @@ func (d *differ) both(p string, a, b *Entry) error {
 	case b.IsDir() && a.Link != b.Link:
 		// Names that come and go change a directory's times.
 		diff.Aspects = slices.DeleteFunc(diff.Aspects, func(s string) bool { return s == "mtime" || s == "ctime" })
+		// What is in it is emitted before the directory itself: flush puts them in order.
 		if err := d.tree(p, a, b); err != nil {
 			return err
 		}
@@ -248,6 +253,8 @@ func (d *differ) both(p string, a, b *Entry) error {
 		if err != nil {
 			return err
 		}
+		// Other vertices may hold the same bytes, split otherwise or compared exactly: then no
+		// range is left.
 		if len(ranges) > 0 || a.Size != b.Size {
 			diff.Change, diff.Ranges = Modified, ranges
 			return d.emit(diff)
@@ -288,6 +295,8 @@ func aspects(a, b *Entry) []string {
 // nothing: only the link table differs.
 func (d *differ) linked(after *Snapshot) error {
 	rows := make(map[uint64][2]*Entry)
+	// With no table on one side no file had several names there, so every change shows in a
+	// directory.
 	if d.tables[0] == nil || d.tables[1] == nil {
 		return nil
 	}
@@ -302,6 +311,7 @@ func (d *differ) linked(after *Snapshot) error {
 		return err
 	}
 	seen := make(map[string]bool)
+	// Those with a name that was found by its directory were compared there.
 	for _, x := range d.held {
 		seen[x.Path] = true
 	}
@@ -374,6 +384,7 @@ func (w *moves) match(m *move) *move {
 	found := -1
 	for _, c := range m.contents() {
 		for _, k := range w.byContent[c] {
+			// Snapshots of two volumes may have one identity for files of two types.
 			if w.paired[k] || w.list[k].entry.Type() != m.entry.Type() {
 				continue
 			}
@@ -411,6 +422,8 @@ func (w *moves) rest(fn func(*move) error) error {
 // that were removed: what is in them may have been renamed.
 func (d *differ) pair() error {
 	var gone, left moves
+	// All that is gone is known by its content before the first of what was made asks for its other
+	// half.
 	for _, m := range d.gone {
 		gone.add(m)
 	}
@@ -484,6 +497,8 @@ func (d *differ) opened(change ChangeKind, m *move, below func(move) error) erro
 	if err := d.emit(diff); err != nil || !e.IsDir() {
 		return err
 	}
+	// Only its direct entries: those that are directories are opened in turn, unless they were
+	// renamed.
 	return d.dir(e).Each(d.ctx, "", func(e *Entry) error {
 		e, err := d.resolve(side, e)
 		if err != nil {
@@ -511,6 +526,7 @@ func (d *differ) emit(diff *Difference) error {
 func (d *differ) flush() error {
 	slices.SortStableFunc(d.held, func(a, b *Difference) int { return cmp.Compare(a.Path, b.Path) })
 	held := d.held
+	// Let go before fn runs, which may take long: there may be half a million of them.
 	d.held = nil
 	for _, x := range held {
 		if err := d.fn(x); err != nil {

@@ -233,6 +233,7 @@ func (e *Entry) appendBody(b []byte) []byte {
 	set(e.XattrLink.Kind == store.KindData, entryXattrData)
 	set(e.Nlink != 0, entryNlink)
 	if e.Ident != 0 {
+		// The flags set above do not count: check has found that nothing but the type is there.
 		b = binary.AppendUvarint(b, entryIdent)
 		b = binary.AppendUvarint(b, uint64(e.Mode))
 		return binary.AppendUvarint(b, e.Ident)

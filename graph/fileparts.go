@@ -72,6 +72,7 @@ func (x *Exact) differing(ctx context.Context, src Source, off int64, a, b Span,
 		differ(off, n)
 		return nil
 	}
+	// Both sides are read, and both count against the bound.
 	x.Left -= 2 * n
 	p, err := spanBytes(ctx, src, a, n)
 	if err != nil {
@@ -82,6 +83,8 @@ func (x *Exact) differing(ctx context.Context, src Source, off int64, a, b Span,
 		return err
 	}
 	from, to := -1, -1 // of the range that has begun
+	// A range stays open over short runs of equal bytes, so that a file of changed words is not a
+	// million ranges.
 	for i := range p {
 		if p[i] == q[i] {
 			continue
@@ -109,6 +112,7 @@ func spanBytes(ctx context.Context, src Source, s Span, n int64) ([]byte, error)
 	if err != nil {
 		return nil, fmt.Errorf("block %s: %w", s.ID.Short(), err)
 	}
+	// The file vertex comes from disk or from another store: it is not believed.
 	if int64(s.Skip)+n > int64(len(b)) {
 		return nil, fmt.Errorf("%s: %w", s.ID, corrupt("block", "it is shorter than a file says"))
 	}
@@ -245,6 +249,7 @@ func (c *fileCursor) starts(height int) (ID, bool) {
 	if c.in != 0 || c.done() {
 		return ID{}, false
 	}
+	// Nothing was read yet: the whole file is the only vertex that is known.
 	if len(c.stack) == 0 {
 		return c.top.ID, c.vert && height == unread
 	}
@@ -275,6 +280,8 @@ func (c *fileCursor) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", p.ID, err)
 	}
+	// With a wrong size all offsets behind it would be wrong, and heights that do not fall may be a
+	// circle.
 	if v.Size != p.Len || len(c.stack) > 0 && v.Height != c.height()-1 {
 		return fmt.Errorf("%s: %w", p.ID, corrupt("file vertex", "it is not what its parent says"))
 	}
@@ -297,6 +304,7 @@ func (c *fileCursor) skip(height int) {
 	for len(c.stack) > 0 && c.stack[len(c.stack)-1].Height < height {
 		c.stack = c.stack[:len(c.stack)-1]
 	}
+	// Of a part that was begun only the rest is skipped.
 	c.at += c.whole().Len - c.in
 	c.next()
 }
@@ -305,6 +313,7 @@ func (c *fileCursor) next() {
 	c.in = 0
 	for k := len(c.stack) - 1; k >= 0; k-- {
 		f := &c.stack[k]
+		// The last part of a vertex ends the vertex, too, and so on upwards.
 		if f.i++; f.i < len(f.Parts) {
 			return
 		}

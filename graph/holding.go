@@ -97,6 +97,7 @@ func (w *holdingWalk) block(id ID, at Held) (found bool, err error) {
 func (w *holdingWalk) edge(e Edge, at Held) (found bool, err error) {
 	switch e.Role {
 	case Contains:
+		// Offsets in an edge count from the start of its vertex, which itself is at an offset.
 		return w.block(e.To, Held{Path: at.Path, Offset: at.Offset + e.Offset, Bytes: e.Bytes})
 	case Content, Xattrs:
 		var ident uint64
@@ -126,6 +127,7 @@ const linkTable = "\x00"
 
 // below reports whether a chosen block is in or below a block.
 func (w *holdingWalk) below(id ID) (bool, error) {
+	// A copy, so that fn is not called; free is shared, and what is learnt stays.
 	quiet := *w
 	quiet.fn = func(Held) error { return nil }
 	return quiet.block(id, Held{})
@@ -141,6 +143,7 @@ func (w *holdingWalk) linkPaths(ident uint64) ([]string, error) {
 		}
 		s, err := DecodeSnapshot(plain)
 		if err != nil {
+			// A snapshot that cannot be read names nothing.
 			return nil, nil
 		}
 		err = WalkTree(w.ctx, w.Source, &s.Root, "", func(p string, e *Entry) error {

@@ -118,6 +118,7 @@ func NewMatrix(ctx context.Context, in Inputs) (*Matrix, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Edges are entered by column, so the IDs have to be complete and indexed before the first row.
 	m.index()
 	if err := m.addFiles(in); err != nil {
 		return nil, err
@@ -128,6 +129,7 @@ func NewMatrix(ctx context.Context, in Inputs) (*Matrix, error) {
 	if err := m.addVertices(ctx, in.Source); err != nil {
 		return nil, err
 	}
+	// An end for the last row: every row reaches up to the start of the next.
 	m.rows = append(m.rows, rowInfo{start: uint32(len(m.cols))})
 	m.rows, m.cols, m.spans = slices.Clone(m.rows), slices.Clone(m.cols), slices.Clone(m.spans) // without room to grow
 	m.transpose()
@@ -135,6 +137,7 @@ func NewMatrix(ctx context.Context, in Inputs) (*Matrix, error) {
 }
 
 func (m *Matrix) fits() error {
+	// The transposed half does not exist yet, but will take as much again as the columns.
 	if m.Bytes()+4*int64(len(m.cols)) > MaxMatrix || len(m.cols) > math.MaxUint32-1<<20 {
 		return ErrTooBig
 	}
@@ -174,6 +177,7 @@ func (m *Matrix) Resolve(digits string) (col int, err error) {
 	if !ok || len(digits) < 4 {
 		return 0, fmt.Errorf("block %q: %w", digits, store.ErrNotFound)
 	}
+	// IDs are sorted as bytes, so all that start with the digits are side by side.
 	col = sort.Search(len(m.ids), func(i int) bool { return bytes.Compare(m.ids[i][:], lo[:]) >= 0 })
 	in := func(i int) bool { return i < len(m.ids) && bytes.Compare(m.ids[i][:], hi[:]) <= 0 }
 	switch {
@@ -193,6 +197,7 @@ func (m *Matrix) edge(id ID) (ok bool, err error) {
 		return false, nil
 	}
 	m.cols = append(m.cols, uint32(col))
+	// Adding up memory for each of many millions of edges would show in the time.
 	if len(m.cols)&0xffff == 0 {
 		err = m.fits()
 	}
@@ -207,6 +212,7 @@ func (m *Matrix) addFiles(in Inputs) error {
 	end := int64(0)
 	err := in.Files(func(r Reference) error {
 		if k := len(m.rows); k == 0 || m.rows[k-1].ref != r.Ino {
+			// FileRowOf searches by halves, so one that is out of order could never be found.
 			if k > 0 && m.rows[k-1].ref > r.Ino {
 				return fmt.Errorf("files are not in order: %w", store.ErrCorrupt)
 			}
@@ -218,6 +224,8 @@ func (m *Matrix) addFiles(in Inputs) error {
 		if !ok || err != nil {
 			return err
 		}
+		// The gap to the span before is 0 mostly, and takes a byte where an offset takes five; it
+		// is negative if spans of a damaged file overlap.
 		gap := r.Off - end
 		x := uint64(gap)<<1 ^ uint64(gap>>63) // zigzag
 		m.spans = binary.AppendUvarint(m.spans, x)
@@ -306,6 +314,8 @@ func (m *Matrix) transpose() {
 	for _, c := range m.cols {
 		m.colStart[c+2]++
 	}
+	// Counts become starts, each one place too far on: filling column c moves the entry at c+1 from
+	// c's start to its end, which is where c+1 starts.
 	for i := 2; i < len(m.colStart); i++ {
 		m.colStart[i] += m.colStart[i-1]
 	}
@@ -399,6 +409,7 @@ func (m *Matrix) EachInRow(r int, fn func(Use) bool) {
 func (m *Matrix) EachInColumn(col int, fn func(row int) bool) {
 	rows := m.column(col)
 	for i, r := range rows {
+		// Rows were entered in order, so the same one several times is side by side.
 		if i > 0 && rows[i-1] == r {
 			continue
 		}
@@ -452,6 +463,8 @@ func (w *dataWalk) row(r int) {
 			continue
 		}
 		if kind != store.KindFile {
+			// A directory below several others counts once; a file vertex counts each time, as its
+			// blocks are used each time.
 			if w.seen[c] {
 				continue
 			}

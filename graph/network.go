@@ -65,6 +65,7 @@ func (n *Network) Shortest(ctx context.Context, a, b Point) ([]Point, error) {
 	for i := range before {
 		before[i] = -1
 	}
+	// It is its own predecessor, so that the search does not come back to it.
 	before[from] = int32(from)
 	for queue := []uint32{from}; len(queue) > 0; queue = queue[1:] {
 		if err := ctx.Err(); err != nil {
@@ -74,6 +75,7 @@ func (n *Network) Shortest(ctx context.Context, a, b Point) ([]Point, error) {
 		if at == to {
 			return n.way(before, from, to), nil
 		}
+		// Down before up: of two shortest ways the one that goes down is met first.
 		for _, list := range [][]uint32{down.of(at), up.of(at)} {
 			for _, next := range list {
 				if before[next] < 0 {
@@ -107,6 +109,7 @@ func (a *adjacency) of(i uint32) []uint32 { return a.ends[a.starts[i]:a.starts[i
 func (n *Network) adjacency(end int) *adjacency {
 	a := &adjacency{make([]uint32, len(n.points)+1), make([]uint32, len(n.edges))}
 	for _, e := range n.edges {
+		// Counting sort: sums of the counts are where each point's neighbours begin.
 		a.starts[e[end]+1]++
 	}
 	for i := range n.points {

@@ -132,6 +132,7 @@ func (n *node) readItem(r *vertex.Fields, links []ID) (it item, left []ID, why s
 		case it.entries == 0:
 			return it, nil, "a child without entries"
 		}
+		// Links stand apart from the items, in the same order: each child takes the next one.
 		it.id = links[0]
 		return it, links[1:], n.form.check(it.key)
 	}

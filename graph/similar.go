@@ -70,6 +70,7 @@ func (s *Sketch) Empty() bool { return len(s.low) == 0 }
 func eachLeast(a, b []uint64, fn func(v uint64, common bool)) {
 	for n := 0; n < SketchSize && len(a)+len(b) > 0; n++ {
 		switch {
+		// Both lists ascend: the lesser head is in no later place of the other one.
 		case len(b) == 0 || len(a) > 0 && a[0] < b[0]:
 			fn(a[0], false)
 			a = a[1:]

@@ -76,6 +76,8 @@ func (t *Tree) child(ctx context.Context, n *node, i int) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Look-ups and counts trust the parent's keys and sums, so a child that contradicts them must
+	// not be used.
 	if len(c.items) == 0 || c.last() != n.items[i].key || c.entries() != n.items[i].entries ||
 		i > 0 && c.items[0].key <= n.items[i-1].key {
 		return nil, fmt.Errorf("%s: %w", n.items[i].id, corrupt("tree vertex", "it is not what its parent says"))
@@ -102,6 +104,7 @@ func (t *Tree) Find(ctx context.Context, name string) (e Entry, index int64, err
 		if i == len(n.items) || n.height == 0 && n.items[i].key != name {
 			return Entry{}, 0, fmt.Errorf("%q in the %s: %w", name, t.form, store.ErrNotFound)
 		}
+		// The index of an entry is the number of those before it, on all heights.
 		for _, before := range n.items[:i] {
 			index += before.entries
 		}
@@ -157,6 +160,7 @@ func (t *Tree) EachFrom(ctx context.Context, index int64, fn func(*Entry) error)
 	n, err := t.top(ctx)
 	for err == nil {
 		i := 0
+		// Whole subtrees before the index are passed over by their counts, unread.
 		for ; i < len(n.items) && n.items[i].entries <= index; i++ {
 			index -= n.items[i].entries
 		}

@@ -36,6 +36,7 @@ func (l *level) end() (item, error) {
 	if len(l.node.items) > 0 {
 		it.key = l.node.last()
 	}
+	// The items are used again; cleared, so that entries of the node before do not stay in memory.
 	clear(l.node.items)
 	l.node.items, l.bytes = l.node.items[:0], 0
 	l.ended++
@@ -88,6 +89,7 @@ func (b *TreeBuilder) add(height int, it item) error {
 	if err != nil {
 		return err
 	}
+	// Seldom deep: a node ends at each height with one chance in 64 only.
 	return b.add(height+1, up)
 }
 
@@ -147,6 +149,8 @@ type Change struct {
 func (t *Tree) Apply(ctx context.Context, sink Sink, changes []Change) (TreeRoot, error) {
 	edits := make([]edit, len(changes))
 	for i, c := range changes {
+		// merge goes through items and edits side by side, so one that is out of order would be
+		// lost.
 		if i > 0 && c.Name <= changes[i-1].Name {
 			return TreeRoot{}, fmt.Errorf("changes of %q and %q are not in order: %w", changes[i-1].Name, c.Name, store.ErrConfig)
 		}
@@ -167,6 +171,7 @@ func (t *Tree) Apply(ctx context.Context, sink Sink, changes []Change) (TreeRoot
 		return TreeRoot{}, err
 	}
 	if len(edits) == 0 {
+		// applyLevel begins at its first edit, so it needs one.
 		return TreeRoot{t.root, root.entries()}, nil
 	}
 	// Level by level: the nodes that a level loses and gets are the edits of the next one.
@@ -295,6 +300,7 @@ func (t *Tree) nodeAt(ctx context.Context, height int, key string) (*node, bool,
 	n, err := t.top(ctx)
 	rightmost := true
 	for err == nil && n.height > height {
+		// A key behind all others belongs into the last node, as none follows.
 		i := min(n.find(key), len(n.items)-1)
 		rightmost = rightmost && i == len(n.items)-1
 		n, err = t.child(ctx, n, i)

@@ -7,6 +7,7 @@ import "context"
 // with equal IDs are not read. A nil tree has no entries. An error of fn ends it
 // and is returned, except store.ErrStop.
 func DiffTrees(ctx context.Context, before, after *Tree, fn func(a, b *Entry) error) error {
+	// Equal IDs are equal bytes, of everything below as well.
 	if before != nil && after != nil && before.root == after.root {
 		return nil
 	}
@@ -28,6 +29,7 @@ func DiffTrees(ctx context.Context, before, after *Tree, fn func(a, b *Entry) er
 
 // step skips what is the same, or opens a vertex, or compares two entries.
 func step(ctx context.Context, a, b *cursor, fn func(a, b *Entry) error) error {
+	// The highest common vertex first: the more it spans, the more is never read.
 	for h := maxHeight; h >= 0; h-- {
 		if id, ok := a.starts(h); ok {
 			if other, ok := b.starts(h); ok && id == other {
@@ -56,6 +58,7 @@ func step(ctx context.Context, a, b *cursor, fn func(a, b *Entry) error) error {
 	}
 	a.skip(-1)
 	b.skip(-1)
+	// Neighbours that were cut otherwise have other vertices for the same entries.
 	if x.Equal(y) {
 		return nil
 	}
@@ -110,6 +113,7 @@ func (c *cursor) starts(height int) (ID, bool) {
 		if f.height-1 == height {
 			return f.items[f.i].id, height >= 0
 		}
+		// Not at the first item of this vertex, and so not at the start of any above it.
 		if f.i != 0 {
 			break
 		}
@@ -136,6 +140,7 @@ func (c *cursor) skip(height int) {
 func (c *cursor) popFinished() {
 	for k := len(c.stack) - 1; k >= 0 && c.stack[k].i == len(c.stack[k].items); k-- {
 		c.stack = c.stack[:k]
+		// A vertex is done with, so its parent goes on behind it.
 		if k > 0 {
 			c.stack[k-1].i++
 		}

@@ -59,6 +59,7 @@ func (m *Matrix) Account(ctx context.Context, groups []Group) (Account, error) {
 		for _, r := range rows {
 			taken[r] = true
 		}
+		// Each group is judged alone, with all others in place: sum puts back what it took.
 		u := a.group(rows, uint32(i+1))
 		u.Name = g.Name
 		acc.Groups = append(acc.Groups, u)
@@ -115,6 +116,8 @@ func (a *accountant) waste() int64 {
 		}
 	}
 	a.cascade()
+	// A block that waste refers to and something else as well is no waste, but has lost a
+	// reference.
 	sum := int64(0)
 	for _, c := range a.touched {
 		if a.left[c] == 0 {
@@ -159,6 +162,7 @@ func (a *accountant) group(rows []int, stamp uint32) Usage {
 
 // drop takes away one edge to a column, from something that is used so often.
 func (a *accountant) drop(c uint32, used uint8) {
+	// Only the first time: sum goes through touched, where each column may be once.
 	if a.used[c] == 0 {
 		a.touched = append(a.touched, c)
 	}

@@ -96,6 +96,7 @@ func treeEdges(plain []byte) ([]Edge, error) {
 	}
 	edges := make([]Edge, 0, len(n.items))
 	for _, it := range n.items {
+		// Above height 0 the items are vertices: parts of one directory, which have no names.
 		if it.entry == nil {
 			edges = append(edges, Edge{To: it.id, Role: Part})
 			continue
@@ -199,6 +200,8 @@ func (w Walk) From(ctx context.Context, b Blocks, roots []ID, fn func(Vertex) er
 			default:
 				return unlessStop(err)
 			}
+			// Marked when they are pushed, not when they are visited: else a block of a million
+			// references would be a million entries of the next level.
 			for _, e := range v.Edges {
 				push(e.To)
 			}
@@ -220,6 +223,7 @@ func (w Walk) vertex(ctx context.Context, b Blocks, id ID, depth int) (Vertex, e
 		return Vertex{}, err
 	}
 	v := Vertex{ID: id, Kind: row.Kind, Raw: int64(row.Raw), Depth: depth, Row: row}
+	// On the last level no vertex is read: most of a store is below it.
 	if w.Depth > 0 && depth >= w.Depth {
 		return v, nil
 	}

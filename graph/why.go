@@ -63,6 +63,7 @@ func (c *Climber) Why(ctx context.Context, col int) ([]Occurrence, error) {
 	if c.known > maxOccurrences {
 		c.forget() // this block may bring as many again
 	}
+	// What is found is of this block alone; trees and paths stay with the climber.
 	w := &why{Climber: c, ctx: ctx, found: make(map[location]*sides)}
 	if err := w.start(col); err != nil {
 		return nil, err
@@ -170,6 +171,7 @@ func (w *why) edges(row int, to ID) ([]Edge, error) {
 		return nil, fmt.Errorf("vertex %s: %w", r.ID.Short(), err)
 	}
 	all, err := Edges(r.ID, w.m.Block(col).Kind, plain)
+	// One vertex may refer to a block several times, each at another offset.
 	return slices.DeleteFunc(all, func(e Edge) bool { return e.To != to }), err
 }
 
@@ -312,6 +314,7 @@ func (w *why) positionsThrough(list []treePos, up int, e Edge) ([]treePos, error
 		}
 		return list, nil
 	}
+	// It ends: a vertex contains the hashes of what it links to, so no way up is a circle.
 	above, err := w.positions(up)
 	if err != nil {
 		return list, err
@@ -333,6 +336,8 @@ func (w *why) positionsThrough(list []treePos, up int, e Edge) ([]treePos, error
 func (w *why) snapshotNames(col int) (names []string) {
 	w.m.EachInColumn(col, func(row int) bool {
 		if r := w.m.Row(row); r.Kind == VertexRow { // a name vertex
+			// A snapshot's name refers to a name vertex, which refers to the snapshot: two steps
+			// up.
 			at, _ := w.m.Column(r.ID)
 			w.m.EachInColumn(at, func(row int) bool {
 				if n := w.m.Row(row); n.Kind == NameRow && n.Name.Snapshot {
@@ -421,6 +426,7 @@ func (w *why) liveFiles() error {
 				return err
 			}
 		}
+		// An orphan: unlinked and open, or found by fsck; it takes space all the same.
 		if len(names) == 0 {
 			if err := w.note(location{path: u.below, inode: u.inode, occurrence: u.occurrence}, ""); err != nil {
 				return err
@@ -472,6 +478,7 @@ func (w *why) result() []Occurrence {
 		slices.Sort(o.Snapshots)
 		list = append(list, o)
 	}
+	// Maps give another order each time, and answers are compared and shown in pages.
 	slices.SortFunc(list, func(a, b Occurrence) int {
 		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Offset, b.Offset), cmp.Compare(a.Skip, b.Skip),
 			cmp.Compare(fmt.Sprint(a.Object, a.Xattrs), fmt.Sprint(b.Object, b.Xattrs)), cmp.Compare(a.Inode, b.Inode))

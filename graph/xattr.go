@@ -51,6 +51,7 @@ func readXattrs(r *vertex.Fields) []Xattr {
 	for range n {
 		x := Xattr{Name: readText(r, MaxName)}
 		x.Value = r.Bytes(r.Uvarint(maxXattrValue))
+		// Ended at once: a false count must not make a set of 65,536 empty ones.
 		if r.Bad() {
 			return nil
 		}

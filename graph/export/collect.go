@@ -124,6 +124,7 @@ type collector struct {
 
 // root adds a root and, of an object, the edge from its name.
 func (c *collector) root(r Root) {
+	// The name is a node of its own, so the object's content is an edge away.
 	if r.Name != "" {
 		name := &visit{id: "object:" + Printable(r.Name), path: Printable(r.Name) + ":", node: -1}
 		c.add(name, Node{Kind: Object, Label: Printable(r.Name), Size: r.Size})
@@ -147,6 +148,7 @@ func (c *collector) add(p *visit, n Node) *visit {
 	case wanted && len(c.g.Nodes) >= c.o.Nodes:
 		c.g.Cut = fmt.Sprintf("the first %d nodes; there are more", c.o.Nodes)
 		return nil
+	// Nodes of kinds that are not wanted are walked through, and take memory, too.
 	case len(c.met) >= passedPerNode*c.o.Nodes:
 		c.g.Cut = fmt.Sprintf("given up after going through %d nodes", len(c.met))
 		return nil
@@ -180,6 +182,7 @@ func (c *collector) block(id graph.ID, depth int, path, label string, size int64
 		p.kind = e.Kind
 		n.Kind, n.Raw, n.Stored, n.Refs = Kind(e.Kind.String()), int64(e.Raw), e.Stored(), int64(e.Refs)
 	} else {
+		// A lost block is a node that says so, and ends no walk.
 		n.Damage = Printable(err.Error())
 	}
 	if p.kind == store.KindData {
@@ -210,6 +213,7 @@ func (c *collector) expand(p *visit) error {
 	}
 	edges, err := graph.Successors(c.ctx, c.blocks, p.block)
 	if err != nil {
+		// A damaged vertex is shown as such, and the rest of the graph with it.
 		if p.node >= 0 && c.ctx.Err() == nil {
 			c.g.Nodes[p.node].Damage = Printable(err.Error())
 		}
@@ -254,11 +258,13 @@ func (c *collector) expandLive(p *visit) error {
 
 // edge adds an edge, or counts it when it is there.
 func (c *collector) edge(from, to *visit, role, name string, off, bytes int64) error {
+	// One end is of a kind that is not shown: what leads through it is not drawn.
 	if from.node < 0 || to.node < 0 {
 		return nil
 	}
 	key := edgeKey{from.node, to.node, role, name}
 	if i, ok := c.edges[key]; ok {
+		// A file of zeroes has one block a million times: that is one edge with a count.
 		c.g.Edges[i].Count++
 		c.g.Edges[i].Bytes += bytes
 		return nil

@@ -37,6 +37,7 @@ func (q *Graph) Connect(ctx context.Context, a, b string) ([]Step, error) {
 	if err := q.store.Commit(); err != nil {
 		return nil, err
 	}
+	// After the commit: what was just written has no block before.
 	from, err := q.rootOf(ctx, a)
 	if err != nil {
 		return nil, err
@@ -45,6 +46,7 @@ func (q *Graph) Connect(ctx context.Context, a, b string) ([]Step, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Until the steps are described: each of them is looked up again.
 	defer q.store.PauseSweep()()
 	rows, err := q.store.View()
 	if err != nil {
@@ -87,6 +89,8 @@ func (q *Graph) network(ctx context.Context, rows *store.View) (*graph.Network, 
 	}
 	n := graph.NewNetwork()
 	for _, id := range vertices {
+		// Not inside the scan of rows above: reading blocks there would hold an iterator of the
+		// database open.
 		plain, err := q.store.Get(ctx, id)
 		if err != nil {
 			return nil, err
@@ -146,6 +150,7 @@ func (q *Graph) step(ctx context.Context, rows *store.View, p graph.Point, files
 	if err != nil {
 		return s, err
 	}
+	// Kept for crossed, which asks for the edges that leave this file.
 	f, err := q.live.LiveFile(ctx, path)
 	if err != nil {
 		return s, err
@@ -207,6 +212,7 @@ func (q *Graph) crossed(ctx context.Context, a, b graph.Point, files map[uint64]
 			return nil, err
 		}
 	}
+	// The way was found in one view, and edges are read as they are now.
 	return nil, errors.New("the store changed while it was searched; try again")
 }
 

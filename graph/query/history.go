@@ -28,10 +28,12 @@ func (q *Graph) History(ctx context.Context, fn func(graph.HistoryPoint) error) 
 	if err != nil {
 		return err
 	}
+	// By time, as a snapshot is compared with the one before it; the store lists them by name.
 	slices.SortStableFunc(points, func(a, b *datedPoint) int { return a.Created.Compare(b.Created) })
 	last := make(map[string]*datedPoint) // of each volume: those that were pulled have others
 	for _, p := range points {
 		if before := last[p.of.Volume]; before != nil {
+			// A damaged snapshot must not hide all others: it has an alarm of its own.
 			if p.Alarm, err = graph.Suspect(ctx, q.store, &before.of, &p.of); err != nil {
 				if ctx.Err() != nil {
 					return err

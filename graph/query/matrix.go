@@ -29,6 +29,7 @@ func (q *Graph) withMatrix(ctx context.Context, fn func(*graph.Matrix, *store.Vi
 		return err
 	}
 	defer q.store.PauseSweep()()
+	// The sweep is paused before the rows are read: a block may not go between them and the answer.
 	rows, m, err := q.makeMatrix(ctx)
 	if err != nil {
 		return err
@@ -41,6 +42,7 @@ func (q *Graph) makeMatrix(ctx context.Context) (*store.View, *graph.Matrix, err
 	c := &q.matrix
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	// Before the view: a change between the two makes the cached one look old, never new.
 	version := q.store.Version()
 	rows, err := q.store.View()
 	if err != nil {
@@ -60,6 +62,7 @@ func (q *Graph) makeMatrix(ctx context.Context) (*store.View, *graph.Matrix, err
 			rows.Close()
 			return nil, nil, err
 		}
+		// Too large to be kept for two minutes after the answer; the next question makes it again.
 		if m.Bytes() > debug.SetMemoryLimit(-1)/3 {
 			return rows, m, nil
 		}
@@ -126,6 +129,7 @@ func (q *Graph) Matrix(ctx context.Context, fn func(MatrixItem) error) error {
 		if err := w.measure(end); err != nil {
 			return err
 		}
+		// All paths at once: one by one each would be a walk up through the rows.
 		inodes := make(map[uint64]bool)
 		for r := range end {
 			if row := m.Row(r); row.Kind == graph.FileRow {
@@ -137,6 +141,7 @@ func (q *Graph) Matrix(ctx context.Context, fn func(MatrixItem) error) error {
 			return err
 		}
 		for r := range end {
+			// A store has millions of rows, and who asked may have left.
 			if err := ctx.Err(); err != nil {
 				return err
 			}
@@ -170,6 +175,8 @@ func (w *matrixWriter) measure(rows int) error {
 
 // entries calls fn for the blocks of a row.
 func (w *matrixWriter) entries(r int, fn func(MatrixEntry)) {
+	// A file whose references are all to data blocks is told span by span; of one with vertices
+	// below only sums are known.
 	direct := w.m.Row(r).Kind == graph.FileRow
 	w.m.EachInRow(r, func(u graph.Use) bool { direct = direct && u.Len > 0; return direct })
 	if direct {
@@ -201,6 +208,7 @@ func (w *matrixWriter) row(r int, paths map[uint64][]string) error {
 		if failed == nil {
 			failed = w.fn(MatrixItem{Row: &row})
 		}
+		// Not cut to length 0: what was sent still has the array.
 		row.Blocks = nil
 	}
 	w.entries(r, func(e MatrixEntry) {

@@ -28,6 +28,7 @@ func (q *Graph) rootsOf(ctx context.Context, ref string) ([]export.Root, error) 
 	}
 	err = q.store.Objects(ctx, "", func(o store.ObjectInfo) error {
 		roots = append(roots, objectRoot(o))
+		// More roots than nodes would not be shown anyway.
 		if len(roots) > export.MaxNodes {
 			return store.ErrStop
 		}
@@ -136,6 +137,7 @@ func (q *Graph) inSnapshot(ctx context.Context, s store.SnapshotRef, path string
 			return export.Root{}, missing
 		}
 		e, err = graph.OpenTree(q.store, e.Link.ID, graph.Directory).Lookup(ctx, name)
+		// A file with several names has its content in the link table only.
 		if err == nil && e.Ident != 0 {
 			e, err = graph.OpenTree(q.store, v.Table, graph.LinkTable).Lookup(ctx, graph.TableKey(e.Ident))
 		}

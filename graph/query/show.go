@@ -61,6 +61,7 @@ func (q *Graph) Show(ctx context.Context, ref string, fn func(ShowItem) error) e
 		return err
 	}
 	defer q.store.PauseSweep()()
+	// With the sweep paused: what a reference means now is there until it has been shown.
 	root, err := q.rootOf(ctx, ref)
 	if err != nil {
 		return err
@@ -99,6 +100,7 @@ type shower struct {
 }
 
 func (w *shower) part(p ShowPart, id store.ID) error {
+	// A lost block is shown without its sizes: that is what is looked for.
 	row, err := w.q.store.Lookup(id)
 	if err == nil {
 		info := row.Info(id)

@@ -50,6 +50,8 @@ func (q *Graph) Similar(ctx context.Context, ref string, top int) (Similar, erro
 		return Similar{}, err
 	}
 	defer rows.Close()
+	// More candidates than are shown: sketches estimate, and the exact comparison below may order
+	// them otherwise.
 	f := finder{q: q, ctx: ctx, rows: rows, most: 4*top + 16, sketcher: graph.NewSketcher(q.store)}
 	if f.subject, err = f.candidate(root); err != nil {
 		return Similar{}, err
@@ -198,6 +200,8 @@ func (f *finder) consider(t candidate, s *graph.Sketch) {
 	if t.estimate == 0 || t.same(f.subject) {
 		return
 	}
+	// The place behind all that are as good, so that equal ones stay in the order in which they
+	// came.
 	i, _ := slices.BinarySearchFunc(f.best, t.estimate, func(a candidate, e float64) int {
 		if a.estimate >= e {
 			return -1
@@ -252,6 +256,7 @@ func (f *finder) eachFile(names func(Name), fn func(ino uint64, s *graph.Sketch)
 	}
 	last, s := uint64(0), new(graph.Sketch)
 	err = f.q.rows.References(f.ctx, f.rows, func(r graph.Reference) error {
+		// References come by inode: when the next one begins, the file before is complete.
 		if r.Ino != last {
 			if !s.Empty() {
 				fn(last, s)
@@ -277,6 +282,7 @@ func (f *finder) files() error {
 			dirs[n.Ino] = true
 		}
 	}, func(ino uint64, s *graph.Sketch) {
+		// A cloned directory has a reference, too, and is not compared with files.
 		if !dirs[ino] {
 			f.consider(candidate{kind: export.Inode, file: &export.LiveFile{Ino: ino}}, s)
 		}
@@ -300,9 +306,11 @@ func (f *finder) oldFiles() error {
 	w := graph.Walk{Kinds: []store.Kind{store.KindSnapshot, store.KindTree}}
 	return w.From(f.ctx, f.q.store, roots, func(v graph.Vertex) error {
 		for _, e := range v.Edges {
+			// What is met again is the same bytes; extended attributes are nobody's file.
 			if _, met := paths[e.To]; met || e.Role == graph.Xattrs {
 				continue
 			}
+			// Parts of a directory are at its path; only an entry makes it longer.
 			paths[e.To] = paths[v.ID]
 			if e.Role != graph.Content {
 				continue
@@ -373,6 +381,7 @@ func (f *finder) directories() error {
 			}
 			sketches[up].Merge(s)
 		}
+		// Merged into the one above, so that memory holds little more than one level of the tree.
 		delete(sketches, dir)
 	}
 	return nil

@@ -92,6 +92,7 @@ func (q *Graph) Usage(ctx context.Context, r UsageRequest) (Usage, error) {
 		whole := graph.Group{Name: r.Path}
 		for ino, f := range g.files {
 			k := f.group
+			// Only now is it known of a file with several names whether they are in one group.
 			if k == severalIn {
 				k = g.group(severalGroup)
 			}
@@ -104,6 +105,7 @@ func (q *Graph) Usage(ctx context.Context, r UsageRequest) (Usage, error) {
 		if err != nil {
 			return err
 		}
+		// Asked for apart: what two groups share is freed by the whole, and by neither.
 		u.Whole = g.count(whole, account.Groups[0])
 		u.Account, err = m.Account(ctx, g.groups)
 		for i := range u.Groups {
@@ -165,6 +167,7 @@ func (g *grouper) count(files graph.Group, u graph.Usage) graph.Usage {
 // group returns the number of a group, made if need be.
 func (g *grouper) group(name string) int {
 	k, ok := g.byName[name]
+	// Each group is walked through apart and is a line of the answer.
 	if !ok && len(g.groups) >= maxGroups {
 		name = othersGroup
 		k, ok = g.byName[name]
@@ -191,6 +194,8 @@ func (q *Graph) groupFiles(ctx context.Context, g *grouper, rows *store.View, di
 		}
 		return nil
 	}
+	// Directories first, in a pass of their own: the names of files ask for the group of the
+	// directory above.
 	g.dirs, g.below = make(map[uint64]dirName), make(map[uint64]int)
 	err = q.rows.Names(ctx, rows, func(n Name) error {
 		if n.Directory {
@@ -229,6 +234,7 @@ func (g *grouper) add(f *grouped, n Name) {
 		k = g.group(ext)
 	}
 	switch old := f.group; {
+	// The first name, or another one in the same group.
 	case old == nameless || old == k:
 	case k == outside || old == outside:
 		k = severalOut
@@ -260,6 +266,7 @@ func (g *grouper) in(dir uint64, depth int) int {
 	default:
 		k = g.in(d.parent, depth+1)
 	}
+	// Also for the directories on the way, so that each is climbed from once.
 	g.below[dir] = k
 	return k
 }

@@ -67,6 +67,7 @@ func (q *Graph) WhyAll(ctx context.Context, ref string, limit int64, fn func(Why
 		if err := fn(WhyItem{Blocks: &count}); err != nil {
 			return err
 		}
+		// One for all blocks of the file: they lie below the same directories.
 		c := q.climber(ctx, m, rows)
 		for _, id := range blocks {
 			col, ok := m.Column(id)
