@@ -94,6 +94,8 @@ func (f *filesystem) seek(ino volume.Ino, off int64, whence uint32) (int64, erro
 			return at, nil
 		}
 		f.writeBack(ino, lo, n)
+		// Written back pages have changed the answer: then it is asked again, and its own hole is
+		// looked into.
 		again, err2 := f.vol.Seek(ino, off, whence)
 		if again == at && err2 == err {
 			return at, err
@@ -144,5 +146,5 @@ func (f *filesystem) CopyFileRange(_ <-chan struct{}, in *fuse.CopyFileRangeIn) 
 // Ioctl knows none.
 func (f *filesystem) Ioctl(_ <-chan struct{}, _ *fuse.IoctlIn, _ []byte, _ *fuse.IoctlOut, _ []byte) fuse.Status {
 	f.meter.count(opIoctl)
-	return fuse.Status(25) // ENOTTY
+	return fuse.Status(syscall.ENOTTY)
 }

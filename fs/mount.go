@@ -77,6 +77,7 @@ func isMountpoint(dir string) (bool, error) {
 	if err := syscall.Stat(filepath.Join(dir, ".."), &up); err != nil {
 		return false, err
 	}
+	// Another device than the parent's, or the root, which is its own parent.
 	return here.Dev != up.Dev || here.Ino == up.Ino, nil
 }
 
@@ -87,6 +88,7 @@ func NewMount(v *volume.Volume, dir string, o MountOptions) (*Mount, error) {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	f := newFilesystem(v, o.Logger)
+	// All is set before attach: from then on requests come.
 	f.sync = o.Sync
 	v.OnInvalidate(f.invalidate)
 	syscall.Umask(0) // before the first request
@@ -161,7 +163,8 @@ func checkFUSE() error {
 func (o MountOptions) fuse() *fuse.MountOptions {
 	root := os.Geteuid() == 0
 	return &fuse.MountOptions{
-		AllowOther:       o.AllowOther || root,
+		AllowOther: o.AllowOther || root,
+		// The kernel checks permissions, by the attributes that it caches; nothing here has to.
 		Options:          append([]string{"default_permissions"}, o.Options...),
 		FsName:           o.Source,
 		Name:             "quarxfs",

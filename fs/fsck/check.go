@@ -110,6 +110,7 @@ func (c *checker) found(rule string, ino meta.Ino, format string, args ...any) {
 // is none.
 func (c *checker) path(ino meta.Ino) string {
 	path := ""
+	// Bounded, as a damaged tree may lead in a circle.
 	for range syscall.PathMax {
 		t, ok := c.inodes[ino]
 		if ino == meta.Root || !ok || t.links == 0 {
@@ -158,6 +159,8 @@ func (c *checker) row(key, value []byte) error {
 	if err != nil {
 		return c.decoded(0, err)
 	}
+	// The largest number in use: the counters must be behind it, or a number would be given out
+	// twice.
 	c.note(uint64(ino))
 	switch kind {
 	case meta.KindEntry:
@@ -255,6 +258,7 @@ func (c *checker) name(dir meta.Ino, key, value []byte) error {
 		return err
 	}
 	c.at(dir).names++
+	// Names and entries are two rows of one fact, and readdir and look-ups each use one of them.
 	b, err := c.db.Get(meta.EntryKey(dir, pos))
 	if meta.IsNotFound(err) {
 		c.found("I7", dir, "the name %q leads to position %d, where no entry is", name, pos)
@@ -274,6 +278,7 @@ func (c *checker) extents(ino meta.Ino, key, value []byte) error {
 	if err != nil {
 		return err
 	}
+	// Before it is multiplied: an overflow would look like a page at the start of the file.
 	if i > uint64(math.MaxInt64/c.span) {
 		return fmt.Errorf("page %d of extents is beyond every file: %w", i, meta.ErrCorrupt)
 	}
@@ -301,6 +306,8 @@ func (c *checker) extents(ino meta.Ino, key, value []byte) error {
 func (c *checker) extent(ino meta.Ino, e meta.Extent) error {
 	id := store.ID(e.ID)
 	if c.ref != nil {
+		// Told before anything is judged: the store compares the counts of references, those of bad
+		// extents too.
 		c.ref(id)
 	}
 	if int64(e.Len) > c.span {

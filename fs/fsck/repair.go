@@ -106,6 +106,8 @@ func (r *repairer) run(ctx context.Context) error {
 		return err // a store without a volume gets one when it is opened
 	}
 	r.next = max(r.next+1, r.counts.Next, meta.FirstIno)
+	// Records first: names are only given to what has one. Then what is reachable, so that the rest
+	// can go to lost+found.
 	r.fixRecords()
 	r.fixEntries()
 	r.reach()
@@ -140,6 +142,8 @@ func (r *repairer) row(key, value []byte) error {
 		return nil
 	case meta.KindTouched, meta.KindGone, meta.KindTree, meta.KindTrack:
 		r.tracking = append(r.tracking, bytes.Clone(key))
+		// They only save the next snapshot work: damaged ones are dropped all together, and it
+		// looks at everything.
 		r.badTracking = r.badTracking || meta.CheckTracked(kind, key, value) != nil
 		return nil
 	}
@@ -238,6 +242,8 @@ func (r *repairer) extentsRow(ino meta.Ino, f *found, key, value []byte) error {
 	}
 	if again := meta.AppendExtents(nil, base, kept); !bytes.Equal(again, value) {
 		r.did("inode %d: extents from byte %d on overlapped", ino, base)
+		// The row as it was stays aside: which of two overlapping extents was the right one, nobody
+		// knows.
 		r.db.Set(append([]byte{asidePrefix}, key...), bytes.Clone(value))
 		r.db.Set(bytes.Clone(key), again)
 	}
@@ -255,6 +261,7 @@ func (r *repairer) stagedRow(f *found, key, value []byte) error {
 	}
 	last := parts[len(parts)-1]
 	f.data = true
+	// Staged bytes count for the length: they become blocks at the next mount.
 	f.end = max(f.end, int64(slot)*meta.SlotSize+int64(last.Start+len(last.Bytes)))
 	return nil
 }

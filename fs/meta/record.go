@@ -60,7 +60,7 @@ type Inode struct {
 	Unwritten int64
 }
 
-// IsStub reports whether some of what the inode holds is still in a vertex.
+// IsLazy reports whether some of what the inode holds is still in a vertex.
 func (n *Inode) IsLazy() bool { return n.LazyID != BlockID{} }
 
 // IsLazyDir reports whether names of a directory are in a tree only.
@@ -324,6 +324,7 @@ func DecodeCounters(b []byte) (Counters, error) {
 	c := Counters{Next: r.uvarint(max63), Inodes: r.varint(), Logical: r.varint()}
 	if len(r.b) > 0 {
 		c.Form = Form(r.uvarint(uint64(CountsData)))
+		// That form is written without its byte, so a row that has it is none of ours.
 		r.bad = r.bad || c.Form == CountsRows
 		if c.Form == CountsData || len(r.b) > 0 {
 			c.Generation = uint32(r.uvarint(math.MaxUint32))

@@ -40,6 +40,7 @@ func (r Ranges) With(lo, hi int64) Ranges {
 			out = append(out, x)
 			continue
 		}
+		// It touches or overlaps: taken in, so that ranges stay apart.
 		lo, hi = min(lo, x.Lo), max(hi, x.Hi)
 	}
 	i, _ := slices.BinarySearchFunc(out, lo, func(x Range, lo int64) int { return int(min(1, max(-1, x.Lo-lo))) })

@@ -109,6 +109,7 @@ func (r Reader) Contents(ctx context.Context, rows *store.View, fn func(ino meta
 		case !attr.IsLazyDir():
 			return ctx.Err()
 		default:
+			// Nothing below a lazy directory has rows, so its sums stand for all of it.
 			if sums, err = LazySums(ctx, r.st, rows, ino, &attr); err != nil {
 				return fmt.Errorf("inode %d: %w", ino, err)
 			}
@@ -123,6 +124,7 @@ func (r Reader) Contents(ctx context.Context, rows *store.View, fn func(ino meta
 // AllPaths returns all paths of the chosen inodes, sorted, at the instant of rows.
 // One without a name is not in it.
 func (r Reader) AllPaths(ctx context.Context, rows *store.View, chosen map[uint64]bool) (map[uint64][]string, error) {
+	// Few inodes are climbed from; for many one pass over all names costs less.
 	if found, ok := climbAll(rows, chosen); ok {
 		return found, nil
 	}

@@ -97,6 +97,7 @@ func (s *stream) HasNext() bool {
 		s.done = true
 		return false
 	}
+	// The tree caches vertices on its way and is not for two at once.
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	err := n.open().EachFrom(context.Background(), s.index, func(e *graph.Entry) error {
@@ -151,6 +152,7 @@ func (n *node) Read(ctx context.Context, _ nodefs.FileHandle, dest []byte, off i
 	if err != nil {
 		return nil, n.view.errno(ctx, "read", err)
 	}
+	// Asked for before this read's own blocks, so that both are fetched side by side.
 	n.readAhead(off, length)
 	blocks, err := n.view.f.src.GetAll(ctx, idsOf(list))
 	if err != nil {
@@ -187,6 +189,7 @@ func (n *node) Lseek(ctx context.Context, _ nodefs.FileHandle, off uint64, whenc
 // readSpans returns those that tile a part of the file.
 func (n *node) readSpans(ctx context.Context, off, length int64) (list []graph.Span, err error) {
 	err = graph.FileSpansFrom(ctx, n.view.f.src, n.entry.Link, n.entry.Size, off, func(x graph.Span) error {
+		// The last one is cut, so that the spans tile the request to the byte.
 		x.Len = min(x.Len, off+length-x.Off)
 		list = append(list, x)
 		if x.End() == off+length {
@@ -217,6 +220,7 @@ func copyOut(dest []byte, off int64, list []graph.Span, blocks [][]byte) error {
 		}
 		block := blocks[0]
 		blocks = blocks[1:]
+		// Blocks come from another machine: what does not fit its vertex is no content.
 		if int64(x.Skip)+x.Len > int64(len(block)) {
 			return fmt.Errorf("block %s of %d bytes is shorter than its vertex says: %w", x.ID.Short(), len(block), store.ErrCorrupt)
 		}
@@ -236,6 +240,7 @@ func (n *node) readAhead(off, length int64) {
 		return
 	}
 	n.next = max(n.next, end)
+	// Enough is on its way; asking anew for each request would make many small fetches.
 	if n.ahead-n.next > most/2 {
 		return
 	}
@@ -288,6 +293,7 @@ func (n *node) linked(ctx context.Context, link graph.Link) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The size is allocated below, and comes from the network.
 	if v.Size > maxLinked {
 		return nil, fmt.Errorf("extended attributes of %d bytes: %w", v.Size, store.ErrCorrupt)
 	}

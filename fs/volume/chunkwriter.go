@@ -16,7 +16,7 @@ const (
 	// brought together to be cut; it holds four of the longest default blocks.
 	windowSize = 1 << 20
 	// maxWindows is how many of them one chunkWriter fills before it stores what it has.
-	// Runs that lie far apart take one each.
+	// Ranges that lie far apart take one each.
 	maxWindows = 8
 )
 
@@ -82,6 +82,8 @@ func (f *chunkWriter) writeBlocks() error {
 // first that is left.
 func (f *chunkWriter) cutSome(i int) (int, error) {
 	for i < len(f.ranges) && len(f.windows) < maxWindows {
+		// Asked before the range is blended with its neighbours, which would have their blocks
+		// read.
 		if n, err := f.overlaysAt(i); err != nil {
 			return i, err
 		} else if n > 0 {
@@ -112,6 +114,7 @@ func (f *chunkWriter) store() error {
 	}
 	f.n.mu.Lock()
 	defer f.n.mu.Unlock()
+	// Readers see the old extents with flushing over them, and from here on the new ones.
 	return f.install(ids)
 }
 
@@ -153,6 +156,7 @@ func (f *chunkWriter) cutRegion(i int, blend bool) (next int, err error) {
 // cutOne cuts the block at pos. It is done when pos is past the ranges' end and
 // old cuts go on from there, or when the rest is left to grow.
 func (f *chunkWriter) cutOne(rg *region, pos, end int64, last, blend bool) (done bool, n int, err error) {
+	// Past what was written: the region ends as soon as its cuts meet an old one.
 	if pos >= end {
 		if done, err := f.boundary(pos, blend); err != nil || done {
 			return done, 0, err
@@ -167,6 +171,8 @@ func (f *chunkWriter) cutOne(rg *region, pos, end int64, last, blend bool) (done
 		}
 		n, final = f.v.files.chunker.Cut(pos, buf)
 	}
+	// At the end of a stream more bytes will come, and a block cut here would be cut again; but the
+	// first block of a region is, or nothing would get on.
 	if !final && f.growing && last && pos+int64(len(buf)) == end && pos > rg.lo {
 		f.tail = pos
 		return true, 0, nil
@@ -174,6 +180,7 @@ func (f *chunkWriter) cutOne(rg *region, pos, end int64, last, blend bool) (done
 	c := cut{off: pos, len: n, block: -1}
 	if !store.IsZero(buf[:n]) {
 		c.block = len(f.blocks)
+		// Its capacity ends with it, so that nobody appends into the window behind.
 		f.blocks = append(f.blocks, buf[:n:n])
 	}
 	rg.cuts = append(rg.cuts, c)

@@ -63,6 +63,7 @@ func (ss *snapshotter) put(ctx context.Context, from SnapshotPath, to string, re
 		return err
 	}
 	defer d.release()
+	// Outside of the mutex below, since a directory is materialized for it in many steps.
 	if err := ss.v.tree.changeable(d); err != nil {
 		return fmt.Errorf("%q: %w", to, err)
 	}
@@ -217,6 +218,7 @@ func (g *cloner) top(e *graph.Entry, flat bool) (n *node, err error) {
 		n = nodeOf(ino, attr)
 		n.mu.Lock()
 		defer n.mu.Unlock()
+		// For the caller; held from before it is in the table, or it could be dropped at once.
 		n.users.Add(1)
 		v.Known(ino)
 		v.orphan(n)
@@ -250,6 +252,7 @@ func (g *cloner) fill(dir meta.Ino, d *graph.Entry) error {
 					return store.ErrStop
 				}
 				made++
+				// The least name behind this one: there the next step goes on.
 				from = e.Name + "\x00"
 				if e.Ident != 0 {
 					return g.linked(dir, e)
@@ -311,6 +314,7 @@ func (g *cloner) linked(dir meta.Ino, e *graph.Entry) error {
 		if f.attr, err = g.v.materializer.newLazy(f.ino, &row); err != nil {
 			return err
 		}
+		// Each name that is met adds one: only those inside the cloned part count.
 		f.attr.Nlink, f.attr.Shared, f.attr.Parent = 0, true, 0
 		g.files[e.Ident] = f
 	}
@@ -327,6 +331,7 @@ func (t *nameTree) attach(n *node, nlink uint32, d *node, name string, replace r
 	t.Lock()
 	defer t.Unlock()
 	d.mu.Lock()
+	// What is there, and whether a name could be added: which of the two counts depends on replace.
 	p, err := t.find(d, name)
 	free := t.vacant(d, name)
 	d.mu.Unlock()
@@ -402,6 +407,7 @@ func (t *nameTree) exchangeRoot(g *node) (stale []Invalidation, err error) {
 		return nil, err
 	}
 	for _, e := range was {
+		// The old names first: one of the new ones may be equal.
 		if err := t.discard(root, e); err != nil {
 			return nil, err
 		}
@@ -488,6 +494,7 @@ func (t *nameTree) takeAttr(root, g *node, b *meta.Inode) error {
 		if err != nil {
 			return err
 		}
+		// Copied and not moved: the clone is an orphan, and the reaper takes its own rows.
 		t.v.db.Set(meta.XattrKey(root.ino, name), value)
 		a.Xattrs++
 	}

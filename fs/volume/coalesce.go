@@ -75,6 +75,7 @@ func (f *chunkWriter) overlay(ranges dirtyRanges) {
 // noteOverlays remembers which pages of the file have overlay extents. n.mu is held.
 func (fl *flusher) noteOverlays(n *node, ranges dirtyRanges) {
 	if n.overlaid == nil {
+		// Its overlay extents stay as they are: they cost sharing, and nothing else.
 		if !fl.dirty.addUpTo(maxOverlaid, fl.dirty.overlaid, n) {
 			return
 		}
@@ -105,7 +106,7 @@ func (fl *flusher) runCoalescer() {
 		start := time.Now()
 		more, err := fl.coalesceSome()
 		if err != nil {
-			fl.v.log.Error("mending a file of small blocks failed; it will be tried again", "err", err)
+			fl.v.log.Error("coalescing a file of small blocks failed; it will be tried again", "err", err)
 		}
 		pause := coalescePause
 		if more && err == nil {
@@ -117,6 +118,7 @@ func (fl *flusher) runCoalescer() {
 
 // coalesceSome coalesces a page of some quiet file. It reports whether there was one.
 func (fl *flusher) coalesceSome() (more bool, err error) {
+	// Writers wait for memory, and this would use more of it.
 	if fl.budget.quarterFull() {
 		return false, nil
 	}
@@ -148,6 +150,7 @@ func (fl *flusher) coalesceSome() (more bool, err error) {
 // stored, inside Update.
 func (fl *flusher) coalescePage(n *node) error {
 	for i := range n.overlaid {
+		// Off the list first: a page that cannot be read would be tried for ever.
 		delete(n.overlaid, i)
 		small, err := fl.smallExtents(n, i)
 		if err != nil {
@@ -173,6 +176,8 @@ func (fl *flusher) smallExtents(n *node, i uint64) (small []meta.Extent, err err
 		return nil, err
 	}
 	for k, e := range p.exts {
+		// A short extent with holes on both sides is as it was written: no cut could make it
+		// longer.
 		touches := k > 0 && p.exts[k-1].End() == e.Off || k+1 < len(p.exts) && p.exts[k+1].Off == e.End()
 		if touches && int(e.Len) < fl.v.files.chunker.Min() {
 			small = append(small, e)
@@ -191,6 +196,7 @@ func (fl *flusher) coalesce(n *node, small []meta.Extent) error {
 	for _, e := range small {
 		b, err := fl.v.files.extentBytes(context.Background(), e)
 		if err != nil {
+			// Its neighbours can be coalesced without it.
 			errs = append(errs, err)
 			continue
 		}

@@ -17,6 +17,7 @@ func (v *Volume) CopyRange(src meta.Ino, srcOff int64, dst meta.Ino, dstOff, len
 	if dstOff > math.MaxInt64-length || srcOff > math.MaxInt64-length {
 		return 0, syscall.EFBIG
 	}
+	// What is copied between overlapping ranges would depend on the order.
 	if src == dst && srcOff < dstOff+length && dstOff < srcOff+length {
 		return 0, syscall.EINVAL
 	}
@@ -100,6 +101,7 @@ func (m *fileMap) copyLocked(a *node, srcOff int64, b *node, dstOff, length int6
 	if err != nil {
 		return 0, err
 	}
+	// Also of dirty and staged bytes, which would lie over what is copied.
 	if err := m.punch(b, dstOff, dstOff+length); err != nil {
 		return 0, err
 	}

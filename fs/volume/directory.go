@@ -45,6 +45,8 @@ func (d *directory) remove(name string) {
 	i := d.from(d.names[name].pos)
 	d.order[i].name = ""
 	delete(d.names, name)
+	// Positions stay in order with holes in them, so that a removal moves nothing; rebuilt when
+	// most are holes.
 	if d.holes++; d.holes > 64 && d.holes > len(d.order)/2 {
 		kept := d.order[:0]
 		for _, p := range d.order {
@@ -115,6 +117,7 @@ func (t *nameTree) link(n *node, name string, ino meta.Ino, typ uint32) uint64 {
 
 // unlink takes a name out of a directory. n.mu is held, inside Update.
 func (t *nameTree) unlink(n *node, name string, p dentry) {
+	// The mark is all that tells the next snapshot of this name.
 	t.v.tracker.name(n, name, p.pos)
 	t.v.db.Delete(meta.NameKey(n.ino, name))
 	t.v.db.Delete(meta.EntryKey(n.ino, p.pos))
@@ -174,6 +177,7 @@ func (v *Volume) readDir(ino meta.Ino, from uint64, withSnapshots bool, fn func(
 		return err
 	}
 	defer n.release()
+	// What is in a snapshot has no rows: its names are in a tree.
 	if n.frozen {
 		if !n.isDir() {
 			return syscall.ENOTDIR
@@ -232,6 +236,7 @@ type dirBatch struct {
 
 // add takes the entry at pos, or leaves it to the next batch.
 func (b *dirBatch) add(pos uint64, e meta.Dirent) (more bool) {
+	// The entry before ends where this one is, whether or not it fits in here.
 	b.end(pos)
 	if b.full = len(b.entries) == dirBatchSize; !b.full {
 		b.entries = append(b.entries, Entry{Dirent: e})
@@ -254,6 +259,7 @@ func (t *nameTree) readBatch(n *node, from uint64) (*dirBatch, error) {
 	if !n.isDir() {
 		return nil, syscall.ENOTDIR
 	}
+	// Also for a batch in the middle: relatime makes most of these do nothing.
 	t.v.touchAtime(n)
 	if err := t.loadNames(n, true); err != nil {
 		return nil, err
@@ -319,6 +325,7 @@ func (v *Volume) Peek(ino meta.Ino) (Attr, error) {
 		n, _ = v.table.cached(ino)
 	}
 	if n == nil {
+		// Not put into the table: a listing of a whole tree would drive out what is in use.
 		tmp, err := v.readNode(ino)
 		if err != nil {
 			return Attr{}, err

@@ -120,11 +120,15 @@ func (m *fileMap) eachExtent(n *node, lo, hi int64, fn func(meta.Extent) bool) e
 	if lo >= hi {
 		return nil
 	}
+	// From the page before: an extent is at most as long as a page covers, so it may reach from
+	// there into the range.
 	first, last := uint64(max(0, lo-m.span)/m.span), uint64((hi-1)/m.span)
 	if !n.attr.IsLazy() {
 		_, err := m.eachRowExtent(n, first, last, lo, hi, fn)
 		return err
 	}
+	// Rows up to the pages that the file owns, its vertex behind them: neither says anything of the
+	// other part.
 	if owned := n.attr.Owned; first < owned {
 		if more, err := m.eachRowExtent(n, first, min(last, owned-1), lo, hi, fn); err != nil || !more {
 			return err
@@ -199,6 +203,7 @@ func (m *fileMap) replaceExtents(n *node, lo, hi int64, fresh []meta.Extent) err
 		k := sort.Search(len(p.exts), func(k int) bool { return p.exts[k].Off > e.Off })
 		p.exts = slices.Insert(p.exts, k, e)
 		p.dirty = true
+		// Also for a right part: cutPage has dropped its reference, or the left part has kept it.
 		m.v.store.Ref(e.ID, 1)
 		m.allocated(n, e, 1)
 	}
@@ -257,6 +262,7 @@ func (m *fileMap) thinPage(n *node, p *page) {
 	at := p.exts[0].Off
 	for _, e := range p.exts {
 		// A short hole becomes zeroes, or else it would still part two blocks.
+		// Only holes between extents of this page; those at its ends stay.
 		if hole := e.Off - at; hole < short {
 			n.dirty.under(at, zeroes[:hole])
 		}
@@ -316,6 +322,7 @@ func (m *fileMap) dropPages(n *node, most int) (done bool, err error) {
 		return false, err
 	}
 	for k, i := range list {
+		// The rest in further steps: a file of terabytes must not hold a commit up.
 		if k == most {
 			return false, nil
 		}

@@ -59,6 +59,7 @@ func (fl *flusher) run() {
 		}
 		if err := fl.flushAll(fl.mode()); err != nil {
 			fl.v.log.Error("storing written data failed; it stays in memory and will be tried again", "err", err)
+			// Not at once: a disk that fails would be asked in a loop.
 			time.Sleep(100 * time.Millisecond)
 		}
 		fl.v.store.MaybeCommit()
@@ -76,6 +77,7 @@ func (fl *flusher) mode() flushMode {
 func (v *Volume) Flush() error {
 	if c := v.snapshots.checkpoint.Load(); c != nil {
 		c.flushed = true
+		// A snapshot has blocks only: what was staged becomes blocks before its cut.
 		v.flusher.enqueueStaged()
 	}
 	v.flusher.enqueueQuiet()
@@ -141,6 +143,7 @@ func (fl *flusher) flushOrHold(n *node, mode flushMode) error {
 
 // flushNode brings one node down in steps, letting commits cut in between.
 func (fl *flusher) flushNode(n *node, mode flushMode) error {
+	// What was there at the start: a writer that goes on must not hold the flush up for ever.
 	limit := n.pending()
 	for {
 		var more bool

@@ -158,6 +158,7 @@ func (fl *flusher) storedEnd(n *node) (end int64, err error) {
 	}
 	for _, r := range n.dirty {
 		if r.end() > end {
+			// A longer size would show zeroes for bytes that were written, and nobody could tell.
 			return max(end, r.off), nil // the first bytes behind all that is stored
 		}
 	}

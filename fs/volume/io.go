@@ -39,6 +39,7 @@ func (v *Volume) write(ino meta.Ino, off int64, data []byte, mode WriteMode) err
 	if err := v.admit(int64(len(data)) + v.DirtyBytes()); err != nil {
 		return err
 	}
+	// Outside of the store's lock: room comes from commits, and these need it.
 	v.flusher.budget.wait()
 	return v.editData(ino, func(n *node) error {
 		if !n.isReg() {
@@ -63,6 +64,7 @@ func (v *Volume) write(ino meta.Ino, off int64, data []byte, mode WriteMode) err
 		}
 		v.markChanged(n)
 		if i := n.dirty.after(off); i < len(n.dirty) && len(n.dirty[i].data) == maxRange {
+			// Only when a range is full: before that a flush would leave it anyway.
 			wake(v.flusher.now)
 		}
 		return nil
@@ -92,6 +94,7 @@ func (v *Volume) read(ctx context.Context, ino meta.Ino, off int64, size int, to
 	defer n.release()
 	if touch {
 		n.mu.Lock()
+		// Outside of Update: an access time may be in this commit or in the next.
 		v.touchAtime(n)
 		n.mu.Unlock()
 	}
@@ -134,6 +137,7 @@ func (v *Volume) readOnce(ctx context.Context, n *node, off int64, size int) ([]
 	}
 	size = int(min(int64(size), n.attr.Size-off))
 	if off == 0 && n.isSmall() {
+		// A small file that is read from its start: its neighbours are likely to be read next.
 		v.prefetcher.reads(n.ino)
 	}
 	var dirty []byte
@@ -178,6 +182,8 @@ func (m *fileMap) readSpans(n *node, off int64, size int) ([]readSpan, error) {
 		if lo > at {
 			list = append(list, readSpan{lo: at, hi: lo, hole: true})
 		}
+		// An extent may begin before the range: what is cut off its front is passed over in the
+		// block as well.
 		cut := uint32(off + int64(lo) - e.Off)
 		e.Off, e.Skip, e.Len = off+int64(lo), e.Skip+cut, uint32(hi-lo)
 		list = append(list, readSpan{lo: lo, hi: hi, ext: e})
@@ -194,6 +200,8 @@ func (m *fileMap) readSpans(n *node, off int64, size int) ([]readSpan, error) {
 func (m *fileMap) readDirty(ctx context.Context, list []readSpan, dst []byte, covered [][2]int) ([][]byte, error) {
 	hidden := func(s readSpan) bool {
 		for _, c := range covered {
+			// Covered as a whole by dirty bytes: its block need not be read, and may be on a slow
+			// tier.
 			if c[0] <= s.lo && s.hi <= c[1] {
 				return true
 			}
@@ -245,6 +253,7 @@ func (v *Volume) touchAtime(n *node) {
 		return
 	}
 	now, a := v.now(), n.attr.Atime
+	// Not newer than the last change, or a day old: all else would make each read a write.
 	if a.Before(n.attr.Mtime) || a.Before(n.attr.Ctime) || a == n.attr.Mtime || a == n.attr.Ctime || now.Sec-a.Sec >= 24*3600 {
 		n.attr.Atime = now
 		v.markDirty(n)
@@ -282,6 +291,7 @@ func (m *fileMap) punch(n *node, lo, hi int64) error {
 		return err
 	}
 	before := n.dirty.capacity()
+	// Extents first: an error leaves the newer bytes, which lie over them, where they are.
 	n.dirty.punch(lo, hi)
 	m.v.flusher.budget.add(n.dirty.capacity() - before)
 	m.v.flusher.restage(n, lo, hi)
@@ -306,6 +316,7 @@ func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 	hole := mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0
 	change := v.store.Change
 	if mode&unix.FALLOC_FL_PUNCH_HOLE != 0 {
+		// Making holes gives space back and must go on working on a full disk.
 		change = v.store.Removal
 	}
 	if !hole {
@@ -322,6 +333,7 @@ func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 			return err
 		}
 		if hole {
+			// Not behind the end of the file, where there is nothing to be punched.
 			if err := v.files.punchBlocks(n, off, min(off+length, max(n.attr.Size, off))); err != nil {
 				return err
 			}
@@ -357,7 +369,7 @@ func (v *Volume) Seek(ino meta.Ino, off int64, whence uint32) (int64, error) {
 	if off < 0 || off >= n.attr.Size {
 		return 0, syscall.ENXIO
 	}
-	// Data in pieces that touch is one range of data: go on from its end.
+	// Data in parts that touch is one range of data: go on from its end.
 	for {
 		end, next, err := v.files.dataAt(n, off)
 		if err != nil {
@@ -385,6 +397,7 @@ func (v *Volume) Seek(ino meta.Ino, off int64, whence uint32) (int64, error) {
 // none) and the start of the next data at or after off.
 func (m *fileMap) dataAt(n *node, off int64) (end, next int64, err error) {
 	end, next = off, math.MaxInt64
+	// Both lie over the extents: bytes on their way into blocks are data, too.
 	for _, rs := range []dirtyRanges{n.dirty, n.flushing} {
 		if i := rs.after(off); i < len(rs) {
 			next = min(next, rs[i].off)

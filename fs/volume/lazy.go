@@ -110,7 +110,7 @@ type materializer struct{ v *Volume }
 // materializeStep is how many names, or pages of a file, one step of materializing makes.
 const materializeStep = 256
 
-// materialize gives a directory that is lazy rows of its own. The caller holds the
+// directory gives a directory that is lazy rows of its own. The caller holds the
 // node and no lock.
 func (m *materializer) directory(d *node) error {
 	for {
@@ -120,6 +120,7 @@ func (m *materializer) directory(d *node) error {
 		if !lazy {
 			return nil
 		}
+		// Each name takes a number and a position.
 		m.v.coverNumbers()
 		err := m.v.store.Update(func() error { return m.names(d) })
 		if err == syscall.ENOENT {
@@ -144,6 +145,7 @@ func (m *materializer) names(d *node) error {
 		return nil
 	}
 	if !d.materializing {
+		// Which names an earlier try has made, only the rows tell.
 		if err := m.lastMaterialized(d); err != nil {
 			return err
 		}
@@ -165,6 +167,7 @@ func (m *materializer) names(d *node) error {
 		return err
 	})
 	if err != nil {
+		// The next try finds out anew how far the rows go.
 		d.materializing = false
 		return err
 	}
@@ -188,6 +191,7 @@ func (m *materializer) recount(d *node) {
 	if err != nil {
 		return
 	}
+	// Without the row nothing says what was counted.
 	if branch, err := meta.DecodeBranch(row); err == nil && branch.ID == d.attr.LazyID {
 		m.v.counters.add(d.materializedSums, 1)
 		m.v.counters.add(graph.Sums(branch.Below), -1)
@@ -256,6 +260,7 @@ func (t *nameTree) setName(dir meta.Ino, name string, pos uint64, ino meta.Ino, 
 func (m *materializer) newLazy(ino meta.Ino, e *graph.Entry) (meta.Inode, error) {
 	attr := inodeOf(e, 0)
 	if e.IsDir() && e.Entries == 0 {
+		// An empty directory needs no tree to be read: it is as good as materialized.
 		attr.LazyID = meta.BlockID{}
 	}
 	set := e.Xattrs
@@ -345,6 +350,7 @@ func (m *materializer) pages(n *node) (more bool, err error) {
 	}
 	first := n.attr.Owned
 	lo, hi := int64(first)*m.v.files.span, n.attr.Size
+	// A bounded number of pages a step, so that a commit gets in between.
 	if pages := uint64((hi-1)/m.v.files.span) + 1; pages > first+materializeStep {
 		hi = int64(first+materializeStep) * m.v.files.span
 	}

@@ -74,6 +74,7 @@ func (c *nameCache) add(n *node, delta int) {
 	c.Lock()
 	defer c.Unlock()
 	c.count += delta
+	// A single huge directory must not drive out all others.
 	if int64(len(n.dir.names)) > c.maxDirectory() {
 		c.forget(n)
 	}

@@ -32,6 +32,7 @@ func (v *Volume) Lookup(dir meta.Ino, name string) (Attr, error) {
 		}
 		return v.Attr(ino)
 	}
+	// Before d.mu: making rows takes Updates, each of which takes it.
 	if err := v.materializer.directory(d); err != nil {
 		return Attr{}, err
 	}
@@ -105,6 +106,8 @@ func (t *nameTree) make(dir meta.Ino, name string, c CreateOptions) (Attr, error
 	if err := t.v.admit(metadataCost); err != nil {
 		return Attr{}, err
 	}
+	// Outside of the change: it may have to commit, so that no number can be given out twice after
+	// a crash.
 	t.v.coverNumbers()
 	d, err := t.v.get(dir)
 	if err != nil {
@@ -193,6 +196,7 @@ func (t *nameTree) newNode(d *node, c CreateOptions) *node {
 func (t *nameTree) publish(d *node, name string, n *node) {
 	if name == "" {
 		n.attr.Nlink = 0
+		// Counted as known before it is an orphan, or the reaper could take it at once.
 		t.v.Known(n.ino)
 		t.v.orphan(n)
 	} else {
@@ -206,6 +210,7 @@ func (t *nameTree) publish(d *node, name string, n *node) {
 	}
 	t.v.markChanged(n)
 	t.v.counters.inodes.Add(1)
+	// Last: from here on others find the node.
 	t.v.table.insertNew(n)
 }
 
@@ -230,6 +235,7 @@ func (v *Volume) Link(ino, dir meta.Ino, name string) (Attr, error) {
 	if err := v.tree.changeable(d); err != nil {
 		return Attr{}, err
 	}
+	// A snapshot is like another filesystem: no name of the live one can lead into it.
 	if n.frozen {
 		return Attr{}, syscall.EXDEV
 	}
@@ -272,6 +278,7 @@ func (t *nameTree) addName(n, d *node, name string) error {
 	}
 	n.moveTo(d, t.link(d, name, n.ino, n.attr.Mode&syscall.S_IFMT))
 	if n.attr.Nlink == 0 {
+		// A nameless file (O_TMPFILE) gets its first name.
 		t.v.unorphan(n)
 	}
 	n.attr.Nlink++
@@ -308,6 +315,8 @@ func (t *nameTree) remove(dir meta.Ino, name string, wantDir bool) error {
 		if err != nil {
 			return err
 		}
+		// d is unlocked meanwhile, as the order of locks is by number; names stand still under the
+		// tree's lock.
 		n, err := t.v.get(p.ino)
 		if err != nil {
 			return err

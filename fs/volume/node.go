@@ -111,6 +111,7 @@ func (v *Volume) editIn(change func(func() error) error, ino meta.Ino, fn func(n
 		return syscall.EROFS
 	}
 	return change(func() error {
+		// Inside the store's lock, so that a commit never sees half a change.
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		if n.gone {
@@ -155,6 +156,8 @@ func (v *Volume) get(ino meta.Ino) (*node, error) {
 		if err != nil {
 			return nil, err
 		}
+		// Else nodes were dropped since the row was read, and it may be older than one of them:
+		// read again.
 		if n, ok := v.table.insert(n, evictions); ok {
 			return n, nil
 		}
@@ -182,6 +185,8 @@ func nodeOf(ino meta.Ino, attr meta.Inode) *node {
 // list. n.mu is held, inside Update or Cut.
 func (v *Volume) save(n *node) {
 	if n.attrChanged && !n.gone {
+		// Pages with the record: a commit that had one without the other would lose bytes or show
+		// others'.
 		v.db.Set(meta.InodeKey(n.ino), meta.AppendInode(make([]byte, 0, 80), &n.attr))
 		v.files.savePages(n)
 	}

@@ -47,6 +47,7 @@ func (t *nodeTable) insert(n *node, evictions uint64) (*node, bool) {
 		old.users.Add(1)
 		return old, true
 	}
+	// A row that was read before an eviction may lack what the evicted node has saved since.
 	if evictions != t.evictions {
 		return nil, false
 	}
@@ -127,6 +128,7 @@ func (t *nodeTable) drop(n *node) bool {
 		return false
 	}
 	defer n.mu.Unlock()
+	// Each of these says that the node has what no row has, or is on a list.
 	if n.enqueued || n.busy || len(n.dirty) > 0 || len(n.staged) > 0 || n.overlaid != nil {
 		return false
 	}

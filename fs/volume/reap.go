@@ -102,6 +102,8 @@ func (v *Volume) AwaitReaped() (removed bool) {
 		case left > 0 || orphans == 0 || removed || waited > forgetTime:
 			return removed
 		}
+		// Polled: nothing tells of the last of many removals, and only a full disk brings anybody
+		// here.
 		time.Sleep(time.Millisecond)
 	}
 }
@@ -132,6 +134,8 @@ func (r *reaper) reap(ino meta.Ino) error {
 			return err
 		}
 	}
+	// After the last step: until then whoever asks finds this node, and in it that it is being
+	// removed.
 	r.v.table.remove(n)
 	return nil
 }
@@ -152,6 +156,8 @@ func (r *reaper) reapStep(n *node) (done bool, err error) {
 	// Bytes before extents: a flush must not make new ones.
 	r.dropDirty(n)
 	if n.isReg() {
+		// Its length stays until all pages are gone: a crash between two steps leaves a record that
+		// fits the rest.
 		if done, err := r.v.files.dropPages(n, reapPages); err != nil || !done {
 			r.v.markChanged(n)
 			return false, err

@@ -115,10 +115,12 @@ func (r *renaming) apply() error {
 	if r.over != nil && r.flags&unix.RENAME_NOREPLACE != 0 {
 		return syscall.EEXIST
 	}
+	// Before the locks: it goes up to the root, locking each directory on the way.
 	if err := r.checkLoop(); err != nil {
 		return err
 	}
 	r.unlock = lockAll(r.from, r.to, r.moved, r.over)
+	// One that was removed is still known by its number; a name in it would never be found.
 	if r.from.attr.Nlink == 0 || r.to.attr.Nlink == 0 {
 		return syscall.ENOENT
 	}
@@ -170,6 +172,7 @@ func (r *renaming) checkLoop() error {
 	if r.over == nil || r.dst.typ != syscall.S_IFDIR {
 		return nil
 	}
+	// An exchange moves the other one, too; and what is replaced must not contain what moves.
 	in, err := below(r.from, r.over)
 	switch {
 	case err != nil:
@@ -202,6 +205,7 @@ func (r *renaming) move() {
 	if r.over != nil {
 		v.tree.repoint(r.to, r.newName, r.dst, r.moved.ino, typ)
 		v.tree.dropName(r.to, r.over)
+		// The name that is replaced stays in its position, which is the moved file's from now on.
 		r.moved.moveTo(r.to, r.dst.pos)
 	} else {
 		r.moved.moveTo(r.to, v.tree.link(r.to, r.newName, r.moved.ino, typ))
@@ -228,6 +232,8 @@ func (r *renaming) whiteout() {
 
 func (r *renaming) exchange() {
 	v := r.v
+	// Both names stay where they are; what they lead to changes places, and with it the parents'
+	// counts.
 	v.tree.repoint(r.from, r.oldName, r.src, r.over.ino, r.over.attr.Mode&syscall.S_IFMT)
 	v.tree.repoint(r.to, r.newName, r.dst, r.moved.ino, r.moved.attr.Mode&syscall.S_IFMT)
 	for _, s := range []struct {

@@ -15,6 +15,7 @@ import (
 func (m *fileMap) allocated(n *node, e meta.Extent, sign int64) {
 	n.attr.Alloc += sign * int64(e.Len)
 	m.v.counters.data.Add(sign * int64(e.Len))
+	// What gets data in a reserved block was counted as allocated before.
 	n.attr.Unwritten -= sign * n.attr.Reserved.Covered(e.Off, e.End())
 }
 
@@ -79,8 +80,8 @@ func (m *fileMap) punchBlocks(n *node, lo, hi int64) error {
 	for _, edge := range []int64{lo, hi} {
 		block := meta.Range{Lo: floorBlock(edge), Hi: ceilBlock(edge)}
 		data, err := m.dataIn(n, block)
-		markDirty := n.dirty.intersects(block.Lo, block.Hi)
-		if err == nil && (data > 0 || markDirty) {
+		written := n.dirty.intersects(block.Lo, block.Hi)
+		if err == nil && (data > 0 || written) {
 			err = m.reserveBlocks(n, block.Lo, block.Hi)
 		}
 		if err != nil {

@@ -60,6 +60,7 @@ func (b *snapBuilder) build() (out built, err error) {
 			return out, err
 		}
 	}
+	// Directories before the link table: their entries tell which files have several names.
 	root, err := b.inode(meta.Root)
 	if err != nil {
 		return out, err
@@ -126,6 +127,7 @@ func (b *snapBuilder) directory(dir meta.Ino, attr *meta.Inode) (meta.Branch, er
 	if branch.Entries != attr.Entries {
 		return branch, fmt.Errorf("directory %d has %d entries and its tree %d: %w", dir, attr.Entries, branch.Entries, store.ErrCorrupt)
 	}
+	// Written in batches: a change of the store for each directory would cost more than its row.
 	b.branches[dir] = branch
 	if len(b.branches) >= branchBatch {
 		err = b.saveBranches()
@@ -262,6 +264,7 @@ func (b *snapBuilder) changedDirectory(dir meta.Ino, branch meta.Branch, names m
 	if err != nil {
 		return branch, err
 	}
+	// Its vertices that hold none of these names are not read and stay shared.
 	old := graph.OpenTree(b.v.store, store.ID(branch.ID), graph.Directory)
 	changes := make([]graph.Change, 0, len(names))
 	for _, name := range slices.Sorted(maps.Keys(names)) {
@@ -321,6 +324,7 @@ func (b *snapBuilder) child(d meta.Dirent) (e graph.Entry, own int64, err error)
 		return e, 0, err
 	}
 	if attr.Mode&syscall.S_IFMT == syscall.S_IFDIR {
+		// Depth first: a directory's entry has the ID of its tree, so what is below comes first.
 		branch, err := b.directory(d.Ino, &attr)
 		if err != nil {
 			return e, 0, err
@@ -375,6 +379,7 @@ func (b *snapBuilder) links() (id store.ID, sums meta.Sums, err error) {
 		return root.ID, sums, err
 	}
 	old := graph.OpenTree(b.v.store, store.ID(b.last.Links), graph.LinkTable)
+	// The last snapshot's sums, corrected below by each row that changes.
 	sums = b.last.Table
 	var changes []graph.Change
 	for _, ino := range idents {

@@ -71,6 +71,7 @@ func (b *snapBuilder) touched(ino meta.Ino, flags byte) (known bool, err error) 
 	}
 	isDir := attr.Mode&syscall.S_IFMT == syscall.S_IFDIR
 	if isDir {
+		// Names made in it since have no marks: changedDirectory finds them by their positions.
 		b.see(ino)
 	}
 	switch {
@@ -118,6 +119,7 @@ func (b *snapBuilder) mark(dir meta.Ino, name string) error {
 	if err != nil {
 		return err
 	}
+	// The way up is marked once, by the first name below that changed.
 	news := b.see(dir)
 	b.dirty[dir][name] = struct{}{}
 	if !news || dir == meta.Root {

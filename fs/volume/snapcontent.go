@@ -20,6 +20,7 @@ func (b *snapBuilder) entry(name string, ino meta.Ino, attr *meta.Inode, branch 
 	var err error
 	switch attr.Mode & syscall.S_IFMT {
 	case syscall.S_IFDIR:
+		// The directory's tree was made before: see child.
 		e.Link = graph.Link{ID: store.ID(branch.ID), Kind: store.KindTree}
 		e.Entries, e.Subdirs, e.Below = branch.Entries, branch.Subdirs, graph.Sums(branch.Below)
 	case syscall.S_IFREG:
@@ -45,6 +46,8 @@ func (b *snapBuilder) xattrs(ino meta.Ino, e *graph.Entry) error {
 		e.Xattrs = append(e.Xattrs, graph.Xattr{Name: name, Value: slices.Clone(value)})
 		return err
 	})
+	// Long ones apart: a tree's vertex with them would be made anew with each change of a
+	// neighbour.
 	if err != nil || graph.XattrsSize(e.Xattrs) <= graph.MaxInlineXattrs {
 		return err
 	}
@@ -53,7 +56,7 @@ func (b *snapBuilder) xattrs(ino meta.Ino, e *graph.Entry) error {
 	return err
 }
 
-// bytesPiece is how long the blocks of what is no file's data are at most.
+// bytesPart is how long the blocks of what is no file's data are at most.
 const bytesPart = 1 << 20
 
 // putBytes stores bytes that are no file's. The sweep stands still.

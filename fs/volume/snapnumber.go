@@ -57,6 +57,7 @@ func virtualIno(id store.ID, parent meta.Ino, e *graph.Entry, place uint64, try 
 		}
 		return ino
 	}
+	// The try is hashed, too, so that each gives another number.
 	b := append(make([]byte, 0, 300), id[:]...)
 	b = binary.BigEndian.AppendUint64(b, uint64(try))
 	if e.Ident != 0 {
@@ -151,6 +152,8 @@ func (w *views) revive(ino meta.Ino) (found bool) {
 			return err
 		}
 		at, err := w.at(view, root, ino)
+		// Equal only if that place exists in this snapshot; another snapshot of the slot may have
+		// it.
 		if found = err == nil && at == ino && w.known(ino, 1); found {
 			return store.ErrStop
 		}

@@ -114,11 +114,13 @@ func (ss *snapshotter) withCheckpoint(ctx context.Context, advance bool, fn func
 	} else if err := ss.v.store.Accepts(); err != nil {
 		return err
 	}
+	// Until fn has ended: blocks of the view may lose their last reference meanwhile.
 	defer ss.v.store.PauseSweep()()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ss.v.life.closing, cancel)()
 	c := &checkpoint{advance: advance, taken: make(chan struct{})}
+	// Before the commit, which flushes all dirty bytes into blocks when it sees one.
 	ss.checkpoint.Store(c)
 	err := commit()
 	// The commit failed before its cut: nobody will take the checkpoint any more.
@@ -136,7 +138,7 @@ func (ss *snapshotter) withCheckpoint(ctx context.Context, advance bool, fn func
 	return fn(ctx, c)
 }
 
-// errNoCut cannot be: each commit flushes and cuts.
+// errNoCheckpoint cannot be: each commit flushes and cuts.
 var errNoCheckpoint = errors.New("the commit made no cut")
 
 // takeCheckpoint takes the view. All is saved, and nobody changes anything.
@@ -144,6 +146,8 @@ func (ss *snapshotter) takeCheckpoint(c *checkpoint) (err error) {
 	defer close(c.taken)
 	c.before, c.next, c.when = ss.v.tracker.state, ss.v.numbers.next.Load(), ss.v.now()
 	if c.advance {
+		// In the same commit as the view: a change is in the one or in the new epoch, never in
+		// neither.
 		ss.v.tracker.state.Epoch = c.next
 		ss.v.db.Set(meta.TrackKey(), ss.v.tracker.state.Encode())
 	}
@@ -180,6 +184,8 @@ func (ss *snapshotter) snapshotOf(ctx context.Context, c *checkpoint, o Snapshot
 	if err != nil {
 		return s, err
 	}
+	// The name and the state that the next snapshot builds on in one step: a crash leaves both or
+	// none.
 	err = ss.v.store.Change(func() error {
 		if err := ss.v.store.NameSnapshot(o.Name, id, o.Marks...); err != nil {
 			return err
@@ -297,6 +303,7 @@ func (v *Volume) RemoveSnapshot(name string) error {
 	if err := v.store.RemoveSnapshot(name); err != nil {
 		return err
 	}
+	// After the name is gone, or a look-up could open a view anew.
 	v.views.forgetSnapshot(s.ID)
 	v.snapshotsChanged(name)
 	return nil

@@ -103,6 +103,8 @@ func (w *views) give(view *snapView, parent meta.Ino, e *graph.Entry, place uint
 			if p := w.nodes[parent]; p != nil {
 				p.uses++
 			}
+			// Nobody may ever ask for it, as when a directory is only listed; then it is forgotten
+			// in turn.
 			w.retire(ino, &want)
 		}
 		return ino
@@ -136,6 +138,7 @@ func (w *views) forgetSnapshot(id store.ID) {
 	if !ok {
 		return
 	}
+	// What the kernel still knows stays readable until it forgets it.
 	view.gone = true
 	for _, ino := range w.idle {
 		if t, ok := w.nodes[ino]; ok && t.view == view {
@@ -164,6 +167,7 @@ func (w *views) drop(ino meta.Ino) {
 			delete(w.snaps, t.view.id)
 			t.view.pin.Release()
 		}
+		// Its parent may have stayed for its sake alone, and so on up to the root.
 		ino = t.parent
 		if p, ok := w.nodes[ino]; ok {
 			p.uses--
@@ -233,6 +237,7 @@ func (w *views) readVirtual(ino meta.Ino) (*node, error) {
 	}
 	t, ok := w.find(ino)
 	if !ok {
+		// The kernel looks the path up again, which gives the file a number anew.
 		return nil, syscall.ESTALE
 	}
 	e, err := w.virtualEntry(&t)
@@ -253,6 +258,7 @@ func (w *views) virtualEntry(t *virtual) (*graph.Entry, error) {
 	if t.ident != 0 {
 		return w.linked(t.view, t.ident)
 	}
+	// No lock of the views is held: the parent may have to be read in the same way.
 	d, err := w.v.get(t.parent)
 	if err != nil {
 		return nil, err
@@ -439,6 +445,7 @@ func (w *views) virtualBatch(d *node, index uint64) (batch []Entry, err error) {
 		// Each name listed gets a number, which stays while it is among the last ones or known.
 		ino := w.number(d.view, d.ino, e, place)
 		place++
+		// With attributes: a listing that asks for each of them (ls -l) needs no further look-up.
 		n := virtualNode(ino, d.ino, d.view, full)
 		a := n.stat()
 		batch = append(batch, Entry{Dirent: meta.Dirent{Ino: ino, Type: e.Type(), Name: e.Name}, Attr: &a})

@@ -24,6 +24,8 @@ func (fl *flusher) stageable(n *node) bool {
 	if fl.v.snapshots.checkpoint.Load() != nil {
 		return false // a snapshot has no staged bytes
 	}
+	// A stream that goes on, a file without blocks, or much of it: these are better as blocks at
+	// once.
 	size := n.dirty.length()
 	if n.growing || n.attr.Alloc == 0 || size > maxStagedNode || fl.staged.Load()+size > maxStaged || fl.overdue(n) {
 		return false
@@ -44,6 +46,8 @@ func (fl *flusher) stage(n *node) {
 			continue
 		}
 		first, last := (r.off+int64(r.lo))/meta.SlotSize, (r.off+int64(r.hi)-1)/meta.SlotSize
+		// Only slots touched since the last commit are written, and a file that is appended to line
+		// by line costs one row a commit.
 		r.lo, r.hi = 0, 0
 		for slot := first; slot <= last; slot++ {
 			fl.stageSlot(n, uint64(slot))

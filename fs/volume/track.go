@@ -22,6 +22,8 @@ type tracker struct {
 // change marks that an inode changed. n.mu is held, inside Update.
 func (tr *tracker) change(n *node) {
 	epoch := tr.state.Epoch
+	// One row an inode and epoch is enough; and what is newer than the epoch is looked at in any
+	// case.
 	if epoch == 0 || n.tracked == epoch || uint64(n.ino) >= epoch {
 		return
 	}

@@ -57,6 +57,7 @@ func (v *Volume) Uncommitted() Uncommitted {
 	}
 	names := make(map[dirName]bool)
 	inodes := make(map[meta.Ino]bool)
+	// Rows of the pending commit; the nodes below have changes that are no rows yet.
 	v.db.Uncommitted(func(key []byte) {
 		switch meta.KindOf(key) {
 		case meta.KindName:

@@ -71,6 +71,7 @@ func (v *Volume) GetXattr(ino meta.Ino, name string) ([]byte, error) {
 	if name == StoreXattr && v.xattrs.directory != "" {
 		return []byte(v.xattrs.directory + " " + v.store.Dir()), nil
 	}
+	// Before n.mu: it has dirty bytes stored, which takes an Update.
 	if compute := virtualXattrOf(name); compute != nil {
 		return v.xattrs.virtualValue(n, compute)
 	}
@@ -210,6 +211,7 @@ func (x *xattrs) roomFor(n *node, name string) error {
 func (x *xattrs) store(n *node, name string, value []byte) {
 	key := meta.XattrKey(n.ino, name)
 	if n.attr.Xattrs == 0 {
+		// Nothing to be looked up for the first one, which most files with any have.
 		n.attr.Xattrs = 1
 	} else if _, err := x.v.db.Get(key); err != nil {
 		n.attr.Xattrs++
@@ -226,6 +228,7 @@ func (v *Volume) RemoveXattr(ino meta.Ino, name string) error {
 	}
 	return v.editIn(v.store.Removal, ino, func(n *node) error {
 		_, err := v.xattrs.get(n, name)
+		// As on other filesystems: setfacl -b removes ACLs whether or not there are any.
 		if err == syscall.ENODATA && (name == aclAccess || name == aclDefault) {
 			return nil
 		}
