@@ -64,14 +64,17 @@ type Agent struct {
 	cluster  *cluster.Cluster
 	vault    *vault.Vault
 	homes    *home.Homes
+	fetches  chan fetch
 	revoked  []string // serial numbers in the file that etcd reads; nil: since the start not looked at
 
 	mu struct {
 		sync.Mutex
-		why     error              // why the register is out of reach; nil: it is not
-		nodes   []health.NodeFacts // as the register said last; without what nodes say themselves
-		heard   map[string]time.Time
-		volumes []cluster.Volume // as the register said last
+		why      error              // why the register is out of reach; nil: it is not
+		nodes    []health.NodeFacts // as the register said last; without what nodes say themselves
+		heard    map[string]time.Time
+		volumes  []cluster.Volume // as the register said last
+		fetching map[string]bool  // volumes, by ID, that a fetch is under way of, or waits
+		sizes    map[string]int64 // of volumes, by ID, as their homes said last
 	}
 }
 
@@ -155,6 +158,10 @@ func (d Dir) Run(ctx context.Context, o Options) (err error) {
 	}
 	group.Go(func() error { return a.homes.Run(ctx) })
 	group.Go(func() error { return a.takePart(ctx) })
+	group.Go(func() error { return a.runController(ctx) })
+	for range fetchersMost {
+		group.Go(func() error { return a.runFetches(ctx) })
+	}
 	o.Ready()
 	err = group.Wait()
 	if errors.Is(err, ErrRemoved) {
@@ -174,12 +181,18 @@ func (d Dir) load(o Options) (*Agent, error) {
 	}
 	a := &Agent{dir: d, settings: settings, version: o.Version, log: o.Log, start: o.Etcd, started: time.Now()}
 	a.mu.why = errStarting
-	a.mu.heard = make(map[string]time.Time)
+	a.prepare()
 	if a.identity, err = d.identity(); err != nil {
 		return nil, err
 	}
 	a.signer, err = d.signer()
 	return a, err
+}
+
+// prepare makes what an agent remembers.
+func (a *Agent) prepare() {
+	a.fetches = make(chan fetch, fetchesMost)
+	a.mu.heard, a.mu.sizes, a.mu.fetching = map[string]time.Time{}, map[string]int64{}, map[string]bool{}
 }
 
 // dial has a client of the register; other members come first, as its own may not vote yet.

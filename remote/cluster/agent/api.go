@@ -15,6 +15,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
 	"github.com/quarxtor/quarxfs/remote/cluster/etcd"
 	"github.com/quarxtor/quarxfs/remote/cluster/pki"
+	"github.com/quarxtor/quarxfs/remote/cluster/place"
 	"github.com/quarxtor/quarxfs/remote/cluster/register"
 )
 
@@ -32,6 +33,7 @@ func (a *Agent) adminAPI() http.Handler {
 	mux.Handle("DELETE "+client.PathNodes+"/{name}", answer(a.removeNode))
 	a.viewAPI(mux, unguarded)
 	a.volumeAPI(mux)
+	a.controlAPI(mux)
 	return mux
 }
 
@@ -43,6 +45,8 @@ func (a *Agent) nodeAPI() http.Handler {
 	mux.Handle("GET "+client.PathNodes, a.forNodes(answer(a.nodes)))
 	mux.Handle("GET "+client.PathAnswer, a.forNodes(answer(a.answerOwn)))
 	mux.Handle("POST "+client.PathFence, a.forNodes(answer(a.fence)))
+	mux.Handle("POST "+client.PathFetch, a.forNodes(answer(a.beginFetch)))
+	mux.Handle("POST "+client.PathDiscard, a.forNodes(answer(a.discard)))
 	mux.Handle(client.PathVaults+"/{generation}/{id}/{epoch}/", a.onlyFor(a.recentNode, http.HandlerFunc(a.inVault)))
 	a.viewAPI(mux, a.forNodes)
 	return mux
@@ -272,19 +276,21 @@ func (a *Agent) removeNode(r *http.Request) (struct{}, error) {
 	return struct{}{}, nil
 }
 
-// holdsNothing reports client.ErrHolds with a volume that is written or kept on the node.
+// holdsNothing reports client.ErrHolds with a volume that is written on the node, or that would
+// have too few copies without what is there. What nobody can see there is not counted anyway, and
+// once the node is gone it is made anew at once.
 func (a *Agent) holdsNothing(ctx context.Context, name string) error {
-	volumes, err := a.cluster.Volumes(ctx)
+	f, p, err := a.placement(ctx)
 	if err != nil {
 		return err
 	}
-	for _, v := range volumes {
+	for _, v := range f.Volumes {
 		if v.Home == name {
 			return fmt.Errorf("%w: %s is the home of %s: take it over on another node: quarxfs cluster volume takeover %s", client.ErrHolds, name, v.Name, v.Name)
 		}
-		if slices.Contains(v.Vaults, name) {
-			return fmt.Errorf("%w: %s is a vault of %s: quarxfs cluster volume vault %s --add OTHER --remove %s", client.ErrHolds, name, v.Name, v.Name, name)
-		}
+	}
+	for _, b := range place.MayLeave(p, name) {
+		return fmt.Errorf("%w: %s is a vault of %s: %s: quarxfs cluster drain %s --wait", client.ErrHolds, name, b.Volume, b.Why, name)
 	}
 	return nil
 }

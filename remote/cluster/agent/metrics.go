@@ -34,6 +34,8 @@ var (
 	checksMetric = desc("cluster_checks", "Things that are not as they should be, by severity.", "severity")
 	checkMetric  = desc("cluster_check", "Things that are not as they should be, by code.", "code", "severity")
 	heartbeatAge = desc("cluster_heartbeat_age_seconds", "How long ago the node was last known to be alive.", "node")
+	repairsDesc  = desc("cluster_repairs", "Volumes that lack a copy, by whether one is being made.", "state")
+	repairHeld   = desc("cluster_repair_held", "1 while no copy is made or removed, as while too many nodes are down.")
 	protected    = desc("volume_protected", "1 if a vault has a snapshot of the volume that is no older than its RPO.", "volume")
 	volumeLag    = desc("volume_lag_seconds", "Age of the newest snapshot of the volume at a vault.", "volume")
 	volumeRPO    = desc("volume_rpo_seconds", "How old the newest snapshot at a vault may be.", "volume")
@@ -94,6 +96,25 @@ func (f figures) Collect(ch chan<- prometheus.Metric) {
 			gauge(volumeLag, *v.Lag, v.Name)
 		}
 	}
+	repairs := map[string]int{"making": 0, "waiting": 0, "stalled": 0}
+	for _, r := range f.Repair {
+		switch {
+		case r.Stalled:
+			repairs["stalled"]++
+		case r.Node == "":
+			repairs["waiting"]++
+		default:
+			repairs["making"]++
+		}
+	}
+	for state, count := range repairs {
+		gauge(repairsDesc, float64(count), state)
+	}
+	held := 0.0
+	if f.Held != "" {
+		held = 1
+	}
+	gauge(repairHeld, held)
 	for state, count := range states {
 		gauge(nodesMetric, float64(count), state)
 	}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -10,8 +11,10 @@ import (
 
 	"github.com/quarxtor/quarxfs/remote/cluster"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
+	"github.com/quarxtor/quarxfs/remote/cluster/control"
 	"github.com/quarxtor/quarxfs/remote/cluster/etcd"
 	"github.com/quarxtor/quarxfs/remote/cluster/health"
+	"github.com/quarxtor/quarxfs/remote/cluster/place"
 )
 
 const (
@@ -89,8 +92,19 @@ func (a *Agent) lastNode(name string) (cluster.Node, bool) {
 
 // status judges the cluster. It takes no longer than both time limits, whoever hangs.
 func (a *Agent) status(r *http.Request) (health.Status, error) {
+	f := a.look(r.Context())
+	if f.NoVote == nil {
+		p := control.FactsOf(f, a.sizes(), nil)
+		f.Plan.Held = string(place.Next(p).Held)
+		f.Plan.NoRoom, f.Plan.NoRoomOf = control.NoRoom(p)
+	}
+	return health.Judge(f), r.Context().Err()
+}
+
+// look gathers what the register and the nodes say now.
+func (a *Agent) look(ctx context.Context) health.Facts {
 	f := health.Facts{AsOf: time.Now().UTC(), Cluster: a.settings.Cluster}
-	ask, cancel := context.WithTimeout(r.Context(), registerTime)
+	ask, cancel := context.WithTimeout(ctx, registerTime)
 	f.Nodes, f.NoVote = a.facts(ask)
 	cancel()
 	if f.NoVote != nil {
@@ -100,7 +114,7 @@ func (a *Agent) status(r *http.Request) (health.Status, error) {
 		}
 		f.NoVote = client.ErrNoQuorum
 	}
-	a.askAll(r.Context(), f.Nodes)
+	a.askAll(ctx, f.Nodes)
 	if f.NoVote != nil {
 		for i := range f.Nodes {
 			f.Nodes[i].Up = f.Nodes[i].Said != nil
@@ -108,15 +122,25 @@ func (a *Agent) status(r *http.Request) (health.Status, error) {
 	}
 	// After the nodes were asked: an epoch that one of them has seen is in the register by then. Of
 	// volumes that were known before that cannot be said, so nothing may be judged by them.
-	if volumes, err := a.volumeFacts(r.Context(), f.NoVote); err != nil {
-		f.Volumes, f.NoVote = volumes, client.ErrNoQuorum
-	} else {
-		f.Volumes = volumes
+	if err := a.volumeFacts(ctx, &f); err != nil {
+		f.NoVote = client.ErrNoQuorum
 	}
 	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.hear(f.Nodes)
-	a.mu.Unlock()
-	return health.Judge(f), r.Context().Err()
+	for _, v := range f.Volumes {
+		if home := f.HomeOf(v); home != nil && home.Online {
+			a.mu.sizes[v.ID] = home.Bytes
+		}
+	}
+	return f
+}
+
+// sizes are the volumes' last known ones, by ID.
+func (a *Agent) sizes() map[string]int64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return maps.Clone(a.mu.sizes)
 }
 
 // askAll fills in what the nodes say themselves.

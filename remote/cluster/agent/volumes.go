@@ -151,19 +151,27 @@ func (a *Agent) learnVolumes(ctx context.Context) error {
 	return err
 }
 
-// volumeFacts are those of the register, or those known last if it cannot be asked.
-func (a *Agent) volumeFacts(ctx context.Context, noVote error) ([]cluster.Volume, error) {
-	if noVote == nil {
+// volumeFacts fills in what the register says of volumes, or what was known last if it cannot be
+// asked.
+func (a *Agent) volumeFacts(ctx context.Context, f *health.Facts) error {
+	err := f.NoVote
+	if err == nil {
 		ask, cancel := context.WithTimeout(ctx, registerTime)
 		defer cancel()
-		var volumes []cluster.Volume
-		if volumes, noVote = a.cluster.Volumes(ask); noVote == nil {
-			return volumes, nil
+		// The repairs first: one that is over by the time that the volumes are read is no harm.
+		if f.Repairs, err = a.cluster.Repairs(ask); err == nil {
+			f.Cluster, err = a.cluster.Config(ask)
+		}
+		if err == nil {
+			f.Volumes, err = a.cluster.Volumes(ask)
 		}
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return slices.Clone(a.mu.volumes), noVote
+	if err != nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		f.Volumes, f.Repairs = slices.Clone(a.mu.volumes), nil
+	}
+	return err
 }
 
 func (a *Agent) agreeOnDomain(r *http.Request) (cluster.Domain, error) {
@@ -210,28 +218,16 @@ func (a *Agent) createVolume(r *http.Request) (cluster.Volume, error) {
 
 // chooseVaults completes the volume's vaults as far as there are nodes for them.
 func (a *Agent) chooseVaults(ctx context.Context, v *cluster.Volume) error {
-	nodes, err := a.facts(ctx)
+	_, p, err := a.placement(ctx)
 	if err != nil {
 		return err
 	}
-	a.askAll(ctx, nodes)
-	f := place.Facts{Rules: place.DefaultRules()}
-	for _, n := range nodes {
-		p := place.Node{Name: n.Name, Zone: n.Zone, Data: n.Has(cluster.RoleData), Draining: n.State == cluster.StateDraining}
-		if n.Said != nil {
-			p.Disk = &place.Disk{Size: n.Said.Used + n.Said.Free, Free: n.Said.Free}
-		}
-		if !n.Up {
-			p.Unseen = aliveTime
-		}
-		f.Nodes = append(f.Nodes, p)
-	}
-	want := place.Volume{ID: v.ID, Vaults: v.Copies - 1, Copies: []place.Copy{{Node: v.Home, Kind: place.Writer, State: place.Made}}}
+	want := place.Volume{ID: v.Name, Bytes: a.sizes()[v.ID], Vaults: v.Copies - 1, Copies: []place.Copy{{Node: v.Home, Kind: place.Writer, State: place.Made}}}
 	for _, name := range v.Vaults {
 		want.Copies = append(want.Copies, place.Copy{Node: name, Kind: place.Vault, State: place.Made})
 	}
 	for len(v.Vaults) < v.Copies-1 {
-		name, _, why := place.Choose(f, want)
+		name, _, why := place.Choose(p, want)
 		if why != "" {
 			break // COPIES_MISSING says so until there is one
 		}
@@ -246,7 +242,14 @@ func (a *Agent) setVaults(r *http.Request) (cluster.Volume, error) {
 	if err := read(r, &q); err != nil {
 		return cluster.Volume{}, err
 	}
-	v, err := a.cluster.SetVaults(r.Context(), r.PathValue("name"), q.Add, q.Remove)
+	var v cluster.Volume
+	var err error
+	if len(q.Add)+len(q.Remove) > 0 {
+		v, err = a.cluster.SetVaults(r.Context(), r.PathValue("name"), q.Add, q.Remove)
+	}
+	if err == nil && q.Copies != 0 {
+		v, err = a.cluster.SetCopies(r.Context(), r.PathValue("name"), q.Copies)
+	}
 	if err != nil {
 		return v, err
 	}

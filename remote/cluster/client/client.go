@@ -41,19 +41,24 @@ const (
 
 // The paths of the agent's API.
 const (
-	PathJoin    = "/v1/cluster/join"    // POST JoinRequest -> JoinAnswer; needs no certificate
-	PathTokens  = "/v1/cluster/tokens"  // POST NewToken -> Token
-	PathNodes   = "/v1/cluster/nodes"   // GET -> View; DELETE of one below it
-	PathStatus  = "/v1/cluster/status"  // GET -> health.Status
-	PathAnswer  = "/v1/cluster/answer"  // GET -> health.Answer, of this node alone
-	PathSelf    = "/v1/cluster/self"    // GET -> Self
-	PathDomains = "/v1/cluster/domains" // POST DomainRequest -> cluster.Domain
-	PathVolumes = "/v1/cluster/volumes" // POST cluster.Volume -> the same; see the calls for what is below it
-	PathHomes   = "/v1/cluster/homes"   // DELETE of one below it
-	PathFence   = "/v1/cluster/fence"   // POST FenceRequest
-	PathVaults  = "/v1/cluster/vaults"  // below it the API of syncs, for one volume
-	PathStop    = "/v1/cluster/stop"    // POST
-	PathPage    = "/cluster/"           // GET: for people
+	PathJoin     = "/v1/cluster/join"     // POST JoinRequest -> JoinAnswer; needs no certificate
+	PathTokens   = "/v1/cluster/tokens"   // POST NewToken -> Token
+	PathNodes    = "/v1/cluster/nodes"    // GET -> View; DELETE of one below it
+	PathStatus   = "/v1/cluster/status"   // GET -> health.Status
+	PathAnswer   = "/v1/cluster/answer"   // GET -> health.Answer, of this node alone
+	PathSelf     = "/v1/cluster/self"     // GET -> Self
+	PathDomains  = "/v1/cluster/domains"  // POST DomainRequest -> cluster.Domain
+	PathVolumes  = "/v1/cluster/volumes"  // POST cluster.Volume -> the same; see the calls for what is below it
+	PathHomes    = "/v1/cluster/homes"    // DELETE of one below it
+	PathFence    = "/v1/cluster/fence"    // POST FenceRequest
+	PathFetch    = "/v1/cluster/fetch"    // POST FetchRequest
+	PathDiscard  = "/v1/cluster/discard"  // POST DiscardRequest
+	PathVaults   = "/v1/cluster/vaults"   // below it the API of syncs, for one volume
+	PathBalance  = "/v1/cluster/balance"  // POST BalanceRequest -> Balance
+	PathBlast    = "/v1/cluster/blast"    // POST BlastRequest -> Blast
+	PathSettings = "/v1/cluster/settings" // GET, POST ClusterSettings -> the same
+	PathStop     = "/v1/cluster/stop"     // POST
+	PathPage     = "/cluster/"            // GET: for people
 )
 
 // MostSkew is how far the clock of a new node may be off.
@@ -129,6 +134,7 @@ type DomainRequest struct {
 type VaultsRequest struct {
 	Add    []string `json:"add"`
 	Remove []string `json:"remove"`
+	Copies int      `json:"copies"` // that are wanted, with the home's own; 0: as the vaults say
 }
 
 // A FenceRequest tells a vault of a later epoch.

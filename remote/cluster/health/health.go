@@ -34,6 +34,15 @@ type Facts struct {
 	NoVote  error // why the register could not be asked; nil: it was. Nodes are then those last known
 	Nodes   []NodeFacts
 	Volumes []cluster.Volume // read after the nodes were asked: no node knows of a later epoch
+	Repairs []cluster.Repair // of volumes that lack a copy
+	Plan    Plan             // what the rest means for where copies are
+}
+
+// A Plan is what the other facts mean for where copies are, as package control says.
+type Plan struct {
+	Held     string   // why no copy is made or removed; empty: they are
+	NoRoom   string   // the node whose copies the others have no room for; empty: they have
+	NoRoomOf []string // volumes that would lack a copy without it
 }
 
 // NodeFacts are those of one node.
@@ -97,6 +106,8 @@ type Push struct {
 	Done     *time.Time `json:"done"`     // when one last succeeded; null: none has
 	Snapshot string     `json:"snapshot"` // the newest that was there then
 	Error    string     `json:"error"`    // of the last; empty: it succeeded
+	Sent     int64      `json:"sent"`     // bytes that the one under way has sent, or the last
+	Moved    *time.Time `json:"moved"`    // when some of them last went; null: none have
 }
 
 // A Snapshot of a volume, whole with all below it.
@@ -125,6 +136,8 @@ type Status struct {
 	Checks  []Check   `json:"checks"` // the worst first
 	Nodes   []Node    `json:"nodes"`  // by name
 	Volumes []Volume  `json:"volumes"`
+	Repair  []Repair  `json:"repair"`      // volumes that lack a copy
+	Held    string    `json:"repair_held"` // why no copy is made or removed; empty: they are
 }
 
 // Control is the quorum that decides.
@@ -178,6 +191,7 @@ const (
 // Judge returns what is wrong.
 func Judge(f Facts) Status {
 	s := Status{Format: statusFormat, AsOf: f.AsOf, Cluster: f.Cluster.Name, Checks: []Check{}, Nodes: []Node{}, Volumes: showVolumes(f)}
+	s.Repair, s.Held = showRepairs(f), f.Plan.Held
 	for _, n := range f.Nodes {
 		s.Nodes = append(s.Nodes, show(n, f.NoVote != nil))
 		if n.Votes {
@@ -192,10 +206,11 @@ func Judge(f Facts) Status {
 		// What is more than half must stay.
 		s.Control.Survives = max(0, s.Control.Up-(s.Control.Voters/2+1))
 	}
-	for _, check := range []func(Facts, Control) []Check{control, nodesDown, silent, clocks, versions, certificates, disks} {
+	for _, check := range []func(Facts, Control) []Check{control, nodesDown, silent, clocks, versions, certificates, disks, room} {
 		s.Checks = append(s.Checks, check(f, s.Control)...)
 	}
 	s.Checks = append(s.Checks, volumes(f, s.Volumes)...)
+	s.Checks = append(s.Checks, repairs(s.Repair)...)
 	slices.SortStableFunc(s.Checks, func(a, b Check) int { return cmp.Compare(rank[b.Level], rank[a.Level]) })
 	s.State = OK
 	if len(s.Checks) > 0 {
@@ -286,7 +301,8 @@ func nodesDown(f Facts, _ Control) []Check {
 			Do:   "see to that machine, or quarxfs cluster leave " + n.Name + " if it does not come back",
 		}
 		if n.DownSince != nil {
-			c.Text = fmt.Sprintf("%s has not been seen for %s", n.Name, f.AsOf.Sub(*n.DownSince).Round(time.Second))
+			gone := f.AsOf.Sub(*n.DownSince)
+			c.Text = fmt.Sprintf("%s has not been seen for %s", n.Name, gone.Round(time.Second)) + repairBegins(f, n.Name, gone)
 		}
 		checks = append(checks, c)
 	}

@@ -32,10 +32,11 @@ type Volume struct {
 type VolumeCopy struct {
 	Node     string     `json:"node"`
 	Answered bool       `json:"answered"`
-	Verified *time.Time `json:"verified"` // when it has looked, by its own clock; null: it did not answer
-	Newest   *Snapshot  `json:"newest"`   // null: none, or unknown
-	Age      *float64   `json:"age_s"`    // of the newest; null: none, unknown, or from the future
-	Error    string     `json:"error"`    // of the vault, or of the last push
+	Verified *time.Time `json:"verified"`  // when it has looked, by its own clock; null: it did not answer
+	Newest   *Snapshot  `json:"newest"`    // null: none, or unknown
+	Number   *int       `json:"snapshots"` // how many it has, those of users among them; null: unknown
+	Age      *float64   `json:"age_s"`     // of the newest; null: none, unknown, or from the future
+	Error    string     `json:"error"`     // of the vault, or of the last push
 }
 
 // showVolumes puts together what the register, the homes and the vaults say.
@@ -46,13 +47,13 @@ func showVolumes(f Facts) []Volume {
 			Name: v.Name, ID: v.ID, Domain: v.Domain, Epoch: v.Epoch, Home: v.Home, Store: v.Store, RPO: v.RPO, Copies: v.Copies,
 			Filling: v.From != nil, Vaults: []VolumeCopy{},
 		}
-		home := f.home(v)
+		home := f.HomeOf(v)
 		if home != nil {
 			s.Online, s.Mountpoint = &home.Online, home.Mountpoint
 			if home.Online {
 				s.Bytes = &home.Bytes
 			}
-		} else if n := f.node(v.Home); n == nil || n.Said != nil || !n.Up && f.NoVote == nil {
+		} else if n := f.NodeOf(v.Home); n == nil || n.Said != nil || !n.Up && f.NoVote == nil {
 			// The node is known to be down, or it answers and knows nothing of the volume.
 			no := false
 			s.Online = &no
@@ -74,7 +75,8 @@ func showVolumes(f Facts) []Volume {
 	return shown
 }
 
-func (f Facts) node(name string) *NodeFacts {
+// NodeOf returns the node of that name; nil: there is none.
+func (f Facts) NodeOf(name string) *NodeFacts {
 	for i := range f.Nodes {
 		if f.Nodes[i].Name == name {
 			return &f.Nodes[i]
@@ -83,9 +85,9 @@ func (f Facts) node(name string) *NodeFacts {
 	return nil
 }
 
-// home is what the volume's home says of it in this epoch; nil: nothing.
-func (f Facts) home(v cluster.Volume) *Home {
-	n := f.node(v.Home)
+// HomeOf is what the volume's home says of it in this epoch; nil: nothing.
+func (f Facts) HomeOf(v cluster.Volume) *Home {
+	n := f.NodeOf(v.Home)
 	if n == nil || n.Said == nil {
 		return nil
 	}
@@ -97,6 +99,20 @@ func (f Facts) home(v cluster.Volume) *Home {
 	return nil
 }
 
+// CopyOf is what the vault on a node says of the volume; nil: it knows nothing of it. answered
+// tells whether it has said anything at all.
+func (f Facts) CopyOf(v cluster.Volume, node string) (c *Copy, answered bool) {
+	n := f.NodeOf(node)
+	if n == nil || n.Said == nil {
+		return nil, false
+	}
+	i := slices.IndexFunc(n.Said.Copies, func(c Copy) bool { return c.ID == v.ID })
+	if i < 0 {
+		return nil, true
+	}
+	return &n.Said.Copies[i], true
+}
+
 func (f Facts) copyAt(v cluster.Volume, name string, home *Home) VolumeCopy {
 	c := VolumeCopy{Node: name}
 	if home != nil {
@@ -106,27 +122,26 @@ func (f Facts) copyAt(v cluster.Volume, name string, home *Home) VolumeCopy {
 			}
 		}
 	}
-	n := f.node(name)
-	if n == nil || n.Said == nil {
+	has, answered := f.CopyOf(v, name)
+	if !answered {
 		return c
 	}
-	c.Answered, c.Verified = true, &n.Said.Time
-	for _, has := range n.Said.Copies {
-		if has.ID != v.ID {
-			continue
-		}
-		if has.Error != "" {
-			c.Answered, c.Error = false, has.Error // it could not look
-			continue
-		}
-		if c.Newest = has.Newest; c.Newest == nil {
-			continue
-		}
-		// A snapshot from the future says nothing of its age; CLOCK_OFF says why.
-		if age := f.AsOf.Sub(c.Newest.Created); age > -mostSkew {
-			seconds := max(0, age.Seconds())
-			c.Age = &seconds
-		}
+	c.Answered, c.Verified = true, &f.NodeOf(name).Said.Time
+	if has == nil {
+		return c
+	}
+	if has.Error != "" {
+		c.Answered, c.Error = false, has.Error // it could not look
+		return c
+	}
+	c.Number = &has.Snapshots
+	if c.Newest = has.Newest; c.Newest == nil {
+		return c
+	}
+	// A snapshot from the future says nothing of its age; CLOCK_OFF says why.
+	if age := f.AsOf.Sub(c.Newest.Created); age > -mostSkew {
+		seconds := max(0, age.Seconds())
+		c.Age = &seconds
 	}
 	return c
 }
@@ -141,7 +156,7 @@ func volumes(f Facts, shown []Volume) (checks []Check) {
 }
 
 func (v Volume) atHome(f Facts) []Check {
-	n := f.node(v.Home)
+	n := f.NodeOf(v.Home)
 	switch {
 	case v.Filling:
 		return []Check{{
@@ -216,15 +231,9 @@ func (v Volume) atVaults(f Facts) (checks []Check) {
 			Text: v.Name + ": not all of its snapshots reach their vaults" + because, Do: do,
 		})
 	}
-	if missing := v.Copies - 1 - len(v.Vaults); missing > 0 {
-		checks = append(checks, Check{
-			Code: "COPIES_MISSING", Level: Warn, Subjects: []string{v.Name},
-			Text: fmt.Sprintf("%s has %d vaults, and is to have %d", v.Name, len(v.Vaults), v.Copies-1),
-			Do:   "let another machine join, and quarxfs cluster volume vault " + v.Name + " --add NODE",
-		})
-	}
-	if n := f.node(v.Home); n != nil && n.Zone != "" && len(v.Vaults) > 0 && !slices.ContainsFunc(v.Vaults, func(c VolumeCopy) bool {
-		other := f.node(c.Node)
+	checks = append(checks, v.missing(f)...)
+	if n := f.NodeOf(v.Home); n != nil && n.Zone != "" && len(v.Vaults) > 0 && !slices.ContainsFunc(v.Vaults, func(c VolumeCopy) bool {
+		other := f.NodeOf(c.Node)
 		return other == nil || other.Zone != n.Zone
 	}) {
 		checks = append(checks, Check{
@@ -259,19 +268,9 @@ func (a *Answer) bad() (sum int64) {
 // former is about stores that are not written any more, vaults with damage, and a register that is
 // older than what the nodes know.
 func former(f Facts) (checks []Check) {
-	epochs := make(map[string]int64)
-	for _, v := range f.Volumes {
-		epochs[v.ID] = v.Epoch
-	}
-	older := make(map[string]bool)
 	for _, n := range f.Nodes {
 		if n.Said == nil {
 			continue
-		}
-		for _, c := range n.Said.Copies {
-			if is, ok := epochs[c.ID]; f.NoVote == nil && (!ok || c.Epoch > is) {
-				older[c.Volume] = true
-			}
 		}
 		if bad := n.Said.bad(); bad > 0 {
 			checks = append(checks, Check{
@@ -281,9 +280,6 @@ func former(f Facts) (checks []Check) {
 			})
 		}
 		for _, h := range n.Said.Homes {
-			if is, ok := epochs[h.ID]; f.NoVote == nil && (!ok || h.Epoch > is) {
-				older[h.Volume] = true
-			}
 			if h.FencedBy == "" {
 				continue
 			}
@@ -303,12 +299,7 @@ func former(f Facts) (checks []Check) {
 			})
 		}
 	}
-	if len(older) > 0 {
-		var names []string
-		for name := range older {
-			names = append(names, name)
-		}
-		slices.Sort(names)
+	if names := f.Ahead(); len(names) > 0 {
 		checks = append(checks, Check{
 			Code: "CONTROL_ROLLED_BACK", Level: Err, Subjects: names,
 			Text: "the register is older than what the nodes have done, as after it was restored from a copy: " + strings.Join(names, ", "),
@@ -316,4 +307,34 @@ func former(f Facts) (checks []Check) {
 		})
 	}
 	return checks
+}
+
+// Ahead returns the volumes of which nodes have seen a later epoch than the register, or which it
+// does not have: it is older than what was acted upon. Without the register nothing can be said.
+func (f Facts) Ahead() (names []string) {
+	if f.NoVote != nil {
+		return nil
+	}
+	epochs := make(map[string]int64)
+	for _, v := range f.Volumes {
+		epochs[v.ID] = v.Epoch
+	}
+	ahead := func(volume, id string, epoch int64) {
+		if is, ok := epochs[id]; !ok || epoch > is {
+			names = append(names, volume)
+		}
+	}
+	for _, n := range f.Nodes {
+		if n.Said == nil {
+			continue
+		}
+		for _, c := range n.Said.Copies {
+			ahead(c.Volume, c.ID, c.Epoch)
+		}
+		for _, h := range n.Said.Homes {
+			ahead(h.Volume, h.ID, h.Epoch)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
 }

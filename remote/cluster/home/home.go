@@ -353,17 +353,37 @@ func (h *Homes) answer(ctx context.Context, dir string, r Record) health.Home {
 
 // note remembers how a push went.
 func (h *Homes) note(dir, vault, snapshot string, err error) {
+	h.ofPush(dir, vault, func(p *health.Push) {
+		p.Tried, p.Error = time.Now().UTC(), ""
+		if err != nil {
+			p.Error = err.Error()
+		} else {
+			tried := p.Tried
+			p.Done, p.Snapshot = &tried, snapshot
+		}
+	})
+}
+
+// sent remembers how far a push is: one that takes hours is told by that from one that hangs.
+func (h *Homes) sent(dir, vault string, bytes int64) {
+	h.ofPush(dir, vault, func(p *health.Push) {
+		if bytes == p.Sent {
+			return
+		}
+		now := time.Now().UTC()
+		p.Sent, p.Moved = bytes, &now
+	})
+}
+
+// ofPush changes what is known of the pushes to one vault.
+func (h *Homes) ofPush(dir, vault string, change func(*health.Push)) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.mu.pushes[dir] == nil {
 		h.mu.pushes[dir] = make(map[string]health.Push)
 	}
 	p := h.mu.pushes[dir][vault]
-	p.Vault, p.Tried, p.Error = vault, time.Now().UTC(), ""
-	if err != nil {
-		p.Error = err.Error()
-	} else {
-		p.Done, p.Snapshot = &p.Tried, snapshot
-	}
+	p.Vault = vault
+	change(&p)
 	h.mu.pushes[dir][vault] = p
 }

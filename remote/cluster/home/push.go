@@ -151,7 +151,8 @@ func (h *Homes) send(ctx context.Context, v cluster.Volume, name string, chosen 
 	slices.SortStableFunc(has, func(a, b remote.Snapshot) int { return cluster.NewerSnapshot(b.Name, a.Name) })
 	t := transfer.Transfer{
 		From: n, To: to, Whose: "push of " + v.Name + " by " + h.Node,
-		Wait: func(int) time.Duration { return retryWait },
+		Wait:     func(int) time.Duration { return retryWait },
+		Progress: func(p transfer.Progress) { h.sent(v.Store, name, p.Bytes) },
 	}
 	var left error
 	for i, s := range has {

@@ -32,15 +32,11 @@ type view struct {
 // Handler answers for the volume of that ID, as a sync wants it, the node that says to write it in
 // that epoch. store.ErrNotFound: this node is no vault of it, or does not know it yet.
 func (v *Vault) Handler(id, by string, epoch int64) (http.Handler, error) {
-	f, ok := v.fences()[id]
-	if !ok {
-		return nil, fmt.Errorf("this node is no vault of that volume: %w", store.ErrNotFound)
-	}
-	h, err := v.open(f.Domain, nil)
+	w, err := v.viewOf(id, by, epoch)
 	if err != nil {
 		return nil, err
 	}
-	api := remote.Handler(&view{Node: h.node, vault: v, store: h.store, id: id, volume: f.Volume, by: by, epoch: epoch}, v.log)
+	api := remote.Handler(w, v.log)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// What else a store answers is about all volumes of the domain.
 		if p := r.URL.Path; !strings.HasPrefix(p, "/v1/sync/") && p != "/v1/snapshots" && !strings.HasPrefix(p, "/v1/snapshots/") {
@@ -49,6 +45,48 @@ func (v *Vault) Handler(id, by string, epoch int64) (http.Handler, error) {
 		}
 		api.ServeHTTP(w, r)
 	}), nil
+}
+
+// Peer is what Handler answers for, within this process.
+func (v *Vault) Peer(id, by string, epoch int64) (remote.Peer, error) { return v.viewOf(id, by, epoch) }
+
+func (v *Vault) viewOf(id, by string, epoch int64) (*view, error) {
+	f, ok := v.fences()[id]
+	if !ok {
+		return nil, fmt.Errorf("this node is no vault of that volume: %w", store.ErrNotFound)
+	}
+	h, err := v.open(f.Domain, nil)
+	if err != nil {
+		return nil, err
+	}
+	return &view{Node: h.node, vault: v, store: h.store, id: id, volume: f.Volume, by: by, epoch: epoch}, nil
+}
+
+// Discard removes snapshots of the volume, those alone that are still what the caller has seen, and
+// returns how many went. The fence stays. remote.ErrFenced: the volume is of an epoch before it.
+func (v *Vault) Discard(ctx context.Context, vol cluster.Volume, snapshots map[string]store.ID) (removed int, err error) {
+	w, err := v.viewOf(vol.ID, "", vol.Epoch)
+	if err != nil {
+		return 0, err
+	}
+	// No name comes meanwhile that was not there when the others were asked.
+	v.naming.Lock()
+	defer v.naming.Unlock()
+	if f := v.fence(vol.ID); f.Epoch > vol.Epoch {
+		return 0, fmt.Errorf("%w: %s has written %s since epoch %d", remote.ErrFenced, f.Node, f.Volume, f.Epoch)
+	}
+	for name, id := range snapshots {
+		if s, err := w.GetSnapshot(ctx, name); err != nil || s.ID != id {
+			continue // gone, or another one by now
+		}
+		switch err := w.store.RemoveSnapshot(prefix(w.volume) + name); {
+		case err == nil:
+			removed++
+		case !errors.Is(err, store.ErrHeld) && !errors.Is(err, store.ErrNotFound):
+			return removed, err
+		}
+	}
+	return removed, nil
 }
 
 // LinkSnapshot implements remote.Peer: remote.ErrFenced, where a later epoch has begun. What a

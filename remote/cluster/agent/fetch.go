@@ -1,0 +1,286 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+
+	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/cluster"
+	"github.com/quarxtor/quarxfs/remote/cluster/client"
+	"github.com/quarxtor/quarxfs/remote/cluster/control"
+	"github.com/quarxtor/quarxfs/remote/cluster/health"
+	"github.com/quarxtor/quarxfs/remote/cluster/place"
+	"github.com/quarxtor/quarxfs/remote/transfer"
+	"github.com/quarxtor/quarxfs/store"
+)
+
+const (
+	fetchersMost = 2  // fetches at a time
+	fetchesMost  = 16 // that wait; who finds no room asks again in the controller's next round
+)
+
+// A fetch has this node's vault take what another vault has of a volume: where the home cannot send
+// it, or does not have it any more.
+type fetch struct {
+	volume cluster.Volume
+	from   string
+}
+
+// runFetches does what is asked for until ctx ends.
+func (a *Agent) runFetches(ctx context.Context) error {
+	for {
+		select {
+		case f := <-a.fetches:
+			if err := a.fetchNow(ctx, f); err != nil && ctx.Err() == nil {
+				a.log.Warn("a vault does not get what another one has", "volume", f.volume.Name, "from", f.from, "err", err)
+			}
+			a.mu.Lock()
+			delete(a.mu.fetching, f.volume.ID)
+			a.mu.Unlock()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// beginFetch answers at once; a fetch of the volume that is under way is not begun again.
+func (a *Agent) beginFetch(r *http.Request) (struct{}, error) {
+	var q client.FetchRequest
+	if err := read(r, &q); err != nil {
+		return struct{}{}, err
+	}
+	v, err := a.vaultOf(r.Context(), q.Volume)
+	if err != nil {
+		return struct{}{}, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.mu.fetching[v.ID] {
+		return struct{}{}, nil
+	}
+	select {
+	case a.fetches <- fetch{v, q.From}:
+		a.mu.fetching[v.ID] = true
+		return struct{}{}, nil
+	default:
+		return struct{}{}, fmt.Errorf("%w: %d fetches wait on %s", client.ErrHolds, fetchesMost, a.settings.Node.Name)
+	}
+}
+
+// vaultOf returns the volume, of which this node is a vault by what the register says now.
+func (a *Agent) vaultOf(ctx context.Context, name string) (cluster.Volume, error) {
+	v, err := a.cluster.Volume(ctx, name)
+	if err == nil && !slices.Contains(v.Vaults, a.settings.Node.Name) {
+		err = fmt.Errorf("%w: %s is no vault of %s", client.ErrRequest, a.settings.Node.Name, name)
+	}
+	return v, err
+}
+
+// fetchNow brings the snapshots that the vault lacks: of the agents' own the newest alone, as it
+// replaces the others.
+func (a *Agent) fetchNow(ctx context.Context, f fetch) error {
+	from, err := a.vaultClient(f.from, f.volume)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	// In the name of the home, whose epoch it is: one that has begun meanwhile is refused as its
+	// push would be.
+	to, err := a.vault.Peer(f.volume.ID, f.volume.Home, f.volume.Epoch)
+	if err != nil {
+		return err
+	}
+	there, err1 := transfer.Snapshots(ctx, from)
+	has, err2 := transfer.Snapshots(ctx, to)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	t := transfer.Transfer{From: from, To: to, Whose: "fetch of " + f.volume.Name + " by " + a.settings.Node.Name}
+	newest := newestName(has)
+	for _, s := range there {
+		if _, _, own := cluster.ParseSnapshotName(s.Name); own && s.Name != newestName(there) || cluster.NewerSnapshot(newest, s.Name) >= 0 && own {
+			continue
+		}
+		if !slices.ContainsFunc(has, func(o remote.Snapshot) bool { return o.Name == s.Name }) {
+			t.Snapshots = append(t.Snapshots, transfer.SnapshotRef{Name: s.Name, ID: s.ID})
+		}
+	}
+	if len(t.Snapshots) == 0 {
+		return nil
+	}
+	_, err = t.Run(ctx)
+	return err
+}
+
+// newestName is that of the newest of the agents' own snapshots; empty: there is none.
+func newestName(list []remote.Snapshot) (newest string) {
+	for _, s := range list {
+		if cluster.NewerSnapshot(s.Name, newest) > 0 {
+			newest = s.Name
+		}
+	}
+	return newest
+}
+
+// discard removes what this node has of a volume that it is no vault of any more. Who asks has seen
+// each of these snapshots at another vault.
+func (a *Agent) discard(r *http.Request) (struct{}, error) {
+	var q client.DiscardRequest
+	if err := read(r, &q); err != nil {
+		return struct{}{}, err
+	}
+	// The register is asked, and not the memory: an administrator may have made it a vault again.
+	v, err := a.cluster.Volume(r.Context(), q.Volume)
+	if err != nil {
+		return struct{}{}, err
+	}
+	if slices.Contains(v.Vaults, a.settings.Node.Name) || v.ID != q.ID {
+		return struct{}{}, fmt.Errorf("%w: %s is a vault of %s", client.ErrHolds, a.settings.Node.Name, q.Volume)
+	}
+	removed, err := a.vault.Discard(r.Context(), v, q.Snapshots)
+	if removed > 0 {
+		a.log.Info("what other vaults have is removed here", "volume", v.Name, "snapshots", removed)
+	}
+	return struct{}{}, err
+}
+
+// vaultLists are the snapshots of a volume at nodes. An error, if one of them does not say.
+func (a *Agent) vaultLists(ctx context.Context, v cluster.Volume, nodes []string) (map[string][]remote.Snapshot, error) {
+	ctx, cancel := context.WithTimeout(ctx, fenceTime)
+	defer cancel()
+	lists := make(map[string][]remote.Snapshot)
+	for _, name := range nodes {
+		at, err := a.vaultClient(name, v)
+		if err != nil {
+			return nil, err
+		}
+		lists[name], err = transfer.Snapshots(ctx, at)
+		at.Close()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	return lists, nil
+}
+
+// onlyThere are the snapshots of a vault that none of the others has. One of the agents' own is had
+// by whoever has a newer one.
+func onlyThere(at string, lists map[string][]remote.Snapshot) (alone []remote.Snapshot) {
+	for _, s := range lists[at] {
+		has := false
+		for name, list := range lists {
+			if name == at {
+				continue
+			}
+			_, _, own := cluster.ParseSnapshotName(s.Name)
+			has = has || own && cluster.NewerSnapshot(newestName(list), s.Name) >= 0 ||
+				slices.ContainsFunc(list, func(o remote.Snapshot) bool { return o.Name == s.Name && o.ID == s.ID })
+		}
+		if !has {
+			alone = append(alone, s)
+		}
+	}
+	return alone
+}
+
+// keepAll returns nil when others have all that a vault has which is to go: users' snapshots that
+// the home has no more are there alone. Until then one of the others fetches them.
+func (a *Agent) keepAll(ctx context.Context, f health.Facts, v cluster.Volume, going string) error {
+	if f.NodeOf(going) == nil {
+		return nil // it was removed, and with it what it had
+	}
+	stay := stayWhole(f, v, going)
+	if len(stay) == 0 {
+		return fmt.Errorf("%w: no other vault of %s is whole", client.ErrNoVault, v.Name)
+	}
+	lists, err := a.vaultLists(ctx, v, append([]string{going}, stay...))
+	if err != nil {
+		return err
+	}
+	// How new the agents' own are was judged before, within the RPO: they come all the time.
+	alone := slices.DeleteFunc(onlyThere(going, lists), func(s remote.Snapshot) bool {
+		_, _, own := cluster.ParseSnapshotName(s.Name)
+		return own
+	})
+	if len(alone) == 0 {
+		return nil
+	}
+	if err := a.askFetch(ctx, stay[0], client.FetchRequest{Volume: v.Name, From: going}); err != nil {
+		return err
+	}
+	return fmt.Errorf("%w: snapshot %s and %d more are fetched from %s first", errWaits, alone[0].Name, len(alone)-1, going)
+}
+
+var errWaits = errors.New("not yet")
+
+// stayWhole are the vaults that have said that they are whole and that are to stay, but for one.
+func stayWhole(f health.Facts, v cluster.Volume, but string) (stay []string) {
+	for _, name := range v.Vaults {
+		n := f.NodeOf(name)
+		if has, _ := f.CopyOf(v, name); name != but && n != nil && n.State != cluster.StateDraining && has != nil && has.Error == "" && has.Newest != nil {
+			stay = append(stay, name)
+		}
+	}
+	return stay
+}
+
+func (a *Agent) askFetch(ctx context.Context, node string, q client.FetchRequest) error {
+	n, err := a.knownNode(ctx, node)
+	if err != nil {
+		return err
+	}
+	at := client.Remote(n.Address, a.identity.Client())
+	defer at.Close()
+	return at.Fetch(ctx, q)
+}
+
+// fillAndFree has vaults fetch what the home cannot send, and nodes remove what is no copy any
+// more.
+func (a *Agent) fillAndFree(ctx context.Context, f health.Facts, p place.Facts) error {
+	var failed error
+	for _, v := range f.Volumes {
+		if home := f.HomeOf(v); home == nil || !home.Online {
+			for _, fill := range control.Fills(p, v.Name) {
+				failed = errors.Join(failed, a.askFetch(ctx, fill.To, client.FetchRequest{Volume: v.Name, From: fill.From}))
+			}
+		}
+		if !control.Whole(p, v.Name) {
+			continue // until then it may be of use
+		}
+		for _, n := range f.Nodes {
+			if c, _ := f.CopyOf(v, n.Name); c != nil && c.Snapshots > 0 && n.Name != v.Home && !slices.Contains(v.Vaults, n.Name) {
+				failed = errors.Join(failed, a.free(ctx, f, v, n.Node))
+			}
+		}
+	}
+	return failed
+}
+
+// free has a node remove what all is at others. What is there alone stays: an administrator has
+// taken out the only vault that had it.
+func (a *Agent) free(ctx context.Context, f health.Facts, v cluster.Volume, n cluster.Node) error {
+	stay := stayWhole(f, v, n.Name)
+	if len(stay) == 0 {
+		return nil
+	}
+	lists, err := a.vaultLists(ctx, v, append([]string{n.Name}, stay...))
+	if err != nil {
+		return err
+	}
+	alone := onlyThere(n.Name, lists)
+	q := client.DiscardRequest{Volume: v.Name, ID: v.ID, Snapshots: make(map[string]store.ID)}
+	for _, s := range lists[n.Name] {
+		if !slices.ContainsFunc(alone, func(o remote.Snapshot) bool { return o.Name == s.Name }) {
+			q.Snapshots[s.Name] = s.ID
+		}
+	}
+	if len(q.Snapshots) == 0 {
+		return nil
+	}
+	at := client.Remote(n.Address, a.identity.Client())
+	defer at.Close()
+	return at.Discard(ctx, q)
+}
