@@ -32,7 +32,7 @@ func newCluster() *cobra.Command {
 		Short: "Manage machines that keep copies for each other (experimental)",
 	}
 	cmd.AddCommand(newClusterInit(), newClusterToken(), newClusterJoin(), newClusterNodes(), newClusterStatus(), newClusterHealth(), newClusterWhere(), newClusterVolume(),
-		newClusterStart(), newClusterStop(), newClusterLeave())
+		newClusterDrain(), newClusterUndrain(), newClusterBalance(), newClusterBlast(), newClusterSettings(), newClusterStart(), newClusterStop(), newClusterLeave())
 	return cmd
 }
 
@@ -408,7 +408,8 @@ func newClusterLeave() *cobra.Command {
 		Short: "Take a node out of the cluster",
 		Long: `Takes NODE, or this machine's node, out of the cluster for good. It may be down. Its
 certificate counts no more; the machine can join again with a new token. A voter without which too
-few would be left to decide is not let go.`,
+few would be left to decide is not let go, nor one whose copies are needed: quarxfs cluster drain
+moves these elsewhere.`,
 		Example: "  quarxfs cluster leave n3",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			agent := client.Local(dir)

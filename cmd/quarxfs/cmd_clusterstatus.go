@@ -118,7 +118,7 @@ func printStatus(w io.Writer, s health.Status) {
 	t.AppendHeader(table.Row{"Node", "Zone", "Roles", "Up", "Used", "Free", "Version"})
 	for _, n := range s.Nodes {
 		t.AppendRow(table.Row{
-			n.Name, printable(n.Zone), nodeRoles(n.Roles, n.Votes), yesNo(n.Up),
+			n.Name, printable(n.Zone), nodeRoles(n.Roles, n.Votes), nodeUp(n),
 			known(n.Used, size), known(n.Free, size), known(n.Version, printable),
 		})
 	}
@@ -126,6 +126,36 @@ func printStatus(w io.Writer, s health.Status) {
 	if len(s.Volumes) > 0 {
 		fmt.Fprintln(w)
 		printVolumes(w, s.Volumes)
+		fmt.Fprintln(w)
+		printRepairs(w, s)
+	}
+}
+
+func nodeUp(n health.Node) string {
+	if n.State == cluster.StateDraining {
+		return yesNo(n.Up) + ", draining"
+	}
+	return yesNo(n.Up)
+}
+
+// printRepairs says which copies are being made, and which cannot be.
+func printRepairs(w io.Writer, s health.Status) {
+	if s.Held != "" {
+		fmt.Fprintf(w, "Repair  no copy is made or removed: %s\n", s.Held)
+	}
+	for _, r := range s.Repair {
+		to := ""
+		if r.Node != "" {
+			to = " -> " + r.Node
+		}
+		sent := ""
+		if r.Sent != nil && *r.Sent > 0 {
+			sent = ", " + size(*r.Sent) + " sent"
+		}
+		fmt.Fprintf(w, "Repair  %s%s for %v%s: %s\n", r.Volume, to, max(0, s.AsOf.Sub(r.Since)).Round(time.Second), sent, r.Why)
+	}
+	if s.Held == "" && len(s.Repair) == 0 {
+		fmt.Fprintln(w, "Repair  nothing runs")
 	}
 }
 

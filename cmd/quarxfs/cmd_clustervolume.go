@@ -315,13 +315,14 @@ func newVolumeVault() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "vault NAME",
 		Short: "Change which nodes have a volume's snapshots",
-		Long: `Adds nodes to the vaults of the volume NAME, or takes some out. What a vault has stays there
-when it is taken out; it gets no more.`,
-		Example: "  quarxfs cluster volume vault home --add n3 --remove n2",
+		Long: `Adds nodes to the vaults of the volume NAME, or takes some out. How many copies are wanted goes
+with that. --copies says it alone: what is missing then is made on nodes that are chosen, and what is too
+many is removed. A vault that was taken out gets no more.`,
+		Example: "  quarxfs cluster volume vault home --add n3 --remove n2\n  quarxfs cluster volume vault home --copies 3",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			// Without either nothing would happen, and look done.
-			if len(q.Add)+len(q.Remove) == 0 {
-				return usageErrorf(cmd, "give --add NODE or --remove NODE")
+			if len(q.Add)+len(q.Remove)+q.Copies == 0 {
+				return usageErrorf(cmd, "give --add NODE, --remove NODE or --copies N")
 			}
 			v, err := client.Local(dir).SetVaults(cmd.Context(), args[0], q)
 			if err != nil {
@@ -334,6 +335,7 @@ when it is taken out; it gets no more.`,
 	nodeDir(f, &dir)
 	listVar(f, &q.Add, "add", "", "`nodes` that are to have snapshots, too")
 	listVar(f, &q.Remove, "remove", "", "`nodes` that are to get none any more")
+	numberVar(f, &q.Copies, 0, cluster.MostCopies, "copies", "how many `nodes` are to have it, with its home; 0: as the vaults say")
 	jsonFlag(f, &asJSON)
 	return cmd
 }

@@ -26,11 +26,13 @@ import (
 var updateShapes = flag.Bool("update-shapes", false, "write testdata/json.golden anew")
 
 // clusterStatusShape has a value in all that may be null.
-var clusterStatusShape = health.Judge(health.Facts{AsOf: time.Now(), Volumes: []cluster.Volume{volumeShape}, Nodes: []health.NodeFacts{
+var clusterStatusShape = health.Judge(health.Facts{AsOf: time.Now(), Volumes: []cluster.Volume{volumeShape}, Repairs: []cluster.Repair{
+	{Volume: volumeShape.Name, Node: "n"},
+}, Nodes: []health.NodeFacts{
 	{
 		Node: cluster.Node{Name: "n", Roles: []cluster.Role{""}}, DownSince: new(time.Time), Heard: new(time.Time),
 		Said: &health.Answer{
-			Homes:  []health.Home{{ID: "v", Online: true}},
+			Homes:  []health.Home{{ID: "v", Online: true, Pushes: []health.Push{{Vault: "n", Moved: new(time.Time)}}}},
 			Copies: []health.Copy{{ID: "v", Newest: &health.Snapshot{Created: time.Now()}}},
 		},
 	},
@@ -92,6 +94,10 @@ func TestJSONShapes(t *testing.T) {
 		"cluster status": clusterStatusShape,
 		"cluster health": clusterStatusShape,
 		"cluster where":  clusterStatusShape.Volumes[0],
+
+		"cluster balance":  client.Balance{Moves: []client.Move{{}}},
+		"cluster blast":    client.Blast{Nodes: []string{""}, Losses: []client.Loss{{}}, NoRoom: []client.Left{{}}},
+		"cluster settings": client.ClusterSettings{},
 
 		"cluster volume list":     clusterStatusShape.Volumes[0],
 		"cluster volume create":   volumeShape,
