@@ -17,14 +17,13 @@ func newCat() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cat [STORE] [REMOTE:]SNAPSHOT:PATH",
 		Short: "Write a file of a snapshot to a file or standard output",
-		Long: `Writes a file as it is in a snapshot, from a store that is mounted or not. Nothing but
-the blocks of what is written is read, and each is checked against its ID first. A new file
-given with -o appears only when it is whole; one that is there is written in place, as cp does.
-Zeroes become holes in a file, as with get. Symbolic links in the snapshot are not followed.
+		Long: `Writes a file as it is in a snapshot, from a store that is mounted or not. Only the blocks
+that are needed are read, and each is checked against its ID. A new file given with -o appears
+when it is whole. An existing one is written in place, as cp does. Zeroes become holes in a
+file, as with get. Symbolic links in the snapshot are not followed.
 
-REMOTE:SNAPSHOT:/PATH is a file in a snapshot of a remote of STORE (see quarxfs remote),
-which need not be pulled first: only the blocks of what is written travel. get takes
-this as well.`,
+REMOTE:SNAPSHOT:/PATH is a file in a snapshot of another store, a remote of STORE (see quarxfs
+remote). Only the blocks that are needed travel. get takes this as well.`,
 		Example: `  quarxfs cat /mnt monday:etc/fstab
   quarxfs cat /srv/store monday:images/disk.raw --range 0-511 | file -
   quarxfs cat /srv/store monday:shop.sql -o shop.sql

@@ -19,13 +19,13 @@ func newGC() *cobra.Command {
 	o := &gcOptions{}
 	cmd := &cobra.Command{
 		Use:   "gc [STORE]",
-		Short: "Give back the space of what nothing refers to",
-		Long: `Removes blocks that nothing refers to, empties segments of which little is in use by
-moving the rest, and has the database give back what its deleted rows take. The store
-may be mounted and in use. A mounted store does the first two automatically.
+		Short: "Free the space of what nothing refers to",
+		Long: `Removes blocks that nothing refers to. Then it moves the blocks in use out of segments that have
+few of them, removes these segments, and rewrites the database without its deleted rows. The
+store may be mounted and in use. A mounted store does all but the last automatically.
 
 The bytes freed are the sizes of the removed segment files, less what was moved out of them,
-plus what the database gave back. A removed block frees nothing while others keep its segment.`,
+plus what the database got smaller. A removed block frees nothing while its segment stays.`,
 		Example: `  quarxfs gc /mnt --rate 20MiB
   quarxfs gc /srv/store --min-live 0.9`,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -30,11 +30,10 @@ func newGet() *cobra.Command {
 		Use:   "get [STORE] OBJECT",
 		Short: "Write an object to a file or standard output",
 		Long: `Writes the object with the name, the ID or the only ID that starts with OBJECT. Every
-block is checked against its ID before it is written. A new file given with -o appears only
-when it is whole; one that is there is written in place, as cp does, and keeps its mode
-and names. Zeroes become holes in a file (4 KiB each, as with cp --sparse=always), but not
-where it is appended to. An object is what put has stored; files of the mount are read with
-cat or cp.
+block is checked against its ID before it is written. A new file given with -o appears when
+it is whole. An existing one is written in place, as cp does, and keeps its mode and names.
+Zeroes become holes in a file (4 KiB each, as with cp --sparse=always), but not where it is
+appended to. An object is what put has stored; files of the mount are read with cat or cp.
 
 REMOTE:SNAPSHOT:/PATH is a file of a remote's snapshot, as for quarxfs cat.`,
 		Example: `  quarxfs get /srv/store backup -o backup.tar

@@ -49,7 +49,7 @@ func topics() []*cobra.Command {
 	return []*cobra.Command{
 		{Use: "exit-codes", Short: "What the exit codes of all commands mean", Long: exitHelp()},
 		{Use: "stores", Short: "How a store is named", Long: `STORE names a store: its directory, or any path inside its mount. Where it is in brackets
-it may be left out: then it is the mount one stands in, else $` + storeVariable + `.
+it may be left out: then it is the mount of the current directory, else $` + storeVariable + `.
 
 ` + urlHelp},
 	}

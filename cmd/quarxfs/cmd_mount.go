@@ -38,19 +38,19 @@ func newMount() *cobra.Command {
 		Short: "Mount a store",
 		Long: `Mounts the store in the directory STORE at the empty directory MOUNTPOINT, and
 returns when the mount answers. A daemon serves it and logs to STORE/quarxfs.log.
-SIGTERM, SIGINT and SIGHUP make the daemon commit and leave, even with files open.
+SIGTERM, SIGINT and SIGHUP make the daemon commit and end, even with files open.
 
-What is not yet committed is lost when the machine or the daemon dies; fsync commits at
-once.
+Changes that are not yet committed are lost when the machine or the daemon dies. fsync
+commits at once.
 
-Automatic snapshots are made as quarxfs snapshot policy says, or for this mount at the
-interval of --snapshot-every; 0s makes none.
+The store's policy says when snapshots are made (quarxfs snapshot policy). --snapshot-every
+sets another interval while this mount lasts; 0s makes none.
 
 --listen accepts clients that hold a token, as quarxfs serve does, and prints the address.
 
-A URL mounts the snapshots of a node elsewhere, each a directory, to be read. Blocks are
-fetched when they are needed and kept in the directory --cache, where they can still be
-read while the node does not answer. The environment says whom to trust: see quarxfs help stores.`,
+A URL mounts the snapshots of a server, read-only, each as a directory. Blocks are fetched
+when they are read, and kept in the directory --cache. What is there can be read while the
+server does not answer. The environment has the token and certificates: see quarxfs help stores.`,
 		Example: `  quarxfs mount /srv/store /mnt
   quarxfs mount --init --memory 1GiB -o noatime,nosuid /srv/store /mnt
   quarxfs mount https://nas:7440 /mnt/nas --cache /var/cache/nas`,
@@ -69,16 +69,16 @@ read while the node does not answer. The environment says whom to trust: see qua
 	f.BoolVar(&o.AllowOther, "allow-other", false, "allow other users, as a mount by root always does")
 	listVar(f, &o.MountOptions, "options", "o", "`options` as of mount(8): ro, nosuid, nodev, noexec; and all flags, such as noatime,memory=1GiB,commit_interval=10s")
 	o.addStoreFlags(f)
-	f.BoolVar(&o.NoAtime, "noatime", false, "reading leaves access times alone")
+	f.BoolVar(&o.NoAtime, "noatime", false, "do not update access times when files are read")
 	f.Var(&snapshotDirFlag{&o.Snapshots}, "snapshot-dir", "who sees .snapshots: visible lists it, hidden does not, root-only keeps others out")
 	o.ReadAhead = 4096
-	numberVar(f, &o.ReadAhead, 0, maxReadAhead, "read-ahead", "`KiB` that the kernel reads ahead; only root can raise it over 128")
-	timeVar(f, timeFlag{to: &every, least: time.Second, zero: "none"}, "snapshot-every", "make snapshots at this `interval`, such as 1h, and not at the one that is set")
+	numberVar(f, &o.ReadAhead, 0, maxReadAhead, "read-ahead", "`KiB` that the kernel reads ahead; only root can set more than 128")
+	timeVar(f, timeFlag{to: &every, least: time.Second, zero: "none"}, "snapshot-every", "`interval` of automatic snapshots while this mount lasts, such as 1h, in place of the policy's; 0s: none")
 	f.BoolVar(&o.Debug, "debug", false, "log every request")
-	f.StringVar(&o.listen.Addr, "listen", "", "accept other machines at this `address`, such as :7440")
+	f.StringVar(&o.listen.Addr, "listen", "", "accept clients at this `address`, such as :7440")
 	o.listen.addFlags(f)
 	f.StringVar(&o.cache, "cache", "", "`directory` for blocks of a URL (default: quarxfs/HOST in the user's cache directory)")
-	sizeVar(f, sizeFlag{to: &o.cacheSize, least: 1 << 20, example: "10GiB"}, "cache-size", "how much is kept there")
+	sizeVar(f, sizeFlag{to: &o.cacheSize, least: 1 << 20, example: "10GiB"}, "cache-size", "largest size of --cache")
 	// For daemon.Start alone: the descriptor at which the parent waits.
 	numberVar(f, &o.ReadyFD, -1, most, "ready-fd", "")
 	_ = f.MarkHidden("ready-fd")

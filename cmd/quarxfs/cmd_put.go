@@ -26,9 +26,9 @@ func newPut() *cobra.Command {
 		Use:   "put [STORE] [FILE|-]",
 		Short: "Store a file or standard input as an object",
 		Long: `Stores FILE, or standard input, as an object and prints its ID when it is durable. The
-same bytes have the same ID. A name that an object with other bytes has is taken (exit code
-16), unless --replace moves it to the new object. The name is that of an object, not a path.
-Holes of FILE are not read.`,
+same bytes have the same ID. If an object with other bytes has the name, the exit code is 16;
+--replace moves the name to the new object. The name is that of an object, not a path. Holes of
+FILE are not read.`,
 		Example: `  quarxfs put /srv/store backup.tar --name backup
   pg_dump shop | quarxfs put /srv/store --name shop.sql`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -43,7 +43,7 @@ Holes of FILE are not read.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.name, "name", "", "a `name` for the object, so that get and rm need no ID")
-	f.BoolVar(&o.replace, "replace", false, "take the name from the object that has it, which is gone if it has no other")
+	f.BoolVar(&o.replace, "replace", false, "move the name from the object that has it; an object without a name left is removed")
 	jsonFlag(f, &o.json)
 	return cmd
 }

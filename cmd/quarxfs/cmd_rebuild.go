@@ -26,14 +26,15 @@ func newRebuild() *cobra.Command {
 		Use:   "rebuild [STORE]",
 		Short: "Rebuild the database of a store from its segments",
 		Long: `Rebuilds the database from the segments, for when it is lost or damaged beyond
-fsck --repair. The store must not be mounted. Objects come back under their names. The
-live filesystem is in the database only and does not; its blocks become objects under
-their IDs, unless --drop-loose is given. The old database is kept beside the new one.`,
+fsck --repair. The store must not be mounted. Snapshots and objects come
+back under their names. The live filesystem does not: it is in the database only. Blocks that
+belong to no snapshot or named object become objects under their IDs, unless --drop-loose is
+given. The old database is kept beside the new one.`,
 		Example: `  quarxfs rebuild /srv/store`,
 		RunE:    func(cmd *cobra.Command, args []string) error { return o.run(cmd, args) },
 	}
 	f := cmd.Flags()
-	f.BoolVar(&o.dropLoose, "drop-loose", false, "let go of blocks that belong to no named object")
+	f.BoolVar(&o.dropLoose, "drop-loose", false, "drop blocks that belong to no snapshot or named object")
 	jsonFlag(f, &o.json)
 	return cmd
 }

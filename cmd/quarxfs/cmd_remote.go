@@ -35,9 +35,9 @@ func newRemoteAdd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "add [STORE] NAME URL",
 		Short: "Add a remote store",
-		Long: `Remembers another store under a name. The token is read from the file at each sync, or
-from $QUARXFS_TOKEN; the file must be readable by its owner only. --replace changes a remote
-that is there already; all that is not given is no longer known of it.`,
+		Long: `Gives another store a name. The token is read from its file at each sync, or from
+$QUARXFS_TOKEN; only the owner may have rights to the file. --replace overwrites an existing
+remote with what is given; how it is followed stays.`,
 		Example: `  quarxfs remote add /mnt nas https://nas:7440 --token-file ~/nas.token --fingerprint 3f…
   quarxfs sync push /mnt nas --all`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -76,11 +76,11 @@ that is there already; all that is not given is no longer known of it.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&r.TokenFile, "token-file", "", "`file` that has the token")
-	f.StringVar(&r.Fingerprint, "fingerprint", "", "trust the certificate with this `SHA-256` alone")
-	f.StringVar(&r.CA, "ca", "", "`file` with the certificates that may vouch for the server, in place of the system's")
-	f.StringVar(&r.Cert, "cert", "", "`file` with the certificate to show to a server that asks for one")
+	f.StringVar(&r.Fingerprint, "fingerprint", "", "trust only the certificate with this `SHA-256`")
+	f.StringVar(&r.CA, "ca", "", "`file` with CA certificates to trust, in place of the system's")
+	f.StringVar(&r.Cert, "cert", "", "`file` with a client certificate, for a server that asks for one")
 	f.StringVar(&r.Key, "key", "", "`file` with the key of --cert")
-	f.BoolVar(&replace, "replace", false, "change the remote of that name")
+	f.BoolVar(&replace, "replace", false, "overwrite an existing remote of that name")
 	f.StringVar(&r.Prefix, "prefix", "", "`text` before the names that snapshots get on the receiving side")
 	return cmd
 }

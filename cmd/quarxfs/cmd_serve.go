@@ -14,13 +14,13 @@ func newServe() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve [STORE]",
 		Short: "Let other machines use a store",
-		Long: `Serves the API of the store in the directory STORE over HTTP, until SIGTERM, without mounting it;
-a mounted store is served with quarxfs mount --listen. Prints the address, and with TLS the
-certificate's fingerprint, which quarxfs remote add takes.
+		Long: `Serves the API of the store in the directory STORE over HTTP until SIGTERM, without mounting it.
+A mounted store is served with quarxfs mount --listen. serve prints the address, and with TLS
+the certificate's fingerprint, which quarxfs remote add takes.
 
-Every request needs a token (quarxfs token create) unless --anonymous says otherwise, also on this
-machine's own addresses, where any of its users can connect. Without TLS only these are
-listened on. --insecure lifts both rules. /healthz and /readyz need no token.`,
+Every request needs a token (quarxfs token create) unless --anonymous says otherwise. This holds
+for loopback addresses too, since any user of this machine can connect there. Without TLS only
+loopback addresses are allowed. --insecure lifts both rules. /healthz and /readyz need no token.`,
 		Example: `  quarxfs serve /srv/store --listen :7440 --tls
   quarxfs serve /srv/store --listen 127.0.0.1:7440
   quarxfs serve /srv/store --listen :7440 --tls-cert nas.crt --tls-key nas.key --client-ca peers.crt`,

@@ -35,9 +35,9 @@ func newSimulate() *cobra.Command {
 	o := &simulateOptions{}
 	cmd := &cobra.Command{
 		Use:   "simulate DIR...",
-		Short: "Tell what a store would save on data that is not in one",
-		Long: `Reads all below DIR once and tells, for every way to split it into blocks, what a store
-would hold. Nothing is written. Every combination of --chunker, --avg and
+		Short: "Say what a store would save on data that is not in one",
+		Long: `Reads all below DIR once and says, for every way to split it into blocks, what a store
+would take. Nothing is written. Every combination of --chunker, --avg and
 --compression is tried. Files with several names count once, and holes are not read.
 
   Logical   what is in the files, without holes and blocks of zeroes
@@ -46,8 +46,8 @@ would hold. Nothing is written. Every combination of --chunker, --avg and
   Index     rows that find the blocks, on disk; of these about 3 % stay in memory
   Speed     of one core that splits, hashes and compresses
 
-A new store splits at places that depend on a random key, so it comes out a little
-different; --like takes the key and all settings of a store that is there.
+A new store splits at boundaries that depend on a random key, so its result differs a
+little. --like takes the key and all settings of an existing store.
 
 What cannot be read is named and left out, and the exit code is 15.`,
 		Example: `  quarxfs simulate ~/src /srv/images
@@ -63,7 +63,7 @@ What cannot be read is named and left out, and the exit code is 15.`,
 	listVar(f, &o.compressions, "compression", "", "`compressions`: none, s2, zstd", "none", "s2", "zstd")
 	f.StringVar(&o.like, "like", "", "with the settings of this `STORE`, and no others unless they are given")
 	o.memory = 1 << 30
-	memoryVar(f, &o.memory, 64<<10, "memory", "for knowing blocks again; with more blocks, some are counted for all")
+	memoryVar(f, &o.memory, 64<<10, "memory", "memory for the IDs of blocks; with more blocks the figures are estimates from a sample")
 	f.BoolVarP(&o.oneFS, "one-file-system", "x", false, "leave out what is mounted below DIR")
 	jsonFlag(f, &o.json)
 	return cmd

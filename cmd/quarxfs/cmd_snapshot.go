@@ -312,9 +312,8 @@ func newSnapshotRestore() *cobra.Command {
 		Use:   "restore [STORE] SNAPSHOT[:PATH] TARGET",
 		Short: "Bring a file or directory back from a snapshot",
 		Long: `Replaces TARGET by what is in a snapshot, in one step. If anything is there, the current
-state of the filesystem is saved as a snapshot first, as rollback does. A
-directory takes the place of a directory only, and a file of a file, unless --replace is
-given.
+state of the filesystem is saved as a snapshot first, as rollback does. A directory replaces
+only a directory, and a file only a file, unless --replace is given.
 
 SNAPSHOT:PATH is from the top of the snapshot. ` + newPathRule,
 		Example: `  quarxfs snapshot restore /mnt monday:docs/thesis.tex /mnt/docs/thesis.tex`,
@@ -330,10 +329,10 @@ func newSnapshotRollback() *cobra.Command {
 	var asJSON, noSafety bool
 	cmd := &cobra.Command{
 		Use:     "rollback [STORE] SNAPSHOT",
-		Short:   "Make the whole filesystem what it was in a snapshot",
+		Short:   "Return the whole filesystem to a snapshot",
 		Example: `  quarxfs snapshot rollback /mnt monday`,
 		Long: `Returns the filesystem to a snapshot in one step, whatever its size; it may stay mounted.
-Programs that have files open go on with the old ones. The current state is saved as a
+Programs that have files open keep the old ones. The current state is saved as a
 snapshot first.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args[:1], func(n remote.Node) error {

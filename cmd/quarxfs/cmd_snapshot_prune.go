@@ -16,13 +16,12 @@ import (
 
 // addRetention adds the flags of a retention policy.
 func addRetention(f *pflag.FlagSet, p *config.Retention) {
-	const newest = "keep the newest of each of the last so many "
-	numberVar(f, &p.Last, -1, most, "keep-last", "keep the newest so many")
-	numberVar(f, &p.Hourly, -1, most, "keep-hourly", newest+"hours that have any")
-	numberVar(f, &p.Daily, -1, most, "keep-daily", newest+"days that have any")
-	numberVar(f, &p.Weekly, -1, most, "keep-weekly", newest+"weeks that have any")
-	numberVar(f, &p.Monthly, -1, most, "keep-monthly", newest+"months that have any")
-	numberVar(f, &p.Yearly, -1, most, "keep-yearly", newest+"years that have any")
+	numberVar(f, &p.Last, -1, most, "keep-last", "keep so many of the newest")
+	numberVar(f, &p.Hourly, -1, most, "keep-hourly", "keep the newest of each hour, for so many hours that have one")
+	numberVar(f, &p.Daily, -1, most, "keep-daily", "keep the newest of each day, for so many days that have one")
+	numberVar(f, &p.Weekly, -1, most, "keep-weekly", "keep the newest of each week, for so many weeks that have one")
+	numberVar(f, &p.Monthly, -1, most, "keep-monthly", "keep the newest of each month, for so many months that have one")
+	numberVar(f, &p.Yearly, -1, most, "keep-yearly", "keep the newest of each year, for so many years that have one")
 	listVar(f, &p.Tags, "keep-tag", "", "keep those with any of these `tags`")
 }
 
@@ -85,10 +84,10 @@ func newSnapshotPolicy() *cobra.Command {
 		Use:   "policy [STORE]",
 		Short: "Make and prune snapshots automatically",
 		Long: `Sets how often a snapshot is made while the store is mounted, and which of these stay;
-without flags it shows what is set. Snapshots made so have the tag auto. When one is made,
-those with the tag that no --keep flag keeps are removed; if there are no such flags, all
-stay. --every alone leaves what is kept as it is, --keep flags alone the interval. A
-mounted store follows at once.`,
+without flags it shows what is set. Automatic snapshots have the tag auto. When one is made,
+older automatic ones that no --keep flag keeps are removed; without --keep flags all stay.
+--every alone changes only the interval, --keep flags alone only what stays. A mounted store
+applies it at once.`,
 		Example: `  quarxfs snapshot policy /mnt --every 1h --keep-hourly 24 --keep-daily 30
   quarxfs snapshot policy /srv/store --off`,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -39,9 +39,9 @@ func newSyncRun(pull bool) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   use + " [STORE] REMOTE [SNAPSHOT...]",
 		Short: short,
-		Long: short + `, those named, or --all, or the --latest. Snapshots that the other
-store has are skipped. One whose name is taken there by another snapshot is refused and named, with
-exit code 16: give --as or --prefix. The others are sent.`,
+		Long: short + `: those named, --all, or the --latest. Snapshots that the
+receiving store already has are skipped. A snapshot whose name another one has there is left out
+and named, and the exit code is 16: give --as or --prefix. The others are sent.`,
 		Example: fmt.Sprintf("  quarxfs sync %s /mnt nas --all --prune\n  quarxfs sync %s /mnt nas monday --as monday-2", use, use),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			j.Names = args[2:]
@@ -64,10 +64,10 @@ exit code 16: give --as or --prefix. The others are sent.`,
 	f := cmd.Flags()
 	f.BoolVar(&j.All, "all", false, "all snapshots")
 	f.BoolVar(&j.Latest, "latest", false, "the newest snapshot")
-	f.StringVar(&j.As, "as", "", "the `name` that the only snapshot gets there")
-	f.StringVar(&prefix, "prefix", "", "`text` before the names there, in place of the remote's")
-	f.BoolVar(&j.Prune, "prune", false, "with --all: remove there what came from here and is here no more")
-	numberVar(f, &j.Streams, 0, 256, "streams", "streams of blocks at a time; 0: as the way is long")
+	f.StringVar(&j.As, "as", "", "`name` of the snapshot on the receiving side; for a single one")
+	f.StringVar(&prefix, "prefix", "", "`text` before the names on the receiving side, in place of the remote's")
+	f.BoolVar(&j.Prune, "prune", false, "with --all: remove on the receiving side what came from the other side and was removed there")
+	numberVar(f, &j.Streams, 0, 256, "streams", "parallel streams of blocks; 0: chosen by the latency")
 	jsonFlag(f, &asJSON)
 	return cmd
 }

@@ -17,10 +17,10 @@ func newSyncFollow() *cobra.Command {
 	var off, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "follow [STORE] REMOTE",
-		Short: "Have all snapshots synced while the store is mounted",
-		Long: `Has the daemon of a mounted store push all new snapshots to a remote, or pull them, again and
-again. It is remembered; a mounted store follows at once. Automatic snapshots are made
-as quarxfs snapshot policy says.`,
+		Short: "Sync new snapshots automatically while the store is mounted",
+		Long: `While the store is mounted, its daemon pushes new snapshots to a remote at an interval, or pulls
+them. The setting is kept in the store and applies at once. quarxfs snapshot policy has
+snapshots made automatically.`,
 		Example: `  quarxfs sync follow /mnt nas --every 30s
   quarxfs sync follow /mnt nas --off`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -50,8 +50,8 @@ as quarxfs snapshot policy says.`,
 	}
 	fl := cmd.Flags()
 	timeVar(fl, timeFlag{to: &every, least: time.Second}, "every", "sync at this `interval`, such as 30s")
-	fl.BoolVar(&f.Pull, "pull", false, "pull, and do not push")
-	fl.BoolVar(&f.Prune, "prune", false, "remove on the receiving side what the other has no more")
+	fl.BoolVar(&f.Pull, "pull", false, "pull instead of push")
+	fl.BoolVar(&f.Prune, "prune", false, "remove on the receiving side what the other side has removed")
 	fl.BoolVar(&off, "off", false, "end automatic syncs")
 	jsonFlag(fl, &asJSON)
 	cmd.MarkFlagsMutuallyExclusive("off", "every")

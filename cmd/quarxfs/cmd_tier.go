@@ -52,8 +52,8 @@ func newTierAdd() *cobra.Command {
 		Use:   "add [STORE] cold DIR|s3://BUCKET/PREFIX",
 		Short: "Make a directory or an S3 bucket the store's cold tier",
 		Long: `Makes DIR, which must be empty or missing and should be on another disk, the store's
-cold tier. A small file in it, quarxfs-tier, tells it from an empty mountpoint: while
-that cannot be read the tier counts as out of reach, and what is in it gives EIO.
+cold tier. A small file in it, quarxfs-tier, tells it from an empty mountpoint. While
+that file cannot be read, the tier is out of reach and reading what is in it gives EIO.
 
 A cold tier may also be in a bucket of an S3 server, below a PREFIX that has no objects.
 The keys come from QUARXFS_S3_ACCESS_KEY_ID and QUARXFS_S3_SECRET_ACCESS_KEY, or the same
@@ -82,9 +82,9 @@ func newTierRelocate() *cobra.Command {
 		Use:   "relocate [STORE] cold DIR|s3://BUCKET/PREFIX",
 		Short: "Tell the store where its cold tier is now",
 		Long: `Has the store look for its cold tier in DIR, after the tier was moved or copied there, or
-its disk is mounted elsewhere now. It is checked that DIR has the tier's marker and all
-segments that the store needs; until then nothing changes. Nothing is copied, and the
-old directory, if it is still there, is no longer used and can be removed.
+its disk is mounted elsewhere. If DIR lacks the tier's marker or a segment that the store
+needs, nothing changes. Nothing is copied. The old directory is no longer used and can be
+removed.
 
 A tier in a bucket can be in another bucket or on another server, with the same objects.`,
 		Example: `  quarxfs tier relocate /srv/store cold /new/cold
@@ -212,9 +212,9 @@ func newTierStatus() *cobra.Command {
 		},
 	}
 	jsonFlag(cmd.Flags(), &asJSON)
-	cmd.Long = `Shows what a store's tiers hold, what they did since the store was mounted, and how long reads took. Once
-blocks were read it also says what share of the reads other sizes of the RAM cache would have hit, and, under a
-policy, of the hot tier those that RAM did not.`
+	cmd.Long = `Shows what a store's tiers hold, what they did since the store was mounted, and how long reads
+took. When blocks have been read, it also says what share of the reads a RAM tier of another size
+would have hit. Under a policy it says the same of the hot tier, for the reads that RAM missed.`
 	return cmd
 }
 
@@ -347,7 +347,7 @@ func newTierDrain() *cobra.Command {
 }
 
 func (o *tierMoveOptions) flags(cmd *cobra.Command) {
-	cmd.Flags().BoolVarP(&o.DryRun, "dry-run", "n", false, "only tell what would be moved")
+	cmd.Flags().BoolVarP(&o.DryRun, "dry-run", "n", false, "only say what would be moved")
 	rateVar(cmd.Flags(), &o.rate, "rate", "most bytes read a second, such as 20MiB; 0: no limit")
 	jsonFlag(cmd.Flags(), &o.json)
 }

@@ -28,14 +28,14 @@ func newTierPolicy() *cobra.Command {
 	o := &tierPolicyOptions{}
 	cmd := &cobra.Command{
 		Use:   "policy [STORE]",
-		Short: "Have blocks moved between tiers by how they are used",
+		Short: "Move blocks between tiers automatically, by how they are used",
 		Long: `Sets how much the hot tier may hold, and when blocks move automatically while the store
 is mounted; without flags it shows what is set and what is being done. From the high
 watermark on, the coldest blocks go to the cold tier until the low one is reached. A block
 that is read twice within the window is warm; it comes back when it is cold. At the limit
 writers are slowed, or get ENOSPC when there is no cold tier to move to. A mounted store
-follows changes at once. --dry-run tells what would be moved now, and why, under what is
-set and the flags given, and sets nothing.`,
+applies changes at once. --dry-run says what would be moved now and why, with the flags
+given, and sets nothing.`,
 		Example: `  quarxfs tier policy /mnt --limit 200GiB --min-age 24h --hours 22:00-06:00
   quarxfs tier policy /mnt --limit 100GiB --dry-run
   quarxfs tier policy /mnt --pause`,
@@ -57,7 +57,7 @@ set and the flags given, and sets nothing.`,
 	f.BoolVar(&o.pause, "pause", false, "move nothing until --resume, unless the hot tier is over its limit")
 	f.BoolVar(&o.resume, "resume", false, "end --pause")
 	f.BoolVar(&o.off, "off", false, "move nothing, and have no limit")
-	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "tell what would be moved now, and why")
+	f.BoolVarP(&o.dryRun, "dry-run", "n", false, "only say what would be moved now, and why")
 	jsonFlag(f, &o.json)
 	cmd.MarkFlagsMutuallyExclusive("pause", "resume", "off")
 	cmd.MarkFlagsMutuallyExclusive("off", "limit")
@@ -177,7 +177,7 @@ directory, so it follows renames.
 func newTierUnpin() *cobra.Command {
 	return &cobra.Command{
 		Use:     "unpin [STORE] PATH...",
-		Short:   "Let what was pinned be moved again",
+		Short:   "Let pinned files and directories be moved again",
 		Example: `  quarxfs tier unpin /mnt projects/site`,
 		RunE:    func(cmd *cobra.Command, args []string) error { return pin(cmd, args, true) },
 	}

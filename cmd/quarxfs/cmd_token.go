@@ -40,11 +40,11 @@ func newTokenCreate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "create [STORE] NAME",
 		Short: "Make a token and print it, once",
-		Long: `Makes a token that lets other machines use the store when it listens (see quarxfs serve), and
-prints it. The store keeps only its hash: what is lost cannot be shown again.
+		Long: `Makes a token with which other machines can use the store while it is served (see quarxfs serve),
+and prints it. The store keeps only its hash, so a token cannot be shown again.
 
-Scopes: read (all that is inside), write (put and remove objects), sync (push and pull
-snapshots; read with it), admin (all of these and whatever needs more).`,
+Scopes: read (everything in the store), write (put and remove objects), sync (push and pull
+snapshots, and read), admin (everything).`,
 		Example: `  quarxfs token create /srv/store laptop --scope sync > laptop.token
   quarxfs token create /mnt ci --scope read,write --expires 720h`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -71,8 +71,8 @@ snapshots; read with it), admin (all of these and whatever needs more).`,
 	}
 	f := cmd.Flags()
 	scopes = []string{string(config.ScopeRead)}
-	listVar(f, &scopes, "scope", "", "what it lets do, any of these `scopes`: read, write, sync, admin", scopeNames()...)
-	timeVar(f, timeFlag{to: &lasts, least: time.Second, zero: "never"}, "expires", "`time` from now on after which it counts no more, such as 720h; 0: never")
+	listVar(f, &scopes, "scope", "", "what it allows, any of these `scopes`: read, write, sync, admin", scopeNames()...)
+	timeVar(f, timeFlag{to: &lasts, least: time.Second, zero: "never"}, "expires", "`time` until it expires, such as 720h; 0: never")
 	jsonFlag(f, &asJSON)
 	return cmd
 }
@@ -129,7 +129,7 @@ func at(t time.Time, layout string) string {
 func newTokenRevoke() *cobra.Command {
 	return &cobra.Command{
 		Use:     "revoke [STORE] TOKEN",
-		Short:   "Make a token useless, at once",
+		Short:   "Revoke a token, at once",
 		Example: `  quarxfs token revoke /mnt laptop`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args[:1], func(n remote.Node) error { return n.RevokeToken(cmd.Context(), args[1]) })

@@ -29,14 +29,14 @@ func newUmount() *cobra.Command {
 	o := &umountOptions{}
 	cmd := &cobra.Command{
 		Use:   "umount MOUNTPOINT",
-		Short: "Unmount a store and wait until its daemon has left",
+		Short: "Unmount a store and wait until its daemon has ended",
 		Long: `Unmounts what is mounted at MOUNTPOINT and returns when the daemon has committed
-everything and left. If it could not, the exit code and the error are the daemon's, and the
-store is as of the commit before. The mount of a daemon that has died is removed.
+everything and ended. If it could not commit, the exit code and the error are the daemon's, and
+the store is as of the previous commit. The mount of a daemon that has died is removed.
 
-While bind mounts are left, or another mount namespace has a copy, the daemon would go on: that
-is refused with their names. Of a bind mount, only that is unmounted. --force has the daemon
-leave in any case.`,
+A mount in use is not unmounted. The message names what uses it: programs, bind mounts, and
+copies in other mount namespaces. Given a bind mount, umount unmounts only that, and the daemon
+goes on. --force ends the daemon in any case.`,
 		Example: `  quarxfs umount /mnt
   quarxfs umount --force /mnt`,
 		RunE: func(cmd *cobra.Command, args []string) error {

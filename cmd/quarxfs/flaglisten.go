@@ -16,17 +16,17 @@ type listenOptions struct {
 }
 
 func (o *listenOptions) addFlags(f *pflag.FlagSet) {
-	f.BoolVar(&o.SelfSigned, "tls", false, "use TLS with a certificate that is made and kept in the store")
+	f.BoolVar(&o.SelfSigned, "tls", false, "use TLS with a self-signed certificate that is made once and kept in the store")
 	f.StringVar(&o.Cert, "tls-cert", "", "use TLS with the certificate in this `file`")
 	f.StringVar(&o.Key, "tls-key", "", "`file` with the key of --tls-cert")
-	f.StringVar(&o.ClientCA, "client-ca", "", "`file` with the certificates one of which must vouch for a client's")
-	listVar(f, &o.ClientPin, "client-fingerprint", "", "clients must show a certificate with one of these `SHA-256`")
+	f.StringVar(&o.ClientCA, "client-ca", "", "accept only clients with a certificate signed by one of the CAs in this `file`")
+	listVar(f, &o.ClientPin, "client-fingerprint", "", "accept only clients with a certificate of one of these `SHA-256`")
 	listVar(f, &o.anonymous, "anonymous", "", "what clients without a token may do, any of these `scopes`: read, write, sync, admin", scopeNames()...)
-	f.BoolVar(&o.Insecure, "insecure", false, "listen where others could read along, or come in unknown")
-	f.StringVar(&o.Metrics, "metrics", "", "answer /metrics for Prometheus at this `address`, over plain HTTP and without tokens, such as 127.0.0.1:9440")
+	f.BoolVar(&o.Insecure, "insecure", false, "allow plain HTTP, and clients without token or certificate, from other machines")
+	f.StringVar(&o.Metrics, "metrics", "", "serve /metrics for Prometheus at this `address`, such as 127.0.0.1:9440, over plain HTTP without tokens")
 	o.Requests, o.Rate = 256, 2000
-	numberVar(f, &o.Requests, 16, 65536, "max-requests", "requests at work at a time, an upload counting as 16; others wait")
-	numberVar(f, &o.Rate, 0.001, most, "max-rate", "requests a second that one address may send")
+	numberVar(f, &o.Requests, 16, 65536, "max-requests", "requests served at a time, an upload counts as 16; others wait")
+	numberVar(f, &o.Rate, 0.001, most, "max-rate", "requests a second from one address")
 }
 
 // prepare checks what can be checked before the store is open.

@@ -66,7 +66,7 @@ func newRoot() *cobra.Command {
 		Use:   "quarxfs",
 		Short: "A filesystem that stores each distinct block once",
 		Long: `QuarXFS is a filesystem that stores each distinct block once and checks every
-byte that it gives back.`,
+byte that is read.`,
 		RunE:          runRoot,
 		SilenceUsage:  true,
 		SilenceErrors: true,

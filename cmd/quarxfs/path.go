@@ -216,12 +216,13 @@ func findLocation(path string) (*location, error) {
 
 // Help on how all commands take a path of the live filesystem.
 const (
-	pathRule = `PATH is what it is for other programs if that is in a mount of the store; a relative
-path is so where one stands in the mount. Otherwise it is from the top of the store, as
-:PATH always is.`
-	newPathRule = `The other path is
-what it is for other programs if that is in a mount of the store; a relative path is so
-where one stands in the mount. Otherwise it is from the top of the store, as :PATH always is.`
+	pathRule = `A PATH that leads into a mount of the store names that file, as for other programs; so does a
+relative PATH when the current directory is in the mount. Any other PATH is from the top of the
+store, as :PATH always is.`
+	newPathRule = `The other path
+names a file of the store if it leads into a mount of it, as for other programs; so does a
+relative path when the current directory is in the mount. Otherwise it is from the top of the
+store, as :PATH always is.`
 )
 
 // treePath returns the path of the live tree that an argument names, by pathRule.

@@ -69,7 +69,7 @@ func makeAbs(paths ...*string) error {
 	return nil
 }
 
-var urlHelp = `STORE may be the URL of a node, http://HOST:PORT or https://HOST:PORT, for these:
+var urlHelp = `STORE may be the URL of a server, http://HOST:PORT or https://HOST:PORT, for these:
 ` + strings.Join(urlCommands, ", ") + `.
 $QUARXFS_TOKEN or the file in $QUARXFS_TOKEN_FILE has the token; $QUARXFS_FINGERPRINT,
 $QUARXFS_CA, $QUARXFS_CERT and $QUARXFS_KEY are as the flags of quarxfs remote add.`
