@@ -73,7 +73,7 @@ server does not answer. The environment has the token and certificates: see quar
 	f.Var(&snapshotDirFlag{&o.Snapshots}, "snapshot-dir", "who sees .snapshots: visible lists it, hidden does not, root-only keeps others out")
 	o.ReadAhead = 4096
 	numberVar(f, &o.ReadAhead, 0, maxReadAhead, "read-ahead", "`KiB` that the kernel reads ahead; only root can set more than 128")
-	timeVar(f, timeFlag{to: &every, least: time.Second, zero: "none"}, "snapshot-every", "`interval` of automatic snapshots while this mount lasts, such as 1h, in place of the policy's; 0s: none")
+	timeVar(f, timeFlag{to: &every, least: time.Second, zero: "none"}, "snapshot-every", "`interval` of automatic snapshots for this mount, in place of the policy's, such as 1h")
 	f.BoolVar(&o.Debug, "debug", false, "log every request")
 	f.StringVar(&o.listen.Addr, "listen", "", "accept clients at this `address`, such as :7440")
 	o.listen.addFlags(f)

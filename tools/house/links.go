@@ -13,15 +13,20 @@ import (
 var (
 	link     = regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	codeSpan = regexp.MustCompile("`[^`]*`")
-	goName   = regexp.MustCompile(`\.[A-Z]\w*$`) // behind a package
+	goName   = regexp.MustCompile(`\.[A-Z]\w*$`)         // behind a package
+	fileSpan = regexp.MustCompile("`([a-z0-9_]+\\.go)`") // a file's name without its path
 	pathSpan = regexp.MustCompile("`((?:cmd|docs|fs|graph|remote|store|tiering|tools)/[\\w./@-]+)`")
 )
 
-// badLinks returns the links of pages that lead nowhere, and paths of the tree that they name and
-// that are not there.
+// badLinks returns the links of pages that lead nowhere, and the paths and Go files that they name
+// and that are not there.
 func badLinks(root string, files []*file) []string {
 	anchors := make(map[string]map[string]bool)
+	goFiles := make(map[string]bool)
 	for _, f := range files {
+		if f.ast != nil {
+			goFiles[path.Base(f.path)] = true
+		}
 		// All headings first, as a page may link to one that is read later.
 		if f.isDoc() {
 			anchors[f.path] = anchorsOf(string(f.text))
@@ -43,6 +48,11 @@ func badLinks(root string, files []*file) []string {
 				}
 			}
 			// Code spans away first: what looks like a link in one is none.
+			for _, m := range fileSpan.FindAllStringSubmatch(line, -1) {
+				if !goFiles[m[1]] {
+					wrong(m[1] + ": no file of that name")
+				}
+			}
 			for _, m := range link.FindAllStringSubmatch(codeSpan.ReplaceAllString(line, ""), -1) {
 				if strings.Contains(m[1], "://") {
 					continue
