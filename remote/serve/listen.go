@@ -31,7 +31,7 @@ type ListenOptions struct {
 	ClientCA  string         // PEM file: clients must show a certificate that one of these vouches for
 	ClientPin []string       // clients must show a certificate with one of these fingerprints
 	Anonymous []config.Scope // what clients without a token may do
-	Insecure  bool           // listen where others could read along, or come in unknown
+	Insecure  bool           // allow plain HTTP, and clients without token or certificate, from other machines
 
 	HeaderTime time.Duration // for TLS's handshake, and for a request's header; 10 s
 }

@@ -396,7 +396,7 @@ func (d *daemon) ready(stdout io.Writer) error {
 		d.log.Info("listening", "url", d.front.URL, "fingerprint", d.front.Fingerprint)
 		// A server that refuses everybody looks like a broken one.
 		if list, _ := d.store.Tokens(); len(list)+len(d.opts.Listen.Anonymous) == 0 {
-			d.log.Warn("nobody can come in: there is no token yet; see quarxfs token create")
+			d.log.Warn("no client can connect: there is no token yet; see quarxfs token create")
 		}
 	}
 	says := d.opts.Listen.announce(d.front, d.metrics)
