@@ -64,6 +64,7 @@ func (l *Local) ListBlocks(ctx context.Context, f BlockFilter, fn func(BlockInfo
 		}
 	}
 	return l.store.Blocks(ctx, chosen, func(b BlockInfo) error {
+		// What the index cannot filter by; only blocks that pass count for the limit.
 		if b.Raw < f.MinSize || len(f.Kinds) > 0 && !slices.Contains(f.Kinds, b.Kind) {
 			return nil
 		}

@@ -70,6 +70,7 @@ func (c *Client) send(req *http.Request) (*http.Response, error) {
 		if again := try < busyTries && (errors.Is(err, ErrBusy) || errors.Is(err, ErrRate)); !again || !rewind(req) {
 			return nil, err
 		}
+		// Twice as long each time: a busy server gets on the sooner the less it is asked.
 		if serr := routine.Sleep(req.Context(), busyWait<<try); serr != nil {
 			return nil, serr
 		}
@@ -98,17 +99,21 @@ func errorOf(req *http.Request, resp *http.Response) error {
 	defer resp.Body.Close()
 	var e envelope
 	err := rawjson.Read(io.LimitReader(resp.Body, 1<<20), &e)
+	// An answer to HEAD has no body, so the failure comes in a header.
 	if req.Method == http.MethodHead {
 		e.Error = new(Failure)
 		err = rawjson.Unmarshal([]byte(resp.Header.Get(headerError)), e.Error)
 	}
 	if err != nil || e.Error == nil {
 		err := fmt.Errorf("%s %s: the server answers %s", req.Method, req.URL.Path, resp.Status)
+		// No failure of ours in the body: the path is not served there, or something else than
+		// quarxfs answers.
 		if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusMethodNotAllowed {
 			return fmt.Errorf("%w: not to be had from there: run the command on the machine of the store (%w)", ErrRequest, err)
 		}
 		return explainPlain(req, err)
 	}
+	// How long the object is, for whoever asks for what comes behind its end.
 	if size, ok := strings.CutPrefix(resp.Header.Get("Content-Range"), "bytes */"); ok {
 		n, _ := strconv.ParseInt(size, 10, 64)
 		return &endError{e.Error.err(), n}

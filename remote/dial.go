@@ -30,6 +30,7 @@ func DialRemote(r config.Remote, token string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Keep-alives find a dead peer while a stream waits for a slow disk.
 	d := net.Dialer{Timeout: 20 * time.Second, KeepAlive: 15 * time.Second, Control: useBBR}
 	t := &http.Transport{
 		DisableCompression: true, DialContext: d.DialContext, TLSClientConfig: conf, TLSHandshakeTimeout: 20 * time.Second,
@@ -88,6 +89,7 @@ func tlsOf(r config.Remote) (*tls.Config, error) {
 	}
 	want := PlainFingerprint(r.Fingerprint)
 	conf.InsecureSkipVerify = true // VerifyConnection is stricter
+	// The very certificate is known, whoever has signed it; names and dates do not count.
 	conf.VerifyConnection = func(cs tls.ConnectionState) error {
 		if got := Fingerprint(cs.PeerCertificates[0].Raw); got != want {
 			return fmt.Errorf("%w: it has the fingerprint %s and not %s; ask the server's owner which is right", ErrUntrusted, got, want)

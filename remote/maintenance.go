@@ -213,6 +213,8 @@ func (l *Local) damaged(ctx context.Context) ([]BadBlock, error) {
 	for i, b := range list {
 		at[b.ID], bad[i].BadBlock = i, b
 	}
+	// One pass over files, snapshots and objects for all bad blocks together: each pass reads the
+	// whole tree.
 	chosen := func(id store.ID) bool { _, ok := at[id]; return ok }
 	err := l.holders(ctx, chosen, func(u Use) error {
 		bad[at[u.Block]].Files = append(bad[at[u.Block]].Files, u)
@@ -263,6 +265,7 @@ func (l *Local) Fsck(ctx context.Context) (Fsck, error) {
 		if inspected { // the store counts references in several rounds
 			report = func(Finding) {}
 		}
+		// Only the first round reports, or each finding would come once a round.
 		inspected = true
 		return l.env.Namespace.Inspect(ctx, ref, report)
 	}
@@ -309,6 +312,7 @@ func (l *Local) explain(ctx context.Context, f *Fsck) error {
 	if len(at) == 0 {
 		return nil
 	}
+	// Names of one block come together, so comparing with the last one drops repeats.
 	hit := func(id store.ID, namesOf func(*Finding) *[]string, name string) {
 		for _, i := range at[id] {
 			if l := namesOf(&f.Findings[i]); len(*l) < maxHit && (len(*l) == 0 || (*l)[len(*l)-1] != name) {

@@ -24,6 +24,7 @@ func MetricsHandler(n Node, log *slog.Logger) http.Handler {
 			Fail(w, r, log, err)
 			return
 		}
+		// Made for each reading, as the collector has the node's Stats of this moment.
 		own := prometheus.NewRegistry()
 		own.MustRegister(figures{list, &st})
 		promhttp.HandlerFor(prometheus.Gatherers{own, process}, promhttp.HandlerOpts{

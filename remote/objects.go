@@ -50,6 +50,7 @@ func (s *server) put(w http.ResponseWriter, r *http.Request) {
 	// On a failure the rest of the body is not wanted.
 	o, err := s.node.Put(r.Context(), r.PathValue("ref"), uploaded{r.Body}, flags...)
 	if err == nil {
+		// An ID is its bytes, so it is a strong validator for all time.
 		w.Header().Set("ETag", `"`+o.ID.String()+`"`)
 		w.Header().Set("Location", refPath(o.ID.String()))
 	}
@@ -87,6 +88,8 @@ func (c *Client) Get(ctx context.Context, ref string, off, length int64, w io.Wr
 	g := download{c: c, ref: ref, w: w}
 	for {
 		n, err := g.part(ctx, off, length)
+		// Ended by a try that brought nothing, not by a number of tries: a large object on a bad
+		// way gets on.
 		if n == 0 || !errors.Is(err, ErrCut) || ctx.Err() != nil {
 			return err
 		}
@@ -129,6 +132,7 @@ func (g *download) part(ctx context.Context, off, length int64) (int64, error) {
 		return 0, err
 	}
 	defer resp.Body.Close()
+	// A server that passes over Range sends the object from its start.
 	if off > 0 && resp.StatusCode != http.StatusPartialContent {
 		return 0, fmt.Errorf("object %q has no bytes, not %d: %w", g.ref, off, store.ErrRange)
 	}
@@ -217,6 +221,7 @@ func (s *server) get(w http.ResponseWriter, r *http.Request) {
 	body := &objectBody{get: func(off, length int64, w io.Writer) error {
 		return s.node.Get(r.Context(), o.ID.String(), off, length, w)
 	}, size: o.Size}
+	// ServeContent sets the status before it reads, and reading may fail.
 	late := &lateWriter{ResponseWriter: w, body: body}
 	http.ServeContent(late, r, "", o.Created, body)
 	if err := late.finish(); err != nil {
@@ -314,6 +319,7 @@ func (l *lateWriter) begin() {
 func (l *lateWriter) ReadFrom(r io.Reader) (int64, error) {
 	out := struct{ io.Writer }{l}
 	limited, ok := r.(*io.LimitedReader)
+	// Not what ServeContent hands over for one range: then with a buffer between.
 	if !ok || limited.R != io.Reader(l.body) {
 		return io.Copy(out, r)
 	}
@@ -335,6 +341,7 @@ func (l *lateWriter) finish() error {
 		l.begin() // of an empty object, or for HEAD
 		return nil
 	}
+	// They are of the object; what is sent is a failure.
 	for _, name := range []string{"Content-Length", "ETag", "Last-Modified", "Cache-Control", headerName, headerData} {
 		l.Header().Del(name)
 	}

@@ -118,6 +118,7 @@ func (l *Local) PutRecords(ctx context.Context, lease store.LeaseID, source func
 	var ids []store.ID
 	n := 0
 	err := source(func(r store.Record) error {
+		// Counted as they come, since a stream does not say how many it has.
 		if n++; n > MaxBatch {
 			return batchFits(n)
 		}
@@ -174,7 +175,8 @@ func (l *Local) checkLinks(r *store.Record, plain []byte) error {
 	}
 	for _, link := range links {
 		e, err := l.store.Lookup(link.ID)
-		if err == nil && e.Kind != link.Kind && e.Loc.Segment != 0 {
+		// A lost block's row says Data, whatever it was.
+		if err == nil && e.Kind != link.Kind && !e.Lost() {
 			err = fmt.Errorf("a link to %s %s as %s: %w", e.Kind, link.ID.Short(), link.Kind, store.ErrCorrupt)
 		}
 		if err != nil {
@@ -198,6 +200,7 @@ func (l *Local) UnlinkSnapshot(ctx context.Context, name string, id store.ID) er
 	switch {
 	case err != nil:
 		return err
+	// The name may have been given to another snapshot since the sender listed them.
 	case r.ID != id:
 		return fmt.Errorf("snapshot %q is another one: %w", name, store.ErrNotFound)
 	case l.env.Snapshots != nil:

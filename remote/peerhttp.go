@@ -84,6 +84,7 @@ func (c *Client) Records(ctx context.Context, ids []store.ID, fn func(store.Reco
 		return fn(r)
 	})
 	if err == nil && n < len(ids) {
+		// A good end with fewer records: the peer may not leave out what it was asked for.
 		err = fmt.Errorf("%d of %d blocks came: %w", n, len(ids), ErrCut)
 	}
 	if err == nil {
@@ -115,10 +116,12 @@ func (c *Client) PutRecords(ctx context.Context, lease store.LeaseID, source fun
 		if err == nil {
 			err = out.Flush()
 		}
+		// Before made is sent to: the request ends by it, and call returns.
 		w.CloseWithError(err)
 		made <- err
 	}()
 	err := c.call(ctx, http.MethodPost, leasePath(lease)+"/records", r, &struct{}{})
+	// An answer may come before all was sent, as for a full disk: source has to end, too.
 	r.CloseWithError(errGone)
 	serr := <-made
 	cut := err != nil && errors.Is(serr, io.ErrClosedPipe) // by the transport, which says why
@@ -250,6 +253,7 @@ func (s *server) importRecords(w http.ResponseWriter, r *http.Request, lease sto
 			return put(rec)
 		})
 	})
+	// Taken back, as the connection serves other requests later.
 	_ = rc.SetReadDeadline(time.Time{})
 	if errors.Is(err, ErrCut) {
 		err = fmt.Errorf("%w: %w", ErrRequest, err)
@@ -274,6 +278,7 @@ func (s *server) exportRecords(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err == nil:
 		err = rw.End()
+	// Nothing is on its way before out is flushed, so the failure can be the status.
 	case rw.n == 0:
 		s.fail(w, r, err)
 		return

@@ -49,6 +49,7 @@ func (w *RecordWriter) frame(kind, codec byte, raw, stored uint32, id store.ID, 
 	binary.LittleEndian.PutUint32(h[2:], raw)
 	binary.LittleEndian.PutUint32(h[6:], stored)
 	copy(h[10:], id[:])
+	// Two writes and no copy: payloads are up to 16 MiB, and w is buffered.
 	if _, err := w.w.Write(h[:]); err != nil {
 		return err
 	}
@@ -108,6 +109,7 @@ func ReadRecords(r io.Reader, most int, fn func(store.Record) error) error {
 		if head[0] == recordsFail {
 			return failureIn(buf)
 		}
+		// The bytes are not checked against the ID here: who stores them does that.
 		rec := store.Record{ID: store.ID(head[10:]), RawLen: raw, Payload: buf}
 		rec.Kind, rec.Codec = store.Kind(head[0]), store.Codec(head[1])
 		if err := fn(rec); err != nil {
@@ -127,6 +129,8 @@ func failureIn(b []byte) error {
 // readIDs reads a body of bare IDs.
 func readIDs(r io.Reader) ([]store.ID, error) {
 	const size = len(store.ID{})
+	// One byte more than the most, so that a list which is too long is told from one that just
+	// fits.
 	b, err := io.ReadAll(io.LimitReader(r, MaxBatch*int64(size)+1))
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errBodyCut, err)
@@ -162,6 +166,7 @@ func packBits(bits []bool) []byte {
 
 func readBits(r io.Reader, n int) ([]bool, error) {
 	b := make([]byte, (n+7)/8)
+	// So many as were asked about, however many come.
 	if _, err := io.ReadFull(r, b); err != nil {
 		return nil, fmt.Errorf("which blocks are there: %w: %w", ErrCut, err)
 	}

@@ -84,6 +84,7 @@ func Fail(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
 		w.Header().Set(headerError, string(text))
 	}
 	w.Header().Set("Content-Type", contentJSON)
+	// After all headers: from here on none can be set.
 	w.WriteHeader(status)
 	_ = rawjson.Write(w, envelope{&f})
 }
@@ -94,6 +95,7 @@ const maxBody = 1 << 20
 func readBody(w http.ResponseWriter, r *http.Request, to any) error {
 	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err == nil {
+		// A member that nobody knows is a mistake of the caller, who would think that it counts.
 		err = rawjson.UnmarshalStrict(b, to)
 	}
 	if err != nil {

@@ -233,6 +233,7 @@ func (l *Local) Clone(ctx context.Context, r CloneRequest) (done Cloned, err err
 	r.To = strings.Trim(r.To, "/")
 	done.To = r.To
 	if r.Replace && !r.NoSafety && l.env.Live != nil {
+		// Nothing there, nothing to be saved: the snapshot would only take time.
 		_, err := l.env.Live.LiveFile(ctx, r.To)
 		if err != nil && !errors.Is(err, store.ErrNotFound) {
 			return done, err
@@ -417,6 +418,7 @@ func (s *server) createSnapshot(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var n NewSnapshot
+	// Before the stream begins, so that a bad request has a status.
 	if err := readBody(w, r, &n); err != nil {
 		s.fail(w, r, err)
 		return

@@ -39,6 +39,7 @@ func sendStream[T any](s *server, w http.ResponseWriter, r *http.Request, each f
 		if err := rawjson.Write(out, v); err != nil {
 			return err
 		}
+		// Lines gather, or each of a million would be a packet.
 		if time.Since(flushed) < flushEvery {
 			return nil
 		}
@@ -51,6 +52,7 @@ func sendStream[T any](s *server, w http.ResponseWriter, r *http.Request, each f
 	switch {
 	case err == nil:
 		fmt.Fprintln(out, endOfStream)
+	// Nothing has gone out yet, so the failure can still be the answer's status.
 	case sent == 0:
 		s.fail(w, r, err)
 		return
@@ -73,6 +75,7 @@ func Retryable(err error) bool {
 	if errors.Is(err, context.Canceled) && !errors.Is(err, ErrCut) {
 		return false
 	}
+	// Each of these says that the way broke, or that nothing was begun.
 	for _, e := range []error{ErrCut, errBodyCut, io.ErrUnexpectedEOF, io.EOF, syscall.ECONNRESET, syscall.ECONNREFUSED, syscall.EPIPE, ErrBusy, ErrRate} {
 		if errors.Is(err, e) {
 			return true
@@ -103,6 +106,7 @@ func receiveMethod[T any](ctx context.Context, c *Client, method, path string, b
 	lines.Buffer(make([]byte, 0, 64<<10), maxLine)
 	for lines.Scan() {
 		line := lines.Bytes()
+		// Only this ends well: a body that just ends was cut off by somebody between.
 		if string(line) == endOfStream {
 			return drain(resp.Body)
 		}

@@ -101,6 +101,7 @@ func (l *Local) Shift(ctx context.Context, r ShiftRequest, fn func(Shift) error)
 	switch {
 	case !r.Drain:
 		err = l.shiftPaths(ctx, r, o, &sh)
+	// A drain moves all of a tier, so nothing has to be listed first.
 	case r.DryRun:
 		sh.Plan, err = l.store.PlanDrain(ctx)
 	default:
@@ -125,6 +126,7 @@ func (l *Local) shiftPaths(ctx context.Context, r ShiftRequest, o store.MoveOpti
 	if err != nil {
 		return err
 	}
+	// Pins are asked for last: they may be of the very paths that are to be moved.
 	ids, err := l.store.Unpinned(ctx, to, all, l.pins())
 	if err != nil {
 		return err

@@ -110,6 +110,7 @@ func appendStruct(b []byte, v reflect.Value) ([]byte, error) {
 	}
 	for _, f := range reflect.VisibleFields(v.Type()) {
 		key, options, _ := strings.Cut(f.Tag.Get("json"), ",")
+		// Of an embedded pointer that is nil this is an error, and FieldByIndex would panic.
 		value, err := v.FieldByIndexErr(f.Index)
 		switch {
 		case err != nil, !f.IsExported(), key == "-": // below a nil pointer, or not for JSON
@@ -147,6 +148,7 @@ func bytesOf(v reflect.Value) any {
 		for i := range list {
 			list[i] = []byte(v.Index(i).String())
 		}
+		// The whole list or nothing: by position, each shown name has its bytes.
 		if slices.ContainsFunc(list, func(b []byte) bool { return !utf8.Valid(b) }) {
 			return list
 		}

@@ -103,6 +103,7 @@ func (c *BlockCache) load(ctx context.Context, ids []store.ID) (map[store.ID][]b
 	found := make(map[store.ID][]byte, len(ids))
 	var missing []store.ID
 	for _, id := range ids {
+		// Checked against its ID there: a file that was damaged counts as missing.
 		if plain := c.disk.get(id); plain != nil {
 			found[id] = plain
 		} else {
@@ -148,6 +149,7 @@ func (c *BlockCache) Snapshots(ctx context.Context) ([]remote.Snapshot, error) {
 		}
 		return list, nil
 	}
+	// The node has answered, and refuses: to show an old list would hide that.
 	if errors.Is(err, config.ErrToken) || errors.Is(err, remote.ErrForbidden) || errors.Is(err, remote.ErrUntrusted) || ctx.Err() != nil {
 		return nil, err
 	}

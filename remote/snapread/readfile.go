@@ -98,6 +98,7 @@ func lookUpFile(ctx context.Context, src recordSource, snapshot, path string) (g
 		}
 	}
 	if e.Ident != 0 {
+		// Its entry in the directory says no more than its identity.
 		e, err = graph.OpenTree(src, s.Table, graph.LinkTable).Lookup(ctx, graph.TableKey(e.Ident))
 	}
 	if err == nil && !e.IsFile() {

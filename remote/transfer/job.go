@@ -67,6 +67,7 @@ func (j *Job) Run(ctx context.Context, local, peer remote.Node) (Report, error) 
 	if err != nil {
 		note.Error = err.Error()
 	}
+	// Without the cancelling: a sync that was broken off leaves its note as well.
 	return r, errors.Join(err, local.NoteSync(context.WithoutCancel(ctx), note))
 }
 
@@ -97,6 +98,7 @@ func (j *Job) sync(ctx context.Context, from, to remote.Node, r *Report) error {
 			r.Sent = append(r.Sent, t.Name)
 		}
 	}
+	// Last: nothing is removed there before what is new has arrived.
 	if j.Prune {
 		if err := j.pruneAt(ctx, from, to, has, there, r); err != nil {
 			return err
@@ -124,6 +126,7 @@ func newestCommon(has, there []remote.Snapshot) []store.ID {
 	for _, s := range there {
 		known[s.ID] = true
 	}
+	// Listed from the oldest on; the newest shares the most with what is to travel.
 	for _, s := range slices.Backward(has) {
 		if known[s.ID] {
 			return []store.ID{s.ID}
@@ -156,6 +159,7 @@ func (j *Job) choose(has, there []remote.Snapshot) (chosen []SnapshotRef, refuse
 		}
 		id, ok := taken[name]
 		switch {
+		// There already; with --all under whatever name, since names there may have been changed.
 		case ok && id == s.ID, j.All && known[s.ID]:
 		case ok:
 			refused = append(refused, name)
@@ -171,6 +175,7 @@ func (j *Job) choose(has, there []remote.Snapshot) (chosen []SnapshotRef, refuse
 
 func (j *Job) wanted(has []remote.Snapshot) ([]remote.Snapshot, error) {
 	switch {
+	// The latest of none is none, and no error.
 	case j.All || len(has) == 0 && len(j.Names) == 0:
 		return has, nil
 	case j.Latest:
@@ -202,6 +207,8 @@ func (j *Job) pruneAt(ctx context.Context, from, to remote.Node, has, there []re
 		kept[s.ID] = true
 	}
 	for _, s := range there {
+		// Only what this very volume sent under this prefix: another store may push to the same
+		// place.
 		if s.Held || kept[s.ID] || s.Volume != st.Store.VolumeID || !strings.HasPrefix(s.Name, j.Remote.Prefix) {
 			continue
 		}

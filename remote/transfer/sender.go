@@ -122,6 +122,7 @@ func (s *sender) run(ctx context.Context) error {
 			if len(s.t.Base) > 0 {
 				base = roots[i : i+1]
 			}
+			// In the queue behind its vertices, so its name comes when all of it is there.
 			if err := s.enqueue(ctx, step{snapshot: &s.t.Snapshots[i]}); err != nil {
 				return err
 			}
@@ -145,6 +146,7 @@ func (s *sender) ask(ctx context.Context, ids []store.ID) (missing []store.ID, e
 				missing = append(missing, ids[i])
 			}
 		}
+		// Counted up at once and corrected below, so that progress moves with each answer.
 		s.c.skipped.Add(int64(n))
 		ids = ids[n:]
 	}
@@ -162,6 +164,8 @@ func (s *sender) walk(ctx context.Context, ids, base []store.ID, depth int) erro
 	if depth > maxLevels {
 		return fmt.Errorf("a graph of more than %d levels: %w", maxLevels, store.ErrCorrupt)
 	}
+	// One level of the base beside one of the new graph: they have the same shape where nothing
+	// changed.
 	known, err := s.openBase(ctx, base)
 	if err != nil {
 		return err
@@ -253,6 +257,7 @@ func (s *sender) open(ctx context.Context, ids []store.ID) (vertices []vertex, l
 // are left out, which costs questions.
 func (s *sender) openBase(ctx context.Context, ids []store.ID) (map[store.ID]store.Kind, error) {
 	known := make(map[store.ID]store.Kind)
+	// From the source: it has the base as well, and on a push that costs no round trip.
 	err := s.t.From.Records(ctx, ids[:min(len(ids), chunkSize)], func(r store.Record) error {
 		plain, err := store.Unpack(&r)
 		if err != nil {
@@ -368,6 +373,7 @@ func (s *sender) sendWorker(ctx context.Context) error {
 
 func (s *sender) transfer(ctx context.Context, ids []store.ID) error {
 	return s.t.To.PutRecords(ctx, s.leases.to, func(put func(store.Record) error) error {
+		// Only what the source says: counted has marked the destination's errors as such.
 		return sourceError(s.t.From.Records(ctx, ids, s.counted(put)))
 	})
 }
@@ -434,6 +440,7 @@ func (s *sender) sendInOrder(ctx context.Context) error {
 		if next.snapshot == nil {
 			continue
 		}
+		// Last of all: whoever sees the name may read the whole snapshot.
 		if err := s.t.To.LinkSnapshot(ctx, next.snapshot.Name, next.snapshot.ID); err != nil {
 			return err
 		}

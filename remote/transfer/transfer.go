@@ -66,6 +66,7 @@ func (t Transfer) Run(ctx context.Context) (Progress, error) {
 	var err error
 	for failed := 0; ; {
 		before := c.blocks.Load()
+		// A new sender for each try: what is under way in the old one is asked about again.
 		if err = leases.begin(ctx, &t); err == nil {
 			err = newSender(&t, &leases, &c).run(ctx)
 		}
@@ -118,6 +119,7 @@ func (t *Transfer) report(c *counters) (stop func()) {
 			}
 		}
 	}()
+	// Waited for, so that Progress is not called after Run has returned.
 	return func() { close(quit); <-done }
 }
 
@@ -190,6 +192,7 @@ func RestoreBlocks(ctx context.Context, from, to remote.Peer, ids []store.ID, fn
 		before = restored
 		var left []store.ID
 		for _, id := range ids {
+			// One by one: in a batch the first that the peer lacks would end the rest.
 			err := to.PutRecords(ctx, lease, func(put func(store.Record) error) error { return from.Records(ctx, []store.ID{id}, put) })
 			switch {
 			case err == nil:
