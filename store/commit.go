@@ -26,11 +26,7 @@ type committer struct {
 	updateLock  sync.RWMutex
 	participant Participant
 
-	// Guarded by commitMu: what of a commit has not been written.
-	frozen        map[ID]change
-	frozenObjects objects
-	moved         map[ID]location // where fresh blocks of frozen are instead
-	unwritten     bool            // rows could not be written and wait for the next commit
+	unfinished // guarded by commitMu
 
 	totals struct {
 		sync.Mutex
@@ -42,6 +38,14 @@ type committer struct {
 	failed     atomic.Bool
 	stuck      atomic.Pointer[stuck] // nil: the last commit succeeded
 	committed  atomic.Int64          // when the last good commit's cut was, in ns since 1970
+}
+
+// unfinished is what of a commit has not been written.
+type unfinished struct {
+	frozen        map[ID]change
+	frozenObjects objects
+	moved         map[ID]location // where fresh blocks of frozen are instead
+	unwritten     bool            // rows could not be written and wait for the next commit
 }
 
 // Join makes p take part in every commit from now on; nil ends that.

@@ -108,13 +108,8 @@ type Participant interface {
 // the others is in its fields. Most of what a caller may ask for are methods of the parts.
 type Store struct {
 	*base
-	home
-	conf Config
-	opts Options
-	life lifetime
-
-	*config.Current // what is set
-	*config.Access  // who may come in over the network
+	opening
+	choices
 
 	tierList                 // which tiers there are
 	index                    // what the rows say
@@ -146,10 +141,19 @@ type base struct {
 	readOnly bool
 }
 
-// home is the store's directory, while it is locked.
-type home struct {
-	dbDir string // of the database, in it
+// An opening is what is the same from the opening of a store to its end.
+type opening struct {
+	conf  Config
+	opts  Options
+	dbDir string // of the database, in the store's directory
 	lock  *flock.Flock
+	life  lifetime
+}
+
+// choices are what users may change of an open store.
+type choices struct {
+	*config.Current // what is set
+	*config.Access  // who may come in over the network
 }
 
 // A lifetime is that of a store's goroutines.
@@ -228,7 +232,7 @@ func reach(dir string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{home: home{dbDir: dbDir}, opts: o}
+	s := &Store{opening: opening{dbDir: dbDir, opts: o}}
 	s.base = &base{dir: d, memory: new(memory), log: handle.Log(o.Logger), now: o.Now, readOnly: o.ReadOnly}
 	if s.conf, err = readConfig(d); err == nil {
 		err = regularFiles(d.Join()) // the lock is among them
@@ -253,7 +257,7 @@ func (s *Store) wire() {
 	b, ix, pd, cm := s.base, &s.index, &s.pending, &s.committer
 	// Its database is set with open: what is kept there is read first thing after.
 	files := &config.Files{Path: b.dir.Join, Update: cm.Update, Commit: cm.Commit, ReadOnly: b.readOnly, Log: b.log}
-	s.tierList = tierList{base: b, opts: &s.opts, index: ix, commits: cm, sweeper: &s.sweeper, files: files}
+	s.tierList = tierList{base: b, options: &s.opts, index: ix, commits: cm, sweeper: &s.sweeper, files: files}
 	s.index = index{base: b}
 	s.pending = newPending()
 	s.bad = badBlocks{base: b, blocks: make(map[ID]BadBlock), changed: make(map[ID]struct{})}
@@ -412,7 +416,7 @@ func (s *Store) fitDisk() (spare int64, err error) {
 
 // segments names a directory of segments as the disk that they are on knows it.
 func (tl *tierList) segments(name string) string {
-	if tl.opts.Disk != nil {
+	if tl.options.Disk != nil {
 		return filepath.Join(tl.dir.Path(), name)
 	}
 	return tl.dir.Join(name)

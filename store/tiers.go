@@ -24,7 +24,7 @@ import (
 // A tierList says which tiers there are besides the hot one, and where.
 type tierList struct {
 	*base
-	opts    *Options
+	options *Options
 	index   *index
 	commits *committer
 	sweeper *sweeper
@@ -128,7 +128,7 @@ func (tl *tierList) coldOptions(c *ColdTier) *tiering.ColdOptions {
 	if c == nil {
 		return nil
 	}
-	o := &tiering.ColdOptions{Dir: c.Dir, ID: c.ID, Timeout: tl.opts.ColdTimeout, Retry: tl.opts.ColdRetry, FS: tl.opts.ColdDisk}
+	o := &tiering.ColdOptions{Dir: c.Dir, ID: c.ID, Timeout: tl.options.ColdTimeout, Retry: tl.options.ColdRetry, FS: tl.options.ColdDisk}
 	if c.S3 != nil {
 		o.FS, o.Connect = nil, func() (disk.FS, error) { return tl.bucket(c) }
 	}
@@ -137,23 +137,23 @@ func (tl *tierList) coldOptions(c *ColdTier) *tiering.ColdOptions {
 
 // bucket returns the disk of a cold tier in a bucket.
 func (tl *tierList) bucket(c *ColdTier) (*s3.FS, error) {
-	return s3.New(s3.Config{Server: *c.S3, URL: c.Dir, Spool: tl.spool(), Local: tl.hotFS(), ReadOnly: tl.readOnly, Timeout: tl.opts.ColdTimeout})
+	return s3.New(s3.Config{Server: *c.S3, URL: c.Dir, Spool: tl.spool(), Local: tl.hotFS(), ReadOnly: tl.readOnly, Timeout: tl.options.ColdTimeout})
 }
 
 // spool is where segments are until they are uploaded.
 func (tl *tierList) spool() string { return tl.segments(spoolDir) }
 
 func (tl *tierList) coldFS() disk.FS {
-	if tl.opts.ColdDisk != nil {
-		return tl.opts.ColdDisk
+	if tl.options.ColdDisk != nil {
+		return tl.options.ColdDisk
 	}
 	return tl.hotFS()
 }
 
 func (tl *tierList) hotFS() disk.FS {
 	switch {
-	case tl.opts.Disk != nil:
-		return tl.opts.Disk
+	case tl.options.Disk != nil:
+		return tl.options.Disk
 	case tl.readOnly:
 		return disk.ReadOnly()
 	}
