@@ -8,19 +8,36 @@ import (
 	"github.com/quarxtor/quarxfs/store/db"
 )
 
-// room is the space that is left for what comes in.
+// room is the space that is left for what comes in. It knows of the others only what it asks them
+// for, so that its decisions can be tried without a disk that is full.
 type room struct {
 	*base
-	pending   *pending
-	commits   *committer
-	sweeper   *sweeper
-	relocator *relocator
-	hot       *hotTier
+	pending *pending
+	disk    reserve // set with open
+	commits interface {
+		Accepts() error
+		Commit() error
+	}
+	sweeper interface {
+		Sweep(context.Context) (Swept, error)
+	}
+	relocator interface {
+		Compact(context.Context, CompactOptions) (Compacted, error)
+	}
+	hot interface{ throttleHot() error }
 
 	sweepInterval time.Duration
 	reclaim       db.Group  // sweeps on a full disk
 	swept         time.Time // when one of these last found nothing; used inside reclaim
 	roomDropped   uint64    // pending.dropped at the last of these; used inside reclaim
+}
+
+// A reserve says how much of the disk may still be taken, and can give a little back. It is the
+// database, which keeps room for its commits.
+type reserve interface {
+	Admit(n int64) error
+	Free() int64
+	Compact() (int64, error)
 }
 
 // Admit is asked before n bytes are taken in, outside of Update. It sweeps when
@@ -31,11 +48,11 @@ func (rm *room) Admit(n int64) error {
 	if err := rm.commits.Accepts(); err != nil {
 		return err
 	}
-	err := rm.db.Admit(n)
+	err := rm.disk.Admit(n)
 	if errors.Is(err, ErrFull) && rm.sweepInterval > 0 {
 		// Once: what a sweep did not find is not there.
 		rm.makeRoom(n)
-		err = rm.db.Admit(n)
+		err = rm.disk.Admit(n)
 	}
 	if err == nil {
 		err = rm.hot.throttleHot()
@@ -63,9 +80,9 @@ func (rm *room) makeRoom(n int64) {
 			return nil
 		}
 		rm.roomDropped = dropped
-		before := rm.db.Free()
+		before := rm.disk.Free()
 		defer func() {
-			if rm.db.Free() < before+1<<20 {
+			if rm.disk.Free() < before+1<<20 {
 				rm.swept = rm.now()
 			}
 		}()
@@ -86,7 +103,7 @@ func (rm *room) makeRoom(n int64) {
 // squeeze compacts until n bytes are free: the segments that give most first, and
 // in the end those that have only a little garbage.
 func (rm *room) squeeze(n int64) error {
-	enough := func() bool { return rm.db.Free() >= n }
+	enough := func() bool { return rm.disk.Free() >= n }
 	for _, live := range []float64{0.5, 0.8, maxMinLive} {
 		if enough() {
 			return nil
@@ -98,7 +115,7 @@ func (rm *room) squeeze(n int64) error {
 	if enough() {
 		return nil
 	}
-	if _, err := rm.db.Compact(); !errors.Is(err, ErrFull) {
+	if _, err := rm.disk.Compact(); !errors.Is(err, ErrFull) {
 		return err
 	}
 	return nil // there is no room for another database beside this one
@@ -107,5 +124,5 @@ func (rm *room) squeeze(n int64) error {
 // Space returns how much the store takes, in all tiers and in the database's tables,
 // and how much may still be written, in bytes.
 func (rm *room) Space() (used, free int64) {
-	return rm.tiers.Bytes() + rm.db.TableBytes(), rm.db.Free()
+	return rm.tiers.Bytes() + rm.db.TableBytes(), rm.disk.Free()
 }

@@ -327,7 +327,7 @@ func (s *Store) open() (err error) {
 	if err != nil {
 		return errs.Explain(err)
 	}
-	s.files.DB = s.db
+	s.files.DB, s.disk = s.db, s.db
 	// Before the first of these files is read: the rows count, and a lost file is written anew.
 	if err := s.files.Restore(keptFiles()); err != nil {
 		return err
