@@ -263,10 +263,16 @@ func (l *Local) safely(ctx context.Context, unsafely bool, what, to, host string
 	}
 	err = do()
 	// After any other error something may have changed, and the snapshot is what leads back.
-	for _, nothingDone := range []error{store.ErrNotFound, store.ErrNameTaken, store.ErrMounted, ErrRequest} {
-		if errors.Is(err, nothingDone) {
-			return "", errors.Join(err, l.env.Snapshots.RemoveSnapshot(ctx, s.Name))
+	for _, nothingDone := range []error{
+		store.ErrNotFound, store.ErrNameTaken, store.ErrMounted, ErrRequest, store.ErrFull, store.ErrUnavailable, context.Canceled,
+	} {
+		if errors.Is(err, nothingDone) && !errors.Is(err, store.ErrUncommitted) {
+			// Also when the caller has gone: on a full disk it would keep what is to be removed.
+			return "", errors.Join(err, l.env.Snapshots.RemoveSnapshot(context.WithoutCancel(ctx), s.Name))
 		}
+	}
+	if err != nil {
+		err = fmt.Errorf("%w; what was there is in snapshot %q", err, s.Name)
 	}
 	return s.Name, err
 }

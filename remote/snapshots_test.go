@@ -3,6 +3,7 @@ package remote_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -24,6 +25,7 @@ type volumeOf struct {
 	st     *store.Store
 	cloned []remote.CloneRequest
 	back   []string
+	fails  error // of the next clones and rollbacks
 }
 
 func (v *volumeOf) LinkSnapshot(_ context.Context, name string, id store.ID) error {
@@ -77,12 +79,12 @@ func (v *volumeOf) Clone(_ context.Context, r remote.CloneRequest) error {
 	if r.To == "taken" && !r.Replace {
 		return store.ErrNameTaken
 	}
-	return nil
+	return v.fails
 }
 
 func (v *volumeOf) Rollback(_ context.Context, name string) error {
 	v.back = append(v.back, name)
-	return nil
+	return v.fails
 }
 
 // eachOwner runs a test on what the owner of a store has: a local node and one
@@ -231,6 +233,52 @@ func TestCloneRollbackPrune(t *testing.T) {
 		}
 		if _, err := n.GetSnapshot(ctx, "b"); err != nil {
 			t.Errorf("prune took one that it was not to judge: %v", err)
+		}
+	})
+}
+
+// TestSafetySnapshot: what a failed restore or rollback has not changed leaves no snapshot; what it
+// may have changed is named.
+func TestSafetySnapshot(t *testing.T) {
+	eachOwner(t, func(t *testing.T, n remote.Node, v *volumeOf) {
+		ctx := t.Context()
+		if _, err := n.CreateSnapshot(ctx, remote.NewSnapshot{Name: "a"}); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			fails error
+			kept  bool
+		}{
+			{store.ErrNotFound, false},
+			{store.ErrNameTaken, false},
+			{store.ErrMounted, false},
+			{remote.ErrRequest, false},
+			{store.ErrFull, false},
+			{store.ErrUnavailable, false},
+			{context.Canceled, false},
+			{fmt.Errorf("%w: %w", store.ErrUncommitted, store.ErrFull), true},
+			{store.ErrCorrupt, true},
+		} {
+			v.fails = c.fails
+			_, cloned := n.Clone(ctx, remote.CloneRequest{Snapshot: "a", To: "x", Replace: true})
+			_, back := n.Rollback(ctx, remote.RollbackRequest{Snapshot: "a"})
+			if cloned == nil || back == nil {
+				t.Fatalf("%v: %v, %v", c.fails, cloned, back)
+			}
+			var left []string
+			err := n.ListSnapshots(ctx, func(s remote.Snapshot) error {
+				if s.Name == "a" {
+					return nil
+				}
+				left = append(left, s.Name)
+				if !strings.Contains(cloned.Error()+back.Error(), s.Name) {
+					t.Errorf("%v: snapshot %s was left, but %v, %v", c.fails, s.Name, cloned, back)
+				}
+				return n.RemoveSnapshot(ctx, s.Name)
+			})
+			if err != nil || len(left) > 0 != c.kept {
+				t.Errorf("%v: left %q, %v", c.fails, left, err)
+			}
 		}
 	})
 }

@@ -32,7 +32,9 @@ var (
 	ErrReadOnly  = errs.ErrReadOnly
 	// ErrUnwritable: the store can be opened with Options.ReadOnly only.
 	ErrUnwritable = errors.New("the store cannot be written to")
-	ErrFailed     = db.ErrFailed // the database's disk failed: only reopening helps
+	// ErrUncommitted: it is done, but not on the disk yet; the other error says why.
+	ErrUncommitted = errors.New("done, but not on the disk yet")
+	ErrFailed      = db.ErrFailed // the database's disk failed: only reopening helps
 	// ErrUnavailable: what was asked for is in a cold tier that cannot be reached
 	// now.
 	ErrUnavailable = tiering.ErrUnavailable

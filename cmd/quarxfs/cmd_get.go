@@ -54,6 +54,9 @@ REMOTE:SNAPSHOT:/PATH is a file of a remote's snapshot, as for quarxfs cat.`,
 						return o.fromSnapshot(cmd, c, snapshot, path, off, length)
 					})
 				}
+				if err != nil {
+					return hintNoObject(cmd.Context(), n, args[1], err)
+				}
 				return o.write(cmd, func(w io.Writer) error { return n.Get(cmd.Context(), args[1], off, length, w) })
 			})
 		},

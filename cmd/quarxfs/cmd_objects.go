@@ -46,6 +46,17 @@ func printObject(w io.Writer, o remote.Object) error {
 	return err
 }
 
+// hintNoObject adds to the error for an object that there is none of what has that name instead.
+func hintNoObject(ctx context.Context, n remote.Node, ref string, err error) error {
+	if !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	if what := noObject(ctx, n, ref); what != "" {
+		return fmt.Errorf("%w; %s", err, what)
+	}
+	return err
+}
+
 // noObject says what something is that is no object.
 func noObject(ctx context.Context, n remote.Node, ref string) string {
 	// Names are tried in the order in which people mix them up.
@@ -73,11 +84,7 @@ mount with rm(1), snapshots with quarxfs snapshot rm.`,
 		Example: `  quarxfs rm /srv/store shop.sql`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return changeStore(cmd, args, func(n remote.Node) error {
-				err := n.Remove(cmd.Context(), args[1])
-				if what := noObject(cmd.Context(), n, args[1]); errors.Is(err, store.ErrNotFound) && what != "" {
-					return fmt.Errorf("%w; %s", err, what)
-				}
-				return err
+				return hintNoObject(cmd.Context(), n, args[1], n.Remove(cmd.Context(), args[1]))
 			})
 		},
 	}

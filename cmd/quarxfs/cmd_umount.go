@@ -71,6 +71,11 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 		if ok {
 			return fmt.Errorf("%w: %s lies inside the mount %s; unmount that one", errNotMounted, path, m.Dir)
 		}
+		for _, m := range table {
+			if m.IsQuarXFS() && m.Source == path {
+				return fmt.Errorf("%w: %s is the store that is mounted at %s; unmount that", errNotMounted, path, m.Dir)
+			}
+		}
 		return fmt.Errorf("%w: %s; see the mounts with findmnt -t %s", errNotMounted, path, mounts.FSType)
 	}
 	// The store may have been moved since it was mounted.

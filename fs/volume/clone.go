@@ -35,8 +35,19 @@ const (
 	replaceAny
 )
 
-// errOtherKind: a directory would take the place of a file, or a file that of a directory.
-var errOtherKind = fmt.Errorf("it is a directory and what would take its place is not, or the other way round: %w", syscall.EEXIST)
+// errOtherKind: a directory would take the place of a file, or a file that of a directory. EEXIST.
+type errOtherKind struct {
+	dir bool // what is there is a directory
+}
+
+func (e errOtherKind) Error() string {
+	if e.dir {
+		return "it is a directory, and what would take its place is none"
+	}
+	return "it is no directory, and what would take its place is one"
+}
+
+func (e errOtherKind) Is(err error) bool { return err == syscall.EEXIST }
 
 // Restore is Clone, but takes the place of what is at the path. That happens at
 // one instant.
@@ -150,7 +161,10 @@ func (ss *snapshotter) withClone(ctx context.Context, from SnapshotPath, flat bo
 	if err := fn(n, nlink); err != nil {
 		return err
 	}
-	return ss.v.store.Commit()
+	if err := ss.v.store.Commit(); err != nil {
+		return fmt.Errorf("%w: %w", store.ErrUncommitted, err)
+	}
+	return nil
 }
 
 func (p SnapshotPath) String() string {
@@ -343,7 +357,7 @@ func (t *nameTree) attach(n *node, nlink uint32, d *node, name string, replace r
 		}
 		defer old.release()
 		if replace == replaceAlike && old.isDir() != n.isDir() {
-			return errOtherKind
+			return errOtherKind{old.isDir()}
 		}
 	case free != nil:
 		return free
