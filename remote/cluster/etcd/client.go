@@ -26,6 +26,9 @@ const (
 	pingEvery    = 5 * time.Second // of connections that carry nothing
 	pingTime     = 3 * time.Second
 	rewatchAfter = time.Second
+
+	hedgeAfter = 150 * time.Millisecond // a read that has no answer by then is asked of another member
+	mostHedged = 3                      // as many as there are members, mostly
 )
 
 // A Client is a register in etcd.
@@ -95,9 +98,7 @@ func (c *Client) Close() error {
 }
 
 func (c *Client) Get(ctx context.Context, key string) (register.Entry, error) {
-	call, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
-	r, err := c.etcd.Get(call, key)
+	r, err := hedged(ctx, func(call context.Context) (*clientv3.GetResponse, error) { return c.etcd.Get(call, key) })
 	if err != nil {
 		return register.Entry{}, readError(ctx, err)
 	}
@@ -109,9 +110,9 @@ func (c *Client) Get(ctx context.Context, key string) (register.Entry, error) {
 }
 
 func (c *Client) List(ctx context.Context, prefix string) ([]register.Entry, int64, error) {
-	call, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
-	r, err := c.etcd.Get(call, prefix, clientv3.WithPrefix())
+	r, err := hedged(ctx, func(call context.Context) (*clientv3.GetResponse, error) {
+		return c.etcd.Get(call, prefix, clientv3.WithPrefix())
+	})
 	if err != nil {
 		return nil, 0, readError(ctx, err)
 	}
@@ -256,6 +257,40 @@ func (l *lease) Close(ctx context.Context) error {
 		return nil
 	}
 	return readError(ctx, err)
+}
+
+// hedged asks again each hedgeAfter while there is no answer, and returns the first good one. A
+// member that hangs keeps its connection for as long as pings need to tell, and each call is for the
+// next member in turn. Only what changes nothing may be asked so.
+func hedged[T any](ctx context.Context, ask func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	type answer struct {
+		value T
+		err   error
+	}
+	answers := make(chan answer, mostHedged) // room for all: nobody reads those that come too late
+	begin := func() {
+		value, err := ask(ctx)
+		answers <- answer{value, err}
+	}
+	go begin()
+	again := time.NewTicker(hedgeAfter)
+	defer again.Stop()
+	for asked, ended := 1, 0; ; {
+		select {
+		case a := <-answers:
+			// A failure counts when nobody else is left who may answer.
+			if ended++; a.err == nil || ended == asked {
+				return a.value, a.err
+			}
+		case <-again.C:
+			if asked < mostHedged {
+				asked++
+				go begin()
+			}
+		}
+	}
 }
 
 // readError is for calls that are harmless to repeat: whatever kept the answer

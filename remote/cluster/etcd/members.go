@@ -3,6 +3,8 @@ package etcd
 import (
 	"context"
 	"net/url"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // A Member is one of the cluster's etcd.
@@ -16,9 +18,7 @@ type Member struct {
 
 // Members lists those that the cluster's etcd knows.
 func (c *Client) Members(ctx context.Context) ([]Member, error) {
-	call, cancel := context.WithTimeout(ctx, callTime)
-	defer cancel()
-	r, err := c.etcd.MemberList(call)
+	r, err := hedged(ctx, func(call context.Context) (*clientv3.MemberListResponse, error) { return c.etcd.MemberList(call) })
 	if err != nil {
 		return nil, readError(ctx, err)
 	}
