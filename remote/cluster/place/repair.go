@@ -8,7 +8,7 @@ import (
 // Choose returns the node that a new copy of the volume goes to, and whether that shares its zone
 // with another copy. NoTarget, if there is none; empty otherwise.
 func Choose(f Facts, vol Volume) (node string, shared bool, why Reason) {
-	node, shared, ok := newView(f).target(vol)
+	node, shared, ok := viewOf(f.sortedNodes()).target(vol)
 	if !ok {
 		return "", false, NoTarget
 	}

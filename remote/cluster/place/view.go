@@ -24,13 +24,19 @@ type view struct {
 	filling map[string]int // copies that a node is filled with
 }
 
-func newView(f Facts) *view {
-	v := &view{Facts: f.sorted(), nodes: make(map[string]*Node), filling: make(map[string]int)}
+func newView(f Facts) *view { return viewOf(f.sorted()) }
+
+// viewOf is newView of facts that are copies already.
+func viewOf(f Facts) *view {
+	v := &view{Facts: f, nodes: make(map[string]*Node, len(f.Nodes)), filling: make(map[string]int)}
 	for i := range v.Nodes {
 		v.nodes[v.Nodes[i].Name] = &v.Nodes[i]
 	}
 	for _, vol := range v.Volumes {
 		for _, c := range vol.Copies {
+			if c.State != Making {
+				continue // most of them: no node needs to be looked up
+			}
 			if n := v.nodes[c.Node]; n != nil && v.standing(c) == filling {
 				v.filling[c.Node]++
 				// How much of it is written already is not known: what is free may be seen too low,
