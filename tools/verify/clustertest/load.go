@@ -28,14 +28,16 @@ type load struct {
 
 // An ack is an fsync that has returned.
 type ack struct {
-	op int
-	at time.Time
+	op   int
+	at   time.Time
+	took time.Duration
 }
 
 const (
 	recordSize = 4096
 	loadRate   = 50 // operations a second
 	slots      = 16
+	loadDir    = "load" // below the mountpoint: what is not mounted does not have it
 )
 
 // record is what an operation writes.
@@ -62,6 +64,10 @@ func fileOf(op int) string {
 // for that.
 func (l *load) run(ctx context.Context, dir string, from int) (wait func() error) {
 	ended := make(chan error, 1)
+	if err := os.Mkdir(filepath.Join(dir, loadDir), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		ended <- err
+		return func() error { return <-ended }
+	}
 	go func() {
 		tick := time.NewTicker(time.Second / loadRate)
 		defer tick.Stop()
@@ -69,12 +75,14 @@ func (l *load) run(ctx context.Context, dir string, from int) (wait func() error
 			l.mu.Lock()
 			l.begun = op
 			l.mu.Unlock()
+			begun := time.Now()
 			if err := l.write(dir, op); err != nil {
 				ended <- fmt.Errorf("operation %d: %w", op, err)
 				return
 			}
+			now := time.Now()
 			l.mu.Lock()
-			l.acks = append(l.acks, ack{op, time.Now()})
+			l.acks = append(l.acks, ack{op, now, now.Sub(begun)})
 			l.mu.Unlock()
 			select {
 			case <-tick.C:
@@ -88,11 +96,24 @@ func (l *load) run(ctx context.Context, dir string, from int) (wait func() error
 
 func (l *load) write(dir string, op int) error {
 	// No truncation: the old record stays until the page with the new one replaces it.
-	f, err := os.OpenFile(filepath.Join(dir, fileOf(op)), os.O_WRONLY|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(filepath.Join(dir, loadDir, fileOf(op)), os.O_WRONLY|os.O_CREATE, 0o644)
 	if err != nil {
 		return err
 	}
 	_, err = f.WriteAt(l.record(op), 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// writeSynced returns when the file's bytes are acknowledged.
+func writeSynced(path string, b []byte) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
 	if err == nil {
 		err = f.Sync()
 	}
@@ -139,6 +160,7 @@ func (l *load) rewind(op int) {
 // state returns after which operation the directory was as it is, and an error if it never was so:
 // it must hold exactly what all operations up to that one have left. The next one may have begun.
 func (l *load) state(dir string) (last int, err error) {
+	dir = filepath.Join(dir, loadDir)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return 0, err
