@@ -266,9 +266,31 @@ func HashSecret(secret string) string {
 
 // Invite lets one node join with the secret until it expires.
 func (c *Cluster) Invite(ctx context.Context, secret string, expires time.Time) error {
-	_, err := c.Register.Commit(ctx, register.Txn{
-		Put: []register.Entry{entry(inviteKeys+HashSecret(secret), Invitation{Expires: expires})},
+	return again(ctx, func(ctx context.Context) error {
+		_, err := c.Register.Commit(ctx, register.Txn{
+			Put: []register.Entry{entry(inviteKeys+HashSecret(secret), Invitation{Expires: expires})},
+		})
+		return err
 	})
+}
+
+const (
+	// A voter that leads and dies takes along what it was told, and the others choose another within
+	// that time.
+	answerTime = 2 * time.Second
+	mostTries  = 3
+)
+
+// again does what is the same when it is done twice until its answer is not lost.
+func again(ctx context.Context, do func(context.Context) error) (err error) {
+	for range mostTries {
+		try, cancel := context.WithTimeout(ctx, answerTime)
+		err = do(try)
+		cancel()
+		if !errors.Is(err, register.ErrUncertain) || ctx.Err() != nil {
+			break
+		}
+	}
 	return err
 }
 

@@ -137,9 +137,12 @@ func (c *Cluster) CreateVolume(ctx context.Context, v Volume) (Volume, error) {
 	if err := c.mayHold(ctx, append([]string{v.Home}, v.Vaults...)); err != nil {
 		return v, err
 	}
-	_, err := c.Register.Commit(ctx, register.Txn{
-		If:  []register.Condition{{Key: volumeKeys + v.Name}},
-		Put: []register.Entry{entry(volumeKeys+v.Name, v)},
+	err := again(ctx, func(ctx context.Context) error {
+		_, err := c.Register.Commit(ctx, register.Txn{
+			If:  []register.Condition{{Key: volumeKeys + v.Name}},
+			Put: []register.Entry{entry(volumeKeys+v.Name, v)},
+		})
+		return err
 	})
 	if !errors.Is(err, register.ErrConflict) {
 		return v, err
@@ -273,20 +276,23 @@ func (c *Cluster) SetOrigin(ctx context.Context, name string, epoch int64, from 
 	})
 }
 
-// change is a compare-and-swap of a volume; what it was is read again until nobody comes between.
+// change is a compare-and-swap of a volume; what it was is read again until nobody comes between, and
+// when the answer was lost: fn is called for a volume that it has changed already, too.
 func (c *Cluster) change(ctx context.Context, name string, fn func(*Volume) error) error {
-	_, err := register.Update(ctx, c.Register, volumeKeys+name, func(e register.Entry) ([]byte, error) {
-		var v Volume
-		if e.Revision == 0 {
-			return nil, fmt.Errorf("%q: %w", name, ErrNoVolume)
-		}
-		if err := decode(e, &v); err != nil {
-			return nil, err
-		}
-		if err := fn(&v); err != nil {
-			return nil, err
-		}
-		return entry(e.Key, v).Value, nil
+	return again(ctx, func(ctx context.Context) error {
+		_, err := register.Update(ctx, c.Register, volumeKeys+name, func(e register.Entry) ([]byte, error) {
+			var v Volume
+			if e.Revision == 0 {
+				return nil, fmt.Errorf("%q: %w", name, ErrNoVolume)
+			}
+			if err := decode(e, &v); err != nil {
+				return nil, err
+			}
+			if err := fn(&v); err != nil {
+				return nil, err
+			}
+			return entry(e.Key, v).Value, nil
+		})
+		return err
 	})
-	return err
 }

@@ -1,0 +1,77 @@
+package cluster_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/quarxtor/quarxfs/remote/cluster"
+	"github.com/quarxtor/quarxfs/remote/cluster/register"
+	"github.com/quarxtor/quarxfs/store/chunk"
+)
+
+// A forgetful register loses the answers to commits, which it has done or not.
+type forgetful struct {
+	register.Register
+	does  bool
+	loses int // so many answers
+}
+
+func (f *forgetful) Commit(ctx context.Context, t register.Txn) (int64, error) {
+	if f.loses == 0 {
+		return f.Register.Commit(ctx, t)
+	}
+	f.loses--
+	if f.does {
+		if _, err := f.Register.Commit(ctx, t); err != nil {
+			return 0, err
+		}
+	}
+	return 0, register.ErrUncertain
+}
+
+// What administrators decide is done, once, although the answer to it was lost.
+func TestLostAnswers(t *testing.T) {
+	moved := home()
+	moved.Home, moved.Vaults, moved.Epoch = "n3", []string{"n2"}, 2
+	for _, test := range []struct {
+		name string
+		do   func(context.Context, *cluster.Cluster) error
+	}{
+		{"a token", func(ctx context.Context, c *cluster.Cluster) error { return c.Invite(ctx, "secret", noon) }},
+		{"a volume", func(ctx context.Context, c *cluster.Cluster) error {
+			v := home()
+			v.Name, v.ID = "other", "02"
+			_, err := c.CreateVolume(ctx, v)
+			return err
+		}},
+		{"vaults", func(ctx context.Context, c *cluster.Cluster) error {
+			v, err := c.SetVaults(ctx, "home", []string{"n3"}, []string{"n2"})
+			if err == nil && (len(v.Vaults) != 1 || v.Vaults[0] != "n3") {
+				t.Errorf("the vaults are %v", v.Vaults)
+			}
+			return err
+		}},
+		{"a takeover", func(ctx context.Context, c *cluster.Cluster) error { return c.TakeOver(ctx, 1, moved) }},
+	} {
+		for _, does := range []bool{true, false} {
+			c := withNodes(t)
+			ours := chunk.Default()
+			if _, err := c.AgreeOnDomain(t.Context(), "default", &ours, noon); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := c.CreateVolume(t.Context(), home()); err != nil {
+				t.Fatal(err)
+			}
+			f := &forgetful{Register: c.Register, does: does, loses: 1}
+			c.Register = f
+			if err := test.do(t.Context(), c); err != nil {
+				t.Errorf("%s, done before: %v: %v", test.name, does, err)
+			}
+			f.does, f.loses = false, 1000
+			if err := test.do(t.Context(), c); !errors.Is(err, register.ErrUncertain) {
+				t.Errorf("%s, and no answer ever: %v", test.name, err)
+			}
+		}
+	}
+}
