@@ -10,19 +10,6 @@ import (
 	"time"
 )
 
-// acceptances are all that there are.
-func acceptances() []acceptance {
-	return []acceptance{
-		{"A1", "from nothing to a file on two of three nodes: five commands, a minute; quarxfs has no gRPC", 1, 10 * time.Minute, runA1},
-		{"A2", "a home is destroyed: its volume is a snapshot no older than the status had shown", 100, 2 * time.Hour, runA2},
-		{"A3", "a home that was cut off pushes nothing, and what it acknowledged is saved", 50, 2 * time.Hour, runA3},
-		{"A7", "the status while bad things happen: never OK, unknown is unknown, soon answered", 1, time.Hour, runA7},
-		{"A8", "voters die: one is not felt, volumes go on without all, and rebuild brings all back", 1, time.Hour, runA8},
-		{"A9", "10,000 nodes and 100,000 volumes, simulated: placing, forecasts, the size of etcd", 1, 30 * time.Minute, runA9},
-		{"A10", "a store of an old program becomes a volume, and nothing of its format changes", 1, 20 * time.Minute, runA10},
-	}
-}
-
 const (
 	mostCommands  = 5
 	mostSetUpTime = time.Minute
