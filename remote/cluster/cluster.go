@@ -275,8 +275,8 @@ func (c *Cluster) Invite(ctx context.Context, secret string, expires time.Time) 
 }
 
 const (
-	// A voter that leads and dies takes along what it was told, and the others choose another within
-	// that time.
+	// A voter that leads and dies takes along what it was told, and the others choose another
+	// within that time.
 	answerTime = 2 * time.Second
 	mostTries  = 3
 )

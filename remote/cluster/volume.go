@@ -276,8 +276,8 @@ func (c *Cluster) SetOrigin(ctx context.Context, name string, epoch int64, from 
 	})
 }
 
-// change is a compare-and-swap of a volume; what it was is read again until nobody comes between, and
-// when the answer was lost: fn is called for a volume that it has changed already, too.
+// change is a compare-and-swap of a volume; what it was is read again until nobody comes between,
+// and when the answer was lost: fn is called for a volume that it has changed already, too.
 func (c *Cluster) change(ctx context.Context, name string, fn func(*Volume) error) error {
 	return again(ctx, func(ctx context.Context) error {
 		_, err := register.Update(ctx, c.Register, volumeKeys+name, func(e register.Entry) ([]byte, error) {

@@ -260,8 +260,8 @@ func (l *lease) Close(ctx context.Context) error {
 }
 
 // hedged asks again each hedgeAfter while there is no answer, and returns the first good one. A
-// member that hangs keeps its connection for as long as pings need to tell, and each call is for the
-// next member in turn. Only what changes nothing may be asked so.
+// member that hangs keeps its connection for as long as pings need to tell, and each call is for
+// the next member in turn. Only what changes nothing may be asked so.
 func hedged[T any](ctx context.Context, ask func(context.Context) (T, error)) (T, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()

@@ -11,8 +11,8 @@ import (
 
 const sampleEvery = 100 * time.Millisecond
 
-// runA5 drains a volume's vault while the volume is written to, and looks each tenth of a second how
-// many nodes have a copy.
+// runA5 drains a volume's vault while the volume is written to, and looks each tenth of a second
+// how many nodes have a copy.
 func runA5(ctx context.Context, t *trial) error {
 	if err := t.newCluster(ctx, "n1", "n2", "n3", "n4", "n5"); err != nil {
 		return err
