@@ -19,7 +19,8 @@ import (
 
 // The parts of a store, each by itself: no test here opens one.
 
-// aBase is what parts have in common, with a database and a hot tier, and a clock that a test moves.
+// aBase is what parts have in common, with a database and a hot tier, and a clock that a test
+// moves.
 func aBase(t *testing.T) (*base, *time.Time) {
 	t.Helper()
 	d, err := db.Open(db.Options{Dir: t.TempDir(), MemTable: 8 << 20, Logger: slog.New(slog.DiscardHandler)})
