@@ -3,7 +3,7 @@
 
 SHELL       = /bin/bash
 .SHELLFLAGS = -o pipefail -c
-# What `make lint` runs, of these versions; .golangci.yml has the same checks for editors.
+# What `make lint` runs, of these versions.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 ERRORLINT   = github.com/polyfloyd/go-errorlint@v1.8.0
 MISSPELL    = github.com/golangci/misspell/cmd/misspell@v0.8.0
