@@ -359,13 +359,8 @@ func (t *tier) remove(number uint64) error {
 // close ends the workers, syncs, and gives back the space that was reserved
 // behind the active segment's end. Retired segments are sealed first.
 func (t *tier) close() error {
-	t.mu.Lock()
-	t.mu.closing, t.mu.stopping = true, true
-	t.mu.room.Broadcast()
-	t.mu.work.Broadcast()
-	t.mu.Unlock()
 	// After the workers: what they sealed last is synced by that, the rest here.
-	t.done.Wait()
+	t.endWorkers()
 	t.mu.Lock()
 	for _, w := range t.mu.live {
 		if w.stampEnd > 0 && w.stampEnd == w.end {
@@ -393,16 +388,21 @@ func (t *tier) close() error {
 	return err
 }
 
-// abandon ends the workers and lets all files go, with no I/O on them but
-// closing: what was appended and not synced may be lost.
-func (t *tier) abandon() {
+// endWorkers refuses appends from now on, and returns when no worker is left.
+func (t *tier) endWorkers() {
 	t.mu.Lock()
 	t.mu.closing, t.mu.stopping = true, true
 	t.mu.room.Broadcast()
 	t.mu.work.Broadcast()
 	t.mu.Unlock()
-	// A worker may hang with the disk; the guard ends its operation in bounded time.
 	t.done.Wait()
+}
+
+// abandon ends the workers and lets all files go, with no I/O on them but
+// closing: what was appended and not synced may be lost.
+func (t *tier) abandon() {
+	// A worker may hang with the disk; the guard ends its operation in bounded time.
+	t.endWorkers()
 	t.table.closeAll()
 	for _, w := range t.mu.live {
 		w.handle.release()
