@@ -96,18 +96,12 @@ func newRemoteList() *cobra.Command {
 				if asJSON {
 					return printLines(cmd.OutOrStdout(), true, nil, func(fn func(config.Remote) error) error { return each(set.Remotes, fn) })
 				}
-				// A table with a header alone looks like an error.
-				if len(set.Remotes) == 0 {
-					_, err := fmt.Fprintln(cmd.OutOrStdout(), "There are no remotes.")
-					return err
-				}
 				t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignLeft)
 				t.AppendHeader(table.Row{"Remote", "URL", "Follow"})
 				for _, r := range set.Remotes {
 					t.AppendRow(table.Row{printable(r.Name), printable(r.URL), describeFollow(r.Follow)})
 				}
-				finish(cmd.OutOrStdout(), t)
-				return nil
+				return printList(cmd.OutOrStdout(), t, "remotes")
 			})
 		},
 	}

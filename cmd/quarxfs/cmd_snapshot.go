@@ -123,13 +123,7 @@ func listSnapshots(cmd *cobra.Command, n remote.Node, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	// A table with a header alone looks like an error.
-	if t.Length() == 0 {
-		_, err := fmt.Fprintln(out, "There are no snapshots.")
-		return err
-	}
-	finish(out, t)
-	return nil
+	return printList(out, t, "snapshots")
 }
 
 // about says in a few words what else there is to say of a snapshot.

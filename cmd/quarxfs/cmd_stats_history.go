@@ -37,11 +37,9 @@ func showHistory(w io.Writer, asJSON bool, walk func(fn func(graph.HistoryPoint)
 	if err != nil {
 		return err
 	}
-	if t.Length() == 0 {
-		_, err := fmt.Fprintln(w, "There are no snapshots.")
+	if err := printList(w, t, "snapshots"); err != nil {
 		return err
 	}
-	finish(w, t)
 	for _, a := range alarms {
 		if _, err := fmt.Fprintf(w, "\n! %s\n", a); err != nil {
 			return err

@@ -102,13 +102,7 @@ func newTokenList() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				// A table with a header alone looks like an error.
-				if t.Length() == 0 {
-					_, err := fmt.Fprintln(cmd.OutOrStdout(), "There are no tokens.")
-					return err
-				}
-				finish(cmd.OutOrStdout(), t)
-				return nil
+				return printList(cmd.OutOrStdout(), t, "tokens")
 			})
 		},
 	}

@@ -115,6 +115,16 @@ func printTable(w io.Writer, t table.Writer) error {
 	return err
 }
 
+// printList is printTable for a list of what one calls so, which may be empty: a header alone looks
+// like an error.
+func printList(w io.Writer, t table.Writer, of string) error {
+	if t.Length() == 0 {
+		_, err := fmt.Fprintf(w, "There are no %s.\n", of)
+		return err
+	}
+	return printTable(w, t)
+}
+
 // ms shows milliseconds.
 func ms(x float64) string {
 	switch {
