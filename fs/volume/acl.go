@@ -128,8 +128,8 @@ func (x *xattrs) setAccessACL(n *node, value []byte, dropSGID bool) (keep bool, 
 	if dropSGID {
 		n.attr.Mode &^= syscall.S_ISGID
 	}
-	n.attr.Ctime = x.v.now()
-	x.v.markChanged(n)
+	n.attr.Ctime = x.v.Now()
+	x.v.flusher.markChanged(n)
 	if minimal {
 		return false, x.drop(n, aclAccess)
 	}

@@ -94,7 +94,7 @@ func (v *Volume) SetAttr(ino meta.Ino, c Change) (Attr, error) {
 }
 
 func (v *Volume) setAttr(n *node, c Change) error {
-	now := v.now()
+	now := v.Now()
 	if c.Size != nil {
 		switch {
 		case n.isDir():
@@ -111,7 +111,7 @@ func (v *Volume) setAttr(n *node, c Change) error {
 	}
 	// Before the mode below is set: a caller that sets suid bits with the size keeps them.
 	if (c.Size != nil || c.KillPriv) && !n.isDir() {
-		if err := v.killPriv(n, c.KillPriv); err != nil {
+		if err := v.xattrs.killPriv(n, c.KillPriv); err != nil {
 			return err
 		}
 	}
@@ -140,7 +140,7 @@ func (v *Volume) setAttr(n *node, c Change) error {
 	if c.Ctime != nil {
 		n.attr.Ctime = *c.Ctime
 	}
-	v.markChanged(n)
+	v.flusher.markChanged(n)
 	return nil
 }
 
@@ -156,29 +156,13 @@ func (v *Volume) chown(n *node, c Change) error {
 	if n.isDir() {
 		return nil
 	}
-	return v.killPriv(n, true)
+	return v.xattrs.killPriv(n, true)
 }
 
 const (
 	capabilityXattr = "security.capability"
 	groupExec       = 0o010
 )
-
-// killPriv drops the file's capabilities and, with bits, its suid bit and the
-// sgid bit of a file that its group may execute. n.mu is held, inside Update.
-func (v *Volume) killPriv(n *node, bits bool) error {
-	if bits && n.attr.Mode&(syscall.S_ISUID|syscall.S_ISGID) != 0 {
-		n.attr.Mode &^= syscall.S_ISUID
-		if n.attr.Mode&groupExec != 0 {
-			n.attr.Mode &^= syscall.S_ISGID
-		}
-		v.markChanged(n)
-	}
-	if n.attr.Xattrs == 0 {
-		return nil
-	}
-	return v.xattrs.drop(n, capabilityXattr)
-}
 
 // Readlink returns a symbolic link's target.
 func (v *Volume) Readlink(ino meta.Ino) (string, error) {

@@ -89,7 +89,7 @@ func (ss *snapshotter) put(ctx context.Context, from SnapshotPath, to string, re
 		if err != nil {
 			return fmt.Errorf("%q: %w", to, err)
 		}
-		ss.v.invalidate([]Invalidation{{dir, name}, {dir, ""}})
+		ss.v.known.invalidate([]Invalidation{{dir, name}, {dir, ""}})
 		return nil
 	})
 }
@@ -235,8 +235,8 @@ func (g *cloner) top(e *graph.Entry, flat bool) (n *node, err error) {
 		// For the caller; held from before it is in the table, or it could be dropped at once.
 		n.users.Add(1)
 		v.Known(ino)
-		v.orphan(n)
-		v.markDirty(n)
+		v.known.orphan(n.ino)
+		v.flusher.markDirty(n)
 		v.table.insertNew(n)
 		return nil
 	})
@@ -283,7 +283,7 @@ func (g *cloner) fill(dir meta.Ino, d *graph.Entry) error {
 		if err != nil {
 			return err
 		}
-		g.v.maybeCommit()
+		g.v.flusher.maybeCommit()
 		// After the Update: each is an Update of its own.
 		for _, s := range subs {
 			if err := g.fill(s.ino, &s.e); err != nil {
@@ -373,8 +373,8 @@ func (t *nameTree) attach(n *node, nlink uint32, d *node, name string, replace r
 		d.attr.Nlink++
 	}
 	n.moveTo(d, t.link(d, name, n.ino, n.attr.Mode&syscall.S_IFMT))
-	t.v.unorphan(n)
-	t.v.markChanged(n)
+	t.v.known.unorphan(n.ino)
+	t.v.flusher.markChanged(n)
 	return nil
 }
 
@@ -393,7 +393,7 @@ func (v *Volume) Rollback(ctx context.Context, name string) error {
 			stale, err = v.tree.exchangeRoot(n)
 			return err
 		})
-		v.invalidate(stale)
+		v.known.invalidate(stale)
 		return err
 	})
 }
@@ -484,7 +484,7 @@ func (t *nameTree) moveEntry(from, to *node, e Entry) error {
 	if n.isDir() {
 		to.attr.Nlink++
 	}
-	t.v.markChanged(n)
+	t.v.flusher.markChanged(n)
 	return nil
 }
 
@@ -512,7 +512,7 @@ func (t *nameTree) takeAttr(root, g *node, b *meta.Inode) error {
 		t.v.db.Set(meta.XattrKey(root.ino, name), value)
 		a.Xattrs++
 	}
-	t.v.markChanged(root)
+	t.v.flusher.markChanged(root)
 	return nil
 }
 
@@ -548,7 +548,7 @@ func (r *reaper) removeNames(n *node) error {
 			return err
 		}
 		// Millions of names must not pile up in one commit.
-		r.v.maybeCommit()
+		r.v.flusher.maybeCommit()
 		select {
 		case <-r.v.life.stop:
 			return errStopped

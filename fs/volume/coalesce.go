@@ -204,6 +204,6 @@ func (fl *flusher) coalesce(n *node, small []meta.Extent) error {
 	}
 	n.mu.Lock()
 	err := f.writeBlocks()
-	fl.v.markChanged(n)
+	fl.markChanged(n)
 	return errors.Join(append(errs, err)...)
 }

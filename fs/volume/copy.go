@@ -82,7 +82,7 @@ func (m *fileMap) copyLocked(a *node, srcOff int64, b *node, dstOff, length int6
 			return 0, err
 		}
 	}
-	if err := m.v.killPriv(b, false); err != nil {
+	if err := m.v.xattrs.killPriv(b, false); err != nil {
 		return 0, err
 	}
 	// Collected before b changes: a and b may be the same file.
@@ -113,9 +113,9 @@ func (m *fileMap) copyLocked(a *node, srcOff int64, b *node, dstOff, length int6
 		m.v.counters.logical.Add(end - b.attr.Size)
 		b.attr.Size = end
 	}
-	b.attr.Mtime = m.v.now()
+	b.attr.Mtime = m.v.Now()
 	b.attr.Ctime = b.attr.Mtime
-	m.v.markChanged(b)
+	m.v.flusher.markChanged(b)
 	return length, nil
 }
 

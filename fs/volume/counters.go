@@ -3,11 +3,13 @@ package volume
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync/atomic"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/rows"
 	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/store"
 )
 
 // counters are the volume's sums over all inodes, with those below clones that nobody has
@@ -44,9 +46,9 @@ func (c *counters) row() meta.Counters {
 
 // countAgain puts right what an earlier program counted, which left out what is below clones,
 // or the bytes in holes.
-func (v *Volume) countAgain() error {
+func (c *counters) countAgain(st *store.Store, log *slog.Logger) error {
 	var sum meta.Counters
-	err := v.db.ScanPrefix(meta.InodePrefix(), func(key, value []byte) error {
+	err := st.DB().ScanPrefix(meta.InodePrefix(), func(key, value []byte) error {
 		ino, err := meta.KeyIno(key)
 		if err != nil {
 			return nil // fsck finds it
@@ -59,9 +61,9 @@ func (v *Volume) countAgain() error {
 		if !attr.IsLazyDir() {
 			return nil
 		}
-		below, err := rows.LazySums(context.Background(), v.store, v.db, ino, &attr)
+		below, err := rows.LazySums(context.Background(), st, st.DB(), ino, &attr)
 		if err != nil {
-			v.log.Warn("what is below a cloned directory cannot be counted", "inode", uint64(ino), "err", err)
+			log.Warn("what is below a cloned directory cannot be counted", "inode", uint64(ino), "err", err)
 		}
 		sum.Add(rows.Inodes(below), below.Bytes, below.Data)
 		return nil
@@ -69,6 +71,6 @@ func (v *Volume) countAgain() error {
 	if err != nil {
 		return fmt.Errorf("count the inodes: %w", err)
 	}
-	v.counters.set(&sum)
+	c.set(&sum)
 	return nil
 }

@@ -108,7 +108,7 @@ func TestCountersOfClones(t *testing.T) {
 		}
 		r.open(t)
 		same("after an earlier program", r.v, 3)
-		if got := r.v.Generation(); got != max(1, row.Generation) {
+		if got := r.v.GenerationOf(meta.Root); got != max(1, row.Generation) {
 			t.Errorf("generation %d, and the row says %d", got, row.Generation)
 		}
 		r.check(t)

@@ -140,9 +140,9 @@ func (t *nameTree) repoint(n *node, name string, p dentry, ino meta.Ino, typ uin
 }
 
 func (t *nameTree) touchDir(n *node) {
-	n.attr.Mtime = t.v.now()
+	n.attr.Mtime = t.v.Now()
 	n.attr.Ctime = n.attr.Mtime
-	t.v.markChanged(n)
+	t.v.flusher.markChanged(n)
 }
 
 // An Entry is one name that ReadDir lists. Pos resumes the listing after it: it is
@@ -162,17 +162,17 @@ type Entry struct {
 // so that renaming or adding files while listing comes to an end. fn must not call the volume's
 // methods for the same directory, except through Peek.
 func (v *Volume) ReadDir(ino meta.Ino, from uint64, fn func(Entry) bool) error {
-	return v.readDir(ino, from, ino == meta.Root && v.opts.Snapshots == SnapshotsVisible, fn)
+	return v.tree.readDir(ino, from, ino == meta.Root && v.opts.Snapshots == SnapshotsVisible, fn)
 }
 
 // ReadDirWithSnapshots is ReadDir of the root directory with .snapshots, whether or not that is
 // listed.
 func (v *Volume) ReadDirWithSnapshots(ino meta.Ino, from uint64, fn func(Entry) bool) error {
-	return v.readDir(ino, from, ino == meta.Root, fn)
+	return v.tree.readDir(ino, from, ino == meta.Root, fn)
 }
 
-func (v *Volume) readDir(ino meta.Ino, from uint64, withSnapshots bool, fn func(Entry) bool) error {
-	n, err := v.get(ino)
+func (t *nameTree) readDir(ino meta.Ino, from uint64, withSnapshots bool, fn func(Entry) bool) error {
+	n, err := t.v.get(ino)
 	if err != nil {
 		return err
 	}
@@ -182,13 +182,13 @@ func (v *Volume) readDir(ino meta.Ino, from uint64, withSnapshots bool, fn func(
 		if !n.isDir() {
 			return syscall.ENOTDIR
 		}
-		return v.views.readVirtualDir(n, from, fn)
+		return t.v.views.readVirtualDir(n, from, fn)
 	}
 	// Positions are those of rows; names in a tree have none.
-	if err := v.materializer.directory(n); err != nil {
+	if err := t.v.materializer.directory(n); err != nil {
 		return err
 	}
-	b, err := v.tree.readBatch(n, from)
+	b, err := t.readBatch(n, from)
 	if err != nil {
 		return err
 	}
@@ -216,7 +216,7 @@ func (v *Volume) readDir(ino meta.Ino, from uint64, withSnapshots bool, fn func(
 		if !b.full {
 			return nil
 		}
-		if b, err = v.tree.readBatch(n, b.entries[dirBatchSize-1].Pos); err != nil {
+		if b, err = t.readBatch(n, b.entries[dirBatchSize-1].Pos); err != nil {
 			return err
 		}
 	}

@@ -45,7 +45,7 @@ func TestTailInEarlierRun(t *testing.T) {
 			r.v.flusher.budget.add(n.dirty.capacity())
 			n.attr.Size = int64(len(want))
 			r.v.counters.logical.Add(n.attr.Size)
-			r.v.markChanged(n)
+			r.v.flusher.markChanged(n)
 			return r.v.flusher.writeBlocks(n, flushPartial)
 		})
 		n.release()
@@ -253,7 +253,7 @@ func TestGone(t *testing.T) {
 	}
 	n.mu.Lock()
 	r.v.touchAtime(n)
-	r.v.markChanged(n)
+	r.v.flusher.markChanged(n)
 	n.mu.Unlock()
 	n.release()
 	mustSync(t, r.v)

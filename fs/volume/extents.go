@@ -207,7 +207,7 @@ func (m *fileMap) replaceExtents(n *node, lo, hi int64, fresh []meta.Extent) err
 		m.v.store.Ref(e.ID, 1)
 		m.allocated(n, e, 1)
 	}
-	m.v.markChanged(n)
+	m.v.flusher.markChanged(n)
 	return nil
 }
 
@@ -284,7 +284,7 @@ func (m *fileMap) thinPage(n *node, p *page) {
 	}
 	p.exts = kept
 	m.v.flusher.budget.add(n.dirty.capacity() - before)
-	m.v.markChanged(n)
+	m.v.flusher.markChanged(n)
 }
 
 // savePages writes the rows of the pages that changed.

@@ -104,13 +104,13 @@ const (
 // maybeCommit does what Store.MaybeCommit does, and counts the inodes in memory that wait
 // for a commit: as many as may be kept there cannot be dropped. It is called outside
 // of Update, with no lock held.
-func (v *Volume) maybeCommit() {
-	v.coverNumbers()
-	if v.flusher.dirty.count() >= max(v.opts.Nodes, leastDirty) {
-		_ = v.store.Commit() // as there; even one that fails has made rows of them
+func (fl *flusher) maybeCommit() {
+	fl.v.coverNumbers()
+	if fl.dirty.count() >= max(fl.v.opts.Nodes, leastDirty) {
+		_ = fl.v.store.Commit() // as there; even one that fails has made rows of them
 		return
 	}
-	v.store.MaybeCommit()
+	fl.v.store.MaybeCommit()
 }
 
 // leastDirty is how many inodes may wait however few are kept.
@@ -242,7 +242,7 @@ func (fl *flusher) flushStep(n *node, mode flushMode) (more bool, err error) {
 	n.quiesce()
 	switch {
 	case n.gone:
-		fl.v.save(n)
+		fl.save(n)
 		return false, nil
 	case len(n.dirty) == 0:
 	case mode == flushFull:
@@ -267,7 +267,7 @@ func (fl *flusher) flushStep(n *node, mode flushMode) (more bool, err error) {
 	}
 	// The rows last: a record saved before its extents would say too much.
 	if n.enqueued && mode != flushFull {
-		fl.v.save(n)
+		fl.save(n)
 	}
 	return false, nil
 }
@@ -315,7 +315,7 @@ func (fl *flusher) writeBlocks(n *node, mode flushMode) error {
 		freeRange(r)
 	}
 	fl.v.files.thin(n)
-	fl.v.enqueueDirty(n)
+	fl.enqueueDirty(n)
 	return err
 }
 
@@ -365,7 +365,7 @@ func (fl *flusher) enqueueQuiet() {
 	for _, n := range fl.dirty.all(fl.dirty.staged) {
 		n.mu.Lock()
 		if len(n.staged) > 0 && fl.overdue(n) {
-			fl.v.enqueueDirty(n)
+			fl.enqueueDirty(n)
 		}
 		n.mu.Unlock()
 	}
@@ -374,4 +374,42 @@ func (fl *flusher) enqueueQuiet() {
 // overdue reports whether the node's small dirty ranges shall not be staged any more.
 func (fl *flusher) overdue(n *node) bool {
 	return fl.budget.short() || len(n.staged) > 0 && fl.v.opts.Now().Sub(n.written) > quietTime
+}
+
+// markChanged marks the node for the next commit and the next snapshot. n.mu is
+// held, inside Update.
+func (fl *flusher) markChanged(n *node) {
+	fl.v.tracker.change(n)
+	fl.markDirty(n)
+}
+
+// markDirty marks the node for the next commit only.
+func (fl *flusher) markDirty(n *node) {
+	n.attrChanged = true
+	fl.enqueueDirty(n)
+}
+
+// enqueueDirty has the next flush look at the node.
+func (fl *flusher) enqueueDirty(n *node) {
+	if n.enqueued {
+		return
+	}
+	n.enqueued = true
+	fl.dirty.add(fl.dirty.nodes, n)
+}
+
+// save writes the node's rows into the pending commit and takes it off the
+// list. n.mu is held, inside Update or Cut.
+func (fl *flusher) save(n *node) {
+	if n.attrChanged && !n.gone {
+		// Pages with the record: a commit that had one without the other would lose bytes or show
+		// others'.
+		fl.v.db.Set(meta.InodeKey(n.ino), meta.AppendInode(make([]byte, 0, 80), &n.attr))
+		fl.v.files.savePages(n)
+	}
+	n.attrChanged = false
+	if n.enqueued {
+		n.enqueued = false
+		fl.dirty.remove(fl.dirty.nodes, n)
+	}
 }

@@ -118,7 +118,7 @@ func (fl *flusher) saveHeld(n *node) (less int64, err error) {
 	defer n.mu.Unlock()
 	n.quiesce()
 	if n.gone {
-		fl.v.save(n)
+		fl.save(n)
 		return 0, nil
 	}
 	end, err := fl.storedEnd(n)

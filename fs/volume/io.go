@@ -24,48 +24,48 @@ type WriteMode struct {
 // Write copies data into the file at off. It refuses with store.ErrFull while
 // bytes can still be refused, so that storing them later succeeds.
 func (v *Volume) Write(ino meta.Ino, off int64, data []byte, mode WriteMode) error {
-	err := v.write(ino, off, data, mode)
+	err := v.files.write(ino, off, data, mode)
 	if mode.Cached {
 		v.unkept.written(ino, off, len(data), err)
 	}
 	return err
 }
 
-func (v *Volume) write(ino meta.Ino, off int64, data []byte, mode WriteMode) error {
+func (m *fileMap) write(ino meta.Ino, off int64, data []byte, mode WriteMode) error {
 	if off < 0 || off > math.MaxInt64-int64(len(data)) {
 		return syscall.EFBIG
 	}
 	// What is in the dirty buffers is still to be stored.
-	if err := v.admit(int64(len(data)) + v.DirtyBytes()); err != nil {
+	if err := m.v.reaper.admit(int64(len(data)) + m.v.DirtyBytes()); err != nil {
 		return err
 	}
 	// Outside of the store's lock: room comes from commits, and these need it.
-	v.flusher.budget.wait()
-	return v.editData(ino, func(n *node) error {
+	m.v.flusher.budget.wait()
+	return m.v.editDataIn(m.v.store.Change, ino, func(n *node) error {
 		if !n.isReg() {
 			return syscall.EINVAL
 		}
 		// For a cached write the kernel has removed the capability when the
 		// bytes were written to its cache; this one may be newer.
 		if !mode.Cached || mode.KillPriv {
-			if err := v.killPriv(n, mode.KillPriv); err != nil {
+			if err := m.v.xattrs.killPriv(n, mode.KillPriv); err != nil {
 				return err
 			}
 		}
-		v.flusher.budget.add(n.dirty.write(off, data))
-		n.written = v.opts.Now()
+		m.v.flusher.budget.add(n.dirty.write(off, data))
+		n.written = m.v.opts.Now()
 		if end := off + int64(len(data)); end > n.attr.Size {
-			v.counters.logical.Add(end - n.attr.Size)
+			m.v.counters.logical.Add(end - n.attr.Size)
 			n.attr.Size = end
 		}
 		if !mode.Cached {
-			n.attr.Mtime = v.now()
+			n.attr.Mtime = m.v.Now()
 			n.attr.Ctime = n.attr.Mtime
 		}
-		v.markChanged(n)
+		m.v.flusher.markChanged(n)
 		if i := n.dirty.after(off); i < len(n.dirty) && len(n.dirty[i].data) == maxRange {
 			// Only when a range is full: before that a flush would leave it anyway.
-			wake(v.flusher.now)
+			wake(m.v.flusher.now)
 		}
 		return nil
 	})
@@ -78,16 +78,16 @@ var zeroes [1 << 20]byte
 // in order; they are shared and must not be changed. No bytes: off is at or
 // past the end.
 func (v *Volume) Read(ctx context.Context, ino meta.Ino, off int64, size int) ([][]byte, error) {
-	return v.read(ctx, ino, off, size, !v.opts.NoAtime)
+	return v.files.read(ctx, ino, off, size, !v.opts.NoAtime)
 }
 
 // ReadNoAtime is Read for a file opened with O_NOATIME.
 func (v *Volume) ReadNoAtime(ctx context.Context, ino meta.Ino, off int64, size int) ([][]byte, error) {
-	return v.read(ctx, ino, off, size, false)
+	return v.files.read(ctx, ino, off, size, false)
 }
 
-func (v *Volume) read(ctx context.Context, ino meta.Ino, off int64, size int, touch bool) ([][]byte, error) {
-	n, err := v.get(ino)
+func (m *fileMap) read(ctx context.Context, ino meta.Ino, off int64, size int, touch bool) ([][]byte, error) {
+	n, err := m.v.get(ino)
 	if err != nil {
 		return nil, err
 	}
@@ -95,11 +95,11 @@ func (v *Volume) read(ctx context.Context, ino meta.Ino, off int64, size int, to
 	if touch {
 		n.mu.Lock()
 		// Outside of Update: an access time may be in this commit or in the next.
-		v.touchAtime(n)
+		m.v.touchAtime(n)
 		n.mu.Unlock()
 	}
 	for try := 0; ; try++ {
-		vec, err := v.readOnce(ctx, n, off, size)
+		vec, err := m.readOnce(ctx, n, off, size)
 		// A block may be swept or moved between our look at the extents and
 		// our read; then the extents have changed.
 		if errors.Is(err, store.ErrNotFound) && try < 3 {
@@ -121,7 +121,7 @@ type readSpan struct {
 	bytes  []byte
 }
 
-func (v *Volume) readOnce(ctx context.Context, n *node, off int64, size int) ([][]byte, error) {
+func (m *fileMap) readOnce(ctx context.Context, n *node, off int64, size int) ([][]byte, error) {
 	n.mu.Lock()
 	if n.isDir() {
 		n.mu.Unlock()
@@ -138,7 +138,7 @@ func (v *Volume) readOnce(ctx context.Context, n *node, off int64, size int) ([]
 	size = int(min(int64(size), n.attr.Size-off))
 	if off == 0 && n.isSmall() {
 		// A small file that is read from its start: its neighbours are likely to be read next.
-		v.prefetcher.reads(n.ino)
+		m.v.prefetcher.reads(n.ino)
 	}
 	var dirty []byte
 	var covered [][2]int
@@ -149,15 +149,15 @@ func (v *Volume) readOnce(ctx context.Context, n *node, off int64, size int) ([]
 		n.flushing.overlay(off, dirty, note)
 		n.dirty.overlay(off, dirty, note)
 	}
-	list, err := v.files.readSpans(n, off, size)
+	list, err := m.readSpans(n, off, size)
 	n.mu.Unlock()
 	if err != nil {
 		return nil, err
 	}
 	if dirty != nil {
-		return v.files.readDirty(ctx, list, dirty, covered)
+		return m.readDirty(ctx, list, dirty, covered)
 	}
-	if err := v.files.fetch(ctx, list, nil); err != nil {
+	if err := m.fetch(ctx, list, nil); err != nil {
 		return nil, err
 	}
 	vec := make([][]byte, 0, len(list))
@@ -252,11 +252,11 @@ func (v *Volume) touchAtime(n *node) {
 	if v.opts.NoAtime || n.frozen {
 		return
 	}
-	now, a := v.now(), n.attr.Atime
+	now, a := v.Now(), n.attr.Atime
 	// Not newer than the last change, or a day old: all else would make each read a write.
 	if a.Before(n.attr.Mtime) || a.Before(n.attr.Ctime) || a == n.attr.Mtime || a == n.attr.Ctime || now.Sec-a.Sec >= 24*3600 {
 		n.attr.Atime = now
-		v.markDirty(n)
+		v.flusher.markDirty(n)
 	}
 }
 
@@ -281,7 +281,7 @@ func (m *fileMap) resize(n *node, size int64) error {
 	m.v.unkept.forgetCut(n.ino, size)
 	m.v.counters.logical.Add(size - n.attr.Size)
 	n.attr.Size = size
-	m.v.markChanged(n)
+	m.v.flusher.markChanged(n)
 	return nil
 }
 
@@ -320,7 +320,7 @@ func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 		change = v.store.Removal
 	}
 	if !hole {
-		if err := v.admit(length); err != nil {
+		if err := v.reaper.admit(length); err != nil {
 			return err
 		}
 	}
@@ -329,7 +329,7 @@ func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 			return syscall.ENODEV
 		}
 		n.quiesce()
-		if err := v.killPriv(n, false); err != nil {
+		if err := v.xattrs.killPriv(n, false); err != nil {
 			return err
 		}
 		if hole {
@@ -349,9 +349,9 @@ func (v *Volume) Fallocate(ino meta.Ino, off, length int64, mode uint32) error {
 			v.counters.logical.Add(off + length - n.attr.Size)
 			n.attr.Size = off + length
 		}
-		n.attr.Mtime = v.now()
+		n.attr.Mtime = v.Now()
 		n.attr.Ctime = n.attr.Mtime
-		v.markChanged(n)
+		v.flusher.markChanged(n)
 		return nil
 	})
 }

@@ -10,11 +10,12 @@ import (
 // kernelRefs knows which inodes the kernel knows, and which have no name any more. One that is in
 // neither state is removed by the reaper. Nothing is taken under its mutex.
 //
-//	named                     -> without a name [addOrphan]   -> named [removeOrphan]
+//	named                     -> without a name [orphan]      -> named [unorphan]
 //	without a name and known  -> to be reaped [forget]
-//	without a name, not known -> to be reaped [addOrphan]     -> gone [removeOrphan]
+//	without a name, not known -> to be reaped [orphan]        -> gone [unorphan]
 type kernelRefs struct {
 	sync.Mutex
+	db      *meta.DB
 	lookups lookups
 	orphans map[meta.Ino]struct{}
 	queue   []meta.Ino      // orphans that nobody knew when they came here
@@ -23,7 +24,8 @@ type kernelRefs struct {
 	notify atomic.Pointer[func([]Invalidation)] // see OnInvalidate
 }
 
-func (k *kernelRefs) init(reap chan<- struct{}) {
+func (k *kernelRefs) init(db *meta.DB, reap chan<- struct{}) {
+	k.db = db
 	k.lookups = newLookups()
 	k.orphans = make(map[meta.Ino]struct{})
 	k.reap = reap
@@ -51,6 +53,24 @@ func (k *kernelRefs) forget(ino meta.Ino, count uint64) {
 	}
 }
 
+// orphan is called when an inode lost its last name. n.mu is held, inside Update. (I7)
+func (k *kernelRefs) orphan(ino meta.Ino) {
+	k.db.Set(meta.OrphanKey(ino), []byte{})
+	k.addOrphan(ino)
+}
+
+// unorphan is called when an inode got a name, or is not there any more; inside Update.
+func (k *kernelRefs) unorphan(ino meta.Ino) {
+	k.db.Delete(meta.OrphanKey(ino))
+	k.removeOrphan(ino)
+}
+
+func (k *kernelRefs) removeOrphan(ino meta.Ino) {
+	k.Lock()
+	defer k.Unlock()
+	delete(k.orphans, ino)
+}
+
 // addOrphan notes that an inode has no name.
 func (k *kernelRefs) addOrphan(ino meta.Ino) {
 	k.Lock()
@@ -65,13 +85,6 @@ func (k *kernelRefs) addOrphan(ino meta.Ino) {
 func (k *kernelRefs) enqueue(ino meta.Ino) {
 	k.queue = append(k.queue, ino)
 	wake(k.reap)
-}
-
-// removeOrphan notes that an inode has got a name, or is not there any more.
-func (k *kernelRefs) removeOrphan(ino meta.Ino) {
-	k.Lock()
-	defer k.Unlock()
-	delete(k.orphans, ino)
 }
 
 // next takes an inode off the queue that is still to be removed.

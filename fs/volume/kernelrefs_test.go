@@ -30,7 +30,7 @@ func TestKernelRefs(t *testing.T) {
 	} {
 		var k kernelRefs
 		reap := make(chan struct{}, 1)
-		k.init(reap)
+		k.init(nil, reap)
 		for _, step := range c.steps {
 			step(&k)
 		}

@@ -129,7 +129,7 @@ func (m *materializer) directory(d *node) error {
 		if err != nil {
 			return fmt.Errorf("directory %d: %w", d.ino, err)
 		}
-		m.v.maybeCommit()
+		m.v.flusher.maybeCommit()
 	}
 }
 
@@ -180,7 +180,7 @@ func (m *materializer) names(d *node) error {
 	// snapshot has is nothing to build on.
 	m.v.db.Delete(meta.TreeKey(d.ino))
 	d.materializing, d.materialized, d.tree = false, "", nil
-	m.v.markChanged(d) // its entries are new ones
+	m.v.flusher.markChanged(d) // its entries are new ones
 	return nil
 }
 
@@ -230,7 +230,7 @@ func (r *reaper) abandonLazy(n *node) error {
 		}
 		r.v.counters.add(sums, -1)
 		r.v.materializer.endLazy(n)
-		r.v.markDirty(n)
+		r.v.flusher.markDirty(n)
 		return nil
 	})
 }
@@ -296,12 +296,7 @@ func (m *materializer) endLazy(n *node) {
 // errLazy says that a file has to be materialized before its bytes are changed.
 var errLazy = errors.New("the file's bytes are in a vertex")
 
-// editData is edit for what changes a file's bytes.
-func (v *Volume) editData(ino meta.Ino, fn func(n *node) error) error {
-	return v.editDataIn(v.store.Change, ino, fn)
-}
-
-// editDataIn is editData in a Change or a Removal.
+// editDataIn is editIn for what changes a file's bytes.
 func (v *Volume) editDataIn(change func(func() error) error, ino meta.Ino, fn func(n *node) error) error {
 	for {
 		err := v.editIn(change, ino, func(n *node) error {
@@ -337,7 +332,7 @@ func (m *materializer) file(n *node) error {
 		if err != nil {
 			return fmt.Errorf("inode %d: %w", n.ino, err)
 		}
-		m.v.maybeCommit()
+		m.v.flusher.maybeCommit()
 	}
 	return nil
 }
@@ -379,8 +374,8 @@ func (m *materializer) pages(n *node) (more bool, err error) {
 	if n.attr.Owned = first + materializeStep; hi >= n.attr.Size {
 		m.endLazy(n)
 	}
-	m.v.markDirty(n)
+	m.v.flusher.markDirty(n)
 	// At once, and not with the next flush: a crash must find pages and Owned in step.
-	m.v.save(n)
+	m.v.flusher.save(n)
 	return n.attr.IsLazy(), nil
 }

@@ -103,7 +103,7 @@ const metadataCost = 4096
 
 // make makes an inode under a name, or without one where name is empty.
 func (t *nameTree) make(dir meta.Ino, name string, c CreateOptions) (Attr, error) {
-	if err := t.v.admit(metadataCost); err != nil {
+	if err := t.v.reaper.admit(metadataCost); err != nil {
 		return Attr{}, err
 	}
 	// Outside of the change: it may have to commit, so that no number can be given out twice after
@@ -140,7 +140,7 @@ func (t *nameTree) make(dir meta.Ino, name string, c CreateOptions) (Attr, error
 		a = t.v.stat(n)
 		return nil
 	})
-	t.v.maybeCommit()
+	t.v.flusher.maybeCommit()
 	return a, err
 }
 
@@ -170,7 +170,7 @@ func (t *nameTree) vacant(d *node, name string) error {
 }
 
 func (t *nameTree) newNode(d *node, c CreateOptions) *node {
-	now := t.v.now()
+	now := t.v.Now()
 	n := nodeOf(meta.Ino(t.v.numbers.take()), meta.Inode{
 		Mode: c.Mode, UID: c.UID, GID: c.GID, Nlink: 1, Rdev: c.Rdev, Target: c.Target,
 		Atime: now, Mtime: now, Ctime: now, Btime: now,
@@ -198,7 +198,7 @@ func (t *nameTree) publish(d *node, name string, n *node) {
 		n.attr.Nlink = 0
 		// Counted as known before it is an orphan, or the reaper could take it at once.
 		t.v.Known(n.ino)
-		t.v.orphan(n)
+		t.v.known.orphan(n.ino)
 	} else {
 		n.moveTo(d, t.link(d, name, n.ino, n.attr.Mode&syscall.S_IFMT))
 		if n.isDir() {
@@ -208,7 +208,7 @@ func (t *nameTree) publish(d *node, name string, n *node) {
 	if n.dir != nil {
 		t.v.table.names.keep(n, n.dir)
 	}
-	t.v.markChanged(n)
+	t.v.flusher.markChanged(n)
 	t.v.counters.inodes.Add(1)
 	// Last: from here on others find the node.
 	t.v.table.insertNew(n)
@@ -219,7 +219,7 @@ func (v *Volume) Link(ino, dir meta.Ino, name string) (Attr, error) {
 	if err := checkName(name); err != nil {
 		return Attr{}, err
 	}
-	if err := v.admit(metadataCost); err != nil {
+	if err := v.reaper.admit(metadataCost); err != nil {
 		return Attr{}, err
 	}
 	n, err := v.get(ino)
@@ -279,11 +279,11 @@ func (t *nameTree) addName(n, d *node, name string) error {
 	n.moveTo(d, t.link(d, name, n.ino, n.attr.Mode&syscall.S_IFMT))
 	if n.attr.Nlink == 0 {
 		// A nameless file (O_TMPFILE) gets its first name.
-		t.v.unorphan(n)
+		t.v.known.unorphan(n.ino)
 	}
 	n.attr.Nlink++
-	n.attr.Ctime = t.v.now()
-	t.v.markChanged(n)
+	n.attr.Ctime = t.v.Now()
+	t.v.flusher.markChanged(n)
 	return nil
 }
 
@@ -334,7 +334,7 @@ func (t *nameTree) remove(dir meta.Ino, name string, wantDir bool) error {
 		t.dropName(d, n)
 		return nil
 	})
-	t.v.maybeCommit()
+	t.v.flusher.maybeCommit()
 	return err
 }
 
@@ -359,10 +359,10 @@ func (t *nameTree) dropName(d, n *node) {
 	} else {
 		n.attr.Nlink--
 	}
-	n.attr.Ctime = t.v.now()
-	t.v.markChanged(n)
+	n.attr.Ctime = t.v.Now()
+	t.v.flusher.markChanged(n)
 	if n.attr.Nlink == 0 {
-		t.v.orphan(n)
+		t.v.known.orphan(n.ino)
 	}
 }
 

@@ -94,13 +94,8 @@ func (n *node) quiesce() {
 	}
 }
 
-// edit runs fn on an inode, locked, as one indivisible change. ENOENT: the
-// inode is not there, or not any more.
-func (v *Volume) edit(ino meta.Ino, fn func(n *node) error) error {
-	return v.editIn(v.store.Change, ino, fn)
-}
-
-// editIn is edit in a Change or a Removal.
+// editIn runs fn on an inode, locked, as one indivisible change: a Change or a Removal of the
+// store. ENOENT: the inode is not there, or not any more.
 func (v *Volume) editIn(change func(func() error) error, ino meta.Ino, fn func(n *node) error) error {
 	n, err := v.get(ino)
 	if err != nil {
@@ -122,27 +117,6 @@ func (v *Volume) editIn(change func(func() error) error, ino meta.Ino, fn func(n
 }
 
 func (n *node) release() { n.users.Add(-1) }
-
-// markChanged marks the node for the next commit and the next snapshot. n.mu is
-// held, inside Update.
-func (v *Volume) markChanged(n *node) {
-	v.tracker.change(n)
-	v.markDirty(n)
-}
-
-// markDirty marks the node for the next commit only.
-func (v *Volume) markDirty(n *node) {
-	n.attrChanged = true
-	v.enqueueDirty(n)
-}
-
-func (v *Volume) enqueueDirty(n *node) {
-	if n.enqueued {
-		return
-	}
-	n.enqueued = true
-	v.flusher.dirty.add(v.flusher.dirty.nodes, n)
-}
 
 // get returns the node of an inode; the caller calls release when done with
 // it. ENOENT: there is no such inode.
@@ -179,22 +153,6 @@ func nodeOf(ino meta.Ino, attr meta.Inode) *node {
 	n := &node{ino: ino, attr: attr}
 	n.idle.L = &n.mu
 	return n
-}
-
-// save writes the node's rows into the pending commit and takes it off the
-// list. n.mu is held, inside Update or Cut.
-func (v *Volume) save(n *node) {
-	if n.attrChanged && !n.gone {
-		// Pages with the record: a commit that had one without the other would lose bytes or show
-		// others'.
-		v.db.Set(meta.InodeKey(n.ino), meta.AppendInode(make([]byte, 0, 80), &n.attr))
-		v.files.savePages(n)
-	}
-	n.attrChanged = false
-	if n.enqueued {
-		n.enqueued = false
-		v.flusher.dirty.remove(v.flusher.dirty.nodes, n)
-	}
 }
 
 // Known tells the volume that the kernel learned of an inode, once for every
@@ -252,17 +210,4 @@ func (v *Volume) Forget(ino meta.Ino, count uint64) {
 		return
 	}
 	v.known.forget(ino, count)
-}
-
-// orphan is called when an inode lost its last name. n.mu is held, inside
-// Update. (I7)
-func (v *Volume) orphan(n *node) {
-	v.db.Set(meta.OrphanKey(n.ino), []byte{})
-	v.known.addOrphan(n.ino)
-}
-
-// unorphan undoes orphan: a nameless inode got a name.
-func (v *Volume) unorphan(n *node) {
-	v.db.Delete(meta.OrphanKey(n.ino))
-	v.known.removeOrphan(n.ino)
 }

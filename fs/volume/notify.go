@@ -14,17 +14,17 @@ type Invalidation struct {
 func (v *Volume) OnInvalidate(fn func([]Invalidation)) { v.known.notify.Store(&fn) }
 
 // invalidate passes on what is stale.
-func (v *Volume) invalidate(list []Invalidation) {
-	if fn := v.known.notify.Load(); fn != nil && len(list) > 0 {
+func (k *kernelRefs) invalidate(list []Invalidation) {
+	if fn := k.notify.Load(); fn != nil && len(list) > 0 {
 		(*fn)(list)
 	}
 }
 
 // snapshotsChanged says that names of snapshots were made or removed.
-func (v *Volume) snapshotsChanged(names ...string) {
+func (k *kernelRefs) snapshotsChanged(names ...string) {
 	list := []Invalidation{{SnapshotsDir, ""}}
 	for _, name := range names {
 		list = append(list, Invalidation{SnapshotsDir, name})
 	}
-	v.invalidate(list)
+	k.invalidate(list)
 }

@@ -47,7 +47,7 @@ func TestNumbersAreNotUsedTwice(t *testing.T) {
 				for i := range 20 {
 					name := fmt.Sprint(len(seen), "-", i)
 					ino := mustCreate(t, r.v, meta.Root, name, 0o100644)
-					id := fmt.Sprint(r.v.Generation(), "/", ino)
+					id := fmt.Sprint(r.v.GenerationOf(meta.Root), "/", ino)
 					if seen[id] {
 						t.Fatalf("inode %s was given out before", id)
 					}
@@ -67,10 +67,10 @@ func TestNumbersAreNotUsedTwice(t *testing.T) {
 					mustSync(t, r.v)
 					use()
 				}
-				before := r.v.Generation()
+				before := r.v.GenerationOf(meta.Root)
 				c.end(t, r)
 				r.open(t)
-				if after := r.v.Generation(); (after != before) != c.another || after == 0 {
+				if after := r.v.GenerationOf(meta.Root); (after != before) != c.another || after == 0 {
 					t.Errorf("generation %d, before %d", after, before)
 				}
 			}

@@ -50,7 +50,7 @@ func (r *reaper) run() {
 			if err := r.reap(ino); err != nil {
 				r.v.log.Error("an unlinked file cannot be removed; the next mount tries again", "inode", uint64(ino), "err", err)
 			}
-			r.v.maybeCommit()
+			r.v.flusher.maybeCommit()
 			select {
 			case <-r.v.life.stop:
 				return
@@ -81,10 +81,10 @@ const (
 // admit asks the store whether there is room for n bytes. On a full disk it
 // waits for the files that are being removed. It is called outside of
 // Update, with no lock held.
-func (v *Volume) admit(n int64) error {
-	err := v.store.Admit(n)
-	if errors.Is(err, store.ErrFull) && v.AwaitReaped() {
-		err = v.store.Admit(n)
+func (r *reaper) admit(n int64) error {
+	err := r.v.store.Admit(n)
+	if errors.Is(err, store.ErrFull) && r.v.AwaitReaped() {
+		err = r.v.store.Admit(n)
 	}
 	return err
 }
@@ -113,7 +113,7 @@ func (v *Volume) AwaitReaped() (removed bool) {
 func (r *reaper) reap(ino meta.Ino) error {
 	n, err := r.v.get(ino)
 	if errors.Is(err, syscall.ENOENT) {
-		return r.v.store.Update(func() error { r.dropOrphan(ino); return nil })
+		return r.v.store.Update(func() error { r.v.known.unorphan(ino); return nil })
 	}
 	if err != nil {
 		return err
@@ -140,11 +140,6 @@ func (r *reaper) reap(ino meta.Ino) error {
 	return nil
 }
 
-func (r *reaper) dropOrphan(ino meta.Ino) {
-	r.v.db.Delete(meta.OrphanKey(ino))
-	r.v.known.removeOrphan(ino)
-}
-
 func (r *reaper) reapStep(n *node) (done bool, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -159,7 +154,7 @@ func (r *reaper) reapStep(n *node) (done bool, err error) {
 		// Its length stays until all pages are gone: a crash between two steps leaves a record that
 		// fits the rest.
 		if done, err := r.v.files.dropPages(n, reapPages); err != nil || !done {
-			r.v.markChanged(n)
+			r.v.flusher.markChanged(n)
 			return false, err
 		}
 		r.v.counters.logical.Add(-n.attr.Size)
@@ -178,11 +173,11 @@ func (r *reaper) reapStep(n *node) (done bool, err error) {
 	}
 	r.v.db.Delete(meta.InodeKey(n.ino))
 	r.v.counters.inodes.Add(-1)
-	r.dropOrphan(n.ino)
+	r.v.known.unorphan(n.ino)
 	// The rows are gone in this very Update; who still holds the node sees it here.
 	n.gone = true
 	r.v.table.names.drop(n)
-	r.v.save(n) // off the list
+	r.v.flusher.save(n) // off the list
 	return true, nil
 }
 

@@ -41,7 +41,7 @@ func (v *Volume) Rename(oldDir meta.Ino, oldName string, newDir meta.Ino, newNam
 		}
 		return r.apply()
 	})
-	v.maybeCommit()
+	v.flusher.maybeCommit()
 	return err
 }
 
@@ -214,8 +214,8 @@ func (r *renaming) move() {
 		r.from.attr.Nlink--
 		r.to.attr.Nlink++
 	}
-	r.moved.attr.Ctime = v.now()
-	v.markChanged(r.moved)
+	r.moved.attr.Ctime = v.Now()
+	v.flusher.markChanged(r.moved)
 	if r.flags&unix.RENAME_WHITEOUT != 0 {
 		r.whiteout()
 	}
@@ -245,7 +245,7 @@ func (r *renaming) exchange() {
 			s.from.attr.Nlink--
 			s.to.attr.Nlink++
 		}
-		s.n.attr.Ctime = v.now()
-		v.markChanged(s.n)
+		s.n.attr.Ctime = v.Now()
+		v.flusher.markChanged(s.n)
 	}
 }

@@ -59,7 +59,7 @@ func (v *Volume) CreateSnapshot(ctx context.Context, o SnapshotOptions) (Snapsho
 	if err != nil {
 		return s, fmt.Errorf("create snapshot: %w", err)
 	}
-	v.snapshotsChanged(s.Name)
+	v.known.snapshotsChanged(s.Name)
 	return s, nil
 }
 
@@ -144,7 +144,7 @@ var errNoCheckpoint = errors.New("the commit made no cut")
 // takeCheckpoint takes the view. All is saved, and nobody changes anything.
 func (ss *snapshotter) takeCheckpoint(c *checkpoint) (err error) {
 	defer close(c.taken)
-	c.before, c.next, c.when = ss.v.tracker.state, ss.v.numbers.next.Load(), ss.v.now()
+	c.before, c.next, c.when = ss.v.tracker.state, ss.v.numbers.next.Load(), ss.v.Now()
 	if c.advance {
 		// In the same commit as the view: a change is in the one or in the new epoch, never in
 		// neither.
@@ -160,7 +160,7 @@ func (ss *snapshotter) takeCheckpoint(c *checkpoint) (err error) {
 func (fl *flusher) enqueueStaged() {
 	for _, n := range fl.dirty.all(fl.dirty.staged) {
 		n.mu.Lock()
-		fl.v.enqueueDirty(n)
+		fl.enqueueDirty(n)
 		n.mu.Unlock()
 	}
 }
@@ -305,7 +305,7 @@ func (v *Volume) RemoveSnapshot(name string) error {
 	}
 	// After the name is gone, or a look-up could open a view anew.
 	v.views.forgetSnapshot(s.ID)
-	v.snapshotsChanged(name)
+	v.known.snapshotsChanged(name)
 	return nil
 }
 
@@ -314,7 +314,7 @@ func (v *Volume) RemoveSnapshot(name string) error {
 func (v *Volume) LinkSnapshot(name string, id store.ID) error {
 	err := v.store.LinkSnapshot(name, id)
 	if err == nil {
-		v.snapshotsChanged(name)
+		v.known.snapshotsChanged(name)
 	}
 	return err
 }
@@ -325,13 +325,9 @@ func (v *Volume) RenameSnapshot(name, to string) error {
 	if err := v.store.RenameSnapshot(name, to); err != nil {
 		return err
 	}
-	v.snapshotsChanged(name, to)
+	v.known.snapshotsChanged(name, to)
 	return nil
 }
-
-// HoldSnapshot keeps a snapshot from being removed, or lets go of it. Error:
-// store.ErrNotFound.
-func (v *Volume) HoldSnapshot(name string, held bool) error { return v.store.HoldSnapshot(name, held) }
 
 func (ss *snapshotter) loadSnapshot(ctx context.Context, r store.SnapshotRef) (Snapshot, error) {
 	s := Snapshot{SnapshotRef: r}

@@ -222,11 +222,11 @@ func TestTrackingOfOldRecords(t *testing.T) {
 	r.close(t)
 	r.open(t)
 	for _, ino := range append(files, d, e) {
-		err := r.v.edit(ino, func(n *node) error {
+		err := r.v.editIn(r.v.store.Change, ino, func(n *node) error {
 			if n.attr.Pos = 0; !n.isDir() {
 				n.attr.Parent = 0
 			}
-			r.v.markDirty(n)
+			r.v.flusher.markDirty(n)
 			return nil
 		})
 		if err != nil {

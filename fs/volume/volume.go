@@ -117,7 +117,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	v.flusher.dirty.init()
 	v.flusher.v, v.reaper.v, v.materializer.v, v.files.v, v.xattrs.v, v.snapshots.v, v.views.v = v, v, v, v, v, v, v
 	v.tree.v, v.tracker.v, v.prefetcher.v, v.table.reader.v = v, v, v, v
-	v.known.init(v.reaper.now)
+	v.known.init(v.db, v.reaper.now)
 	v.flusher.budget.init(o.DirtyBytes, v.flusher.now)
 	if err := v.load(); err != nil {
 		return nil, fmt.Errorf("open volume: %w", err)
@@ -150,7 +150,7 @@ func (v *Volume) load() error {
 	v.numbers.next.Store(v.counters.saved.Next)
 	v.counters.set(&v.counters.saved)
 	if v.counters.saved.Form != meta.CountsData {
-		if err := v.countAgain(); err != nil {
+		if err := v.counters.countAgain(v.store, v.log); err != nil {
 			return err
 		}
 	}
@@ -169,15 +169,11 @@ func (v *Volume) load() error {
 	return v.flusher.loadStaged()
 }
 
-// Generation goes with every inode number but the root's: a number and a generation mean
-// one inode for ever.
-func (v *Volume) Generation() uint32 { return v.numbers.generation }
-
 // format makes the root directory; it belongs to whoever makes the volume.
 func (v *Volume) format() error {
 	v.numbers.next.Store(meta.FirstIno)
 	v.counters.saved.Generation = meta.NewGeneration()
-	now := v.now()
+	now := v.Now()
 	root := nodeOf(meta.Root, meta.Inode{
 		Mode: syscall.S_IFDIR | 0o755, Nlink: 2, Parent: meta.Root,
 		UID: uint32(os.Geteuid()), GID: uint32(os.Getegid()),
@@ -191,7 +187,7 @@ func (v *Volume) format() error {
 		v.counters.inodes.Store(1)
 		root.mu.Lock()
 		defer root.mu.Unlock()
-		v.markChanged(root)
+		v.flusher.markChanged(root)
 		return nil
 	})
 }
@@ -236,9 +232,7 @@ func kernelTime() time.Time {
 }
 
 // Now reads the volume's clock.
-func (v *Volume) Now() meta.Time { return v.now() }
-
-func (v *Volume) now() meta.Time {
+func (v *Volume) Now() meta.Time {
 	t := v.opts.Now()
 	return meta.Time{Sec: t.Unix(), Nsec: uint32(t.Nanosecond())}
 }

@@ -148,10 +148,10 @@ func (v *Volume) SetXattr(ino meta.Ino, name string, value []byte, flags uint32,
 		return syscall.EPERM
 	}
 	// Asked before the lock is taken: waiting for space needs commits.
-	if err := v.admit(int64(len(value))); err != nil {
+	if err := v.reaper.admit(int64(len(value))); err != nil {
 		return err
 	}
-	return v.edit(ino, func(n *node) error {
+	return v.editIn(v.store.Change, ino, func(n *node) error {
 		_, err := v.xattrs.get(n, name)
 		switch {
 		case err != nil && err != syscall.ENODATA:
@@ -188,7 +188,7 @@ func (x *xattrs) put(n *node, name string, value []byte, dropSGID bool) error {
 		return err
 	}
 	x.store(n, name, value)
-	n.attr.Ctime = x.v.now()
+	n.attr.Ctime = x.v.Now()
 	return nil
 }
 
@@ -217,7 +217,7 @@ func (x *xattrs) store(n *node, name string, value []byte) {
 		n.attr.Xattrs++
 	}
 	x.v.db.Set(key, append(make([]byte, 0, len(value)), value...))
-	x.v.markChanged(n)
+	x.v.flusher.markChanged(n)
 }
 
 // RemoveXattr removes an extended attribute. ENODATA: there is none of that
@@ -235,7 +235,7 @@ func (v *Volume) RemoveXattr(ino meta.Ino, name string) error {
 		if err != nil {
 			return err
 		}
-		n.attr.Ctime = v.now()
+		n.attr.Ctime = v.Now()
 		return v.xattrs.drop(n, name)
 	})
 }
@@ -251,7 +251,7 @@ func (x *xattrs) drop(n *node, name string) error {
 	}
 	x.v.db.Delete(meta.XattrKey(n.ino, name))
 	n.attr.Xattrs--
-	x.v.markChanged(n)
+	x.v.flusher.markChanged(n)
 	return nil
 }
 
@@ -261,4 +261,20 @@ func (x *xattrs) dropAll(n *node) error {
 		x.v.db.Delete(meta.XattrKey(n.ino, name))
 	}
 	return err
+}
+
+// killPriv drops the file's capabilities and, with bits, its suid bit and the
+// sgid bit of a file that its group may execute. n.mu is held, inside Update.
+func (x *xattrs) killPriv(n *node, bits bool) error {
+	if bits && n.attr.Mode&(syscall.S_ISUID|syscall.S_ISGID) != 0 {
+		n.attr.Mode &^= syscall.S_ISUID
+		if n.attr.Mode&groupExec != 0 {
+			n.attr.Mode &^= syscall.S_ISGID
+		}
+		x.v.flusher.markChanged(n)
+	}
+	if n.attr.Xattrs == 0 {
+		return nil
+	}
+	return x.drop(n, capabilityXattr)
 }

@@ -41,7 +41,7 @@ func (l volumeFiles) LinkSnapshot(_ context.Context, name string, id store.ID) e
 // EditSnapshot implements remote.Snapshotter.
 func (l volumeFiles) EditSnapshot(_ context.Context, name string, e remote.SnapshotEdit) error {
 	if e.Held != nil {
-		if err := l.vol.HoldSnapshot(name, *e.Held); err != nil {
+		if err := l.vol.Store().HoldSnapshot(name, *e.Held); err != nil {
 			return err
 		}
 	}
