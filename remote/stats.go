@@ -19,17 +19,7 @@ type Stats struct {
 	Mountpoint string      `json:"mountpoint"` // "" when not mounted
 	Volume     VolumeStats `json:"volume"`
 	Objects    int64       `json:"objects"`
-
-	// Logical is what is in the files and objects, without holes, each file and object for itself:
-	// what a walk finds. Referenced counts data blocks once for each reference: of a file, an
-	// object, or a snapshot's vertex; Unique each once, without compression; Stored what all
-	// records take; the last two without what nothing refers to and the sweep will reclaim.
-	Logical          int64   `json:"logical_bytes"`
-	Referenced       int64   `json:"referenced_bytes"`
-	Unique           int64   `json:"unique_bytes"`
-	Stored           int64   `json:"stored_bytes"`
-	DedupRatio       float64 `json:"dedup_ratio"`       // Referenced / Unique
-	CompressionRatio float64 `json:"compression_ratio"` // of data blocks: plain / stored
+	Amounts
 
 	Blocks       map[string]BlockSum `json:"blocks"` // by kind
 	Unreferenced BlockSum            `json:"unreferenced"`
@@ -45,6 +35,20 @@ type Stats struct {
 	FUSE    FUSE             `json:"fuse"`
 	Memory  Memory           `json:"memory"`
 	Disk    store.Disk       `json:"disk"`
+}
+
+// Amounts are how many bytes a store has. In JSON they are members of Stats.
+type Amounts struct {
+	// Logical is what is in the files and objects, without holes, each file and object for itself:
+	// what a walk finds. Referenced counts data blocks once for each reference: of a file, an
+	// object, or a snapshot's vertex; Unique each once, without compression; Stored what all
+	// records take; the last two without what nothing refers to and the sweep will reclaim.
+	Logical          int64   `json:"logical_bytes"`
+	Referenced       int64   `json:"referenced_bytes"`
+	Unique           int64   `json:"unique_bytes"`
+	Stored           int64   `json:"stored_bytes"`
+	DedupRatio       float64 `json:"dedup_ratio"`       // Referenced / Unique
+	CompressionRatio float64 `json:"compression_ratio"` // of data blocks: plain / stored
 }
 
 // BlockSum adds blocks up.
@@ -79,8 +83,10 @@ type VolumeStats struct {
 func summarize(st store.Stats) Stats {
 	t := &st.Totals
 	s := Stats{
-		Referenced: t.Referenced, Unique: t.Unique(), Stored: t.StoredBytes() - t.ZeroStored,
-		DedupRatio: t.DedupRatio(), CompressionRatio: t.CompressionRatio(),
+		Amounts: Amounts{
+			Referenced: t.Referenced, Unique: t.Unique(), Stored: t.StoredBytes() - t.ZeroStored,
+			DedupRatio: t.DedupRatio(), CompressionRatio: t.CompressionRatio(),
+		},
 		Blocks:       make(map[string]BlockSum),
 		Unreferenced: BlockSum{Count: t.Zero, Raw: t.UnreferencedRaw(), Stored: t.ZeroStored},
 		BlockSizes:   powers(t.Sizes[:]),

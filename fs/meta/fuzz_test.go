@@ -12,7 +12,7 @@ import (
 func FuzzInode(f *testing.F) {
 	f.Add(AppendInode(nil, &Inode{Mode: 0o100644, Size: 1 << 40, Atime: Time{-5, 7}, Target: "x"}))
 	f.Add(AppendInode(nil, &Inode{Mode: 0o40755, Pos: 7, Shared: true, LazyID: BlockID{1}, Owned: 3}))
-	f.Add(AppendInode(nil, &Inode{Mode: 0o100644, Unwritten: 5000, Reserved: Ranges{{0, 4096}, {12288, 1 << 62}}}))
+	f.Add(AppendInode(nil, &Inode{Mode: 0o100644, Reservation: Reservation{Ranges{{0, 4096}, {12288, 1 << 62}}, 5000}}))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n, err := DecodeInode(b)
 		if err != nil {

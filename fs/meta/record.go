@@ -54,8 +54,12 @@ type Inode struct {
 	LazyID BlockID
 	Owned  uint64
 
-	// Reserved are the blocks of a regular file that fallocate(2) has set aside, and
-	// Unwritten the bytes of them that no extent covers.
+	Reservation
+}
+
+// A Reservation is the blocks of a regular file that fallocate(2) has set aside, and the bytes of
+// them that no extent covers.
+type Reservation struct {
 	Reserved  Ranges
 	Unwritten int64
 }

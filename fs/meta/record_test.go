@@ -32,7 +32,7 @@ func TestExtremes(t *testing.T) {
 			Size: math.MaxInt64, Alloc: math.MaxInt64, Entries: math.MaxInt64, Parent: math.MaxInt64, Xattrs: math.MaxUint32,
 			Atime: Time{math.MinInt64, 999_999_999}, Mtime: Time{math.MaxInt64, 0}, Ctime: Time{-1, 1}, Btime: Time{0, 5},
 			Target: strings.Repeat("t", MaxTarget), Pos: math.MaxInt64, Shared: true, LazyID: BlockID{31: 1}, Owned: math.MaxInt64,
-			Reserved: Ranges{{0, 4096}, {8192, math.MaxInt64 - 4095}}, Unwritten: 4096,
+			Reservation: Reservation{Ranges{{0, 4096}, {8192, math.MaxInt64 - 4095}}, 4096},
 		},
 	} {
 		if again, err := DecodeInode(AppendInode(nil, &n)); err != nil || !reflect.DeepEqual(again, n) {
