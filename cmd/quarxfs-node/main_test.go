@@ -93,12 +93,12 @@ func until(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// named sets $NAMED to the snapshot that a takeover tells to confirm: named COMMAND...
+// named sets $NAMED to what a command tells to confirm with a flag: named FLAG COMMAND...
 func named(ts *testscript.TestScript, _ bool, args []string) {
-	_ = ts.Exec(args[0], args[1:]...) // it changes nothing, and so ends with an error
-	_, name, ok := strings.Cut(strings.TrimSpace(ts.ReadFile("stderr")), ": --snapshot ")
+	_ = ts.Exec(args[1], args[2:]...) // it changes nothing, and so ends with an error
+	_, name, ok := strings.Cut(strings.TrimSpace(ts.ReadFile("stderr")), ": "+args[0]+" ")
 	if !ok {
-		ts.Fatalf("%q names no snapshot", args)
+		ts.Fatalf("%q names nothing to confirm", args)
 	}
 	ts.Setenv("NAMED", name)
 }

@@ -32,7 +32,8 @@ func newCluster() *cobra.Command {
 		Short: "Manage machines that keep copies for each other (experimental)",
 	}
 	cmd.AddCommand(newClusterInit(), newClusterToken(), newClusterJoin(), newClusterNodes(), newClusterStatus(), newClusterHealth(), newClusterWhere(), newClusterVolume(),
-		newClusterDrain(), newClusterUndrain(), newClusterBalance(), newClusterBlast(), newClusterSettings(), newClusterStart(), newClusterStop(), newClusterLeave())
+		newClusterDrain(), newClusterUndrain(), newClusterBalance(), newClusterBlast(), newClusterSettings(), newClusterRebuild(),
+		newClusterStart(), newClusterStop(), newClusterLeave())
 	return cmd
 }
 

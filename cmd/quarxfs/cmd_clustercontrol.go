@@ -1,9 +1,12 @@
 package main
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -296,4 +299,86 @@ func newClusterSettings() *cobra.Command {
 	timeVar(f, timeFlag{to: &after, least: client.LeastRepairAfter, most: client.MostRepairAfter}, "repair-after", "`time` that a node may be down before its copies are made anew")
 	jsonFlag(f, &asJSON)
 	return cmd
+}
+
+// errRebuildUnconfirmed: the revision was not typed back.
+var errRebuildUnconfirmed = errors.New("nothing was changed: repeat it with --revision and that number")
+
+func newClusterRebuild() *cobra.Command {
+	var dir string
+	var q client.RebuildRequest
+	cmd := &cobra.Command{
+		Use:   "rebuild",
+		Short: "Make the cluster's register again from what the nodes know",
+		Long: `Makes the register again on this machine, whose node must be a voter, when too many voters have
+lost it for anything to be decided; or brings one that was restored from an old copy to what the nodes
+have done. Every node keeps a copy of what was decided, and remembers what it writes: the newest copy
+counts, and of each volume the highest epoch. The command first shows that and changes nothing; with
+--revision and its number it does it.
+
+Volumes, snapshots and mounts are not touched. The other nodes follow by themselves; voters join the
+new register as they did the first time. What their etcd had stays beside it as etcd.lost-N.`,
+		Example: "  quarxfs cluster rebuild\n  quarxfs cluster rebuild --revision 417",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			agent := client.Local(dir)
+			b, err := agent.Rebuild(cmd.Context(), q)
+			if err != nil {
+				return err
+			}
+			printRebuild(cmd.OutOrStdout(), b)
+			switch {
+			case !b.Done:
+				return fmt.Errorf("%w: --revision %d", errRebuildUnconfirmed, b.Copy.Revision)
+			case b.Anew || len(b.Changes) > 0:
+				return awaitRebuild(cmd, agent, b.Copy.Config.Generation)
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	nodeDir(f, &dir)
+	numberVar(f, &q.Revision, 0, math.MaxInt64, "revision", "the `number` that the command has shown; 0: only show it")
+	f.BoolVar(&q.Force, "force", false, "although other voters do not answer, as they are lost for good")
+	return cmd
+}
+
+func printRebuild(w io.Writer, b client.Rebuild) {
+	switch {
+	case !b.Anew && len(b.Changes) == 0:
+		fmt.Fprintln(w, "The register says what the nodes know.")
+		return
+	case b.Anew:
+		fmt.Fprintf(w, "The register does not answer. It can be made again as of revision %d, with what %s know:\n",
+			b.Copy.Revision, strings.Join(b.Answered, ", "))
+	default:
+		fmt.Fprintf(w, "The register is older than revision %d, which %s know. It will be other in: %s\n",
+			b.Copy.Revision, strings.Join(b.Answered, ", "), strings.Join(b.Changes, ", "))
+	}
+	var nodes, volumes []string
+	for _, n := range b.Copy.Nodes {
+		nodes = append(nodes, n.Name)
+	}
+	for _, v := range b.Copy.Volumes {
+		volumes = append(volumes, fmt.Sprintf("%s (%s, epoch %d)", v.Name, v.Home, v.Epoch))
+	}
+	fmt.Fprintf(w, "  nodes    %s\n  volumes  %s\n", orNone(nodes), cmp.Or(strings.Join(volumes, ", "), "none"))
+	if len(b.Silent) > 0 {
+		fmt.Fprintf(w, "  silent   %s: what they alone know is not in it\n", strings.Join(b.Silent, ", "))
+	}
+}
+
+// awaitRebuild waits until the agent follows the register that was made again.
+func awaitRebuild(cmd *cobra.Command, agent *client.Agent, generation string) error {
+	ctx, cancel := context.WithTimeout(cmd.Context(), startTime)
+	defer cancel()
+	for {
+		self, err := agent.Self(ctx)
+		if err == nil && self.Ready && self.Generation == generation {
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "The register is made; the other nodes follow.\n")
+			return err
+		}
+		if routine.Sleep(ctx, followEvery) != nil {
+			return fmt.Errorf("%w: %s; it goes on trying: see %s", client.ErrNoQuorum, cmp.Or(self.Why, "no answer yet"), nodeLog)
+		}
+	}
 }

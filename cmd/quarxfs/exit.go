@@ -43,7 +43,7 @@ var exits = []struct {
 	errs    []error
 }{
 	{2, "wrong use: flags, arguments or settings", []error{
-		errUsage, errUnconfirmed, errNoStore, mounts.ErrRemoved, daemon.ErrHelper, store.ErrConfig, remote.ErrRequest, remote.ErrScheme, remote.ErrUntrusted,
+		errUsage, errUnconfirmed, errRebuildUnconfirmed, errNoStore, mounts.ErrRemoved, daemon.ErrHelper, store.ErrConfig, remote.ErrRequest, remote.ErrScheme, remote.ErrUntrusted,
 		simulate.ErrOptions, chunk.ErrConfig,
 	}},
 	{3, "there is no QuarXFS store", []error{store.ErrNotStore, db.ErrRemoved}},

@@ -24,7 +24,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"time"
@@ -53,6 +52,7 @@ type Config struct {
 	ID         string    `json:"id"`         // 32 hex digits
 	Generation string    `json:"generation"` // new whenever the register was restored from a copy
 	Created    time.Time `json:"created"`
+	Rebuilds   int64     `json:"rebuilds"`       // how often the register was made again; its revisions begin anew
 	Patience   int64     `json:"repair_after_s"` // seconds that a node is down before its copies are made anew; 0: DefaultPatience
 }
 
@@ -206,15 +206,16 @@ func (c *Cluster) Nodes(ctx context.Context) ([]Node, error) {
 
 // A Membership is who is a node, and who of them is up. Its parts were read one after the other.
 type Membership struct {
-	Nodes   []Node           // by name
-	Alive   map[string]Alive // what those that are up say of themselves, by name
-	Down    map[string]Down  // those that were seen not to be, by name
-	Revoked []string         // serial numbers of certificates, in order
+	Revision int64                 // of the register, when the nodes were read
+	Nodes    []Node                // by name
+	Alive    map[string]Alive      // what those that are up say of themselves, by name
+	Down     map[string]Down       // those that were seen not to be, by name
+	Revoked  map[string]Revocation // certificates, by serial number
 }
 
 // Membership reads it.
 func (c *Cluster) Membership(ctx context.Context) (m Membership, err error) {
-	if m.Nodes, err = c.Nodes(ctx); err != nil {
+	if m.Nodes, m.Revision, err = listWith[Node](ctx, c.Register, nodeKeys); err != nil {
 		return m, err
 	}
 	if m.Alive, err = mapOf[Alive](ctx, c.Register, aliveKeys); err != nil {
@@ -223,8 +224,7 @@ func (c *Cluster) Membership(ctx context.Context) (m Membership, err error) {
 	if m.Down, err = mapOf[Down](ctx, c.Register, downKeys); err != nil {
 		return m, err
 	}
-	revoked, err := mapOf[Revocation](ctx, c.Register, revokeKeys)
-	m.Revoked = slices.Sorted(maps.Keys(revoked))
+	m.Revoked, err = mapOf[Revocation](ctx, c.Register, revokeKeys)
 	return m, err
 }
 
@@ -447,17 +447,23 @@ func (c *Cluster) get(ctx context.Context, key string, to any) error {
 }
 
 func listAs[T any](ctx context.Context, r register.Register, prefix string) ([]T, error) {
-	entries, _, err := r.List(ctx, prefix)
+	values, _, err := listWith[T](ctx, r, prefix)
+	return values, err
+}
+
+// listWith is listAs with the register's revision then.
+func listWith[T any](ctx context.Context, r register.Register, prefix string) ([]T, int64, error) {
+	entries, revision, err := r.List(ctx, prefix)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	values := make([]T, len(entries))
 	for i, e := range entries {
 		if err := decode(e, &values[i]); err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 	}
-	return values, nil
+	return values, revision, nil
 }
 
 // mapOf is listAs by what is behind the prefix.

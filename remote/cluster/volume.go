@@ -183,6 +183,11 @@ func (c *Cluster) Volumes(ctx context.Context) ([]Volume, error) {
 	return listAs[Volume](ctx, c.Register, volumeKeys)
 }
 
+// VolumesAt is Volumes with the register's revision then.
+func (c *Cluster) VolumesAt(ctx context.Context) ([]Volume, int64, error) {
+	return listWith[Volume](ctx, c.Register, volumeKeys)
+}
+
 // Domains returns all, by name.
 func (c *Cluster) Domains(ctx context.Context) (map[string]Domain, error) {
 	return mapOf[Domain](ctx, c.Register, domainKeys)

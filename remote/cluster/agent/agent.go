@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -65,14 +66,19 @@ type Agent struct {
 	vault    *vault.Vault
 	homes    *home.Homes
 	fetches  chan fetch
-	revoked  []string // serial numbers in the file that etcd reads; nil: since the start not looked at
+	again    chan struct{} // gets one when the register is to be made again
+	stored   Settings      // as they are on the disk; takePart's alone
+	revoked  []string      // serial numbers in the file that etcd reads; nil: since the start not looked at
 
 	mu struct {
 		sync.Mutex
 		why      error              // why the register is out of reach; nil: it is not
 		nodes    []health.NodeFacts // as the register said last; without what nodes say themselves
 		heard    map[string]time.Time
+		copy     cluster.Copy     // of the register, as it is on the disk
 		volumes  []cluster.Volume // as the register said last
+		domains  map[string]cluster.Domain
+		revision int64            // of the register, when it said so
 		fetching map[string]bool  // volumes, by ID, that a fetch is under way of, or waits
 		sizes    map[string]int64 // of volumes, by ID, as their homes said last
 	}
@@ -98,8 +104,23 @@ type Options struct {
 	Ready   func()     // called once it answers on its socket; the register may be out of reach still
 }
 
-// Run is a node's agent until ctx ends: ErrNotSetUp, ErrRuns, ErrRemoved, ErrRequest.
-func (d Dir) Run(ctx context.Context, o Options) (err error) {
+// Run is a node's agent until ctx ends: ErrNotSetUp, ErrRuns, ErrRemoved, ErrRequest. It begins
+// anew by itself where the register was made again.
+func (d Dir) Run(ctx context.Context, o Options) error {
+	o.Ready = sync.OnceFunc(o.Ready)
+	for {
+		err := d.run(ctx, o)
+		if !errors.Is(err, errAgain) || ctx.Err() != nil {
+			return err
+		}
+		o.Log.Info("the agent begins anew, as the register was made again")
+	}
+}
+
+// errAgain ends a run that is begun anew.
+var errAgain = errors.New("the register was made again")
+
+func (d Dir) run(ctx context.Context, o Options) (err error) {
 	a, err := d.load(o)
 	if err != nil {
 		return err
@@ -109,6 +130,9 @@ func (d Dir) Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	defer lock.Unlock()
+	if err := a.leaveLost(); err != nil {
+		return err
+	}
 	register, err := a.dial()
 	if err != nil {
 		return err
@@ -159,6 +183,14 @@ func (d Dir) Run(ctx context.Context, o Options) (err error) {
 	group.Go(func() error { return a.homes.Run(ctx) })
 	group.Go(func() error { return a.takePart(ctx) })
 	group.Go(func() error { return a.runController(ctx) })
+	group.Go(func() error {
+		select {
+		case <-a.again:
+			return errAgain
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	for range fetchersMost {
 		group.Go(func() error { return a.runFetches(ctx) })
 	}
@@ -185,13 +217,15 @@ func (d Dir) load(o Options) (*Agent, error) {
 	if a.identity, err = d.identity(); err != nil {
 		return nil, err
 	}
+	a.stored = settings
+	a.recall()
 	a.signer, err = d.signer()
 	return a, err
 }
 
 // prepare makes what an agent remembers.
 func (a *Agent) prepare() {
-	a.fetches = make(chan fetch, fetchesMost)
+	a.fetches, a.again = make(chan fetch, fetchesMost), make(chan struct{}, 1)
 	a.mu.heard, a.mu.sizes, a.mu.fetching = map[string]time.Time{}, map[string]int64{}, map[string]bool{}
 }
 
@@ -254,7 +288,7 @@ func (a *Agent) startEtcd(ctx context.Context, log io.Writer) (etcd.Server, erro
 		_, err := os.Stat(filepath.Join(conf.Dir, "member"))
 		first := errors.Is(err, fs.ErrNotExist)
 		if first && conf.Join {
-			if conf.Members, err = a.membersByName(ctx); err != nil {
+			if conf.Members, err = a.beMember(ctx, n); err != nil {
 				if err := routine.Sleep(ctx, retryAfter); err != nil {
 					return nil, err
 				}
@@ -270,6 +304,18 @@ func (a *Agent) startEtcd(ctx context.Context, log io.Writer) (etcd.Server, erro
 			return nil, err
 		}
 	}
+}
+
+// beMember announces the node's member, which has no data: if it had any, they are lost, and it
+// must not be taken for the one that had them. It returns where the members reach each other.
+func (a *Agent) beMember(ctx context.Context, n cluster.Node) (map[string]string, error) {
+	if _, err := a.cluster.Node(ctx, n.Name); err != nil {
+		return nil, err // it was removed, or nobody decides now
+	}
+	if err := a.etcd.AddMember(ctx, n.Peer); err != nil {
+		return nil, err
+	}
+	return a.membersByName(ctx)
 }
 
 // membersByName returns where the members of etcd reach each other, with those that
@@ -299,7 +345,7 @@ func (a *Agent) membersByName(ctx context.Context) (map[string]string, error) {
 func (a *Agent) takePart(ctx context.Context) error {
 	for {
 		err := a.attend(ctx)
-		if errors.Is(err, ErrRemoved) {
+		if errors.Is(err, ErrRemoved) || errors.Is(err, errAgain) {
 			return err
 		}
 		if ctx.Err() != nil {
@@ -314,14 +360,14 @@ func (a *Agent) takePart(ctx context.Context) error {
 
 // attend takes part for as long as one lease lasts.
 func (a *Agent) attend(ctx context.Context) error {
-	if a.settings.Founder {
-		if err := a.cluster.Create(ctx, a.settings.Cluster, a.settings.Node); err != nil {
+	if a.stored.Founder {
+		if err := a.foundRegister(ctx); err != nil {
 			return err
 		}
 	}
 	nodes, err := a.cluster.Membership(ctx)
 	if err == nil {
-		err = a.checkMembership(nodes)
+		err = a.checkMembership(ctx, nodes)
 	}
 	if err != nil {
 		return err
@@ -346,7 +392,7 @@ func (a *Agent) attend(ctx context.Context) error {
 	}
 	for {
 		err := a.reconcile(ctx)
-		if errors.Is(err, ErrRemoved) {
+		if errors.Is(err, ErrRemoved) || errors.Is(err, errAgain) {
 			return err
 		}
 		a.setReach(err)
@@ -360,12 +406,20 @@ func (a *Agent) attend(ctx context.Context) error {
 	}
 }
 
-// checkMembership returns ErrRemoved if the cluster does not know the node by its ID.
-func (a *Agent) checkMembership(m cluster.Membership) error {
+// checkMembership returns ErrRemoved if the cluster does not know the node by its ID. A register
+// that is not made yet, or older than one that the node has seen, says nothing about that.
+func (a *Agent) checkMembership(ctx context.Context, m cluster.Membership) error {
 	for _, n := range m.Nodes {
 		if n.Name == a.settings.Node.Name && n.ID == a.settings.Node.ID {
 			return nil
 		}
+	}
+	conf, err := a.cluster.Config(ctx)
+	if err != nil {
+		return err
+	}
+	if a.goneBack(conf, m.Revision) {
+		return errGoneBack
 	}
 	return ErrRemoved
 }
@@ -381,24 +435,33 @@ func (a *Agent) reconcile(ctx context.Context) error {
 	}
 	nodes, err := a.cluster.Membership(ctx)
 	if err == nil {
-		err = a.checkMembership(nodes)
+		err = a.checkMembership(ctx, nodes)
 	}
 	if err != nil {
 		return err
+	}
+	conf, err := a.cluster.Config(ctx)
+	if err != nil {
+		return err
+	}
+	if conf.Generation != a.settings.Cluster.Generation {
+		return a.followAgain(conf, members)
 	}
 	a.keepNodes(factsOf(nodes, members))
 	// A vault whose disk is full is no reason to look after the cluster no more.
 	if err := a.learnVolumes(ctx); err != nil && !errors.Is(err, register.ErrUnavailable) {
 		a.log.Warn("the volumes", "err", err)
+	} else if err == nil {
+		a.keepCopy(conf, nodes)
 	}
 	if err := a.useMembers(members); err != nil || a.signer == nil {
 		return err
 	}
-	if !slices.Equal(nodes.Revoked, a.revoked) {
-		if err := a.revoke(nodes.Revoked); err != nil {
+	if revoked := slices.Sorted(maps.Keys(nodes.Revoked)); !slices.Equal(revoked, a.revoked) {
+		if err := a.revoke(revoked); err != nil {
 			return err
 		}
-		a.revoked = nodes.Revoked // only this goroutine looks at them
+		a.revoked = revoked // only this goroutine looks at them
 	}
 	if err := a.dropStrangers(ctx, nodes.Nodes, members); err != nil {
 		return err
@@ -451,16 +514,21 @@ func (a *Agent) useMembers(members []etcd.Member) error {
 		}
 	}
 	slices.Sort(clients)
-	if len(clients) == 0 || slices.Equal(clients, a.settings.Clients) {
+	if len(clients) == 0 || slices.Equal(clients, a.stored.Clients) {
 		return nil
 	}
 	a.etcd.Use(clients)
-	s := a.settings
-	s.Clients = clients
+	return a.store(func(s *Settings) { s.Clients = clients })
+}
+
+// store changes the settings on the disk; what runs goes by those that it was started with.
+func (a *Agent) store(change func(*Settings)) error {
+	s := a.stored
+	change(&s)
 	if err := a.dir.write(s); err != nil {
 		return err
 	}
-	a.settings.Clients = clients // only this goroutine looks at them after the start
+	a.stored = s
 	return nil
 }
 

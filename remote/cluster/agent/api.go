@@ -34,6 +34,7 @@ func (a *Agent) adminAPI() http.Handler {
 	a.viewAPI(mux, unguarded)
 	a.volumeAPI(mux)
 	a.controlAPI(mux)
+	mux.Handle("POST "+client.PathRebuild, answer(a.rebuild))
 	return mux
 }
 
@@ -45,6 +46,7 @@ func (a *Agent) nodeAPI() http.Handler {
 	mux.Handle("GET "+client.PathNodes, a.forNodes(answer(a.nodes)))
 	mux.Handle("GET "+client.PathAnswer, a.forNodes(answer(a.answerOwn)))
 	mux.Handle("POST "+client.PathFence, a.forNodes(answer(a.fence)))
+	mux.Handle("GET "+client.PathCopy, a.forNodes(answer(a.know)))
 	mux.Handle("POST "+client.PathFetch, a.forNodes(answer(a.beginFetch)))
 	mux.Handle("POST "+client.PathDiscard, a.forNodes(answer(a.discard)))
 	mux.Handle(client.PathVaults+"/{generation}/{id}/{epoch}/", a.onlyFor(a.recentNode, http.HandlerFunc(a.inVault)))
@@ -137,7 +139,7 @@ func read(r *http.Request, to any) error {
 
 func (a *Agent) self(*http.Request) (client.Self, error) {
 	s := client.Self{Cluster: a.settings.Cluster.Name, ID: a.settings.Cluster.ID, Node: a.settings.Node.Name,
-		PID: os.Getpid(), Address: a.settings.Node.Address}
+		PID: os.Getpid(), Address: a.settings.Node.Address, Generation: a.settings.Cluster.Generation}
 	if why := a.reach(); why != nil {
 		s.Why = why.Error()
 	}

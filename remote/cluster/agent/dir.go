@@ -9,6 +9,8 @@
 //	node.pem     the node's certificate, and node.key.pem its key
 //	revoked.crl  the certificates that count no more, on voters
 //	etcd/        the data of its member of the register
+//	register.json the register's decisions as they were read last
+//	rebuild.json what a register that is being made again is to say
 //	volumes.json the stores of volumes that are, or were, written here
 //	vaults/      what it keeps of other nodes' volumes
 //	lock         held by the agent; agent.sock: where it answers
@@ -40,6 +42,8 @@ const (
 	etcdName      = "etcd"
 	vaultsName    = "vaults"
 	homesName     = "volumes.json"
+	copyName      = "register.json"
+	rebuildName   = "rebuild.json"
 	lockName      = "lock"
 )
 
@@ -47,7 +51,8 @@ const (
 type Settings struct {
 	Cluster cluster.Config `json:"cluster"`
 	Node    cluster.Node   `json:"node"`
-	Founder bool           `json:"founder"` // it makes the cluster, if that is not there yet
+	Founder bool           `json:"founder"` // it makes the cluster's register, which is not there yet
+	Lost    bool           `json:"lost"`    // its member of etcd is of a register that was lost
 	Clients []string       `json:"clients"` // host:port of etcd that answers it; empty: its own alone
 	Listen  string         `json:"listen"`  // host that it listens on
 }

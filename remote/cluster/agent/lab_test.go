@@ -90,6 +90,7 @@ func (l *lab) join(conf cluster.Config, name, zone string, votes bool) {
 		Address: server.Listener.Addr().String(), Certificate: pki.Fingerprint(parsed), Serial: pki.Serial(parsed), Joined: time.Now(),
 	}
 	a.settings = Settings{Cluster: conf, Node: n}
+	a.stored = a.settings
 	if len(l.agents) == 0 {
 		l.must(l.cluster.Create(l.t.Context(), conf, n))
 	} else {

@@ -128,7 +128,7 @@ func (a *Agent) vaultClient(node string, v cluster.Volume) (*remote.Client, erro
 
 // learnVolumes takes in what the register says: what this node writes, and what it is a vault of.
 func (a *Agent) learnVolumes(ctx context.Context) error {
-	volumes, err := a.cluster.Volumes(ctx)
+	volumes, revision, err := a.cluster.VolumesAt(ctx)
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (a *Agent) learnVolumes(ctx context.Context) error {
 		return err
 	}
 	a.mu.Lock()
-	a.mu.volumes = volumes
+	a.mu.volumes, a.mu.domains, a.mu.revision = volumes, domains, revision
 	a.mu.Unlock()
 	err = a.homes.Learn(volumes)
 	for _, v := range volumes {
@@ -162,8 +162,10 @@ func (a *Agent) volumeFacts(ctx context.Context, f *health.Facts) error {
 		if f.Repairs, err = a.cluster.Repairs(ask); err == nil {
 			f.Cluster, err = a.cluster.Config(ask)
 		}
+		var revision int64
 		if err == nil {
-			f.Volumes, err = a.cluster.Volumes(ask)
+			f.Volumes, revision, err = a.cluster.VolumesAt(ask)
+			f.GoneBack = err == nil && a.goneBack(f.Cluster, revision)
 		}
 	}
 	if err != nil {

@@ -34,9 +34,11 @@ const (
 	// DefaultPort is the agent's; etcd has the next two.
 	DefaultPort = 7441
 
-	// MostBytes bounds what is read of an answer or a request.
+	// MostBytes bounds what is read of a request, and of an answer to anybody.
 	MostBytes = 1 << 20
-	callTime  = 30 * time.Second
+	// mostAnswer bounds an answer of an agent: 10,000 volumes are some megabytes.
+	mostAnswer = 64 << 20
+	callTime   = 30 * time.Second
 )
 
 // The paths of the agent's API.
@@ -53,6 +55,8 @@ const (
 	PathFence    = "/v1/cluster/fence"    // POST FenceRequest
 	PathFetch    = "/v1/cluster/fetch"    // POST FetchRequest
 	PathDiscard  = "/v1/cluster/discard"  // POST DiscardRequest
+	PathCopy     = "/v1/cluster/copy"     // GET -> Knowledge, of this node
+	PathRebuild  = "/v1/cluster/rebuild"  // POST RebuildRequest -> Rebuild
 	PathVaults   = "/v1/cluster/vaults"   // below it the API of syncs, for one volume
 	PathBalance  = "/v1/cluster/balance"  // POST BalanceRequest -> Balance
 	PathBlast    = "/v1/cluster/blast"    // POST BlastRequest -> Blast
@@ -115,13 +119,14 @@ type NodeView struct {
 
 // Self is what an agent knows without asking anybody.
 type Self struct {
-	Cluster string `json:"cluster"`
-	ID      string `json:"id"`
-	Node    string `json:"node"`
-	PID     int    `json:"pid"`
-	Address string `json:"address"`
-	Ready   bool   `json:"ready"` // it reaches the register
-	Why     string `json:"why"`   // why not
+	Cluster    string `json:"cluster"`
+	ID         string `json:"id"`
+	Node       string `json:"node"`
+	PID        int    `json:"pid"`
+	Address    string `json:"address"`
+	Generation string `json:"generation"` // of the register that it follows
+	Ready      bool   `json:"ready"`      // it reaches the register
+	Why        string `json:"why"`        // why not
 }
 
 // A DomainRequest asks for a domain; without a chunker for one that is there.
@@ -331,7 +336,7 @@ func (a *Agent) call(ctx context.Context, method, path string, body, to any) err
 		return a.noAnswer(ctx, err)
 	}
 	defer r.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(r.Body, MostBytes))
+	b, err := io.ReadAll(io.LimitReader(r.Body, mostAnswer))
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoAgent, err)
 	}

@@ -29,13 +29,14 @@ func (l Level) Rank() int { return rank[l] }
 
 // Facts are what is known at a moment.
 type Facts struct {
-	AsOf    time.Time // by the clock of the node that asks
-	Cluster cluster.Config
-	NoVote  error // why the register could not be asked; nil: it was. Nodes are then those last known
-	Nodes   []NodeFacts
-	Volumes []cluster.Volume // read after the nodes were asked: no node knows of a later epoch
-	Repairs []cluster.Repair // of volumes that lack a copy
-	Plan    Plan             // what the rest means for where copies are
+	AsOf     time.Time // by the clock of the node that asks
+	Cluster  cluster.Config
+	NoVote   error // why the register could not be asked; nil: it was. Nodes are then those last known
+	Nodes    []NodeFacts
+	Volumes  []cluster.Volume // read after the nodes were asked: no node knows of a later epoch
+	GoneBack bool             // the register is at a revision before one that was seen
+	Repairs  []cluster.Repair // of volumes that lack a copy
+	Plan     Plan             // what the rest means for where copies are
 }
 
 // A Plan is what the other facts mean for where copies are, as package control says.
@@ -248,7 +249,7 @@ func control(f Facts, c Control) []Check {
 		return []Check{{
 			Code: "CONTROL_NO_QUORUM", Level: Err,
 			Text: "the cluster cannot decide: no node can join or leave. What runs goes on. " + f.NoVote.Error(),
-			Do:   "start the voters that are down: quarxfs cluster start there",
+			Do:   "start the voters that are down: quarxfs cluster start there; if too many are lost for good, quarxfs cluster rebuild on one that is left",
 		}}
 	case c.Voters == 1:
 		return []Check{{

@@ -1,6 +1,7 @@
 package health
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -299,11 +300,12 @@ func former(f Facts) (checks []Check) {
 			})
 		}
 	}
-	if names := f.Ahead(); len(names) > 0 {
+	if names := f.Ahead(); len(names) > 0 || f.GoneBack {
 		checks = append(checks, Check{
 			Code: "CONTROL_ROLLED_BACK", Level: Err, Subjects: names,
-			Text: "the register is older than what the nodes have done, as after it was restored from a copy: " + strings.Join(names, ", "),
-			Do:   "see who writes it with quarxfs cluster where, and there: quarxfs cluster volume takeover NAME, which begins a later epoch",
+			Text: "the register is older than what the nodes have done, as after it was restored from a copy: " +
+				cmp.Or(strings.Join(names, ", "), "nodes have seen a later revision"),
+			Do: "quarxfs cluster rebuild, which brings it to what the nodes know",
 		})
 	}
 	return checks

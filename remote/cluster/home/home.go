@@ -179,6 +179,17 @@ func (h *Homes) Find(id string) (Record, bool) {
 	return Record{}, false
 }
 
+// Written are the volumes that this node writes, or is to, as far as it knows.
+func (h *Homes) Written() (volumes []cluster.Volume) {
+	for _, r := range h.all() {
+		if r.Fenced == nil {
+			volumes = append(volumes, r.Volume)
+		}
+	}
+	slices.SortFunc(volumes, func(a, b cluster.Volume) int { return strings.Compare(a.Name, b.Name) })
+	return volumes
+}
+
 // Of returns the record of a store's directory.
 func (h *Homes) Of(dir string) (Record, bool) {
 	r, ok := h.all()[dir]
