@@ -75,7 +75,7 @@ func (o *scrubOptions) run(cmd *cobra.Command, n remote.Node) error {
 	}
 	// Also after a restore, of which what it could not fetch is left.
 	if err == nil && (len(r.Damaged) > 0 || len(r.Segments) > 0) {
-		err = fmt.Errorf("%w: %s bad blocks, %s damaged segments", errDamage, humanize.Comma(int64(len(r.Damaged))), humanize.Comma(int64(len(r.Segments))))
+		err = fmt.Errorf("%w: %s, %s", errDamage, amount(len(r.Damaged), "bad block"), amount(len(r.Segments), "damaged segment"))
 	}
 	return err
 }

@@ -195,7 +195,7 @@ func (o *umountOptions) mustEnd(m mounts.Mount) error {
 // seen here go.
 func (o *umountOptions) leave(ctx context.Context, m mounts.Mount, w *daemon.Watch) error {
 	if err := unix.PidfdSendSignal(w.PIDFD, unix.SIGTERM, nil, 0); err != nil {
-		return fmt.Errorf("tell the daemon of %s to leave: %w", m.Dir, err)
+		return fmt.Errorf("tell the daemon of %s to end: %w", m.Dir, err)
 	}
 	err := w.Wait(ctx, o.wait)
 	if err == nil {

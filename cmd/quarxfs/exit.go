@@ -115,10 +115,10 @@ var advice = []struct {
 	err  error
 	text string
 }{
-	{errNoStore, "give STORE, stand inside a mount, or set QUARXFS_STORE"},
+	{errNoStore, "give STORE, go into a mount with cd, or set QUARXFS_STORE"},
 	{errUnmounted, "mount the store there with quarxfs mount STORE MOUNTPOINT"},
 	{store.ErrNotStore, "make one with quarxfs init"},
-	{db.ErrRemoved, "what was in it is lost, but for copies and what was sent elsewhere"},
+	{db.ErrRemoved, "what was in it is lost, except in copies and in stores that it was synced to"},
 	{store.ErrLocked, "unmount it first, or wait for the other command"},
 	{store.ErrNewer, "install a newer QuarXFS to open it"},
 	{store.ErrFull, "free some space on that disk"},
@@ -138,7 +138,7 @@ var advice = []struct {
 	{mounts.ErrRemoved, "go to another one with cd, or give the whole path"},
 	{remote.ErrBusy, "try again later"},
 	{remote.ErrRate, "try again later"},
-	{store.ErrHeld, "let go of it with quarxfs snapshot release"},
+	{store.ErrHeld, "release it first with quarxfs snapshot release"},
 }
 
 // joinLines puts lines behind each other.

@@ -24,7 +24,7 @@ func acceptURL(cmd *cobra.Command, url string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%w: %s has no way to a store at a URL: run it on the machine of %s", errUsage, cmd.CommandPath(), url)
+	return fmt.Errorf("%w: %s does not work on a store at a URL: run it on the machine of %s", errUsage, cmd.CommandPath(), url)
 }
 
 func isURL(arg string) bool {

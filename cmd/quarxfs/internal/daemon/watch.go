@@ -223,7 +223,7 @@ func WaitForEnd(ctx context.Context, pidfd int, within time.Duration) error {
 		}
 		left := time.Until(deadline)
 		if left <= 0 {
-			return fmt.Errorf("%w: it has not left after %v", ErrNoAnswer, within)
+			return fmt.Errorf("%w: it has not ended after %v", ErrNoAnswer, within)
 		}
 		// In steps, as poll does not know of ctx.
 		fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
