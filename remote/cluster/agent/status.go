@@ -18,9 +18,11 @@ import (
 )
 
 const (
-	registerTime = time.Second     // for the register's part of a status
-	askTime      = 2 * time.Second // for that of the nodes, who are asked all at once
-	mostAsked    = 64              // at the same time
+	registerTime = time.Second             // for the register's part of a status
+	askTime      = 2 * time.Second         // for that and the nodes', who are asked all at once
+	statusTime   = 2400 * time.Millisecond // for the whole
+	downTime     = time.Second / 2         // for nodes that are said to be down
+	mostAsked    = 64                      // at the same time
 )
 
 // facts reads what the register knows of the nodes.
@@ -90,7 +92,7 @@ func (a *Agent) lastNode(name string) (cluster.Node, bool) {
 	return cluster.Node{}, false
 }
 
-// status judges the cluster. It takes no longer than both time limits, whoever hangs.
+// status judges the cluster. It takes no longer than statusTime, whoever hangs.
 func (a *Agent) status(r *http.Request) (health.Status, error) {
 	f := a.look(r.Context())
 	if f.NoVote == nil {
@@ -104,9 +106,13 @@ func (a *Agent) status(r *http.Request) (health.Status, error) {
 // look gathers what the register and the nodes say now.
 func (a *Agent) look(ctx context.Context) health.Facts {
 	f := health.Facts{AsOf: time.Now().UTC(), Cluster: a.settings.Cluster}
-	ask, cancel := context.WithTimeout(ctx, registerTime)
+	ctx, cancel := context.WithTimeout(ctx, statusTime)
+	defer cancel()
+	within, done := context.WithTimeout(ctx, askTime)
+	defer done()
+	ask, cancelAsk := context.WithTimeout(within, registerTime)
 	f.Nodes, f.NoVote = a.facts(ask)
-	cancel()
+	cancelAsk()
 	if f.NoVote != nil {
 		f.Nodes = a.lastNodes()
 		for i := range f.Nodes {
@@ -114,7 +120,12 @@ func (a *Agent) look(ctx context.Context) health.Facts {
 		}
 		f.NoVote = client.ErrNoQuorum
 	}
-	a.askAll(ctx, f.Nodes)
+	a.askAll(within, f.Nodes, func(n health.NodeFacts) time.Duration {
+		if !n.Up && f.NoVote == nil {
+			return downTime // they are asked, as they may be well, and keep nobody waiting
+		}
+		return askTime
+	})
 	if f.NoVote != nil {
 		for i := range f.Nodes {
 			f.Nodes[i].Up = f.Nodes[i].Said != nil
@@ -143,8 +154,8 @@ func (a *Agent) sizes() map[string]int64 {
 	return maps.Clone(a.mu.sizes)
 }
 
-// askAll fills in what the nodes say themselves.
-func (a *Agent) askAll(ctx context.Context, nodes []health.NodeFacts) {
+// askAll fills in what the nodes say themselves, each within its own time.
+func (a *Agent) askAll(ctx context.Context, nodes []health.NodeFacts, limit func(health.NodeFacts) time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	places := make(chan struct{}, mostAsked)
@@ -158,7 +169,9 @@ func (a *Agent) askAll(ctx context.Context, nodes []health.NodeFacts) {
 			select {
 			case places <- struct{}{}:
 				defer func() { <-places }()
-				answers <- answer{i, a.ask(ctx, n.Node)}
+				ask, cancel := context.WithTimeout(ctx, limit(n))
+				defer cancel()
+				answers <- answer{i, a.ask(ask, n.Node)}
 			case <-ctx.Done():
 				answers <- answer{i, nil}
 			}

@@ -428,7 +428,8 @@ func (a *Agent) lookAtVaults(ctx context.Context, v cluster.Volume, nodes []heal
 	for i := range nodes {
 		nodes[i].Said = nil
 	}
-	a.askAll(ctx, nodes)
+	// Also who is said to be down: the newest snapshot may be there.
+	a.askAll(ctx, nodes, func(health.NodeFacts) time.Duration { return askTime })
 	for _, name := range v.Vaults {
 		i := slices.IndexFunc(nodes, func(n health.NodeFacts) bool { return n.Name == name && n.Said != nil })
 		if i < 0 || slices.ContainsFunc(nodes[i].Said.Copies, func(c health.Copy) bool { return c.ID == v.ID && c.Error != "" }) {

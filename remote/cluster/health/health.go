@@ -92,6 +92,7 @@ type Home struct {
 	Epoch      int64  `json:"epoch"` // in which this store was its home
 	Store      string `json:"store"`
 	Online     bool   `json:"online"` // a daemon has the store open
+	Hangs      bool   `json:"hangs"`  // nobody knows whether it is online: its daemon or its disk does not answer
 	Mountpoint string `json:"mountpoint"`
 	Bytes      int64  `json:"bytes"`     // that its blocks take; 0 while it is not online
 	FencedBy   string `json:"fenced_by"` // the node that writes it now; empty: this one

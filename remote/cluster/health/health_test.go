@@ -181,6 +181,8 @@ func TestJudgeVolumes(t *testing.T) {
 		{"one zone", func(f *health.Facts) { f.Nodes[0].Zone = "b" }, health.Warn, []string{"ZONE_SHARED home"}, "zone b", &yes},
 		{"not mounted", func(f *health.Facts) { f.Nodes[0].Said.Homes[0].Online = false },
 			health.Warn, []string{"VOLUME_OFFLINE home"}, "not mounted", &yes},
+		{"a daemon that hangs", func(f *health.Facts) { f.Nodes[0].Said.Homes[0] = health.Home{ID: "v", Epoch: 2, Hangs: true} },
+			health.Warn, []string{"VOLUME_UNKNOWN home"}, "whether home can be used is not known", &yes},
 		{"the home is down", func(f *health.Facts) { f.Nodes[0].Up, f.Nodes[0].Said = false, nil },
 			health.Err, []string{"VOLUME_OFFLINE home", "CONTROL_AT_RISK n1 n2 n3", "NODE_DOWN n1"}, "its home n1 is down", &yes},
 		{"the home was removed", func(f *health.Facts) { f.Volumes[0].Home = "n9" }, health.Err, []string{"VOLUME_OFFLINE home"}, "n9 is down", &yes},

@@ -58,6 +58,8 @@ func (r *Repair) progress(f Facts) {
 		r.Reason = "its home " + v.Home + " is down"
 	case home == nil:
 		r.Reason = "its home " + v.Home + " does not say how far it is"
+	case home.Hangs:
+		r.Reason = "its daemon on its home " + v.Home + " does not answer"
 	case !home.Online:
 		r.Reason = "it is not mounted on its home " + v.Home
 	}

@@ -50,7 +50,10 @@ func showVolumes(f Facts) []Volume {
 		}
 		home := f.HomeOf(v)
 		if home != nil {
-			s.Online, s.Mountpoint = &home.Online, home.Mountpoint
+			s.Mountpoint = home.Mountpoint
+			if !home.Hangs {
+				s.Online = &home.Online
+			}
 			if home.Online {
 				s.Bytes = &home.Bytes
 			}
@@ -164,6 +167,12 @@ func (v Volume) atHome(f Facts) []Check {
 			Code: "VOLUME_FILLING", Level: Err, Subjects: []string{v.Name},
 			Text: fmt.Sprintf("%s is not whole on its new home %s yet", v.Name, v.Home),
 			Do:   "repeat there what has begun it: quarxfs cluster volume takeover " + v.Name,
+		}}
+	case v.Online == nil && n != nil && n.Said != nil:
+		return []Check{{
+			Code: "VOLUME_UNKNOWN", Level: Warn, Subjects: []string{v.Name},
+			Text: fmt.Sprintf("whether %s can be used is not known: its daemon, or its disk, on %s does not answer", v.Name, v.Home),
+			Do:   fmt.Sprintf("see to the disk of %s, and to the daemon that has %s", v.Home, v.Store),
 		}}
 	case v.Online == nil || *v.Online:
 		return nil // VIEW_PARTIAL says that the home did not answer

@@ -305,7 +305,7 @@ func (h *Homes) Answers(ctx context.Context) []health.Home {
 	}
 	for dir, r := range waits {
 		a := answerOf(dir, r)
-		a.Error = errHangs.Error()
+		a.Hangs, a.Error = true, errHangs.Error()
 		found = append(found, a)
 	}
 	slices.SortFunc(found, func(a, b health.Home) int { return strings.Compare(a.Volume+" "+a.Store, b.Volume+" "+b.Store) })
@@ -352,7 +352,7 @@ func (h *Homes) answer(ctx context.Context, dir string, r Record) health.Home {
 		}
 	}
 	if err != nil {
-		a.Error = err.Error()
+		a.Hangs, a.Error = !errors.Is(err, ErrOffline), err.Error()
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -264,7 +264,7 @@ func TestHangingStore(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		a := r.Answers(ctx)
 		cancel()
-		if len(a) != 1 || a[0].Online || a[0].Error == "" || a[0].Volume != "home" {
+		if len(a) != 1 || a[0].Online || !a[0].Hangs || a[0].Error == "" || a[0].Volume != "home" {
 			t.Fatalf("%+v", a)
 		}
 	}
