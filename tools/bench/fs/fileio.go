@@ -14,7 +14,7 @@ const (
 	kindSeq uint64 = iota + 1
 	kindSmall
 	kindRand
-	kindPatch
+	kindWritten
 	kindAppend
 	kindImage
 )
@@ -187,23 +187,23 @@ func setupRandomWrite(e *env) error {
 	size, writes := e.randomSizes()
 	_, err := e.write("rand", e.input.data(e.input.seedFor(e.round, kindRand), size), mib)
 	// Made now, so that run finds it made.
-	e.input.data(e.input.seedFor(e.round, kindPatch), writes*4*kib)
+	e.input.data(e.input.seedFor(e.round, kindWritten), writes*4*kib)
 	return errors.Join(err, e.syncAll())
 }
 
 func runRandomWrite(e *env) (amount, error) {
 	size, writes := e.randomSizes()
-	patch := e.input.data(e.input.seedFor(e.round, kindPatch), writes*4*kib)
+	written := e.input.data(e.input.seedFor(e.round, kindWritten), writes*4*kib)
 	f, err := os.OpenFile(e.path("rand"), os.O_WRONLY, 0)
 	if err != nil {
 		return amount{}, err
 	}
 	defer f.Close()
-	for i, off := range e.pages(kindPatch, size, writes) {
+	for i, off := range e.pages(kindWritten, size, writes) {
 		if err := e.ctx.Err(); err != nil {
 			return amount{}, err
 		}
-		if _, err := f.WriteAt(patch[i*4*kib:(i+1)*4*kib], off); err != nil {
+		if _, err := f.WriteAt(written[i*4*kib:(i+1)*4*kib], off); err != nil {
 			return amount{}, err
 		}
 	}
@@ -213,10 +213,10 @@ func runRandomWrite(e *env) (amount, error) {
 func checkRandomWrite(e *env) error {
 	size, writes := e.randomSizes()
 	// The buffer of data is one, and is used for the file's bytes next.
-	patch := bytes.Clone(e.input.data(e.input.seedFor(e.round, kindPatch), writes*4*kib))
+	written := bytes.Clone(e.input.data(e.input.seedFor(e.round, kindWritten), writes*4*kib))
 	want := e.input.data(e.input.seedFor(e.round, kindRand), size)
-	for i, off := range e.pages(kindPatch, size, writes) {
-		copy(want[off:], patch[i*4*kib:(i+1)*4*kib])
+	for i, off := range e.pages(kindWritten, size, writes) {
+		copy(want[off:], written[i*4*kib:(i+1)*4*kib])
 	}
 	e.input.spoiled()
 	return errors.Join(e.compare("rand", want), os.Remove(e.path("rand")))

@@ -53,10 +53,10 @@ func (d *faulty) serve(ctx context.Context, dir, mountpoint string) error {
 	if err != nil {
 		return err
 	}
-	mend := make(chan os.Signal, 1)
-	signal.Notify(mend, syscall.SIGUSR1)
+	healed := make(chan os.Signal, 1)
+	signal.Notify(healed, syscall.SIGUSR1)
 	go func() {
-		for range mend {
+		for range healed {
 			d.mended.Store(true)
 		}
 	}()
