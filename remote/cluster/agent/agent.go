@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -285,6 +286,7 @@ func (a *Agent) startEtcd(ctx context.Context, log io.Writer) (etcd.Server, erro
 		Revoked: a.dir.path(revokedName), Log: log,
 	}
 	for tries := firstStarts; ; tries-- {
+		// Looked at each time: a start that failed may have made the data, and is a restart then.
 		_, err := os.Stat(filepath.Join(conf.Dir, "member"))
 		first := errors.Is(err, fs.ErrNotExist)
 		if first && conf.Join {
@@ -351,11 +353,38 @@ func (a *Agent) takePart(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		// Its certificate may count no more, so that no voter's etcd talks to it.
+		if errors.Is(err, register.ErrUnavailable) && a.othersSayRemoved(ctx) {
+			return ErrRemoved
+		}
 		a.setReach(err)
 		if err := routine.Sleep(ctx, retryAfter); err != nil {
 			return nil
 		}
 	}
+}
+
+// othersSayRemoved asks the agents that this one knows of whether it is still a node, which they
+// read in the register. One that cannot, or whose register has gone back, says neither.
+func (a *Agent) othersSayRemoved(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	var removed atomic.Bool
+	var asked sync.WaitGroup
+	for _, n := range a.lastNodes() {
+		if n.Name == a.settings.Node.Name {
+			continue
+		}
+		asked.Go(func() {
+			at := client.Remote(n.Address, a.identity.Client())
+			defer at.Close()
+			if _, err := at.Self(ctx); errors.Is(err, cluster.ErrNoNode) {
+				removed.Store(true)
+			}
+		})
+	}
+	asked.Wait()
+	return removed.Load()
 }
 
 // attend takes part for as long as one lease lasts.

@@ -89,7 +89,14 @@ func (a *Agent) knownNode(ctx context.Context, name string) (cluster.Node, error
 	ask, cancel := context.WithTimeout(ctx, registerTime)
 	defer cancel()
 	n, err := a.cluster.Node(ask, name)
-	if err == nil || errors.Is(err, cluster.ErrNoNode) || ctx.Err() != nil {
+	if errors.Is(err, cluster.ErrNoNode) {
+		// It ends for good at that, so it must not be told by a register that never had it.
+		if _, revision, lerr := a.cluster.Register.List(ask, "config"); lerr == nil && a.goneBack(a.settings.Cluster, revision) {
+			err = errGoneBack
+		}
+		return n, err
+	}
+	if err == nil || ctx.Err() != nil {
 		return n, err
 	}
 	if known, ok := a.lastNode(name); ok {
@@ -216,6 +223,8 @@ func (a *Agent) join(r *http.Request) (client.JoinAnswer, error) {
 	if err != nil {
 		return client.JoinAnswer{}, err
 	}
+	// The register first, which has decided by now; a member of etcd for a node that was refused
+	// would be one that never starts.
 	result := client.JoinAnswer{Cluster: conf, Node: n, Certificate: cert, Authority: a.signer.Certificate()}
 	if n.Has(cluster.RoleVoter) {
 		if err := a.etcd.AddMember(ctx, n.Peer); err != nil {
@@ -237,6 +246,7 @@ func (a *Agent) join(r *http.Request) (client.JoinAnswer, error) {
 func (a *Agent) admit(ctx context.Context, q client.JoinRequest, members []etcd.Member, now time.Time) (cluster.Node, []byte, error) {
 	n := q.Node
 	known := slices.ContainsFunc(members, func(m etcd.Member) bool { return m.Peer == n.Peer })
+	// A node that asks again is a member by now, and must not be one too many for that.
 	votes := known || len(members) < mostVoters
 	if n.Roles = roles(votes, q.Witness); len(n.Roles) == 0 {
 		return n, nil, fmt.Errorf("%w: the cluster has its %d voters, so a witness is of no use", client.ErrRequest, mostVoters)
@@ -275,6 +285,7 @@ func (a *Agent) removeNode(r *http.Request) (struct{}, error) {
 	if err := a.cluster.Remove(ctx, n.Name, time.Now()); err != nil {
 		return struct{}{}, err
 	}
+	// Its own member is left to others: it could not be asked for its leave after that.
 	a.log.Info("a node was removed", "node", n.Name)
 	if n.Peer != "" && n.Name != a.settings.Node.Name {
 		if err := a.etcd.RemoveMember(ctx, n.Peer); err != nil {
@@ -322,6 +333,7 @@ func (a *Agent) mayRemove(ctx context.Context, n cluster.Node) error {
 			}
 		}
 	}
+	// Of those that stay more than half must be up, and not of those that there are now.
 	if votes && up < stay/2+1 {
 		return fmt.Errorf("%w: without %s, %d of %d voters would be up", client.ErrLastVoter, n.Name, up, stay)
 	}

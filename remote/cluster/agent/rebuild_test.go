@@ -49,6 +49,9 @@ func TestRegisterWentBack(t *testing.T) {
 	if err := n4.reconcile(t.Context()); !errors.Is(err, errGoneBack) {
 		t.Errorf("a node that an older register does not know: %v", err)
 	}
+	if n4.othersSayRemoved(t.Context()) {
+		t.Error("it is said to be removed")
+	}
 	delete(l.agents, "n4")
 	l.learn()
 	if codes := l.codes("n1"); !slices.Contains(codes, "CONTROL_ROLLED_BACK") {
@@ -166,5 +169,26 @@ func TestRegisterLost(t *testing.T) {
 	again.recall()
 	if len(again.lastNodes()) != 4 || len(again.mu.volumes) != 1 {
 		t.Errorf("%+v", again.mu.nodes)
+	}
+}
+
+// A node that was removed while it was away learns it from the others' agents: etcd does not talk
+// to it any more.
+func TestRemovedWhileAway(t *testing.T) {
+	l := newLab(t, "n1", "n2", "n3")
+	l.learn()
+	n3 := l.agents["n3"]
+	away := registertest.NewFake()
+	away.SetDown(true)
+	n3.cluster.Register = away.Client()
+	if n3.othersSayRemoved(t.Context()) {
+		t.Error("it is a node")
+	}
+	l.must(l.cluster.Remove(t.Context(), "n3", time.Now()))
+	if !n3.othersSayRemoved(t.Context()) {
+		t.Error("it was removed, and nobody says so")
+	}
+	if err := n3.takePart(t.Context()); !errors.Is(err, ErrRemoved) {
+		t.Error(err)
 	}
 }
