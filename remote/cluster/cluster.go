@@ -396,6 +396,7 @@ func (c *Cluster) DropExpired(ctx context.Context, now time.Time) error {
 		if err := decode(e, &i); err != nil {
 			return err
 		}
+		// By its revision: a node may be joining with it now, and then it is gone anyway.
 		if now.After(i.Expires) {
 			_, err := c.Register.Commit(ctx, register.Txn{
 				If:     []register.Condition{{Key: e.Key, Revision: e.Revision}},

@@ -83,6 +83,7 @@ func (c *Cluster) Restore(ctx context.Context, to Copy) error {
 			}
 		}
 	}
+	// First what goes: a node that was removed must not be there beside one that has its address.
 	for some := range slices.Chunk(gone, mostPuts) {
 		if _, err := c.Register.Commit(ctx, register.Txn{Delete: some}); err != nil {
 			return err

@@ -147,6 +147,7 @@ func (c *Cluster) CreateVolume(ctx context.Context, v Volume) (Volume, error) {
 	if !errors.Is(err, register.ErrConflict) {
 		return v, err
 	}
+	// By its ID, which is random: the same one is there when the first answer was lost.
 	there, err := c.Volume(ctx, v.Name)
 	if err == nil && there.ID != v.ID {
 		err = fmt.Errorf("%q: %w: it is on %s", v.Name, ErrVolumeExists, there.Home)

@@ -225,6 +225,7 @@ func (a *Agent) blast(r *http.Request) (client.Blast, error) {
 	if q.Worst < 0 || q.Worst > client.MostWorst {
 		return b, fmt.Errorf("%w: the worst 1 to %d nodes", client.ErrRequest, client.MostWorst)
 	}
+	// Zones and the worst become nodes here, so that the answer names all that were meant.
 	if q.Worst > 0 {
 		q.Nodes = append(q.Nodes, place.Worst(p, q.Worst)...)
 	}

@@ -98,6 +98,7 @@ func (d Dir) Found(s client.SetUp, now time.Time) error {
 		if err != nil {
 			return Settings{}, err
 		}
+		// The first node decides alone until others join, so it votes, whatever else it is.
 		n.Roles = roles(true, s.Witness)
 		n.Peer, n.Client = s.Addr(1), s.Addr(2)
 		err = d.keepCertificates(&n, cert, ca.Certificate(), key)

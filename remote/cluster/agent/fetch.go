@@ -56,6 +56,7 @@ func (a *Agent) beginFetch(r *http.Request) (struct{}, error) {
 	if err != nil {
 		return struct{}{}, err
 	}
+	// Held over the send, which never waits: else two could both find the volume idle.
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.mu.fetching[v.ID] {
@@ -270,6 +271,7 @@ func (a *Agent) free(ctx context.Context, f health.Facts, v cluster.Volume, n cl
 	if err != nil {
 		return err
 	}
+	// With the IDs that were seen, so that a snapshot that gets the name meanwhile stays.
 	alone := onlyThere(n.Name, lists)
 	q := client.DiscardRequest{Volume: v.Name, ID: v.ID, Snapshots: make(map[string]store.ID)}
 	for _, s := range lists[n.Name] {

@@ -65,6 +65,7 @@ func (f figures) Collect(ch chan<- prometheus.Metric) {
 	gauge(decidesDesc, decides)
 	gauge(votersMetric, float64(f.Control.Voters))
 	gauge(votersUp, float64(f.Control.Up))
+	// Each state has a figure also when it is 0: an alarm on a series that is gone never rings.
 	states := map[string]int{"up": 0, "down": 0, "unknown": 0}
 	for _, n := range f.Nodes {
 		states[n.Known()]++

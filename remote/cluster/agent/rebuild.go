@@ -180,6 +180,7 @@ func (a *Agent) rebuild(r *http.Request) (client.Rebuild, error) {
 	if err := read(r, &q); err != nil {
 		return client.Rebuild{}, err
 	}
+	// A bound of its own, so that a register without a quorum is told from a request that is over.
 	ask, cancel := context.WithTimeout(r.Context(), askTime)
 	is, reached := a.cluster.Copy(ask)
 	cancel()
@@ -241,6 +242,7 @@ func (a *Agent) askWhatIsKnown(ctx context.Context, b *client.Rebuild) (known ma
 		})
 	}
 	asked.Wait()
+	// In the order of the nodes, and not of their answers, so that two looks say the same.
 	for _, n := range nodes {
 		if _, ok := known[n.Name]; ok {
 			b.Answered = append(b.Answered, n.Name)
@@ -300,7 +302,7 @@ func differences(is, to cluster.Copy) []string {
 	}
 	for _, v := range to.Volumes {
 		add("volume", v.Name, had[v.Name], v)
-		delete(had, v.Name)
+		delete(had, v.Name) // what is left then is to go
 	}
 	for name := range had {
 		add("volume", name, 0, 1)

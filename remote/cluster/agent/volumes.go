@@ -424,6 +424,7 @@ type vaultFact struct {
 // lookAtVaults asks the nodes that are vaults of the volume, also those that the register does not
 // name, and returns which of those that it names do not answer.
 func (a *Agent) lookAtVaults(ctx context.Context, v cluster.Volume, nodes []health.NodeFacts) (found []vaultFact, silent []string) {
+	// What they have said before is not taken for an answer to this.
 	nodes = slices.Clone(nodes)
 	for i := range nodes {
 		nodes[i].Said = nil

@@ -331,6 +331,7 @@ func (a *Agent) call(ctx context.Context, method, path string, body, to any) err
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
+	// Its time limit is that of the whole call, with the answer's body.
 	r, err := a.http.Do(req)
 	if err != nil {
 		return a.noAnswer(ctx, err)

@@ -161,6 +161,7 @@ func Repairs(f place.Facts, p place.Plan, now time.Time) map[string]cluster.Repa
 				filled = append(filled, c.Node)
 			}
 		}
+		// What the plan has a step for is named by that: it is the newer word.
 		if _, ok := found[v.ID]; !ok && made < v.Vaults && len(filled) > 0 {
 			found[v.ID] = cluster.Repair{Node: slices.Min(filled), Why: string(place.Missing), Since: now}
 		}
@@ -285,6 +286,7 @@ func NoRoom(f place.Facts) (node string, volumes []string) {
 	if node == "" {
 		return "", nil
 	}
+	// With volumes of no size only the lack of nodes is left, which is not meant here.
 	small := f
 	small.Volumes = slices.Clone(f.Volumes)
 	for i := range small.Volumes {

@@ -138,6 +138,8 @@ func (c *Client) Commit(ctx context.Context, t register.Txn) (int64, error) {
 	for _, key := range t.Delete {
 		ops = append(ops, clientv3.OpDelete(key))
 	}
+	// One transaction, which etcd does as a whole: conditions that were read before would be a
+	// guess.
 	call, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	r, err := c.etcd.Txn(call).If(conditions...).Then(ops...).Commit()

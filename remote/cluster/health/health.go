@@ -264,7 +264,7 @@ func control(f Facts, c Control) []Check {
 			Text: fmt.Sprintf("%d nodes vote, which bear no more failures than %d", c.Voters, c.Voters-1),
 			Do:   "let one more machine join",
 		}}
-	case c.Survives == 0:
+	case c.Survives == 0: // of three or more, one of which is down
 		return []Check{{
 			Code: "CONTROL_AT_RISK", Level: Warn, Subjects: voters(f),
 			Text: fmt.Sprintf("%d of %d voters are up: without one more of them nothing can be decided", c.Up, c.Voters),
@@ -347,7 +347,7 @@ func versions(f Facts, _ Control) []Check {
 		return nil
 	}
 	var parts, subjects []string
-	for version, nodes := range of {
+	for version, nodes := range of { // in no order, so both lists are sorted below
 		parts = append(parts, fmt.Sprintf("%s on %s", version, strings.Join(nodes, ", ")))
 		subjects = append(subjects, nodes...)
 	}

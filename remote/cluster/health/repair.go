@@ -66,6 +66,7 @@ func (r *Repair) progress(f Facts) {
 	if home == nil {
 		return
 	}
+	// The home's own word on the push is more than what is seen from here.
 	for _, p := range home.Pushes {
 		if p.Vault == r.Node {
 			r.Sent, r.Moved = &p.Sent, p.Moved
@@ -111,6 +112,7 @@ func (v Volume) missing(f Facts) []Check {
 	if fewer {
 		c.Text = fmt.Sprintf("%s has %d vaults, and is to have %d", v.Name, len(v.Vaults), v.Copies-1)
 	}
+	// Why nothing is done at all comes before why this one cannot be.
 	switch {
 	case f.Plan.Held != "":
 		c.Text, c.Do = c.Text+": "+f.Plan.Held, "see to the nodes that are down; it is made as soon as that is over"

@@ -215,6 +215,7 @@ func (v Volume) atVaults(f Facts) (checks []Check) {
 	}
 	because := strings.Join(why, ". ")
 	do := "see quarxfs cluster where " + v.Name + ", and agent.log on " + v.Home
+	// "None has it" needs an answer of each: one that is silent may have it.
 	switch {
 	case answered == len(v.Vaults) && !any:
 		checks = append(checks, Check{
@@ -291,7 +292,7 @@ func former(f Facts) (checks []Check) {
 		}
 		for _, h := range n.Said.Homes {
 			if h.FencedBy == "" {
-				continue
+				continue // it writes the volume, and atHome says how that is
 			}
 			saved := "it is saved at no vault yet; mount it there to have that done"
 			if h.Saved != "" {
@@ -330,6 +331,7 @@ func (f Facts) Ahead() (names []string) {
 	for _, v := range f.Volumes {
 		epochs[v.ID] = v.Epoch
 	}
+	// By ID and not by name: a volume that was made anew under a name has epochs of its own.
 	ahead := func(volume, id string, epoch int64) {
 		if is, ok := epochs[id]; !ok || epoch > is {
 			names = append(names, volume)

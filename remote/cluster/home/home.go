@@ -114,7 +114,7 @@ func (h *Homes) Learn(volumes []cluster.Volume) error {
 	next := maps.Clone(h.mu.records)
 	for _, v := range volumes {
 		if v.Epoch < lastEpoch(next, v.ID) {
-			continue
+			continue // else a register that has gone back would make a fenced store a home again
 		}
 		if v.Home == h.Node {
 			next[v.Store] = Record{Volume: v}

@@ -99,6 +99,7 @@ func (h *Homes) snapshot(ctx context.Context, v cluster.Volume) error {
 			}
 		}
 	}
+	// After those of the epoch alone: a former home's numbers say nothing about this one's.
 	next := cluster.SnapshotName(v.Epoch, last+1)
 	if _, err := n.CreateSnapshot(ctx, remote.NewSnapshot{Name: next, Tags: []string{tag}, Host: h.Node}); err != nil {
 		return err

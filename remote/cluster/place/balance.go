@@ -30,6 +30,7 @@ func Balance(f Facts) (moves []Move, held Reason) {
 	if len(p.Steps) > 0 {
 		return nil, Busy
 	}
+	// Zones before disks: an even disk is comfort, and a zone of one's own is a copy more.
 	v := newView(f)
 	for len(moves) < v.Rules.PerRound {
 		m, ok := v.apart()

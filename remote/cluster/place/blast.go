@@ -62,6 +62,7 @@ func Blast(f Facts, nodes, zones []string) Damage {
 			d.Bytes += l.Bytes
 		}
 	}
+	// Stable, so that volumes of one fate and size keep the order of their IDs.
 	slices.SortStableFunc(d.Losses, func(a, b Loss) int {
 		return cmp.Or(cmp.Compare(fateRank[a.Fate], fateRank[b.Fate]), cmp.Compare(b.Bytes, a.Bytes))
 	})
@@ -72,6 +73,8 @@ func Blast(f Facts, nodes, zones []string) Damage {
 // loss returns what the volume loses, if anything.
 func (v *view) loss(vol Volume, dead map[string]bool) (Loss, bool) {
 	l := Loss{Volume: vol.ID, Fate: Lost}
+	// Of all copies that are left the one counts that loses least: the writer's, else a mirror,
+	// else the newest vault.
 	touched := false
 	for _, c := range vol.Copies {
 		if dead[c.Node] {

@@ -25,6 +25,7 @@ func apply(f *Facts, s Step) {
 	i := slices.IndexFunc(f.Nodes, func(n Node) bool { return n.Name == s.Node })
 	switch s.Do {
 	case Make:
+		// As if it were whole at once: what waits for it is to be seen, too.
 		vol.put(Copy{Node: s.Node, Kind: s.Kind, State: Made})
 		f.Nodes[i].take(vol.Bytes)
 	case Drop:

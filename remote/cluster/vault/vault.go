@@ -174,6 +174,7 @@ func (v *Vault) open(domain string, d *cluster.Domain) (*held, error) {
 	dir := filepath.Join(v.dir, domain)
 	o := store.Options{CacheBytes: cacheBytes, MemTable: memTable, Logger: v.log}
 	st, err := store.Open(dir, o)
+	// Made with mu held: of two pushes that come first together one would find half a store.
 	if errors.Is(err, store.ErrNotStore) && d != nil {
 		conf := store.DefaultConfig()
 		conf.Chunker = d.Chunker

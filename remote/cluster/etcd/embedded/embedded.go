@@ -87,6 +87,7 @@ func configOf(c etcd.ServerConfig) (*embed.Config, error) {
 		if err != nil {
 			return nil, fmt.Errorf("etcd's address: %w", err)
 		}
+		// It may listen on all addresses, while others are told one that reaches it.
 		*u.listen = []url.URL{{Scheme: scheme, Host: net.JoinHostPort(c.Listen, port)}}
 		*u.advertise = []url.URL{{Scheme: scheme, Host: u.addr}}
 	}
