@@ -38,8 +38,9 @@ type Rebuilt struct {
 	Bad       int64  `json:"bad_records"`
 	Objects   int64  `json:"objects"` // with the names that they had
 	Snapshots int64  `json:"snapshots"`
-	Loose     int64  `json:"loose"`   // blocks that belong to no named object
-	Missing   int64  `json:"missing"` // blocks that vertices link to, and that no segment has
+	Held      int64  `json:"held_snapshots"` // of them, made by a schedule, and held now
+	Loose     int64  `json:"loose"`          // blocks that belong to no named object
+	Missing   int64  `json:"missing"`        // blocks that vertices link to, and that no segment has
 	Old       string `json:"old_database,omitempty"`
 	Damage    string `json:"damage,omitempty"` // what of the segments cannot be read
 	Unclaimed int64  `json:"unclaimed"`        // tree and snapshot vertices that nothing refers to
@@ -78,6 +79,9 @@ func Rebuild(ctx context.Context, dir string, o RebuildOptions) (done Rebuilt, e
 	if err = s.open(); err == nil {
 		err = b.run(ctx)
 	}
+	if err == nil {
+		b.holdScheduled()
+	}
 	// The lock stays until the new database is in its place.
 	if err = errors.Join(err, s.shut()); err == nil {
 		b.found.Old, err = s.exchange(fresh)
@@ -87,6 +91,21 @@ func Rebuild(ctx context.Context, dir string, o RebuildOptions) (done Rebuilt, e
 	}
 	b.found.Old, b.found.Damage = handle.Shown(b.found.Old), handle.Shown(b.found.Damage)
 	return b.found, errors.Join(err, s.dir.Close())
+}
+
+// holdScheduled keeps the snapshots that a schedule made. It would go on at the next mount, with
+// the empty tree, and remove the good ones before anybody has gone back to one.
+func (b *rebuilder) holdScheduled() {
+	for name, r := range b.snaps {
+		if !r.Scheduled || r.Held {
+			continue
+		}
+		if err := b.s.HoldSnapshot(name, true); err != nil {
+			b.s.log.Error("a snapshot is not held, and the schedule may remove it", "snapshot", name, "err", err)
+			continue
+		}
+		b.found.Held++
+	}
 }
 
 // countCommits finds out how many commits there were: the new database's come on top, or segments

@@ -80,6 +80,31 @@ func TestRebuildFromSegments(t *testing.T) {
 	requireObjects(t, s, want)
 }
 
+// TestRebuildHoldsScheduled: a schedule that goes on with the empty tree removes none of the
+// snapshots that lead back.
+func TestRebuildHoldsScheduled(t *testing.T) {
+	s := newStore(t, compactConfig())
+	release := s.Hold()
+	to := putSnapshot(t, s, "what the names lead to")
+	err := s.Update(func() error {
+		return errors.Join(s.NameSnapshot("by-hand", to), s.NameSnapshot("by-schedule", to, Scheduled))
+	})
+	release()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, r := rebuild(t, s, RebuildOptions{})
+	mustCheck(t, s)
+	if r.Held != 1 || r.Snapshots != 2 {
+		t.Errorf("%+v", r)
+	}
+	for name, held := range map[string]bool{"by-hand": false, "by-schedule": true} {
+		if ref, err := s.Snapshot(name); err != nil || ref.Held != held || ref.Scheduled != held {
+			t.Errorf("%+v, %v, want held %v", ref, err, held)
+		}
+	}
+}
+
 func TestRebuildOfDamagedSegments(t *testing.T) {
 	s := newStore(t, compactConfig())
 	a, b := randomBytes(1, 300_000), randomBytes(2, 300_000)

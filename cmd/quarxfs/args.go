@@ -70,6 +70,9 @@ func teach(c *cobra.Command) {
 	}
 	if inner := c.RunE; inner != nil && c.HasParent() {
 		c.RunE = func(c *cobra.Command, args []string) error {
+			if err := refuseEmpty(c, args); err != nil {
+				return err
+			}
 			args, err := arrange(c, args)
 			if err != nil {
 				return err
@@ -77,6 +80,23 @@ func teach(c *cobra.Command) {
 			return inner(c, args)
 		}
 	}
+}
+
+// mayBeEmpty are the flags of which "" says something: no text, from the beginning, always.
+var mayBeEmpty = []string{"message", "prefix", "after", "hours"}
+
+// refuseEmpty reports an empty argument or flag: a variable of the shell's most likely that is not
+// set. Taken for what is left out, it would mean all, or the current directory.
+func refuseEmpty(c *cobra.Command, args []string) (err error) {
+	if i := slices.Index(args, ""); i >= 0 {
+		return usageErrorf(c, "argument %d is empty; is a variable not set?", i+1)
+	}
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if f.Value.Type() == "string" && f.Value.String() == "" && !slices.Contains(mayBeEmpty, f.Name) {
+			err = usageErrorf(c, "--%s is empty; is a variable not set?", f.Name)
+		}
+	})
+	return err
 }
 
 // arrange checks the arguments of a command, and puts "" where STORE was left out.

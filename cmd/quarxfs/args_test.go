@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -63,8 +65,16 @@ func TestWrongCalls(t *testing.T) {
 		if !many {
 			wrong(path, `"one-more" is one argument too many; usage: `, append(most, "one-more")...)
 		}
+		for i := range most {
+			args := slices.Clone(most)
+			args[i] = ""
+			wrong(path, fmt.Sprintf("argument %d is empty", i+1), args...)
+		}
 		c.Flags().VisitAll(func(f *pflag.Flag) {
 			name := "--" + f.Name
+			if f.Value.Type() == "string" && !slices.Contains(mayBeEmpty, f.Name) {
+				wrong(path, name, append(slices.Clone(most), name+"=")...)
+			}
 			switch f.Value.Type() {
 			case "bool":
 				wrong(path, name, name+"=soup")

@@ -84,6 +84,9 @@ func printRebuilt(w io.Writer, r store.Rebuilt) error {
 		back = "go back to a snapshot: mount it, then quarxfs snapshot rollback MOUNTPOINT NAME"
 	}
 	fmt.Fprintln(w, "the live tree is not in segments and is empty now;", back)
+	if r.Held > 0 {
+		fmt.Fprintf(w, "%s of the schedule's held, so that it removes none before that: let go of them with quarxfs snapshot release\n", amount(r.Held, "snapshot"))
+	}
 	if r.Old != "" {
 		fmt.Fprintf(w, "the old database is %s\n", r.Old)
 	}

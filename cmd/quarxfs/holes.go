@@ -27,6 +27,9 @@ type holeWriter struct {
 // bytes at the offset gets the zeroes themselves.
 func leaveHoles(w io.Writer) *holeWriter {
 	h := &holeWriter{w: w}
+	if o, ok := w.(*output); ok {
+		w = o.File // the writer of holes returns its errors
+	}
 	f, ok := w.(*os.File)
 	if !ok {
 		return h

@@ -25,12 +25,17 @@ func run() int {
 	args, helper, err := asHelper(os.Args)
 	if err == nil {
 		cmd := newRoot()
+		out := &output{File: os.Stdout}
+		cmd.SetOut(out)
 		cmd.SetArgs(args)
 		// Only for the shell's completion, whose lines would show the quotes.
 		if len(args) > 0 && args[0] == cobra.ShellCompRequestCmd {
 			unquoteUsages(cmd)
 		}
 		err = cmd.ExecuteContext(ctx)
+		if err == nil {
+			err = out.err
+		}
 	}
 	code := exitOK
 	if err != nil {

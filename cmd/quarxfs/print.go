@@ -2,8 +2,10 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
+	"os"
 	"strconv"
 	"strings"
 	"unicode"
@@ -19,6 +21,28 @@ import (
 )
 
 func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
+
+// output is standard output and remembers that something could not be written there, so that no
+// command ends with success whose list was lost on a full disk.
+type output struct {
+	*os.File
+	err error // the first
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.File.Write(p)
+	o.err = cmp.Or(o.err, err)
+	return n, err
+}
+
+func (o *output) WriteString(s string) (int, error) { return o.Write([]byte(s)) }
+
+// ReadFrom is Write for io.Copy, which would find the file's own.
+func (o *output) ReadFrom(r io.Reader) (int64, error) {
+	n, err := o.File.ReadFrom(r)
+	o.err = cmp.Or(o.err, err)
+	return n, err
+}
 
 // amount says how many there are of what one names, as in "1 file" and "2,000 vertices".
 func amount[N int | int64](n N, one string) string {

@@ -35,19 +35,20 @@ const (
 	replaceAny
 )
 
-// errOtherKind: a directory would take the place of a file, or a file that of a directory. EEXIST.
-type errOtherKind struct {
-	dir bool // what is there is a directory
+// A refusal says in its own words why something cannot be done, and is an errno for whoever asks.
+type refusal struct {
+	says string
+	is   syscall.Errno
 }
 
-func (e errOtherKind) Error() string {
-	if e.dir {
-		return "it is a directory, and what would take its place is none"
-	}
-	return "it is no directory, and what would take its place is one"
-}
+func (e refusal) Error() string     { return e.says }
+func (e refusal) Is(err error) bool { return err == e.is }
 
-func (e errOtherKind) Is(err error) bool { return err == syscall.EEXIST }
+var (
+	errDirectory   = refusal{"it is a directory, and what would take its place is none", syscall.EEXIST}
+	errNoDirectory = refusal{"it is no directory, and what would take its place is one", syscall.EEXIST}
+	errTop         = refusal{"the top of the store cannot be made a copy of anything; quarxfs snapshot rollback goes back to a whole snapshot", syscall.EINVAL}
+)
 
 // Restore is Clone, but takes the place of what is at the path. That happens at
 // one instant.
@@ -99,7 +100,7 @@ func (t *nameTree) parentOf(path string) (dir meta.Ino, name string, err error) 
 	dir = meta.Root
 	parts := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 	if len(parts) == 0 {
-		return 0, "", fmt.Errorf("%q: %w", path, syscall.EEXIST)
+		return 0, "", errTop
 	}
 	// No symbolic links and no dots: a path in the store means the same whoever asks, and cannot
 	// leave it.
@@ -357,7 +358,10 @@ func (t *nameTree) attach(n *node, nlink uint32, d *node, name string, replace r
 		}
 		defer old.release()
 		if replace == replaceAlike && old.isDir() != n.isDir() {
-			return errOtherKind{old.isDir()}
+			if old.isDir() {
+				return errDirectory
+			}
+			return errNoDirectory
 		}
 	case free != nil:
 		return free
