@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/routine"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -158,10 +159,7 @@ func (cm *committer) MaybeCommit() {
 	case rows >= 4*maxRows || bytes >= 4*maxBytes || cm.stuck.Load() == nil && cm.roomToChange(true) != nil:
 		_ = cm.Commit() // what fails is tried again, and told, by the one in the background
 	case rows >= maxRows/4 || bytes >= maxBytes/4:
-		select {
-		case cm.kick <- struct{}{}:
-		default:
-		}
+		routine.Kick(cm.kick)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/durable"
+	"github.com/quarxtor/quarxfs/store/routine"
 	"github.com/quarxtor/quarxfs/tiering"
 )
 
@@ -126,10 +127,7 @@ func (ht *hotTier) throttleHot() error {
 	if limit == 0 || ht.hotFiles() < limit {
 		return nil
 	}
-	select {
-	case ht.kick <- struct{}{}:
-	default:
-	}
+	routine.Kick(ht.kick)
 	// Polled, as files go in the background; the wait is bounded, so that a writer is slowed and
 	// never stopped.
 	for begun := time.Now(); time.Since(begun) < slowest; time.Sleep(slowStep) {

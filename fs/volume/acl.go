@@ -136,16 +136,21 @@ func (x *xattrs) setAccessACL(n *node, value []byte, dropSGID bool) (keep bool, 
 	return true, nil
 }
 
+// acl reads an ACL. ENODATA: there is none.
+func (x *xattrs) acl(n *node, name string) ([]aclEntry, error) {
+	b, err := x.get(n, name)
+	if err != nil {
+		return nil, err
+	}
+	return parseACL(b)
+}
+
 // chmodACL keeps an access ACL in step with a new mode.
 func (x *xattrs) chmodACL(n *node) error {
-	b, err := x.get(n, aclAccess)
+	acl, err := x.acl(n, aclAccess)
 	if err == syscall.ENODATA {
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	acl, err := parseACL(b)
 	if err != nil {
 		return err
 	}
@@ -160,15 +165,11 @@ func (x *xattrs) inherit(dir, n *node, umask uint32) error {
 		return nil
 	}
 	// With a default ACL the umask does not count: that ACL is the mask.
-	b, err := x.get(dir, aclDefault)
+	acl, err := x.acl(dir, aclDefault)
 	if err == syscall.ENODATA {
 		n.attr.Mode &^= umask & 0o777
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	acl, err := parseACL(b)
 	if err != nil {
 		return err
 	}
@@ -179,7 +180,7 @@ func (x *xattrs) inherit(dir, n *node, umask uint32) error {
 		x.store(n, aclAccess, encodeACL(access))
 	}
 	if n.isDir() {
-		x.store(n, aclDefault, append([]byte(nil), b...))
+		x.store(n, aclDefault, encodeACL(acl))
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package volume
 import (
 	"sync"
 	"sync/atomic"
+
+	"github.com/quarxtor/quarxfs/store/routine"
 )
 
 // A dirtyBudget is the memory that written bytes may take until they are stored. Whoever writes
@@ -28,7 +30,7 @@ func (b *dirtyBudget) wait() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for b.held > b.limit.Load() {
-		wake(b.flush)
+		routine.Kick(b.flush)
 		b.freed.Wait()
 	}
 }
@@ -59,7 +61,7 @@ func (b *dirtyBudget) setLimit(bytes int64) {
 // wakeIfFull starts storing long before anybody has to wait. mu is held.
 func (b *dirtyBudget) wakeIfFull() {
 	if b.held > b.limit.Load()/4 {
-		wake(b.flush)
+		routine.Kick(b.flush)
 	}
 }
 
@@ -75,11 +77,3 @@ func (b *dirtyBudget) quarterFull() bool { return b.bytes() > b.limit.Load()/4 }
 
 // short reports whether memory is so scarce that small ranges are not kept together any more.
 func (b *dirtyBudget) short() bool { return b.bytes() > b.limit.Load()/2 }
-
-// wake sends on a channel of one element, unless that is there already.
-func wake(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}

@@ -273,10 +273,10 @@ func (g *cloner) fill(dir meta.Ino, d *graph.Entry) error {
 					return g.linked(dir, e)
 				}
 				if !e.IsDir() || e.Below.Linked == 0 {
-					_, err := g.v.materializer.addLazy(dir, e)
+					_, err := g.v.materializer.add(dir, e, g.v.materializer.newLazy)
 					return err
 				}
-				ino, err := g.v.materializer.addWhole(dir, e)
+				ino, err := g.v.materializer.add(dir, e, g.v.materializer.newWhole)
 				subs = append(subs, sub{ino, *e})
 				return err
 			})
@@ -302,19 +302,6 @@ func (m *materializer) newWhole(ino meta.Ino, e *graph.Entry) (meta.Inode, error
 	attr, err := m.newLazy(ino, &bare)
 	attr.Entries = e.Entries
 	return attr, err
-}
-
-// addWhole makes a directory whose names follow.
-func (m *materializer) addWhole(dir meta.Ino, e *graph.Entry) (meta.Ino, error) {
-	ino := meta.Ino(m.v.numbers.take())
-	attr, err := m.newWhole(ino, e)
-	if err != nil {
-		return 0, err
-	}
-	attr.Parent, attr.Pos = dir, m.v.numbers.take()
-	m.v.db.Set(meta.InodeKey(ino), meta.AppendInode(nil, &attr))
-	m.v.tree.setName(dir, e.Name, attr.Pos, ino, e.Type())
-	return ino, nil
 }
 
 // linked makes one name of a file with several.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/routine"
 )
 
 // A WriteMode says what a write means besides its bytes.
@@ -65,7 +66,7 @@ func (m *fileMap) write(ino meta.Ino, off int64, data []byte, mode WriteMode) er
 		m.v.flusher.markChanged(n)
 		if i := n.dirty.after(off); i < len(n.dirty) && len(n.dirty[i].data) == maxRange {
 			// Only when a range is full: before that a flush would leave it anyway.
-			wake(m.v.flusher.now)
+			routine.Kick(m.v.flusher.now)
 		}
 		return nil
 	})

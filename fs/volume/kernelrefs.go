@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 
 	"github.com/quarxtor/quarxfs/fs/meta"
+	"github.com/quarxtor/quarxfs/store/routine"
 )
 
 // kernelRefs knows which inodes the kernel knows, and which have no name any more. One that is in
@@ -84,7 +85,7 @@ func (k *kernelRefs) addOrphan(ino meta.Ino) {
 // enqueue is called locked.
 func (k *kernelRefs) enqueue(ino meta.Ino) {
 	k.queue = append(k.queue, ino)
-	wake(k.reap)
+	routine.Kick(k.reap)
 }
 
 // next takes an inode off the queue that is still to be removed.

@@ -163,7 +163,7 @@ func (m *materializer) names(d *node) error {
 			return fmt.Errorf("%q is a file with several names in a tree that may have none: %w", e.Name, store.ErrCorrupt)
 		}
 		m.v.counters.add(e.Sum(), -1) // the directory has counted for it so far
-		_, err := m.addLazy(d.ino, e)
+		_, err := m.add(d.ino, e, m.newLazy)
 		return err
 	})
 	if err != nil {
@@ -235,11 +235,11 @@ func (r *reaper) abandonLazy(n *node) error {
 	})
 }
 
-// addLazy makes an inode of a snapshot's entry and a name of it in a directory.
+// add makes an inode of a snapshot's entry, as record says, and a name of it in a directory.
 // The caller counts the directory's entries and is inside Update.
-func (m *materializer) addLazy(dir meta.Ino, e *graph.Entry) (meta.Ino, error) {
+func (m *materializer) add(dir meta.Ino, e *graph.Entry, record func(meta.Ino, *graph.Entry) (meta.Inode, error)) (meta.Ino, error) {
 	ino := meta.Ino(m.v.numbers.take())
-	attr, err := m.newLazy(ino, e)
+	attr, err := record(ino, e)
 	if err != nil {
 		return 0, err
 	}

@@ -35,6 +35,7 @@ import (
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/rows"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/routine"
 )
 
 // Options are the settings of one opening of a volume; zero values mean the
@@ -131,7 +132,7 @@ func Open(st *store.Store, o Options) (*Volume, error) {
 	go v.reaper.run()
 	go v.prefetcher.run()
 	if !st.ReadOnly() {
-		wake(v.reaper.now)
+		routine.Kick(v.reaper.now)
 	}
 	return v, nil
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/quarxtor/quarxfs/store/routine"
 )
 
 // The applier carries commits from the log into Badger, in the background and
@@ -109,12 +111,7 @@ func (a *applier) do(f func() error) error {
 	return <-done
 }
 
-func (a *applier) wake() {
-	select {
-	case a.kick <- struct{}{}:
-	default:
-	}
-}
+func (a *applier) wake() { routine.Kick(a.kick) }
 
 // fail is for errors after which what Badger would keep is unknown. The log
 // still has all of it.

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/store/routine"
 )
 
 // Compact gives back what deleted and replaced rows take on the disk, and
@@ -189,10 +191,7 @@ func (d *DB) runCompactor() {
 // considerCompacting wakes the compactor if there is work for it.
 func (d *DB) considerCompacting() {
 	if d.crowded() {
-		select {
-		case d.compactor.kick <- struct{}{}:
-		default:
-		}
+		routine.Kick(d.compactor.kick)
 	}
 }
 

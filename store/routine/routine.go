@@ -44,6 +44,15 @@ func Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
+// Kick wakes whoever waits for something in c, which has room for one. If something is in it
+// already, that will wake them.
+func Kick(c chan<- struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
 // Each calls step after first, then every so often, and when something is in kick,
 // until ctx ends. A step that takes longer delays the next.
 func Each(ctx context.Context, first, every time.Duration, kick <-chan struct{}, step func()) {

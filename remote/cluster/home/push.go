@@ -67,10 +67,7 @@ func (h *Homes) follow(ctx context.Context, r Record) {
 			if failed {
 				break // nothing is new; a push in vain would only wait longer than this one
 			}
-			select {
-			case kick <- struct{}{}:
-			default: // it is behind already, and takes what is the newest then
-			}
+			routine.Kick(kick) // one that is behind takes what is the newest then
 		}
 		if routine.Sleep(ctx, time.Duration(v.RPO)*time.Second/2) != nil {
 			return
