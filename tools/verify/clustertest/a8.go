@@ -2,11 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/quarxtor/quarxfs/remote/cluster/client"
 )
 
 const holdTime = 10 * time.Minute
@@ -32,6 +38,9 @@ func runA8(ctx context.Context, t *trial) error {
 		if err := t.killAllVoters(ctx, l); err != nil {
 			return err
 		}
+		if err := t.destroyRegister(ctx, l); err != nil {
+			return err
+		}
 		t.result.Rounds++
 	}
 	stop()
@@ -39,7 +48,6 @@ func runA8(ctx context.Context, t *trial) error {
 		t.fail("the load ended with %v", err)
 	}
 	t.measured("acknowledged fsyncs", l.lastBegun())
-	t.skip("all voters destroyed, and cluster rebuild")
 	return nil
 }
 
@@ -108,6 +116,83 @@ func (t *trial) killAllVoters(ctx context.Context, l *load) error {
 		}
 		return err
 	})
+}
+
+// destroyRegister takes the register's data from all voters, makes it again, and requires that it
+// says the same.
+func (t *trial) destroyRegister(ctx context.Context, l *load) error {
+	first := t.rig.nodes["n1"]
+	before, err := decided(ctx, t.rig.nodes["n4"])
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"n1", "n2", "n3"} {
+		n := t.rig.nodes[name]
+		if err := n.signalAgent(unix.SIGKILL); err != nil {
+			return err
+		}
+		if err := os.RemoveAll(n.path(filepath.Join(client.DefaultDir, "etcd"))); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"n1", "n2", "n3"} {
+		// cluster start would wait for the register.
+		run := filepath.Join(t.bin, "quarxfs-node") + " run --dir " + client.DefaultDir
+		if _, err := output(t.rig.nodes[name].space.in(ctx, "sh", "-c", "setsid "+run+" >/run/agent.log 2>&1 &")); err != nil {
+			return err
+		}
+	}
+	begun := time.Now()
+	var revision string
+	err = t.rig.await(ctx, 2*time.Minute, "what the register can be made of", func() error {
+		var failed *commandError
+		_, err := first.quarxfs(ctx, "cluster", "rebuild")
+		if !errors.As(err, &failed) {
+			return fmt.Errorf("a rebuild that nobody has confirmed: %w", err)
+		}
+		var ok bool
+		if _, revision, ok = strings.Cut(failed.said, ": --revision "); !ok {
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := first.quarxfs(ctx, "cluster", "rebuild", "--revision", revision); err != nil {
+		return err
+	}
+	err = t.rig.await(ctx, 3*time.Minute, "the register says what it said", func() error {
+		after, err := decided(ctx, t.rig.nodes["n4"])
+		if err == nil && after != before {
+			err = fmt.Errorf("it was %s, and is %s", before, after)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	t.measured("until the register was made again, s", time.Since(begun).Seconds())
+	return t.watchVolume(ctx, l, 10*time.Second, "the register is made again")
+}
+
+// decided is what the register says of nodes and volumes; an error without one.
+func decided(ctx context.Context, n *node) (string, error) {
+	s, _, err := n.status(ctx)
+	if err != nil {
+		return "", err
+	}
+	if !s.Control.Decides {
+		return "", errors.New("the cluster cannot decide")
+	}
+	var all []string
+	for _, n := range s.Nodes {
+		all = append(all, fmt.Sprint(n.Name, n.Zone, n.Roles, n.State, n.Address))
+	}
+	for _, v := range s.Volumes {
+		all = append(all, fmt.Sprint(v.Name, v.ID, v.Domain, v.Epoch, v.Home, v.Store, v.RPO, v.Copies, vaultsOf(v)))
+	}
+	return strings.Join(all, "; "), nil
 }
 
 // watchVolume requires for a while that operations go on and that snapshots reach the vault in
