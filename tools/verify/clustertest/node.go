@@ -41,7 +41,10 @@ func (n *node) start(ctx context.Context) error {
 		return err
 	}
 	n.space = s
-	port := "port" + strconv.Itoa(n.index)
+	// The port of before may be there still: the kernel removes a network some time after its last
+	// process.
+	n.rig.ports++
+	port := "port" + strconv.Itoa(n.rig.ports)
 	err = n.rig.bridge.ip(ctx,
 		fmt.Sprintf("link add %s type veth peer name eth0 address %s netns %d", port, mac(n.index), s.pid()),
 		"link set "+port+" master br0 up")

@@ -25,6 +25,7 @@ type rig struct {
 	bridge  *space // the switch
 	nodes   map[string]*node
 	disks   int // made so far
+	ports   int // of the switch, made so far
 }
 
 // newRig makes a switch without machines, in a new directory of work.
