@@ -137,8 +137,8 @@ func (t *trial) destroyRegister(ctx context.Context, l *load) error {
 	}
 	for _, name := range []string{"n1", "n2", "n3"} {
 		// cluster start would wait for the register.
-		run := filepath.Join(t.bin, "quarxfs-node") + " run --dir " + client.DefaultDir
-		if _, err := output(t.rig.nodes[name].space.in(ctx, "sh", "-c", "setsid "+run+" >/run/agent.log 2>&1 &")); err != nil {
+		agent := filepath.Join(t.bin, "quarxfs-node") + " run --dir " + client.DefaultDir
+		if _, err := output(t.rig.nodes[name].space.in(ctx, "sh", "-c", "setsid "+agent+" >/run/agent.log 2>&1 &")); err != nil {
 			return err
 		}
 	}
