@@ -73,6 +73,7 @@ var sentinels = map[string]struct {
 	"store.ErrUnavailable":   {err: store.ErrUnavailable, code: 17},
 	"config.ErrToken":        {err: config.ErrToken, code: 18},
 	"store.ErrStop":          {internal: "it ends a listing"},
+	"store.ErrUncommitted":   {internal: "it is beside the error that says why"},
 }
 
 // Each error that a package below the commands exports has its exit code, or a reason to have none.
