@@ -51,6 +51,8 @@ func Start(ctx context.Context, c etcd.ServerConfig) (etcd.Server, error) {
 	case err = <-e.Err():
 	case <-ctx.Done():
 		err = ctx.Err()
+		// Close alone would wait for ever: it asks for servers that begin when there is a quorum.
+		e.Server.Stop()
 	}
 	e.Close()
 	return nil, fmt.Errorf("start etcd in %s: %w", c.Dir, err)

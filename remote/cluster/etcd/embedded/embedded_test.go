@@ -1,6 +1,7 @@
 package embedded_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -170,5 +171,22 @@ func until(t *testing.T, try func() error) {
 		if time.Now().After(deadline) {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A member that waits for a quorum can be told not to: an agent must be stopped whoever is away.
+func TestStartGivesUp(t *testing.T) {
+	conf := member(t, "a")
+	conf.Members["b"] = freeAddr(t) // which never comes
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := embedded.Start(ctx, conf)
+		done <- err
+	}()
+	time.Sleep(100 * time.Millisecond) // it may be anywhere on its way
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }
