@@ -66,10 +66,13 @@ const checkShard = 4 << 20
 func (s *Store) Check(ctx context.Context, o CheckOptions) (Report, error) {
 	c := checker{s: s, o: o, segments: make(map[uint64]int64), bad: make(map[ID]bool)}
 	err := s.standstill(func() error { return c.run(ctx) })
-	if errors.Is(err, db.ErrRemoved) {
-		// Nothing is committed any more, so what rows say means little: which files are missing
-		// does.
-		err = c.files(ctx)
+	if errors.Is(err, db.ErrRemoved) || errors.Is(err, ErrDamaged) {
+		// Nothing is committed any more, so what rows say means little: which files are missing or
+		// cut does.
+		why := err
+		if err = c.files(ctx); err == nil && c.report.Count == 0 {
+			c.report.add("files", s.dir.Path(), "%v", why)
+		}
 	}
 	if err != nil {
 		err = fmt.Errorf("check: %w", err)
@@ -131,12 +134,18 @@ func (c *checker) run(ctx context.Context) error {
 // before somebody took it away can still be read, and would seem to be there.
 func (c *checker) files(ctx context.Context) error {
 	err := c.reinspect(ctx)
-	if d := new(Damage); d.add(err) == nil {
-		for _, f := range d.Files {
-			c.report.add("files", f.File, "%s", f.What)
-		}
-	} else {
+	d := new(Damage)
+	if err = d.add(err); err != nil {
 		c.report.add("files", c.s.dir.Path(), "%v", err)
+	}
+	// Of a segment that was written to, the daemon knows better how long it was.
+	written := new(Damage)
+	_ = written.add(c.s.harmed()) // it is about files
+	d.Files = slices.DeleteFunc(d.Files, func(f *db.FileError) bool {
+		return slices.ContainsFunc(written.Files, func(w *db.FileError) bool { return w.File == f.File })
+	})
+	for _, f := range append(d.Files, written.Files...) {
+		c.report.add("files", f.File, "%s", f.What)
 	}
 	cold, _ := c.s.Cold()
 	faults, err := c.s.inspectBucket()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/handle"
 	"github.com/quarxtor/quarxfs/store/routine"
 	"github.com/quarxtor/quarxfs/tiering"
 )
@@ -195,10 +196,22 @@ func (cm *committer) commit() error {
 		cm.stuck.Store(&stuck{err, cm.now()})
 		return err
 	}
-	cm.stuck.Store(nil)
 	cm.committed.Store(cutAt.UnixNano())
 	cm.took.Add(time.Since(start))
+	// Only now: what could be saved is durable. But who asks shall know that something of before is
+	// gone, and changes are refused, or nobody would notice before it is read.
+	if err := cm.harmed(); err != nil {
+		cm.stuck.Store(&stuck{err, cm.now()})
+		return err
+	}
+	cm.stuck.Store(nil)
 	return nil
+}
+
+// harmed is ErrDamaged when segments that are written to were cut, removed or replaced beneath the
+// store.
+func (cm *committer) harmed() error {
+	return handle.ShownError(segmentDamage(cm.dir.Join(hotDir), cm.tiers.Harmed(), false))
 }
 
 // LastCommit returns the instant that the last commit stands for; zero: none since the store was
@@ -261,6 +274,9 @@ func (cm *committer) freeze() {
 func (cm *committer) writeCut() error {
 	// I1: what rows refer to is durable before the rows are.
 	if err := cm.syncSegments(); err != nil {
+		if harm := cm.harmed(); harm != nil {
+			err = harm // whatever else failed, failed because of that
+		}
 		return err
 	}
 	extra, err := cm.resolve()

@@ -69,11 +69,23 @@ func atDir(dir string) string { return filepath.Join("/", filepath.Base(dir)) }
 func at(path string) string   { return filepath.Join(atDir(filepath.Dir(path)), filepath.Base(path)) }
 
 func (d anywhere) List(dir string) ([]disk.Info, error)  { return d.Disk.List(atDir(dir)) }
-func (d anywhere) Create(path string) (disk.File, error) { return d.Disk.Create(at(path)) }
-func (d anywhere) Open(path string) (disk.File, error)   { return d.Disk.Open(at(path)) }
+func (d anywhere) Create(path string) (disk.File, error) { return placed(d.Disk.Create(at(path))) }
+func (d anywhere) Open(path string) (disk.File, error)   { return placed(d.Disk.Open(at(path))) }
 func (d anywhere) Rename(from, to string) error          { return d.Disk.Rename(at(from), at(to)) }
 func (d anywhere) Remove(path string) error              { return d.Disk.Remove(at(path)) }
 func (d anywhere) SyncDir(dir string) error              { return d.Disk.SyncDir(atDir(dir)) }
+
+// A placedFile finds its own name where an anywhere has put it.
+type placedFile struct{ disk.File }
+
+func placed(f disk.File, err error) (disk.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	return placedFile{f}, nil
+}
+
+func (f placedFile) Named(path string) (bool, error) { return f.File.Named(at(path)) }
 
 // copyStore copies a store's directory as it is at one moment: Badger may be
 // tidying up in the background.

@@ -321,19 +321,18 @@ func (s *Store) inspectTier(d disk.FS, dir string, claims []tiering.Claim) (*tie
 	if err != nil {
 		return new(tiering.Inspection), fmt.Errorf("look at %s: %w", dir, errs.Explain(db.Unreadable(dir, err)))
 	}
-	return in, s.segmentDamage(dir, in.Faults)
+	return in, segmentDamage(dir, in.Faults, s.opts.Salvage)
 }
 
-// segmentDamage is the error for segments that are not what they must be. With Options.Salvage
-// those that are lost are left to the repair, but not those that somebody has to move out of the
-// way.
-func (s *Store) segmentDamage(dir string, faults []tiering.Fault) error {
+// segmentDamage is the error for segments that are not what they must be. To salvage a store, those
+// that are lost are left to the repair, but not those that somebody has to move out of the way.
+func segmentDamage(dir string, faults []tiering.Fault, salvage bool) error {
 	var d Damage
 	for _, f := range faults {
 		switch {
 		case !f.Lost:
 			d.Files = append(d.Files, &db.FileError{File: handle.Shown(filepath.Join(dir, f.File)), What: f.What, Next: nextForeign})
-		case !s.opts.Salvage:
+		case !salvage:
 			d.Files = append(d.Files, &db.FileError{File: handle.Shown(filepath.Join(dir, f.File)), What: f.What, Next: nextSegment})
 		}
 	}

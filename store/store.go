@@ -449,9 +449,20 @@ func (s *Store) Close() error {
 	// Before the wait below, and after stop: nothing new begins.
 	s.tiers.Interrupt()
 	s.life.stopped.Wait()
-	err := errors.Join(s.commit(), s.shut())
+	err := s.commit()
+	if errors.Is(err, ErrDamaged) && s.harmed() == nil {
+		err = s.commit() // a file of the commit log was cut beneath it: the other one takes the rows
+	}
+	shut := s.shut()
 	// With all files closed and the lock still held, they are as the next opening finds them.
-	switch found := s.reinspect(); {
+	found := s.reinspect()
+	if err == nil && found == nil && errors.Is(shut, ErrDamaged) {
+		// What the database could not note at its end the commit log has.
+		s.log.Warn("a file was changed beneath the store; nothing of it is missed", "err", handle.ShownError(shut))
+		shut = nil
+	}
+	err = errors.Join(err, shut)
+	switch {
 	case !errors.Is(err, db.ErrRemoved):
 		err = handle.ShownError(errors.Join(found, err))
 	case errors.Is(found, ErrDamaged):

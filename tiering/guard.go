@@ -200,6 +200,10 @@ func (f *guardedFile) Size() (int64, error) {
 	return guarded(f.g, "stat", 1, f.base.Size)
 }
 
+func (f *guardedFile) Named(path string) (bool, error) {
+	return guarded(f.g, "stat", 1, func() (bool, error) { return f.base.Named(path) })
+}
+
 func (f *guardedFile) Truncate(size int64) error {
 	return guardedErr(f.g, "truncate", slowFactor, func() error { return f.base.Truncate(size) })
 }

@@ -32,6 +32,8 @@ type Fault struct {
 	Lost   bool   // it is gone, or its end is: nobody has to choose between files
 }
 
+func (f *Fault) Error() string { return f.File + " " + f.What }
+
 // An Inspection is what the files of a tier are found to be.
 type Inspection struct {
 	News   []Claim // what claims are now, those that say something new only

@@ -27,7 +27,7 @@ func openTier(o Options, id uint8, files disk.FS, dir string) (*tier, error) {
 	// tier is in the upper bits.
 	t.mu.number = max(uint64(id)<<tierShift, o.Numbers[id])
 	t.mu.room.L, t.mu.work.L = &t.mu.Mutex, &t.mu.Mutex
-	t.mu.live, t.mu.lost = map[uint64]*writer{}, map[uint64]error{}
+	t.mu.live, t.mu.lost, t.mu.harmed = map[uint64]*writer{}, map[uint64]error{}, map[uint64]*Fault{}
 	// From the beginning: appends are refused by what refuses them after Close.
 	t.mu.closing = t.readOnly
 	if err := t.recover(); err != nil {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"path/filepath"
 	"slices"
 	"sync"
 
@@ -63,7 +64,10 @@ type tier struct {
 		failure  error  // of the last attempt
 		// lost are the segments that could not be synced, until the next Open; with
 		// what Sync says of them, or nil once forsaken.
-		lost     map[uint64]error
+		lost map[uint64]error
+		// harmed are those of them that somebody changed beneath the tier: what was durable in them
+		// is gone, too.
+		harmed   map[uint64]*Fault
 		closing  bool // no more appends
 		stopping bool // workers finish what is to be sealed and end
 	}
@@ -79,6 +83,7 @@ type writer struct {
 
 	start    int64           // where the first record goes; it is there if end is elsewhere
 	end      int64           // where the next record goes
+	whole    int64           // the end of what was written well: the file is no shorter, unless somebody cut it
 	entries  []segment.Entry // of whole records, in the order their writes ended
 	inflight int             // reserved and not yet written
 	written  uint64          // writes that ended
@@ -95,8 +100,13 @@ type writer struct {
 // append writes one record. The offset is reserved under the lock, the bytes
 // are written outside of it, so appends run side by side.
 func (t *tier) append(h segment.Header, payload []byte) (Location, error) {
-	w, offset, err := t.reserve(int64(h.Length()))
+	w, offset, whole, err := t.reserve(int64(h.Length()))
 	if err != nil {
+		return Location{}, err
+	}
+	// Behind a cut the record would make the file as long as it was, and nobody would see the hole.
+	if err := t.uncut(w, whole); err != nil {
+		t.finish(w, segment.Entry{Header: h, Offset: offset}, err)
 		return Location{}, err
 	}
 	buf := headers.Get().(*[segment.HeaderSize]byte)
@@ -116,15 +126,15 @@ func (t *tier) append(h segment.Header, payload []byte) (Location, error) {
 var headers = sync.Pool{New: func() any { return new([segment.HeaderSize]byte) }}
 
 // reserve finds room for a record of n bytes in the active segment, or makes
-// the next one active.
-func (t *tier) reserve(n int64) (*writer, uint32, error) {
+// the next one active. It says as well up to where that is written.
+func (t *tier) reserve(n int64) (w *writer, offset uint32, whole int64, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	// Only an attempt that began after this call says anything about the disk now.
 	start := t.mu.attempts
 	for {
 		if t.mu.closing {
-			return nil, 0, ErrClosed
+			return nil, 0, 0, ErrClosed
 		}
 		// A record larger than a segment gets one of its own: the first place in an empty one.
 		if w := t.mu.active; w != nil {
@@ -132,7 +142,7 @@ func (t *tier) reserve(n int64) (*writer, uint32, error) {
 				offset := uint32(w.end)
 				w.end += n
 				w.inflight++
-				return w, offset, nil
+				return w, offset, w.whole, nil
 			}
 			t.retire(w)
 		}
@@ -143,10 +153,10 @@ func (t *tier) reserve(n int64) (*writer, uint32, error) {
 		}
 		// The first that ends may have begun before, when the disk still failed.
 		if t.mu.attempts > start+1 && t.mu.failure != nil {
-			return nil, 0, t.mu.failure
+			return nil, 0, 0, t.mu.failure
 		}
 		if err := t.choked(); err != nil {
-			return nil, 0, err
+			return nil, 0, 0, err
 		}
 		t.mu.waiting++
 		t.mu.work.Broadcast()
@@ -164,7 +174,7 @@ func (t *tier) behind() bool { return t.remote && t.retired() >= backlog }
 // retired counts the segments that wait to be sealed. The caller holds mu.
 func (t *tier) retired() (waiting int) {
 	for _, w := range t.mu.live {
-		if w.retired {
+		if w.retired && !w.lost { // which nobody seals before the next Open
 			waiting++
 		}
 	}
@@ -219,7 +229,9 @@ func (t *tier) finish(w *writer, e segment.Entry, err error) {
 	if err != nil {
 		t.log.Error("append failed, segment retired", "segment", segment.Name(w.number, segment.Open), "offset", e.Offset, "err", err)
 		t.retire(w)
+		t.harm(w, err)
 	} else {
+		w.whole = max(w.whole, e.End())
 		w.entries = append(w.entries, e)
 		// Writes end in any order: the row says the end of the farthest.
 		w.row.bytes.Store(max(w.row.bytes.Load(), e.End()))
@@ -238,6 +250,60 @@ func (t *tier) retire(w *writer) {
 	t.mu.work.Broadcast()
 }
 
+// uncut reports whether an open segment's file has all that was written up to whole: a *Fault.
+func (t *tier) uncut(w *writer, whole int64) error {
+	size, err := w.handle.file.Size()
+	if err == nil && size < whole {
+		err = &Fault{w.number, segment.Name(w.number, segment.Open), fmt.Sprintf("was cut: it has %d bytes, and %d were written", size, whole), true}
+	}
+	return err
+}
+
+// intact is uncut, and looks whether the file still has its name. The segment is not being sealed,
+// which changes the name.
+func (t *tier) intact(w *writer, whole int64) error {
+	if err := t.uncut(w, whole); err != nil {
+		return err
+	}
+	name := segment.Name(w.number, segment.Open)
+	same, err := w.handle.file.Named(filepath.Join(t.dir, name))
+	if err == nil && !same {
+		err = &Fault{w.number, name, "was removed, or another file was put in its place", true}
+	}
+	return err
+}
+
+// lose takes a segment out of use for which nobody can vouch. The caller holds mu.
+func (t *tier) lose(w *writer, err error) {
+	// stuck keeps the sealer away: a footer would vouch for what the disk may not have.
+	w.lost, w.stuck = true, true
+	t.retire(w)
+	t.mu.lost[w.number] = fmt.Errorf("sync segment %x: %w", w.number, err)
+	t.harm(w, err)
+}
+
+// harm notes what somebody did to a segment, if that is what the error says, and that it is lost.
+// The caller holds mu.
+func (t *tier) harm(w *writer, err error) {
+	f, ok := errors.AsType[*Fault](err)
+	if !ok || t.mu.harmed[w.number] != nil {
+		return
+	}
+	t.mu.harmed[w.number] = f
+	if !w.lost {
+		t.lose(w, err)
+	}
+}
+
+func (t *tier) harmed() (faults []Fault) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, number := range slices.Sorted(maps.Keys(t.mu.harmed)) {
+		faults = append(faults, *t.mu.harmed[number])
+	}
+	return faults
+}
+
 // sync makes every write that has ended durable, but those to lost segments.
 // Segments that are sealed meanwhile are synced by that as well: a writer leaves
 // live only then.
@@ -249,7 +315,8 @@ func (t *tier) sync() error {
 	var jobs []job
 	t.mu.Lock()
 	for _, w := range t.mu.live {
-		if w.synced < w.written && !w.lost {
+		// Those without new writes are looked at all the same, but for those whose name changes now.
+		if !w.lost && (w.synced < w.written || !w.stuck) {
 			// The sealer may let its own reference go meanwhile.
 			w.handle.refs.Add(1)
 			jobs = append(jobs, job{w, w.written})
@@ -270,7 +337,8 @@ func (t *tier) sync() error {
 	return errors.Join(errs...)
 }
 
-// datasync makes the first target writes of a segment durable. A failure is
+// datasync makes the first target writes of a segment durable, and looks whether it is still what was
+// written. A failure is
 // final for the segment: what the disk did not take may be gone, so a footer
 // that lists it must not be written, and no later success would mean anything.
 //
@@ -281,16 +349,24 @@ func (t *tier) datasync(w *writer, target uint64) error {
 	defer w.syncing.Unlock()
 	t.mu.Lock()
 	// Another caller may have synced it, or lost it, while this one waited.
-	lost, done := w.lost, w.synced >= target
+	lost, done, sealing, whole := w.lost, w.synced >= target, w.stuck, w.whole
 	t.mu.Unlock()
 	switch {
 	case lost:
 		return errLost
-	case done:
+	case done && sealing:
 		return nil
 	}
-	// Without mu: appends go on meanwhile, and are above target.
-	err := w.handle.file.Datasync()
+	var err error
+	if !done {
+		// Without mu: appends go on meanwhile, and are above target.
+		err = w.handle.file.Datasync()
+	}
+	if err == nil || errors.Is(err, fs.ErrNotExist) { // which it may say of one that was removed
+		if harm := t.intact(w, whole); harm != nil {
+			err = harm
+		}
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err == nil {
@@ -298,10 +374,7 @@ func (t *tier) datasync(w *writer, target uint64) error {
 		return nil
 	}
 	t.log.Error("sync failed, segment lost", "segment", segment.Name(w.number, segment.Open), "err", err)
-	// stuck keeps the sealer away: a footer would vouch for what the disk may not have.
-	w.lost, w.stuck = true, true
-	t.retire(w)
-	t.mu.lost[w.number] = fmt.Errorf("sync segment %x: %w", w.number, err)
+	t.lose(w, err)
 	return t.mu.lost[w.number]
 }
 

@@ -135,7 +135,7 @@ func (t *tier) reserveSpace(f disk.File, number uint64, end int64) {
 func (t *tier) newWriter(h *handle, end int64) *writer {
 	h.refs.Add(1)
 	row := t.table.add(h.header.Number, end, false, h)
-	return &writer{number: h.header.Number, handle: h, row: row, start: end, end: end, flushed: end}
+	return &writer{number: h.header.Number, handle: h, row: row, start: end, end: end, whole: end, flushed: end}
 }
 
 func (t *tier) pickSeal() func() {
@@ -160,6 +160,7 @@ func (t *tier) seal(w *writer, entries []segment.Entry) {
 		// Noted and not tried again here: of a remote tier watch does, of the hot one the next
 		// opening.
 		w.failed = err
+		t.harm(w, err)
 		t.mu.room.Broadcast() // see choked
 		t.mu.Unlock()
 		return
@@ -178,6 +179,13 @@ func (t *tier) trySeal(w *writer, entries []segment.Entry) error {
 	if len(entries) == 0 { // its first writes failed
 		t.table.drop(w.number)
 		return t.fs.Remove(path)
+	}
+	t.mu.Lock()
+	whole := w.whole
+	t.mu.Unlock()
+	// Behind a cut the footer would list records that are not there.
+	if err := t.intact(w, whole); err != nil {
+		return err
 	}
 	end := entries[len(entries)-1].End()
 	tail := t.sealStamp(w, uint32(end))
@@ -220,7 +228,7 @@ func (w *writer) stampedAt(s *segment.Stamp, offset int64) {
 		return
 	}
 	w.stamped, w.stampEnd = s.Commits, offset+segment.StampSize
-	w.start, w.end, w.flushed = w.stampEnd, w.stampEnd, w.stampEnd
+	w.start, w.end, w.whole, w.flushed = w.stampEnd, w.stampEnd, w.stampEnd, w.stampEnd
 }
 
 // sealStamp is the stamp before a footer at offset. A segment without stamps, which was begun
@@ -260,14 +268,21 @@ func (t *tier) stamp() error {
 		w.end += segment.StampSize
 		w.stampEnd = w.end
 	}
-	at := w.stampEnd - segment.StampSize
+	at, whole := w.stampEnd-segment.StampSize, w.whole
 	w.stamped = s.Commits
 	w.inflight++ // keeps the sealer from writing a footer here
 	t.mu.Unlock()
 	// Without the lock: the place is the stamp's alone, and one commit runs at a time.
-	_, err := w.handle.file.WriteAt(s.Append(nil, w.handle.header, uint32(at)), at)
+	err := t.uncut(w, whole)
+	if err == nil {
+		_, err = w.handle.file.WriteAt(s.Append(nil, w.handle.header, uint32(at)), at)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if err == nil {
+		w.whole = max(w.whole, at+segment.StampSize)
+	}
+	t.harm(w, err)
 	if w.inflight--; w.retired && w.inflight == 0 {
 		t.mu.work.Broadcast()
 	}

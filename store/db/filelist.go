@@ -221,6 +221,21 @@ func liveTables(sets []changeSet) map[uint64]int {
 	return live
 }
 
+// tablesIn returns the tables whose files are in dir.
+func tablesIn(dir string) (map[uint64]bool, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	tables := make(map[uint64]bool)
+	for _, e := range entries {
+		if id, ok := table.ParseFileID(e.Name()); ok {
+			tables[id] = true
+		}
+	}
+	return tables, nil
+}
+
 // memLogs returns the memtable logs in dir.
 func memLogs(dir string) ([]memLog, error) {
 	entries, err := os.ReadDir(dir)
@@ -280,7 +295,20 @@ func (b *instance) updateList(d *DB, seq, settled, upto uint64, always bool) err
 	if err != nil {
 		return err
 	}
-	for id := range liveTables(sets) {
+	live := liveTables(sets)
+	if closed {
+		// Whatever Badger had no use for it has removed: what is there is in its list.
+		if made, err = tablesIn(b.dir); err != nil {
+			return err
+		}
+	}
+	for id := range made {
+		// The list was cut or replaced beneath Badger. Noted as it is now, it would be the database.
+		if _, ok := live[id]; !ok {
+			return damaged(filepath.Join(b.dir, badger.ManifestFilename), "was cut, or is another one: it lacks %s", table.IDToFilename(id))
+		}
+	}
+	for id := range live {
 		// In the list of tables, but not in use yet: see above.
 		if !closed && !made[id] {
 			continue

@@ -318,17 +318,17 @@ func (in *Inspection) ownMems(lacks func(error)) error {
 // a list that is torn was being added to, so what it does not name yet must be elsewhere row by
 // row.
 func (in *Inspection) unlisted(live map[uint64]int) error {
-	names, err := os.ReadDir(in.dir)
+	there, err := tablesIn(in.dir)
 	if err != nil {
 		return err
 	}
 	var others []uint64
-	for _, e := range names {
-		id, ok := table.ParseFileID(e.Name())
-		if _, named := live[id]; ok && !named {
+	for id := range there {
+		if _, named := live[id]; !named {
 			others = append(others, id)
 		}
 	}
+	slices.Sort(others)
 	if len(others) == 0 {
 		return nil
 	}

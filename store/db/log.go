@@ -64,6 +64,7 @@ type logFile struct {
 	gen         uint64
 	first, next uint64 // sequences of its records: first <= seq < next
 	bytes       int64  // of the payloads of its records, at most
+	cut         bool   // somebody cut it: it has to be made as long as it was
 }
 
 const (
@@ -340,6 +341,12 @@ func (l *commitLog) release(f *logFile, based uint64) error {
 	if err := l.mark(f, f.gen, based, max(f.next, l.least)); err != nil {
 		return err
 	}
+	if f.cut {
+		if err := f.dev.allocate(f.size); err != nil {
+			return err
+		}
+		f.cut = false
+	}
 	// Behind the mark: an oversize record may be cut off once it is dead.
 	if f.size > l.nominal {
 		if err := f.dev.truncate(l.nominal); err != nil {
@@ -375,6 +382,9 @@ func (l *commitLog) append(rows *rowMap, bytes int64) error {
 	if err == nil {
 		err = l.cur.dev.sync()
 	}
+	if err == nil {
+		err = l.cur.uncut()
+	}
 	if err != nil {
 		l.seal()
 		return asFull(err)
@@ -387,6 +397,16 @@ func (l *commitLog) append(rows *rowMap, bytes int64) error {
 	l.cur.bytes += bytes
 	l.mu.Unlock()
 	return nil
+}
+
+// uncut reports whether the file is as long as it was made: what is written behind a cut does not
+// make it so again, but for the last record that fits.
+func (f *logFile) uncut() error {
+	size, err := f.dev.size()
+	if f.cut = err == nil && size < f.size; f.cut {
+		err = damaged(f.name, "was cut: it has %d bytes of %d", size, f.size)
+	}
+	return err
 }
 
 // recordRoom bounds what a record takes of a file.

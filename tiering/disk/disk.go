@@ -56,6 +56,8 @@ type File interface {
 	// nothing and copies neither.
 	WritePairAt(head, body []byte, off int64) error
 	Size() (int64, error)
+	// Named reports whether path leads to this very file, and not to another one or none.
+	Named(path string) (bool, error)
 	// Truncate sets the size, and gives back what Preallocate took behind it.
 	Truncate(size int64) error
 	// Preallocate reserves space up to size without changing the file's size.

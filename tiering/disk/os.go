@@ -48,7 +48,8 @@ func openFile(path string, flags int) (File, error) {
 		return nil, err
 	}
 	file := &osFile{File: f, fd: int(f.Fd())}
-	file.named = file.names() > 0
+	same, err := file.is(path)
+	file.named = err == nil && same && file.names() > 0
 	return file, nil
 }
 
@@ -67,8 +68,10 @@ func (osFS) SyncDir(dir string) error {
 // An osFile keeps the descriptor beside the os.File, which owns it.
 type osFile struct {
 	*os.File
-	fd    int
-	named bool // the filesystem counts names: none means that the file was removed
+	fd int
+	// named: the filesystem counts names, and tells files apart by their numbers. So it means
+	// something when there is no name any more, or another file's number.
+	named bool
 }
 
 func (f *osFile) WritePairAt(head, body []byte, off int64) error {
@@ -94,11 +97,29 @@ func (f *osFile) WritePairAt(head, body []byte, off int64) error {
 }
 
 func (f *osFile) Size() (int64, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
+	var st unix.Stat_t // on the stack: it is asked before each append
+	err := retry(func() error { return unix.Fstat(f.fd, &st) })
+	return st.Size, pathError("fstat", f.Name(), err)
+}
+
+func (f *osFile) Named(path string) (bool, error) {
+	if !f.named {
+		return true, nil // nobody can say
 	}
-	return info.Size(), nil
+	return f.is(path)
+}
+
+// is compares the file with what is at path. A link there is another file.
+func (f *osFile) is(path string) (bool, error) {
+	var own, there unix.Stat_t
+	if err := retry(func() error { return unix.Fstat(f.fd, &own) }); err != nil {
+		return false, pathError("fstat", f.Name(), err)
+	}
+	err := retry(func() error { return unix.Lstat(path, &there) })
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return own.Dev == there.Dev && own.Ino == there.Ino, pathError("lstat", path, err)
 }
 
 func (f *osFile) Preallocate(size int64) error {

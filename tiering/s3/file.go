@@ -265,6 +265,16 @@ func (o *file) Size() (int64, error) {
 	return o.size, nil
 }
 
+// Named is about the spool only: an object is no file that is held.
+func (o *file) Named(name string) (bool, error) {
+	o.mu.RLock()
+	defer o.mu.RUnlock()
+	if o.disk == nil {
+		return true, nil
+	}
+	return o.disk.Named(o.fs.spool(name))
+}
+
 func (o *file) Close() error {
 	o.fs.leave("", o)
 	o.mu.Lock()

@@ -59,6 +59,16 @@ func (c *conform) expectFiles(want ...disk.Info) {
 	}
 }
 
+// named checks which of the names leads to a file that is being written.
+func (c *conform) named(f disk.File, name, other string) {
+	c.Helper()
+	is, err := f.Named(c.path(name))
+	not, otherErr := f.Named(c.path(other))
+	if err := errors.Join(err, otherErr); err != nil || !is || not {
+		c.Errorf("named %s: %v, %s: %v, %v", name, is, other, not, err)
+	}
+}
+
 // bytes checks what a file has, from its ends and in between.
 func (c *conform) bytes(f disk.File, want []byte) {
 	c.Helper()
@@ -105,6 +115,7 @@ func (c *conform) life(name string, want []byte) {
 	if err := f.Preallocate(1 << 20); err != nil {
 		c.Logf("preallocate: %v", err)
 	}
+	c.named(f, name+".open", name)
 	_, err = f.WriteAt([]byte("0123456789"), 0)
 	c.must(err)
 	c.must(f.WritePairAt([]byte("head"), []byte("body"), 6))
@@ -124,6 +135,7 @@ func (c *conform) life(name string, want []byte) {
 	again, err := c.d.Open(open)
 	c.must(err)
 	c.bytes(again, want)
+	c.named(again, name+".open", name)
 
 	c.must(c.d.Rename(open, c.path(name)))
 	c.must(c.d.SyncDir(c.dir))

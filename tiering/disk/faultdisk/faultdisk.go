@@ -401,6 +401,12 @@ func (f *file) Size() (int64, error) {
 	return int64(len(f.node.data)), nil
 }
 
+func (f *file) Named(path string) (bool, error) {
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
+	return f.disk.names[path] == f.node, nil
+}
+
 func (f *file) Truncate(size int64) error {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
