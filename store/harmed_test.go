@@ -1,7 +1,9 @@
 package store
 
 import (
+	"bytes"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -135,5 +137,29 @@ func TestHarmedWhileWritten(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// A store whose lock was removed beneath it is in use all the same, to every way of opening it.
+func TestLockRemoved(t *testing.T) {
+	s := newStore(t, DefaultConfig())
+	dir := s.Dir()
+	mustIngest(t, s, "kept", words(1, 5_000))
+	for range 2 { // what is refused makes no lock that the next would find free
+		if err := os.Remove(filepath.Join(dir, lockName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
+		}
+		if other, err := Open(dir, Options{}); !errors.Is(err, ErrLocked) {
+			t.Errorf("opened: %v, %v", other, err)
+		}
+		if other, err := Open(dir, Options{ReadOnly: true}); !errors.Is(err, ErrLocked) {
+			t.Errorf("opened for reading: %v, %v", other, err)
+		}
+		if _, err := Rebuild(t.Context(), dir, RebuildOptions{}); !errors.Is(err, ErrLocked) {
+			t.Errorf("rebuilt: %v", err)
+		}
+	}
+	if got := fetch(t, s, "kept", 0, -1); !bytes.Equal(got, words(1, 5_000)) {
+		t.Errorf("%d bytes", len(got))
 	}
 }

@@ -73,7 +73,7 @@ func Rebuild(ctx context.Context, dir string, o RebuildOptions) (done Rebuilt, e
 		err = s.countCommits()
 	}
 	if err != nil {
-		return done, errors.Join(handle.ShownError(err), s.lock.Unlock(), s.dir.Close())
+		return done, errors.Join(handle.ShownError(err), s.unlock(), s.dir.Close())
 	}
 	b := rebuilder{repairer: repairer{s: s, rows: make(map[ID]Entry), counts: make(map[ID]uint64), names: make(map[string]ObjectInfo), snaps: make(map[string]SnapshotRef)}, o: o}
 	if err = s.open(); err == nil {
@@ -86,7 +86,7 @@ func Rebuild(ctx context.Context, dir string, o RebuildOptions) (done Rebuilt, e
 	if err = errors.Join(err, s.shut()); err == nil {
 		b.found.Old, err = s.exchange(fresh)
 	}
-	if err = errors.Join(err, s.lock.Unlock()); err != nil {
+	if err = errors.Join(err, s.unlock()); err != nil {
 		err = handle.ShownError(fmt.Errorf("rebuild %s: %w", dir, err))
 	}
 	b.found.Old, b.found.Damage = handle.Shown(b.found.Old), handle.Shown(b.found.Damage)

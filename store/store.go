@@ -147,6 +147,7 @@ type opening struct {
 	opts  Options
 	dbDir string // of the database, in the store's directory
 	lock  *flock.Flock
+	whole *os.File // the directory, locked as well: the file may be removed, and another one be locked then
 	life  lifetime
 }
 
@@ -301,7 +302,7 @@ func (s *Store) acquire() error {
 		got, err = wait(ctx, 20*time.Millisecond)
 	}
 	if s.readOnly && errors.Is(err, os.ErrNotExist) {
-		return nil // nobody can have it
+		got, err = true, nil // nobody can have it
 	}
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("lock: %w", err)
@@ -309,7 +310,34 @@ func (s *Store) acquire() error {
 	if !got {
 		return ErrLocked // the caller says of what
 	}
-	return nil
+	return s.acquireDir(ctx)
+}
+
+// acquireDir locks the directory itself. Who was killed gives both locks back, one after the other.
+func (s *Store) acquireDir(ctx context.Context) (err error) {
+	for {
+		s.whole, err = db.LockDir(s.dir.Join(), s.readOnly)
+		switch {
+		case err == nil:
+			return nil
+		case !errors.Is(err, db.ErrLocked):
+			return errors.Join(fmt.Errorf("lock: %w", err), s.lock.Unlock())
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(ErrLocked, s.lock.Unlock())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// unlock gives both locks back.
+func (s *Store) unlock() error {
+	err := s.lock.Unlock()
+	if s.whole != nil {
+		err = errors.Join(err, s.whole.Close())
+	}
+	return err
 }
 
 func (s *Store) open() (err error) {
@@ -423,7 +451,7 @@ func (tl *tierList) segments(name string) string {
 }
 
 // release undoes open and hold.
-func (s *Store) release() error { return errors.Join(s.shut(), s.lock.Unlock(), s.dir.Close()) }
+func (s *Store) release() error { return errors.Join(s.shut(), s.unlock(), s.dir.Close()) }
 
 // shut closes what open opened, in reverse.
 func (s *Store) shut() error {
@@ -470,7 +498,7 @@ func (s *Store) Close() error {
 	default:
 		err = fmt.Errorf("%s: %w", s.dir.Path(), db.ErrRemoved) // whatever else failed, failed because of that
 	}
-	return errors.Join(err, s.lock.Unlock(), s.dir.Close())
+	return errors.Join(err, s.unlock(), s.dir.Close())
 }
 
 // Dir returns where the store's directory is, for people to read: it may be renamed

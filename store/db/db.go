@@ -150,7 +150,7 @@ func (d *DB) open() error {
 	d.ending.Store(true)
 	defer d.ending.Store(false)
 	// Nothing is looked at without the lock: another process may be changing it.
-	lock, err := d.opt.lockDir()
+	lock, err := LockDir(d.opt.Dir, d.opt.ReadOnly)
 	if err != nil {
 		return err
 	}

@@ -115,16 +115,17 @@ func (k disk) syncDir(dir string) error {
 	return k.do("syncdir", dir, func() error { return syncDir(dir) })
 }
 
-// lockDir keeps other processes out of the directory until the file is closed, but for those that
-// only read if this one does so, too.
-func (o Options) lockDir() (*os.File, error) {
-	f, err := os.Open(o.Dir)
+// LockDir keeps other processes out of a directory until the file is closed, but for those that
+// only read if this one does so, too. ErrLocked.
+func LockDir(dir string, readOnly bool) (*os.File, error) {
+	f, err := os.Open(dir)
 	if err != nil {
 		return nil, err
 	}
-	// A lock of the directory, which a killed process gives back, and no file to be left over.
+	// A lock of the directory, which a killed process gives back, and no file to be left over or
+	// removed.
 	how := unix.LOCK_EX
-	if o.ReadOnly {
+	if readOnly {
 		how = unix.LOCK_SH
 	}
 	if err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err != nil {
