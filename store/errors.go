@@ -26,6 +26,7 @@ var (
 	ErrRange     = errors.New("offset is behind the end")
 	ErrAmbiguous = errors.New("ID prefix is ambiguous")
 	ErrNoTier    = tiering.ErrNoTier
+	ErrForeign   = tiering.ErrForeign // it is another store's, as a copy finds
 	ErrHasTier   = errors.New("the tier is in use")
 	ErrNotCold   = errors.New("the store's cold tier is not there")
 	ErrFull      = db.ErrFull

@@ -300,7 +300,11 @@ func (s *Store) inspectColdDir(cold *ColdTier, claims []tiering.Claim) (*tiering
 			return new(tiering.Inspection), err
 		}
 	}
-	return s.inspectTier(s.coldFS(), cold.Dir, claims)
+	found, err := s.inspectTier(s.coldFS(), cold.Dir, claims)
+	if o, oerr := tiering.OwnerOf(s.coldFS(), cold.Dir); oerr == nil && o.IsOther(s.owner()) {
+		found.Commits, found.Newest = 0, "" // another one's, which went on with it
+	}
+	return found, err
 }
 
 // inspectMarker tells a cold tier whose marker alone is not right from one that is not there, and

@@ -64,7 +64,9 @@ func (tl *tierList) moveCold(from *ColdTier, to ColdTier) error {
 	if err := tl.requireCold(&to); err != nil {
 		return err
 	}
-	if err := tl.tiers.RelocateCold(*tl.coldOptions(&to)); err != nil {
+	there := tl.coldOptions(&to)
+	there.Take = true
+	if err := tl.tiers.RelocateCold(*there); err != nil {
 		return err
 	}
 	// Nothing was written there yet. So whichever of the two a crash here leaves in the list, all

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/store/config"
 	"github.com/quarxtor/quarxfs/store/errs"
@@ -128,11 +129,23 @@ func (tl *tierList) coldOptions(c *ColdTier) *tiering.ColdOptions {
 	if c == nil {
 		return nil
 	}
-	o := &tiering.ColdOptions{Dir: c.Dir, ID: c.ID, Timeout: tl.options.ColdTimeout, Retry: tl.options.ColdRetry, FS: tl.options.ColdDisk}
+	o := &tiering.ColdOptions{Dir: c.Dir, ID: c.ID, Owner: tl.owner(), Timeout: tl.options.ColdTimeout, Retry: tl.options.ColdRetry, FS: tl.options.ColdDisk}
 	if c.S3 != nil {
 		o.FS, o.Connect = nil, func() (disk.FS, error) { return tl.bucket(c) }
 	}
 	return o
+}
+
+// owner is what tells this store from its copies, which have the same IDs: the number of its
+// directory and when that was made. A filesystem that does not say the latter may give a directory
+// another number each time; then nobody is told apart.
+func (tl *tierList) owner() tiering.Owner {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, tl.dir.Join(), 0, unix.STATX_INO|unix.STATX_BTIME, &st)
+	if err != nil || st.Mask&unix.STATX_BTIME == 0 || tl.options.Disk != nil { // a simulated disk is nobody else's
+		return tiering.Owner{}
+	}
+	return tiering.Owner{ID: fmt.Sprintf("%x-%x-%x", st.Ino, st.Btime.Sec, st.Btime.Nsec), Path: tl.dir.Path()}
 }
 
 // bucket returns the disk of a cold tier in a bucket.
@@ -278,6 +291,7 @@ func (tl *tierList) RemoveCold() error {
 	// round the list would name a tier without a marker.
 	f := tl.file
 	f.Cold = nil
+	foreign := tl.tiers.Foreign()
 	if err := tl.writeTiers(f); err != nil {
 		return fmt.Errorf("remove cold tier: %w", err)
 	}
@@ -289,6 +303,9 @@ func (tl *tierList) RemoveCold() error {
 	}
 	if err == nil {
 		err = tl.commits.Commit()
+	}
+	if foreign != nil { // the other one goes on with it
+		return errors.Join(err, os.RemoveAll(tl.spool()))
 	}
 	if cold.S3 == nil {
 		return errors.Join(err, tiering.UnmakeCold(tl.coldFS(), cold.Dir, cold.ID))

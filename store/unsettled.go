@@ -57,8 +57,15 @@ func (hi *history) withheld(n uint64) (why string) {
 
 // unknown says why a segment may have more than the database knows of, or "". It reads the segment.
 func (hi *history) unknown(n uint64) (why string, err error) {
-	stamp := hi.tiers.LastStamp(n)
+	if tiering.TierOf(n) == tiering.Cold && hi.tiers.Foreign() != nil {
+		return "", nil // what another store has put there; and nobody here removes it
+	}
+	stamp, err := hi.tiers.LastStamp(n)
 	switch {
+	case errors.Is(err, tiering.ErrNotFound), errors.Is(err, ErrUnavailable):
+		return "", nil // nobody removes it now
+	case err != nil && !errors.Is(err, tiering.ErrCorrupt): // a damaged header, which scrub reports
+		return fmt.Sprintf("it cannot be read (%v)", err), nil
 	case stamp == tiering.Stamp{}:
 		return hi.unknownNames(n)
 	case stamp.Volume != hi.volume:
@@ -143,7 +150,8 @@ func (r *repairer) indexUnsettled(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		stamp := r.s.tiers.LastStamp(seg.Number)
+		// One that does not read says nothing, and what can be read is taken in all the same.
+		stamp, _ := r.s.tiers.LastStamp(seg.Number)
 		if why == "" || stamp != (tiering.Stamp{}) && stamp.Volume != r.s.conf.volume() {
 			continue
 		}

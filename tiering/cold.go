@@ -27,6 +27,10 @@ type ColdOptions struct {
 	Timeout time.Duration
 	// Retry is how often a tier that is out of reach is looked for; 0 means 2 s.
 	Retry time.Duration
+	// Owner is the store that opens the tier. A tier that is another's is only read.
+	Owner Owner
+	// Take makes the tier the Owner's, whosever it was.
+	Take bool
 	// FS; nil means what Connect makes, or else that of the hot tier.
 	FS disk.FS
 	// Connect makes the FS. It is called until it succeeds.
@@ -126,9 +130,18 @@ func (c *coldTier) find() error {
 	if err == nil {
 		err = checkMarker(g, c.cold.Dir, c.cold.ID)
 	}
-	// Not before the marker: opening cuts tails off, and the directory may be another tier's.
+	// Not before the marker and the owner: opening cuts tails off, and the directory may be another
+	// tier's, or another store's by now.
+	opts := c.opts
 	if err == nil {
-		t, err = openTier(c.opts, Cold, g, c.cold.Dir)
+		err = c.claim(g)
+	}
+	if foreign, ok := errors.AsType[*foreignError](err); ok {
+		c.log.Warn("nothing is moved to the cold tier or removed there", "dir", c.cold.Dir, "why", foreign)
+		opts.refuse, err = foreign, nil
+	}
+	if err == nil {
+		t, err = openTier(opts, Cold, g, c.cold.Dir)
 	}
 	if err != nil && !errors.Is(err, ErrUnavailable) {
 		err = fmt.Errorf("%w: %w", ErrUnavailable, err)
@@ -345,8 +358,14 @@ func UnmakeCold(d disk.FS, dir, id string) error {
 	if err == nil {
 		err = removeSegments(d, dir)
 	}
-	if err == nil {
-		err = d.Remove(filepath.Join(dir, MarkerName))
+	// The marker last: without it nobody could tell whose the rest is.
+	for _, name := range []string{OwnerName, MarkerName} {
+		if err == nil {
+			err = d.Remove(filepath.Join(dir, name))
+		}
+		if name == OwnerName && errors.Is(err, fs.ErrNotExist) { // nobody's
+			err = nil
+		}
 	}
 	if err == nil {
 		err = d.SyncDir(dir)
@@ -478,6 +497,15 @@ func (s *Set) reached(t *tier, err error) error {
 func (s *Set) Reach(id uint8) error {
 	_, err := s.tier(id)
 	return err
+}
+
+// Foreign is nil, or says that the cold tier is another store's: ErrForeign.
+func (s *Set) Foreign() error {
+	t, err := s.tier(Cold)
+	if err != nil {
+		return nil
+	}
+	return t.refuse
 }
 
 // AddCold adds a cold tier to a Set that has none. The error says why it cannot

@@ -16,6 +16,8 @@ var (
 	// ErrUnavailable: the cold tier cannot be reached now. Nothing is known to be
 	// lost.
 	ErrUnavailable = errors.New("the cold tier cannot be reached")
+	// ErrForeign: the cold tier is another store's, and nothing is changed in it.
+	ErrForeign = errors.New("the cold tier can only be read here")
 	// ErrNoTier: the store has no such tier.
 	ErrNoTier = errors.New("the store has no such tier")
 	// ErrClosed: the Set is closed.

@@ -14,7 +14,8 @@ import (
 // openTier lists a directory, recovers what is open, and starts the workers.
 func openTier(o Options, id uint8, files disk.FS, dir string) (*tier, error) {
 	t := &tier{fs: files, id: id, dir: dir, size: o.SegmentSize, lazy: id != Hot, readOnly: o.ReadOnly, log: o.Logger, table: newTable(files, id, dir, o.OpenFiles)}
-	t.stamps = o.Stamp
+	t.stamps, t.refuse = o.Stamp, o.refuse
+	t.readOnly = t.readOnly || t.refuse != nil
 	// The guard hides what kind of disk it is about.
 	if g, ok := files.(*guard); ok {
 		_, t.remote = g.base.(disk.Remote)

@@ -108,6 +108,7 @@ type Options struct {
 	// OpenFiles limits the sealed segments held open for reading; 0 means 512.
 	OpenFiles int
 
+	refuse  error         // of a tier that is another store's; or nil
 	windows *atomic.Int64 // bytes that reading ahead in the cold tier may take
 }
 
@@ -270,13 +271,15 @@ func (s *Set) Sync() error { return s.hot.sync() }
 // older copy of whatever knows the records' locations is recognized. A crash may lose it.
 func (s *Set) Stamp() error { return s.hot.stamp() }
 
-// LastStamp returns the last stamp of a segment; the zero one: it has none, or cannot be read.
-func (s *Set) LastStamp(number uint64) Stamp {
+// LastStamp returns the last stamp of a segment; the zero one: it has none. ErrNotFound;
+// ErrUnavailable.
+func (s *Set) LastStamp(number uint64) (Stamp, error) {
 	t, err := s.holder(number)
 	if err != nil {
-		return Stamp{}
+		return Stamp{}, err
 	}
-	return t.lastStamp(number)
+	stamp, err := t.lastStamp(number)
+	return stamp, s.reached(t, err)
 }
 
 // Lost returns the segments that were lost since Open, forsaken ones too.

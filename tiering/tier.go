@@ -43,6 +43,7 @@ type tier struct {
 	// remote: sealing uploads a segment, see disk.Remote. It takes long, may fail for
 	// a while, and what waits for it takes space on the local disk.
 	remote bool
+	refuse error                // what who would append or remove gets; or nil
 	stamps func() segment.Stamp // or nil
 	log    *slog.Logger
 	table  *table
@@ -133,6 +134,9 @@ func (t *tier) reserve(n int64) (w *writer, offset uint32, whole int64, err erro
 	// Only an attempt that began after this call says anything about the disk now.
 	start := t.mu.attempts
 	for {
+		if t.refuse != nil {
+			return nil, 0, 0, t.refuse
+		}
 		if t.mu.closing {
 			return nil, 0, 0, ErrClosed
 		}
@@ -397,6 +401,9 @@ func (t *tier) forsake(segments []uint64) {
 // remove renames a sealed segment, so that a crash cannot leave half of it
 // under its name, and unlinks it.
 func (t *tier) remove(number uint64) error {
+	if t.refuse != nil {
+		return t.refuse
+	}
 	sealed, ok := t.table.isSealed(number)
 	if !ok {
 		return ErrNotFound

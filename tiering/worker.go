@@ -289,19 +289,18 @@ func (t *tier) stamp() error {
 	return err
 }
 
-// lastStamp returns the last stamp of a segment; the zero one: it has none, or cannot be read.
-func (t *tier) lastStamp(number uint64) segment.Stamp {
+// lastStamp returns the last stamp of a segment; the zero one: it has none.
+func (t *tier) lastStamp(number uint64) (segment.Stamp, error) {
 	h, err := t.table.acquire(number)
 	if err != nil {
-		return segment.Stamp{}
+		return segment.Stamp{}, err
 	}
 	defer h.release()
 	size, err := h.file.Size()
 	if err != nil {
-		return segment.Stamp{}
+		return segment.Stamp{}, err
 	}
-	s, _ := segment.LastStamp(h.file, h.header, size)
-	return s
+	return segment.LastStamp(h.file, h.header, size)
 }
 
 // sorted returns a copy in order of offset; writes may end in another.
