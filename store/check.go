@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/db"
@@ -135,7 +136,10 @@ func (c *checker) run(ctx context.Context) error {
 func (c *checker) files(ctx context.Context) error {
 	err := c.reinspect(ctx)
 	d := new(Damage)
-	if err = d.add(err); err != nil {
+	if err = d.add(err); isLimit(err) {
+		return err // of this process, and no fault of the store
+	}
+	if err != nil {
 		c.report.add("files", c.s.dir.Path(), "%v", err)
 	}
 	// Of a segment that was written to, the daemon knows better how long it was.
@@ -153,6 +157,16 @@ func (c *checker) files(ctx context.Context) error {
 		c.report.add("files", cold.Dir+"/"+f.File, "%s", f.What)
 	}
 	return err
+}
+
+// isLimit tells whether an error is of what this process may open or have in memory.
+func isLimit(err error) bool {
+	for _, no := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EINTR} {
+		if errors.Is(err, no) {
+			return true
+		}
+	}
+	return false
 }
 
 // reinspect looks until two looks find the same: the database makes and removes files of its own

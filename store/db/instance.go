@@ -47,6 +47,9 @@ func (d *DB) openInstance(dir string) (*instance, error) {
 	if err := d.repairManifest(dir); err != nil {
 		return nil, err
 	}
+	if err := d.opt.limits(dir); err != nil {
+		return nil, err
+	}
 	// Before Badger maps them, or its page faults read around each index.
 	if names, size := tables(dir); size > d.opt.readAround {
 		warmTables(names)

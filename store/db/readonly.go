@@ -79,6 +79,9 @@ func (in *Inspection) openTables(o Options) (_ *badger.DB, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := o.limits(in.dir); err != nil {
+		return nil, err
+	}
 	if names, size := tables(in.dir); size > o.readAround {
 		warmTables(names)
 	}
