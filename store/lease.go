@@ -351,7 +351,13 @@ type SyncNote struct {
 	Blocks    int64     `json:"blocks"`    // that travelled
 	Bytes     int64     `json:"bytes"`     // of their records
 	Error     string    `json:"error,omitempty"`
+	// Came are, by direction, the snapshots of the receiving side that such syncs brought there. A
+	// direction without an entry is not known about.
+	Came map[string][]ID `json:"came,omitempty"`
 }
+
+// maxCame bounds what is remembered of a direction. What is forgotten is not pruned.
+const maxCame = 4096
 
 // NoteSync remembers how a sync went, in place of the one before with the same
 // remote.
@@ -360,6 +366,9 @@ func (lt *leaseTable) NoteSync(n SyncNote) error {
 		return fmt.Errorf("remote %q: %w", n.Remote, ErrConfig)
 	}
 	n.Error = n.Error[:min(len(n.Error), maxReason)]
+	for direction, ids := range n.Came {
+		n.Came[direction] = ids[max(0, len(ids)-maxCame):]
+	}
 	b, err := json.Marshal(n)
 	if err != nil {
 		return err

@@ -58,11 +58,14 @@ func (j *Job) Run(ctx context.Context, local, peer remote.Node) (Report, error) 
 	if j.Pull {
 		from, to = peer, local
 	}
-	err := j.sync(ctx, from, to, &r)
+	came, err := j.remembered(ctx, local)
+	if err == nil {
+		err = j.sync(ctx, from, to, came, &r)
+	}
 	r.Seconds = time.Since(begun).Seconds()
 	note := store.SyncNote{
 		Remote: r.Remote, Direction: r.Direction, Begun: begun, Ended: time.Now(),
-		Snapshots: int64(len(r.Sent)), Blocks: r.Blocks, Bytes: r.Bytes,
+		Snapshots: int64(len(r.Sent)), Blocks: r.Blocks, Bytes: r.Bytes, Came: came,
 	}
 	if err != nil {
 		note.Error = err.Error()
@@ -71,7 +74,21 @@ func (j *Job) Run(ctx context.Context, local, peer remote.Node) (Report, error) 
 	return r, errors.Join(err, local.NoteSync(context.WithoutCancel(ctx), note))
 }
 
-func (j *Job) sync(ctx context.Context, from, to remote.Node, r *Report) error {
+// remembered is what came from where, by direction, as the local store knows.
+func (j *Job) remembered(ctx context.Context, local remote.Node) (map[string][]store.ID, error) {
+	state, err := local.SyncState(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range state.Notes {
+		if n.Remote == j.Remote.Name && n.Came != nil {
+			return n.Came, nil
+		}
+	}
+	return make(map[string][]store.ID), nil
+}
+
+func (j *Job) sync(ctx context.Context, from, to remote.Node, came map[string][]store.ID, r *Report) error {
 	has, err := Snapshots(ctx, from)
 	if err != nil {
 		return err
@@ -98,10 +115,14 @@ func (j *Job) sync(ctx context.Context, from, to remote.Node, r *Report) error {
 			r.Sent = append(r.Sent, t.Name)
 		}
 	}
-	// Last: nothing is removed there before what is new has arrived.
-	if j.Prune {
-		if err := j.pruneAt(ctx, from, to, has, there, r); err != nil {
+	if _, known := came[j.direction()]; known || j.Prune || len(there) == 0 {
+		// Last: nothing is removed there before what is new has arrived. What came before is found
+		// out first: all that is remembered from here on is known.
+		if err := j.pruneAt(ctx, from, to, has, there, came, r); err != nil {
 			return err
+		}
+		for _, s := range chosen {
+			came[j.direction()] = append(came[j.direction()], s.ID)
 		}
 	}
 	return r.refusal()
@@ -196,26 +217,53 @@ func (j *Job) wanted(has []remote.Snapshot) ([]remote.Snapshot, error) {
 	return chosen, nil
 }
 
-// pruneAt removes what came from the sending store and is there no more.
-func (j *Job) pruneAt(ctx context.Context, from, to remote.Node, has, there []remote.Snapshot, r *Report) error {
+// pruneAt removes what came from the sending store and is there no more. The ID of the sending store
+// does not tell what came from it: a copy of it has the same, and so has the one that was put back
+// from an older copy.
+func (j *Job) pruneAt(ctx context.Context, from, to remote.Node, has, there []remote.Snapshot, came map[string][]store.ID, r *Report) error {
+	if !j.Prune {
+		return nil
+	}
 	st, err := from.Stats(ctx)
 	if err != nil {
 		return err
+	}
+	ids, known := came[j.direction()]
+	if !known {
+		if ids, err = cameBefore(ctx, st.Store.VolumeID, to, there); err != nil {
+			return err
+		}
 	}
 	kept := make(map[store.ID]bool, len(has))
 	for _, s := range has {
 		kept[s.ID] = true
 	}
 	for _, s := range there {
-		// Only what this very volume sent under this prefix: another store may push to the same
-		// place.
-		if s.Held || kept[s.ID] || s.Volume != st.Store.VolumeID || !strings.HasPrefix(s.Name, j.Remote.Prefix) {
+		if s.Held || kept[s.ID] || !slices.Contains(ids, s.ID) || s.Volume != st.Store.VolumeID || !strings.HasPrefix(s.Name, j.Remote.Prefix) {
 			continue
 		}
 		if err := to.UnlinkSnapshot(ctx, s.Name, s.ID); err != nil {
 			return err
 		}
 		r.Pruned = append(r.Pruned, s.Name)
+		ids = slices.DeleteFunc(ids, func(id store.ID) bool { return id == s.ID })
 	}
+	came[j.direction()] = ids
 	return nil
+}
+
+// cameBefore are the snapshots that syncs brought before that was remembered, by the store where
+// they were made. Between a store and its copy that says nothing.
+func cameBefore(ctx context.Context, sender string, to remote.Node, there []remote.Snapshot) (ids []store.ID, err error) {
+	st, err := to.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ids = []store.ID{}
+	for _, s := range there {
+		if s.Volume == sender && st.Store.VolumeID != sender {
+			ids = append(ids, s.ID)
+		}
+	}
+	return ids, nil
 }
