@@ -57,8 +57,8 @@ func shorten(path string, by int64) error {
 }
 
 // TestHarmedWhileWritten harms the segment that is appended to, and then goes on. It is told at the
-// latest by the next commit, whether there is something to commit or not, and by all later ones; by a
-// check, by Close and by the next opening. What was put since is saved where that can be done.
+// latest by the next commit, whether there is something to commit or not, and by all later ones; by
+// a check, by Close and by the next opening. What was put since is saved where that can be done.
 func TestHarmedWhileWritten(t *testing.T) {
 	steps := map[string]func(s *Store) error{
 		"commit": func(s *Store) error { return s.Commit() },

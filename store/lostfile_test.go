@@ -398,8 +398,8 @@ func TestLostBeneath(t *testing.T) {
 	}
 }
 
-// isMapped tells whether the open database has a file mapped into memory: its tables, and the logs of
-// what is not in one yet.
+// isMapped tells whether the open database has a file mapped into memory: its tables, and the logs
+// of what is not in one yet.
 func isMapped(name string) bool {
 	switch filepath.Ext(name) {
 	case ".sst", ".mem", ".vlog":

@@ -292,9 +292,9 @@ func (s *Set) Lost() []uint64 { return s.hot.lost() }
 // lost segments, so that Sync need not fail because of them any more.
 func (s *Set) Forsake(segments []uint64) { s.hot.forsake(segments) }
 
-// Harmed are the segments of the hot tier that somebody cut, removed or replaced beneath the Set, as
-// far as writing to them, sealing or syncing them has shown. They are lost, also what was durable in
-// them, and Forsake does not change that.
+// Harmed are the segments of the hot tier that somebody cut, removed or replaced beneath the Set,
+// as far as writing to them, sealing or syncing them has shown. They are lost, also what was
+// durable in them, and Forsake does not change that.
 func (s *Set) Harmed() []Fault { return s.hot.harmed() }
 
 // SegmentInfo describes a segment.

@@ -319,7 +319,7 @@ func (t *tier) sync() error {
 	var jobs []job
 	t.mu.Lock()
 	for _, w := range t.mu.live {
-		// Those without new writes are looked at all the same, but for those whose name changes now.
+		// Those without new writes are looked at all the same, but those whose name changes now.
 		if !w.lost && (w.synced < w.written || !w.stuck) {
 			// The sealer may let its own reference go meanwhile.
 			w.handle.refs.Add(1)
@@ -341,8 +341,8 @@ func (t *tier) sync() error {
 	return errors.Join(errs...)
 }
 
-// datasync makes the first target writes of a segment durable, and looks whether it is still what was
-// written. A failure is
+// datasync makes the first target writes of a segment durable, and looks whether it is still what
+// was written. A failure is
 // final for the segment: what the disk did not take may be gone, so a footer
 // that lists it must not be written, and no later success would mean anything.
 //

@@ -217,9 +217,9 @@ func (j *Job) wanted(has []remote.Snapshot) ([]remote.Snapshot, error) {
 	return chosen, nil
 }
 
-// pruneAt removes what came from the sending store and is there no more. The ID of the sending store
-// does not tell what came from it: a copy of it has the same, and so has the one that was put back
-// from an older copy.
+// pruneAt removes what came from the sending store and is there no more. The ID of the sending
+// store does not tell what came from it: a copy of it has the same, and so has the one that was
+// put back from an older copy.
 func (j *Job) pruneAt(ctx context.Context, from, to remote.Node, has, there []remote.Snapshot, came map[string][]store.ID, r *Report) error {
 	if !j.Prune {
 		return nil

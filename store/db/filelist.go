@@ -303,7 +303,7 @@ func (b *instance) updateList(d *DB, seq, settled, upto uint64, always bool) err
 		}
 	}
 	for id := range made {
-		// The list was cut or replaced beneath Badger. Noted as it is now, it would be the database.
+		// The list was cut or replaced beneath Badger. Noted so, it would be the database.
 		if _, ok := live[id]; !ok {
 			return damaged(filepath.Join(b.dir, badger.ManifestFilename), "was cut, or is another one: it lacks %s", table.IDToFilename(id))
 		}
