@@ -58,6 +58,7 @@ var kinds = []struct {
 	{"no_tier", store.ErrNoTier, http.StatusNotFound},
 	{"has_tier", store.ErrHasTier, http.StatusConflict},
 	{"not_cold", store.ErrNotCold, http.StatusConflict},
+	{"foreign_tier", store.ErrForeign, http.StatusConflict},
 	{"not_empty", store.ErrNotEmpty, http.StatusConflict},
 	{"fenced", ErrFenced, http.StatusConflict},
 	{"unauthorized", config.ErrToken, http.StatusUnauthorized},

@@ -60,7 +60,7 @@ var exits = []struct {
 	{14, "scrub or fsck found damage", []error{errDamage}},
 	{15, "simulate: not all could be read", []error{errLeftOut}},
 	{16, "the name or path is taken, or the snapshot is held", []error{store.ErrNameTaken, store.ErrHeld}},
-	{17, "the store has no such tier, or it is in use or out of reach", []error{store.ErrNoTier, store.ErrHasTier, store.ErrNotCold, store.ErrUnavailable}},
+	{17, "the store has no such tier, or it is in use or out of reach", []error{store.ErrNoTier, store.ErrHasTier, store.ErrNotCold, store.ErrForeign, store.ErrUnavailable}},
 	{18, "the server wants a token, or one that allows more", []error{config.ErrToken, remote.ErrForbidden}},
 	{19, "the server is busy, or was asked too often", []error{remote.ErrBusy, remote.ErrRate}},
 	{20, "the store is mounted read-only, or cannot be written to", []error{store.ErrReadOnly, db.ErrReadOnly, store.ErrUnwritable, syscall.EROFS}},

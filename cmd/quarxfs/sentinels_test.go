@@ -67,6 +67,8 @@ var sentinels = map[string]struct {
 	"store.ErrNoTier":        {err: store.ErrNoTier, code: 17},
 	"store.ErrHasTier":       {err: store.ErrHasTier, code: 17},
 	"store.ErrNotCold":       {err: store.ErrNotCold, code: 17},
+	"store.ErrForeign":       {err: store.ErrForeign, code: 17},
+	"tiering.ErrForeign":     {err: tiering.ErrForeign, code: 17},
 	"store.ErrFull":          {err: store.ErrFull, code: 11},
 	"store.ErrReadOnly":      {err: store.ErrReadOnly, code: 20},
 	"store.ErrFailed":        {err: store.ErrFailed, code: exitOther},
