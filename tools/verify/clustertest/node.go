@@ -63,14 +63,6 @@ func (n *node) start(ctx context.Context) error {
 // kill ends the machine at once; its disk stays.
 func (n *node) kill() error { return n.space.close() }
 
-// reset kills the machine and boots it again.
-func (n *node) reset(ctx context.Context) error {
-	if err := n.kill(); err != nil {
-		return err
-	}
-	return n.start(ctx)
-}
-
 // newDisk gives the machine, which must be off, an empty disk in the place of what it had.
 func (n *node) newDisk(ctx context.Context) error {
 	if n.disk != "" {
