@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/handle"
 	"github.com/quarxtor/quarxfs/store/vertex"
 	"github.com/quarxtor/quarxfs/tiering"
 )
@@ -34,7 +35,12 @@ func aBase(t *testing.T) (*base, *time.Time) {
 	}
 	t.Cleanup(func() { _ = tiers.Close() })
 	now := time.Date(2026, 1, 2, 12, 0, 0, 0, time.Local)
-	return &base{db: d, tiers: tiers, memory: new(memory), log: slog.New(slog.DiscardHandler), now: func() time.Time { return now }}, &now
+	dir, err := handle.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = dir.Close() })
+	return &base{dir: dir, db: d, tiers: tiers, memory: new(memory), log: slog.New(slog.DiscardHandler), now: func() time.Time { return now }}, &now
 }
 
 func aCommitter(b *base) *committer {
