@@ -27,8 +27,8 @@ MICRO ?= .
 COUNT ?= 6
 OLD ?=
 
-.PHONY: help build versitygw test test-long race race-short lint lint-etcd notice tools show releases bench bench-micro crashtest syncbench \
-	tierbench cluster-test man completions install deb clean
+.PHONY: help build versitygw test test-long test-rings race race-short lint lint-etcd notice tools show releases bench bench-micro \
+	crashtest syncbench tierbench cluster-test man completions install deb clean
 
 build: ## build bin/quarxfs and bin/quarxfs-node
 	@mkdir -p bin
@@ -57,6 +57,12 @@ test-long: versitygw ## run what takes longer
 	go test -p 2 ./fs/volume ./store -run 'TestRandom|TestStoreAgainstModel' -rapid.checks 100 -timeout 20m
 	go test ./remote/cluster/sim -long -most 500000 -timeout 60m
 	go test ./fs/volume -run TestSnapshotScale -snapshot-files 50000 -timeout 10m
+
+# The tests that mount, over rings. The kernel's switch is set back afterwards.
+RINGS = /sys/module/fuse/parameters/enable_uring
+test-rings: ## run the tests that mount over io_uring, as root
+	@was=$$(cat $(RINGS)); trap 'echo $$was > $(RINGS)' EXIT; echo Y > $(RINGS); \
+		go test -count 1 ./fs/transport/... && QUARXFS_TEST_TRANSPORT=ring go test -count 1 -timeout 20m ./fs
 
 race: versitygw ## run the tests under the race detector
 	go test -race -timeout 30m $(OTHERS)

@@ -26,15 +26,34 @@ var (
 	ErrMountpoint   = errors.New("bad mountpoint")
 )
 
-// MountOptions are the settings of a mount.
+// A Transport is a way that the kernel's requests take to a mount.
+type Transport = transport.Kind
+
+// Auto is io_uring where the kernel is known to be good at it, else /dev/fuse.
+const (
+	Auto   = transport.Auto
+	Ring   = transport.Ring
+	Device = transport.Device
+)
+
+// ParseTransport reads what its String says.
+func ParseTransport(s string) (Transport, error) { return transport.ParseKind(s) }
+
+// ServeOptions are the settings of any mount.
+type ServeOptions struct {
+	ReadAhead int // KiB that the kernel reads ahead; 0: 4096. Only root can raise it over 128.
+	Transport Transport
+	Logger    *slog.Logger
+}
+
+// MountOptions are the settings of a volume's mount.
 type MountOptions struct {
+	ServeOptions
 	Source     string                      // shown by df: the store's directory
 	AllowOther bool                        // users other than the mounting one may enter; always so for root
 	Options    []string                    // further mount options: ro, nosuid, nodev, noexec, ...
-	ReadAhead  int                         // KiB that the kernel reads ahead; 0: 4096. Only root can raise it over 128.
 	Sync       func(context.Context) error // has another process call syncfs(2) on the mount, before mkdir makes a snapshot
 	Debug      bool                        // log every request
-	Logger     *slog.Logger
 }
 
 const maxRequest = 1 << 20 // bytes of one READ or WRITE; the kernel's own limit
@@ -92,52 +111,60 @@ func NewMount(v *volume.Volume, dir string, o MountOptions) (*Mount, error) {
 	f.sync = o.Sync
 	v.OnInvalidate(f.invalidate)
 	syscall.Umask(0) // before the first request
-	m, err := attach(f, dir, o.fuse())
+	m, err := attach(f, dir, o.fuse(), o.ServeOptions)
 	if err != nil {
 		return nil, err
 	}
 	m.fs, f.server = f, m.server
-	m.serve(dir, o.ReadAhead, o.Logger)
+	m.serve(dir, o.ServeOptions)
 	return m, nil
 }
 
 // Serve mounts a filesystem of any kind at dir and serves it; it returns when the
-// mount answers. readAhead is as in MountOptions. Errors: ErrMountpoint, ErrNoFUSE,
-// ErrNoFusermount.
+// mount answers. Errors: ErrMountpoint, ErrNoFUSE, ErrNoFusermount.
 //
 // Nothing here may send the mount a request, as go-fuse's WaitMount does: a daemon
 // that is killed while it waits for itself cannot leave, since the request ends
 // only when the daemon has left, and keeps the store. The kernel has been
 // greeted when attach returns, and requests from then on wait for Serve.
-func Serve(raw fuse.RawFileSystem, dir string, o *fuse.MountOptions, readAhead int, log *slog.Logger) (*Mount, error) {
-	m, err := attach(raw, dir, o)
+func Serve(raw fuse.RawFileSystem, dir string, o *fuse.MountOptions, own ServeOptions) (*Mount, error) {
+	m, err := attach(raw, dir, o, own)
 	if err != nil {
 		return nil, err
 	}
-	m.serve(dir, readAhead, log)
+	m.serve(dir, own)
 	return m, nil
 }
 
 // attach mounts; requests wait for serve.
-func attach(raw fuse.RawFileSystem, dir string, o *fuse.MountOptions) (*Mount, error) {
+func attach(raw fuse.RawFileSystem, dir string, o *fuse.MountOptions, own ServeOptions) (*Mount, error) {
 	if err := CheckMountpoint(dir); err != nil {
 		return nil, err
 	}
 	if err := checkFUSE(); err != nil {
 		return nil, err
 	}
-	server, err := transport.New(raw, dir, o)
+	server, err := transport.New(raw, dir, o, transport.Options{Kind: own.Transport})
+	var noRing *transport.ErrNoRing
+	if errors.As(err, &noRing) {
+		return nil, fmt.Errorf("%w: %w; choose another transport", ErrNoFUSE, noRing)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", dir, err)
 	}
 	return &Mount{server: server}, nil
 }
 
-func (m *Mount) serve(dir string, readAhead int, log *slog.Logger) {
-	freeProcessors(m.server.Readers())
+func (m *Mount) serve(dir string, o ServeOptions) {
+	if kind, why := m.server.InUse(); why == nil {
+		o.Logger.Info("requests come over "+kind.String(), "threads", m.server.Threads())
+	} else {
+		o.Logger.Info("requests come over "+kind.String(), "why", why)
+	}
+	freeProcessors(m.server.Threads())
 	m.server.Serve()
-	if err := raiseReadAhead(dir, readAhead); err != nil {
-		log.Info("the kernel's read-ahead stays at its default", "err", err)
+	if err := raiseReadAhead(dir, o.ReadAhead); err != nil {
+		o.Logger.Info("the kernel's read-ahead stays at its default", "err", err)
 	}
 }
 
@@ -145,7 +172,7 @@ func (m *Mount) serve(dir string, readAhead int, log *slog.Logger) {
 // /dev/fuse. Such a thread keeps its processor until the runtime's monitor takes it away, so with
 // as many processors as cores an idle mount could have none left, and a request would begin by
 // waiting for one. What shall use the cores counts cores.
-func freeProcessors(readers int) { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + readers) }
+func freeProcessors(threads int) { runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + threads) }
 
 func checkFUSE() error {
 	if _, err := os.Stat("/dev/fuse"); err != nil {

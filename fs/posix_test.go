@@ -27,6 +27,8 @@ const (
 	envStore = "QUARXFS_TEST_STORE"
 	envMount = "QUARXFS_TEST_MOUNT"
 	envFlags = "QUARXFS_TEST_OPTIONS"
+	// envTransport may be set for a whole run of the tests: make test-rings does.
+	envTransport = "QUARXFS_TEST_TRANSPORT"
 )
 
 func TestMain(m *testing.M) {
@@ -57,7 +59,13 @@ func serveTest(dir, mnt string, options []string) error {
 	if err != nil {
 		return err
 	}
-	m, err := NewMount(v, mnt, MountOptions{Source: "test", Options: options, Logger: log})
+	kind := Device
+	if s := os.Getenv(envTransport); s != "" {
+		if kind, err = ParseTransport(s); err != nil {
+			return err
+		}
+	}
+	m, err := NewMount(v, mnt, MountOptions{Source: "test", Options: options, ServeOptions: ServeOptions{Transport: kind, Logger: log}})
 	if err != nil {
 		return err
 	}

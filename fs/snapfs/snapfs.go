@@ -47,9 +47,8 @@ type Name struct {
 type Options struct {
 	Name       string // shown by df
 	AllowOther bool   // users other than the mounting one may enter; always so for root
-	ReadAhead  int    // as in fs.MountOptions
 	Debug      bool   // log every request
-	Logger     *slog.Logger
+	fs.ServeOptions
 }
 
 // ListTime is how long a list of snapshots is believed.
@@ -71,7 +70,7 @@ func Mount(src Source, dir string, o Options) (*fs.Mount, error) {
 		Logger:      slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
 		DirectMount: root, DirectMountFlags: unix.MS_MGC_VAL | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV,
 		EnableSymlinkCaching: true, DisabledCapabilities: fuse.CAP_PASSTHROUGH,
-	}, o.ReadAhead, o.Logger)
+	}, o.ServeOptions)
 }
 
 func newFilesystem(src Source, log *slog.Logger) (*top, fuse.RawFileSystem) {

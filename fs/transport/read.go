@@ -12,7 +12,7 @@ type lender struct {
 // Read implements fuse.RawFileSystem.
 func (l lender) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	r, st := l.RawFileSystem.Read(cancel, in, buf)
-	if !st.Ok() || r == nil {
+	if !st.Ok() || r == nil || l.server.queues != nil { // those have to be put together
 		return r, st
 	}
 	w := l.server.lentTo(in.Unique)

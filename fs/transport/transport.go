@@ -42,6 +42,7 @@ const (
 //
 // Locks: mu, over no call and no system call; close, over none but those of the descriptor.
 type Server struct {
+	Options
 	raw   fuse.RawFileSystem
 	proto *fuse.ProtocolServer
 	opts  *fuse.MountOptions
@@ -52,6 +53,11 @@ type Server struct {
 	}
 	ended chan struct{} // closed once nothing is read any more
 	done  chan struct{} // closed after the last answer
+
+	queues  []*queue      // one for each processor; none: all comes by the device
+	noRing  error         // why
+	started chan struct{} // closed by Serve
+	file    atomic.Uint64 // that was last read or written over rings
 
 	readers  atomic.Int32  // workers that read, or answer what is quick and read on
 	reading  atomic.Int32  // those of them that wait for the kernel now
@@ -65,50 +71,93 @@ type Server struct {
 	mu      struct {
 		sync.Mutex
 		idle []*worker          // the last that has become so is the next to read: its buffers are warm
-		all  map[*worker]bool   // that run, idle or not
+		all  map[*call]bool     // of workers that run, idle or not, and of entries
 		read map[uint64]*worker // who answers a READ, by the request's number
 	}
 }
 
+// Options are a Server's own.
+type Options struct {
+	Kind Kind // how requests shall come
+
+	spoils func(cpu int) bool // has the kernel refuse an entry, for tests
+}
+
 // New mounts raw at dir, which must be a directory, and has greeted the kernel when it returns:
-// requests from then on wait for Serve. It sends the mount no request.
-func New(raw fuse.RawFileSystem, dir string, opts *fuse.MountOptions) (*Server, error) {
+// requests from then on wait for Serve. It sends the mount no request. The error is ErrNoRing where
+// only rings would do.
+func New(raw fuse.RawFileSystem, dir string, opts *fuse.MountOptions, own Options) (*Server, error) {
+	s, err := open(raw, dir, opts, own)
+	var noRing *ErrNoRing
+	if own.Kind == Auto && errors.As(err, &noRing) {
+		// The kernel was promised rings, and has refused an entry.
+		own.Kind = Device
+		if s, err = open(raw, dir, opts, own); err == nil {
+			s.noRing = noRing
+		}
+	}
+	return s, err
+}
+
+func open(raw fuse.RawFileSystem, dir string, opts *fuse.MountOptions, own Options) (*Server, error) {
 	fd, err := mount(dir, opts)
 	if err != nil {
 		return nil, err
 	}
 	s := &Server{
-		raw: raw, opts: opts, fd: fd, most: int32(runtime.NumCPU() + 1),
+		Options: own, raw: raw, opts: opts, fd: fd, most: int32(runtime.NumCPU() + 1), started: make(chan struct{}),
 		ended: make(chan struct{}), done: make(chan struct{}), awake: make(chan struct{}, 1),
 	}
 	s.buffers.New = func() any { b := make([]byte, headRoom+opts.MaxWrite); return &b }
-	s.proto = fuse.NewProtocolServer(lender{raw, s}, opts)
-	s.mu.all = make(map[*worker]bool)
+	s.mu.all = make(map[*call]bool)
 	s.mu.read = make(map[uint64]*worker)
 	if err := s.greet(); err != nil {
+		s.end() // or threads would wait for Serve
+		// Without somebody who answers it would only be in the way. The threads end with their
+		// queues, which end with the connection.
 		unix.Close(fd)
-		// Without somebody who answers it would only be in the way.
-		return nil, errors.Join(fmt.Errorf("greet the kernel: %w", err), Detach(dir))
+		err = errors.Join(fmt.Errorf("greet the kernel: %w", err), Detach(dir))
+		s.workers.Wait()
+		return nil, err
 	}
 	return s, nil
 }
 
-// greet answers INIT, before which the kernel sends nothing else.
+// greet answers INIT, before which the kernel sends nothing else, and gives the kernel the rings
+// that the answer promises.
 func (s *Server) greet() error {
 	w := s.newWorker()
 	defer w.release()
 	in, err := w.receive()
-	if err == nil {
-		w.answer(in)
+	if err != nil {
+		return err
 	}
-	return err
+	opts := *s.opts
+	// Before the answer, all that can fail on our side.
+	if s.noRing = s.prepareRings(in); s.noRing == nil {
+		opts.ExtraCapabilities |= capRings
+	} else if s.Kind == Ring {
+		return s.noRing
+	}
+	s.proto = fuse.NewProtocolServer(lender{s.raw, s}, &opts)
+	w.answer(in)
+	return s.registerRings()
 }
 
 // Serve begins to answer requests.
 func (s *Server) Serve() {
+	close(s.started)
 	s.addReader()
 	go s.watch()
 	go s.finish()
+}
+
+// InUse is how requests come, Ring or Device, and why not over rings.
+func (s *Server) InUse() (Kind, error) {
+	if s.noRing == nil {
+		return Ring, nil
+	}
+	return Device, s.noRing
 }
 
 // end is called by who reads once the kernel has no requests any more.
@@ -142,8 +191,14 @@ func (s *Server) finish() {
 	close(s.done)
 }
 
-// Readers is how many goroutines at most wait for the kernel at a time.
-func (s *Server) Readers() int { return int(s.most) }
+// Threads is how many that wait for the kernel should have a processor of Go's.
+func (s *Server) Threads() int {
+	n := int(s.most)
+	if s.queues != nil {
+		n += len(s.queues) // of all seats, about one a processor has requests at a time
+	}
+	return n
+}
 
 // Wait returns when the filesystem has been unmounted and the last request answered.
 func (s *Server) Wait() { <-s.done }
@@ -162,7 +217,7 @@ func (s *Server) addReader() {
 		return
 	}
 	w := s.newWorker()
-	s.mu.all[w] = true
+	s.mu.all[&w.call] = true
 	s.workers.Add(1)
 	go w.run()
 }
@@ -198,7 +253,7 @@ func (s *Server) park(w *worker) bool {
 	w.release()
 	s.mu.Lock()
 	if s.hasEnded() || len(s.mu.idle) >= mostIdle {
-		delete(s.mu.all, w)
+		delete(s.mu.all, &w.call)
 		s.mu.Unlock()
 		return false
 	}
@@ -224,8 +279,8 @@ func (s *Server) hasEnded() bool {
 func (s *Server) interruptAll() {
 	s.mu.Lock()
 	var requests []uint64
-	for w := range s.mu.all {
-		if unique := w.unique.Load(); unique != 0 {
+	for c := range s.mu.all {
+		if unique := c.unique.Load(); unique != 0 {
 			requests = append(requests, unique)
 		}
 	}

@@ -3,6 +3,7 @@ package transport_test
 import (
 	"bytes"
 	"fmt"
+	"log"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -136,8 +137,30 @@ func (f *testFS) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.Read
 	return nil, fuse.EIO
 }
 
+// over runs a test over the device, and over rings where they are switched on.
+func over(t *testing.T, test func(t *testing.T, kind transport.Kind)) {
+	for _, kind := range []transport.Kind{transport.Device, transport.Ring} {
+		t.Run(kind.String(), func(t *testing.T) {
+			if kind == transport.Ring {
+				needRings(t)
+			}
+			test(t, kind)
+		})
+	}
+}
+
+// needRings skips the test where the kernel offers no rings. That is set for the whole machine, so
+// a test leaves it alone.
+func needRings(t *testing.T) {
+	t.Helper()
+	const file = "/sys/module/fuse/parameters/enable_uring"
+	if b, err := os.ReadFile(file); err != nil || !bytes.HasPrefix(b, []byte("Y")) {
+		t.Skipf("no rings: %s is %q (%v); root may write Y there", file, b, err)
+	}
+}
+
 // serve mounts f until the test ends.
-func serve(t *testing.T, f *testFS) (*transport.Server, string) {
+func serve(t *testing.T, f *testFS, kind transport.Kind) (*transport.Server, string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root mounts without a helper")
@@ -146,9 +169,15 @@ func serve(t *testing.T, f *testFS) (*transport.Server, string) {
 		t.Skip("no /dev/fuse")
 	}
 	dir := t.TempDir()
-	s, err := transport.New(f, dir, &fuse.MountOptions{Name: "test", MaxWrite: 1 << 20, DirectMountStrict: true, MaxBackground: 64})
+	o := &fuse.MountOptions{
+		Name: "test", MaxWrite: 1 << 20, DirectMountStrict: true, MaxBackground: 64, Logger: logger(t),
+	}
+	s, err := transport.New(f, dir, o, transport.Options{Kind: kind})
 	if err != nil {
 		t.Fatal(err)
+	}
+	if in, why := s.InUse(); in != kind {
+		t.Errorf("in use is %v: %v", in, why)
 	}
 	s.Serve()
 	t.Cleanup(func() {
@@ -159,6 +188,9 @@ func serve(t *testing.T, f *testFS) (*transport.Server, string) {
 	})
 	return s, dir
 }
+
+// logger has what the server logs be seen where a test fails.
+func logger(t *testing.T) *log.Logger { return log.New(t.Output(), "", 0) }
 
 func within(f func()) bool {
 	done := make(chan struct{})
@@ -210,9 +242,11 @@ func named(prefix string, n int) []string {
 }
 
 // However many answers that should be quick are not, there is somebody who reads.
-func TestStuckAnswers(t *testing.T) {
+func TestStuckAnswers(t *testing.T) { over(t, testStuckAnswers) }
+
+func testStuckAnswers(t *testing.T, kind transport.Kind) {
 	f := newTestFS()
-	_, dir := serve(t, f)
+	_, dir := serve(t, f, kind)
 	const many = 40 // more than keep idle, and than there are processors
 	stuck := stat(t, dir, named("stuck", many)...)
 	until(t, "all that are stuck have been asked for", func() bool { return f.waiting.Load() == many })
@@ -231,9 +265,11 @@ func TestStuckAnswers(t *testing.T) {
 }
 
 // After an idle time the first answers may be stuck as well.
-func TestStuckAfterRest(t *testing.T) {
+func TestStuckAfterRest(t *testing.T) { over(t, testStuckAfterRest) }
+
+func testStuckAfterRest(t *testing.T, kind transport.Kind) {
 	f := newTestFS()
-	_, dir := serve(t, f)
+	_, dir := serve(t, f, kind)
 	if err := stat(t, dir, "quick")(); err != nil {
 		t.Fatal(err)
 	}
@@ -250,10 +286,12 @@ func TestStuckAfterRest(t *testing.T) {
 }
 
 // What a READ gives, as slices, as bytes or where it was asked to, arrives, and is kept until then.
-func TestRead(t *testing.T) {
+func TestRead(t *testing.T) { over(t, testRead) }
+
+func testRead(t *testing.T, kind transport.Kind) {
 	f := newTestFS()
 	f.names = []string{"slices", "bytes", "in place", "fails"}
-	_, dir := serve(t, f)
+	_, dir := serve(t, f, kind)
 	want := fileBytes()
 	for _, name := range f.names[:3] {
 		for _, size := range []string{"7777", "4096", "65536", "1048576"} {
@@ -282,7 +320,9 @@ func TestRead(t *testing.T) {
 }
 
 // However a mount ends, its server does, and whatever its answers wait for.
-func TestEnds(t *testing.T) {
+func TestEnds(t *testing.T) { over(t, testEnds) }
+
+func testEnds(t *testing.T, kind transport.Kind) {
 	abort := func(t *testing.T, dir string) { // force has the kernel give up on what is asked
 		if err := unix.Unmount(dir, unix.MNT_FORCE|unix.MNT_DETACH); err != nil {
 			t.Fatal(err)
@@ -306,7 +346,7 @@ func TestEnds(t *testing.T) {
 	} {
 		t.Run(c.label+" at rest", func(t *testing.T) {
 			f := newTestFS()
-			s, dir := serve(t, f)
+			s, dir := serve(t, f, kind)
 			if err := stat(t, dir, "quick")(); err != nil {
 				t.Error(err)
 			}
@@ -323,7 +363,7 @@ func TestEnds(t *testing.T) {
 	for _, name := range []string{"stuck", "deaf"} {
 		t.Run("abort under "+name+" answers", func(t *testing.T) {
 			f := newTestFS()
-			s, dir := serve(t, f)
+			s, dir := serve(t, f, kind)
 			_ = stat(t, dir, named(name, 5)...) // they fail
 			until(t, "they have been asked for", func() bool { return f.waiting.Load() == 5 })
 			abort(t, dir)
@@ -338,9 +378,11 @@ func TestEnds(t *testing.T) {
 }
 
 // An interrupted caller leaves at once.
-func TestInterrupt(t *testing.T) {
+func TestInterrupt(t *testing.T) { over(t, testInterrupt) }
+
+func testInterrupt(t *testing.T, kind transport.Kind) {
 	f := newTestFS()
-	_, dir := serve(t, f)
+	_, dir := serve(t, f, kind)
 	cmd := exec.Command("stat", filepath.Join(dir, "stuck"))
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -356,9 +398,11 @@ func TestInterrupt(t *testing.T) {
 }
 
 // What the kernel is told reaches it.
-func TestNotify(t *testing.T) {
+func TestNotify(t *testing.T) { over(t, testNotify) }
+
+func testNotify(t *testing.T, kind transport.Kind) {
 	f := newTestFS()
-	s, dir := serve(t, f)
+	s, dir := serve(t, f, kind)
 	if err := stat(t, dir, "quick")(); err != nil {
 		t.Fatal(err)
 	}
@@ -382,13 +426,13 @@ func TestBadMounts(t *testing.T) {
 		{Name: "test", DirectMount: true, Options: []string{"nonsense=1"}},
 	} {
 		dir := t.TempDir()
-		if s, err := transport.New(newTestFS(), dir, o); err == nil {
+		if s, err := transport.New(newTestFS(), dir, o, transport.Options{}); err == nil {
 			s.Serve()
 			_ = transport.Detach(dir)
 			t.Errorf("%+v was mounted", o)
 		}
 	}
-	if _, err := transport.New(newTestFS(), filepath.Join(t.TempDir(), "none"), &fuse.MountOptions{Name: "test", DirectMountStrict: true}); err == nil {
+	if _, err := transport.New(newTestFS(), filepath.Join(t.TempDir(), "none"), &fuse.MountOptions{Name: "test", DirectMountStrict: true}, transport.Options{}); err == nil {
 		t.Error("a directory that there is not was mounted at")
 	}
 }

@@ -21,6 +21,7 @@ const (
 	opFsyncdir      = 30
 	opInterrupt     = 36
 	opIoctl         = 39
+	opNotifyReply   = 41
 	opBatchForget   = 42
 	opFallocate     = 43
 	opReaddirplus   = 44
@@ -37,15 +38,25 @@ const (
 	quickOut = 8 << 10
 )
 
+// A call is a request that is being answered.
+type call struct{ unique atomic.Uint64 } // its number; 0: none
+
+// handle has the filesystem answer a request, into out.
+func (s *Server) handle(c *call, unique uint64, in, out [][]byte) (int, fuse.Status) {
+	c.unique.Store(unique)
+	defer c.unique.Store(0)
+	return s.proto.HandleRequest(in, out)
+}
+
 // A worker reads and answers in one goroutine, with the buffers of the request that it has.
 type worker struct {
+	call
 	server *Server
 	in     *[]byte   // nil while it is idle
 	out    []byte    // for what is no READ
 	inV    [1][]byte // of in and out, for HandleRequest
 	outV   [1][]byte
 	lent   lent
-	unique atomic.Uint64 // of the request that it answers; 0: none
 	wake   chan struct{} // ends its idling
 }
 
@@ -126,7 +137,7 @@ func mayWait(in []byte) bool {
 	case opFsync, opFsyncdir, opFallocate, opLseek, opCopyFileRange, opSyncfs, opIoctl:
 		return true
 	case opRead:
-		return payload(in) > quickRead
+		return wants(in) > quickRead
 	case opWrite:
 		return len(in) > quickWrite
 	}
@@ -146,9 +157,9 @@ const (
 	queuedWithin = 3 * time.Microsecond
 )
 
-// payload returns the bytes that an answer may have after its head. Go-fuse asks for as much room,
+// wants returns the bytes that an answer may have after its head. Go-fuse asks for as much room,
 // whatever the answer takes.
-func payload(in []byte) int {
+func wants(in []byte) int {
 	switch header(in).Opcode {
 	case opRead, opReaddir, opReaddirplus:
 		if len(in) >= int(unsafe.Sizeof(fuse.ReadIn{})) {
@@ -172,20 +183,18 @@ func (w *worker) answer(in []byte) {
 	h := header(in)
 	unique, op := h.Unique, h.Opcode
 	out := w.out
-	if need := replyHead + payload(in); need > len(out) {
+	if need := replyHead + wants(in); need > len(out) {
 		b := s.buffers.Get().(*[]byte)
 		defer s.buffers.Put(b) // after the answer is with the kernel: it may be in there
 		if out = *b; need > len(out) {
 			out = make([]byte, need) // a listing or attributes larger than any data
 		}
 	}
-	w.unique.Store(unique)
 	if op == opRead {
 		s.lend(unique, w)
 	}
 	w.inV[0], w.outV[0] = in, out
-	n, st := s.proto.HandleRequest(w.inV[:], w.outV[:])
-	w.unique.Store(0)
+	n, st := s.handle(&w.call, unique, w.inV[:], w.outV[:])
 	if op == opRead {
 		s.lend(unique, nil)
 	}

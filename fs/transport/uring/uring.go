@@ -60,8 +60,7 @@ func (c Completion) Err() error {
 	return nil
 }
 
-// A Ring belongs to one goroutine, which must be locked to its thread: the kernel works for
-// whichever thread has submitted.
+// A Ring belongs to one goroutine.
 type Ring struct {
 	fd     int
 	memory []byte // the heads, tails and completions
@@ -93,11 +92,10 @@ type offsets struct {
 
 // From the kernel's include/uapi/linux/io_uring.h.
 const (
-	setupClamp        = 1 << 4
-	setupSubmitAll    = 1 << 7
-	setupLong         = 1 << 10 // IORING_SETUP_SQE128
-	setupSingleIssuer = 1 << 12
-	setupDeferred     = 1 << 13 // IORING_SETUP_DEFER_TASKRUN
+	setupClamp       = 1 << 4
+	setupSubmitAll   = 1 << 7
+	setupCooperative = 1 << 8  // IORING_SETUP_COOP_TASKRUN
+	setupLong        = 1 << 10 // IORING_SETUP_SQE128
 
 	featSingleMap = 1 << 0
 
@@ -110,13 +108,12 @@ const (
 // errOld is said of kernels before Linux 6.1.
 var errOld = errors.New("the kernel's io_uring is too old")
 
-// New makes a ring for so many submissions at a time, a power of two. Errors are the kernel's:
-// EPERM where io_uring is switched off, ENOSYS where there is none or a filter hides it, EMFILE
-// without a free descriptor.
+// New makes a ring for so many submissions at a time, a power of two. The kernel works for a
+// submission when the thread that has handed it over enters the kernel, so that thread should wait
+// for what becomes of it. Errors are the kernel's: EPERM where io_uring is switched off, ENOSYS
+// where there is none or a filter hides it, EMFILE without a free descriptor.
 func New(entries uint32) (*Ring, error) {
-	// What the kernel does for a submission it does when its thread asks for completions, and
-	// never by interrupting what else the thread runs.
-	p := params{flags: setupClamp | setupSubmitAll | setupLong | setupSingleIssuer | setupDeferred}
+	p := params{flags: setupCooperative | setupClamp | setupSubmitAll | setupLong}
 	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, uintptr(entries), uintptr(unsafe.Pointer(&p)), 0)
 	if errno == unix.EINVAL {
 		return nil, fmt.Errorf("io_uring_setup: %w (%w)", errOld, errno)
@@ -207,6 +204,23 @@ func (r *Ring) Completed() (Completion, bool) {
 	return c, true
 }
 
+// Refused returns the error of a completion that is there, which it takes. Others it leaves.
+func (r *Ring) Refused() error {
+	head := *r.compHead
+	if head == atomic.LoadUint32(r.compTail) {
+		return nil
+	}
+	c := r.completions[head%uint32(len(r.completions))]
+	if err := c.Err(); err != nil {
+		atomic.StoreUint32(r.compHead, head+1)
+		return err
+	}
+	return nil
+}
+
+// Idle reports whether nothing is filled in.
+func (r *Ring) Idle() bool { return r.waiting() == 0 }
+
 // waiting is how many submissions the kernel has not taken.
 func (r *Ring) waiting() uint32 { return r.next - atomic.LoadUint32(r.subHead) }
 
@@ -221,7 +235,7 @@ func (r *Ring) enter(least, flags uintptr) error {
 
 // Close gives the ring back. What was submitted is cancelled.
 func (r *Ring) Close() {
-	// Unmapped first or last makes no difference: each mapping holds the ring's memory, not the ring.
+	// Before or after the ring: a mapping holds the memory, not the ring.
 	for _, m := range [][]byte{r.table, r.memory} {
 		if m != nil {
 			_ = unix.Munmap(m)

@@ -26,7 +26,7 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// newRing locks the test to its thread.
+// newRing locks the test to its thread: the kernel works for the one that has submitted.
 func newRing(t *testing.T, entries uint32) *uring.Ring {
 	t.Helper()
 	runtime.LockOSThread()

@@ -76,6 +76,7 @@ type Options struct {
 	NoAtime      bool
 	Snapshots    volume.SnapshotsShown
 	ReadAhead    int // KiB
+	Transport    fs.Transport
 	Debug        bool
 
 	Memory         int64
@@ -369,10 +370,15 @@ func (d *daemon) kernelOptions() []string {
 	return append([]string{"nosuid", "nodev"}, d.opts.MountOptions...)
 }
 
+// serveOptions are those of any mount.
+func (d *daemon) serveOptions() fs.ServeOptions {
+	return fs.ServeOptions{ReadAhead: d.opts.ReadAhead, Transport: d.opts.Transport, Logger: d.log}
+}
+
 func (d *daemon) startMount() (err error) {
 	o := d.opts
 	d.mount, err = fs.NewMount(d.volume, o.Mountpoint, fs.MountOptions{
-		Source: o.Store, AllowOther: o.AllowOther, Options: d.kernelOptions(), ReadAhead: o.ReadAhead, Debug: o.Debug, Logger: d.log,
+		Source: o.Store, AllowOther: o.AllowOther, Options: d.kernelOptions(), Debug: o.Debug, ServeOptions: d.serveOptions(),
 		Sync: d.flush,
 	})
 	// At once, before anything can move it: by this key it is found again.

@@ -60,7 +60,7 @@ func (d *daemon) startSnapshots() (err error) {
 	o := d.opts
 	return owner.AsCaller(func() (err error) {
 		d.mount, err = snapfs.Mount(snapshotSource{d.snaps.cache}, o.Mountpoint, snapfs.Options{
-			Name: o.Store, AllowOther: o.AllowOther, ReadAhead: o.ReadAhead, Debug: o.Debug, Logger: d.log,
+			Name: o.Store, AllowOther: o.AllowOther, Debug: o.Debug, ServeOptions: d.serveOptions(),
 		})
 		if err == nil {
 			err = d.noteMount()
