@@ -177,8 +177,17 @@ func (t *tier) trySeal(w *writer, entries []segment.Entry) error {
 	path := t.table.path(w.number, segment.Open)
 	// A footer without entries would be a segment that holds nothing for ever.
 	if len(entries) == 0 { // its first writes failed
+		// Not while it is synced: that would find it gone, and take it for removed by somebody else.
+		w.syncing.Lock()
+		defer w.syncing.Unlock()
 		t.table.drop(w.number)
-		return t.fs.Remove(path)
+		err := t.fs.Remove(path)
+		if err == nil {
+			t.mu.Lock()
+			w.synced = w.written
+			t.mu.Unlock()
+		}
+		return err
 	}
 	t.mu.Lock()
 	whole := w.whole

@@ -3,6 +3,7 @@ package disk
 import (
 	"errors"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 )
@@ -109,7 +110,7 @@ func (f *osFile) Named(path string) (bool, error) {
 	return f.is(path)
 }
 
-// is compares the file with what is at path. A link there is another file.
+// is compares the file with what is at path, as Named says. A link there is another file.
 func (f *osFile) is(path string) (bool, error) {
 	var own, there unix.Stat_t
 	if err := retry(func() error { return unix.Fstat(f.fd, &own) }); err != nil {
@@ -117,7 +118,8 @@ func (f *osFile) is(path string) (bool, error) {
 	}
 	err := retry(func() error { return unix.Lstat(path, &there) })
 	if errors.Is(err, unix.ENOENT) {
-		return false, nil
+		err := retry(func() error { return unix.Lstat(filepath.Dir(path), &there) })
+		return errors.Is(err, unix.ENOENT) && own.Nlink > 0, nil
 	}
 	return own.Dev == there.Dev && own.Ino == there.Ino, pathError("lstat", path, err)
 }
