@@ -177,7 +177,8 @@ func (t *tier) trySeal(w *writer, entries []segment.Entry) error {
 	path := t.table.path(w.number, segment.Open)
 	// A footer without entries would be a segment that holds nothing for ever.
 	if len(entries) == 0 { // its first writes failed
-		// Not while it is synced: that would find it gone, and take it for removed by somebody else.
+		// Not while it is synced: that would find it gone, and take it for removed by somebody
+		// else.
 		w.syncing.Lock()
 		defer w.syncing.Unlock()
 		t.table.drop(w.number)

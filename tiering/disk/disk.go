@@ -56,8 +56,9 @@ type File interface {
 	// nothing and copies neither.
 	WritePairAt(head, body []byte, off int64) error
 	Size() (int64, error)
-	// Named reports whether path leads to this very file, and not to another one or none. As long as
-	// its whole directory is away, a file that was not removed counts as there: it may come back.
+	// Named reports whether path leads to this very file, and not to another one or none. As long
+	// as its whole directory is away, a file that was not removed counts as there: it may come
+	// back.
 	Named(path string) (bool, error)
 	// Truncate sets the size, and gives back what Preallocate took behind it.
 	Truncate(size int64) error

@@ -27,7 +27,8 @@ func TestDatasyncRemoved(t *testing.T) {
 	}
 }
 
-// TestNamed: a file whose directory was moved may come back, and is none that was removed or replaced.
+// TestNamed: a file whose directory was moved may come back, and is none that was removed or
+// replaced.
 func TestNamed(t *testing.T) {
 	for what, c := range map[string]struct {
 		do   func(path string) error
