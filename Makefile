@@ -48,10 +48,9 @@ bin/versitygw:
 COMMAND := ./cmd/quarxfs
 OTHERS = $$(go list ./... | grep -v '/cmd/quarxfs$$')
 
-# More at a time than a small machine has processors: the tests wait for the disk most of the time.
 test: versitygw ## run the tests
-	go test -p 4 -timeout 20m $(OTHERS)
-	go test -parallel 4 -timeout 20m $(COMMAND)
+	go test -p 2 -timeout 20m $(OTHERS)
+	go test -timeout 20m $(COMMAND)
 
 # The random sequences longer than in each run, and a large tree: what is rare shows here. Some 10 minutes.
 test-long: versitygw ## run what takes longer
@@ -70,7 +69,7 @@ race: versitygw ## run the tests under the race detector
 	go test -race -timeout 30m $(COMMAND)
 
 race-short: versitygw ## run the shorter ones of them under the race detector
-	go test -p 4 -race -short -timeout 20m $(OTHERS)
+	go test -race -short -timeout 20m $(OTHERS)
 	go test -race -short -timeout 20m $(COMMAND)
 
 # Here an errno says something of a name or an inode only if it is the error itself: wrapped in one, it
