@@ -2,6 +2,7 @@ package transport_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -162,22 +163,32 @@ func needRings(t *testing.T) {
 // serve mounts f until the test ends.
 func serve(t *testing.T, f *testFS, kind transport.Kind) (*transport.Server, string) {
 	t.Helper()
+	dir := t.TempDir()
+	s, err := mount(t, f, dir, transport.Options{Kind: kind})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if in, why := s.InUse(); in != kind {
+		t.Errorf("in use is %v: %v", in, why)
+	}
+	return s, dir
+}
+
+// mount mounts f at dir until the test ends.
+func mount(t *testing.T, f *testFS, dir string, own transport.Options) (*transport.Server, error) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("only root mounts without a helper")
 	}
 	if _, err := os.Stat("/dev/fuse"); err != nil {
 		t.Skip("no /dev/fuse")
 	}
-	dir := t.TempDir()
 	o := &fuse.MountOptions{
 		Name: "test", MaxWrite: 1 << 20, DirectMountStrict: true, MaxBackground: 64, Logger: logger(t),
 	}
-	s, err := transport.New(f, dir, o, transport.Options{Kind: kind})
+	s, err := transport.New(f, dir, o, own)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if in, why := s.InUse(); in != kind {
-		t.Errorf("in use is %v: %v", in, why)
+		return nil, err
 	}
 	s.Serve()
 	t.Cleanup(func() {
@@ -186,7 +197,7 @@ func serve(t *testing.T, f *testFS, kind transport.Kind) (*transport.Server, str
 			t.Error("the server has not ended")
 		}
 	})
-	return s, dir
+	return s, nil
 }
 
 // logger has what the server logs be seen where a test fails.
@@ -414,6 +425,50 @@ func testNotify(t *testing.T, kind transport.Kind) {
 	}
 	if st := s.InodeNotify(77, 0, 0); st != fuse.ENOENT {
 		t.Error("an inode that it does not know: ", st)
+	}
+}
+
+// A kernel that refuses an entry has been promised rings and gets the device, on a mount made anew,
+// or with Ring no mount.
+func TestRefusedEntry(t *testing.T) {
+	needRings(t)
+	for _, kind := range []transport.Kind{transport.Auto, transport.Ring} {
+		t.Run(kind.String(), func(t *testing.T) {
+			var asked atomic.Int32
+			own := transport.Options{Kind: kind}
+			own.Spoil(func(cpu int) bool { asked.Add(1); return cpu == 0 }) // the others' are accepted
+			dir := t.TempDir()
+			s, err := mount(t, newTestFS(), dir, own)
+			var noRing *transport.ErrNoRing
+			if kind == transport.Ring {
+				if !errors.As(err, &noRing) {
+					t.Errorf("the error is %v", err)
+				}
+				if err := unix.Unmount(dir, 0); err != unix.EINVAL { // of what is no mountpoint
+					t.Error("something is mounted all the same: ", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			in, why := s.InUse()
+			if asked.Load() == 0 {
+				t.Skip("no rings: ", why) // the kernel is not trusted with them
+			}
+			if in != transport.Device || !errors.As(why, &noRing) {
+				t.Errorf("in use is %v: %v", in, why)
+			}
+			if err := stat(t, dir, named("quick", 20)...)(); err != nil {
+				t.Error(err)
+			}
+			if err := unix.Unmount(dir, 0); err != nil {
+				t.Error(err)
+			}
+			if err := unix.Unmount(dir, 0); err != unix.EINVAL {
+				t.Error("the first mount is still there: ", err)
+			}
+		})
 	}
 }
 
