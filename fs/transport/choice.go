@@ -92,29 +92,28 @@ func (k Kind) offered() error {
 	return nil
 }
 
-// processors returns which there may be, of which each has a queue of the kernel's, and which of
+// processors returns how many there may be, of which each has a queue of the kernel's, and which of
 // them run.
-func processors() (possible int, online map[int]bool, err error) {
-	const dir = "/sys/devices/system/cpu/"
-	online = make(map[int]bool)
-	for _, file := range []string{"possible", "online"} {
-		b, err := os.ReadFile(dir + file)
-		if err != nil {
-			return 0, nil, err
-		}
-		list, err := parseList(strings.TrimSpace(string(b)))
-		if err != nil {
-			return 0, nil, fmt.Errorf("%s: %w", dir+file, err)
-		}
-		if file == "possible" {
-			possible = len(list)
-			continue
-		}
-		for _, cpu := range list {
-			online[cpu] = true
-		}
+func processors() (possible int, online []int, err error) {
+	all, err := readProcessors("possible")
+	if err != nil {
+		return 0, nil, err
 	}
-	return possible, online, nil
+	online, err = readProcessors("online")
+	return len(all), online, err
+}
+
+func readProcessors(which string) ([]int, error) {
+	file := "/sys/devices/system/cpu/" + which
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	list, err := parseList(strings.TrimSpace(string(b)))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return list, nil
 }
 
 // parseList reads a list of numbers and ranges, such as 0-3,8.

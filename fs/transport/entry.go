@@ -37,12 +37,9 @@ type commandData struct {
 	_      [6]byte
 }
 
-const (
-	outHeadSize = int(unsafe.Sizeof(fuse.OutHeader{}))
-	// leastPayload holds every request that has no data of a file: the largest is a value of an
-	// extended attribute and its name. The kernel does not look whether it fits (CVE-2026-99293).
-	leastPayload = 128 << 10
-)
+// leastPayload holds every request that has no data of a file: the largest is a value of an
+// extended attribute and its name. The kernel does not look whether it fits (CVE-2026-99293).
+const leastPayload = 128 << 10
 
 var pageSize = unix.Getpagesize()
 
@@ -52,7 +49,6 @@ var pageSize = unix.Getpagesize()
 type seat struct {
 	call
 	queue  *queue
-	server *Server
 	ring   *uring.Ring // for the commands of this entry
 	memory []byte      // the head's page, and the payload
 	head   *ringHead   // in memory
@@ -68,7 +64,7 @@ func (s *Server) seatSize() int {
 
 // newSeat makes all that can fail on our side.
 func (q *queue) newSeat() (*seat, error) {
-	t := &seat{queue: q, server: q.server}
+	t := &seat{queue: q}
 	var err error
 	if t.ring, err = uring.New(1); err != nil {
 		return nil, err
@@ -95,7 +91,7 @@ func (t *seat) payload() []byte { return t.memory[pageSize:] }
 // command fills in one of the driver's, for the ring's next call.
 func (t *seat) command(op uint32, commit uint64) *uring.Submission {
 	c := t.ring.Next() // there is one: the last is done
-	c.Opcode, c.FD = uring.OpCommand, int32(t.server.fd)
+	c.Opcode, c.FD = uring.OpCommand, int32(t.queue.server.fd)
 	c.SetCommand(op)
 	*(*commandData)(unsafe.Pointer(&c.Command)) = commandData{commit: commit, queue: uint16(t.queue.cpu)}
 	return c
@@ -109,7 +105,7 @@ func (t *seat) register() {
 	*room = [2]unix.Iovec{{Base: &t.memory[0]}, {Base: &t.memory[pageSize]}}
 	room[0].SetLen(pageSize / 2)
 	room[1].SetLen(len(t.payload()))
-	if t.server.spoils != nil && t.server.spoils(t.queue.cpu) {
+	if t.queue.server.spoils != nil && t.queue.server.spoils(t.queue.cpu) {
 		room[1].SetLen(0)
 	}
 	c := t.command(cmdRegister, 0)
@@ -168,10 +164,10 @@ func (t *seat) serve() {
 // kernel takes one back when the thread ends that handed it over.
 func (t *seat) gone(err error) bool {
 	if !connectionEnds(err) {
-		t.server.logf("an entry of processor %d: %v", t.queue.cpu, err)
+		t.queue.server.logf("an entry of processor %d: %v", t.queue.cpu, err)
 		time.Sleep(retryAfter)
 	}
-	if t.server.hasEnded() {
+	if t.queue.server.hasEnded() {
 		return true
 	}
 	if !t.ring.Idle() {
@@ -179,7 +175,7 @@ func (t *seat) gone(err error) bool {
 	}
 	if err := t.begin(); err != nil {
 		if !connectionEnds(err) {
-			t.server.logf("processor %d loses an entry: %v", t.queue.cpu, err)
+			t.queue.server.logf("processor %d loses an entry: %v", t.queue.cpu, err)
 		}
 		return true
 	}
@@ -204,14 +200,14 @@ func (t *seat) answer() {
 	given := int(h.payload)
 	fixed := int(in.Length) - headSize - given
 	if given > len(payload) || fixed < 0 || fixed > len(h.op) {
-		t.server.logf("opcode %d with %d bytes, %d of them payload, is no request", op, in.Length, given)
+		t.queue.server.logf("opcode %d with %d bytes, %d of them payload, is no request", op, in.Length, given)
 		t.refuse(unique, fuse.EIO)
 		return
 	}
 	n += copy(t.in[n:], h.op[:fixed])
 	request := t.in[:n]
 	if aboutFile(op) {
-		t.server.file.Store(in.NodeId)
+		t.queue.server.file.Store(in.NodeId)
 	}
 	wanted := wants(request)
 	t.inV = [2][]byte{request, payload[:given]}
@@ -219,7 +215,7 @@ func (t *seat) answer() {
 		t.inV[1] = append([]byte(nil), payload[:given]...) // or the answer would be written over it
 	}
 	t.outV = [2][]byte{h.head[:outHeadSize], payload}
-	size, st := t.server.handle(&t.call, unique, t.inV[:], t.outV[:])
+	size, st := t.queue.server.handle(&t.call, unique, t.inV[:], t.outV[:])
 	switch {
 	case size >= outHeadSize:
 		h.payload = uint32(size - outHeadSize)
@@ -232,7 +228,6 @@ func (t *seat) answer() {
 
 // refuse leaves an error in the entry.
 func (t *seat) refuse(unique uint64, st fuse.Status) {
-	out := (*fuse.OutHeader)(unsafe.Pointer(&t.head.head))
-	*out = fuse.OutHeader{Length: uint32(outHeadSize), Status: int32(-st), Unique: unique}
+	*(*fuse.OutHeader)(unsafe.Pointer(&t.head.head)) = refusal(unique, st)
 	t.head.payload = 0
 }

@@ -3,6 +3,7 @@ package transport
 import (
 	"fmt"
 	"runtime"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 
@@ -62,7 +63,7 @@ func (s *Server) prepareRings(in []byte) error {
 		q := &queue{server: s, cpu: cpu}
 		s.queues = append(s.queues, q)
 		seats := 1 // the kernel uses no queue before each has one
-		if online[cpu] {
+		if slices.Contains(online, cpu) {
 			seats = max(leastSeats, min(mostSeats, allSeats/n))
 		}
 		q.low = int32(seats / 2)
@@ -128,7 +129,7 @@ func (s *Server) registerRings() error {
 
 // run is the goroutine of a seat.
 func (t *seat) run(result chan<- error) {
-	s := t.server
+	s := t.queue.server
 	defer t.close()
 	s.mu.Lock()
 	if s.hasEnded() { // finish may have waited for the seats already

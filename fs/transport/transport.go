@@ -64,7 +64,6 @@ type Server struct {
 	answered atomic.Uint64 // quick answers
 	resting  atomic.Bool   // the watch does
 	awake    chan struct{} // rouses it
-	most     int32         // readers while answers have to wait
 
 	buffers sync.Pool // *[]byte, for the largest request or answer
 	workers sync.WaitGroup
@@ -105,7 +104,7 @@ func open(raw fuse.RawFileSystem, dir string, opts *fuse.MountOptions, own Optio
 		return nil, err
 	}
 	s := &Server{
-		Options: own, raw: raw, opts: opts, fd: fd, most: int32(runtime.NumCPU() + 1), started: make(chan struct{}),
+		Options: own, raw: raw, opts: opts, fd: fd, started: make(chan struct{}),
 		ended: make(chan struct{}), done: make(chan struct{}), awake: make(chan struct{}, 1),
 	}
 	s.buffers.New = func() any { b := make([]byte, headRoom+opts.MaxWrite); return &b }
@@ -193,7 +192,7 @@ func (s *Server) finish() {
 
 // Threads is how many that wait for the kernel should have a processor of Go's.
 func (s *Server) Threads() int {
-	n := int(s.most)
+	n := int(mostReaders())
 	if s.queues != nil {
 		n += len(s.queues) // of all seats, about one a processor has requests at a time
 	}
@@ -235,11 +234,14 @@ func (s *Server) leave() bool {
 	}
 }
 
+// mostReaders is how many read while answers have to wait.
+func mostReaders() int32 { return int32(runtime.NumCPU() + 1) }
+
 // rejoin has a worker that has left read again, unless enough do.
 func (s *Server) rejoin() bool {
 	for {
 		n := s.readers.Load()
-		if n >= s.most {
+		if n >= mostReaders() {
 			return false
 		}
 		if s.readers.CompareAndSwap(n, n+1) {

@@ -31,7 +31,8 @@ const (
 )
 
 const (
-	headSize = int(unsafe.Sizeof(fuse.InHeader{}))
+	headSize    = int(unsafe.Sizeof(fuse.InHeader{}))
+	outHeadSize = int(unsafe.Sizeof(fuse.OutHeader{}))
 	// replyHead holds every answer but for names, listings, attributes and data, which follow it.
 	replyHead = 512
 	// quickOut is each worker's own room for answers.
@@ -229,8 +230,13 @@ func (w *worker) reply(unique uint64, op uint32, iov [][]byte) {
 }
 
 func (w *worker) refuse(unique uint64, st fuse.Status) {
-	out := fuse.OutHeader{Length: uint32(unsafe.Sizeof(fuse.OutHeader{})), Status: int32(-st), Unique: unique}
+	out := refusal(unique, st)
 	if _, err := unix.Write(w.server.fd, bytesOf(&out)); err != nil {
 		w.server.logf("a refusal was refused: %v", err)
 	}
+}
+
+// refusal is an answer that is an error alone.
+func refusal(unique uint64, st fuse.Status) fuse.OutHeader {
+	return fuse.OutHeader{Length: uint32(outHeadSize), Status: int32(-st), Unique: unique}
 }
