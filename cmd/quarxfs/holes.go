@@ -28,7 +28,7 @@ type holeWriter struct {
 func leaveHoles(w io.Writer) *holeWriter {
 	h := &holeWriter{w: w}
 	if o, ok := w.(*output); ok {
-		w = o.File // the writer of holes returns its errors
+		w = o.file // the writer of holes returns its errors
 	}
 	f, ok := w.(*os.File)
 	if !ok {

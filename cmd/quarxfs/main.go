@@ -25,7 +25,7 @@ func run() int {
 	args, helper, err := asHelper(os.Args)
 	if err == nil {
 		cmd := newRoot()
-		out := &output{File: os.Stdout}
+		out := &output{file: os.Stdout}
 		cmd.SetOut(out)
 		cmd.SetArgs(args)
 		// Only for the shell's completion, whose lines would show the quotes.

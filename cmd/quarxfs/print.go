@@ -25,21 +25,12 @@ func size(n int64) string { return humanize.IBytes(uint64(max(n, 0))) }
 // output is standard output and remembers that something could not be written there, so that no
 // command ends with success whose list was lost on a full disk.
 type output struct {
-	*os.File
-	err error // the first
+	file *os.File // not embedded: by its other methods bytes would pass unseen
+	err  error    // the first
 }
 
 func (o *output) Write(p []byte) (int, error) {
-	n, err := o.File.Write(p)
-	o.err = cmp.Or(o.err, err)
-	return n, err
-}
-
-func (o *output) WriteString(s string) (int, error) { return o.Write([]byte(s)) }
-
-// ReadFrom is Write for io.Copy, which would find the file's own.
-func (o *output) ReadFrom(r io.Reader) (int64, error) {
-	n, err := o.File.ReadFrom(r)
+	n, err := o.file.Write(p)
 	o.err = cmp.Or(o.err, err)
 	return n, err
 }
