@@ -133,7 +133,6 @@ func (t *seat) serve() {
 		}
 		if err != nil {
 			if t.gone(err) {
-				q.took()
 				return
 			}
 			continue
@@ -176,6 +175,7 @@ func (t *seat) gone(err error) bool {
 	if err := t.begin(); err != nil {
 		if !connectionEnds(err) {
 			t.queue.server.logf("processor %d loses an entry: %v", t.queue.cpu, err)
+			t.queue.took() // another one may take its place
 		}
 		return true
 	}

@@ -178,7 +178,7 @@ func (q *queue) grow() {
 		begun++
 	}
 	for range begun {
-		if err := <-results; err != nil {
+		if err := <-results; err != nil && !connectionEnds(err) {
 			q.server.logf("processor %d: %v", q.cpu, err)
 		}
 	}
