@@ -70,11 +70,12 @@ server does not answer. The environment has the token and certificates: see quar
 	listVar(f, &o.MountOptions, "options", "o", "`options` as of mount(8): ro, nosuid, nodev, noexec; and all flags, such as noatime,memory=1GiB,commit_interval=10s")
 	o.addStoreFlags(f)
 	f.BoolVar(&o.NoAtime, "noatime", false, "do not update access times when files are read")
-	f.Var(&snapshotDirFlag{&o.Snapshots}, "snapshot-dir", "who sees .snapshots: visible lists it, hidden does not, root-only keeps others out")
+	namedVar(f, &o.Snapshots, snapshotDirs, "who", "snapshot-dir", "who sees .snapshots: visible lists it, hidden does not, root-only keeps others out")
 	o.ReadAhead = 4096
 	numberVar(f, &o.ReadAhead, 0, maxReadAhead, "read-ahead", "`KiB` that the kernel reads ahead; only root can set more than 128")
 	o.Transport = fs.Device
-	f.Var(&transportFlag{&o.Transport}, "transport", "how requests of the kernel come: device; ring: over io_uring, experimental; auto: ring where the kernel is known to be good")
+	namedVar(f, &o.Transport, transports, "how", "transport",
+		"how requests of the kernel come: device; ring: over io_uring, experimental; auto: ring where the kernel is known to be good")
 	timeVar(f, timeFlag{to: &every, least: time.Second, zero: "none"}, "snapshot-every", "`interval` of automatic snapshots for this mount, in place of the policy's, such as 1h")
 	f.BoolVar(&o.Debug, "debug", false, "log every request")
 	f.StringVar(&o.listen.Addr, "listen", "", "accept clients at this `address`, such as :7440")
