@@ -102,30 +102,48 @@ func (j *Job) sync(ctx context.Context, from, to remote.Node, came map[string][]
 		return err
 	}
 	r.Refused = append(r.Refused, refused...)
-	if len(chosen) > 0 {
-		t := Transfer{From: from, To: to, Snapshots: chosen, Whose: j.direction() + " by " + j.Host,
-			Streams: j.Streams, Progress: j.Progress, Retried: j.Retried}
-		if !j.Pull { // a pull asks its own store, which costs nothing
-			t.Base = newestCommon(has, there)
-		}
-		if r.Progress, err = t.Run(ctx); err != nil {
-			return err
-		}
-		for _, t := range chosen {
-			r.Sent = append(r.Sent, t.Name)
-		}
+	arrived, err := j.send(ctx, from, to, chosen, has, there, r)
+	ids, known := came[j.direction()]
+	known = known || len(there) == 0
+	if err == nil && j.Prune && !known {
+		ids, err = cameBefore(ctx, from, to, there)
+		known = err == nil
 	}
-	if _, known := came[j.direction()]; known || j.Prune || len(there) == 0 {
-		// Last: nothing is removed there before what is new has arrived. What came before is found
-		// out first: all that is remembered from here on is known.
-		if err := j.pruneAt(ctx, from, to, has, there, came, r); err != nil {
+	// Also of a sync that broke off: what it brought would stay there for ever.
+	if known {
+		came[j.direction()] = append(ids, arrived...)
+	}
+	if err != nil {
+		return err
+	}
+	if j.Prune {
+		// Last: nothing is removed there before what is new has arrived.
+		if err := j.prune(ctx, from, to, has, there, came, r); err != nil {
 			return err
-		}
-		for _, s := range chosen {
-			came[j.direction()] = append(came[j.direction()], s.ID)
 		}
 	}
 	return r.refusal()
+}
+
+// send has the chosen snapshots travel, and says which have arrived, also when an error has kept
+// the others.
+func (j *Job) send(ctx context.Context, from, to remote.Node, chosen []SnapshotRef, has, there []remote.Snapshot, r *Report) (arrived []store.ID, err error) {
+	if len(chosen) == 0 {
+		return nil, nil
+	}
+	t := Transfer{From: from, To: to, Snapshots: chosen, Whose: j.direction() + " by " + j.Host,
+		Streams: j.Streams, Progress: j.Progress, Retried: j.Retried,
+		Arrived: func(s SnapshotRef) {
+			// A try after an interruption brings once more what it finds there.
+			if !slices.Contains(r.Sent, s.Name) {
+				r.Sent, arrived = append(r.Sent, s.Name), append(arrived, s.ID)
+			}
+		}}
+	if !j.Pull { // a pull asks its own store, which costs nothing
+		t.Base = newestCommon(has, there)
+	}
+	r.Progress, err = t.Run(ctx)
+	return arrived, err
 }
 
 // refusal names what was left out: store.ErrNameTaken.
@@ -217,51 +235,46 @@ func (j *Job) wanted(has []remote.Snapshot) ([]remote.Snapshot, error) {
 	return chosen, nil
 }
 
-// pruneAt removes what came from the sending store and is there no more. The ID of the sending
-// store does not tell what came from it: a copy of it has the same, and so has the one that was
-// put back from an older copy.
-func (j *Job) pruneAt(ctx context.Context, from, to remote.Node, has, there []remote.Snapshot, came map[string][]store.ID, r *Report) error {
-	if !j.Prune {
-		return nil
-	}
+// prune removes what came from the sending store and is there no more. The ID of the sending store
+// does not tell what came from it: a copy of it has the same, and so has the one that was put back
+// from an older copy.
+func (j *Job) prune(ctx context.Context, from, to remote.Node, has, there []remote.Snapshot, came map[string][]store.ID, r *Report) error {
 	st, err := from.Stats(ctx)
 	if err != nil {
 		return err
-	}
-	ids, known := came[j.direction()]
-	if !known {
-		if ids, err = cameBefore(ctx, st.Store.VolumeID, to, there); err != nil {
-			return err
-		}
 	}
 	kept := make(map[store.ID]bool, len(has))
 	for _, s := range has {
 		kept[s.ID] = true
 	}
 	for _, s := range there {
-		if s.Held || kept[s.ID] || !slices.Contains(ids, s.ID) || s.Volume != st.Store.VolumeID || !strings.HasPrefix(s.Name, j.Remote.Prefix) {
+		if s.Held || kept[s.ID] || !slices.Contains(came[j.direction()], s.ID) ||
+			s.Volume != st.Store.VolumeID || !strings.HasPrefix(s.Name, j.Remote.Prefix) {
 			continue
 		}
 		if err := to.UnlinkSnapshot(ctx, s.Name, s.ID); err != nil {
 			return err
 		}
 		r.Pruned = append(r.Pruned, s.Name)
-		ids = slices.DeleteFunc(ids, func(id store.ID) bool { return id == s.ID })
+		came[j.direction()] = slices.DeleteFunc(came[j.direction()], func(id store.ID) bool { return id == s.ID })
 	}
-	came[j.direction()] = ids
 	return nil
 }
 
 // cameBefore are the snapshots that syncs brought before that was remembered, by the store where
 // they were made. Between a store and its copy that says nothing.
-func cameBefore(ctx context.Context, sender string, to remote.Node, there []remote.Snapshot) (ids []store.ID, err error) {
-	st, err := to.Stats(ctx)
+func cameBefore(ctx context.Context, from, to remote.Node, there []remote.Snapshot) ([]store.ID, error) {
+	sender, err := from.Stats(ctx)
 	if err != nil {
 		return nil, err
 	}
-	ids = []store.ID{}
+	receiver, err := to.Stats(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ids := []store.ID{}
 	for _, s := range there {
-		if s.Volume == sender && st.Store.VolumeID != sender {
+		if s.Volume == sender.Store.VolumeID && s.Volume != receiver.Store.VolumeID {
 			ids = append(ids, s.ID)
 		}
 	}

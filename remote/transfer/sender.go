@@ -445,6 +445,9 @@ func (s *sender) sendInOrder(ctx context.Context) error {
 			return err
 		}
 		s.c.snapshots.Add(1)
+		if s.t.Arrived != nil {
+			s.t.Arrived(*next.snapshot)
+		}
 	}
 	return nil
 }

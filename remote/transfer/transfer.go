@@ -23,6 +23,7 @@ type Transfer struct {
 	Streams   int                       // of blocks at a time; 0: by the round trip to the peers
 	Progress  func(Progress)            // if set, called now and then, never twice at a time
 	Retried   func(cause error)         // if set, called before all is begun again
+	Arrived   func(SnapshotRef)         // if set, called when one has its name; once more after a retry
 	Wait      func(n int) time.Duration // before the nth retry in a row; nil: 0.5 s, and twice as much each time
 }
 
