@@ -118,8 +118,11 @@ func (f *osFile) is(path string) (bool, error) {
 	}
 	err := retry(func() error { return unix.Lstat(path, &there) })
 	if errors.Is(err, unix.ENOENT) {
-		err := retry(func() error { return unix.Lstat(filepath.Dir(path), &there) })
-		return errors.Is(err, unix.ENOENT) && own.Nlink > 0, nil
+		err = retry(func() error { return unix.Lstat(filepath.Dir(path), &there) })
+		if errors.Is(err, unix.ENOENT) {
+			return own.Nlink > 0, nil
+		}
+		return false, pathError("lstat", filepath.Dir(path), err)
 	}
 	return own.Dev == there.Dev && own.Ino == there.Ino, pathError("lstat", path, err)
 }
