@@ -7,7 +7,7 @@
 //	config.Current       what is set; held over the writing of settings.json
 //	config.Access        who may come in over the network; held over the writing of tokens.json
 //	tierList.mu          which tiers there are; held over the writing of tiers.json
-//	sweeper.maintenance       of one tier: from copying records into it to noting that; held over I/O, so that
+//	sweeper.maintenance  of one tier: from copying records into it to noting that; held over I/O, so that
 //	                     no copy's segment is removed
 //	committer.commitMu   one commit or sweep step at a time; held across fsync by design
 //	  committer.updateLock  read: every Update; write: the instant of a commit's cut

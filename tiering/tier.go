@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"path/filepath"
 	"slices"
 	"sync"
 
@@ -269,10 +268,9 @@ func (t *tier) intact(w *writer, whole int64) error {
 	if err := t.uncut(w, whole); err != nil {
 		return err
 	}
-	name := segment.Name(w.number, segment.Open)
-	same, err := w.handle.file.Named(filepath.Join(t.dir, name))
+	same, err := w.handle.file.Named(t.table.path(w.number, segment.Open))
 	if err == nil && !same {
-		err = &Fault{w.number, name, "was removed, or another file was put in its place", true}
+		err = &Fault{w.number, segment.Name(w.number, segment.Open), "was removed, or another file was put in its place", true}
 	}
 	return err
 }
@@ -342,9 +340,8 @@ func (t *tier) sync() error {
 }
 
 // datasync makes the first target writes of a segment durable, and looks whether it is still what
-// was written. A failure is
-// final for the segment: what the disk did not take may be gone, so a footer
-// that lists it must not be written, and no later success would mean anything.
+// was written. A failure is final for the segment: what the disk did not take may be gone, so a
+// footer that lists it must not be written, and no later success would mean anything.
 //
 // One at a time for each segment, though it is I/O: the kernel tells only one
 // of two callers that bytes were lost, and the other would vouch for them.

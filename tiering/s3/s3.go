@@ -102,7 +102,7 @@ func ParseURL(s string) (bucket, prefix string, err error) {
 // IsURL tells the URL of an S3 tier from a directory.
 func IsURL(s string) bool { return strings.HasPrefix(s, "s3://") }
 
-// Check reports settings that makes no sense.
+// Check reports settings that make no sense.
 func (p Server) Check() error {
 	u, err := url.Parse(p.Endpoint)
 	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "" {
