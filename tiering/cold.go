@@ -313,13 +313,22 @@ func makeEmptyCold(d disk.FS, dir, id string) error {
 	if len(files) > 0 {
 		return fmt.Errorf("%s has files in it, such as %s: %w", dir, files[0].Name, fs.ErrExist)
 	}
-	// Under another name until it is whole: a marker that reads is the tier.
-	making := filepath.Join(dir, MarkerName+".new")
+	if err := writeWhole(d, dir, MarkerName, []byte(marker(id))); err != nil {
+		return err
+	}
+	// Its own name as well: without both a power cut leaves a tier that is not found.
+	return d.SyncDir(filepath.Dir(filepath.Clean(dir)))
+}
+
+// writeWhole makes a file durable, under another name until all of it is: one that reads is whole.
+func writeWhole(d disk.FS, dir, name string, content []byte) error {
+	path := filepath.Join(dir, name)
+	making := path + ".new"
 	f, err := d.Create(making)
 	if err != nil {
-		return madeAs(filepath.Join(dir, MarkerName), err)
+		return madeAs(path, err)
 	}
-	_, err = f.WriteAt([]byte(marker(id)), 0)
+	_, err = f.WriteAt(content, 0)
 	if err == nil {
 		err = f.Datasync()
 	}
@@ -327,16 +336,12 @@ func makeEmptyCold(d disk.FS, dir, id string) error {
 		err = cerr
 	}
 	if err == nil {
-		err = d.Rename(making, filepath.Join(dir, MarkerName))
+		err = d.Rename(making, path)
 	}
 	if err != nil {
-		return errors.Join(madeAs(filepath.Join(dir, MarkerName), err), d.Remove(making))
+		return errors.Join(madeAs(path, err), d.Remove(making))
 	}
-	// The name in it and its own name: without both a power cut leaves a tier that is not found.
-	if err = d.SyncDir(dir); err == nil {
-		err = d.SyncDir(filepath.Dir(filepath.Clean(dir)))
-	}
-	return err
+	return d.SyncDir(dir)
 }
 
 // madeAs has an error of a file that has another name until it is whole say the one that it is to

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -313,5 +314,45 @@ func TestColdSyncVouchesForNothingLost(t *testing.T) {
 	}
 	if lost := s.Lost(); len(lost) > 0 {
 		t.Errorf("lost of the hot tier: %v", lost)
+	}
+}
+
+// fullForOwner is a disk that has no room for the file that says whose a tier is.
+type fullForOwner struct{ disk.FS }
+
+func (d fullForOwner) Create(path string) (disk.File, error) {
+	if strings.Contains(path, OwnerName) {
+		return nil, syscall.ENOSPC
+	}
+	return d.FS.Create(path)
+}
+
+// TestOwnerCannotBeNoted: a tier that is nobody's yet, on a full disk, can be read all the same.
+// One that is another's does not become ours without that being noted.
+func TestOwnerCannotBeNoted(t *testing.T) {
+	dir := t.TempDir()
+	makeCold(t, dir)
+	s := coldSet(t, dir, nil, 0)
+	loc := mustAppendTo(t, s, Cold, record(segment.Data, segment.Raw, content(1, 3000)))
+	if err := errors.Join(s.SyncCold(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(dir, "cold")
+	cold := ColdOptions{Dir: at, ID: coldID, Retry: time.Hour, FS: fullForOwner{disk.OS()}, Owner: Owner{ID: "me", Path: "/me"}}
+	s = open(t, Options{HotDir: filepath.Join(dir, "hot"), SegmentSize: 16 << 10, Cold: &cold})
+	requireGet(t, s, content(1, 3000), loc)
+	if o, err := OwnerOf(disk.OS(), at); err != nil || o.ID != "" || s.Foreign() != nil {
+		t.Errorf("%+v, %v, %v", o, err, s.Foreign())
+	}
+	long := Owner{ID: "other", Path: "/" + strings.Repeat("\xff", 4094)}
+	if err := own(disk.OS(), at, long); err != nil {
+		t.Fatal(err)
+	}
+	if o, err := OwnerOf(disk.OS(), at); err != nil || o != long {
+		t.Errorf("an owner with a long path: %+v, %v", o, err)
+	}
+	cold.Take = true
+	if err := s.RelocateCold(cold); !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("taken from another: %v", err)
 	}
 }

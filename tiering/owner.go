@@ -23,7 +23,7 @@ const OwnerName = "quarxfs-tier.owner"
 
 const (
 	ownerMagic = "quarxfs cold tier's owner, version 1\n"
-	ownerMost  = 8192
+	ownerMost  = 32 << 10 // the longest path, each byte of it as \x00, and more
 )
 
 // IsOther reports whether o is known to be another one than me.
@@ -68,27 +68,13 @@ var unknownOwner = Owner{ID: "?", Path: "?"}
 // own makes the tier o's. A crash may leave it nobody's.
 func own(d disk.FS, dir string, o Owner) error {
 	name := filepath.Join(dir, OwnerName)
-	making := name + ".new"
 	// An object is written once, and what a crash left is in the way.
-	for _, old := range []string{name, making} {
+	for _, old := range []string{name, name + ".new"} {
 		if err := d.Remove(old); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
-	f, err := d.Create(making)
-	if err != nil {
-		return err
-	}
-	if _, err = f.WriteAt(o.encode(), 0); err == nil {
-		err = f.Datasync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = d.Rename(making, name)
-	}
-	if err == nil {
-		err = d.SyncDir(dir)
-	}
-	return err
+	return writeWhole(d, dir, OwnerName, o.encode())
 }
 
 // A foreignError refuses a change of a tier that is another store's. It is ErrForeign, and
@@ -119,5 +105,12 @@ func (c *coldTier) claim(d disk.FS) error {
 		return nil // nothing is changed, and so it stays nobody's
 	}
 	c.cold.Take = false // once: it may be given to another one meanwhile
-	return own(d, c.cold.Dir, me)
+	err = own(d, c.cold.Dir, me)
+	if err != nil && o.ID == "" {
+		// It may be full, or read-only by now: what is in it can be read all the same. One that is
+		// gone is noticed when it is opened.
+		c.log.Warn("cannot note whose the cold tier is", "dir", c.cold.Dir, "err", err)
+		err = nil
+	}
+	return err
 }
