@@ -294,6 +294,30 @@ func again(ctx context.Context, do func(context.Context) error) (err error) {
 	return err
 }
 
+// change is a compare-and-swap of what is decided under a key, and none its error where nothing is.
+// What it was is read again until nobody comes between, and when the answer was lost: fn is called
+// for what it has changed already, too.
+func change[T any](ctx context.Context, r register.Register, key string, none error, fn func(*T) error) (changed T, err error) {
+	err = again(ctx, func(ctx context.Context) error {
+		_, err := register.Update(ctx, r, key, func(e register.Entry) ([]byte, error) {
+			if e.Revision == 0 {
+				return nil, none
+			}
+			var v T // each time anew: JSON leaves what it does not name as it was
+			if err := decode(e, &v); err != nil {
+				return nil, err
+			}
+			if err := fn(&v); err != nil {
+				return nil, err
+			}
+			changed = v
+			return entry(key, v).Value, nil
+		})
+		return err
+	})
+	return changed, err
+}
+
 // askAgain is how long a node that was admitted may ask for it again.
 const askAgain = 10 * time.Minute
 
@@ -352,16 +376,13 @@ func (c *Cluster) addressIsFree(ctx context.Context, n Node) error {
 }
 
 func (c *Cluster) replaceCertificate(ctx context.Context, n Node) error {
-	_, err := register.Update(ctx, c.Register, nodeKeys+n.Name, func(e register.Entry) ([]byte, error) {
-		var there Node
-		if err := decode(e, &there); err != nil {
-			return nil, err
-		}
+	// ErrToken: it was removed meanwhile, and may have been made anew.
+	_, err := change(ctx, c.Register, nodeKeys+n.Name, ErrToken, func(there *Node) error {
 		if there.ID != n.ID || there.Token != n.Token {
-			return nil, ErrToken // it was removed and made anew meanwhile
+			return ErrToken
 		}
 		there.Certificate, there.Serial = n.Certificate, n.Serial
-		return entry(e.Key, there).Value, nil
+		return nil
 	})
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/quarxtor/quarxfs/remote/cluster"
 	"github.com/quarxtor/quarxfs/remote/cluster/register"
@@ -50,6 +51,30 @@ func TestLostAnswers(t *testing.T) {
 			if err == nil && (len(v.Vaults) != 1 || v.Vaults[0] != "n3") {
 				t.Errorf("the vaults are %v", v.Vaults)
 			}
+			return err
+		}},
+		{"copies", func(ctx context.Context, c *cluster.Cluster) error {
+			_, err := c.SetCopies(ctx, "home", 3)
+			return err
+		}},
+		{"a plan", func(ctx context.Context, c *cluster.Cluster) error {
+			was := home()
+			was.Epoch = 1
+			v, err := c.MoveVaults(ctx, was, []string{"n3"}, nil)
+			if err == nil && len(v.Vaults) != 2 {
+				t.Errorf("the vaults are %v", v.Vaults)
+			}
+			return err
+		}},
+		{"a drain", func(ctx context.Context, c *cluster.Cluster) error {
+			n, err := c.SetState(ctx, "n2", cluster.StateDraining)
+			if err == nil && n.State != cluster.StateDraining {
+				t.Errorf("the node is %s", n.State)
+			}
+			return err
+		}},
+		{"patience", func(ctx context.Context, c *cluster.Cluster) error {
+			_, err := c.SetPatience(ctx, time.Minute)
 			return err
 		}},
 		{"a takeover", func(ctx context.Context, c *cluster.Cluster) error { return c.TakeOver(ctx, 1, moved) }},

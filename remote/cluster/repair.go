@@ -62,31 +62,17 @@ func (c *Cluster) NoteRepairs(ctx context.Context, now map[string]Repair) error 
 const mostPuts = 60
 
 // SetState has a node give up its copies, or keep them: ErrNoNode.
-func (c *Cluster) SetState(ctx context.Context, name string, s State) (n Node, err error) {
-	_, err = register.Update(ctx, c.Register, nodeKeys+name, func(e register.Entry) ([]byte, error) {
-		if e.Revision == 0 {
-			return nil, fmt.Errorf("%q: %w", name, ErrNoNode)
-		}
-		if err := decode(e, &n); err != nil {
-			return nil, err
-		}
+func (c *Cluster) SetState(ctx context.Context, name string, s State) (Node, error) {
+	return change(ctx, c.Register, nodeKeys+name, fmt.Errorf("%q: %w", name, ErrNoNode), func(n *Node) error {
 		n.State = s
-		return entry(e.Key, n).Value, nil
+		return nil
 	})
-	return n, err
 }
 
 // SetPatience says how long a node may be down before its copies are made anew.
-func (c *Cluster) SetPatience(ctx context.Context, patience time.Duration) (conf Config, err error) {
-	_, err = register.Update(ctx, c.Register, configKey, func(e register.Entry) ([]byte, error) {
-		if e.Revision == 0 {
-			return nil, ErrNoCluster
-		}
-		if err := decode(e, &conf); err != nil {
-			return nil, err
-		}
+func (c *Cluster) SetPatience(ctx context.Context, patience time.Duration) (Config, error) {
+	return change(ctx, c.Register, configKey, ErrNoCluster, func(conf *Config) error {
 		conf.Patience = int64(patience / time.Second)
-		return entry(e.Key, conf).Value, nil
+		return nil
 	})
-	return conf, err
 }

@@ -204,7 +204,7 @@ func (c *Cluster) TakeOver(ctx context.Context, was int64, v Volume) error {
 	if err := c.mayHold(ctx, []string{v.Home}); err != nil {
 		return err
 	}
-	return c.change(ctx, v.Name, func(there *Volume) error {
+	_, err := c.changeVolume(ctx, v.Name, func(there *Volume) error {
 		switch {
 		case there.ID != v.ID:
 			return fmt.Errorf("%q: %w", v.Name, ErrNoVolume)
@@ -216,6 +216,7 @@ func (c *Cluster) TakeOver(ctx context.Context, was int64, v Volume) error {
 		*there = v
 		return nil
 	})
+	return err
 }
 
 // SetVaults adds nodes to those that have snapshots of the volume, and takes others out, whose
@@ -225,18 +226,15 @@ func (c *Cluster) SetVaults(ctx context.Context, name string, add, remove []stri
 	if err := c.mayHold(ctx, add); err != nil {
 		return Volume{}, err
 	}
-	var changed Volume
-	err := c.change(ctx, name, func(v *Volume) error {
+	return c.changeVolume(ctx, name, func(v *Volume) error {
 		before := len(v.Vaults)
 		v.setVaults(add, remove)
 		if len(add) == 0 {
 			v.Copies = max(1, v.Copies-(before-len(v.Vaults)))
 		}
 		v.Copies = max(v.Copies, 1+len(v.Vaults))
-		changed = *v
 		return v.Validate()
 	})
-	return changed, err
 }
 
 func (v *Volume) setVaults(add, remove []string) {
@@ -245,60 +243,46 @@ func (v *Volume) setVaults(add, remove []string) {
 }
 
 // SetCopies says how many copies a volume is to have: ErrNoVolume, ErrPlace.
-func (c *Cluster) SetCopies(ctx context.Context, name string, copies int) (changed Volume, err error) {
-	err = c.change(ctx, name, func(v *Volume) error {
+func (c *Cluster) SetCopies(ctx context.Context, name string, copies int) (Volume, error) {
+	return c.changeVolume(ctx, name, func(v *Volume) error {
 		v.Copies = copies
-		changed = *v
 		return v.Validate()
 	})
-	return changed, err
 }
 
 // MoveVaults does what a plan says that was made for the volume as it was: register.ErrConflict, if
 // it is another by now, and the plan with it. ErrNoVolume, ErrPlace.
-func (c *Cluster) MoveVaults(ctx context.Context, was Volume, add, remove []string) (changed Volume, err error) {
+func (c *Cluster) MoveVaults(ctx context.Context, was Volume, add, remove []string) (Volume, error) {
 	if err := c.mayHold(ctx, add); err != nil {
 		return Volume{}, err
 	}
-	err = c.change(ctx, was.Name, func(v *Volume) error {
-		if !bytes.Equal(entry("", *v).Value, entry("", was).Value) {
+	next := was
+	next.setVaults(add, remove)
+	return c.changeVolume(ctx, was.Name, func(v *Volume) error {
+		is := entry("", *v).Value
+		switch {
+		case bytes.Equal(is, entry("", next).Value):
+			return nil // done before, and the answer was lost
+		case !bytes.Equal(is, entry("", was).Value):
 			return register.ErrConflict
 		}
-		v.setVaults(add, remove)
-		changed = *v
+		*v = next
 		return v.Validate()
 	})
-	return changed, err
 }
 
 // SetOrigin says what the home of that epoch is being filled from; nil: it has all.
 func (c *Cluster) SetOrigin(ctx context.Context, name string, epoch int64, from *Origin) error {
-	return c.change(ctx, name, func(v *Volume) error {
+	_, err := c.changeVolume(ctx, name, func(v *Volume) error {
 		if v.Epoch != epoch {
 			return fmt.Errorf("%s: %w: %s, in epoch %d", name, ErrFenced, v.Home, v.Epoch)
 		}
 		v.From = from
 		return nil
 	})
+	return err
 }
 
-// change is a compare-and-swap of a volume; what it was is read again until nobody comes between,
-// and when the answer was lost: fn is called for a volume that it has changed already, too.
-func (c *Cluster) change(ctx context.Context, name string, fn func(*Volume) error) error {
-	return again(ctx, func(ctx context.Context) error {
-		_, err := register.Update(ctx, c.Register, volumeKeys+name, func(e register.Entry) ([]byte, error) {
-			var v Volume
-			if e.Revision == 0 {
-				return nil, fmt.Errorf("%q: %w", name, ErrNoVolume)
-			}
-			if err := decode(e, &v); err != nil {
-				return nil, err
-			}
-			if err := fn(&v); err != nil {
-				return nil, err
-			}
-			return entry(e.Key, v).Value, nil
-		})
-		return err
-	})
+func (c *Cluster) changeVolume(ctx context.Context, name string, fn func(*Volume) error) (Volume, error) {
+	return change(ctx, c.Register, volumeKeys+name, fmt.Errorf("%q: %w", name, ErrNoVolume), fn)
 }
