@@ -287,6 +287,10 @@ func again(ctx context.Context, do func(context.Context) error) (err error) {
 		try, cancel := context.WithTimeout(ctx, answerTime)
 		err = do(try)
 		cancel()
+		// Not the caller's time is over but the try's, in a read.
+		if errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, register.ErrUncertain) && ctx.Err() == nil {
+			err = fmt.Errorf("%w: %w", register.ErrUncertain, err)
+		}
 		if !errors.Is(err, register.ErrUncertain) || ctx.Err() != nil {
 			break
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/quarxtor/quarxfs/remote/cluster"
@@ -98,5 +99,34 @@ func TestLostAnswers(t *testing.T) {
 				t.Errorf("%s, and no answer ever: %v", test.name, err)
 			}
 		}
+	}
+}
+
+// A silent register leaves reads without an answer.
+type silent struct {
+	register.Register
+	hangs int // so many reads
+}
+
+func (s *silent) Get(ctx context.Context, key string) (register.Entry, error) {
+	if s.hangs == 0 {
+		return s.Register.Get(ctx, key)
+	}
+	s.hangs--
+	<-ctx.Done()
+	return register.Entry{}, ctx.Err()
+}
+
+// A read that a try has no time for is not the end of what was asked, nor taken for the caller's
+// own time that is over.
+func TestSilentReads(t *testing.T) {
+	for hangs, want := range map[int]error{1: nil, 2: nil, 1000: register.ErrUncertain} {
+		synctest.Test(t, func(t *testing.T) {
+			c := withNodes(t)
+			c.Register = &silent{c.Register, hangs}
+			if _, err := c.SetState(t.Context(), "n2", cluster.StateDraining); !errors.Is(err, want) {
+				t.Errorf("%d reads without an answer: %v, want %v", hangs, err, want)
+			}
+		})
 	}
 }
