@@ -17,7 +17,7 @@ const (
 // SnapshotName is what the agent of a volume's home calls the nth snapshot of an epoch.
 func SnapshotName(epoch, n int64) string { return fmt.Sprintf("%s%d-%d", autoPrefix, epoch, n) }
 
-// ParseSnapshotName is the reverse of SnapshotName.
+// ParseSnapshotName is the reverse of SnapshotName; 0 and 0 for names that are not its.
 func ParseSnapshotName(name string) (epoch, n int64, ok bool) {
 	rest, ok := strings.CutPrefix(name, autoPrefix)
 	if !ok {
@@ -27,7 +27,10 @@ func ParseSnapshotName(name string) (epoch, n int64, ok bool) {
 	epoch, err1 := strconv.ParseInt(first, 10, 64)
 	n, err2 := strconv.ParseInt(second, 10, 64)
 	// Only what SnapshotName writes: "+1" is a number, too, and a user's name.
-	return epoch, n, err1 == nil && err2 == nil && epoch > 0 && n > 0 && SnapshotName(epoch, n) == name
+	if err1 != nil || err2 != nil || epoch <= 0 || n <= 0 || SnapshotName(epoch, n) != name {
+		return 0, 0, false
+	}
+	return epoch, n, true
 }
 
 // NewerSnapshot compares two names that ParseSnapshotName knows, as cmp.Compare does; other names

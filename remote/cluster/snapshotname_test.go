@@ -13,9 +13,13 @@ func TestSnapshotNames(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"", "monday", "cluster-", "cluster-1", "cluster-1-", "cluster-0-1",
-		"cluster-1-0", "cluster-1--2", "cluster-+1-1", "cluster-01-1", "cluster-1-1-1", cluster.DivergedName(1)} {
+		"cluster-1-0", "cluster-1--2", "cluster-+1-1", "cluster-01-1", "cluster-1-1-1",
+		"cluster-9-x", "cluster-9-07", cluster.DivergedName(1)} {
 		if _, _, ok := cluster.ParseSnapshotName(name); ok {
 			t.Errorf("%q is taken for an agent's", name)
+		}
+		if cluster.NewerSnapshot(name, "cluster-1-1") >= 0 {
+			t.Errorf("%q is taken for newer than an agent's", name)
 		}
 	}
 	inOrder := []string{"monday", "cluster-1-2", "cluster-1-10", "cluster-2-1", "cluster-10-1"}
