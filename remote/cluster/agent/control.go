@@ -92,7 +92,7 @@ func (a *Agent) round(ctx context.Context, silence control.Silence) error {
 	}
 	var failed error
 	for _, s := range plan.Steps {
-		v := volumeOf(f, s.Volume)
+		v := *f.VolumeOf(s.Volume) // plans are made of these volumes
 		err := a.step(ctx, f, v, s)
 		// The next round sees what has changed, and goes on with what has to wait.
 		if err != nil && !errors.Is(err, register.ErrConflict) && !errors.Is(err, errWaits) {
@@ -100,11 +100,6 @@ func (a *Agent) round(ctx context.Context, silence control.Silence) error {
 		}
 	}
 	return errors.Join(failed, a.fillAndFree(ctx, f, p))
-}
-
-func volumeOf(f health.Facts, name string) cluster.Volume {
-	i := slices.IndexFunc(f.Volumes, func(v cluster.Volume) bool { return v.Name == name })
-	return f.Volumes[i] // plans are made of these volumes
 }
 
 // step begins a copy, which its home then fills, or takes one out of the register.
@@ -198,7 +193,7 @@ func (a *Agent) balance(r *http.Request) (client.Balance, error) {
 		return b, nil
 	}
 	m := moves[0]
-	changed, err := a.cluster.MoveVaults(r.Context(), volumeOf(f, m.Volume), []string{m.To}, nil)
+	changed, err := a.cluster.MoveVaults(r.Context(), *f.VolumeOf(m.Volume), []string{m.To}, nil)
 	if errors.Is(err, register.ErrConflict) {
 		b.Busy, b.Held = true, string(place.Busy)
 		return b, nil
@@ -250,7 +245,7 @@ func (a *Agent) blast(r *http.Request) (client.Blast, error) {
 	b.Bytes, b.Repair = d.Bytes, d.Repair
 	for _, l := range d.Losses {
 		b.Losses = append(b.Losses, client.Loss{
-			Volume: l.Volume, Fate: string(l.Fate), Bytes: l.Bytes, Copies: l.Copies, Age: l.Age.Seconds(), Home: volumeOf(f, l.Volume).Home,
+			Volume: l.Volume, Fate: string(l.Fate), Bytes: l.Bytes, Copies: l.Copies, Age: l.Age.Seconds(), Home: f.VolumeOf(l.Volume).Home,
 		})
 	}
 	for _, n := range d.NoRoom {

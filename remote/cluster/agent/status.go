@@ -136,6 +136,7 @@ func (a *Agent) look(ctx context.Context) health.Facts {
 	if err := a.volumeFacts(ctx, &f); err != nil {
 		f.NoVote = client.ErrNoQuorum
 	}
+	f = f.Indexed() // all is there now
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.hear(f.Nodes)

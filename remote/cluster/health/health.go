@@ -37,6 +37,8 @@ type Facts struct {
 	GoneBack bool             // the register is at a revision before one that was seen
 	Repairs  []cluster.Repair // of volumes that lack a copy
 	Plan     Plan             // what the rest means for where copies are
+
+	by *index // nil: not made yet
 }
 
 // A Plan is what the other facts mean for where copies are, as package control says.
@@ -192,6 +194,7 @@ const (
 
 // Judge returns what is wrong.
 func Judge(f Facts) Status {
+	f = f.Indexed()
 	s := Status{Format: statusFormat, AsOf: f.AsOf, Cluster: f.Cluster.Name, Checks: []Check{}, Nodes: []Node{}, Volumes: showVolumes(f)}
 	s.Repair, s.Held = showRepairs(f), f.Plan.Held
 	for _, n := range f.Nodes {

@@ -47,12 +47,11 @@ func showRepairs(f Facts) []Repair {
 // progress fills in how far the copy is, and what keeps it from going on.
 func (r *Repair) progress(f Facts) {
 	r.Reason = ""
-	i := slices.IndexFunc(f.Volumes, func(v cluster.Volume) bool { return v.Name == r.Volume })
-	if i < 0 {
+	v := f.VolumeOf(r.Volume)
+	if v == nil {
 		return
 	}
-	v := f.Volumes[i]
-	home, n := f.HomeOf(v), f.NodeOf(v.Home)
+	home, n := f.HomeOf(*v), f.NodeOf(v.Home)
 	switch {
 	case n == nil || !n.Up:
 		r.Reason = "its home " + v.Home + " is down"
@@ -99,9 +98,9 @@ func repairs(shown []Repair) (checks []Check) {
 // missing says that the volume has fewer vaults than it is to have, or that one of them is lost and
 // nothing takes its place.
 func (v Volume) missing(f Facts) []Check {
-	i := slices.IndexFunc(f.Repairs, func(r cluster.Repair) bool { return r.Volume == v.Name && r.Node == "" })
+	stuck := f.stuck(v.Name)
 	fewer := v.Copies-1 > len(v.Vaults)
-	if !fewer && i < 0 {
+	if !fewer && stuck == nil {
 		return nil
 	}
 	c := Check{
@@ -116,8 +115,8 @@ func (v Volume) missing(f Facts) []Check {
 	switch {
 	case f.Plan.Held != "":
 		c.Text, c.Do = c.Text+": "+f.Plan.Held, "see to the nodes that are down; it is made as soon as that is over"
-	case i >= 0:
-		c.Text, c.Since = c.Text+": "+f.Repairs[i].Why, &f.Repairs[i].Since
+	case stuck != nil:
+		c.Text, c.Since = c.Text+": "+stuck.Why, &stuck.Since
 	}
 	return []Check{c}
 }

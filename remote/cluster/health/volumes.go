@@ -79,44 +79,6 @@ func showVolumes(f Facts) []Volume {
 	return shown
 }
 
-// NodeOf returns the node of that name; nil: there is none.
-func (f Facts) NodeOf(name string) *NodeFacts {
-	for i := range f.Nodes {
-		if f.Nodes[i].Name == name {
-			return &f.Nodes[i]
-		}
-	}
-	return nil
-}
-
-// HomeOf is what the volume's home says of it in this epoch; nil: nothing.
-func (f Facts) HomeOf(v cluster.Volume) *Home {
-	n := f.NodeOf(v.Home)
-	if n == nil || n.Said == nil {
-		return nil
-	}
-	for i, h := range n.Said.Homes {
-		if h.ID == v.ID && h.Epoch == v.Epoch && h.FencedBy == "" {
-			return &n.Said.Homes[i]
-		}
-	}
-	return nil
-}
-
-// CopyOf is what the vault on a node says of the volume; nil: it knows nothing of it. answered
-// tells whether it has said anything at all.
-func (f Facts) CopyOf(v cluster.Volume, node string) (c *Copy, answered bool) {
-	n := f.NodeOf(node)
-	if n == nil || n.Said == nil {
-		return nil, false
-	}
-	i := slices.IndexFunc(n.Said.Copies, func(c Copy) bool { return c.ID == v.ID })
-	if i < 0 {
-		return nil, true
-	}
-	return &n.Said.Copies[i], true
-}
-
 func (f Facts) copyAt(v cluster.Volume, name string, home *Home) VolumeCopy {
 	c := VolumeCopy{Node: name}
 	if home != nil {
