@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -74,11 +75,7 @@ func (r *rig) replace(ctx context.Context, by, n *node) error {
 // others are all machines but some.
 func (r *rig) others(but ...*node) (found []*node) {
 	for _, n := range r.nodes {
-		skip := false
-		for _, b := range but {
-			skip = skip || b == n
-		}
-		if !skip {
+		if !slices.Contains(but, n) {
 			found = append(found, n)
 		}
 	}
