@@ -100,9 +100,10 @@ func (a *Agent) fetchNow(ctx context.Context, f fetch) error {
 		return err
 	}
 	t := transfer.Transfer{From: from, To: to, Whose: "fetch of " + f.volume.Name + " by " + a.settings.Node.Name}
-	newest := newestName(has)
+	newest, wanted := newestName(has), newestName(there)
 	for _, s := range there {
-		if _, _, own := cluster.ParseSnapshotName(s.Name); own && s.Name != newestName(there) || cluster.NewerSnapshot(newest, s.Name) >= 0 && own {
+		_, _, own := cluster.ParseSnapshotName(s.Name)
+		if own && (s.Name != wanted || cluster.NewerSnapshot(newest, s.Name) >= 0) {
 			continue
 		}
 		if !slices.ContainsFunc(has, func(o remote.Snapshot) bool { return o.Name == s.Name }) {
@@ -170,17 +171,23 @@ func (a *Agent) vaultLists(ctx context.Context, v cluster.Volume, nodes []string
 // onlyThere are the snapshots of a vault that none of the others has. One of the agents' own is had
 // by whoever has a newer one.
 func onlyThere(at string, lists map[string][]remote.Snapshot) (alone []remote.Snapshot) {
-	for _, s := range lists[at] {
-		has := false
-		for name, list := range lists {
-			if name == at {
-				continue
-			}
-			_, _, own := cluster.ParseSnapshotName(s.Name)
-			has = has || own && cluster.NewerSnapshot(newestName(list), s.Name) >= 0 ||
-				slices.ContainsFunc(list, func(o remote.Snapshot) bool { return o.Name == s.Name && o.ID == s.ID })
+	newest := "" // at the others
+	elsewhere := make(map[transfer.SnapshotRef]bool)
+	for name, list := range lists {
+		if name == at {
+			continue
 		}
-		if !has {
+		if n := newestName(list); cluster.NewerSnapshot(n, newest) > 0 {
+			newest = n
+		}
+		for _, s := range list {
+			elsewhere[transfer.SnapshotRef{Name: s.Name, ID: s.ID}] = true
+		}
+	}
+	for _, s := range lists[at] {
+		_, _, own := cluster.ParseSnapshotName(s.Name)
+		newer := own && cluster.NewerSnapshot(newest, s.Name) >= 0
+		if !newer && !elsewhere[transfer.SnapshotRef{Name: s.Name, ID: s.ID}] {
 			alone = append(alone, s)
 		}
 	}
@@ -242,13 +249,13 @@ func (a *Agent) askFetch(ctx context.Context, node string, q client.FetchRequest
 // more.
 func (a *Agent) fillAndFree(ctx context.Context, f health.Facts, p place.Facts) error {
 	var failed error
-	for _, v := range f.Volumes {
+	for i, v := range f.Volumes {
 		if home := f.HomeOf(v); home == nil || !home.Online {
-			for _, fill := range control.Fills(p, v.Name) {
+			for _, fill := range control.Fills(p, p.Volumes[i]) {
 				failed = errors.Join(failed, a.askFetch(ctx, fill.To, client.FetchRequest{Volume: v.Name, From: fill.From}))
 			}
 		}
-		if !control.Whole(p, v.Name) {
+		if !control.Whole(p, p.Volumes[i]) {
 			continue // until then it may be of use
 		}
 		for _, n := range f.Nodes {

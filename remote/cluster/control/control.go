@@ -32,8 +32,9 @@ func (s Silence) last(key string, now time.Time) time.Duration {
 	return 1
 }
 
-// FactsOf returns what place decides by. sizes are the volumes' last known ones, by ID, for those
-// whose home does not say. A nil Silence remembers nothing: what is silent was seen a moment ago.
+// FactsOf returns what place decides by, with the volumes in the order of f's. sizes are their last
+// known ones, by ID, for those whose home does not say. A nil Silence remembers nothing: what is
+// silent was seen a moment ago.
 func FactsOf(f health.Facts, sizes map[string]int64, s Silence) place.Facts {
 	f = f.Indexed()
 	p := place.Facts{Rules: place.DefaultRules(), RolledBack: f.GoneBack || len(f.Ahead()) > 0}
@@ -180,17 +181,16 @@ func leaves(f place.Facts, node string) bool {
 type Fill struct{ To, From string }
 
 // Fills are the vaults of a volume that are being made, each with one that is whole.
-func Fills(f place.Facts, volume string) (fills []Fill) {
-	i := slices.IndexFunc(f.Volumes, func(v place.Volume) bool { return v.ID == volume })
+func Fills(f place.Facts, v place.Volume) (fills []Fill) {
 	best := -1
-	for j, c := range f.Volumes[i].Copies {
-		if c.Kind == place.Vault && c.State == place.Made && up(f, c) && (best < 0 || c.Age < f.Volumes[i].Copies[best].Age) {
+	for j, c := range v.Copies {
+		if c.Kind == place.Vault && c.State == place.Made && up(f, c) && (best < 0 || c.Age < v.Copies[best].Age) {
 			best = j
 		}
 	}
-	for _, c := range f.Volumes[i].Copies {
+	for _, c := range v.Copies {
 		if best >= 0 && c.Kind == place.Vault && c.State == place.Making && up(f, c) {
-			fills = append(fills, Fill{c.Node, f.Volumes[i].Copies[best].Node})
+			fills = append(fills, Fill{c.Node, v.Copies[best].Node})
 		}
 	}
 	return fills
@@ -203,9 +203,7 @@ func up(f place.Facts, c place.Copy) bool {
 
 // Whole tells whether a volume has all the copies that are wanted, each seen on a node that stays,
 // and no others.
-func Whole(f place.Facts, volume string) bool {
-	i := slices.IndexFunc(f.Volumes, func(v place.Volume) bool { return v.ID == volume })
-	v := f.Volumes[i]
+func Whole(f place.Facts, v place.Volume) bool {
 	return len(v.Copies) == 1+v.Vaults && !slices.ContainsFunc(v.Copies, func(c place.Copy) bool {
 		return c.State != place.Made || !up(f, c) || c.Kind == place.Vault && leaves(f, c.Node)
 	})
