@@ -139,7 +139,10 @@ func (a *Agent) discard(r *http.Request) (struct{}, error) {
 	if err != nil {
 		return struct{}{}, err
 	}
-	if slices.Contains(v.Vaults, a.settings.Node.Name) || v.ID != q.ID {
+	switch {
+	case v.ID != q.ID:
+		return struct{}{}, fmt.Errorf("%w: %s is another volume by now", client.ErrHolds, q.Volume)
+	case slices.Contains(v.Vaults, a.settings.Node.Name):
 		return struct{}{}, fmt.Errorf("%w: %s is a vault of %s", client.ErrHolds, a.settings.Node.Name, q.Volume)
 	}
 	removed, err := a.vault.Discard(r.Context(), v, q.Snapshots)

@@ -81,7 +81,8 @@ func (a *Agent) keepCopy(conf cluster.Config, m cluster.Membership) {
 	a.mu.copy = next
 }
 
-// sameDecisions compares all but the revision, which heartbeats raise, too.
+// sameDecisions compares all but the revision, which is raised by what is not decided, too: who
+// comes up, who is down, and what the controller notes.
 func sameDecisions(a, b cluster.Copy) bool {
 	a.Revision = b.Revision
 	x, err1 := json.Marshal(a)
