@@ -49,13 +49,20 @@ func newModel(now meta.Time) *model {
 	return m
 }
 
-// clone copies the model as a crash would leave it: nobody knows an inode, and
-// what has no name is gone.
-func (m *model) clone() *model {
+// asCommitted is the model with nobody who knows its files. What has no name goes only when the
+// store is opened, by the clock of then.
+func (m *model) asCommitted() *model {
 	c := &model{nodes: make(map[meta.Ino]*file, len(m.nodes)), now: m.now}
 	for ino, f := range m.nodes {
 		c.nodes[ino] = f.copy()
 	}
+	return c
+}
+
+// clone copies the model as a crash would leave it: nobody knows an inode, and
+// what has no name is gone.
+func (m *model) clone() *model {
+	c := m.asCommitted()
 	for _, ino := range c.inodes(func(f *file) bool { return f.nlink == 0 }) {
 		if f := c.nodes[ino]; f != nil {
 			c.reap(f)

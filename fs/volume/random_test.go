@@ -80,7 +80,7 @@ func (m *machine) abandon() {
 // commit syncs and notes what a crash must leave from now on.
 func (m *machine) commit(t tb) {
 	mustSync(t, m.v)
-	m.committed = m.model.clone()
+	m.committed = m.model.asCommitted()
 }
 
 func (m *machine) actions() map[string]func(*rapid.T) {
@@ -561,7 +561,7 @@ func (m *machine) sweep(t *rapid.T) {
 	if _, err := m.st.Sweep(context.Background()); err != nil {
 		t.Fatal(err)
 	}
-	m.committed = m.model.clone()
+	m.committed = m.model.asCommitted()
 	if n := m.st.Stats().Totals.Zero; n != 0 {
 		t.Errorf("the sweep left %d blocks that nothing refers to", n)
 	}
@@ -573,7 +573,7 @@ func (m *machine) verify(t *rapid.T) {
 	m.model.compare(t, m.v)
 	m.compareSnapshots(t, m.v)
 	m.check(t)
-	m.committed = m.model.clone() // Check commits
+	m.committed = m.model.asCommitted() // Check commits
 }
 
 func (m *machine) remount(t *rapid.T) {
@@ -599,6 +599,7 @@ func (m *machine) crash(t *rapid.T) {
 	c.open(t)
 	defer c.close(t)
 	c.awaitReaper(t)
+	m.committed.now = m.clock.time()
 	left := m.committed.clone()
 	left.compare(t, c.v)
 	c.check(t)

@@ -83,10 +83,10 @@ func (m *machine) put(t *rapid.T, do func(context.Context, SnapshotPath, string)
 		m.vanished(dir, to)
 	}
 	m.cloneInto(t, src, was, dir, to)
-	m.committed = m.model.clone()
 	if taken {
-		m.awaitReaper(t) // what was in a directory loses a name now, by the clock
+		m.reaped(t)
 	}
+	m.committed = m.model.asCommitted()
 }
 
 // cloneInto adds what the volume has made of an inode of a snapshot.
@@ -119,9 +119,16 @@ func (m *machine) rollback(t *rapid.T) {
 	fresh.known, fresh.names = root.known, make(map[string]meta.Ino)
 	m.model.nodes[meta.Root] = fresh
 	m.model.fill(fresh, src, meta.Root, m.number(t, m.v), make(map[meta.Ino]meta.Ino))
-	m.committed = m.model.clone()
-	m.awaitReaper(t)
+	m.reaped(t)
+	m.committed = m.model.asCommitted()
 	m.model.compare(t, m.v)
+}
+
+// reaped waits until what was in a directory that is gone has lost its names, by the clock of now,
+// and commits that: after a crash it would lose them later.
+func (m *machine) reaped(t *rapid.T) {
+	m.awaitReaper(t)
+	mustSync(t, m.v)
 }
 
 func snapshotName(t *rapid.T, label string) string {
@@ -148,7 +155,7 @@ func (m *machine) snapshot(t *rapid.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.committed = m.model.clone()
+	m.committed = m.model.asCommitted()
 	m.snaps[name] = m.model.resolved()
 	m.snaps[name].compareSnapshot(t, m.v, name)
 }
@@ -163,7 +170,7 @@ func (m *machine) unsnap(t *rapid.T) {
 		return
 	}
 	delete(m.snaps, name)
-	m.committed = m.model.clone()
+	m.committed = m.model.asCommitted()
 	if _, err := m.v.Snapshot(context.Background(), name); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("the removed snapshot: %v", err)
 	}
@@ -189,7 +196,7 @@ func (m *machine) renameSnapshot(t *rapid.T) {
 	}
 	delete(m.snaps, name)
 	m.snaps[to] = s
-	m.committed = m.model.clone()
+	m.committed = m.model.asCommitted()
 }
 
 // seeSnapshot looks at a snapshot, and tries to change it.
