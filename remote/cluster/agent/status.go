@@ -32,7 +32,12 @@ func (a *Agent) facts(ctx context.Context) ([]health.NodeFacts, error) {
 		return nil, err
 	}
 	members, err := a.etcd.Members(ctx)
-	return factsOf(nodes, members), err
+	if err != nil {
+		return nil, err
+	}
+	all := factsOf(nodes, members)
+	a.keepNodes(slices.Clone(all)) // else who was seen to leave is there again when the register is out of reach
+	return all, nil
 }
 
 func factsOf(of cluster.Membership, members []etcd.Member) []health.NodeFacts {
