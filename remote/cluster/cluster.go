@@ -328,11 +328,20 @@ const askAgain = 10 * time.Minute
 // Admit makes n a node, and the secret useless for any other. The same node may
 // ask again with the same secret for ten minutes, since the answer may have been
 // lost; its new certificate then replaces the other. ErrToken, ErrNodeExists, ErrName.
-func (c *Cluster) Admit(ctx context.Context, secret string, n Node, now time.Time) (Node, error) {
+func (c *Cluster) Admit(ctx context.Context, secret string, n Node, now time.Time) (admitted Node, err error) {
 	if err := CheckName(n.Name); err != nil {
 		return Node{}, err
 	}
 	n.Token = HashSecret(secret)
+	err = again(ctx, func(ctx context.Context) (err error) {
+		admitted, err = c.admit(ctx, n, now)
+		return err
+	})
+	return admitted, err
+}
+
+// admit is Admit once.
+func (c *Cluster) admit(ctx context.Context, n Node, now time.Time) (Node, error) {
 	there, err := c.Node(ctx, n.Name)
 	switch {
 	case err == nil && there.Token == n.Token && there.ID == n.ID && now.Sub(there.Joined).Abs() < askAgain:
@@ -359,7 +368,7 @@ func (c *Cluster) Admit(ctx context.Context, secret string, n Node, now time.Tim
 		Delete: []string{inviteKeys + n.Token},
 	})
 	if errors.Is(err, register.ErrConflict) { // another node was quicker, with the token or the name
-		return c.Admit(ctx, secret, n, now)
+		return c.admit(ctx, n, now)
 	}
 	return n, err
 }
@@ -437,31 +446,41 @@ func (c *Cluster) DropExpired(ctx context.Context, now time.Time) error {
 
 // Remove takes the node out of the cluster: ErrNoNode. Its certificate counts no more.
 func (c *Cluster) Remove(ctx context.Context, name string, now time.Time) error {
-	for {
-		e, err := c.Register.Get(ctx, nodeKeys+name)
-		if errors.Is(err, register.ErrNotFound) {
-			return fmt.Errorf("%q: %w", name, ErrNoNode)
+	var asked string // the ID of the node whose removal was asked for, perhaps by a try without an answer
+	return again(ctx, func(ctx context.Context) error {
+		for {
+			e, err := c.Register.Get(ctx, nodeKeys+name)
+			if errors.Is(err, register.ErrNotFound) && asked != "" {
+				return nil
+			}
+			if errors.Is(err, register.ErrNotFound) {
+				return fmt.Errorf("%q: %w", name, ErrNoNode)
+			}
+			if err != nil {
+				return err
+			}
+			var n Node
+			if err := decode(e, &n); err != nil {
+				return err
+			}
+			if asked != "" && n.ID != asked {
+				return nil // it is gone, and another one has joined under the name
+			}
+			asked = n.ID
+			t := register.Txn{
+				If:     []register.Condition{{Key: e.Key, Revision: e.Revision}},
+				Delete: []string{e.Key, aliveKeys + name, downKeys + name},
+			}
+			// With the removal, not after it: a broken-off one must not leave the certificate good.
+			if n.Serial != "" {
+				t.Put = []register.Entry{entry(revokeKeys+n.Serial, Revocation{Node: name, Time: now.UTC()})}
+			}
+			_, err = c.Register.Commit(ctx, t)
+			if !errors.Is(err, register.ErrConflict) {
+				return err
+			}
 		}
-		if err != nil {
-			return err
-		}
-		var n Node
-		if err := decode(e, &n); err != nil {
-			return err
-		}
-		t := register.Txn{
-			If:     []register.Condition{{Key: e.Key, Revision: e.Revision}},
-			Delete: []string{e.Key, aliveKeys + name, downKeys + name},
-		}
-		// With the removal, not after it: a broken-off one must not leave the certificate good.
-		if n.Serial != "" {
-			t.Put = []register.Entry{entry(revokeKeys+n.Serial, Revocation{Node: name, Time: now.UTC()})}
-		}
-		_, err = c.Register.Commit(ctx, t)
-		if !errors.Is(err, register.ErrConflict) {
-			return err
-		}
-	}
+	})
 }
 
 func (c *Cluster) get(ctx context.Context, key string, to any) error {

@@ -78,7 +78,7 @@ func TestRestore(t *testing.T) {
 	if err != nil || len(want.Volumes) != 1 || len(want.Nodes) != 4 || len(want.Domains) != 1 || want.Config.Name != "lab" {
 		t.Fatalf("%+v, %v", want, err)
 	}
-	if _, err := c.SetVaults(t.Context(), "home", nil, []string{"n2"}); err != nil {
+	if _, err := c.SetVaults(t.Context(), "home", nil, []string{"n2"}, 0); err != nil {
 		t.Fatal(err)
 	}
 	more := home()

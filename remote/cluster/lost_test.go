@@ -3,6 +3,7 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -32,6 +33,18 @@ func (f *forgetful) Commit(ctx context.Context, t register.Txn) (int64, error) {
 	return 0, register.ErrUncertain
 }
 
+// invite makes a token while answers come.
+func (f *forgetful) invite(secret string) error {
+	return (&cluster.Cluster{Register: f.Register}).Invite(context.Background(), secret, noon)
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
 // What administrators decide is done, once, although the answer to it was lost.
 func TestLostAnswers(t *testing.T) {
 	moved := home()
@@ -48,14 +61,14 @@ func TestLostAnswers(t *testing.T) {
 			return err
 		}},
 		{"vaults", func(ctx context.Context, c *cluster.Cluster) error {
-			v, err := c.SetVaults(ctx, "home", []string{"n3"}, []string{"n2"})
+			v, err := c.SetVaults(ctx, "home", []string{"n3"}, []string{"n2"}, 0)
 			if err == nil && (len(v.Vaults) != 1 || v.Vaults[0] != "n3") {
 				t.Errorf("the vaults are %v", v.Vaults)
 			}
 			return err
 		}},
 		{"copies", func(ctx context.Context, c *cluster.Cluster) error {
-			_, err := c.SetCopies(ctx, "home", 3)
+			_, err := c.SetVaults(ctx, "home", nil, nil, 3)
 			return err
 		}},
 		{"a plan", func(ctx context.Context, c *cluster.Cluster) error {
@@ -72,6 +85,33 @@ func TestLostAnswers(t *testing.T) {
 			if err == nil && n.State != cluster.StateDraining {
 				t.Errorf("the node is %s", n.State)
 			}
+			return err
+		}},
+		{"a removal", func(ctx context.Context, c *cluster.Cluster) error {
+			// Repeated by hand, when it was done, it says that there is no such node.
+			err := c.Remove(ctx, "n3", noon)
+			if _, there := c.Node(ctx, "n3"); err == nil && !errors.Is(there, cluster.ErrNoNode) {
+				t.Errorf("the node is there: %v", there)
+			}
+			if errors.Is(err, cluster.ErrNoNode) {
+				err = c.Remove(ctx, "n2", noon)
+			}
+			return err
+		}},
+		{"a node", func(ctx context.Context, c *cluster.Cluster) error {
+			name := fmt.Sprint("n", len(must(c.Nodes(ctx)))+1)
+			if err := c.Register.(*forgetful).invite(name); err != nil {
+				return err
+			}
+			n, err := c.Admit(ctx, name, cluster.Node{Name: name, ID: name, Joined: noon}, noon)
+			if err == nil && n.Name != name {
+				t.Errorf("the node is %+v", n)
+			}
+			return err
+		}},
+		{"a domain", func(ctx context.Context, c *cluster.Cluster) error {
+			ours := chunk.Default()
+			_, err := c.AgreeOnDomain(ctx, fmt.Sprint("d", len(must(c.Domains(ctx)))), &ours, noon)
 			return err
 		}},
 		{"patience", func(ctx context.Context, c *cluster.Cluster) error {

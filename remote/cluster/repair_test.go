@@ -24,28 +24,28 @@ func TestVaultsOfVolume(t *testing.T) {
 		want   error
 	}{
 		{"one more", func(c *cluster.Cluster, _ cluster.Volume) (cluster.Volume, error) {
-			return c.SetVaults(t.Context(), "home", []string{"n3"}, nil)
+			return c.SetVaults(t.Context(), "home", []string{"n3"}, nil, 0)
 		}, "[n2 n3]", 3, nil},
 		{"another", func(c *cluster.Cluster, _ cluster.Volume) (cluster.Volume, error) {
-			return c.SetVaults(t.Context(), "home", []string{"n3"}, []string{"n2"})
+			return c.SetVaults(t.Context(), "home", []string{"n3"}, []string{"n2"}, 0)
 		}, "[n3]", 2, nil},
 		{"one less", func(c *cluster.Cluster, _ cluster.Volume) (cluster.Volume, error) {
-			return c.SetVaults(t.Context(), "home", nil, []string{"n2"})
+			return c.SetVaults(t.Context(), "home", nil, []string{"n2"}, 0)
 		}, "[]", 1, nil},
 		{"one that is none", func(c *cluster.Cluster, _ cluster.Volume) (cluster.Volume, error) {
-			return c.SetVaults(t.Context(), "home", nil, []string{"n3"})
+			return c.SetVaults(t.Context(), "home", nil, []string{"n3"}, 0)
 		}, "[n2]", 2, nil},
 		{"more copies", func(c *cluster.Cluster, _ cluster.Volume) (cluster.Volume, error) {
-			return c.SetCopies(t.Context(), "home", 4)
+			return c.SetVaults(t.Context(), "home", nil, nil, 4)
 		}, "[n2]", 4, nil},
 		{"no copy", func(c *cluster.Cluster, _ cluster.Volume) (cluster.Volume, error) {
-			return c.SetCopies(t.Context(), "home", 0)
+			return c.SetVaults(t.Context(), "home", nil, nil, -1)
 		}, "[n2]", 2, cluster.ErrPlace},
 		{"by a plan", func(c *cluster.Cluster, v cluster.Volume) (cluster.Volume, error) {
 			return c.MoveVaults(t.Context(), v, []string{"n3"}, nil)
 		}, "[n2 n3]", 2, nil},
 		{"by a plan for a volume that was", func(c *cluster.Cluster, v cluster.Volume) (cluster.Volume, error) {
-			if _, err := c.SetCopies(t.Context(), "home", 3); err != nil {
+			if _, err := c.SetVaults(t.Context(), "home", nil, nil, 3); err != nil {
 				return v, err
 			}
 			return c.MoveVaults(t.Context(), v, nil, []string{"n2"})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"time"
 
@@ -92,10 +93,19 @@ func (v Volume) Validate() error {
 
 // AgreeOnDomain returns the domain of that name, and makes it of the chunker if there is none. nil
 // takes any that is there: ErrNoDomain; ErrDomain: it is there with another chunker.
-func (c *Cluster) AgreeOnDomain(ctx context.Context, name string, chunker *chunk.Config, now time.Time) (Domain, error) {
+func (c *Cluster) AgreeOnDomain(ctx context.Context, name string, chunker *chunk.Config, now time.Time) (d Domain, err error) {
 	if err := CheckName(name); err != nil {
 		return Domain{}, fmt.Errorf("domain: %w", err)
 	}
+	err = again(ctx, func(ctx context.Context) (err error) {
+		d, err = c.agreeOnDomain(ctx, name, chunker, now)
+		return err
+	})
+	return d, err
+}
+
+// agreeOnDomain is AgreeOnDomain once.
+func (c *Cluster) agreeOnDomain(ctx context.Context, name string, chunker *chunk.Config, now time.Time) (Domain, error) {
 	for {
 		var d Domain
 		err := c.get(ctx, domainKeys+name, &d)
@@ -222,17 +232,23 @@ func (c *Cluster) TakeOver(ctx context.Context, was int64, v Volume) error {
 // SetVaults adds nodes to those that have snapshots of the volume, and takes others out, whose
 // snapshots stay where they are: ErrNoVolume, ErrNoNode, ErrPlace. What is named is what is wanted:
 // with more of them the volume is to have more copies, with fewer fewer, or a repair would undo it.
-func (c *Cluster) SetVaults(ctx context.Context, name string, add, remove []string) (Volume, error) {
+// copies says how many all the same; 0: as the vaults say.
+func (c *Cluster) SetVaults(ctx context.Context, name string, add, remove []string, copies int) (Volume, error) {
 	if err := c.mayHold(ctx, add); err != nil {
 		return Volume{}, err
 	}
 	return c.changeVolume(ctx, name, func(v *Volume) error {
 		before := len(v.Vaults)
 		v.setVaults(add, remove)
-		if len(add) == 0 {
-			v.Copies = max(1, v.Copies-(before-len(v.Vaults)))
+		switch {
+		case copies != 0:
+			v.Copies = copies
+		case len(add) > 0:
+			v.Copies = max(v.Copies, 1+len(v.Vaults))
+		default:
+			// Asked for again there is nothing left to take out, and the number stays.
+			v.Copies = max(v.Copies-(before-len(v.Vaults)), 1+len(v.Vaults))
 		}
-		v.Copies = max(v.Copies, 1+len(v.Vaults))
 		return v.Validate()
 	})
 }
@@ -240,14 +256,6 @@ func (c *Cluster) SetVaults(ctx context.Context, name string, add, remove []stri
 func (v *Volume) setVaults(add, remove []string) {
 	v.Vaults = slices.DeleteFunc(slices.Clone(v.Vaults), func(n string) bool { return slices.Contains(remove, n) || slices.Contains(add, n) })
 	v.Vaults = append(v.Vaults, add...)
-}
-
-// SetCopies says how many copies a volume is to have: ErrNoVolume, ErrPlace.
-func (c *Cluster) SetCopies(ctx context.Context, name string, copies int) (Volume, error) {
-	return c.changeVolume(ctx, name, func(v *Volume) error {
-		v.Copies = copies
-		return v.Validate()
-	})
 }
 
 // MoveVaults does what a plan says that was made for the volume as it was: register.ErrConflict, if
@@ -259,11 +267,10 @@ func (c *Cluster) MoveVaults(ctx context.Context, was Volume, add, remove []stri
 	next := was
 	next.setVaults(add, remove)
 	return c.changeVolume(ctx, was.Name, func(v *Volume) error {
-		is := entry("", *v).Value
 		switch {
-		case bytes.Equal(is, entry("", next).Value):
+		case reflect.DeepEqual(*v, next):
 			return nil // done before, and the answer was lost
-		case !bytes.Equal(is, entry("", was).Value):
+		case !reflect.DeepEqual(*v, was):
 			return register.ErrConflict
 		}
 		*v = next

@@ -244,14 +244,7 @@ func (a *Agent) setVaults(r *http.Request) (cluster.Volume, error) {
 	if err := read(r, &q); err != nil {
 		return cluster.Volume{}, err
 	}
-	var v cluster.Volume
-	var err error
-	if len(q.Add)+len(q.Remove) > 0 {
-		v, err = a.cluster.SetVaults(r.Context(), r.PathValue("name"), q.Add, q.Remove)
-	}
-	if err == nil && q.Copies != 0 {
-		v, err = a.cluster.SetCopies(r.Context(), r.PathValue("name"), q.Copies)
-	}
+	v, err := a.cluster.SetVaults(r.Context(), r.PathValue("name"), q.Add, q.Remove, q.Copies)
 	if err != nil {
 		return v, err
 	}
