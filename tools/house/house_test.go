@@ -74,6 +74,31 @@ func TestWideLines(t *testing.T) {
 	}
 }
 
+// TestSizes keeps types small enough to hold in mind, and functions from being bare of reasons.
+func TestSizes(t *testing.T) {
+	f := measure(slices.DeleteFunc(project(t), func(f *file) bool { return f.ast == nil }))
+	for _, limit := range []struct {
+		what   string
+		counts map[string]int
+		most   int
+	}{
+		{"methods", f.methods, 90},
+		{"fields", f.fields, 20},
+	} {
+		for name, n := range limit.counts {
+			if n > limit.most {
+				t.Errorf("%s has %d %s, more than %d: split it by purpose", name, n, limit.what, limit.most)
+			}
+		}
+	}
+	if got := ratio(100*f.comments, f.bodies); got < 5 {
+		t.Errorf("%.1f of 100 lines in functions have a comment, and at least 5 are to: say why where the code does not", got)
+	}
+	if got := ratio(100*f.bare, f.long); got > 30 {
+		t.Errorf("%.0f %% of the functions of %d lines or more have no comment inside, and at most 30 %% are to", got, longFunction)
+	}
+}
+
 func TestLinks(t *testing.T) {
 	for _, bad := range badLinks("../..", project(t)) {
 		t.Error(bad)

@@ -5,14 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -24,13 +20,11 @@ import (
 	"github.com/quarxtor/quarxfs/remote/cluster"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
 	"github.com/quarxtor/quarxfs/remote/cluster/etcd"
-	"github.com/quarxtor/quarxfs/remote/cluster/health"
 	"github.com/quarxtor/quarxfs/remote/cluster/home"
 	"github.com/quarxtor/quarxfs/remote/cluster/pki"
 	"github.com/quarxtor/quarxfs/remote/cluster/register"
 	"github.com/quarxtor/quarxfs/remote/cluster/vault"
 	"github.com/quarxtor/quarxfs/remote/serve"
-	"github.com/quarxtor/quarxfs/store/durable"
 	"github.com/quarxtor/quarxfs/store/routine"
 )
 
@@ -49,9 +43,8 @@ const (
 	removedName    = client.SettingsName + ".removed"
 )
 
-// An Agent is a running node.
-//
-// Lock: mu alone, which is held over no call.
+// An Agent is a running node. What it remembers and what it is asked to fetch have locks of their
+// own; the rest is set before it runs, or is one goroutine's.
 type Agent struct {
 	dir      Dir
 	settings Settings
@@ -62,27 +55,14 @@ type Agent struct {
 	started  time.Time
 	stop     context.CancelFunc
 	etcd     quorum
-	start    etcd.Start
 	cluster  *cluster.Cluster
+	member   *member
+	memory   *memory
 	vault    *vault.Vault
 	homes    *home.Homes
-	fetches  chan fetch
+	fetches  *fetchQueue
 	again    chan struct{} // gets one when the register is to be made again
 	stored   Settings      // as they are on the disk; takePart's alone
-	revoked  []string      // serial numbers in the file that etcd reads; nil: since the start not looked at
-
-	mu struct {
-		sync.Mutex
-		why      error              // why the register is out of reach; nil: it is not
-		nodes    []health.NodeFacts // as the register said last; without what nodes say themselves
-		heard    map[string]time.Time
-		copy     cluster.Copy     // of the register, as it is on the disk
-		volumes  []cluster.Volume // as the register said last
-		domains  map[string]cluster.Domain
-		revision int64            // of the register, when it said so
-		fetching map[string]bool  // volumes, by ID, that a fetch is under way of, or waits
-		sizes    map[string]int64 // of volumes, by ID, as their homes said last
-	}
 }
 
 // A quorum is what an agent asks of the members of etcd, beside what they keep.
@@ -140,7 +120,10 @@ func (d Dir) run(ctx context.Context, o Options) (err error) {
 	}
 	defer register.Close()
 	a.etcd, a.cluster = register, &cluster.Cluster{Register: register}
-	if err := a.beginRevocations(); err != nil {
+	a.member = &member{
+		dir: d, settings: a.settings, signer: a.signer, log: a.log, start: o.Etcd, etcd: a.etcd, cluster: a.cluster,
+	}
+	if err := a.member.beginRevocations(); err != nil {
 		return err
 	}
 	if a.vault, err = vault.Open(d.path(vaultsName), a.log); err != nil {
@@ -179,7 +162,7 @@ func (d Dir) run(ctx context.Context, o Options) (err error) {
 		group.Go(func() error { return answerOn(ctx, page, mux) })
 	}
 	if a.settings.Node.Has(cluster.RoleVoter) {
-		group.Go(func() error { return a.runEtcd(ctx) })
+		group.Go(func() error { return a.member.run(ctx) })
 	}
 	group.Go(func() error { return a.homes.Run(ctx) })
 	group.Go(func() error { return a.takePart(ctx) })
@@ -193,7 +176,7 @@ func (d Dir) run(ctx context.Context, o Options) (err error) {
 		}
 	})
 	for range fetchersMost {
-		group.Go(func() error { return a.runFetches(ctx) })
+		group.Go(func() error { return a.fetches.run(ctx, a.log, a.fetchNow) })
 	}
 	o.Ready()
 	err = group.Wait()
@@ -212,22 +195,20 @@ func (d Dir) load(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Agent{dir: d, settings: settings, version: o.Version, log: o.Log, start: o.Etcd, started: time.Now()}
-	a.mu.why = errStarting
+	a := &Agent{dir: d, settings: settings, version: o.Version, log: o.Log, started: time.Now()}
 	a.prepare()
 	if a.identity, err = d.identity(); err != nil {
 		return nil, err
 	}
 	a.stored = settings
-	a.recall()
+	a.memory.recall()
 	a.signer, err = d.signer()
 	return a, err
 }
 
 // prepare makes what an agent remembers.
 func (a *Agent) prepare() {
-	a.fetches, a.again = make(chan fetch, fetchesMost), make(chan struct{}, 1)
-	a.mu.heard, a.mu.sizes, a.mu.fetching = map[string]time.Time{}, map[string]int64{}, map[string]bool{}
+	a.memory, a.fetches, a.again = newMemory(a.dir, a.log), newFetchQueue(), make(chan struct{}, 1)
 }
 
 // dial has a client of the register; other members come first, as its own may not vote yet.
@@ -239,107 +220,6 @@ func (a *Agent) dial() (*etcd.Client, error) {
 	return etcd.Dial(etcd.ClientConfig{
 		Endpoints: endpoints, TLS: a.identity.Client(), Prefix: "/quarxfs/" + a.settings.Cluster.ID + "/",
 	})
-}
-
-func (a *Agent) runEtcd(ctx context.Context) error {
-	log, err := os.OpenFile(a.dir.path("etcd.log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	server, err := a.startEtcd(ctx, log)
-	if err != nil {
-		return err
-	}
-	defer server.Close()
-	select {
-	case <-ctx.Done():
-		return nil
-	case err := <-server.Failed():
-		if _, known := a.cluster.Node(ctx, a.settings.Node.Name); errors.Is(known, cluster.ErrNoNode) {
-			return ErrRemoved
-		}
-		return fmt.Errorf("the node's etcd has stopped: %w", err)
-	}
-}
-
-// beginRevocations makes an empty list of certificates where there is none: without the file etcd
-// lets nobody in. reconcile brings it up to date, and does not run yet: it would be undone here.
-func (a *Agent) beginRevocations() error {
-	if !a.settings.Node.Has(cluster.RoleVoter) {
-		return nil
-	}
-	if _, err := os.Stat(a.dir.path(revokedName)); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return a.revoke(nil)
-}
-
-// startEtcd starts the node's member. A new one must know exactly the members that there are, and
-// others may be joining at the same time: then it asks again.
-func (a *Agent) startEtcd(ctx context.Context, log io.Writer) (etcd.Server, error) {
-	n := a.settings.Node
-	conf := etcd.ServerConfig{
-		Name: n.Name, Dir: a.dir.path(etcdName), Listen: a.settings.Listen, Peer: n.Peer, Client: n.Client,
-		Members: map[string]string{n.Name: n.Peer}, Join: !a.settings.Founder, Token: a.settings.Cluster.ID,
-		Cert: a.dir.path(certName), Key: a.dir.path(keyName), CA: a.dir.path(authorityName),
-		Revoked: a.dir.path(revokedName), Log: log,
-	}
-	for tries := firstStarts; ; tries-- {
-		// Looked at each time: a start that failed may have made the data, and is a restart then.
-		_, err := os.Stat(filepath.Join(conf.Dir, "member"))
-		first := errors.Is(err, fs.ErrNotExist)
-		if first && conf.Join {
-			if conf.Members, err = a.beMember(ctx, n); err != nil {
-				if err := routine.Sleep(ctx, retryAfter); err != nil {
-					return nil, err
-				}
-				continue
-			}
-		}
-		server, err := a.start(ctx, conf)
-		if err == nil || !first || tries == 0 || ctx.Err() != nil {
-			return server, err
-		}
-		a.log.Warn("the member of etcd does not start", "err", err)
-		if err := routine.Sleep(ctx, retryAfter); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// beMember announces the node's member, which has no data: if it had any, they are lost, and it
-// must not be taken for the one that had them. It returns where the members reach each other.
-func (a *Agent) beMember(ctx context.Context, n cluster.Node) (map[string]string, error) {
-	if _, err := a.cluster.Node(ctx, n.Name); err != nil {
-		return nil, err // it was removed, or nobody decides now
-	}
-	if err := a.etcd.AddMember(ctx, n.Peer); err != nil {
-		return nil, err
-	}
-	return a.membersByName(ctx)
-}
-
-// membersByName returns where the members of etcd reach each other, with those that
-// have not started yet, whose names etcd does not know.
-func (a *Agent) membersByName(ctx context.Context) (map[string]string, error) {
-	members, err := a.etcd.Members(ctx)
-	if err != nil {
-		return nil, err
-	}
-	nodes, err := a.cluster.Nodes(ctx)
-	if err != nil {
-		return nil, err
-	}
-	found := make(map[string]string)
-	for _, m := range members {
-		for _, n := range nodes {
-			if n.Peer == m.Peer {
-				found[n.Name] = n.Peer
-			}
-		}
-	}
-	return found, nil
 }
 
 // takePart says that the node is alive, again whenever that was forgotten, and
@@ -357,7 +237,7 @@ func (a *Agent) takePart(ctx context.Context) error {
 		if errors.Is(err, register.ErrUnavailable) && a.othersSayRemoved(ctx) {
 			return ErrRemoved
 		}
-		a.setReach(err)
+		a.memory.setReach(err)
 		if err := routine.Sleep(ctx, retryAfter); err != nil {
 			return nil
 		}
@@ -371,7 +251,7 @@ func (a *Agent) othersSayRemoved(ctx context.Context) bool {
 	defer cancel()
 	var removed atomic.Bool
 	var asked sync.WaitGroup
-	for _, n := range a.lastNodes() {
+	for _, n := range a.memory.lastNodes() {
 		if n.Name == a.settings.Node.Name {
 			continue
 		}
@@ -424,7 +304,7 @@ func (a *Agent) attend(ctx context.Context) error {
 		if errors.Is(err, ErrRemoved) || errors.Is(err, errAgain) {
 			return err
 		}
-		a.setReach(err)
+		a.memory.setReach(err)
 		select {
 		case <-lease.Lost():
 			return register.ErrLeaseLost
@@ -447,7 +327,7 @@ func (a *Agent) checkMembership(ctx context.Context, m cluster.Membership) error
 	if err != nil {
 		return err
 	}
-	if a.goneBack(conf, m.Revision) {
+	if a.memory.goneBack(conf, m.Revision) {
 		return errGoneBack
 	}
 	return ErrRemoved
@@ -476,61 +356,21 @@ func (a *Agent) reconcile(ctx context.Context) error {
 	if conf.Generation != a.settings.Cluster.Generation {
 		return a.followAgain(conf, members)
 	}
-	a.keepNodes(factsOf(nodes, members))
+	a.memory.keepNodes(factsOf(nodes, members))
 	// A vault whose disk is full is no reason to look after the cluster no more.
 	if err := a.learnVolumes(ctx); err != nil && !errors.Is(err, register.ErrUnavailable) {
 		a.log.Warn("the volumes", "err", err)
 	} else if err == nil {
-		a.keepCopy(conf, nodes)
+		a.memory.keepCopy(conf, nodes)
 	}
 	if err := a.useMembers(members); err != nil || a.signer == nil {
 		return err
 	}
-	if revoked := slices.Sorted(maps.Keys(nodes.Revoked)); !slices.Equal(revoked, a.revoked) {
-		if err := a.revoke(revoked); err != nil {
-			return err
-		}
-		a.revoked = revoked // only this goroutine looks at them
-	}
-	if err := a.dropStrangers(ctx, nodes.Nodes, members); err != nil {
+	if err := a.member.maintain(ctx, nodes, members); err != nil {
 		return err
-	}
-	if len(members) == mostVoters {
-		// Two voters bear no failure, as one does not, and two can fail: so the second votes
-		// only when there is a third.
-		for _, m := range members {
-			if m.Learner && m.Name != "" {
-				if err := a.etcd.PromoteMember(ctx, m.Peer); err != nil {
-					a.log.Debug("a member does not vote yet", "member", m.Name, "err", err)
-				}
-			}
-		}
 	}
 	now := time.Now()
 	return errors.Join(a.cluster.NoteDown(ctx, nodes, now), a.cluster.DropExpired(ctx, now))
-}
-
-// revoke has etcd refuse new connections with these certificates.
-func (a *Agent) revoke(serials []string) error {
-	list, err := a.signer.Revoke(serials, time.Now())
-	if err != nil {
-		return err
-	}
-	return durable.Write(a.dir.path(revokedName), list)
-}
-
-// dropStrangers takes members out of the quorum that are nodes no more, as after
-// a removal that was broken off.
-func (a *Agent) dropStrangers(ctx context.Context, nodes []cluster.Node, members []etcd.Member) error {
-	for _, m := range members {
-		known := slices.ContainsFunc(nodes, func(n cluster.Node) bool { return n.Peer == m.Peer })
-		if !known {
-			if err := a.etcd.RemoveMember(ctx, m.Peer); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // useMembers talks to those that vote, and keeps where they are for the next start:
@@ -559,25 +399,6 @@ func (a *Agent) store(change func(*Settings)) error {
 	}
 	a.stored = s
 	return nil
-}
-
-func (a *Agent) setReach(err error) {
-	a.mu.Lock()
-	before := a.mu.why
-	a.mu.why = err
-	a.mu.Unlock()
-	switch {
-	case err == nil && before != nil:
-		a.log.Info("the register is reached")
-	case err != nil && (before == nil || errors.Is(before, errStarting)):
-		a.log.Warn("the register is out of reach", "err", err)
-	}
-}
-
-func (a *Agent) reach() error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.mu.why
 }
 
 // listenSocket is for administrators: root, and the owner of the directory.

@@ -80,9 +80,9 @@ func (a *Agent) onlyFor(known func(context.Context, string) (cluster.Node, error
 // knownNode asks the register, and its own memory when there is no quorum: then above all the nodes
 // must see each other.
 func (a *Agent) knownNode(ctx context.Context, name string) (cluster.Node, error) {
-	if a.reach() != nil {
+	if a.memory.reach() != nil {
 		// It would be waited for in vain, by each who asks, and they have two seconds for all.
-		if known, ok := a.lastNode(name); ok {
+		if known, ok := a.memory.lastNode(name); ok {
 			return known, nil
 		}
 	}
@@ -91,7 +91,7 @@ func (a *Agent) knownNode(ctx context.Context, name string) (cluster.Node, error
 	n, err := a.cluster.Node(ask, name)
 	if errors.Is(err, cluster.ErrNoNode) {
 		// It ends for good at that, so it must not be told by a register that never had it.
-		if _, revision, lerr := a.cluster.Register.List(ask, "config"); lerr == nil && a.goneBack(a.settings.Cluster, revision) {
+		if _, revision, lerr := a.cluster.Register.List(ask, "config"); lerr == nil && a.memory.goneBack(a.settings.Cluster, revision) {
 			err = errGoneBack
 		}
 		return n, err
@@ -99,7 +99,7 @@ func (a *Agent) knownNode(ctx context.Context, name string) (cluster.Node, error
 	if err == nil || ctx.Err() != nil {
 		return n, err
 	}
-	if known, ok := a.lastNode(name); ok {
+	if known, ok := a.memory.lastNode(name); ok {
 		return known, nil
 	}
 	return n, err
@@ -108,7 +108,7 @@ func (a *Agent) knownNode(ctx context.Context, name string) (cluster.Node, error
 // recentNode asks the memory first, which is some seconds old at most while there is a quorum: of a
 // sync it is asked for each request.
 func (a *Agent) recentNode(ctx context.Context, name string) (cluster.Node, error) {
-	if known, ok := a.lastNode(name); ok {
+	if known, ok := a.memory.lastNode(name); ok {
 		return known, nil
 	}
 	return a.knownNode(ctx, name)
@@ -153,7 +153,7 @@ func read(r *http.Request, to any) error {
 func (a *Agent) self(*http.Request) (client.Self, error) {
 	s := client.Self{Cluster: a.settings.Cluster.Name, ID: a.settings.Cluster.ID, Node: a.settings.Node.Name,
 		PID: os.Getpid(), Address: a.settings.Node.Address, Generation: a.settings.Cluster.Generation}
-	if why := a.reach(); why != nil {
+	if why := a.memory.reach(); why != nil {
 		s.Why = why.Error()
 	}
 	s.Ready = s.Why == ""

@@ -65,10 +65,10 @@ func (a *Agent) runController(ctx context.Context) error {
 // controls tells whether this node acts for the cluster: the first voter that is up. That needs no
 // election, as nothing rests on there being one.
 func (a *Agent) controls() bool {
-	if a.reach() != nil {
+	if a.memory.reach() != nil {
 		return false
 	}
-	for _, n := range a.lastNodes() { // by name
+	for _, n := range a.memory.lastNodes() { // by name
 		if n.Up && n.Votes {
 			return n.Name == a.settings.Node.Name
 		}
@@ -82,7 +82,7 @@ func (a *Agent) round(ctx context.Context, silence control.Silence) error {
 	if f.NoVote != nil {
 		return f.NoVote
 	}
-	p := control.FactsOf(f, a.sizes(), silence)
+	p := control.FactsOf(f, a.memory.sizes(), silence)
 	plan := place.Next(p)
 	if plan.Held != "" {
 		return nil // what was noted stays, with its age: it is not over
@@ -130,7 +130,7 @@ func (a *Agent) placement(ctx context.Context) (health.Facts, place.Facts, error
 	if f.NoVote != nil {
 		return f, place.Facts{}, f.NoVote
 	}
-	return f, control.FactsOf(f, a.sizes(), nil), nil
+	return f, control.FactsOf(f, a.memory.sizes(), nil), nil
 }
 
 func (a *Agent) drain(r *http.Request) (client.Drain, error) {

@@ -208,16 +208,14 @@ func TestBlast(t *testing.T) {
 	}
 }
 
-// fetched does the fetches that a node was asked for, as runFetches does, and tells how many.
+// fetched does the fetches that a node was asked for, as fetchQueue.run does, and tells how many.
 func (l *lab) fetched(node string) (n int) {
 	l.t.Helper()
 	a := l.agents[node]
-	for ; len(a.fetches) > 0; n++ {
-		f := <-a.fetches
+	for ; len(a.fetches.waiting) > 0; n++ {
+		f := <-a.fetches.waiting
 		l.must(a.fetchNow(l.t.Context(), f))
-		a.mu.Lock()
-		delete(a.mu.fetching, f.volume.ID)
-		a.mu.Unlock()
+		a.fetches.done(f)
 	}
 	return n
 }

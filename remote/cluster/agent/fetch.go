@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
+	"sync"
 
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/cluster"
@@ -29,17 +31,57 @@ type fetch struct {
 	from   string
 }
 
-// runFetches does what is asked for until ctx ends.
-func (a *Agent) runFetches(ctx context.Context) error {
+// A fetchQueue has the fetches that wait, each volume's once.
+//
+// Lock: mu alone; under it is sent to the queue, which never waits.
+type fetchQueue struct {
+	waiting chan fetch
+
+	mu struct {
+		sync.Mutex
+		volumes map[string]bool // by ID: a fetch of it is under way, or waits
+	}
+}
+
+func newFetchQueue() *fetchQueue {
+	q := &fetchQueue{waiting: make(chan fetch, fetchesMost)}
+	q.mu.volumes = make(map[string]bool)
+	return q
+}
+
+// add tells whether there is room; a volume that is there already needs none.
+func (q *fetchQueue) add(f fetch) bool {
+	// Held over the send: else two could both find the volume idle.
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.mu.volumes[f.volume.ID] {
+		return true
+	}
+	select {
+	case q.waiting <- f:
+		q.mu.volumes[f.volume.ID] = true
+		return true
+	default:
+		return false
+	}
+}
+
+// done lets the volume be asked for again.
+func (q *fetchQueue) done(f fetch) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	delete(q.mu.volumes, f.volume.ID)
+}
+
+// run does what is asked for until ctx ends.
+func (q *fetchQueue) run(ctx context.Context, log *slog.Logger, do func(context.Context, fetch) error) error {
 	for {
 		select {
-		case f := <-a.fetches:
-			if err := a.fetchNow(ctx, f); err != nil && ctx.Err() == nil {
-				a.log.Warn("a vault does not get what another one has", "volume", f.volume.Name, "from", f.from, "err", err)
+		case f := <-q.waiting:
+			if err := do(ctx, f); err != nil && ctx.Err() == nil {
+				log.Warn("a vault does not get what another one has", "volume", f.volume.Name, "from", f.from, "err", err)
 			}
-			a.mu.Lock()
-			delete(a.mu.fetching, f.volume.ID)
-			a.mu.Unlock()
+			q.done(f)
 		case <-ctx.Done():
 			return nil
 		}
@@ -56,19 +98,10 @@ func (a *Agent) beginFetch(r *http.Request) (struct{}, error) {
 	if err != nil {
 		return struct{}{}, err
 	}
-	// Held over the send, which never waits: else two could both find the volume idle.
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.mu.fetching[v.ID] {
-		return struct{}{}, nil
-	}
-	select {
-	case a.fetches <- fetch{v, q.From}:
-		a.mu.fetching[v.ID] = true
-		return struct{}{}, nil
-	default:
+	if !a.fetches.add(fetch{v, q.From}) {
 		return struct{}{}, fmt.Errorf("%w: %d fetches wait on %s", client.ErrHolds, fetchesMost, a.settings.Node.Name)
 	}
+	return struct{}{}, nil
 }
 
 // vaultOf returns the volume, of which this node is a vault by what the register says now.

@@ -91,6 +91,7 @@ func (l *lab) join(conf cluster.Config, name, zone string, votes bool) {
 	}
 	a.settings = Settings{Cluster: conf, Node: n}
 	a.stored = a.settings
+	a.member = &member{dir: a.dir, settings: a.settings, signer: a.signer, log: log, etcd: a.etcd, cluster: a.cluster}
 	if len(l.agents) == 0 {
 		l.must(l.cluster.Create(l.t.Context(), conf, n))
 	} else {
@@ -227,13 +228,13 @@ func TestLearnNoVolumes(t *testing.T) {
 	l := newLab(t, "n1", "n2", "n3")
 	l.volume("home", 2, "n2")
 	a := l.agents["n2"]
-	if len(a.mu.volumes) != 1 {
-		t.Fatalf("%d volumes are known", len(a.mu.volumes))
+	if len(a.memory.mu.volumes) != 1 {
+		t.Fatalf("%d volumes are known", len(a.memory.mu.volumes))
 	}
 	_, err := l.cluster.Register.Commit(t.Context(), register.Txn{Delete: []string{"volumes/home"}})
 	l.must(err)
 	l.must(a.learnVolumes(t.Context()))
-	if len(a.mu.volumes) != 0 {
+	if len(a.memory.mu.volumes) != 0 {
 		t.Error("a volume that the register does not have is still known")
 	}
 }
@@ -263,22 +264,22 @@ func TestTellVaultsAtOnce(t *testing.T) {
 func TestRevocationsStay(t *testing.T) {
 	l := newLab(t, "n1")
 	a := l.agents["n1"]
-	l.must(a.beginRevocations())
-	l.must(a.revoke([]string{"ab"}))
+	l.must(a.member.beginRevocations())
+	l.must(a.member.revoke([]string{"ab"}))
 	before := l.read(a.dir.path(revokedName))
-	l.must(a.beginRevocations())
+	l.must(a.member.beginRevocations())
 	stop := errors.New("stop")
-	a.start = func(context.Context, etcd.ServerConfig) (etcd.Server, error) { return nil, stop }
-	a.settings.Founder, a.settings.Node.Peer = true, "127.0.0.1:1"
+	a.member.start = func(context.Context, etcd.ServerConfig) (etcd.Server, error) { return nil, stop }
+	a.member.settings.Founder, a.member.settings.Node.Peer = true, "127.0.0.1:1"
 	l.must(mkdir(filepath.Join(a.dir.path(etcdName), "member")))
-	if _, err := a.startEtcd(t.Context(), nil); !errors.Is(err, stop) {
+	if _, err := a.member.startEtcd(t.Context(), nil); !errors.Is(err, stop) {
 		t.Fatal(err)
 	}
 	if after := l.read(a.dir.path(revokedName)); after != before {
 		t.Error("the list of certificates was written anew")
 	}
 	l.must(remove(a.dir.path(revokedName)))
-	if _, err := a.startEtcd(t.Context(), nil); !errors.Is(err, stop) {
+	if _, err := a.member.startEtcd(t.Context(), nil); !errors.Is(err, stop) {
 		t.Fatal(err)
 	}
 	if l.read(a.dir.path(revokedName)) != "" {

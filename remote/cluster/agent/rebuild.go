@@ -15,7 +15,6 @@ import (
 	"github.com/quarxtor/quarxfs/remote/cluster"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
 	"github.com/quarxtor/quarxfs/remote/cluster/etcd"
-	"github.com/quarxtor/quarxfs/remote/cluster/health"
 	"github.com/quarxtor/quarxfs/store/durable"
 )
 
@@ -40,61 +39,6 @@ func (d Dir) writeCopy(name string, c cluster.Copy) error {
 		return err
 	}
 	return durable.Write(d.path(name), b)
-}
-
-// recall begins with what the register said before the agent was stopped: without a quorum nodes
-// still find each other, and pushes go on. The agent does not run yet.
-func (a *Agent) recall() {
-	c, err := a.dir.readCopy(copyName)
-	if err != nil {
-		if !errors.Is(err, fs.ErrNotExist) {
-			a.log.Warn("what the register has said is not known any more", "err", err)
-		}
-		return
-	}
-	a.mu.copy, a.mu.volumes = c, c.Volumes
-	for _, n := range c.Nodes {
-		a.mu.nodes = append(a.mu.nodes, health.NodeFacts{Node: n, Votes: n.Has(cluster.RoleVoter)})
-	}
-}
-
-// keepCopy writes down what the register has decided, when that has changed. What is older than
-// what is there is not written: it is the better copy of the two.
-func (a *Agent) keepCopy(conf cluster.Config, m cluster.Membership) {
-	a.mu.Lock()
-	is := a.mu.copy
-	next := cluster.Copy{Format: cluster.CopyFormat, Revision: a.mu.revision, Config: conf, Nodes: m.Nodes, Volumes: a.mu.volumes, Revoked: m.Revoked}
-	for _, d := range a.mu.domains {
-		next.Domains = append(next.Domains, d)
-	}
-	a.mu.Unlock()
-	slices.SortFunc(next.Domains, func(x, y cluster.Domain) int { return strings.Compare(x.Name, y.Name) })
-	if next.Newer(is) <= 0 || sameDecisions(next, is) {
-		return
-	}
-	if err := a.dir.writeCopy(copyName, next); err != nil {
-		a.log.Warn("what the register says is not kept", "err", err)
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.mu.copy = next
-}
-
-// sameDecisions compares all but the revision, which is raised by what is not decided, too: who
-// comes up, who is down, and what the controller notes.
-func sameDecisions(a, b cluster.Copy) bool {
-	a.Revision = b.Revision
-	x, err1 := json.Marshal(a)
-	y, err2 := json.Marshal(b)
-	return err1 == nil && err2 == nil && string(x) == string(y)
-}
-
-// goneBack tells whether a register of that revision is older than one that this node has seen.
-func (a *Agent) goneBack(conf cluster.Config, revision int64) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return cluster.Copy{Config: conf, Revision: revision}.Newer(a.mu.copy) < 0
 }
 
 // followAgain follows a register that was made again: what names the old generation is refused from
@@ -167,11 +111,7 @@ func (a *Agent) foundRegister(ctx context.Context) error {
 }
 
 func (a *Agent) know(*http.Request) (client.Knowledge, error) {
-	k := client.Knowledge{Homes: a.homes.Written(), Ready: a.reach() == nil}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	k.Copy = a.mu.copy
-	return k, nil
+	return client.Knowledge{Copy: a.memory.lastCopy(), Homes: a.homes.Written(), Ready: a.memory.reach() == nil}, nil
 }
 
 // rebuild makes the register again on this node, or brings one that was restored to what the nodes
@@ -223,7 +163,7 @@ func (a *Agent) askWhatIsKnown(ctx context.Context, b *client.Rebuild) (known ma
 	known = make(map[string]client.Knowledge)
 	var mu sync.Mutex
 	var asked sync.WaitGroup
-	nodes := a.lastNodes()
+	nodes := a.memory.lastNodes()
 	for _, n := range nodes {
 		asked.Go(func() {
 			var k client.Knowledge

@@ -38,7 +38,7 @@ func TestRegisterWentBack(t *testing.T) {
 	next.Epoch, next.Home, next.Store, next.Vaults = 2, "n3", "/srv/home", []string{"n2"}
 	l.must(l.cluster.TakeOver(t.Context(), 1, next))
 	l.learn()
-	l.agents["n3"].mu.copy = cluster.Copy{} // it knows of the volume as its home alone
+	l.agents["n3"].memory.mu.copy = cluster.Copy{} // it knows of the volume as its home alone
 	l.join(l.agents["n1"].settings.Cluster, "n4", "z4", false)
 	l.learn()
 	want, err := l.cluster.Copy(t.Context())
@@ -58,7 +58,7 @@ func TestRegisterWentBack(t *testing.T) {
 		t.Errorf("%q", codes)
 	}
 	l.must(l.agents["n1"].round(t.Context(), control.Silence{}))
-	if c := l.agents["n1"].mu.copy; c.Revision != want.Revision {
+	if c := l.agents["n1"].memory.mu.copy; c.Revision != want.Revision {
 		t.Errorf("the older register's revision %d was kept in place of %d", c.Revision, want.Revision)
 	}
 
@@ -100,7 +100,7 @@ func TestRegisterWentBack(t *testing.T) {
 func TestRegisterLost(t *testing.T) {
 	l := newLab(t, "n1", "n2", "n3", "n4")
 	l.volume("home", 2, "n2")
-	want := l.agents["n1"].mu.copy
+	want := l.agents["n1"].memory.mu.copy
 	a := l.agents["n1"]
 	rebuild := func(node string, q client.RebuildRequest) (client.Rebuild, error) {
 		return ask(l, l.agents[node].rebuild, "", q)
@@ -110,7 +110,7 @@ func TestRegisterLost(t *testing.T) {
 		t.Errorf("while others reach the register: %v", err)
 	}
 	for _, a := range l.agents {
-		a.setReach(errStarting)
+		a.memory.setReach(errStarting)
 	}
 	signer := l.agents["n4"].signer
 	l.agents["n4"].signer = nil
@@ -166,9 +166,9 @@ func TestRegisterLost(t *testing.T) {
 	l.must(a.dir.writeCopy(copyName, want))
 	again := &Agent{dir: a.dir, log: a.log}
 	again.prepare()
-	again.recall()
-	if len(again.lastNodes()) != 4 || len(again.mu.volumes) != 1 {
-		t.Errorf("%+v", again.mu.nodes)
+	again.memory.recall()
+	if len(again.memory.lastNodes()) != 4 || len(again.memory.mu.volumes) != 1 {
+		t.Errorf("%+v", again.memory.mu.nodes)
 	}
 }
 

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"maps"
 	"net/http"
 	"slices"
 	"time"
@@ -36,7 +35,7 @@ func (a *Agent) facts(ctx context.Context) ([]health.NodeFacts, error) {
 		return nil, err
 	}
 	all := factsOf(nodes, members)
-	a.keepNodes(slices.Clone(all)) // else who was seen to leave is there again when the register is out of reach
+	a.memory.keepNodes(slices.Clone(all)) // else who was seen to leave is there again when the register is out of reach
 	return all, nil
 }
 
@@ -55,53 +54,11 @@ func factsOf(of cluster.Membership, members []etcd.Member) []health.NodeFacts {
 	return all
 }
 
-// keepNodes remembers them for when the register is out of reach.
-func (a *Agent) keepNodes(nodes []health.NodeFacts) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.mu.nodes = nodes
-	a.hear(nodes)
-}
-
-// hear remembers who is alive, and fills in when the others last were. The caller holds mu.
-func (a *Agent) hear(nodes []health.NodeFacts) {
-	now := time.Now()
-	for i := range nodes {
-		n := &nodes[i]
-		if n.Up {
-			a.mu.heard[n.Name] = now
-		}
-		if last, ok := a.mu.heard[n.Name]; ok {
-			last = last.UTC()
-			n.Heard = &last
-		}
-	}
-}
-
-// lastNodes are those that were kept last.
-func (a *Agent) lastNodes() []health.NodeFacts {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return slices.Clone(a.mu.nodes)
-}
-
-// lastNode is one of them; of a sync it is asked for each request.
-func (a *Agent) lastNode(name string) (cluster.Node, bool) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, n := range a.mu.nodes {
-		if n.Name == name {
-			return n.Node, true
-		}
-	}
-	return cluster.Node{}, false
-}
-
 // status judges the cluster. It takes no longer than statusTime, whoever hangs.
 func (a *Agent) status(r *http.Request) (health.Status, error) {
 	f := a.look(r.Context())
 	if f.NoVote == nil {
-		p := control.FactsOf(f, a.sizes(), nil)
+		p := control.FactsOf(f, a.memory.sizes(), nil)
 		f.Plan.Held = string(place.Next(p).Held)
 		f.Plan.NoRoom, f.Plan.NoRoomOf = control.NoRoom(p)
 	}
@@ -119,7 +76,7 @@ func (a *Agent) look(ctx context.Context) health.Facts {
 	f.Nodes, f.NoVote = a.facts(ask)
 	cancelAsk()
 	if f.NoVote != nil {
-		f.Nodes = a.lastNodes()
+		f.Nodes = a.memory.lastNodes()
 		for i := range f.Nodes {
 			f.Nodes[i].Up, f.Nodes[i].DownSince = false, nil // who was alive then may not be now
 		}
@@ -142,22 +99,8 @@ func (a *Agent) look(ctx context.Context) health.Facts {
 		f.NoVote = client.ErrNoQuorum
 	}
 	f = f.Indexed() // all is there now
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.hear(f.Nodes)
-	for _, v := range f.Volumes {
-		if home := f.HomeOf(v); home != nil && home.Online {
-			a.mu.sizes[v.ID] = home.Bytes
-		}
-	}
+	a.memory.keepFacts(f)
 	return f
-}
-
-// sizes are the volumes' last known ones, by ID.
-func (a *Agent) sizes() map[string]int64 {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return maps.Clone(a.mu.sizes)
 }
 
 // askAll fills in what the nodes say themselves, each within its own time.
@@ -223,10 +166,10 @@ func (a *Agent) ownAnswer(ctx context.Context) (health.Answer, error) {
 	homes := a.homes.Answers(ctx)
 	now := time.Now()
 	said := health.Answer{
-		Time: now.UTC(), Asked: now, Version: a.version, Expires: a.identity.Expires(), Ready: a.reach() == nil,
+		Time: now.UTC(), Asked: now, Version: a.version, Expires: a.identity.Expires(), Ready: a.memory.reach() == nil,
 		Homes: homes, Copies: copies,
 	}
-	if why := a.reach(); why != nil {
+	if why := a.memory.reach(); why != nil {
 		said.Why = why.Error()
 	}
 	var disk unix.Statfs_t

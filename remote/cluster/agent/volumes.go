@@ -119,7 +119,7 @@ func (a *Agent) transport() *http.Transport {
 // vaultClient is for the pushes of this node's volumes.
 func (a *Agent) vaultClient(node string, v cluster.Volume) (*remote.Client, error) {
 	// From memory: pushes go on while the register is out of reach.
-	n, ok := a.lastNode(node)
+	n, ok := a.memory.lastNode(node)
 	if !ok {
 		return nil, fmt.Errorf("%w: where %s is reached is not known yet", remote.ErrNoAnswer, node)
 	}
@@ -136,9 +136,7 @@ func (a *Agent) learnVolumes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	a.mu.Lock()
-	a.mu.volumes, a.mu.domains, a.mu.revision = volumes, domains, revision
-	a.mu.Unlock()
+	a.memory.keepVolumes(volumes, domains, revision)
 	err = a.homes.Learn(volumes)
 	for _, v := range volumes {
 		if slices.Contains(v.Vaults, a.settings.Node.Name) {
@@ -165,13 +163,11 @@ func (a *Agent) volumeFacts(ctx context.Context, f *health.Facts) error {
 		var revision int64
 		if err == nil {
 			f.Volumes, revision, err = a.cluster.VolumesAt(ask)
-			f.GoneBack = err == nil && a.goneBack(f.Cluster, revision)
+			f.GoneBack = err == nil && a.memory.goneBack(f.Cluster, revision)
 		}
 	}
 	if err != nil {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		f.Volumes, f.Repairs = slices.Clone(a.mu.volumes), nil
+		f.Volumes, f.Repairs = a.memory.lastVolumes(), nil
 	}
 	return err
 }
@@ -224,7 +220,7 @@ func (a *Agent) chooseVaults(ctx context.Context, v *cluster.Volume) error {
 	if err != nil {
 		return err
 	}
-	want := place.Volume{ID: v.Name, Bytes: a.sizes()[v.ID], Vaults: v.Copies - 1, Copies: []place.Copy{{Node: v.Home, Kind: place.Writer, State: place.Made}}}
+	want := place.Volume{ID: v.Name, Bytes: a.memory.sizes()[v.ID], Vaults: v.Copies - 1, Copies: []place.Copy{{Node: v.Home, Kind: place.Writer, State: place.Made}}}
 	for _, name := range v.Vaults {
 		want.Copies = append(want.Copies, place.Copy{Node: name, Kind: place.Vault, State: place.Made})
 	}

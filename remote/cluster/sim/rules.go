@@ -23,6 +23,11 @@ type Rules struct {
 	SegmentBase func(mirror.Epoch) uint64
 	Begun       func(now time.Duration) mirror.Vow
 
+	Order
+}
+
+// An Order says where the order of work is not as it has to be: no function decides by these rules.
+type Order struct {
 	Keep         bool // not a rule: messages are kept that cannot matter as long as all rules are
 	SendEarly    bool // the writer sends what it has not synced
 	AnswerEarly  bool // a copy answers for what it has not synced
