@@ -21,6 +21,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -219,14 +220,12 @@ func (h *Homes) saved(dir, name string) error {
 
 // replace is with mu held: the file first, so that nothing is acted upon that a restart forgets.
 func (h *Homes) replace(next map[string]Record) error {
-	now, err1 := json.Marshal(h.mu.records)
-	b, err2 := json.MarshalIndent(next, "", "\t")
-	compact, err3 := json.Marshal(next)
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return err
-	}
-	if string(now) == string(compact) {
+	if reflect.DeepEqual(h.mu.records, next) {
 		return nil
+	}
+	b, err := json.MarshalIndent(next, "", "\t")
+	if err != nil {
+		return err
 	}
 	if err := durable.Write(h.Path, b); err != nil {
 		return err
@@ -241,35 +240,34 @@ func (h *Homes) replace(next map[string]Record) error {
 func (h *Homes) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	defer group.Wait()
-	running := make(map[string]context.CancelFunc) // by what is run, in JSON: a change begins anew
+	type run struct {
+		of   Record
+		stop context.CancelFunc
+	}
+	running := make(map[string]run) // by the store's directory
 	for {
 		h.mu.Lock()
 		records, changed := h.mu.records, h.mu.changed
 		h.mu.Unlock()
-		wanted := make(map[string]Record)
+		for dir, one := range running {
+			if r, ok := records[dir]; !ok || !reflect.DeepEqual(r, one.of) { // what has changed is begun anew
+				one.stop()
+				delete(running, dir)
+			}
+		}
 		for dir, r := range records {
-			if key, err := json.Marshal(r); err == nil && r.Volume.From == nil && (r.Fenced == nil || r.Fenced.Saved == "") {
-				wanted[dir+" "+string(key)] = r
+			if _, ok := running[dir]; ok || r.Volume.From != nil || r.Fenced != nil && r.Fenced.Saved != "" {
+				continue
 			}
-		}
-		for key, stop := range running {
-			if _, ok := wanted[key]; !ok {
-				stop()
-				delete(running, key)
-			}
-		}
-		for key, r := range wanted {
-			if running[key] == nil {
-				one, stop := context.WithCancel(ctx)
-				running[key] = stop
-				group.Go(func() { h.follow(one, r) })
-			}
+			one, stop := context.WithCancel(ctx)
+			running[dir] = run{r, stop}
+			group.Go(func() { h.follow(one, r) })
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			for _, stop := range running {
-				stop()
+			for _, one := range running {
+				one.stop()
 			}
 			return nil
 		}

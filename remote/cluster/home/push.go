@@ -21,8 +21,8 @@ const (
 	tag       = "cluster" // of the snapshots that are made here
 	retryWait = time.Second
 	saveEvery = 10 * time.Second // until a former home's state is at a vault
-	// After a failure: each try leaves a lease at the vault until it has been idle for ten minutes,
-	// and a vault has 64 of them for all.
+	// After a failed transfer: each leaves a lease at the vault until it has been idle for ten minutes,
+	// and a vault has 64 of them for all. What fails before that waits from retryWait on up to it.
 	failWait = 15 * time.Second
 )
 
@@ -41,14 +41,28 @@ func (h *Homes) follow(ctx context.Context, r Record) {
 		kick := make(chan struct{}, 1)
 		kicks = append(kicks, kick)
 		vaults.Go(func() {
+			var wait time.Duration
 			for {
 				select {
 				case <-ctx.Done():
 					return
 				case <-kick:
 				}
-				if !h.push(ctx, v, name) && routine.Sleep(ctx, failWait) != nil {
+				begun, err := h.push(ctx, v, name)
+				switch {
+				case err == nil:
+					wait = 0
+					continue
+				case begun:
+					wait = failWait
+				default:
+					wait = min(max(retryWait, 2*wait), failWait)
+				}
+				if routine.Sleep(ctx, wait) != nil {
 					return
+				}
+				if !errors.Is(err, ErrOffline) { // a snapshot says when the store is open again
+					routine.Kick(kick) // the next one may be half an RPO away
 				}
 			}
 		})
@@ -110,80 +124,97 @@ func (h *Homes) snapshot(ctx context.Context, v cluster.Volume) error {
 }
 
 // push has one vault have all snapshots of the volume, the newest of the agent's own first, and
-// tells whether it went well.
-func (h *Homes) push(ctx context.Context, v cluster.Volume, name string) bool {
-	newest, err := h.send(ctx, v, name, func(s remote.Snapshot) bool { return true })
+// tells whether a transfer was begun.
+func (h *Homes) push(ctx context.Context, v cluster.Volume, name string) (begun bool, err error) {
+	newest, begun, err := h.send(ctx, v, name, func(s remote.Snapshot) bool { return true })
 	if ctx.Err() != nil {
-		return false
+		return begun, ctx.Err()
 	}
 	if err != nil {
 		h.Log.Warn("a volume's snapshots do not reach a vault", "volume", v.Name, "vault", name, "err", err)
 	}
 	h.note(v.Store, name, newest, err)
-	return err == nil
+	return begun, err
 }
 
-// send brings the snapshots that are chosen, and returns the newest of the agent's own among them.
-// remote.ErrFenced: another node writes the volume.
-func (h *Homes) send(ctx context.Context, v cluster.Volume, name string, chosen func(remote.Snapshot) bool) (newest string, err error) {
+// send brings the snapshots that are chosen, and returns the newest of the agent's own among them,
+// and whether a transfer was begun. remote.ErrFenced: another node writes the volume.
+func (h *Homes) send(
+	ctx context.Context, v cluster.Volume, name string, chosen func(remote.Snapshot) bool,
+) (newest string, begun bool, err error) {
 	n, leave, err := h.Open(ctx, v.Store)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	defer leave()
 	to, err := h.Vault(name, v)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	defer to.Close()
 	has, err := transfer.Snapshots(ctx, n)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	there, err := transfer.Snapshots(ctx, to)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	has = slices.DeleteFunc(has, func(s remote.Snapshot) bool { return !chosen(s) })
 	// Above all else the newest state: a user's snapshots may be large, and are as old as they are.
 	slices.SortStableFunc(has, func(a, b remote.Snapshot) int { return cluster.NewerSnapshot(b.Name, a.Name) })
-	t := transfer.Transfer{
-		From: n, To: to, Whose: "push of " + v.Name + " by " + h.Node,
-		Wait:     func(int) time.Duration { return retryWait },
-		Progress: func(p transfer.Progress) { h.sent(v.Store, name, p.Bytes) },
-	}
-	var left error
-	for i, s := range has {
-		at := slices.IndexFunc(there, func(o remote.Snapshot) bool { return o.Name == s.Name })
-		_, _, own := cluster.ParseSnapshotName(s.Name)
-		switch {
-		case at >= 0 && there[at].ID == s.ID:
-		case at >= 0:
-			left = errors.Join(left, fmt.Errorf("snapshot %q: %w: the vault has another one of that name", s.Name, store.ErrNameTaken))
-		case len(v.Name)+1+len(s.Name) > config.MaxSnapshotName:
-			left = errors.Join(left, fmt.Errorf("snapshot %q is not copied: its name is too long behind %s@: %w", s.Name, v.Name, store.ErrConfig))
-		case own && i > 0:
-			// A newer one has replaced it, and the vault would drop it.
-		default:
-			t.Snapshots = append(t.Snapshots, transfer.SnapshotRef{Name: s.Name, ID: s.ID})
-		}
-	}
 	if len(has) > 0 {
 		if _, _, own := cluster.ParseSnapshotName(has[0].Name); own {
 			newest = has[0].Name
 		}
 	}
-	t.Base = common(has, there)
-	if len(t.Snapshots) > 0 {
-		_, err = t.Run(ctx)
+	t := transfer.Transfer{
+		From: n, To: to, Whose: "push of " + v.Name + " by " + h.Node, Base: common(has, there),
+		Wait:     func(int) time.Duration { return retryWait },
+		Progress: func(p transfer.Progress) { h.sent(v.Store, name, p.Bytes) },
 	}
-	return newest, errors.Join(err, left)
+	var left error
+	t.Snapshots, left = lacking(v.Name, has, there)
+	if len(t.Snapshots) == 0 {
+		return newest, false, left
+	}
+	_, err = t.Run(ctx)
+	return newest, true, errors.Join(err, left)
+}
+
+// lacking are the snapshots that a vault is to get, of those that the home has, the newest first.
+// The error names those that it cannot get.
+func lacking(volume string, has, there []remote.Snapshot) (refs []transfer.SnapshotRef, left error) {
+	at := make(map[string]store.ID, len(there))
+	for _, s := range there {
+		at[s.Name] = s.ID
+	}
+	for i, s := range has {
+		id, taken := at[s.Name]
+		_, _, own := cluster.ParseSnapshotName(s.Name)
+		switch {
+		case taken && id == s.ID:
+		case taken:
+			left = errors.Join(left, fmt.Errorf("snapshot %q: %w: the vault has another one of that name", s.Name, store.ErrNameTaken))
+		case len(volume)+1+len(s.Name) > config.MaxSnapshotName:
+			left = errors.Join(left, fmt.Errorf("snapshot %q is not copied: its name is too long behind %s@: %w", s.Name, volume, store.ErrConfig))
+		case own && i > 0:
+			// A newer one has replaced it, and the vault would drop it.
+		default:
+			refs = append(refs, transfer.SnapshotRef{Name: s.Name, ID: s.ID})
+		}
+	}
+	return refs, left
 }
 
 // common returns a snapshot that both sides have, the newest of those at the vault.
 func common(has, there []remote.Snapshot) []store.ID {
+	ours := make(map[store.ID]bool, len(has))
+	for _, s := range has {
+		ours[s.ID] = true
+	}
 	for _, s := range slices.Backward(there) {
-		if slices.ContainsFunc(has, func(o remote.Snapshot) bool { return o.ID == s.ID }) {
+		if ours[s.ID] {
 			return []store.ID{s.ID}
 		}
 	}
@@ -229,7 +260,7 @@ func (h *Homes) saveOnce(ctx context.Context, r Record) (string, error) {
 		if vault == h.Node {
 			continue
 		}
-		_, err = h.send(ctx, r.Volume, vault, func(s remote.Snapshot) bool { return s.Name == name })
+		_, _, err = h.send(ctx, r.Volume, vault, func(s remote.Snapshot) bool { return s.Name == name })
 		if err == nil {
 			return name, nil
 		}
