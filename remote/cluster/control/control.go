@@ -105,6 +105,8 @@ func volumeOf(f health.Facts, v cluster.Volume, sizes map[string]int64, silent f
 		case has != nil && has.Newest != nil:
 			c.Age = max(0, f.AsOf.Sub(has.Newest.Created))
 			c.State = stateOf(v, has, newest)
+			// With damaged blocks, which may be its own, it is not counted on at all.
+			c.Behind = c.State == place.Making && has.Bad == 0
 		}
 		p.Copies = append(p.Copies, c)
 	}

@@ -81,7 +81,7 @@ func (v *view) loss(vol Volume, dead map[string]bool) (Loss, bool) {
 			touched = true
 			continue
 		}
-		if v.standing(c) != good {
+		if !v.comesBack(c) {
 			continue
 		}
 		l.Copies++
@@ -108,6 +108,13 @@ func (v *view) loss(vol Volume, dead map[string]bool) (Loss, bool) {
 		}
 	}
 	return l, l.Fate != Bare || l.Copies < 1+vol.Mirrors+vol.Vaults || len(l.Snapshots) > 0
+}
+
+// comesBack reports whether the volume can be had from the copy. A vault that lags behind the others
+// is no copy to drop another one for, but what it has is not lost.
+func (v *view) comesBack(c Copy) bool {
+	s := v.standing(c)
+	return s == good || s == filling && c.Kind == Vault && c.Behind
 }
 
 // anySees reports whether one of the nodes lives and is seen.
@@ -156,7 +163,7 @@ func Worst(f Facts, n int) []string {
 	for _, vol := range v.Volumes {
 		var holders []string
 		for _, c := range vol.Copies {
-			if v.standing(c) == good {
+			if v.comesBack(c) {
 				holders = append(holders, c.Node)
 			}
 		}

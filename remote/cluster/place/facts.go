@@ -47,6 +47,7 @@ type Copy struct {
 	Kind   Kind
 	State  CopyState
 	Unseen time.Duration // for how long its node has not vouched for it; 0: it does
+	Behind bool          // a vault that is being made has a snapshot all the same, which may be old
 	Age    time.Duration // of the newest snapshot in a vault; 0 for the others
 }
 
