@@ -154,7 +154,7 @@ func (v *view) bestTarget(m *Move, vol Volume, nodes []*Node) (int64, bool) {
 		if !zones[to.zone()] {
 			apart++
 		}
-		if apart < all || !v.takes(*to, vol) {
+		if apart < all || !v.takes(to, vol) {
 			continue
 		}
 		m.To = to.Name

@@ -195,10 +195,11 @@ func (f Facts) sorted() Facts {
 func (f Facts) sortedNodes() Facts {
 	f.Nodes = slices.Clone(f.Nodes)
 	slices.SortFunc(f.Nodes, func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
+	disks := make([]Disk, len(f.Nodes)) // all at once: there may be ten thousand
 	for i := range f.Nodes {
 		if d := f.Nodes[i].Disk; d != nil {
-			own := *d
-			f.Nodes[i].Disk = &own
+			disks[i] = *d
+			f.Nodes[i].Disk = &disks[i]
 		}
 	}
 	return f

@@ -143,7 +143,7 @@ func (v *view) held() Reason {
 }
 
 // zone returns what fails together with the node.
-func (n Node) zone() string {
+func (n *Node) zone() string {
 	if n.Zone == "" {
 		return "\x00" + n.Name // no zone has that name
 	}
@@ -191,7 +191,7 @@ func share(part, whole int64) int64 {
 func (d Disk) fill(more int64) int64 { return share(d.Size-d.Free+more, d.Size) }
 
 // takes reports whether the node may be given a copy of the volume.
-func (v *view) takes(n Node, vol Volume) bool {
+func (v *view) takes(n *Node, vol Volume) bool {
 	if !n.Data || n.Draining || n.Unseen > 0 || n.Disk == nil || v.filling[n.Name] >= v.Rules.AtOnce {
 		return false
 	}
@@ -206,24 +206,31 @@ func (v *view) takes(n Node, vol Volume) bool {
 // least filled afterwards a hash decides, so that not all volumes go the same way.
 func (v *view) target(vol Volume) (name string, shared, ok bool) {
 	zones := v.zones(vol, "")
-	var best Node
-	var bestRank []uint64
-	for _, n := range v.Nodes {
+	var best *Node
+	var bestRank [3]uint64
+	for i := range v.Nodes {
+		n := &v.Nodes[i]
 		if !v.takes(n, vol) {
 			continue
 		}
-		rank := []uint64{0, 1, uint64(n.Disk.fill(vol.Bytes)), rendezvous(vol.ID, n.Name)}
+		rank := [3]uint64{0, 1, uint64(n.Disk.fill(vol.Bytes))}
 		if zones[n.zone()] {
 			rank[0] = 1
 		}
 		if vol.at(n.Name) {
 			rank[1] = 0 // the bad copy there still has most of the bytes
 		}
-		if bestRank == nil || slices.Compare(rank, bestRank) < 0 {
+		var order int
+		if best != nil {
+			if order = slices.Compare(rank[:], bestRank[:]); order == 0 {
+				order = cmp.Compare(rendezvous(vol.ID, n.Name), rendezvous(vol.ID, best.Name))
+			}
+		}
+		if best == nil || order < 0 {
 			best, bestRank = n, rank
 		}
 	}
-	if bestRank == nil {
+	if best == nil {
 		return "", false, false
 	}
 	return best.Name, bestRank[0] == 1, true
