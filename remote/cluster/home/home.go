@@ -240,11 +240,11 @@ func (h *Homes) replace(next map[string]Record) error {
 func (h *Homes) Run(ctx context.Context) error {
 	var group sync.WaitGroup
 	defer group.Wait()
-	type run struct {
+	type pushing struct {
 		of   Record
 		stop context.CancelFunc
 	}
-	running := make(map[string]run) // by the store's directory
+	running := make(map[string]pushing) // by the store's directory
 	for {
 		h.mu.Lock()
 		records, changed := h.mu.records, h.mu.changed
@@ -260,7 +260,7 @@ func (h *Homes) Run(ctx context.Context) error {
 				continue
 			}
 			one, stop := context.WithCancel(ctx)
-			running[dir] = run{r, stop}
+			running[dir] = pushing{r, stop}
 			group.Go(func() { h.follow(one, r) })
 		}
 		select {

@@ -21,8 +21,8 @@ const (
 	tag       = "cluster" // of the snapshots that are made here
 	retryWait = time.Second
 	saveEvery = 10 * time.Second // until a former home's state is at a vault
-	// After a failed transfer: each leaves a lease at the vault until it has been idle for ten minutes,
-	// and a vault has 64 of them for all. What fails before that waits from retryWait on up to it.
+	// After a failed transfer: each leaves a lease at the vault until it has been idle for ten
+	// minutes, and a vault has 64 of them for all. What fails before waits retryWait, then longer.
 	failWait = 15 * time.Second
 )
 

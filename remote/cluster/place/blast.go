@@ -110,8 +110,8 @@ func (v *view) loss(vol Volume, dead map[string]bool) (Loss, bool) {
 	return l, l.Fate != Bare || l.Copies < 1+vol.Mirrors+vol.Vaults || len(l.Snapshots) > 0
 }
 
-// comesBack reports whether the volume can be had from the copy. A vault that lags behind the others
-// is no copy to drop another one for, but what it has is not lost.
+// comesBack reports whether the volume can be had from the copy. A vault that lags behind the
+// others is no copy to drop another one for, but what it has is not lost.
 func (v *view) comesBack(c Copy) bool {
 	s := v.standing(c)
 	return s == good || s == filling && c.Kind == Vault && c.Behind
