@@ -17,6 +17,8 @@ import (
 
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
+	"github.com/quarxtor/quarxfs/store/db"
+	"github.com/quarxtor/quarxfs/store/routine"
 )
 
 type umountOptions struct {
@@ -87,14 +89,14 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 		return err
 	}
 	// Before unmounting, since a daemon that leaves takes its socket away.
-	w, err := daemon.WatchMount(ctx, dir, m)
+	w, err := watch(ctx, dir, m)
 	if w != nil {
 		defer w.Close()
 	}
 	if err != nil && (w == nil || !o.force) {
 		// Without a daemon, or with a mount whose store is elsewhere or
 		// forbidden, there is nobody to wait for.
-		return o.unmountDead(m, err)
+		return o.unmountDead(ctx, dir, m, err)
 	}
 	// Looked for before unmounting, when the mount still says whose it is.
 	holders, err := mounts.HoldersOf(m)
@@ -215,9 +217,24 @@ func (o *umountOptions) leave(ctx context.Context, m mounts.Mount, w *daemon.Wat
 	return errors.Join(errs...)
 }
 
+// watch is daemon.WatchMount for a daemon that may have lost its control socket: while the mount
+// lives there is one, and it makes its socket again.
+func watch(ctx context.Context, dir string, m mounts.Mount) (*daemon.Watch, error) {
+	for until := time.Now().Add(daemon.AnswerTime); ; {
+		w, err := daemon.WatchMount(ctx, dir, m)
+		if !errors.Is(err, daemon.ErrNoDaemon) || time.Now().After(until) || isDead(m.Dir) {
+			return w, err
+		}
+		if err := routine.Sleep(ctx, 100*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}
+
 // unmountDead is for a mount whose daemon cannot be reached.
-func (o *umountOptions) unmountDead(m mounts.Mount, why error) error {
-	if !o.force && !isDead(m.Dir) {
+func (o *umountOptions) unmountDead(ctx context.Context, dir string, m mounts.Mount, why error) error {
+	dead := isDead(m.Dir)
+	if !o.force && !dead {
 		if errors.Is(why, daemon.ErrNoDaemon) {
 			why = fmt.Errorf("the mount lives, and nobody listens on %s", filepath.Join(m.Source, daemon.SocketName))
 		}
@@ -229,10 +246,59 @@ func (o *umountOptions) unmountDead(m mounts.Mount, why error) error {
 		}
 		return fmt.Errorf("%s: %w: add --force to unmount without waiting for the daemon", printable(m.Dir), why)
 	}
-	if errors.Is(why, daemon.ErrNoDaemon) {
-		fmt.Fprintf(o.stderr, "quarxfs: the daemon of %s had died; the store is as of its last commit\n", printable(m.Dir))
+	if err := mounts.Unmount(m.Dir, unix.MNT_DETACH); err != nil {
+		return err
 	}
-	return mounts.Unmount(m.Dir, unix.MNT_DETACH)
+	return o.unheard(ctx, dir, m, dead)
+}
+
+// unheard says what is known of the daemon of a mount that is gone now, where nobody has heard how
+// it ended. The lock of the store says whether it has.
+func (o *umountOptions) unheard(ctx context.Context, dir string, m mounts.Mount, dead bool) error {
+	within := o.wait
+	if dead { // a process that was killed needs a moment; another daemon may have the store by now
+		within = daemon.LockWait
+		if c, err := daemon.Dial(ctx, dir, ""); err == nil {
+			c.Close()
+			within = 0
+		}
+	}
+	free, known := false, false
+	if within > 0 {
+		free, known = released(ctx, dir, within)
+	}
+	switch {
+	case dead && (free || !known):
+		fmt.Fprintf(o.stderr, "quarxfs: the daemon of %s had died; the store is as of its last commit\n", printable(m.Dir))
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case known && !free:
+		return fmt.Errorf("%w: %s is unmounted, and its daemon still has the store open", daemon.ErrNoAnswer, printable(m.Dir))
+	}
+	return fmt.Errorf("%w: %s is unmounted, and nobody has heard whether all was kept; see %s",
+		daemon.ErrNoAnswer, printable(m.Dir), printable(filepath.Join(dir, daemon.LogName)))
+}
+
+// released waits until no process has a store open for writing, whether it has a control socket or
+// not. known is false for a store that the caller may not look at.
+func released(ctx context.Context, dir string, within time.Duration) (free, known bool) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	for {
+		// Shared, and only for a moment: whoever opens the store now waits longer than that.
+		lock, err := db.LockDir(dir, true)
+		if err == nil {
+			lock.Close()
+			return true, true
+		}
+		if !errors.Is(err, db.ErrLocked) {
+			return false, false
+		}
+		if routine.Sleep(ctx, 20*time.Millisecond) != nil {
+			return false, true
+		}
+	}
 }
 
 // unmountLost is for the mount of a store that is nowhere to be seen: it was removed, or is out of

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -22,6 +23,7 @@ import (
 type wayToLeave struct {
 	name       string
 	foreground bool
+	before     string   // what somebody has done to the store's directory
 	command    []string // MNT stands for the mountpoint
 	dir        string   // where it runs, from the top
 	signal     unix.Signal
@@ -32,6 +34,11 @@ var waysToLeave = []wayToLeave{
 	{name: "umount", command: []string{"quarxfs", "umount", "MNT"}, failed: 11},
 	{name: "umount from elsewhere", command: []string{"quarxfs", "umount", "../m"}, dir: "disk", failed: 11},
 	{name: "umount --force", command: []string{"quarxfs", "umount", "--force", "MNT"}, failed: 11},
+	{name: "umount without a socket", before: "rm control.sock", command: []string{"quarxfs", "umount", "MNT"}, failed: 11},
+	{name: "umount without a lock", before: "rm lock control.sock", command: []string{"quarxfs", "umount", "MNT"}, failed: 11},
+	{name: "umount --force without a socket", before: "rm control.sock", command: []string{"quarxfs", "umount", "--force", "MNT"}, failed: 11},
+	{name: "umount with a copy of the socket", before: "cp -a control.sock copy; mv copy control.sock", command: []string{"quarxfs", "umount", "MNT"}, failed: 11},
+	{name: "umount with another file as the socket", before: "rm control.sock; echo >control.sock", command: []string{"quarxfs", "umount", "--force", "MNT"}, failed: 11},
 	{name: "umount of a foreground daemon", foreground: true, command: []string{"quarxfs", "umount", "MNT"}, failed: 11},
 	{name: "helper of umount(8)", command: []string{umountHelper, "MNT"}, failed: mountFailure},
 	{name: "umount(8)", command: []string{"umount", "-i", "MNT"}},
@@ -176,6 +183,7 @@ func (l *leaving) leave() {
 		l.Fatal(err)
 	}
 	defer w.Close()
+	l.sh("cd disk/s && " + cmp.Or(l.way.before, "true"))
 	if len(l.way.command) > 0 {
 		l.command()
 	}

@@ -39,6 +39,9 @@ func Serve(l net.Listener, s *http.Server, log *slog.Logger) *Service {
 	return v
 }
 
+// Also has the service answer on another listener, too; once it is closed, on none.
+func (v *Service) Also(l net.Listener) { go func() { _ = v.http.Serve(l) }() }
+
 func (v *Service) counted(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !v.places.TryAcquire(1) { // Close waits for all of them

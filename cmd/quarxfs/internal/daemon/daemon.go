@@ -55,6 +55,7 @@ type daemon struct {
 	at      mounts.Key     // the mount, wherever it is moved to
 	control *serve.Service // on the control socket
 	socket  string         // its path
+	bound   os.FileInfo    // what listen has made there
 	front   *serve.Front   // nil: no other machine is let in
 	metrics *serve.Front   // nil: /metrics is on the control socket only
 
@@ -301,6 +302,7 @@ func (d *daemon) start() (err error) {
 	d.watchers.mount = d.at
 	mux.Handle("GET "+exitStatusPath, &d.watchers)
 	d.control = serve.Serve(l, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, d.log)
+	d.background = []*routine.Routine{routine.Start(d.keepSocket)}
 	// Other machines last, when all that they can ask for is there.
 	if d.front != nil {
 		d.front.Serve(serve.NewMiddleware(node, o.Listen.middleware(d.store, d.alive, d.log)), d.log)
@@ -316,7 +318,7 @@ func (d *daemon) start() (err error) {
 	}
 	snapshots := schedule{settings: d.store.Settings, every: o.SnapshotEvery, node: node, host: o.Host, log: d.log}
 	remotes := follower{settings: d.store.Settings, node: node, dial: o.Dial, host: o.Host, log: d.log}
-	d.background = []*routine.Routine{routine.Start(remotes.run), routine.Start(snapshots.run), routine.Start(d.moveBetweenTiers)}
+	d.background = append(d.background, routine.Start(remotes.run), routine.Start(snapshots.run), routine.Start(d.moveBetweenTiers))
 	return nil
 }
 
@@ -331,6 +333,9 @@ func (d *daemon) listen() (l net.Listener, err error) {
 		// Noted even if listening fails, as close removes it.
 		if d.socket, err = d.ownSocket(); err == nil {
 			l, err = listenControl(d.socket)
+		}
+		if err == nil {
+			d.bound, err = os.Lstat(d.socket)
 		}
 		return err
 	})
