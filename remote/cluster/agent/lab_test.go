@@ -68,6 +68,7 @@ func (l *lab) join(conf cluster.Config, name, zone string, votes bool) {
 	log := slog.New(slog.NewTextHandler(l.t.Output(), nil)).With("node", name)
 	a := &Agent{dir: Dir(l.t.TempDir()), log: log, version: "test", signer: l.signer, started: time.Now()}
 	a.prepare()
+	a.memory.setReach(nil) // it has been up for a while
 	a.cluster, a.etcd = &cluster.Cluster{Register: l.fake.Client()}, l
 	key, request, err := pki.NewRequest(name, []string{"127.0.0.1"})
 	l.must(err)
