@@ -12,6 +12,7 @@ type HistoryPoint struct {
 	NewDedup   float64 `json:"new_dedup_ratio"` // bytes written for each byte that was new; 0: nothing was
 	NewEntropy float64 `json:"new_entropy"`     // bits a byte, 0 to 8
 	Alarm      string  `json:"alarm,omitempty"` // see Suspect
+	Fault      string  `json:"fault,omitempty"` // why it cannot be read; then there are no figures, and Created is when its name was set
 }
 
 // NewHistoryPoint reads a snapshot's totals.

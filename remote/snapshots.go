@@ -26,9 +26,10 @@ type Snapshots interface {
 	// holds back of a mounted store included. store.ErrNameTaken;
 	// store.ErrConfig for a name, tag or message that cannot be.
 	CreateSnapshot(ctx context.Context, n NewSnapshot) (Snapshot, error)
-	// ListSnapshots calls fn for every snapshot, the oldest first, until fn fails.
+	// ListSnapshots calls fn for every snapshot, the oldest first, until fn fails. It may have a
+	// Fault.
 	ListSnapshots(ctx context.Context, fn func(Snapshot) error) error
-	// GetSnapshot returns a snapshot. store.ErrNotFound.
+	// GetSnapshot returns a snapshot, one with a Fault as well. store.ErrNotFound.
 	GetSnapshot(ctx context.Context, name string) (Snapshot, error)
 	// RemoveSnapshot drops a snapshot. store.ErrNotFound, store.ErrHeld.
 	RemoveSnapshot(ctx context.Context, name string) error
@@ -79,6 +80,10 @@ type Snapshot struct {
 	Tags    []string     `json:"tags,omitempty"`
 	Parents []store.ID   `json:"parents,omitempty"`
 	Totals  graph.Totals `json:"totals"`
+
+	// Fault says why the snapshot cannot be read. Then only what its name says is known, and
+	// Created is when that was set.
+	Fault string `json:"fault,omitempty"`
 
 	// Scheduled: the store's own schedule made it, and it still has the name that it got then.
 	Scheduled bool `json:"scheduled,omitempty"`
@@ -164,6 +169,18 @@ func DescribeSnapshot(r store.SnapshotRef, s *graph.Snapshot) Snapshot {
 	}
 }
 
+// describe reads a snapshot. One that cannot be read must not hide the others, so it has a Fault.
+func (l *Local) describe(ctx context.Context, r store.SnapshotRef) (Snapshot, error) {
+	s, err := graph.GetSnapshot(ctx, l.store, r.ID)
+	if errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrUnavailable) {
+		return Snapshot{Name: r.Name, ID: r.ID, Held: r.Held, Created: r.Set.UTC(), Scheduled: r.Scheduled, Fault: err.Error()}, nil
+	}
+	if err != nil {
+		err = fmt.Errorf("snapshot %q: %w", r.Name, err)
+	}
+	return DescribeSnapshot(r, &s), err
+}
+
 // CreateSnapshot implements Snapshots.
 func (l *Local) CreateSnapshot(ctx context.Context, n NewSnapshot) (Snapshot, error) {
 	v, err := l.snapshotter()
@@ -177,8 +194,11 @@ func (l *Local) CreateSnapshot(ctx context.Context, n NewSnapshot) (Snapshot, er
 func (l *Local) allSnapshots(ctx context.Context) ([]Snapshot, error) {
 	var list []Snapshot
 	err := l.store.Snapshots(ctx, func(r store.SnapshotRef) error {
-		s, err := l.Snapshot(ctx, r)
-		list = append(list, DescribeSnapshot(r, &s))
+		s, err := l.describe(ctx, r)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil // removed since
+		}
+		list = append(list, s)
 		return err
 	})
 	slices.SortStableFunc(list, func(a, b Snapshot) int { return a.Created.Compare(b.Created) })
@@ -202,8 +222,7 @@ func (l *Local) GetSnapshot(ctx context.Context, name string) (Snapshot, error) 
 	if err != nil {
 		return Snapshot{}, err
 	}
-	s, err := l.Snapshot(ctx, r)
-	return DescribeSnapshot(r, &s), err
+	return l.describe(ctx, r)
 }
 
 // RemoveSnapshot implements Snapshots.
@@ -306,12 +325,21 @@ func (l *Local) Prune(ctx context.Context, r PruneRequest) ([]graph.Verdict, err
 		return nil, err
 	}
 	var list []graph.Candidate
+	var unknown []graph.Verdict
 	for _, s := range all {
+		// Nobody knows its time and tags, so no rule says anything of it; nor does it count as the
+		// one that a rule keeps.
+		if s.Fault != "" {
+			unknown = append(unknown, graph.Verdict{
+				Candidate: graph.Candidate{Name: s.Name, Created: s.Created.Local(), Held: s.Held}, Keep: true, Reasons: []string{"cannot be read"},
+			})
+			continue
+		}
 		if (r.Among == "" || slices.Contains(s.Tags, r.Among)) && (!r.Own || s.Scheduled) {
 			list = append(list, graph.Candidate{Name: s.Name, Created: s.Created.Local(), Tags: s.Tags, Held: s.Held})
 		}
 	}
-	verdicts := graph.Retain(r.Policy, list)
+	verdicts := append(graph.Retain(r.Policy, list), unknown...)
 	for _, judged := range verdicts {
 		if judged.Keep || r.DryRun {
 			continue

@@ -30,6 +30,7 @@ type badBlocks struct {
 	*base
 	mu      sync.Mutex
 	count   atomic.Int64 // of blocks, so that Put need not lock for nothing
+	ever    atomic.Int64 // marks since the store was opened, with those that were there
 	blocks  map[ID]BadBlock
 	changed map[ID]struct{} // whose rows the next commit writes
 }
@@ -46,6 +47,7 @@ func (b *badBlocks) set(id ID, found time.Time, reason string) (isNew bool) {
 	b.blocks[id] = BadBlock{id, found, reason[:min(len(reason), maxReason)]}
 	b.changed[id] = struct{}{}
 	b.count.Add(1)
+	b.ever.Add(1)
 	return true
 }
 
@@ -97,6 +99,7 @@ func (b *badBlocks) load() error {
 		}
 		b.blocks[id] = BadBlock{id, time.UnixMilli(ms), string(value[n:])}
 		b.count.Add(1)
+		b.ever.Add(1)
 		return nil
 	})
 }
@@ -119,6 +122,30 @@ func (b *badBlocks) mark(id ID, cause error) {
 		b.log.Error("bad block", "block", id, "err", cause)
 	}
 }
+
+// lost is the error for the bytes of a placeholder.
+func (b *badBlocks) lost(id ID) error {
+	b.mark(id, errNowhere) // which a repair has done, and said why
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return lostError{id, b.blocks[id].Reason}
+}
+
+var errNowhere = errors.New("no segment has it")
+
+// A lostError says of a block that a repair has let go of where it was. It is ErrCorrupt: to
+// who reads, the bytes are not what they must be.
+type lostError struct {
+	id  ID
+	why string
+}
+
+func (e lostError) Error() string { return fmt.Sprintf("block %s is lost: %s", e.id, e.why) }
+func (e lostError) Unwrap() error { return ErrCorrupt }
+
+// BadMarks counts the marks of bad blocks that were there when the store was opened and that were
+// made since, also those that are gone: as long as it is the same, nothing new is known to be bad.
+func (s *Store) BadMarks() int64 { return s.bad.ever.Load() }
 
 // BadBlocks returns the blocks that are marked as bad, in order of ID.
 func (s *Store) BadBlocks() []BadBlock { return s.bad.all() }

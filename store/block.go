@@ -285,8 +285,10 @@ func (bs *blocks) Get(ctx context.Context, id ID) ([]byte, error) {
 // as bad: ErrCorrupt.
 func (bs *blocks) follow(id ID, e Entry, read func(tiering.Location) error) error {
 	for {
-		err := read(e.Loc)
-		if err == nil {
+		var err error
+		if e.isPlaceholder() {
+			err = bs.bad.lost(id)
+		} else if err = read(e.Loc); err == nil {
 			return nil
 		}
 		// A compaction or a move may have taken the block elsewhere while it was read.
@@ -297,6 +299,8 @@ func (bs *blocks) follow(id ID, e Entry, read func(tiering.Location) error) erro
 		case now.Loc != e.Loc:
 			e = now
 			continue
+		case e.isPlaceholder():
+			return err // which says all there is to say
 		case errors.Is(err, tiering.ErrCorrupt), errors.Is(err, tiering.ErrNotFound):
 			bs.bad.mark(id, err)
 			return fmt.Errorf("block %s: %w: %w", id, ErrCorrupt, err)
@@ -312,7 +316,7 @@ func (bs *blocks) Prefetch(ids []ID) {
 			continue
 		}
 		e, err := bs.index.Lookup(id)
-		if err != nil {
+		if err != nil || e.isPlaceholder() {
 			continue
 		}
 		bs.tiers.Prefetch(id, e.Loc)
@@ -325,7 +329,7 @@ func (bs *blocks) Preload(id ID) {
 	if bs.tiers.InRAM(id) {
 		return
 	}
-	if e, err := bs.index.Lookup(id); err == nil && e.Loc.Tier == tiering.Hot {
+	if e, err := bs.index.Lookup(id); err == nil && e.Loc.Tier == tiering.Hot && !e.isPlaceholder() {
 		bs.tiers.Preload(id, e.Loc)
 	}
 }

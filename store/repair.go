@@ -155,6 +155,7 @@ func (r *repairer) lose(id ID, why string) {
 	e := placeholder()
 	e.Refs = r.rows[id].Refs
 	r.rows[id] = e
+	r.s.bad.clear(id) // what an earlier read has said of it tells less
 	r.s.bad.set(id, r.s.now(), why)
 }
 

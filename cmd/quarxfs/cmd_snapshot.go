@@ -116,6 +116,10 @@ func listSnapshots(cmd *cobra.Command, n remote.Node, asJSON bool) error {
 	t := newTable("", text.AlignLeft, text.AlignLeft, text.AlignRight, text.AlignRight, text.AlignRight, text.AlignLeft)
 	t.AppendHeader(table.Row{"Snapshot", "Made", "Files", "Bytes", "New", "About"})
 	err := list(func(s remote.Snapshot) error {
+		if s.Fault != "" {
+			t.AppendRow(table.Row{printable(s.Name), "?", "?", "?", "?", about(s)})
+			return nil
+		}
 		t.AppendRow(table.Row{printable(s.Name), s.Created.Local().Format("2006-01-02 15:04:05"), humanize.Comma(s.Totals.Files),
 			size(s.Totals.Logical), size(s.Totals.New), about(s)})
 		return nil
@@ -138,8 +142,14 @@ func about(s remote.Snapshot) string {
 	if s.Message != "" {
 		parts = append(parts, printable(strings.SplitN(s.Message, "\n", 2)[0]))
 	}
+	if s.Fault != "" {
+		parts = append(parts, cannotBeRead(s.Fault))
+	}
 	return strings.Join(parts, " ")
 }
+
+// cannotBeRead says why nothing but the name of a snapshot is known.
+func cannotBeRead(fault string) string { return "cannot be read: " + printable(fault) }
 
 func newSnapshotShow() *cobra.Command {
 	var asJSON bool
@@ -169,6 +179,9 @@ func showSnapshot(w io.Writer, s remote.Snapshot) error {
 		{"files", humanize.Comma(t.Files)}, {"directories", humanize.Comma(t.Dirs)}, {"others", humanize.Comma(t.Others)},
 		{"bytes", size(t.Logical)}, {"without holes", size(t.Data)}, {"written since the one before", size(t.Written)},
 		{"new", fmt.Sprintf("%s, stored in %s", size(t.New), size(t.NewStored))},
+	}
+	if s.Fault != "" {
+		lines = [][2]string{{"name", printable(s.Name)}, {"id", s.ID.String()}, {"held", fmt.Sprint(s.Held)}, {"damage", cannotBeRead(s.Fault)}}
 	}
 	for _, p := range s.Parents {
 		lines = append(lines, [2]string{"made from", p.String()})

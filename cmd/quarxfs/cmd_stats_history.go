@@ -26,6 +26,11 @@ func showHistory(w io.Writer, asJSON bool, walk func(fn func(graph.HistoryPoint)
 			mark = "!"
 			alarms = append(alarms, printable(p.Name)+": "+p.Alarm)
 		}
+		if p.Fault != "" {
+			alarms = append(alarms, printable(p.Name)+" "+cannotBeRead(p.Fault))
+			t.AppendRow(table.Row{printable(p.Name), "?", "?", "?", "?", "?", "?", "?", "!"})
+			return nil
+		}
 		entropy := "-"
 		if p.New > 0 {
 			entropy = fmt.Sprintf("%.2f", p.NewEntropy)

@@ -100,8 +100,8 @@ func runSync(cmd *cobra.Command, j *transfer.Job, local, peer remote.Node, asJSO
 	}
 	r, err := j.Run(cmd.Context(), local, peer)
 	line.clear()
-	// Names that were refused are an error and a result: the others were sent.
-	if err != nil && len(r.Refused) == 0 {
+	// What was left out is an error and a result: the others were sent.
+	if err != nil && !r.LeftOut() {
 		return err
 	}
 	// What was done is reported although something was left out.

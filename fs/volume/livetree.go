@@ -24,8 +24,7 @@ func (ss *snapshotter) liveTree(ctx context.Context, live *graph.Snapshot) error
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
 	return ss.withCheckpoint(ctx, false, func(ctx context.Context, c *checkpoint) error {
-		b := &snapBuilder{ctx: ctx, v: ss.v, view: c.view, last: c.before, base: c.before.Base}
-		out, err := b.build()
+		b, out, err := ss.build(snapBuilder{ctx: ctx, view: c.view, last: c.before})
 		*live = ss.describe(out, b, c, SnapshotOptions{}, ss.v.store.Stats().Totals.Appended)
 		return err
 	})

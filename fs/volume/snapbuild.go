@@ -24,10 +24,13 @@ type snapBuilder struct {
 	view *meta.View
 	last meta.Tracking // the state that changes are counted from
 	base uint64        // numbers from here on are new; 0: all is
+	anew bool          // no vertex of the last snapshot is relied on: some cannot be read
+	seen int64         // marks of bad blocks when it began
 	keep bool          // write the rows that the next snapshot builds on
 
 	dirty map[meta.Ino]map[string]struct{} // directories that changed -> names in them that did
 	table map[meta.Ino]bool                // files with several names that changed; false: not there any more
+	moved map[meta.Ino]bool                // of these, those that changed since the last snapshot
 
 	branches map[meta.Ino]meta.Branch // rows that are not yet written
 	gone     []meta.Ino               // directories that are not there any more
@@ -60,6 +63,7 @@ func (b *snapBuilder) build() (out built, err error) {
 			return out, err
 		}
 	}
+	b.moved = maps.Clone(b.table)
 	// Directories before the link table: their entries tell which files have several names.
 	root, err := b.inode(meta.Root)
 	if err != nil {
@@ -110,7 +114,7 @@ func (b *snapBuilder) directory(dir meta.Ino, attr *meta.Inode) (meta.Branch, er
 	}
 	// The row may be older than the last snapshot, or its vertex swept: then all names are looked
 	// at.
-	known = known && b.base != 0 && uint64(dir) < b.base && b.has(branch.ID)
+	known = known && !b.anew && b.base != 0 && uint64(dir) < b.base && b.has(branch.ID)
 	names, changed := b.dirty[dir]
 	switch {
 	case !known:
@@ -147,13 +151,17 @@ func (b *snapBuilder) branch(dir meta.Ino) (branch meta.Branch, known bool, err 
 	return branch, err == nil, err
 }
 
-// lazyBranch adds up what is below a lazy inode.
+// lazyBranch adds up what is below a lazy inode. Where its names cannot be read, a snapshot can
+// have no more of them than the live tree: their sums stay unknown.
 func (b *snapBuilder) lazyBranch(attr *meta.Inode) (meta.Branch, error) {
 	branch := meta.Branch{ID: attr.LazyID}
 	err := graph.OpenTree(b.v.store, store.ID(attr.LazyID), graph.Directory).Each(b.ctx, "", func(e *graph.Entry) error {
 		count(&branch, e, 1)
 		return nil
 	})
+	if errors.Is(err, store.ErrCorrupt) {
+		branch.Entries, branch.Subdirs, err = attr.Entries, int64(attr.Nlink)-2, nil
+	}
 	return branch, err
 }
 
@@ -354,7 +362,7 @@ func ownBytes(attr *meta.Inode, e *graph.Entry) int64 {
 func (b *snapBuilder) links() (id store.ID, sums meta.Sums, err error) {
 	idents := slices.Sorted(maps.Keys(b.table))
 	// No table to build on: it is made of all files with several names that were met.
-	if b.base == 0 || b.last.Links == (meta.BlockID{}) {
+	if b.base == 0 || b.anew || b.last.Links == (meta.BlockID{}) {
 		tb := graph.NewTreeBuilder(b.v.store, graph.LinkTable)
 		rows := 0
 		for _, ino := range idents {
@@ -367,7 +375,9 @@ func (b *snapBuilder) links() (id store.ID, sums meta.Sums, err error) {
 			}
 			rows++
 			addRow(&sums, &e, 1)
-			b.written += own
+			if !b.anew || uint64(ino) >= b.base || b.moved[ino] {
+				b.written += own
+			}
 			if err := tb.Add(&e); err != nil {
 				return id, sums, err
 			}

@@ -143,15 +143,7 @@ func (w *views) revive(ino meta.Ino) (found bool) {
 		if slotOf(r.ID) != ino&slotMask {
 			return nil
 		}
-		s, err := w.v.snapshots.loadSnapshot(ctx, r)
-		if err != nil {
-			return err
-		}
-		view, root, err := w.open(s)
-		if err != nil {
-			return err
-		}
-		at, err := w.at(view, root, ino)
+		at, err := w.in(ctx, r, ino)
 		// Equal only if that place exists in this snapshot; another snapshot of the slot may have
 		// it.
 		if found = err == nil && at == ino && w.known(ino, 1); found {
@@ -163,6 +155,19 @@ func (w *views) revive(ino meta.Ino) (found bool) {
 		w.v.log.Warn("a file handle cannot be looked for in the snapshots", "inode", uint64(ino), "err", err)
 	}
 	return found
+}
+
+// in gives a number to what is at the place of ino in a snapshot.
+func (w *views) in(ctx context.Context, r store.SnapshotRef, ino meta.Ino) (meta.Ino, error) {
+	s, err := w.v.snapshots.loadSnapshot(ctx, r)
+	if err != nil {
+		return 0, err
+	}
+	view, root, err := w.open(s)
+	if err != nil {
+		return 0, err
+	}
+	return w.at(view, root, ino)
 }
 
 // at gives a number to what is at the place of ino in a view.

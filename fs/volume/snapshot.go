@@ -38,6 +38,7 @@ type snapshotter struct {
 	v          *Volume
 	mu         sync.Mutex                 // held while a snapshot, clone or rollback is made
 	checkpoint atomic.Pointer[checkpoint] // the one that the next commit takes
+	marks      int64                      // of bad blocks, when the last snapshot was made that relies on no older one
 }
 
 // CreateSnapshot makes a snapshot of the whole volume as it is at one instant
@@ -168,8 +169,7 @@ func (fl *flusher) enqueueStaged() {
 // snapshotOf makes a snapshot of a cut.
 func (ss *snapshotter) snapshotOf(ctx context.Context, c *checkpoint, o SnapshotOptions) (Snapshot, error) {
 	var s Snapshot
-	b := &snapBuilder{ctx: ctx, v: ss.v, view: c.view, last: c.before, base: c.before.Base, keep: true, progress: o.Progress}
-	out, err := b.build()
+	b, out, err := ss.build(snapBuilder{ctx: ctx, view: c.view, last: c.before, keep: true, progress: o.Progress})
 	if err != nil {
 		return s, err
 	}
@@ -203,6 +203,9 @@ func (ss *snapshotter) snapshotOf(ctx context.Context, c *checkpoint, o Snapshot
 	if err == nil {
 		err = ss.v.store.Commit()
 	}
+	if err == nil && (b.anew || b.base == 0) {
+		ss.marks = b.seen // what is bad since then may be a part of it
+	}
 	if err == nil {
 		s.SnapshotRef, err = ss.v.store.Snapshot(o.Name)
 	}
@@ -214,6 +217,24 @@ func (ss *snapshotter) snapshotOf(ctx context.Context, c *checkpoint, o Snapshot
 		ss.v.log.Warn("rows of changes that a snapshot has taken up are left to the next one", "err", err)
 	}
 	return s, nil
+}
+
+// build makes the vertices of a snapshot. It takes over those of the last one that nothing below
+// has changed, without a look at them; where some of them may be unreadable, all are made anew from
+// the rows, which stores the bytes of bad ones again. snapshots.mu is held.
+func (ss *snapshotter) build(from snapBuilder) (*snapBuilder, built, error) {
+	from.v, from.base, from.seen = ss.v, from.last.Base, ss.v.store.BadMarks()
+	from.anew = from.base != 0 && from.seen != ss.marks
+	b := from
+	out, err := b.build()
+	if errors.Is(err, store.ErrCorrupt) && !b.anew && b.base != 0 {
+		// One was met that nobody has tried to read before.
+		ss.v.log.Warn("the last snapshot cannot be built upon; all of the next one is made anew", "err", err)
+		b = from
+		b.anew, b.seen = true, ss.v.store.BadMarks()
+		out, err = b.build()
+	}
+	return &b, out, err
 }
 
 // describe makes the snapshot's vertex but for its bytes.

@@ -463,21 +463,26 @@ func (w *views) snapshotEntries(index uint64) (batch []Entry, err error) {
 			index--
 			return nil
 		}
-		s, err := w.v.snapshots.loadSnapshot(context.Background(), r)
-		if err != nil {
-			return err
-		}
-		// The snapshot is pinned from here on, as long as a number leads into it.
-		_, ino, err := w.open(s)
-		if err != nil {
-			return err
-		}
-		if batch = append(batch, Entry{Dirent: meta.Dirent{Ino: ino, Type: syscall.S_IFDIR, Name: r.Name}}); len(batch) == dirBatchSize {
+		if batch = append(batch, Entry{Dirent: meta.Dirent{Ino: w.listed(r), Type: syscall.S_IFDIR, Name: r.Name}}); len(batch) == dirBatchSize {
 			return store.ErrStop
 		}
 		return nil
 	})
 	return batch, err
+}
+
+// listed gives a number to a snapshot. One that cannot be read must not hide the others: it has a
+// number that leads nowhere, and whoever looks its name up gets the error.
+func (w *views) listed(r store.SnapshotRef) meta.Ino {
+	s, err := w.v.snapshots.loadSnapshot(context.Background(), r)
+	if err == nil {
+		// The snapshot is pinned from here on, as long as a number leads into it.
+		var ino meta.Ino
+		if _, ino, err = w.open(s); err == nil {
+			return ino
+		}
+	}
+	return virtualIno(r.ID, 0, &graph.Entry{}, 0, 0)
 }
 
 // snapshotXattrs returns the extended attributes of an inode in a snapshot.

@@ -37,6 +37,7 @@ type Report struct {
 	Sent      []string `json:"snapshots"` // their names on the receiving side
 	Pruned    []string `json:"pruned"`
 	Refused   []string `json:"refused"` // names that other snapshots have on the receiving side
+	Damaged   []string `json:"damaged"` // names of those that the sending store cannot read
 	Progress
 	Seconds float64 `json:"seconds"`
 }
@@ -49,11 +50,11 @@ func (j *Job) direction() string {
 }
 
 // Run does the job, and has the local store remember how it went. What other
-// snapshots have the names of is left out: the rest is done and reported, with
-// store.ErrNameTaken.
+// snapshots have the names of is left out, and so are damaged ones: the rest is done and
+// reported, with store.ErrNameTaken or store.ErrCorrupt.
 func (j *Job) Run(ctx context.Context, local, peer remote.Node) (Report, error) {
 	begun := time.Now()
-	r := Report{Remote: j.Remote.Name, Direction: j.direction(), Sent: []string{}, Pruned: []string{}, Refused: []string{}}
+	r := Report{Remote: j.Remote.Name, Direction: j.direction(), Sent: []string{}, Pruned: []string{}, Refused: []string{}, Damaged: []string{}}
 	from, to := local, peer
 	if j.Pull {
 		from, to = peer, local
@@ -97,11 +98,10 @@ func (j *Job) sync(ctx context.Context, from, to remote.Node, came map[string][]
 	if err != nil {
 		return err
 	}
-	chosen, refused, err := j.choose(has, there)
+	chosen, err := j.choose(has, there, r)
 	if err != nil {
 		return err
 	}
-	r.Refused = append(r.Refused, refused...)
 	arrived, err := j.send(ctx, from, to, chosen, has, there, r)
 	ids, known := came[j.direction()]
 	known = known || len(there) == 0
@@ -146,28 +146,39 @@ func (j *Job) send(ctx context.Context, from, to remote.Node, chosen []SnapshotR
 	return arrived, err
 }
 
-// refusal names what was left out: store.ErrNameTaken.
-func (r *Report) refusal() error {
-	if len(r.Refused) == 0 {
-		return nil
+// LeftOut reports whether all was done but what the error names.
+func (r *Report) LeftOut() bool { return len(r.Refused)+len(r.Damaged) > 0 }
+
+// refusal names what was left out: store.ErrNameTaken, store.ErrCorrupt.
+func (r *Report) refusal() (err error) {
+	if len(r.Damaged) > 0 {
+		err = fmt.Errorf("%w: the sending store cannot read the snapshots %s; its quarxfs snapshot list says why",
+			store.ErrCorrupt, quoted(r.Damaged))
 	}
-	names := make([]string, len(r.Refused))
-	for i, name := range r.Refused {
-		names[i] = strconv.Quote(name)
+	if len(r.Refused) > 0 {
+		err = errors.Join(err, fmt.Errorf("%w: the receiving store has other snapshots called %s; give --as or --prefix",
+			store.ErrNameTaken, quoted(r.Refused)))
 	}
-	return fmt.Errorf("%w: the receiving store has other snapshots called %s; give --as or --prefix",
-		store.ErrNameTaken, strings.Join(names, ", "))
+	return err
+}
+
+func quoted(names []string) string {
+	list := make([]string, len(names))
+	for i, name := range names {
+		list[i] = strconv.Quote(name)
+	}
+	return strings.Join(list, ", ")
 }
 
 // newestCommon returns the ID of the newest snapshot that both sides have, if any.
 func newestCommon(has, there []remote.Snapshot) []store.ID {
 	known := make(map[store.ID]bool, len(there))
 	for _, s := range there {
-		known[s.ID] = true
+		known[s.ID] = s.Fault == "" // what is damaged there shows nobody what is below it
 	}
 	// Listed from the oldest on; the newest shares the most with what is to travel.
 	for _, s := range slices.Backward(has) {
-		if known[s.ID] {
+		if known[s.ID] && s.Fault == "" {
 			return []store.ID{s.ID}
 		}
 	}
@@ -180,12 +191,12 @@ func Snapshots(ctx context.Context, n remote.Peer) (list []remote.Snapshot, err 
 	return list, err
 }
 
-// choose returns the snapshots that are to travel and are not there, and the names
-// that others have there.
-func (j *Job) choose(has, there []remote.Snapshot) (chosen []SnapshotRef, refused []string, err error) {
+// choose returns the snapshots that are to travel and are not there. The report gets those that
+// cannot.
+func (j *Job) choose(has, there []remote.Snapshot, r *Report) (chosen []SnapshotRef, err error) {
 	wanted, err := j.wanted(has)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	taken, known := make(map[string]store.ID), make(map[store.ID]bool)
 	for _, s := range there {
@@ -201,15 +212,17 @@ func (j *Job) choose(has, there []remote.Snapshot) (chosen []SnapshotRef, refuse
 		// There already; with --all under whatever name, since names there may have been changed.
 		case ok && id == s.ID, j.All && known[s.ID]:
 		case ok:
-			refused = append(refused, name)
+			r.Refused = append(r.Refused, name)
+		case s.Fault != "":
+			r.Damaged = append(r.Damaged, s.Name)
 		default:
 			if err := config.ValidSnapshotName(name); err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 			chosen = append(chosen, SnapshotRef{Name: name, ID: s.ID})
 		}
 	}
-	return chosen, refused, nil
+	return chosen, nil
 }
 
 func (j *Job) wanted(has []remote.Snapshot) ([]remote.Snapshot, error) {
