@@ -44,7 +44,8 @@ func (a *Agent) nodeAPI() http.Handler {
 	mux.Handle("POST "+client.PathJoin, answer(a.join))
 	mux.Handle("GET "+client.PathSelf, a.forNodes(answer(a.self)))
 	mux.Handle("GET "+client.PathNodes, a.forNodes(answer(a.nodes)))
-	mux.Handle("GET "+client.PathAnswer, a.forNodes(answer(a.answerOwn)))
+	// From memory: who asks for a status has two seconds for all nodes, and the register may take one.
+	mux.Handle("GET "+client.PathAnswer, a.onlyFor(a.recentNode, answer(a.answerOwn)))
 	mux.Handle("POST "+client.PathFence, a.forNodes(answer(a.fence)))
 	mux.Handle("GET "+client.PathCopy, a.forNodes(answer(a.know)))
 	mux.Handle("POST "+client.PathFetch, a.forNodes(answer(a.beginFetch)))
@@ -66,6 +67,10 @@ func (a *Agent) onlyFor(known func(context.Context, string) (cluster.Node, error
 		}
 		cert := r.TLS.PeerCertificates[0]
 		n, err := known(r.Context(), cert.Subject.CommonName)
+		if err == nil && n.Certificate != pki.Fingerprint(cert) {
+			// What is remembered may be of before the node got another one.
+			n, err = a.knownNode(r.Context(), cert.Subject.CommonName)
+		}
 		if err == nil && n.Certificate != pki.Fingerprint(cert) {
 			err = fmt.Errorf("%q has another certificate: %w", n.Name, cluster.ErrNoNode)
 		}

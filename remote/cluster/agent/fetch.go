@@ -134,12 +134,16 @@ func (a *Agent) fetchNow(ctx context.Context, f fetch) error {
 	}
 	t := transfer.Transfer{From: from, To: to, Whose: "fetch of " + f.volume.Name + " by " + a.settings.Node.Name}
 	newest, wanted := newestName(has), newestName(there)
+	taken := make(map[string]bool, len(has))
+	for _, s := range has {
+		taken[s.Name] = true
+	}
 	for _, s := range there {
 		_, _, own := cluster.ParseSnapshotName(s.Name)
 		if own && (s.Name != wanted || cluster.NewerSnapshot(newest, s.Name) >= 0) {
 			continue
 		}
-		if !slices.ContainsFunc(has, func(o remote.Snapshot) bool { return o.Name == s.Name }) {
+		if !taken[s.Name] {
 			t.Snapshots = append(t.Snapshots, transfer.SnapshotRef{Name: s.Name, ID: s.ID})
 		}
 	}
@@ -285,6 +289,17 @@ func (a *Agent) askFetch(ctx context.Context, node string, q client.FetchRequest
 // more.
 func (a *Agent) fillAndFree(ctx context.Context, f health.Facts, p place.Facts) error {
 	var failed error
+	there := make(map[string][]cluster.Node) // who says to have snapshots of a volume, by its ID
+	for _, n := range f.Nodes {
+		if n.Said == nil {
+			continue
+		}
+		for _, c := range n.Said.Copies {
+			if c.Snapshots > 0 {
+				there[c.ID] = append(there[c.ID], n.Node)
+			}
+		}
+	}
 	for i, v := range f.Volumes {
 		if home := f.HomeOf(v); home == nil || !home.Online {
 			for _, fill := range control.Fills(p, p.Volumes[i]) {
@@ -294,9 +309,9 @@ func (a *Agent) fillAndFree(ctx context.Context, f health.Facts, p place.Facts) 
 		if !control.Whole(p, p.Volumes[i]) {
 			continue // until then it may be of use
 		}
-		for _, n := range f.Nodes {
-			if c, _ := f.CopyOf(v, n.Name); c != nil && c.Snapshots > 0 && n.Name != v.Home && !slices.Contains(v.Vaults, n.Name) {
-				failed = errors.Join(failed, a.free(ctx, f, v, n.Node))
+		for _, n := range there[v.ID] {
+			if n.Name != v.Home && !slices.Contains(v.Vaults, n.Name) {
+				failed = errors.Join(failed, a.free(ctx, f, v, n))
 			}
 		}
 	}
@@ -315,12 +330,12 @@ func (a *Agent) free(ctx context.Context, f health.Facts, v cluster.Volume, n cl
 		return err
 	}
 	// With the IDs that were seen, so that a snapshot that gets the name meanwhile stays.
-	alone := onlyThere(n.Name, lists)
 	q := client.DiscardRequest{Volume: v.Name, ID: v.ID, Snapshots: make(map[string]store.ID)}
 	for _, s := range lists[n.Name] {
-		if !slices.ContainsFunc(alone, func(o remote.Snapshot) bool { return o.Name == s.Name }) {
-			q.Snapshots[s.Name] = s.ID
-		}
+		q.Snapshots[s.Name] = s.ID
+	}
+	for _, s := range onlyThere(n.Name, lists) {
+		delete(q.Snapshots, s.Name)
 	}
 	if len(q.Snapshots) == 0 {
 		return nil

@@ -1,11 +1,11 @@
 package agent
 
 import (
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -86,9 +86,7 @@ func (m *memory) keepCopy(conf cluster.Config, is cluster.Membership) {
 // comes up, who is down, and what the controller notes.
 func sameDecisions(a, b cluster.Copy) bool {
 	a.Revision = b.Revision
-	x, err1 := json.Marshal(a)
-	y, err2 := json.Marshal(b)
-	return err1 == nil && err2 == nil && string(x) == string(y)
+	return reflect.DeepEqual(a, b)
 }
 
 // goneBack tells whether a register of that revision is older than one that this node has seen.

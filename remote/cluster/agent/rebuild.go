@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/http"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -229,36 +230,29 @@ func (a *Agent) makeAgain(b *client.Rebuild, q client.RebuildRequest, known map[
 
 // differences says what a register does not have as it is to be.
 func differences(is, to cluster.Copy) []string {
-	changes := []string{}
-	add := func(kind, name string, x, y any) {
-		b1, err1 := json.Marshal(x)
-		b2, err2 := json.Marshal(y)
-		if err1 != nil || err2 != nil || string(b1) != string(b2) {
-			changes = append(changes, kind+" "+name)
-		}
-	}
-	had := make(map[string]cluster.Volume)
-	for _, v := range is.Volumes {
-		had[v.Name] = v
-	}
-	for _, v := range to.Volumes {
-		add("volume", v.Name, had[v.Name], v)
-		delete(had, v.Name) // what is left then is to go
-	}
-	for name := range had {
-		add("volume", name, 0, 1)
-	}
-	nodes := make(map[string]cluster.Node)
-	for _, n := range is.Nodes {
-		nodes[n.Name] = n
-	}
-	for _, n := range to.Nodes {
-		add("node", n.Name, nodes[n.Name], n)
-		delete(nodes, n.Name)
-	}
-	for name := range nodes {
-		add("node", name, 0, 1)
-	}
+	changes := append(
+		changed("volume", is.Volumes, to.Volumes, func(v cluster.Volume) string { return v.Name }),
+		changed("node", is.Nodes, to.Nodes, func(n cluster.Node) string { return n.Name })...)
 	slices.Sort(changes)
+	return changes
+}
+
+// changed names what comes, goes or becomes another one.
+func changed[T any](kind string, is, to []T, name func(T) string) []string {
+	changes := []string{} // in JSON no null
+	had := make(map[string]T)
+	for _, v := range is {
+		had[name(v)] = v
+	}
+	for _, v := range to {
+		before, ok := had[name(v)]
+		if !ok || !reflect.DeepEqual(before, v) {
+			changes = append(changes, kind+" "+name(v))
+		}
+		delete(had, name(v)) // what is left then is to go
+	}
+	for gone := range had {
+		changes = append(changes, kind+" "+gone)
+	}
 	return changes
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -216,6 +217,9 @@ func (a *Agent) createVolume(r *http.Request) (cluster.Volume, error) {
 
 // chooseVaults completes the volume's vaults as far as there are nodes for them.
 func (a *Agent) chooseVaults(ctx context.Context, v *cluster.Volume) error {
+	if len(v.Vaults) >= v.Copies-1 {
+		return nil
+	}
 	_, p, err := a.placement(ctx)
 	if err != nil {
 		return err
@@ -293,8 +297,8 @@ func (a *Agent) takeOver(r *http.Request) (client.Takeover, error) {
 		return t, err
 	}
 	if v.Home == self { // begun before, and broken off
-		found, _ := a.lookAtVaults(ctx, v, nodes)
-		return a.completeTakeover(ctx, t, nodes, found)
+		found, silent := a.lookAtVaults(ctx, v, nodes)
+		return a.completeTakeover(ctx, t, nodes, found, silent)
 	}
 	if i := slices.IndexFunc(nodes, func(n health.NodeFacts) bool { return n.Name == v.Home }); i >= 0 && nodes[i].Up && !q.Force {
 		return t, fmt.Errorf("%w: %s is up: unmount %s there and take it over with --force, or leave it there", client.ErrHomeUp, v.Home, v.Name)
@@ -329,13 +333,16 @@ func (a *Agent) takeOver(r *http.Request) (client.Takeover, error) {
 	}
 	a.log.Info("a volume is taken over", "volume", v.Name, "from", v.Home, "epoch", next.Epoch, "snapshot", newest.Snapshot)
 	t.Volume = next
-	return a.completeTakeover(ctx, t, nodes, found)
+	return a.completeTakeover(ctx, t, nodes, found, silent)
 }
 
 // completeTakeover completes a takeover that the register has decided: the vaults let the former
 // home in no more, and then it is looked again what the volume begins with. It may be done again,
-// as after a takeover that was broken off. found are the vaults that have answered before.
-func (a *Agent) completeTakeover(ctx context.Context, t client.Takeover, nodes []health.NodeFacts, found []vaultFact) (client.Takeover, error) {
+// as after a takeover that was broken off. found are the vaults that have answered before, silent
+// those that have not: an administrator has decided to go on without them.
+func (a *Agent) completeTakeover(
+	ctx context.Context, t client.Takeover, nodes []health.NodeFacts, found []vaultFact, silent []string,
+) (client.Takeover, error) {
 	tell := slices.Clone(t.Volume.Vaults)
 	for _, f := range found { // also those that are none any more: they let the former home in, too
 		if !slices.Contains(tell, f.node.Name) {
@@ -347,7 +354,7 @@ func (a *Agent) completeTakeover(ctx context.Context, t client.Takeover, nodes [
 	}
 	t.Done, t.From = true, *t.Volume.From
 	// What has come to a vault before the fence was up is newer than what was confirmed, and whole.
-	again, _ := a.lookAtVaults(ctx, t.Volume, nodes)
+	again, _ := a.lookAtVaults(ctx, t.Volume, nodes, silent...)
 	from := beginWith(t.Volume.From, again)
 	if *from == t.From {
 		return t, nil
@@ -411,15 +418,25 @@ type vaultFact struct {
 }
 
 // lookAtVaults asks the nodes that are vaults of the volume, also those that the register does not
-// name, and returns which of those that it names do not answer.
-func (a *Agent) lookAtVaults(ctx context.Context, v cluster.Volume, nodes []health.NodeFacts) (found []vaultFact, silent []string) {
+// name, and returns which of those that it names do not answer. Whoever cannot even be connected to
+// keeps nobody waiting, such as the home that is taken over: by the register it is up for some
+// seconds after its death. That is not said of a vault, unless it was silent before: the newest
+// snapshot may be there.
+func (a *Agent) lookAtVaults(
+	ctx context.Context, v cluster.Volume, nodes []health.NodeFacts, silentBefore ...string,
+) (found []vaultFact, silent []string) {
 	// What they have said before is not taken for an answer to this.
 	nodes = slices.Clone(nodes)
 	for i := range nodes {
 		nodes[i].Said = nil
 	}
-	// Also who is said to be down: the newest snapshot may be there.
-	a.askAll(ctx, nodes, func(health.NodeFacts) time.Duration { return askTime })
+	a.askAll(ctx, nodes, func(n health.NodeFacts) time.Duration {
+		waits := slices.Contains(v.Vaults, n.Name) && !slices.Contains(silentBefore, n.Name)
+		if waits || n.Name == a.settings.Node.Name || connects(ctx, n.Address, downTime) {
+			return askTime
+		}
+		return 0
+	})
 	for _, name := range v.Vaults {
 		i := slices.IndexFunc(nodes, func(n health.NodeFacts) bool { return n.Name == name && n.Said != nil })
 		if i < 0 || slices.ContainsFunc(nodes[i].Said.Copies, func(c health.Copy) bool { return c.ID == v.ID && c.Error != "" }) {
@@ -465,6 +482,9 @@ func (a *Agent) tellVaults(ctx context.Context, v cluster.Volume, names []string
 	for _, name := range names {
 		asked.Go(func() {
 			n, err := a.knownNode(ask, name)
+			if err == nil && !connects(ask, n.Address, askTime) {
+				err = remote.ErrNoAnswer // it would use up all of the time, and so would the next one
+			}
 			if err == nil {
 				at := client.Remote(n.Address, a.identity.Client())
 				err = at.Fence(ask, client.FenceRequest{Volume: v, Domain: d})
@@ -477,6 +497,17 @@ func (a *Agent) tellVaults(ctx context.Context, v cluster.Volume, names []string
 	}
 	asked.Wait()
 	return a.learnVolumes(ctx)
+}
+
+// connects reports whether a node takes connections: one that is off answers nothing at all, and is
+// known by that sooner than one that is slow.
+func connects(ctx context.Context, address string, within time.Duration) bool {
+	conn, err := (&net.Dialer{Timeout: within}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close() // nothing was sent
+	return true
 }
 
 func (a *Agent) fence(r *http.Request) (struct{}, error) {

@@ -8,6 +8,7 @@ package control
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/quarxtor/quarxfs/remote/cluster"
@@ -32,7 +33,8 @@ func (s Silence) last(key string, now time.Time) time.Duration {
 	return 1
 }
 
-// FactsOf returns what place decides by, with the volumes in the order of f's. sizes are their last
+// FactsOf returns what place decides by, with the volumes in the order of f's, and the nodes in that
+// of their names. sizes are their last
 // known ones, by ID, for those whose home does not say. A nil Silence remembers nothing: what is
 // silent was seen a moment ago.
 func FactsOf(f health.Facts, sizes map[string]int64, s Silence) place.Facts {
@@ -47,6 +49,7 @@ func FactsOf(f health.Facts, sizes map[string]int64, s Silence) place.Facts {
 	for _, n := range f.Nodes {
 		p.Nodes = append(p.Nodes, nodeOf(f, n, silent))
 	}
+	slices.SortFunc(p.Nodes, func(a, b place.Node) int { return strings.Compare(a.Name, b.Name) })
 	for _, v := range f.Volumes {
 		p.Volumes = append(p.Volumes, volumeOf(f, v, sizes, silent))
 	}
@@ -175,8 +178,19 @@ func Repairs(f place.Facts, p place.Plan, now time.Time) map[string]cluster.Repa
 
 // leaves tells whether what the node has does not count for what is wanted.
 func leaves(f place.Facts, node string) bool {
-	i := slices.IndexFunc(f.Nodes, func(n place.Node) bool { return n.Name == node })
-	return i < 0 || f.Nodes[i].Draining
+	n, ok := nodeIn(f, node)
+	return !ok || n.Draining
+}
+
+// nodeIn returns a node of what FactsOf has made: for each copy of each volume one is asked for.
+func nodeIn(f place.Facts, name string) (n place.Node, ok bool) {
+	i, ok := slices.BinarySearchFunc(f.Nodes, name, func(n place.Node, name string) int {
+		return strings.Compare(n.Name, name)
+	})
+	if ok {
+		n = f.Nodes[i]
+	}
+	return n, ok
 }
 
 // A Fill is a vault that is to get what another one has.
@@ -200,7 +214,8 @@ func Fills(f place.Facts, v place.Volume) (fills []Fill) {
 
 // up tells whether the copy's node vouches for it.
 func up(f place.Facts, c place.Copy) bool {
-	return c.Unseen == 0 && slices.ContainsFunc(f.Nodes, func(n place.Node) bool { return n.Name == c.Node && n.Unseen == 0 })
+	n, ok := nodeIn(f, c.Node)
+	return ok && c.Unseen == 0 && n.Unseen == 0
 }
 
 // Whole tells whether a volume has all the copies that are wanted, each seen on a node that stays,
@@ -251,16 +266,20 @@ func LeftOn(f place.Facts, node string) (left []Left, held place.Reason) {
 			to[s.Volume] = s.Node
 		}
 	}
+	stays := make(map[string]place.Reason) // by volume
+	for _, b := range plan.Blocked {
+		if b.Node == node {
+			stays[b.Volume] = b.Why
+		}
+	}
 	for _, v := range f.Volumes {
 		for _, c := range v.Copies {
 			if c.Node != node {
 				continue
 			}
 			l := Left{Volume: v.ID, Kind: c.Kind, To: to[v.ID]}
-			for _, b := range plan.Blocked {
-				if b.Volume == v.ID && b.Node == node {
-					l.To, l.Why = "", b.Why
-				}
+			if why, ok := stays[v.ID]; ok {
+				l.To, l.Why = "", why
 			}
 			left = append(left, l)
 		}
@@ -295,7 +314,7 @@ func NoRoom(f place.Facts) (node string, volumes []string) {
 	}
 	anyway := lacking(small, node)
 	for _, name := range lacking(f, node) {
-		if !slices.Contains(anyway, name) {
+		if _, ok := slices.BinarySearch(anyway, name); !ok {
 			volumes = append(volumes, name)
 		}
 	}
