@@ -3,6 +3,7 @@ package db
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
@@ -11,6 +12,19 @@ import (
 
 // rowMap is a copy of an overlay's rows that nobody changes any more.
 type rowMap = btree.Map[string, []byte]
+
+// A Follower has the commits of a database elsewhere. Its methods are called by Write, one at a
+// time.
+type Follower interface {
+	// Row is one more row of the commit that is made next: by it a copy of the database tells up to
+	// where it goes. After an error nothing is written, and it is asked for again.
+	Row() (key, value []byte, err error)
+	// Follow is called when the commit is durable here, with all its changes in order of keys; a
+	// nil value deletes. The slices are valid while it runs. It may take long: Write waits for it.
+	// After an error Write fails with it, and so does every later one: what is durable here is told
+	// nobody.
+	Follow(changes iter.Seq2[[]byte, []byte]) error
+}
 
 // Freeze makes the active overlay the frozen one, which the next Write commits.
 // If a frozen one is left from a Write that failed, the active changes are
@@ -39,6 +53,7 @@ func (d *DB) Freeze() {
 //     ErrFailed, from every Write until the database is opened again; or it is open for
 //     reading only: ErrReadOnly; or its files were removed: ErrRemoved, also with nothing to write,
 //     since what was written before is as lost.
+//  5. The Follower has failed: its error, from every Write as above. The commit is durable here.
 //
 // After all but the first nothing counts as written, and the rows, extra's too,
 // stay readable and belong to the next Freeze and Write. When the database is
@@ -51,8 +66,15 @@ func (d *DB) Write(extra *Batch) (err error) {
 	}
 	d.writing.Lock()
 	defer d.writing.Unlock()
+	// Also with nothing to write: who asks now may have changed what is in the commit that failed.
+	if d.unfollowed != nil {
+		return d.unfollowed
+	}
 	// A copy is written, so that readers and Set go on while the disk works.
 	rows, bytes, err := d.take(extra)
+	if err == nil && rows.Len() > 0 && d.opt.Follower != nil {
+		rows, bytes, err = d.takeRow()
+	}
 	if err != nil {
 		return err
 	}
@@ -91,6 +113,17 @@ func (d *DB) take(extra *Batch) (*rowMap, int64, error) {
 	return d.mu.frozen.snapshot(), d.mu.frozen.bytes, nil
 }
 
+// takeRow adds the follower's row to what take has taken.
+func (d *DB) takeRow() (*rowMap, int64, error) {
+	key, value, err := d.opt.Follower.Row()
+	if err != nil {
+		return nil, 0, err
+	}
+	var b Batch
+	b.Set(key, value)
+	return d.take(&b)
+}
+
 func (d *DB) commit(rows *rowMap, bytes int64) error {
 	if err := d.applier.failure(); err != nil {
 		return err
@@ -118,7 +151,22 @@ func (d *DB) commit(rows *rowMap, bytes int64) error {
 	// Durable now. Only then does the frozen overlay stop being what a failed Write gives back.
 	d.committed(d.clog.seq - 1)
 	d.commits.Store(d.clog.seq - 1)
-	return nil
+	return d.follow(rows)
+}
+
+// follow lets the follower have what is durable here. That it came into the layers before keeps the
+// log whole: its file is released when they are in Badger, also if nobody is told of the commit.
+func (d *DB) follow(rows *rowMap) error {
+	if d.opt.Follower == nil {
+		return nil
+	}
+	err := d.opt.Follower.Follow(func(yield func(key, value []byte) bool) {
+		rows.Scan(func(key string, value []byte) bool { return yield(asBytes(key), value) })
+	})
+	if err != nil {
+		d.unfollowed = err
+	}
+	return err
 }
 
 // roomInLog sees to it that there is a current file, with room for a record of

@@ -76,6 +76,8 @@ type Options struct {
 	// ReadOnly leaves all files as they are, which may be on a disk that cannot be written to:
 	// others may have the database open in the same way. Changes stay in memory.
 	ReadOnly bool
+	// Follower has each commit before anybody is told of it; nil: there is none.
+	Follower Follower
 	// Logger is slog.Default if nil.
 	Logger *slog.Logger
 
@@ -100,10 +102,11 @@ type DB struct {
 	ending  atomic.Bool // opening or closing: the spare may be used
 	named   bool        // the filesystem counts the names of files: none means removed
 
-	// writing serializes commits and guards restoreAt and the end of the log.
-	writing   sync.Mutex
-	clog      *commitLog
-	restoreAt time.Time
+	// writing serializes commits and guards what follows, but for the states of the log's files.
+	writing    sync.Mutex
+	clog       *commitLog
+	restoreAt  time.Time
+	unfollowed error // what the follower failed with; nil: it has not
 
 	applier   *applier
 	compactor *compactor
