@@ -33,10 +33,9 @@ func (s Silence) last(key string, now time.Time) time.Duration {
 	return 1
 }
 
-// FactsOf returns what place decides by, with the volumes in the order of f's, and the nodes in that
-// of their names. sizes are their last
-// known ones, by ID, for those whose home does not say. A nil Silence remembers nothing: what is
-// silent was seen a moment ago.
+// FactsOf returns what place decides by, with the volumes in the order of f's, and the nodes by
+// name. sizes are the volumes' last known ones, by ID, for those whose home does not say. A nil Silence
+// remembers nothing: what is silent was seen a moment ago.
 func FactsOf(f health.Facts, sizes map[string]int64, s Silence) place.Facts {
 	f = f.Indexed()
 	p := place.Facts{Rules: place.DefaultRules(), RolledBack: f.GoneBack || len(f.Ahead()) > 0}
