@@ -34,8 +34,8 @@ func (s Silence) last(key string, now time.Time) time.Duration {
 }
 
 // FactsOf returns what place decides by, with the volumes in the order of f's, and the nodes by
-// name. sizes are the volumes' last known ones, by ID, for those whose home does not say. A nil Silence
-// remembers nothing: what is silent was seen a moment ago.
+// name. sizes are what the volumes had last, by ID, for those whose home does not say. A nil
+// Silence remembers nothing: what is silent was seen a moment ago.
 func FactsOf(f health.Facts, sizes map[string]int64, s Silence) place.Facts {
 	f = f.Indexed()
 	p := place.Facts{Rules: place.DefaultRules(), RolledBack: f.GoneBack || len(f.Ahead()) > 0}
