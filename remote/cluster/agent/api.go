@@ -44,7 +44,7 @@ func (a *Agent) nodeAPI() http.Handler {
 	mux.Handle("POST "+client.PathJoin, answer(a.join))
 	mux.Handle("GET "+client.PathSelf, a.forNodes(answer(a.self)))
 	mux.Handle("GET "+client.PathNodes, a.forNodes(answer(a.nodes)))
-	// From memory: who asks for a status has two seconds for all nodes, and the register may take one.
+	// From memory: who asks has two seconds for all nodes, and the register may take one of them.
 	mux.Handle("GET "+client.PathAnswer, a.onlyFor(a.recentNode, answer(a.answerOwn)))
 	mux.Handle("POST "+client.PathFence, a.forNodes(answer(a.fence)))
 	mux.Handle("GET "+client.PathCopy, a.forNodes(answer(a.know)))

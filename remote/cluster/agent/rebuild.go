@@ -231,14 +231,14 @@ func (a *Agent) makeAgain(b *client.Rebuild, q client.RebuildRequest, known map[
 // differences says what a register does not have as it is to be.
 func differences(is, to cluster.Copy) []string {
 	changes := append(
-		changed("volume", is.Volumes, to.Volumes, func(v cluster.Volume) string { return v.Name }),
-		changed("node", is.Nodes, to.Nodes, func(n cluster.Node) string { return n.Name })...)
+		differs("volume", is.Volumes, to.Volumes, func(v cluster.Volume) string { return v.Name }),
+		differs("node", is.Nodes, to.Nodes, func(n cluster.Node) string { return n.Name })...)
 	slices.Sort(changes)
 	return changes
 }
 
-// changed names what comes, goes or becomes another one.
-func changed[T any](kind string, is, to []T, name func(T) string) []string {
+// differs names what comes, goes or becomes another one.
+func differs[T any](kind string, is, to []T, name func(T) string) []string {
 	changes := []string{} // in JSON no null
 	had := make(map[string]T)
 	for _, v := range is {
