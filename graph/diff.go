@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 
+	"github.com/quarxtor/quarxfs/graph/budget"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -100,14 +101,20 @@ func (s *DiffStat) Add(d *Difference, first bool) {
 	}
 }
 
-// maxMoves bounds the paths added and removed among which renames are looked
-// for; they are in memory until the end. Where there are more, some renames are
-// shown as an addition and a removal.
-const maxMoves = 500_000
+// Bounds of what is in memory until the end: paths added and removed among which renames are looked
+// for, and differences to be put in order. Beyond them differences are given out as they come, and
+// some renames are shown as an addition and a removal. Bytes count as well as paths: one of a
+// directory that is 1,000 deep has kilobytes.
+const (
+	maxMoves     = 500_000
+	maxMoveBytes = 128 << 20
+	moveBytes    = 256 // of a path that waits, and of its entry and difference, the path's text apart
+)
 
 // Diff calls fn for each difference of two snapshots, or from nothing when
 // before is nil, and sums them up. They are in order of paths unless there are
-// more than half a million. Subtrees with equal IDs are not read, except that
+// more than half a million, or they take more than 128 MiB. Subtrees with
+// equal IDs are not read, except that
 // the names of changed files with several names are looked for in the whole
 // tree. Access times are not compared; nor are the times and counts of a
 // directory in which names changed. Ranges of files are narrowed down by exact,
@@ -148,6 +155,7 @@ type differ struct {
 	held    []*Difference
 	gone    []move
 	made    []move
+	weight  int  // bytes of held, gone, made and what pair has of them
 	full    bool // there are too many to be put in order
 	stat    DiffStat
 	counted map[uint64]bool // files with several names whose bytes are in stat
@@ -229,12 +237,19 @@ func (d *differ) dir(e *Entry) *Tree {
 // once it is clear that the directory was not renamed.
 func (d *differ) one(list *[]move, p string, e *Entry) error {
 	*list = append(*list, move{p, e})
-	if len(d.gone)+len(d.made) < maxMoves {
-		return nil
+	if err := d.weigh(moveBytes + len(p)); err != nil || len(d.gone)+len(d.made) < maxMoves && !d.full {
+		return err
 	}
 	// From here on differences are given out as they come, no longer in order of paths.
 	d.full = true
 	return d.pair()
+}
+
+// weigh counts bytes of paths that wait, or have waited if it is less than none.
+func (d *differ) weigh(bytes int) error {
+	d.weight += bytes
+	d.full = d.full || d.weight > maxMoveBytes
+	return budget.Hold(d.ctx, bytes)
 }
 
 // both compares what a path is on both sides; the types are the same.
@@ -427,42 +442,75 @@ func (d *differ) pair() error {
 	for _, m := range d.gone {
 		gone.add(m)
 	}
-	// From the top down: a directory that was renamed as a whole is one rename, and what is in it
-	// is not looked at.
-	for queue := d.made; len(queue) > 0; queue = queue[1:] {
-		m := queue[0]
-		if from := gone.match(&m); from != nil {
-			if err := d.renamed(from, &m); err != nil {
-				return err
-			}
-		} else if m.entry.IsDir() {
-			if err := d.opened(Added, &m, func(m move) error { queue = append(queue, m); return nil }); err != nil {
-				return err
-			}
-		} else {
-			left.add(m)
-		}
-	}
+	made := d.queue(d.made)
 	// They are in the queues from here on, and may be many.
 	d.gone, d.made = nil, nil
-	var queue []move
-	if err := gone.rest(func(m *move) error { queue = append(queue, *m); return nil }); err != nil {
+	added := func(m *move) error { return d.opened(Added, m, nil) }
+	// From the top down: a directory that was renamed as a whole is one rename, and what is in it
+	// is not looked at.
+	for m, ok := made.next(); ok; m, ok = made.next() {
+		var err error
+		switch from := gone.match(&m); {
+		case from != nil:
+			err = d.renamed(from, &m)
+		case m.entry.IsDir():
+			err = d.opened(Added, &m, made.add)
+		// Beyond the bound nothing waits for another half that may never come.
+		case d.full:
+			err = added(&m)
+		default:
+			left.add(m)
+			err = d.weigh(moveBytes + len(m.path))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	removed := d.queue(nil)
+	if err := gone.rest(func(m *move) error { return removed.add(*m) }); err != nil {
 		return err
 	}
-	for ; len(queue) > 0; queue = queue[1:] {
-		m := queue[0]
+	for m, ok := removed.next(); ok; m, ok = removed.next() {
+		var err error
 		if to := left.match(&m); to != nil {
-			if err := d.renamed(&m, to); err != nil {
-				return err
-			}
-			continue
+			err = d.renamed(&m, to)
+		} else {
+			err = d.opened(Removed, &m, removed.add)
 		}
-		if err := d.opened(Removed, &m, func(m move) error { queue = append(queue, m); return nil }); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	// Files alone are left: directories that were added have been opened above.
-	return left.rest(func(m *move) error { return d.opened(Added, m, nil) })
+	return left.rest(added)
+}
+
+// A moveQueue has the moves that are to be looked at, the first first. In a full differ it is a
+// stack: what is below one directory is done with before the next one is opened. So a tree that
+// doubles at each level has two for each level in memory, and not all of its last one.
+type moveQueue struct {
+	d    *differ
+	list []move
+}
+
+func (d *differ) queue(list []move) *moveQueue { return &moveQueue{d, list} }
+
+func (q *moveQueue) add(m move) error {
+	q.list = append(q.list, m)
+	return q.d.weigh(moveBytes + len(m.path))
+}
+
+func (q *moveQueue) next() (m move, ok bool) {
+	if len(q.list) == 0 {
+		return m, false
+	}
+	if last := len(q.list) - 1; q.d.full {
+		m, q.list = q.list[last], q.list[:last]
+	} else {
+		m, q.list = q.list[0], q.list[1:]
+	}
+	_ = q.d.weigh(-moveBytes - len(m.path)) // nothing is too little
+	return m, true
 }
 
 func (d *differ) renamed(from, to *move) error {
@@ -517,8 +565,8 @@ func (d *differ) emit(diff *Difference) error {
 	}
 	d.stat.Add(diff, first)
 	d.held = append(d.held, diff)
-	if !d.full {
-		return nil
+	if err := d.weigh(moveBytes + len(diff.Path)); err != nil || !d.full {
+		return err
 	}
 	return d.flush()
 }
@@ -529,6 +577,7 @@ func (d *differ) flush() error {
 	// Let go before fn runs, which may take long: there may be half a million of them.
 	d.held = nil
 	for _, x := range held {
+		_ = d.weigh(-moveBytes - len(x.Path)) // nothing is too little
 		if err := d.fn(x); err != nil {
 			return err
 		}

@@ -32,6 +32,11 @@ func (t *Tree) Root() ID { return t.root }
 
 // load returns a vertex. Its height must be that of want, unless that is nil.
 func (t *Tree) load(ctx context.Context, id ID, want *int) (*node, error) {
+	// Here, as all walks come by: a block that is cached is had without a look at ctx, and a walk
+	// of directories that double at each level has no other end.
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	if want != nil {
 		// The last vertex of each height is kept: neighbours are asked for one after the other.
 		if h := t.path[*want]; h != nil && h.id == id {

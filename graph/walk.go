@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/quarxtor/quarxfs/graph/budget"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/vertex"
 )
@@ -158,8 +159,9 @@ type Walk struct {
 	Visited int          // at most so many vertices; 0: no bound
 }
 
-// ErrTooMany ends a walk that has come to more than Walk.Visited vertices.
-var ErrTooMany = fmt.Errorf("more vertices than asked for: %w", store.ErrConfig)
+// ErrTooMany ends a walk that has come to more than Walk.Visited vertices, or to more places than
+// Why looks at.
+var ErrTooMany = fmt.Errorf("there is more than can be looked at: %w", budget.ErrCost)
 
 // From calls fn for every vertex that can be reached from roots, each once,
 // nearest first. ErrSkipEdges of fn leaves its edges out; another error ends the
@@ -177,6 +179,7 @@ func (w Walk) From(ctx context.Context, b Blocks, roots []ID, fn func(Vertex) er
 	for _, id := range roots {
 		push(id)
 	}
+	charged := 0
 	for depth, visited := 0, 0; len(next) > 0; depth++ {
 		// Level by level, so that fn sees the nearest first and depth is exact.
 		now := next
@@ -205,10 +208,16 @@ func (w Walk) From(ctx context.Context, b Blocks, roots []ID, fn func(Vertex) er
 			for _, e := range v.Edges {
 				push(e.To)
 			}
+			if err := budget.Hold(ctx, visitBytes*(len(seen)-charged)); err != nil {
+				return err
+			}
+			charged = len(seen)
 		}
 	}
 	return nil
 }
+
+const visitBytes = 80 // of a vertex that a walk has come to
 
 // ErrSkipEdges, returned by the function given to From, leaves out what the
 // vertex leads to.

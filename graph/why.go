@@ -28,8 +28,14 @@ type Occurrence struct {
 // the matrix. A file without a name is not in it.
 type LivePaths func(inodes map[uint64]bool) (map[uint64][]string, error)
 
-// maxOccurrences bounds what Why looks at.
-const maxOccurrences = 1_000_000
+// maxOccurrences bounds what Why looks at. A long path counts as several.
+const (
+	maxOccurrences = 1_000_000
+	pathUnit       = 256 // bytes
+)
+
+// units is what a path counts as.
+func units(path string) int { return 1 + len(path)/pathUnit }
 
 // A Climber says where blocks are. What it learns of directories and paths serves all blocks that
 // it is asked of, so one is made for all of a file. It is not for concurrent use.
@@ -58,7 +64,7 @@ func (c *Climber) forget() {
 // Why finds every place where the bytes of a block or file vertex are: in files
 // of the live filesystem and of snapshots, and in objects. Of a tree vertex it
 // finds the directories that it is, or is a part of. They are in order of paths.
-// ErrTooMany: there are more than a million.
+// ErrTooMany: there are more than a million, or their paths are as long as a million.
 func (c *Climber) Why(ctx context.Context, col int) ([]Occurrence, error) {
 	if c.known > maxOccurrences {
 		c.forget() // this block may bring as many again
@@ -110,6 +116,7 @@ type why struct {
 	ctx    context.Context
 	found  map[location]*sides
 	inodes []liveUse
+	size   int // units of both
 }
 
 // A treePos is where a tree is: below a path of a snapshot, or of a directory of
@@ -153,6 +160,7 @@ func (w *why) note(at location, snapshot string) error {
 	if !ok {
 		s = &sides{snapshots: make(map[string]bool)}
 		w.found[at] = s
+		w.size += units(at.path)
 	}
 	if snapshot != "" {
 		s.snapshots[snapshot] = true
@@ -301,7 +309,14 @@ func (w *why) positions(col int) ([]treePos, error) {
 		return nil
 	})
 	if err == nil { // part of it would be taken for all by the next block
-		w.trees[col], w.known = list, w.known+1+len(list)
+		w.trees[col], w.known = list, w.known+1
+		for i := range list {
+			w.known += units(list[i].path)
+		}
+		// Beside what was known before this block: the lists of all trees on the way up add up.
+		if w.known > 2*maxOccurrences {
+			err = ErrTooMany
+		}
 	}
 	return list, err
 }
@@ -325,6 +340,9 @@ func (w *why) positionsThrough(list []treePos, up int, e Edge) ([]treePos, error
 			p.path = path.Join(p.path, e.Name)
 		}
 		list = append(list, p)
+		if err := w.ctx.Err(); err != nil {
+			return list, err
+		}
 	}
 	if len(list) > maxOccurrences {
 		return list, ErrTooMany
@@ -372,7 +390,8 @@ func (w *why) inTree(p treePos, name string, o occurrence) error {
 		}
 		return nil
 	case p.inode != 0:
-		w.inodes = append(w.inodes, liveUse{p.inode, path.Join(p.path, name), o})
+		below := path.Join(p.path, name)
+		w.inodes, w.size = append(w.inodes, liveUse{p.inode, below, o}), w.size+units(below)
 		return w.bound()
 	}
 	return w.note(location{path: path.Join(p.path, name), occurrence: o}, p.snapshot)
@@ -388,10 +407,14 @@ func (w *why) linkPaths(name string) (map[uint64][]string, error) {
 		return nil, err
 	}
 	paths := make(map[uint64][]string)
+	size := 0
 	err = WalkTree(w.ctx, w.src, &s.Root, "", func(p string, e *Entry) error {
 		// Only these are found by their row of the link table, which has no path.
 		if e.Ident != 0 {
 			paths[e.Ident] = append(paths[e.Ident], p)
+			if size += units(p); size > maxOccurrences {
+				return ErrTooMany
+			}
 		}
 		return nil
 	})
@@ -459,10 +482,10 @@ func (w *why) learnPaths() error {
 }
 
 func (w *why) bound() error {
-	if len(w.found)+len(w.inodes) > maxOccurrences {
+	if w.size > maxOccurrences {
 		return ErrTooMany
 	}
-	return nil
+	return w.ctx.Err()
 }
 
 func (w *why) result() []Occurrence {

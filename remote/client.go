@@ -29,12 +29,18 @@ func NewClient(base string, dial func(ctx context.Context) (net.Conn, error)) *C
 	if dial != nil {
 		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) }
 	}
-	return &Client{base, &http.Client{Transport: t}}
+	return &Client{base, newHTTP(t)}
+}
+
+// newHTTP follows no redirect: the API has none, and a request goes out with a token, to whatever
+// host a peer or somebody before it would name.
+func newHTTP(way http.RoundTripper) *http.Client {
+	return &http.Client{Transport: way, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 // NewClientOver is NewClient for a base that may have a path, and a way of its own there.
 func NewClientOver(base string, way http.RoundTripper) *Client {
-	return &Client{base, &http.Client{Transport: way}}
+	return &Client{base, newHTTP(way)}
 }
 
 // Close drops the client's idle connections.
@@ -106,6 +112,9 @@ func errorOf(req *http.Request, resp *http.Response) error {
 	}
 	if err != nil || e.Error == nil {
 		err := fmt.Errorf("%s %s: the server answers %s", req.Method, req.URL.Path, resp.Status)
+		if to := resp.Header.Get("Location"); to != "" && resp.StatusCode < 400 {
+			return fmt.Errorf("%w; it sends clients on to %q, where the token does not go: give that address, if it is the right one", err, to)
+		}
 		// No failure of ours in the body: the path is not served there, or something else than
 		// quarxfs answers.
 		if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusMethodNotAllowed {
@@ -121,13 +130,16 @@ func errorOf(req *http.Request, resp *http.Response) error {
 	return e.Error.err()
 }
 
+// maxAnswer bounds an answer that is one JSON value, in bytes. Peers are not believed to end.
+const maxAnswer = 64 << 20
+
 func (c *Client) call(ctx context.Context, method, path string, body io.Reader, out any) error {
 	resp, err := c.do(ctx, method, path, body)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
-	if err := rawjson.Read(resp.Body, out); err != nil {
+	if err := rawjson.Read(io.LimitReader(resp.Body, maxAnswer), out); err != nil {
 		return fmt.Errorf("%s %s: read the answer: %w", method, path, err)
 	}
 	return nil

@@ -38,18 +38,17 @@ func DialRemote(r config.Remote, token string) (*Client, error) {
 		MaxIdleConnsPerHost: MaxStreams + 4, IdleConnTimeout: 90 * time.Second,
 		ReadBufferSize: 64 << 10, WriteBufferSize: 64 << 10,
 	}
-	c := &http.Client{Transport: t}
-	if token != "" {
-		c.Transport = bearer{t, token}
+	if token == "" {
+		return &Client{strings.TrimRight(r.URL, "/"), newHTTP(t)}, nil
 	}
-	return &Client{strings.TrimRight(r.URL, "/"), c}, nil
+	return &Client{strings.TrimRight(r.URL, "/"), newHTTP(bearer{t, token})}, nil
 }
 
 // MaxStreams is how many requests to a node a sync has under way.
 const MaxStreams = 24
 
-// bearer sends a token with each request. It goes to no other host: the API
-// redirects nowhere.
+// bearer sends a token with each request, so no request may go to another host: newHTTP sees to
+// that.
 type bearer struct {
 	*http.Transport
 	token string

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 
+	"github.com/quarxtor/quarxfs/graph/budget"
 	"github.com/quarxtor/quarxfs/graph/query"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/config"
@@ -19,6 +20,7 @@ var ErrRequest = query.ErrRequest
 // What a server says to other machines; to config.ErrToken besides.
 var (
 	ErrForbidden = errors.New("the token does not allow this")
+	ErrForeign   = errors.New("the request is foreign")
 	ErrBusy      = errors.New("the server is busy")
 	ErrRate      = errors.New("too many requests")
 
@@ -64,8 +66,10 @@ var kinds = []struct {
 	{"unauthorized", config.ErrToken, http.StatusUnauthorized},
 	{"stalled", ErrBodyStalled, http.StatusRequestTimeout},
 	{"forbidden", ErrForbidden, http.StatusForbidden},
+	{"foreign", ErrForeign, http.StatusForbidden},
 	{"condition", ErrCondition, http.StatusPreconditionFailed},
 	{"busy", ErrBusy, http.StatusServiceUnavailable},
+	{"too_costly", budget.ErrCost, http.StatusUnprocessableEntity},
 	{"rate", ErrRate, http.StatusTooManyRequests},
 	{"unavailable", store.ErrUnavailable, http.StatusServiceUnavailable},
 	{"canceled", context.Canceled, 499},

@@ -362,7 +362,7 @@ func receiveMaintenance[T any](ctx context.Context, c *Client, path string, fn f
 
 // maintenanceRoutes are for the store's owner only.
 func maintenanceRoutes(mux *http.ServeMux, n Node, log *slog.Logger) {
-	s := &server{n, log}
+	s := &server{node: n, log: log}
 	mux.HandleFunc("POST /v1/gc", s.gc)
 	mux.HandleFunc("POST /v1/scrub", s.scrub)
 	mux.HandleFunc("POST /v1/fsck", s.fsck)

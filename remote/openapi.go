@@ -76,12 +76,17 @@ type description struct {
 	failure *openapi3.SchemaRef
 }
 
+const walksText = "It walks through the store, and ends with too_costly where that takes too much time or memory."
+
 func (d *description) add(r *route) error {
 	method, path, _ := strings.Cut(r.pattern, " ")
 	path = strings.ReplaceAll(path, "...}", "}")
 	op := openapi3.NewOperation()
 	op.Summary = r.summary
-	op.Description = fmt.Sprintf("Needs a token with the scope %s.", r.scope)
+	op.Description = fmt.Sprintf("Needs a token with the scope %s.", r.need.Scope)
+	if r.need.Walks {
+		op.Description += " " + walksText
+	}
 	for part := range strings.SplitSeq(path, "/") {
 		if name, ok := strings.CutPrefix(part, "{"); ok {
 			op.AddParameter(openapi3.NewPathParameter(strings.TrimSuffix(name, "}")).WithSchema(openapi3.NewStringSchema()))

@@ -73,7 +73,7 @@ func (c *Client) Records(ctx context.Context, ids []store.ID, fn func(store.Reco
 	}
 	defer resp.Body.Close()
 	n := 0
-	err = ReadRecords(bufio.NewReaderSize(resp.Body, 64<<10), len(ids), func(r store.Record) error {
+	err = ReadRecords(bufio.NewReaderSize(resp.Body, 64<<10), len(ids), nil, func(r store.Record) error {
 		// Else a peer could fill the store with what nobody wants.
 		if r.ID != ids[n] {
 			return fmt.Errorf("block %s: %w: %w", store.ID(r.ID).Short(), errUnasked, store.ErrCorrupt)
@@ -167,24 +167,24 @@ func (c *Client) SyncState(ctx context.Context) (s SyncState, err error) {
 // syncRoutes are for peers.
 func (s *server) syncRoutes() []route {
 	return []route{
-		{"POST /v1/sync/leases", config.ScopeSync, "Keep what is sent from being swept", none, jsonOf(newLease{}), jsonOf(leaseAnswer{}), func(w http.ResponseWriter, r *http.Request) {
+		{"POST /v1/sync/leases", syncs, "Keep what is sent from being swept", none, jsonOf(newLease{}), jsonOf(leaseAnswer{}), func(w http.ResponseWriter, r *http.Request) {
 			answerBody(s, w, r, func(ctx context.Context, n newLease) (leaseAnswer, error) {
 				id, err := s.node.NewLease(ctx, n.For)
 				return leaseAnswer{id}, err
 			})
 		}},
-		{"DELETE /v1/sync/leases/{lease}", config.ScopeSync, "End a lease", none, nothing, jsonOf(struct{}{}), s.onLease(func(w http.ResponseWriter, r *http.Request, lease store.LeaseID) {
+		{"DELETE /v1/sync/leases/{lease}", syncs, "End a lease", none, nothing, jsonOf(struct{}{}), s.onLease(func(w http.ResponseWriter, r *http.Request, lease store.LeaseID) {
 			s.answer(w, r, struct{}{}, s.node.EndLease(r.Context(), lease))
 		})},
-		{"POST /v1/sync/leases/{lease}/keep", config.ScopeSync, "Say which blocks are missing, and keep the others", none, rawBytes, rawBytes, s.onLease(s.keep)},
-		{"POST /v1/sync/leases/{lease}/records", config.ScopeSync, "Send records of blocks", none, records, jsonOf(struct{}{}), s.onLease(s.importRecords)},
-		{"POST /v1/sync/records", config.ScopeRead, "Fetch records of blocks", none, rawBytes, records, s.exportRecords},
-		{"PUT /v1/sync/snapshots/{name}", config.ScopeSync, "Name a snapshot that was sent", none, jsonOf(linkRequest{}), jsonOf(struct{}{}), func(w http.ResponseWriter, r *http.Request) {
+		{"POST /v1/sync/leases/{lease}/keep", syncs, "Say which blocks are missing, and keep the others", none, rawBytes, rawBytes, s.onLease(s.keep)},
+		{"POST /v1/sync/leases/{lease}/records", imports, "Send records of blocks", none, records, jsonOf(struct{}{}), s.onLease(s.importRecords)},
+		{"POST /v1/sync/records", fetches, "Fetch records of blocks", none, rawBytes, records, s.exportRecords},
+		{"PUT /v1/sync/snapshots/{name}", syncs, "Name a snapshot that was sent", none, jsonOf(linkRequest{}), jsonOf(struct{}{}), func(w http.ResponseWriter, r *http.Request) {
 			answerBody(s, w, r, func(ctx context.Context, a linkRequest) (struct{}, error) {
 				return struct{}{}, s.node.LinkSnapshot(ctx, r.PathValue("name"), a.ID)
 			})
 		}},
-		{"DELETE /v1/sync/snapshots/{name}", config.ScopeSync, "Remove a snapshot that was sent", []param{{"id", store.ID{}, "of the snapshot that has the name"}}, nothing, jsonOf(struct{}{}), func(w http.ResponseWriter, r *http.Request) {
+		{"DELETE /v1/sync/snapshots/{name}", syncs, "Remove a snapshot that was sent", []param{{"id", store.ID{}, "of the snapshot that has the name"}}, nothing, jsonOf(struct{}{}), func(w http.ResponseWriter, r *http.Request) {
 			var id store.ID
 			err := id.UnmarshalText([]byte(r.URL.Query().Get("id")))
 			if err != nil {
@@ -248,7 +248,7 @@ func (s *server) importRecords(w http.ResponseWriter, r *http.Request, lease sto
 	rc := http.NewResponseController(w)
 	body := bufio.NewReaderSize(r.Body, 64<<10)
 	err := s.node.PutRecords(r.Context(), lease, func(put func(store.Record) error) error {
-		return ReadRecords(body, MaxBatch, func(rec store.Record) error {
+		return ReadRecords(body, MaxBatch, func(raw int64) (func(), error) { return s.roomFor(r.Context(), raw) }, func(rec store.Record) error {
 			_ = rc.SetReadDeadline(time.Now().Add(stallTime)) // a test's writer has none
 			return put(rec)
 		})
@@ -259,6 +259,15 @@ func (s *server) importRecords(w http.ResponseWriter, r *http.Request, lease sto
 		err = fmt.Errorf("%w: %w", ErrRequest, err)
 	}
 	s.answer(w, r, struct{}{}, err)
+}
+
+// roomFor waits until a record may be in memory, packed and plain, before any of it is read.
+func (s *server) roomFor(ctx context.Context, raw int64) (done func(), err error) {
+	caller, _ := CallerOf(ctx)
+	if err := s.arriving.Take(ctx, caller.Client(), 2*raw); err != nil {
+		return nil, err
+	}
+	return func() { s.arriving.Give(caller.Client(), 2*raw) }, nil
 }
 
 func (s *server) exportRecords(w http.ResponseWriter, r *http.Request) {

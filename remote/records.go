@@ -74,48 +74,84 @@ func (w *RecordWriter) fail(err error) error {
 }
 
 // ReadRecords calls fn for the records of a stream, at most so many. The payload
-// is fn's only until it returns. No length is believed before it is checked.
+// is fn's only until it returns. No length is believed before it is checked, and no memory is taken
+// before room, which may be nil, gives it: for a record of so many plain bytes, until it is done.
 // ErrRequest: what comes is no such stream, or more than that; ErrCut.
-func ReadRecords(r io.Reader, most int, fn func(store.Record) error) error {
-	var head [RecordHeader]byte
-	var buf []byte
+func ReadRecords(r io.Reader, most int, room func(raw int64) (done func(), err error), fn func(store.Record) error) error {
+	if room == nil {
+		room = func(int64) (func(), error) { return func() {}, nil }
+	}
+	in := recordReader{r: r, most: most}
 	for n := 0; ; n++ {
-		// The end of the body is not the end of the stream: that is a frame of its own, so a cut is
-		// told.
-		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return fmt.Errorf("records: %w: %w", ErrCut, err)
-		}
-		raw, stored := binary.LittleEndian.Uint32(head[2:]), binary.LittleEndian.Uint32(head[6:])
-		bound := uint32(store.MaxBlock)
-		switch {
-		case head[0] == recordsEnd && int64(raw) == int64(n) && stored == 0:
-			return nil
-		case head[0] == recordsFail:
-			bound = maxFailure
-		case n == most, stored > raw, raw == 0, raw > store.MaxBlock:
-			return fmt.Errorf("%w: a record that cannot be: the %dth of %d, %d bytes in %d", ErrRequest, n+1, most, raw, stored)
-		}
-		if stored > bound {
-			return fmt.Errorf("%w: a record of %d bytes", ErrRequest, stored)
-		}
-		// Allocated only after the length was checked against its bound.
-		if uint32(cap(buf)) < stored {
-			buf = make([]byte, stored)
-		}
-		buf = buf[:stored]
-		if _, err := io.ReadFull(r, buf); err != nil {
-			return fmt.Errorf("records: %w: %w", ErrCut, err)
-		}
-		if head[0] == recordsFail {
-			return failureIn(buf)
-		}
-		// The bytes are not checked against the ID here: who stores them does that.
-		rec := store.Record{ID: store.ID(head[10:]), RawLen: raw, Payload: buf}
-		rec.Kind, rec.Codec = store.Kind(head[0]), store.Codec(head[1])
-		if err := fn(rec); err != nil {
+		end, err := in.next(n, room, fn)
+		if end || err != nil {
 			return err
 		}
 	}
+}
+
+// A recordReader reads a stream of records.
+type recordReader struct {
+	r    io.Reader
+	most int
+	buf  []byte
+}
+
+// next reads the nth record, or the end.
+func (in *recordReader) next(n int, room func(raw int64) (func(), error), fn func(store.Record) error) (end bool, err error) {
+	var head [RecordHeader]byte
+	// The end of the body is not the end of the stream: that is a frame of its own, so a cut is
+	// told.
+	if _, err := io.ReadFull(in.r, head[:]); err != nil {
+		return false, fmt.Errorf("records: %w: %w", ErrCut, err)
+	}
+	raw, stored := binary.LittleEndian.Uint32(head[2:]), binary.LittleEndian.Uint32(head[6:])
+	switch {
+	case head[0] == recordsEnd && int64(raw) == int64(n) && stored == 0:
+		return true, nil
+	case head[0] == recordsFail && stored <= maxFailure:
+		err := in.payload(stored)
+		if err == nil {
+			err = failureIn(in.buf)
+		}
+		return false, err
+	case head[0] == recordsFail:
+		return false, fmt.Errorf("%w: a failure of %d bytes", ErrRequest, stored)
+	case n == in.most, stored > raw, raw == 0, raw > store.MaxBlock:
+		return false, fmt.Errorf("%w: a record that cannot be: the %dth of %d, %d bytes in %d", ErrRequest, n+1, in.most, raw, stored)
+	}
+	// Allocated only after the length was checked against its bound, and when there is room. (Else
+	// each of many senders has 16 MiB here before any of them is counted.)
+	done, err := room(int64(raw))
+	if err != nil {
+		return false, err
+	}
+	defer done()
+	if err := in.payload(stored); err != nil {
+		return false, err
+	}
+	// The bytes are not checked against the ID here: who stores them does that.
+	rec := store.Record{ID: store.ID(head[10:]), RawLen: raw, Payload: in.buf}
+	rec.Kind, rec.Codec = store.Kind(head[0]), store.Codec(head[1])
+	err = fn(rec)
+	if cap(in.buf) > keptBuffer {
+		in.buf = nil // the room for it is given back
+	}
+	return false, err
+}
+
+// keptBuffer is the longest buffer that stays from one record to the next.
+const keptBuffer = 256 << 10
+
+func (in *recordReader) payload(n uint32) error {
+	if uint32(cap(in.buf)) < n {
+		in.buf = make([]byte, n)
+	}
+	in.buf = in.buf[:n]
+	if _, err := io.ReadFull(in.r, in.buf); err != nil {
+		return fmt.Errorf("records: %w: %w", ErrCut, err)
+	}
+	return nil
 }
 
 func failureIn(b []byte) error {

@@ -11,13 +11,37 @@ import (
 
 // A route is one request of the API that other machines may make.
 type route struct {
-	pattern string       // as http.ServeMux has it: method, space, path
-	scope   config.Scope // what a token must allow
+	pattern string // as http.ServeMux has it: method, space, path
+	need    Need
 	summary string
 	query   []param // the parameters it knows; others are refused
 	in, out content
 	serve   http.HandlerFunc
 }
+
+// A Need is what a request asks for before it is served.
+type Need struct {
+	Scope  config.Scope // what a token must allow
+	Weight int64        // of the places for requests at work
+	// Walks says that the work grows with what is in the store, whoever brought it there: the
+	// request has a budget.
+	Walks bool
+}
+
+// The needs that there are. Weights are by the memory that a request has: an upload has up to
+// 8 MiB, records are up to 16 MiB each and have a bound of their own, a question has kilobytes.
+var (
+	reads   = Need{Scope: config.ScopeRead, Weight: 1}
+	walks   = Need{Scope: config.ScopeRead, Weight: 16, Walks: true}
+	fetches = Need{Scope: config.ScopeRead, Weight: 4}
+	writes  = Need{Scope: config.ScopeWrite, Weight: 1}
+	uploads = Need{Scope: config.ScopeWrite, Weight: UploadWeight}
+	syncs   = Need{Scope: config.ScopeSync, Weight: 1}
+	imports = Need{Scope: config.ScopeSync, Weight: 4}
+)
+
+// UploadWeight is the largest weight that there is.
+const UploadWeight = 16
 
 // A param is a parameter of a request's query.
 type param struct {
@@ -57,36 +81,36 @@ var (
 // routes is the table of what Handler serves.
 func (s *server) routes() []route {
 	list := []route{
-		{"GET " + OpenAPIPath, config.ScopeRead, "This description", none, nothing, content{contentJSON, struct{}{}}, s.openAPI},
-		{"GET /v1/stats", config.ScopeRead, "What the store holds and how its tiers do", none, nothing, jsonOf(Stats{}), s.stats},
-		{"POST /v1/commit", config.ScopeWrite, "Make durable all that was acknowledged", none, nothing, jsonOf(struct{}{}), s.commit},
-		{"GET /v1/blocks", config.ScopeRead, "List blocks", slices.Concat(paged, blockParams), nothing, linesOf(BlockInfo{}), s.blocks},
-		{"GET /v1/blocks/{id}", config.ScopeRead, "Read a block's plain bytes", none, nothing, rawBytes, s.block},
-		{"GET /v1/graph/why", config.ScopeRead, "What keeps a block",
+		{"GET " + OpenAPIPath, reads, "This description", none, nothing, content{contentJSON, struct{}{}}, s.openAPI},
+		{"GET /v1/stats", reads, "What the store holds and how its tiers do", none, nothing, jsonOf(Stats{}), s.stats},
+		{"POST /v1/commit", writes, "Make durable all that was acknowledged", none, nothing, jsonOf(struct{}{}), s.commit},
+		{"GET /v1/blocks", walks, "List blocks", slices.Concat(paged, blockParams), nothing, linesOf(BlockInfo{}), s.blocks},
+		{"GET /v1/blocks/{id}", reads, "Read a block's plain bytes", none, nothing, rawBytes, s.block},
+		{"GET /v1/graph/why", walks, "What keeps a block",
 			[]param{{"block", "", "its ID, or at least four digits that only its ID starts with"}}, nothing, jsonOf(Why{}), s.why},
-		{"GET /v1/graph/why/blocks", config.ScopeRead, "What keeps each block of a file or object",
+		{"GET /v1/graph/why/blocks", walks, "What keeps each block of a file or object",
 			slices.Concat(reference, []param{{"limit", 0, "of so many blocks at most"}}), nothing, linesOf(WhyItem{}), s.whyAll},
-		{"GET /v1/graph/show", config.ScopeRead, "Show a vertex", reference, nothing, linesOf(ShowItem{}), s.show},
-		{"GET /v1/graph/matrix", config.ScopeRead, "Which blocks objects refer to", none, nothing, linesOf(MatrixItem{}), s.matrix},
-		{"GET /v1/graph/export", config.ScopeRead, "A part of the graph: nodes, then edges", exportParams, nothing, linesOf(ExportItem{}), s.export},
-		{"GET /v1/graph/similar", config.ScopeRead, "What shares blocks with something",
+		{"GET /v1/graph/show", walks, "Show a vertex", reference, nothing, linesOf(ShowItem{}), s.show},
+		{"GET /v1/graph/matrix", walks, "Which blocks objects refer to", none, nothing, linesOf(MatrixItem{}), s.matrix},
+		{"GET /v1/graph/export", walks, "A part of the graph: nodes, then edges", exportParams, nothing, linesOf(ExportItem{}), s.export},
+		{"GET /v1/graph/similar", walks, "What shares blocks with something",
 			slices.Concat(reference, []param{{"top", 0, "so many at most"}}), nothing, jsonOf(Similar{}), s.similar},
-		{"GET /v1/graph/path", config.ScopeRead, "How two vertices are connected",
+		{"GET /v1/graph/path", walks, "How two vertices are connected",
 			[]param{{"from", "", "one of them"}, {"to", "", "the other"}}, nothing, jsonOf([]Step{}), s.connect},
-		{"GET /v1/usage", config.ScopeRead, "The space that paths take", []param{
+		{"GET /v1/usage", walks, "The space that paths take", []param{
 			{"path", "", "of what, from the root"}, {"by", "", "dir, snapshot or type"}}, nothing, jsonOf(Usage{}), s.usage},
-		{"GET /v1/diff", config.ScopeRead, "What differs between two trees", []param{
+		{"GET /v1/diff", walks, "What differs between two trees", []param{
 			{"a", "", "a snapshot"}, {"b", "", "another one; without it, the live filesystem"},
 			{"exact", false, "compare the bytes of blocks that differ"}}, nothing, linesOf(DiffItem{}), s.diff},
-		{"GET /v1/history", config.ScopeRead, "How deduplication went, by snapshot", none, nothing, linesOf(graph.HistoryPoint{}), s.history},
-		{"GET /v1/files", config.ScopeRead, "List files", fileParams, nothing, linesOf(File{}), s.files},
-		{"GET /v1/objects", config.ScopeRead, "List objects, by name", paged, nothing, linesOf(Object{}), s.objects},
-		{"POST /v1/objects", config.ScopeWrite, "Store an object", putParams, rawBytes, jsonOf(Object{}), s.put},
-		{"PUT /v1/objects/{ref...}", config.ScopeWrite, "Store an object under a name", putParams, rawBytes, jsonOf(Object{}), s.put},
-		{"GET /v1/objects/{ref...}", config.ScopeRead, "Read an object, or a range of it", none, nothing, rawBytes, s.get},
-		{"DELETE /v1/objects/{ref...}", config.ScopeWrite, "Remove the name of an object", none, nothing, jsonOf(struct{}{}), s.remove},
+		{"GET /v1/history", walks, "How deduplication went, by snapshot", none, nothing, linesOf(graph.HistoryPoint{}), s.history},
+		{"GET /v1/files", walks, "List files", fileParams, nothing, linesOf(File{}), s.files},
+		{"GET /v1/objects", walks, "List objects, by name", paged, nothing, linesOf(Object{}), s.objects},
+		{"POST /v1/objects", uploads, "Store an object", putParams, rawBytes, jsonOf(Object{}), s.put},
+		{"PUT /v1/objects/{ref...}", uploads, "Store an object under a name", putParams, rawBytes, jsonOf(Object{}), s.put},
+		{"GET /v1/objects/{ref...}", reads, "Read an object, or a range of it", none, nothing, rawBytes, s.get},
+		{"DELETE /v1/objects/{ref...}", writes, "Remove the name of an object", none, nothing, jsonOf(struct{}{}), s.remove},
 	}
-	list = append(list, route{"GET /metrics", config.ScopeRead, "Figures for Prometheus", none, nothing, text, MetricsHandler(s.node, s.log).ServeHTTP})
+	list = append(list, route{"GET /metrics", reads, "Figures for Prometheus", none, nothing, text, MetricsHandler(s.node, s.log).ServeHTTP})
 	list = append(list, s.snapshotRoutes()...)
 	return append(list, s.syncRoutes()...)
 }
@@ -106,20 +130,20 @@ func (r *route) handler(s *server) http.HandlerFunc {
 	}
 }
 
-// scopes are those of all patterns of Handler.
-var scopes = sync.OnceValue(func() map[string]config.Scope {
-	m := make(map[string]config.Scope)
+// needs are those of all patterns of Handler.
+var needs = sync.OnceValue(func() map[string]Need {
+	m := make(map[string]Need)
 	for _, r := range (&server{}).routes() {
-		m[r.pattern] = r.scope
+		m[r.pattern] = r.need
 	}
 	return m
 })
 
-// ScopeOf returns the scope that a pattern of Handler asks for, as
-// http.ServeMux.Handler returns it. What is in no row asks for ScopeAdmin.
-func ScopeOf(pattern string) config.Scope {
-	if s, ok := scopes()[pattern]; ok {
-		return s
+// NeedOf returns what a pattern of Handler needs, as http.ServeMux.Handler returns it. What is in
+// no row asks for ScopeAdmin.
+func NeedOf(pattern string) Need {
+	if n, ok := needs()[pattern]; ok {
+		return n
 	}
-	return config.ScopeAdmin
+	return Need{Scope: config.ScopeAdmin, Weight: 1}
 }

@@ -6,24 +6,70 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
 
+	"github.com/quarxtor/quarxfs/graph/budget"
 	"github.com/quarxtor/quarxfs/remote/rawjson"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 type server struct {
-	node Node
-	log  *slog.Logger
+	node     Node
+	log      *slog.Logger
+	arriving *budget.Pool // bytes of records
 }
 
-// Handler serves a node's API under /v1. It asks nobody who they are: ScopeOf says
+// Handler serves a node's API under /v1. It asks nobody who they are: NeedOf says
 // what each request needs.
 func Handler(n Node, log *slog.Logger) http.Handler {
-	s := &server{n, log}
+	// Half is for others: one sender that trickles must not keep the rest out.
+	s := &server{n, log, budget.NewPool(importMemory, importMemory/2)}
 	mux := http.NewServeMux()
 	for _, r := range s.routes() {
 		mux.HandleFunc(r.pattern, r.handler(s))
 	}
-	return mux
+	return &api{mux, s}
+}
+
+// An api is the API of a node.
+type api struct {
+	*http.ServeMux
+	s *server
+}
+
+// ServeHTTP implements http.Handler.
+func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if err := checkPath(r); err != nil {
+		a.s.fail(w, r, err)
+		return
+	}
+	a.ServeMux.ServeHTTP(w, r)
+}
+
+// checkPath refuses a path that http.ServeMux would clean and send the client on to: an object
+// would be put or removed under another name than was said. ErrRequest.
+func checkPath(r *http.Request) error {
+	parts := strings.Split(r.URL.EscapedPath(), "/")
+	for i, part := range parts {
+		if part == "." || part == ".." || part == "" && i > 0 && i < len(parts)-1 {
+			return fmt.Errorf("%w: path %q: write dots as %%2E and slashes in a name as %%2F", ErrRequest, r.URL.EscapedPath())
+		}
+	}
+	return nil
+}
+
+// Needs returns what a request to a handler that Handler has made needs.
+func Needs(h http.Handler, r *http.Request) Need {
+	// What is not there needs no more than it takes to hear of it.
+	nothing := Need{Scope: config.ScopeRead, Weight: 1}
+	if checkPath(r) != nil {
+		return nothing
+	}
+	_, pattern := h.(*api).Handler(r)
+	if pattern == "" {
+		return nothing
+	}
+	return NeedOf(pattern)
 }
 
 // ControlSocket is where the daemon of a store serves ControlHandler, in the store's directory.
@@ -35,11 +81,11 @@ func ControlHandler(n Node, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", Handler(n, log))
 	maintenanceRoutes(mux, n, log)
-	tierRoutes(mux, &server{n, log})
-	settingsRoutes(mux, &server{n, log})
+	tierRoutes(mux, &server{node: n, log: log})
+	settingsRoutes(mux, &server{node: n, log: log})
 	snapshotControl(mux, n, log)
-	remoteRoutes(mux, &server{n, log})
-	tokenRoutes(mux, &server{n, log})
+	remoteRoutes(mux, &server{node: n, log: log})
+	tokenRoutes(mux, &server{node: n, log: log})
 	mux.Handle("GET /metrics", MetricsHandler(n, log))
 	return mux
 }
@@ -75,7 +121,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) { Fail(
 
 // Fail answers a request with an error, as one of kinds. What has no kind is logged.
 func Fail(w http.ResponseWriter, r *http.Request, log *slog.Logger, err error) {
-	f, status := failureOf(err)
+	f, status := failureOf(budget.Cause(r.Context(), err))
 	if status == http.StatusInternalServerError {
 		log.Error("API request failed", "method", r.Method, "path", r.URL.Path, "err", err)
 	}

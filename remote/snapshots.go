@@ -417,10 +417,10 @@ func (c *Client) Prune(ctx context.Context, r PruneRequest) (verdicts []graph.Ve
 // snapshotRoutes are for whoever may look at a store.
 func (s *server) snapshotRoutes() []route {
 	return []route{
-		{"GET /v1/snapshots", config.ScopeRead, "List snapshots", none, nothing, linesOf(Snapshot{}), func(w http.ResponseWriter, r *http.Request) {
+		{"GET /v1/snapshots", walks, "List snapshots", none, nothing, linesOf(Snapshot{}), func(w http.ResponseWriter, r *http.Request) {
 			sendStream(s, w, r, func(fn func(Snapshot) error) error { return s.node.ListSnapshots(r.Context(), fn) })
 		}},
-		{"GET /v1/snapshots/{name}", config.ScopeRead, "Show a snapshot", none, nothing, jsonOf(Snapshot{}), func(w http.ResponseWriter, r *http.Request) {
+		{"GET /v1/snapshots/{name}", reads, "Show a snapshot", none, nothing, jsonOf(Snapshot{}), func(w http.ResponseWriter, r *http.Request) {
 			one, err := s.node.GetSnapshot(r.Context(), r.PathValue("name"))
 			s.answer(w, r, one, err)
 		}},
@@ -429,7 +429,7 @@ func (s *server) snapshotRoutes() []route {
 
 // snapshotControl are for the store's owner only.
 func snapshotControl(mux *http.ServeMux, n Node, log *slog.Logger) {
-	s := &server{n, log}
+	s := &server{node: n, log: log}
 	mux.HandleFunc("POST /v1/snapshots", s.createSnapshot)
 	mux.HandleFunc("DELETE /v1/snapshots/{name}", func(w http.ResponseWriter, r *http.Request) {
 		s.answer(w, r, struct{}{}, n.RemoveSnapshot(r.Context(), r.PathValue("name")))

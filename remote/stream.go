@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/quarxtor/quarxfs/graph/budget"
 	"github.com/quarxtor/quarxfs/remote/rawjson"
 )
 
@@ -35,6 +36,10 @@ func sendStream[T any](s *server, w http.ResponseWriter, r *http.Request, each f
 	out := bufio.NewWriterSize(w, 64<<10)
 	sent, flushed := 0, time.Now()
 	err := each(func(v T) error {
+		// What has every value at hand does not look itself.
+		if err := r.Context().Err(); err != nil {
+			return err
+		}
 		sent++
 		if err := rawjson.Write(out, v); err != nil {
 			return err
@@ -57,7 +62,7 @@ func sendStream[T any](s *server, w http.ResponseWriter, r *http.Request, each f
 		s.fail(w, r, err)
 		return
 	default:
-		f, _ := failureOf(err)
+		f, _ := failureOf(budget.Cause(r.Context(), err))
 		_ = rawjson.Write(out, envelope{&f})
 	}
 	_ = out.Flush() // the client has left

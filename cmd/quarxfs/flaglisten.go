@@ -23,9 +23,10 @@ func (o *listenOptions) addFlags(f *pflag.FlagSet) {
 	listVar(f, &o.ClientPin, "client-fingerprint", "", "accept only clients with a certificate of one of these `SHA-256`")
 	listVar(f, &o.anonymous, "anonymous", "", "what clients without a token may do, any of these `scopes`: read, write, sync, admin", scopeNames()...)
 	f.BoolVar(&o.Insecure, "insecure", false, "allow plain HTTP, and clients without token or certificate, from other machines")
+	listVar(f, &o.Hosts, "host", "", "also answer to these `names` over plain HTTP, besides addresses and this machine's own name")
 	f.StringVar(&o.Metrics, "metrics", "", "serve /metrics for Prometheus at this `address`, such as 127.0.0.1:9440, over plain HTTP without tokens")
 	o.Requests, o.Rate = 256, 2000
-	numberVar(f, &o.Requests, 16, 65536, "max-requests", "requests served at a time, an upload counts as 16; others wait")
+	numberVar(f, &o.Requests, 16, 65536, "max-requests", "requests served at a time, an upload or a walk through the store counts as 16; others wait")
 	numberVar(f, &o.Rate, 0.001, most, "max-rate", "requests a second from one address")
 }
 

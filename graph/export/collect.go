@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/graph/budget"
 	"github.com/quarxtor/quarxfs/store"
 )
 
@@ -63,6 +64,9 @@ const (
 	edgesPerNode = 16
 	// passedPerNode bounds the nodes that are gone through and not kept.
 	passedPerNode = 64
+	// maxPaths bounds the bytes of paths: those of a deep tree grow with the square of its depth.
+	maxPaths   = 64 << 20
+	visitBytes = 512 // of a node or what is passed through, its path apart
 )
 
 // errCut ends a walk that has enough.
@@ -91,8 +95,11 @@ func Collect(ctx context.Context, blocks graph.Blocks, live Live, roots []Root, 
 		if err := c.expand(p); err != nil && !errors.Is(err, errCut) {
 			return nil, err
 		}
+		if c.err != nil {
+			return nil, c.err
+		}
 	}
-	return &c.g, nil
+	return &c.g, c.err
 }
 
 // A visit is where the walk has come to.
@@ -120,6 +127,8 @@ type collector struct {
 	met    map[string]*visit
 	queue  []*visit
 	edges  map[edgeKey]int
+	paths  int   // bytes
+	err    error // budget.ErrCost: what add could not hold
 }
 
 // root adds a root and, of an object, the edge from its name.
@@ -151,6 +160,14 @@ func (c *collector) add(p *visit, n Node) *visit {
 	// Nodes of kinds that are not wanted are walked through, and take memory, too.
 	case len(c.met) >= passedPerNode*c.o.Nodes:
 		c.g.Cut = fmt.Sprintf("given up after going through %d nodes", len(c.met))
+		return nil
+	case c.paths > maxPaths:
+		c.g.Cut = fmt.Sprintf("given up after going through %d nodes, whose paths are long", len(c.met))
+		return nil
+	}
+	c.paths += len(p.path)
+	if err := budget.Hold(c.ctx, visitBytes+len(p.path)); err != nil {
+		c.err = err
 		return nil
 	}
 	c.met[p.id] = p

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/quarxtor/quarxfs/graph"
+	"github.com/quarxtor/quarxfs/graph/budget"
 	"github.com/quarxtor/quarxfs/graph/export"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/vertex"
@@ -74,6 +75,8 @@ func pointOf(r export.Root) graph.Point {
 	return graph.Point{ID: r.ID}
 }
 
+const pointBytes = 116 // of a point of a network, and an edge
+
 // network takes in all vertices and the live filesystem.
 func (q *Graph) network(ctx context.Context, rows *store.View) (*graph.Network, error) {
 	var vertices []store.ID
@@ -81,6 +84,7 @@ func (q *Graph) network(ctx context.Context, rows *store.View) (*graph.Network, 
 		switch e.Kind {
 		case store.KindSnapshot, store.KindTree, store.KindFile:
 			vertices = append(vertices, id)
+			return budget.Hold(ctx, len(id))
 		}
 		return nil
 	})
@@ -102,17 +106,20 @@ func (q *Graph) network(ctx context.Context, rows *store.View) (*graph.Network, 
 		for _, to := range links {
 			n.Add(graph.Point{ID: id}, graph.Point{ID: to})
 		}
+		if err := budget.Hold(ctx, pointBytes*(1+len(links))); err != nil {
+			return nil, err
+		}
 	}
 	err = q.rows.References(ctx, rows, func(r graph.Reference) error {
 		n.Add(graph.Point{Ino: r.Ino}, graph.Point{ID: r.ID})
-		return nil
+		return budget.Hold(ctx, pointBytes)
 	})
 	if err != nil {
 		return nil, err
 	}
 	return n, q.rows.Names(ctx, rows, func(e Name) error {
 		n.Add(graph.Point{Ino: e.Dir}, graph.Point{Ino: e.Ino})
-		return nil
+		return budget.Hold(ctx, pointBytes)
 	})
 }
 

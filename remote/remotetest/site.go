@@ -137,27 +137,78 @@ func (s Site) PutSnapshot(t testing.TB, names []graph.Entry) store.ID {
 	t.Helper()
 	release := s.Store.Hold()
 	defer release()
-	tree := graph.NewTreeBuilder(s.Store, graph.Directory)
-	var below graph.Sums
-	for i := range names {
-		if err := tree.Add(&names[i]); err != nil {
-			t.Fatal(err)
-		}
-		below.Add(names[i].Sum(), 1)
-	}
-	root, err := tree.Finish()
-	if err != nil {
-		t.Fatal(err)
-	}
-	snap := graph.Snapshot{Volume: s.Store.Config().VolumeID, Root: graph.Entry{
-		Mode: syscall.S_IFDIR | 0o755, Entries: int64(len(names)), Below: below, Link: graph.Link{ID: root.ID, Kind: store.KindTree},
-	}}
+	snap := graph.Snapshot{Volume: s.Store.Config().VolumeID, Root: s.Dir(t, names...)}
 	plain, err := snap.Encode()
 	if err != nil {
 		t.Fatal(err)
 	}
 	id, err := s.Store.Put(store.KindSnapshot, plain)
 	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// Dir makes a directory without a name of entries in order. The caller has paused the sweep.
+func (s Site) Dir(t testing.TB, names ...graph.Entry) graph.Entry {
+	t.Helper()
+	return Dir(t, s.Store, names...)
+}
+
+// Dir makes a directory without a name of entries in order.
+func Dir(t testing.TB, to graph.Sink, names ...graph.Entry) graph.Entry {
+	t.Helper()
+	tree := graph.NewTreeBuilder(to, graph.Directory)
+	dir := graph.Entry{Mode: syscall.S_IFDIR | 0o755, Entries: int64(len(names))}
+	for i := range names {
+		if err := tree.Add(&names[i]); err != nil {
+			t.Fatal(err)
+		}
+		dir.Below.Add(names[i].Sum(), 1)
+		if names[i].IsDir() {
+			dir.Subdirs++
+		}
+	}
+	root, err := tree.Finish()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir.Link = graph.Link{ID: root.ID, Kind: store.KindTree}
+	return dir
+}
+
+// Chain makes directories one in the other, so many deep.
+func Chain(t testing.TB, to graph.Sink, depth int) graph.Entry {
+	dir := Dir(t, to)
+	for range depth {
+		dir.Name = "d"
+		dir = Dir(t, to, dir)
+	}
+	return dir
+}
+
+// Doubling makes directories that have the next one twice, so many deep, with one file at the end.
+func Doubling(t testing.TB, to graph.Sink, depth int) graph.Entry {
+	id, err := to.Put(store.KindData, []byte("x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := Dir(t, to, graph.Entry{Name: "f", Mode: syscall.S_IFREG | 0o644, Size: 1, Data: 1, Link: graph.Link{ID: id, Kind: store.KindData}})
+	for range depth {
+		a, b := dir, dir
+		a.Name, b.Name = "a", "b"
+		dir = Dir(t, to, a, b)
+	}
+	return dir
+}
+
+// PlantTree makes a snapshot of what the function makes, and names it.
+func (s Site) PlantTree(t testing.TB, name string, names func(graph.Sink) []graph.Entry) store.ID {
+	t.Helper()
+	release := s.Store.Hold()
+	defer release()
+	id := s.PutSnapshot(t, names(s.Store))
+	if err := s.Store.Update(func() error { return s.Store.NameSnapshot(name, id) }); err != nil {
 		t.Fatal(err)
 	}
 	return id

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/net/netutil"
 
+	"github.com/quarxtor/quarxfs/graph/budget"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/config"
@@ -32,8 +33,10 @@ type ListenOptions struct {
 	ClientPin []string       // clients must show a certificate with one of these fingerprints
 	Anonymous []config.Scope // what clients without a token may do
 	Insecure  bool           // allow plain HTTP, and clients without token or certificate, from other machines
+	Hosts     []string       // names by which clients may ask over plain HTTP, besides this machine's own
 
-	HeaderTime time.Duration // for TLS's handshake, and for a request's header; 10 s
+	AddressShare int           // connections of one address; 512
+	HeaderTime   time.Duration // for TLS's handshake, and for a request's header; 10 s
 }
 
 // Validate reports what cannot be: ErrConfig.
@@ -67,7 +70,8 @@ func (o ListenOptions) mutual() bool { return o.ClientCA != "" || len(o.ClientPi
 
 const (
 	mostConnections = 2048
-	maxHeader       = 16 << 10 // bytes
+	addressShare    = mostConnections / 4 // of one address
+	maxHeader       = 16 << 10            // bytes
 	idleTime        = 2 * time.Minute
 )
 
@@ -76,6 +80,8 @@ type Front struct {
 	URL         string // with the port that was chosen
 	Fingerprint string // SHA-256 of the certificate in hex; empty: no TLS
 	headerTime  time.Duration
+	names       []string // of this machine
+	log         *slog.Logger
 	l           net.Listener
 	middleware  *Middleware // nil: none asks for tokens
 	service     *Service    // nil: none answers yet
@@ -87,7 +93,7 @@ func Listen(ctx context.Context, o ListenOptions) (*Front, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	f := &Front{headerTime: cmp.Or(o.HeaderTime, 10*time.Second)}
+	f := &Front{headerTime: cmp.Or(o.HeaderTime, 10*time.Second), names: ownNames(o)}
 	var conf *tls.Config
 	if o.Cert != "" {
 		// Read now, so that a wrong file fails the start and not the first client.
@@ -112,7 +118,7 @@ func Listen(ctx context.Context, o ListenOptions) (*Front, error) {
 	}
 	f.URL = "http://" + l.Addr().String()
 	// Below TLS: a handshake counts as a connection, too.
-	f.l = netutil.LimitListener(l, mostConnections)
+	f.l = fairListener{netutil.LimitListener(l, mostConnections), budget.NewPool(mostConnections, int64(cmp.Or(o.AddressShare, addressShare)))}
 	if conf != nil {
 		f.URL = "https://" + l.Addr().String()
 		f.l = tls.NewListener(f.l, conf)
@@ -134,8 +140,9 @@ func (f *Front) ServeMetrics(n remote.Node, log *slog.Logger) {
 }
 
 func (f *Front) serve(h http.Handler, log *slog.Logger) {
+	f.log = log
 	f.service = Serve(f.l, &http.Server{
-		Handler: h, ReadHeaderTimeout: f.headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		Handler: f.guarded(h), ReadHeaderTimeout: f.headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
 	}, log)
 }
 

@@ -8,16 +8,15 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
+	"github.com/quarxtor/quarxfs/graph/budget"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store/config"
 )
@@ -28,29 +27,33 @@ type MiddlewareOptions struct {
 	Tokens    func(secret string) (config.Token, error) // config.ErrToken
 	Anonymous []config.Scope                            // of who shows no token; none
 	Ready     func() error                              // whether the node can answer; nil: always
-	Requests  int                                       // at work at a time, an upload counting as 16; 256
+	Requests  int                                       // at work at a time, an upload or walk counting as 16; 256
 	Rate      float64                                   // requests a second from one address; 2,000
 	Wait      time.Duration                             // most that a request waits for its turn; 30 s
 	Stall     time.Duration                             // after which a body that does not move is given up; 60 s
+	WalkTime  time.Duration                             // most that a request takes that walks through the store; 10 min
+	WalkBytes int64                                     // most memory of such a request, and half of that of all; 192 MiB
 	Log       *slog.Logger
 }
 
 const (
-	uploadWeight = 16 // an upload has up to 8 MiB in memory
-	rateWait     = 2 * time.Second
-	mostClients  = 4096 // whose rates are remembered
-	retryAfter   = 1    // s
+	rateWait    = 2 * time.Second
+	mostClients = 4096 // whose rates are remembered
+	retryAfter  = 1    // s
 )
 
 // A Middleware stands between a node's API and other machines. It asks each request for
 // a token, and bounds what one client and all of them take: requests a second,
-// requests at work, and the time without a byte. /healthz, /readyz and the API's
+// requests at work, the time without a byte, and what a walk through the store costs. Of what is
+// bounded one token has half at most, and so has one address: others still get in.
+// /healthz, /readyz and the API's
 // description are answered to everybody.
 type Middleware struct {
 	o       MiddlewareOptions
 	api     http.Handler
 	clients *otter.Cache[netip.Prefix, *rate.Limiter]
-	places  *semaphore.Weighted
+	places  *budget.Pool
+	memory  *budget.Pool   // bytes
 	quiet   rate.Sometimes // refusals in the log
 	leaving atomic.Bool
 }
@@ -69,9 +72,18 @@ func NewMiddleware(n remote.Node, o MiddlewareOptions) *Middleware {
 	if o.Stall == 0 {
 		o.Stall = 60 * time.Second
 	}
+	if o.WalkTime == 0 {
+		o.WalkTime = 10 * time.Minute
+	}
+	if o.WalkBytes == 0 {
+		o.WalkBytes = 192 << 20
+	}
 	// Else an upload would never get through.
-	o.Requests = max(o.Requests, uploadWeight)
-	m := &Middleware{o: o, places: semaphore.NewWeighted(int64(o.Requests))}
+	o.Requests = max(o.Requests, remote.UploadWeight)
+	m := &Middleware{o: o,
+		places: budget.NewPool(int64(o.Requests), max(int64(o.Requests)/2, remote.UploadWeight)),
+		memory: budget.NewPool(2*o.WalkBytes, o.WalkBytes),
+	}
 	m.quiet.Interval = time.Second
 	m.api = remote.Handler(n, o.Log)
 	m.clients = otter.Must(&otter.Options[netip.Prefix, *rate.Limiter]{
@@ -90,27 +102,35 @@ func (m *Middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		m.ready(w)
 		return
 	}
+	address, err := clientAddress(r)
 	// Before the token is looked at, so that guessing tokens is paced as well.
-	if err := m.pace(r); err != nil {
+	if err == nil {
+		err = m.pace(r.Context(), address)
+	}
+	if err != nil {
 		m.refuse(w, r, err)
 		return
 	}
-	if err := m.admit(r); err != nil && r.URL.Path != remote.OpenAPIPath {
+	need := remote.Needs(m.api, r)
+	token, err := m.admit(r, need.Scope)
+	if err != nil && r.URL.Path != remote.OpenAPIPath {
 		m.refuse(w, r, err)
 		return
 	}
-	weight := int64(1)
-	// An upload has megabytes in memory, a question a few kilobytes.
-	if isUpload(r) {
-		weight = uploadWeight
-	}
-	if err := m.enter(r.Context(), weight); err != nil {
+	caller := remote.Caller{Token: token, Address: address.String()}
+	if err := m.enter(r.Context(), caller.Client(), need.Weight); err != nil {
 		m.refuse(w, r, err)
 		return
 	}
-	defer m.places.Release(weight)
+	defer m.places.Give(caller.Client(), need.Weight)
+	ctx := remote.WithCaller(r.Context(), caller)
+	if need.Walks {
+		var done func()
+		ctx, done = budget.With(ctx, caller.Client(), budget.Limits{Time: m.o.WalkTime, Memory: m.o.WalkBytes, Pool: m.memory})
+		defer done()
+	}
 	// Only now: waiting for a turn is not the client's standing still.
-	w, r = withStall(w, r, m.o.Stall)
+	w, r = withStall(w, r.WithContext(ctx), m.o.Stall)
 	m.api.ServeHTTP(w, r)
 }
 
@@ -145,21 +165,25 @@ func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	remote.Fail(w, r, m.o.Log, err)
 }
 
-// pace delays a client that asks too often. remote.ErrRate: by too much.
-func (m *Middleware) pace(r *http.Request) error {
+// clientAddress is what a request's rate counts for.
+func clientAddress(r *http.Request) (netip.Prefix, error) {
 	addr, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
-		return fmt.Errorf("client %q: %w", r.RemoteAddr, err)
+		return netip.Prefix{}, fmt.Errorf("client %q: %w", r.RemoteAddr, err)
 	}
-	client := clientOf(addr.Addr())
+	return clientOf(addr.Addr()), nil
+}
+
+// pace delays a client that asks too often. remote.ErrRate: by too much.
+func (m *Middleware) pace(ctx context.Context, client netip.Prefix) error {
 	limit, _ := m.clients.ComputeIfAbsent(client, func() (*rate.Limiter, bool) {
 		return rate.NewLimiter(rate.Limit(m.o.Rate), int(m.o.Rate)+1), false
 	})
 	// Wait fails at once if the turn would come too late, and then takes none.
-	soon, cancel := context.WithTimeout(r.Context(), rateWait)
+	soon, cancel := context.WithTimeout(ctx, rateWait)
 	defer cancel()
 	if err := limit.Wait(soon); err != nil {
-		return cmp.Or(r.Context().Err(), fmt.Errorf("%w from %s: more than %g a second", remote.ErrRate, client, m.o.Rate))
+		return cmp.Or(ctx.Err(), fmt.Errorf("%w from %s: more than %g a second", remote.ErrRate, client, m.o.Rate))
 	}
 	return nil
 }
@@ -175,60 +199,42 @@ func clientOf(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// admit asks for a token that allows the request. config.ErrToken, remote.ErrForbidden.
-func (m *Middleware) admit(r *http.Request) error {
-	t := config.Token{Scopes: m.o.Anonymous}
+// admit asks for a token that allows the request, and returns it; of who shows none, one without a
+// name. config.ErrToken, remote.ErrForbidden.
+func (m *Middleware) admit(r *http.Request, asked config.Scope) (t config.Token, err error) {
+	t.Scopes = m.o.Anonymous
 	if h := r.Header.Get("Authorization"); h != "" {
 		kind, secret, _ := strings.Cut(h, " ")
 		if !strings.EqualFold(kind, "Bearer") {
-			return fmt.Errorf("%w: Authorization must be Bearer and the token", config.ErrToken)
+			return t, fmt.Errorf("%w: Authorization must be Bearer and the token", config.ErrToken)
 		}
-		var err error
 		if t, err = m.o.Tokens(strings.TrimSpace(secret)); err != nil {
-			return err
+			return t, err
 		}
 		// A token that is shown and wrong is refused even where none is needed: its owner should
 		// hear of it.
 	} else if len(t.Scopes) == 0 {
-		return fmt.Errorf("%w: there is none in the request", config.ErrToken)
+		return t, fmt.Errorf("%w: there is none in the request", config.ErrToken)
 	}
-	asked := m.scopeOf(r)
 	if t.Allows(asked) {
-		return nil
+		return t, nil
 	}
 	if t.Name == "" {
-		return fmt.Errorf("%w: without one nobody may do what needs the scope %s", config.ErrToken, asked)
+		return t, fmt.Errorf("%w: without one nobody may do what needs the scope %s", config.ErrToken, asked)
 	}
-	return fmt.Errorf("%w: token %q has not the scope %s", remote.ErrForbidden, t.Name, asked)
+	return t, fmt.Errorf("%w: token %q has not the scope %s", remote.ErrForbidden, t.Name, asked)
 }
 
-// enter waits for a place among the requests at work. remote.ErrBusy.
-func (m *Middleware) enter(ctx context.Context, weight int64) error {
+// enter waits for places among the requests at work. remote.ErrBusy.
+func (m *Middleware) enter(ctx context.Context, c budget.Client, weight int64) error {
 	if m.leaving.Load() {
 		return fmt.Errorf("%w: it is leaving", remote.ErrBusy)
 	}
-	if m.places.TryAcquire(weight) {
-		return nil
-	}
 	wait, cancel := context.WithTimeout(ctx, m.o.Wait)
 	defer cancel()
-	err := m.places.Acquire(wait, weight)
+	err := m.places.Take(wait, c, weight)
 	if err != nil && ctx.Err() == nil {
 		err = fmt.Errorf("%w: nothing was done for %v", remote.ErrBusy, m.o.Wait)
 	}
 	return err
-}
-
-func isUpload(r *http.Request) bool {
-	return slices.Contains([]string{http.MethodPost, http.MethodPut}, r.Method) &&
-		(r.URL.Path == "/v1/objects" || strings.HasPrefix(r.URL.Path, "/v1/objects/"))
-}
-
-// scopeOf returns what a request's route asks for.
-func (m *Middleware) scopeOf(r *http.Request) config.Scope {
-	_, pattern := m.api.(*http.ServeMux).Handler(r)
-	if pattern == "" {
-		return config.ScopeRead // to hear that there is nothing
-	}
-	return remote.ScopeOf(pattern)
 }

@@ -241,7 +241,7 @@ func TestMiddlewareStalledUpload(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	fmt.Fprintf(c, "PUT /v1/objects/half HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 1000\r\n\r\nhalf", token)
+	fmt.Fprintf(c, "PUT /v1/objects/half HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\nContent-Length: 1000\r\n\r\nhalf", token)
 	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil || resp.StatusCode != 408 {
 		t.Fatalf("%+v, %v", resp, err)
@@ -273,7 +273,7 @@ func TestMiddlewareStalledDownload(t *testing.T) {
 	}
 	defer c.Close()
 	_ = c.(*net.TCPConn).SetReadBuffer(4 << 10)
-	fmt.Fprintf(c, "GET /v1/objects/big HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", token)
+	fmt.Fprintf(c, "GET /v1/objects/big HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer %s\r\n\r\n", token)
 	in := bufio.NewReader(c)
 	if _, err := in.ReadByte(); err != nil {
 		t.Fatal(err)
@@ -293,7 +293,7 @@ func TestSlowHeader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_, _ = io.WriteString(c, "GET /v1/stats HTTP/1.1\r\nHost: x\r\nX-")
+	_, _ = io.WriteString(c, "GET /v1/stats HTTP/1.1\r\nHost: localhost\r\nX-")
 	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
 	if _, err := io.Copy(io.Discard, c); errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the connection is still there: %v", err)

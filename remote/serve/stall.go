@@ -20,27 +20,42 @@ func withStall(w http.ResponseWriter, r *http.Request, d time.Duration) (http.Re
 	_ = rc.SetWriteDeadline(time.Now().Add(d)) // a recorder in a test has none, here and below
 	if r.Body != nil && r.Body != http.NoBody {
 		r = r.WithContext(r.Context())
-		r.Body = &stallBody{r.Body, rc, d}
+		r.Body = &stallBody{ReadCloser: r.Body, rc: rc, d: d}
 	}
 	return &stallWriter{w, rc, d}, r
 }
+
+// slowest is how many bytes a second a body has to bring. A client that sends one byte a minute
+// would else keep its places for ever.
+const slowest = 256
 
 type stallBody struct {
 	io.ReadCloser
 	rc *http.ResponseController
 	d  time.Duration
+
+	waited time.Duration // for the client, since the last full d of that
+	came   int64         // bytes meanwhile
 }
 
 func (b *stallBody) Read(p []byte) (int, error) {
-	_ = b.rc.SetReadDeadline(time.Now().Add(b.d))
+	begun := time.Now()
+	_ = b.rc.SetReadDeadline(begun.Add(b.d))
 	n, err := b.ReadCloser.Read(p)
-	if errors.Is(err, io.EOF) {
+	// Only while it is read from: a server that is slow itself is not the client's fault.
+	b.waited, b.came = b.waited+time.Since(begun), b.came+int64(n)
+	switch {
+	case errors.Is(err, io.EOF):
 		// From here on the server waits for the client's leaving, for as long as the
 		// answer takes.
 		_ = b.rc.SetReadDeadline(time.Time{})
-	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	case errors.Is(err, os.ErrDeadlineExceeded):
 		err = fmt.Errorf("%w: nothing came for %v", remote.ErrBodyStalled, b.d)
+	case err == nil && b.waited >= b.d:
+		if b.came < int64(b.waited.Seconds()*slowest) {
+			err = fmt.Errorf("%w: %d bytes came in %v", remote.ErrBodyStalled, b.came, b.waited.Round(time.Second))
+		}
+		b.waited, b.came = 0, 0
 	}
 	return n, err
 }

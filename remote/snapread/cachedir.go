@@ -178,7 +178,7 @@ func (d *cacheDir) get(id store.ID) (plain []byte) {
 	}
 	b, err := os.ReadFile(d.path(id))
 	if err == nil {
-		err = remote.ReadRecords(bytes.NewReader(b), 1, func(r store.Record) (err error) {
+		err = remote.ReadRecords(bytes.NewReader(b), 1, nil, func(r store.Record) (err error) {
 			if store.ID(r.ID) != id {
 				return store.ErrCorrupt
 			}

@@ -187,9 +187,18 @@ func newestCommon(has, there []remote.Snapshot) []store.ID {
 
 // Snapshots returns those that a node lists, in its order.
 func Snapshots(ctx context.Context, n remote.Peer) (list []remote.Snapshot, err error) {
-	err = n.ListSnapshots(ctx, func(s remote.Snapshot) error { list = append(list, s); return nil })
+	err = n.ListSnapshots(ctx, func(s remote.Snapshot) error {
+		// A peer's list may have no end.
+		if len(list) == maxListed {
+			return fmt.Errorf("%w: the peer lists more than %d snapshots", store.ErrConfig, maxListed)
+		}
+		list = append(list, s)
+		return nil
+	})
 	return list, err
 }
+
+const maxListed = 1 << 20
 
 // choose returns the snapshots that are to travel and are not there. The report gets those that
 // cannot.

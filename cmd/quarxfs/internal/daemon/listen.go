@@ -45,7 +45,7 @@ func listenAsCaller(ctx context.Context, l serve.ListenOptions) (f *serve.Front,
 
 // MetricsOptions are those of the address of /metrics.
 func (o *Listen) MetricsOptions() serve.ListenOptions {
-	return serve.ListenOptions{Addr: o.Metrics, Insecure: o.Insecure}
+	return serve.ListenOptions{Addr: o.Metrics, Insecure: o.Insecure, Hosts: o.Hosts}
 }
 
 func (o *Listen) middleware(st *store.Store, ready func() error, log *slog.Logger) serve.MiddlewareOptions {
