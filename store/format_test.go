@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -111,7 +112,12 @@ func TestSuperblockGolden(t *testing.T) {
 	if diff := cmp.Diff(strings.Replace(superblockGolden, "CRC", superblockCRC, 1), string(b)); diff != "" {
 		t.Error(diff)
 	}
-	for _, features := range [][]string{{featureLog}, {}, nil} { // before there were any, the list was empty
+	tar := superblockConfig()
+	tar.Chunker.Name = chunk.FastCDCTar
+	if got := newSuperblock(tar).Required; !slices.Equal(got, []string{featureLog, featureTar}) {
+		t.Errorf("%s: features %q", tar.Chunker.Name, got) // an older program has to refuse it by a name
+	}
+	for _, features := range [][]string{{featureLog}, {featureLog, featureTar}, {}, nil} { // before there were any, the list was empty
 		c, err := decodeSuperblock(superblockWith(t, features))
 		if diff := cmp.Diff(superblockConfig(), c); diff != "" || err != nil {
 			t.Errorf("features %q: %v\n%s", features, err, diff)

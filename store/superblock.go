@@ -102,11 +102,19 @@ var superblockFile = config.File{Name: "quarxfs.json", Magic: "quarxfs store", V
 // before have the log and not the feature.
 const featureLog = "commit-log"
 
+// featureTar: files are cut by chunk.FastCDCTar. A program that does not know that way would take
+// its name for damage.
+const featureTar = "chunker-fastcdc-v2-tar"
+
 // knownFeatures lists the required features that this code understands.
-var knownFeatures = []string{featureLog}
+var knownFeatures = []string{featureLog, featureTar}
 
 func newSuperblock(c Config) *superblock {
-	return &superblock{Required: []string{featureLog}, IDScheme: idScheme, Config: c}
+	required := []string{featureLog}
+	if c.Chunker.Name == chunk.FastCDCTar {
+		required = append(required, featureTar)
+	}
+	return &superblock{Required: required, IDScheme: idScheme, Config: c}
 }
 
 // config returns the store's settings. The errors are ErrNewer and ErrDamaged.

@@ -29,7 +29,8 @@ chosen here stays for the store's life.
 
   --chunker fastcdc   files are split at boundaries chosen from the content: an insertion
                       costs a few blocks. --block-size is the average; blocks have a
-                      quarter to four times of it.
+                      quarter to four times of it. Tar archives are split at their
+                      members, so that these share the blocks of the same files.
   --chunker fixed     blocks of equal size: for disk images and databases.`,
 		Example: `  quarxfs init /srv/store
   quarxfs init /srv/images --chunker fixed --block-size 16KiB`,

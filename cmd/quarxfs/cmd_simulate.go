@@ -202,7 +202,7 @@ func showSimulation(w io.Writer, r simulate.Report) error {
 
 // chunkerName is how --chunker calls it.
 func chunkerName(name string) string {
-	if name == chunk.FastCDC {
+	if name == chunk.FastCDC || name == chunk.FastCDCTar {
 		return "fastcdc"
 	}
 	return name

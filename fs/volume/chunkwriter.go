@@ -236,7 +236,7 @@ func (f *chunkWriter) boundary(pos int64, blend bool) (bool, error) {
 // has, or fewer where data ends, brought together in a window. They stay valid
 // until free.
 func (f *chunkWriter) bytesAt(pos int64, blend bool) ([]byte, error) {
-	want := f.v.files.chunker.Max()
+	want := f.v.files.chunker.Window()
 	// Bytes cut before stay where they are: blocks point into the windows until they are stored.
 	have := f.winOff + int64(len(f.window)) - pos
 	if f.window == nil || pos < f.winOff || have < 0 || pos-f.winOff+int64(want) > int64(cap(f.window)) {

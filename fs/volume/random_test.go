@@ -1,8 +1,11 @@
 package volume
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -281,7 +284,7 @@ func (m *machine) payload(t *rapid.T, sizes []int) []byte {
 		size = rapid.IntRange(1, size).Draw(t, "exact size")
 	}
 	var p []byte
-	switch kind := rapid.SampledFrom([]string{"noise", "noise", "zero", "old", "text", "mixed"}).Draw(t, "kind"); {
+	switch kind := rapid.SampledFrom([]string{"noise", "noise", "zero", "old", "text", "mixed", "archive"}).Draw(t, "kind"); {
 	case kind == "zero":
 		p = make([]byte, size)
 	case kind == "old" && len(m.written) > 0:
@@ -289,6 +292,8 @@ func (m *machine) payload(t *rapid.T, sizes []int) []byte {
 		p = p[:min(len(p), size)]
 	case kind == "text":
 		p = slices.Repeat([]byte("all the same line\n"), size/18+1)[:size]
+	case kind == "archive":
+		p = archive(rapid.Uint64Range(0, 1<<8).Draw(t, "seed"), size)
 	default:
 		p = noise(rapid.Uint64Range(0, 1<<16).Draw(t, "seed"), size)
 		if kind == "mixed" {
@@ -299,6 +304,19 @@ func (m *machine) payload(t *rapid.T, sizes []int) []byte {
 		m.written = append(m.written, p)
 	}
 	return p
+}
+
+// archive returns so many bytes of a tar file, whose members' lengths depend on the seed.
+func archive(seed uint64, size int) []byte {
+	rng := rand.New(rand.NewPCG(seed, 0))
+	var b bytes.Buffer
+	for w := tar.NewWriter(&b); b.Len() < size; {
+		p := noise(seed, rng.IntN(10_000)*rng.IntN(2)) // an empty one has its header in a row with the next
+		_ = w.WriteHeader(&tar.Header{Name: "member", Mode: 0o644, Size: int64(len(p))})
+		_, _ = w.Write(p)
+		_ = w.Flush()
+	}
+	return b.Bytes()[:size]
 }
 
 func (m *machine) offset(t *rapid.T, ino meta.Ino) int64 {

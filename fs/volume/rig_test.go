@@ -67,7 +67,7 @@ type rig struct {
 func fixed4K() chunk.Config { return chunk.Config{Name: "fixed", Min: 4096, Avg: 4096, Max: 4096} }
 
 func smallCDC() chunk.Config {
-	return chunk.Config{Name: "fastcdc-v1.0.0", Min: 1024, Avg: 4096, Max: 16384, Key: bytes.Repeat([]byte{7}, 32)}
+	return chunk.Config{Name: chunk.FastCDCTar, Min: 1024, Avg: 4096, Max: 16384, Key: bytes.Repeat([]byte{7}, 32)}
 }
 
 // tiny are options that make evictions, flushes and waiting writers common.

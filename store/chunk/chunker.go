@@ -8,8 +8,9 @@ import (
 
 // Names of the ways to cut. They are part of a store's format.
 const (
-	FastCDC = "fastcdc-v1.0.0"
-	Fixed   = "fixed"
+	FastCDC    = "fastcdc-v1.0.0"
+	FastCDCTar = "fastcdc-v2-tar" // as FastCDC, and at the members of tar archives
+	Fixed      = "fixed"
 )
 
 // Limits of a Config. A block has to fit one segment record.
@@ -27,7 +28,7 @@ var ErrConfig = errors.New("chunker config")
 // A Config says how to cut. It is fixed when a store is made: another Config
 // cuts the same bytes elsewhere, and nothing would deduplicate any more.
 type Config struct {
-	Name string `json:"name"`          // FastCDC or Fixed
+	Name string `json:"name"`          // FastCDCTar, FastCDC or Fixed
 	Min  int    `json:"min"`           // bytes; for Fixed the same as Avg
 	Avg  int    `json:"avg"`           // bytes, a power of two
 	Max  int    `json:"max"`           // bytes; for Fixed the same as Avg
@@ -38,12 +39,12 @@ type Config struct {
 func Default() Config {
 	key := make([]byte, KeySize)
 	rand.Read(key) // crypto/rand.Read never fails: it ends the program instead
-	return Config{Name: FastCDC, Min: 16 << 10, Avg: 64 << 10, Max: 256 << 10, Key: key}
+	return Config{Name: FastCDCTar, Min: 16 << 10, Avg: 64 << 10, Max: 256 << 10, Key: key}
 }
 
 func (c Config) validate() error {
 	switch c.Name {
-	case FastCDC:
+	case FastCDC, FastCDCTar:
 		return c.validateFastCDC()
 	case Fixed:
 		if c.Avg < MinFixed || c.Avg > MaxFixed || c.Avg&(c.Avg-1) != 0 {
@@ -51,13 +52,17 @@ func (c Config) validate() error {
 		}
 		return nil
 	}
-	return fmt.Errorf("%w: unknown name %q, want %q or %q", ErrConfig, c.Name, FastCDC, Fixed)
+	return fmt.Errorf("%w: unknown name %q, want %q, %q or %q", ErrConfig, c.Name, FastCDCTar, FastCDC, Fixed)
 }
 
 func (c Config) validateFastCDC() error {
+	least := MinFastCDC
+	if c.Name == FastCDCTar {
+		least = minTar
+	}
 	switch {
-	case c.Min < MinFastCDC:
-		return fmt.Errorf("%w: min %d is under %d", ErrConfig, c.Min, MinFastCDC)
+	case c.Min < least:
+		return fmt.Errorf("%w: min %d is under %d", ErrConfig, c.Min, least)
 	case c.Max > MaxFastCDC:
 		return fmt.Errorf("%w: max %d is over %d", ErrConfig, c.Max, MaxFastCDC)
 	case c.Min >= c.Avg || c.Avg >= c.Max:
@@ -97,7 +102,8 @@ func New(config Config) (*Chunker, error) {
 func (c *Chunker) Config() Config { return c.config }
 
 // Min returns the least length of a block, except for the last of a stream.
-// With Fixed a block that starts off the grid may be shorter as well.
+// With Fixed a block that starts off the grid may be shorter as well, with
+// FastCDCTar one that is a header or ends before one.
 func (c *Chunker) Min() int { return c.config.Min }
 
 // Avg returns the length that blocks of random data tend to.
@@ -106,21 +112,33 @@ func (c *Chunker) Avg() int { return c.config.Avg }
 // Max returns the greatest length of a block.
 func (c *Chunker) Max() int { return c.config.Max }
 
+// Window returns how many bytes Cut may have to see for a cut that is final.
+func (c *Chunker) Window() int {
+	if c.config.Name == FastCDCTar {
+		return c.config.Max + tarAhead
+	}
+	return c.config.Max
+}
+
 // Cut returns the length n of the block that starts at data[0], which is byte
 // off of its file; 0 only where data is empty. One of two things holds:
 //
 //  1. final: the block ends there whatever bytes follow data.
-//  2. Not final: n is len(data), and more bytes could move the cut. At the end
-//     of a stream it is the last block.
+//  2. Not final: more bytes could move the cut. At the end of a stream the block
+//     ends there, and the next Cut is asked of what is left.
 //
-// Cut does not allocate and never looks past the first Max bytes.
+// Cut does not allocate and never looks past the first Window bytes. With so
+// many the cut is final.
 func (c *Chunker) Cut(off int64, data []byte) (n int, final bool) {
-	if c.config.Name == Fixed {
+	switch c.config.Name {
+	case Fixed:
 		n = c.config.Avg - int(off&int64(c.config.Avg-1))
 		if len(data) < n {
 			return len(data), false
 		}
 		return n, true
+	case FastCDCTar:
+		return c.cutTar(off, data)
 	}
 	return c.cutFastCDC(data)
 }

@@ -286,24 +286,26 @@ func BenchmarkCut(b *testing.B) {
 	for name, data := range map[string][]byte{"random": random(1, 8<<20), "text": text(1, 8<<20), "zero": make([]byte, 8<<20)} {
 		config := Default()
 		config.Key = testKey(1)
-		b.Run(name+"/own", func(b *testing.B) {
-			c, err := New(config)
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.SetBytes(int64(len(data)))
-			b.ReportAllocs()
-			for b.Loop() {
-				for rest := data; len(rest) > 0; {
-					n, _ := c.Cut(0, rest)
-					rest = rest[n:]
+		for _, config.Name = range []string{FastCDC, FastCDCTar} {
+			b.Run(name+"/"+config.Name, func(b *testing.B) {
+				c, err := New(config)
+				if err != nil {
+					b.Fatal(err)
 				}
-			}
-		})
+				b.SetBytes(int64(len(data)))
+				b.ReportAllocs()
+				for b.Loop() {
+					for rest := data; len(rest) > 0; {
+						n, _ := c.Cut(int64(len(data)-len(rest)), rest)
+						rest = rest[n:]
+					}
+				}
+			})
+		}
 		b.Run(name+"/library", func(b *testing.B) {
 			b.SetBytes(int64(len(data)))
 			opts := &chunkers.ChunkerOpts{MinSize: config.Min, NormalSize: config.Avg, MaxSize: config.Max, Key: config.Key}
-			c, err := chunkers.NewChunker(config.Name, bytes.NewReader(data), opts)
+			c, err := chunkers.NewChunker(FastCDC, bytes.NewReader(data), opts)
 			if err != nil {
 				b.Fatal(err)
 			}
