@@ -2,6 +2,8 @@ package volume
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"syscall"
 	"testing"
 
@@ -68,6 +70,45 @@ func BenchmarkWriteAndSync(b *testing.B) {
 				}
 				write(fmt.Sprint("again", i), data)
 			}
+		})
+	}
+}
+
+// Pages all over a file that is stored already, a quarter of them, in the order in which the kernel
+// writes them back, and made durable.
+func BenchmarkRandomWrite(b *testing.B) {
+	const page, size = 4 << 10, 64 << 20
+	for _, share := range []int{16, 4, 2} {
+		b.Run(fmt.Sprint("1 page in ", share), func(b *testing.B) {
+			r := newRig(b, b.TempDir(), store.DefaultConfig().Chunker, Options{})
+			defer r.close(b)
+			var data []byte
+			for i := 0; b.Loop(); i++ {
+				b.StopTimer()
+				a, err := r.v.Create(meta.Root, fmt.Sprint("file ", i), CreateOptions{Mode: syscall.S_IFREG | 0o644})
+				data = noise(uint64(i), size)
+				for off := 0; err == nil && off < size; off += 1 << 20 {
+					err = r.v.Write(a.Ino, int64(off), data[off:off+1<<20], WriteMode{Cached: true})
+				}
+				if err == nil {
+					err = r.v.Sync()
+				}
+				pages := rand.New(rand.NewPCG(uint64(i), 0)).Perm(size / page)[:size/page/share]
+				slices.Sort(pages)
+				b.StartTimer()
+				for k, p := range pages {
+					if err == nil {
+						err = r.v.Write(a.Ino, int64(p)*page, data[k*page+1:][:page], WriteMode{Cached: true})
+					}
+				}
+				if err == nil {
+					err = r.v.SyncFile(a.Ino)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.SetBytes(size / int64(share))
 		})
 	}
 }

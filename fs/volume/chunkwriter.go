@@ -33,6 +33,7 @@ type chunkWriter struct {
 	overlaid   bool  // some dirty ranges became overlay extents
 
 	done    int64 // the end of the region before, stored or not
+	ahead   int64 // up to here old blocks were asked for that will be split again
 	regions []region
 	blocks  [][]byte
 	windows []*[]byte
@@ -301,6 +302,7 @@ func (f *chunkWriter) bytesFrom(pos int64, blend bool) ([]byte, error) {
 	if err != nil || !ok {
 		return nil, err
 	}
+	f.readAhead(e.End())
 	p, err := f.v.files.extentBytes(context.Background(), e)
 	if err != nil {
 		return nil, err
@@ -311,6 +313,35 @@ func (f *chunkWriter) bytesFrom(pos int64, blend bool) ([]byte, error) {
 		end = min(end, f.ranges[i].off)
 	}
 	return p[pos-e.Off : end-e.Off], nil
+}
+
+// aheadBlocks is how many blocks' length is looked at ahead of the one that is split.
+const aheadBlocks = 8
+
+// readAhead has old blocks from pos on read in the background, on other processors, while the one
+// before them is split: those that have so much new in them that they will be split as well. Who
+// needs one that could not be read is told why.
+func (f *chunkWriter) readAhead(pos int64) {
+	if f.coalescing { // which has half of one processor
+		return
+	}
+	lo, hi := max(pos, f.ahead), pos+int64(aheadBlocks*f.v.files.chunker.Avg())
+	// Half of it at a time: to look for each block again would cost more than it gains.
+	if hi-lo < (hi-pos)/2 {
+		return
+	}
+	f.ahead = hi
+	var ids []store.ID
+	f.n.mu.Lock()
+	_ = f.v.files.eachExtent(f.n, lo, hi, func(e meta.Extent) bool {
+		fresh := f.ranges.bytesIn(e.Off, e.End())
+		if fresh < int64(e.Len) && fresh*overlayShare > int64(e.Len) {
+			ids = append(ids, store.ID(e.ID))
+		}
+		return true
+	})
+	f.n.mu.Unlock()
+	f.v.store.Prefetch(ids)
 }
 
 // extentBytes returns the bytes that an extent stands for.

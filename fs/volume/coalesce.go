@@ -17,7 +17,8 @@ import (
 // then. Coalescing that is missed, because the store was closed before, costs sharing, not bytes.
 const (
 	// overlayShare is how much smaller than a block the dirty ranges in its length are, at least.
-	overlayShare = 4
+	// From half a block on, reading and splitting it anew costs no more than all the small blocks.
+	overlayShare = 2
 	// minShare is how much smaller than a block an overlay extent is, at most, so that the extents
 	// of a page stay few.
 	minShare = 32

@@ -92,6 +92,37 @@ func TestOverlays(t *testing.T) {
 	}
 }
 
+// TestOldBlocksAreReadAhead: blocks that are split again because much of them is new are asked for
+// before their turn, and those that small writes are laid over are not.
+func TestOldBlocksAreReadAhead(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		step, length int
+		ahead        bool
+	}{{4096, 3000, true}, {4096, 1500, false}, {64 << 10, 3000, false}} {
+		r := testRig(t, smallCDC(), Options{})
+		want := noise(1, 4<<20)
+		ino := mustCreate(t, r.v, meta.Root, "f", 0o100644)
+		mustWrite(t, r.v, ino, 0, want)
+		mustSync(t, r.v)
+		r.close(t)
+		r.open(t)
+		for off := 0; off < len(want); off += c.step {
+			p := noise(uint64(off)+2, c.length)
+			copy(want[off:], p)
+			mustWrite(t, r.v, ino, int64(off), p)
+		}
+		mustSync(t, r.v)
+		cache := r.st.Stats().Cache
+		if asked := cache.Prefetched + cache.PrefetchDropped; asked > 0 != c.ahead {
+			t.Errorf("%d new bytes in %d: %d blocks were asked for", c.length, c.step, asked)
+		}
+		if !bytes.Equal(read(t, r.v, ino, 0, len(want)), want) {
+			t.Errorf("%d new bytes in %d: the data differs", c.length, c.step)
+		}
+	}
+}
+
 // TestWriteBlocksIsBounded: dirty ranges that lie far apart in a large file, and close enough to be
 // cut with what is around them, do not bring all of it into memory.
 func TestWriteBlocksIsBounded(t *testing.T) {

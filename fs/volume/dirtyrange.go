@@ -165,6 +165,17 @@ func (rs dirtyRanges) intersects(lo, hi int64) bool {
 	return i < len(rs) && rs[i].off < hi
 }
 
+// bytesIn returns how many bytes of [lo, hi) the dirty ranges hold.
+func (rs dirtyRanges) bytesIn(lo, hi int64) (sum int64) {
+	for _, r := range rs[rs.after(lo):] {
+		if r.off >= hi {
+			break
+		}
+		sum += min(r.end(), hi) - max(r.off, lo)
+	}
+	return sum
+}
+
 // Buffers of dirty ranges have a power-of-two capacity from 4 KiB to maxRange and are kept
 // for reuse.
 const (

@@ -31,6 +31,26 @@ func (b byteRanges) equal(c byteRanges) bool {
 	return true
 }
 
+func TestBytesIn(t *testing.T) {
+	var rs dirtyRanges
+	rs.write(2, []byte("ab"))
+	rs.write(6, []byte("cde"))
+	b := rs.bytewise(10)
+	for lo := range 10 {
+		for hi := lo; hi <= 10; hi++ {
+			var want int64
+			for _, dirty := range b.dirty[lo:hi] {
+				if dirty {
+					want++
+				}
+			}
+			if got := rs.bytesIn(int64(lo), int64(hi)); got != want {
+				t.Errorf("%d bytes in [%d, %d), want %d", got, lo, hi, want)
+			}
+		}
+	}
+}
+
 // TestDirtyRanges does every pair of short changes to dirty ranges, and longer series at
 // random, and compares with a walk byte by byte.
 func TestDirtyRanges(t *testing.T) {

@@ -16,7 +16,10 @@ import (
 
 const (
 	askInterval = 50 * time.Millisecond
-	askBytes    = 16 << 20
+	// How much may be admitted on one answer: what is more than enough to ask again, but a share of
+	// the room where there is plenty, since callers count again what waits to be written.
+	askBytes = 16 << 20
+	askShare = 16
 )
 
 // spaceGuard watches the free space of a filesystem. Badger writes through sparse
@@ -76,7 +79,7 @@ func (g *spaceGuard) admit(n int64) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	// Asking costs a system call, and each write of the filesystem comes by here.
-	if g.taken+n > askBytes || time.Since(g.at) > askInterval {
+	if g.taken+n > max(askBytes, (g.free-g.reserve)/askShare) || time.Since(g.at) > askInterval {
 		g.refreshLocked()
 	}
 	if left := g.free - g.taken - n; left < g.reserve {

@@ -37,6 +37,23 @@ func TestSpaceGuard(t *testing.T) {
 		admit(6<<20, true)
 		admit(61<<20, false)
 		admit(0, true)
+		// With plenty of room an answer holds for more.
+		free, asked = 40<<20+16*askShare<<20, 0
+		time.Sleep(askInterval + 1)
+		for range 16 {
+			admit(1<<20, true)
+		}
+		if asked != 1 {
+			t.Fatalf("asked %d times", asked)
+		}
+		free *= 4
+		time.Sleep(askInterval + 1)
+		for range 4 {
+			admit(askBytes, true)
+		}
+		if asked != 2 {
+			t.Fatalf("asked %d times", asked)
+		}
 	})
 }
 

@@ -17,6 +17,8 @@ const (
 	kindWritten
 	kindAppend
 	kindImage
+	kindFresh
+	kindFreshWritten
 )
 
 func fileWorkloads() []workload {
@@ -42,6 +44,10 @@ func fileWorkloads() []workload {
 		{
 			name: "rand-write-4k", doc: "random 4 KiB writes into a file of 128 MiB, fsync at the end", aim: 0.7,
 			setup: setupRandomWrite, run: runRandomWrite, check: checkRandomWrite,
+		},
+		{
+			name: "rand-write-4k-fresh", doc: "a quarter of the pages of a file of 64 MiB that was just written, at random, fsync at the end", aim: 1.5,
+			setup: setupFresh, run: runFresh, check: checkFresh,
 		},
 		{
 			name: "fsync-4k", doc: "4 KiB append + fsync, each", aim: 1,
@@ -194,32 +200,72 @@ func setupRandomWrite(e *env) error {
 func runRandomWrite(e *env) (amount, error) {
 	size, writes := e.randomSizes()
 	written := e.input.data(e.input.seedFor(e.round, kindWritten), writes*4*kib)
-	f, err := os.OpenFile(e.path("rand"), os.O_WRONLY, 0)
-	if err != nil {
-		return amount{}, err
-	}
-	defer f.Close()
-	for i, off := range e.pages(kindWritten, size, writes) {
-		if err := e.ctx.Err(); err != nil {
-			return amount{}, err
-		}
-		if _, err := f.WriteAt(written[i*4*kib:(i+1)*4*kib], off); err != nil {
-			return amount{}, err
-		}
-	}
-	return amount{Bytes: int64(writes) * 4 * kib, Ops: int64(writes)}, errors.Join(f.Sync(), f.Close())
+	return e.writePages("rand", written, e.pages(kindWritten, size, writes))
 }
 
 func checkRandomWrite(e *env) error {
 	size, writes := e.randomSizes()
+	return e.checkPages("rand", kindRand, kindWritten, size, e.pages(kindWritten, size, writes))
+}
+
+// writePages writes pages of 4 KiB, one after the other of data, to these offsets of a file.
+func (e *env) writePages(name string, data []byte, offs []int64) (amount, error) {
+	f, err := os.OpenFile(e.path(name), os.O_WRONLY, 0)
+	if err != nil {
+		return amount{}, err
+	}
+	defer f.Close()
+	for i, off := range offs {
+		if err := e.ctx.Err(); err != nil {
+			return amount{}, err
+		}
+		if _, err := f.WriteAt(data[i*4*kib:(i+1)*4*kib], off); err != nil {
+			return amount{}, err
+		}
+	}
+	return amount{Bytes: int64(len(data)), Ops: int64(len(offs))}, errors.Join(f.Sync(), f.Close())
+}
+
+// checkPages compares with a file of one kind of data, over which pages of another were written by
+// writePages, and removes it.
+func (e *env) checkPages(name string, kind, over uint64, size int, offs []int64) error {
 	// The buffer of data is one, and is used for the file's bytes next.
-	written := bytes.Clone(e.input.data(e.input.seedFor(e.round, kindWritten), writes*4*kib))
-	want := e.input.data(e.input.seedFor(e.round, kindRand), size)
-	for i, off := range e.pages(kindWritten, size, writes) {
+	written := bytes.Clone(e.input.data(e.input.seedFor(e.round, over), len(offs)*4*kib))
+	want := e.input.data(e.input.seedFor(e.round, kind), size)
+	for i, off := range offs {
 		copy(want[off:], written[i*4*kib:(i+1)*4*kib])
 	}
 	e.input.spoiled()
-	return errors.Join(e.compare("rand", want), os.Remove(e.path("rand")))
+	return errors.Join(e.compare(name, want), os.Remove(e.path(name)))
+}
+
+// freshPages are a quarter of the pages of a file of so many bytes, each once, at random.
+func (e *env) freshPages(size int) []int64 {
+	pages := rand.New(rand.NewPCG(e.input.seedFor(e.round, kindFresh), 0)).Perm(size / (4 * kib))[:size/(16*kib)]
+	offs := make([]int64, len(pages))
+	for i, p := range pages {
+		offs[i] = int64(p) * 4 * kib
+	}
+	return offs
+}
+
+func (e *env) freshSize() int { return e.input.size(64, 1) * mib }
+
+func setupFresh(e *env) error {
+	size := e.freshSize()
+	_, err := e.write("fresh", e.input.data(e.input.seedFor(e.round, kindFresh), size), mib)
+	e.input.data(e.input.seedFor(e.round, kindFreshWritten), size/4) // made now, so that run finds it made
+	return err
+}
+
+func runFresh(e *env) (amount, error) {
+	size := e.freshSize()
+	return e.writePages("fresh", e.input.data(e.input.seedFor(e.round, kindFreshWritten), size/4), e.freshPages(size))
+}
+
+func checkFresh(e *env) error {
+	size := e.freshSize()
+	return e.checkPages("fresh", kindFresh, kindFreshWritten, size, e.freshPages(size))
 }
 
 func runFsync(e *env) (amount, error) {
