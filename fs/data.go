@@ -36,12 +36,24 @@ func (f *filesystem) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.Re
 	if in.Flags&syscall.O_NOATIME != 0 {
 		read = f.vol.ReadNoAtime
 	}
-	vec, err := read(context.Background(), ino(&in.InHeader), int64(in.Offset), int(in.Size))
+	a, err := read(context.Background(), ino(&in.InHeader), int64(in.Offset), int(in.Size))
 	if err != nil {
 		return nil, f.status("read", err)
 	}
-	return fuse.ReadResultVector(vec), fuse.OK
+	return &answer{fuse.ReadResultVector(a.Slices), a}, fuse.OK
 }
+
+// An answer to READ gives its memory back when the kernel has the bytes.
+type answer struct {
+	fuse.ReadResult
+	volume.Answer
+}
+
+// Slices implements what go-fuse asks of a result that has its bytes in memory.
+func (a *answer) Slices() ([][]byte, fuse.Status) { return a.Answer.Slices, fuse.OK }
+
+// Done implements fuse.ReadResult.
+func (a *answer) Done() { a.Answer.Done() }
 
 func (f *filesystem) Write(_ <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	defer f.meter.time(opWrite)()

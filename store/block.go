@@ -258,26 +258,40 @@ func (bs *blocks) PutAll(blocks [][]byte) ([]ID, error) {
 //  4. The block is in a cold tier that cannot be reached: ErrUnavailable, after
 //     a bounded time.
 func (bs *blocks) Get(ctx context.Context, id ID) ([]byte, error) {
+	l, err := bs.Borrow(ctx, id, 0)
+	return l.Plain, err
+}
+
+// A Loan is a block's plain bytes until they are returned.
+type Loan = tiering.Loan
+
+// Borrow is Get for who wants n bytes of the block now, and returns them. If that is all of it, it
+// is not left in RAM, see tiering.Set.Borrow. The rest of any other one is likely to be wanted
+// next.
+func (bs *blocks) Borrow(ctx context.Context, id ID, n int) (l Loan, err error) {
 	if plain, ok := bs.tiers.Cached(id); ok {
 		bs.hot.used(id, false)
-		return plain, nil
+		return Loan{Plain: plain}, nil
 	}
 	// Blocks of a store that is open for reading only, which no segment has.
 	if m, ok := bs.memory.get(id); ok {
-		return m.plain, nil
+		return Loan{Plain: m.plain}, nil
 	}
 	e, err := bs.index.Lookup(id)
 	if err != nil {
-		return nil, err
+		return l, err
 	}
 	// Before it is read: a cold block that is asked for is wanted hot, even if this fails.
 	bs.hot.used(id, e.Loc.Tier == tiering.Cold)
-	var plain []byte
 	err = bs.follow(id, e, func(loc tiering.Location) (err error) {
-		plain, err = bs.tiers.Get(ctx, id, loc)
+		if n == int(e.Raw) {
+			l, err = bs.tiers.Borrow(ctx, id, loc)
+		} else {
+			l.Plain, err = bs.tiers.Get(ctx, id, loc)
+		}
 		return err
 	})
-	return plain, err
+	return l, err
 }
 
 // follow calls read with where a block is, again when the block has moved since e

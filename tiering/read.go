@@ -15,6 +15,11 @@ import (
 // like those of Get and with the same errors, but without RAM in between: for
 // scrubbing and rebuilding. The bytes are the caller's.
 func (s *Set) Read(loc Location) (segment.Header, []byte, error) {
+	return s.read(loc, func(int) []byte { return nil })
+}
+
+// read is Read into what room returns for so many bytes, as far as they fit there.
+func (s *Set) read(loc Location, room func(n int) []byte) (segment.Header, []byte, error) {
 	// The stored bytes are needed only until they are plain.
 	buf := buffers.Get().(*[]byte)
 	defer recycle(buf)
@@ -31,7 +36,7 @@ func (s *Set) Read(loc Location) (segment.Header, []byte, error) {
 	c.readTime.Add(time.Since(start))
 	c.reads.Add(1)
 	c.bytesRead.Add(uint64(loc.Length))
-	plain, err := segment.Decompress(h.Codec, nil, stored, int(h.RawLen))
+	plain, err := segment.Decompress(h.Codec, room(int(h.RawLen)), stored, int(h.RawLen))
 	if err != nil {
 		return h, nil, &CorruptError{Segment: loc.Segment, Offset: loc.Offset, Reason: "payload", Err: err}
 	}
@@ -64,7 +69,16 @@ func (s *Set) fill(id [32]byte, loc Location) ([]byte, error) {
 	if plain, ok := s.cache.get(id); ok {
 		return plain, nil
 	}
-	h, plain, err := s.Read(loc)
+	plain, err := s.block(id, loc, func(int) []byte { return nil })
+	if err == nil {
+		s.cache.set(id, plain)
+	}
+	return plain, err
+}
+
+// block reads a block that is not in RAM.
+func (s *Set) block(id [32]byte, loc Location, room func(n int) []byte) ([]byte, error) {
+	h, plain, err := s.read(loc, room)
 	if err == nil && h.ID != id {
 		other := h.ID // h itself would escape
 		err = &CorruptError{Segment: loc.Segment, Offset: loc.Offset, Reason: fmt.Sprintf("the record is block %x", other[:6])}
@@ -75,7 +89,6 @@ func (s *Set) fill(id [32]byte, loc Location) ([]byte, error) {
 	}
 	s.counters.fills.Add(1)
 	s.hotCurve.use(&id, int64(loc.Length))
-	s.cache.set(id, plain)
 	return plain, nil
 }
 
@@ -176,6 +189,13 @@ func (f *flights) do(ctx context.Context, s *Set, id [32]byte, loc Location) ([]
 	defer f.release(id, call)
 	call.plain, call.err = s.fill(id, loc)
 	return call.plain, call.err
+}
+
+// underWay reports whether a block is being read.
+func (f *flights) underWay(id [32]byte) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.calls[id] != nil
 }
 
 func (f *flights) release(id [32]byte, call *flight) {

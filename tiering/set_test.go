@@ -69,6 +69,23 @@ func mustAppend(t testing.TB, s *Set, r Record) Location {
 	return loc
 }
 
+// getEachWay borrows a block and gets it. What comes of it must be the same.
+func getEachWay(t testing.TB, s *Set, id [32]byte, loc Location) ([]byte, error) {
+	t.Helper()
+	l, lentErr := s.Borrow(context.Background(), id, loc)
+	lent := bytes.Clone(l.Plain)
+	l.Return()
+	plain, err := s.Get(context.Background(), id, loc)
+	same := bytes.Equal(lent, plain) && (err == nil) == (lentErr == nil)
+	for _, kind := range []error{ErrNotFound, ErrCorrupt, ErrUnavailable, ErrNoTier} {
+		same = same && errors.Is(err, kind) == errors.Is(lentErr, kind)
+	}
+	if !same {
+		t.Errorf("%+v: borrowed %d bytes, %v; got %d, %v", loc, len(lent), lentErr, len(plain), err)
+	}
+	return plain, err
+}
+
 func requireGet(t testing.TB, s *Set, plain []byte, loc Location) {
 	t.Helper()
 	got, err := s.Get(context.Background(), blake3.Sum256(plain), loc)
@@ -98,7 +115,9 @@ func TestAppendGetAcrossReopen(t *testing.T) {
 				locs = append(locs, mustAppend(t, s, record(segment.Data, segment.Codec(i%3), plain)))
 			}
 			for i, loc := range locs {
-				requireGet(t, s, plains[i], loc)
+				if got, err := getEachWay(t, s, blake3.Sum256(plains[i]), loc); err != nil || !bytes.Equal(got, plains[i]) {
+					t.Fatalf("get %+v: %v", loc, err)
+				}
 			}
 			if err := s.Sync(); err != nil {
 				t.Fatal(err)
@@ -212,7 +231,7 @@ func TestRemove(t *testing.T) {
 		t.Fatal(err)
 	}
 	plain := content(0, 4<<10)
-	if _, err := s.Get(context.Background(), blake3.Sum256(plain), locs[0]); !errors.Is(err, ErrNotFound) {
+	if _, err := getEachWay(t, s, blake3.Sum256(plain), locs[0]); !errors.Is(err, ErrNotFound) {
 		t.Errorf("get from a removed segment: %v", err)
 	}
 	if err := s.Remove(locs[0].Segment); !errors.Is(err, ErrNotFound) {
@@ -254,7 +273,7 @@ func TestDamageIsReported(t *testing.T) {
 			}
 			for _, flip := range []byte{1, 0x80, 0xff} {
 				f.WriteAt([]byte{b[0] ^ flip}, int64(loc.Offset)+i)
-				_, err := s.Get(context.Background(), blake3.Sum256(plain), loc)
+				_, err := getEachWay(t, s, blake3.Sum256(plain), loc)
 				var corrupt *CorruptError
 				if !errors.Is(err, ErrCorrupt) || !errors.As(err, &corrupt) || corrupt.Segment != loc.Segment || corrupt.Offset != loc.Offset {
 					t.Fatalf("%v, byte %d: %v", codec, i, err)
@@ -271,18 +290,18 @@ func TestDamageIsReported(t *testing.T) {
 			{Segment: loc.Segment, Offset: 1 << 30, Length: loc.Length},
 			{Segment: loc.Segment, Offset: loc.Offset, Length: 1 << 31},
 		} {
-			if _, err := s.Get(context.Background(), blake3.Sum256(plain), wrong); !errors.Is(err, ErrCorrupt) {
+			if _, err := getEachWay(t, s, blake3.Sum256(plain), wrong); !errors.Is(err, ErrCorrupt) {
 				t.Errorf("location %+v: %v", wrong, err)
 			}
 		}
-		if _, err := s.Get(context.Background(), [32]byte{1}, loc); !errors.Is(err, ErrCorrupt) {
+		if _, err := getEachWay(t, s, [32]byte{1}, loc); !errors.Is(err, ErrCorrupt) {
 			t.Errorf("another block's location: %v", err)
 		}
 	}
-	if _, err := s.Get(context.Background(), [32]byte{1}, Location{Segment: 99, Length: 100}); !errors.Is(err, ErrNotFound) {
+	if _, err := getEachWay(t, s, [32]byte{1}, Location{Segment: 99, Length: 100}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("no such segment: %v", err)
 	}
-	if _, err := s.Get(context.Background(), [32]byte{1}, Location{Tier: 9, Length: 100}); !errors.Is(err, ErrNotFound) {
+	if _, err := getEachWay(t, s, [32]byte{1}, Location{Tier: 9, Length: 100}); !errors.Is(err, ErrNotFound) {
 		t.Errorf("no such tier: %v", err)
 	}
 }
@@ -292,12 +311,68 @@ func TestVerifyHasTheLastWord(t *testing.T) {
 	r := record(segment.Data, segment.S2, content(1, 1000))
 	r.ID[0] ^= 1
 	loc := mustAppend(t, s, r)
-	if _, err := s.Get(context.Background(), r.ID, loc); !errors.Is(err, ErrCorrupt) {
+	if _, err := getEachWay(t, s, r.ID, loc); !errors.Is(err, ErrCorrupt) {
 		t.Errorf("wrong ID: %v", err)
 	}
 	if _, ok := s.Cached(r.ID); ok {
 		t.Error("wrong bytes in RAM")
 	}
+}
+
+// TestBorrow: what is borrowed is not left in RAM, and its memory is nobody else's before it is
+// returned.
+func TestBorrow(t *testing.T) {
+	s := open(t, Options{SegmentSize: 1 << 20, CacheBytes: 8 << 20})
+	var plains [][]byte
+	var ids [][32]byte
+	var locs []Location
+	for i, n := range []int{1, 4096, 1<<13 - 1, 1 << 13, 1<<13 + 1, 20_000, 1 << 16, 1<<16 + 1, 200_000, 1 << 20, 1<<20 + 1, 2 << 20} {
+		for codec := range segment.Codec(3) {
+			plain := content(uint64(3*i)+uint64(codec), n)
+			plains, ids = append(plains, plain), append(ids, blake3.Sum256(plain))
+			locs = append(locs, mustAppend(t, s, record(segment.Data, codec, plain)))
+		}
+	}
+	var wg sync.WaitGroup
+	for g := range 4 {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(g), 3))
+			for range 30 {
+				var loans []Loan
+				picked := rng.Perm(len(ids))[:4]
+				for _, i := range picked {
+					l, err := s.Borrow(context.Background(), ids[i], locs[i])
+					if err != nil {
+						t.Error(err)
+					}
+					loans = append(loans, l)
+				}
+				for k, i := range picked {
+					if !bytes.Equal(loans[k].Plain, plains[i]) {
+						t.Errorf("the bytes of block %d are others", i)
+					}
+					loans[k].Return()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for i, id := range ids {
+		if s.InRAM(id) {
+			t.Errorf("block %d was borrowed and is in RAM", i)
+		}
+	}
+	if ram := s.Stats().RAM; ram.Hits != 0 || ram.Misses != 4*30*4 {
+		t.Errorf("%+v", ram)
+	}
+	// What is in RAM is lent from there.
+	requireGet(t, s, plains[8], locs[8])
+	l, err := s.Borrow(context.Background(), ids[8], locs[8])
+	if err != nil || !bytes.Equal(l.Plain, plains[8]) || s.Stats().RAM.Hits != 1 {
+		t.Errorf("%v, %+v", err, s.Stats().RAM)
+	}
+	l.Return()
+	requireGet(t, s, plains[8], locs[8])
 }
 
 func TestInsertCachedStored(t *testing.T) {

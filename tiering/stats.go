@@ -50,7 +50,7 @@ func (s RAMStats) HitRatio() float64 {
 type counters struct {
 	ramHits, ramMisses          atomic.Uint64
 	prefetched, prefetchDropped atomic.Uint64
-	fills                       atomic.Uint64 // blocks that came into RAM
+	fills                       atomic.Uint64 // blocks that were read because RAM had none
 	tiers                       [tierCount]struct {
 		reads, bytesRead, writes, bytesWritten atomic.Uint64
 		readTime, writeTime                    latency.Timer

@@ -350,11 +350,16 @@ func (m *fileMap) extentBytes(ctx context.Context, e meta.Extent) ([]byte, error
 	if err != nil {
 		return nil, err
 	}
-	if uint64(e.Skip)+uint64(e.Len) > uint64(len(p)) {
+	return bytesOf(e, p)
+}
+
+// bytesOf returns the part of a block that an extent stands for.
+func bytesOf(e meta.Extent, block []byte) ([]byte, error) {
+	if uint64(e.Skip)+uint64(e.Len) > uint64(len(block)) {
 		return nil, fmt.Errorf("extent at %d wants bytes %d..%d of block %s of %d bytes: %w",
-			e.Off, e.Skip, uint64(e.Skip)+uint64(e.Len), store.ID(e.ID).Short(), len(p), store.ErrCorrupt)
+			e.Off, e.Skip, uint64(e.Skip)+uint64(e.Len), store.ID(e.ID).Short(), len(block), store.ErrCorrupt)
 	}
-	return p[e.Skip : e.Skip+e.Len], nil
+	return block[e.Skip : e.Skip+e.Len], nil
 }
 
 // install points the file's extents at the new blocks. n.mu is held.

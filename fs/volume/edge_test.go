@@ -203,8 +203,8 @@ func TestReapInSteps(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if vec, err := r.v.Read(context.Background(), ino, 0, 10); !errors.Is(err, syscall.ENOENT) {
-		t.Errorf("half a file is read as %q, %v", vec, err)
+	if a, err := r.v.Read(context.Background(), ino, 0, 10); !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("half a file is read as %q, %v", a.Slices, err)
 	}
 	if _, err := r.v.Link(ino, meta.Root, "g"); err != syscall.ENOENT {
 		t.Errorf("half a file is linked: %v", err)
@@ -366,8 +366,8 @@ func TestLimitDirty(t *testing.T) {
 	}
 	r.v.LimitDirty(64 << 20)
 	write(9<<20, 12<<20)
-	parts, err := r.v.Read(context.Background(), ino, 0, len(want))
-	if got := bytes.Join(parts, nil); err != nil || !bytes.Equal(got, want) {
+	whole, err := r.v.Read(context.Background(), ino, 0, len(want))
+	if got := bytes.Join(whole.Slices, nil); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("read %d bytes, %v", len(got), err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sync/errgroup"
@@ -75,22 +76,36 @@ func (m *fileMap) write(ino meta.Ino, off int64, data []byte, mode WriteMode) er
 // zeroes is what holes read as.
 var zeroes [1 << 20]byte
 
-// Read returns up to size bytes of the file from off on, as slices to be sent
-// in order; they are shared and must not be changed. No bytes: off is at or
+// An Answer is what a read gives: slices to be sent in order. They are shared and must not be
+// changed.
+type Answer struct {
+	Slices [][]byte
+	loans  []store.Loan
+}
+
+// Done gives the slices' memory back: they must not be used any more.
+func (a *Answer) Done() {
+	for i := range a.loans {
+		a.loans[i].Return()
+	}
+	*a = Answer{}
+}
+
+// Read returns up to size bytes of the file from off on. No bytes: off is at or
 // past the end.
-func (v *Volume) Read(ctx context.Context, ino meta.Ino, off int64, size int) ([][]byte, error) {
+func (v *Volume) Read(ctx context.Context, ino meta.Ino, off int64, size int) (Answer, error) {
 	return v.files.read(ctx, ino, off, size, !v.opts.NoAtime)
 }
 
 // ReadNoAtime is Read for a file opened with O_NOATIME.
-func (v *Volume) ReadNoAtime(ctx context.Context, ino meta.Ino, off int64, size int) ([][]byte, error) {
+func (v *Volume) ReadNoAtime(ctx context.Context, ino meta.Ino, off int64, size int) (Answer, error) {
 	return v.files.read(ctx, ino, off, size, false)
 }
 
-func (m *fileMap) read(ctx context.Context, ino meta.Ino, off int64, size int, touch bool) ([][]byte, error) {
+func (m *fileMap) read(ctx context.Context, ino meta.Ino, off int64, size int, touch bool) (Answer, error) {
 	n, err := m.v.get(ino)
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	defer n.release()
 	if touch {
@@ -100,16 +115,16 @@ func (m *fileMap) read(ctx context.Context, ino meta.Ino, off int64, size int, t
 		n.mu.Unlock()
 	}
 	for try := 0; ; try++ {
-		vec, err := m.readOnce(ctx, n, off, size)
+		a, err := m.readOnce(ctx, n, off, size)
 		// A block may be swept or moved between our look at the extents and
 		// our read; then the extents have changed.
 		if errors.Is(err, store.ErrNotFound) && try < 3 {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("read inode %d at %d: %w", n.ino, off, err)
+			return Answer{}, fmt.Errorf("read inode %d at %d: %w", n.ino, off, err)
 		}
-		return vec, nil
+		return a, nil
 	}
 }
 
@@ -120,21 +135,22 @@ type readSpan struct {
 	ext    meta.Extent
 	hole   bool
 	bytes  []byte
+	loan   store.Loan
 }
 
-func (m *fileMap) readOnce(ctx context.Context, n *node, off int64, size int) ([][]byte, error) {
+func (m *fileMap) readOnce(ctx context.Context, n *node, off int64, size int) (Answer, error) {
 	n.mu.Lock()
 	if n.isDir() {
 		n.mu.Unlock()
-		return nil, syscall.EISDIR
+		return Answer{}, syscall.EISDIR
 	}
 	if n.reaping { // holes now where data was
 		n.mu.Unlock()
-		return nil, syscall.ENOENT
+		return Answer{}, syscall.ENOENT
 	}
 	if off >= n.attr.Size || size <= 0 {
 		n.mu.Unlock()
-		return nil, nil
+		return Answer{}, nil
 	}
 	size = int(min(int64(size), n.attr.Size-off))
 	if off == 0 && n.isSmall() {
@@ -153,25 +169,35 @@ func (m *fileMap) readOnce(ctx context.Context, n *node, off int64, size int) ([
 	list, err := m.readSpans(n, off, size)
 	n.mu.Unlock()
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	if dirty != nil {
 		return m.readDirty(ctx, list, dirty, covered)
 	}
 	if err := m.fetch(ctx, list, nil); err != nil {
-		return nil, err
+		return Answer{}, err
 	}
-	vec := make([][]byte, 0, len(list))
+	a := Answer{Slices: make([][]byte, 0, len(list)), loans: loansOf(list)}
 	for _, s := range list {
 		if !s.hole {
-			vec = append(vec, s.bytes)
+			a.Slices = append(a.Slices, s.bytes)
 			continue
 		}
 		for left := s.hi - s.lo; left > 0; left -= len(zeroes) {
-			vec = append(vec, zeroes[:min(left, len(zeroes))])
+			a.Slices = append(a.Slices, zeroes[:min(left, len(zeroes))])
 		}
 	}
-	return vec, nil
+	return a, nil
+}
+
+// loansOf gathers what was borrowed for the spans.
+func loansOf(list []readSpan) (loans []store.Loan) {
+	for _, s := range list {
+		if s.loan.Plain != nil {
+			loans = append(loans, s.loan)
+		}
+	}
+	return loans
 }
 
 // readSpans lists what [off, off+size) consists of, below the dirty ranges.
@@ -198,7 +224,7 @@ func (m *fileMap) readSpans(n *node, off int64, size int) ([]readSpan, error) {
 }
 
 // readDirty fills in what the dirty ranges do not cover.
-func (m *fileMap) readDirty(ctx context.Context, list []readSpan, dst []byte, covered [][2]int) ([][]byte, error) {
+func (m *fileMap) readDirty(ctx context.Context, list []readSpan, dst []byte, covered [][2]int) (Answer, error) {
 	hidden := func(s readSpan) bool {
 		for _, c := range covered {
 			// Covered as a whole by dirty bytes: its block need not be read, and may be on a slow
@@ -210,17 +236,19 @@ func (m *fileMap) readDirty(ctx context.Context, list []readSpan, dst []byte, co
 		return s.hole
 	}
 	if err := m.fetch(ctx, list, hidden); err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	// Blocks are shared with the cache: what lies over them goes into a copy.
 	out := make([]byte, len(dst))
-	for _, s := range list {
+	for i := range list {
+		s := &list[i]
 		copy(out[s.lo:s.hi], s.bytes)
+		s.loan.Return()
 	}
 	for _, c := range covered {
 		copy(out[c[0]:c[1]], dst[c[0]:c[1]])
 	}
-	return [][]byte{out}, nil
+	return Answer{Slices: [][]byte{out}}, nil
 }
 
 // fetch gets the blocks of the spans that skip does not exclude, on as
@@ -232,20 +260,38 @@ func (m *fileMap) fetch(ctx context.Context, list []readSpan, skip func(readSpan
 			wanted = append(wanted, s)
 		}
 	}
-	if len(wanted) == 1 { // the usual case of a small file needs no other goroutine
-		var err error
-		wanted[0].bytes, err = m.extentBytes(ctx, wanted[0].ext)
+	var next atomic.Int32
+	some := func() error {
+		for {
+			i := int(next.Add(1)) - 1
+			if i >= len(wanted) {
+				return nil
+			}
+			if err := m.spanBytes(ctx, wanted[i]); err != nil {
+				return err
+			}
+		}
+	}
+	// This goroutine has the stack for decompressing and checking already; the usual case of a
+	// small file needs no other.
+	var g errgroup.Group
+	for range min(runtime.NumCPU(), len(wanted)) - 1 {
+		g.Go(some)
+	}
+	err := some()
+	if other := g.Wait(); err == nil {
+		err = other
+	}
+	return err
+}
+
+// spanBytes gets the bytes of a span.
+func (m *fileMap) spanBytes(ctx context.Context, s *readSpan) (err error) {
+	if s.loan, err = m.v.store.Borrow(ctx, store.ID(s.ext.ID), int(s.ext.Len)); err != nil {
 		return err
 	}
-	var g errgroup.Group
-	g.SetLimit(runtime.NumCPU()) // blocks are decompressed and checked
-	for _, s := range wanted {
-		g.Go(func() (err error) {
-			s.bytes, err = m.extentBytes(ctx, s.ext)
-			return err
-		})
-	}
-	return g.Wait()
+	s.bytes, err = bytesOf(s.ext, s.loan.Plain)
+	return err
 }
 
 // touchAtime does what the relatime mount option does. n.mu is held.

@@ -197,7 +197,7 @@ func requireWholeSnapshot(t *testing.T, r *rig, name string, written int64) {
 		}
 		want, wantErr := r.v.Read(ctx, is.Ino, 0, int(is.Size))
 		got, err := r.v.Read(ctx, was.Ino, 0, int(was.Size))
-		if (err == nil) != (wantErr == nil) || err == nil && !bytes.Equal(bytes.Join(got, nil), bytes.Join(want, nil)) {
+		if (err == nil) != (wantErr == nil) || err == nil && !bytes.Equal(bytes.Join(got.Slices, nil), bytes.Join(want.Slices, nil)) {
 			t.Errorf("%s: %s reads otherwise: %v, %v", name, path, err, wantErr)
 		}
 	}

@@ -48,12 +48,12 @@ func contentsOf(t tb, v *Volume) map[string]string {
 		if a.Mode&syscall.S_IFMT != syscall.S_IFREG {
 			return nil
 		}
-		vec, err := v.Read(context.Background(), a.Ino, 0, int(min(a.Size, 1<<20)))
+		data, err := v.Read(context.Background(), a.Ino, 0, int(min(a.Size, 1<<20)))
 		if err != nil {
 			all[path] = "EIO"
 			return nil
 		}
-		all[path] = string(bytes.Join(vec, nil))
+		all[path] = string(bytes.Join(data.Slices, nil))
 		return nil
 	})
 	if err != nil {

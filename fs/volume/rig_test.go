@@ -227,11 +227,12 @@ func (r *rig) checkMemory(t tb) {
 
 func read(t tb, v *Volume, ino meta.Ino, off int64, size int) []byte {
 	t.Helper()
-	vec, err := v.Read(context.Background(), ino, off, size)
+	a, err := v.Read(context.Background(), ino, off, size)
 	if err != nil {
 		t.Fatalf("read %d bytes of inode %d at %d: %v", size, ino, off, err)
 	}
-	return bytes.Join(vec, nil)
+	defer a.Done()
+	return bytes.Join(a.Slices, nil)
 }
 
 func mustWrite(t tb, v *Volume, ino meta.Ino, off int64, p []byte) {
