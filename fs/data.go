@@ -2,6 +2,11 @@ package fs
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -30,17 +35,62 @@ func (f *filesystem) Flush(_ <-chan struct{}, _ *fuse.FlushIn) fuse.Status {
 	return fuse.ENOSYS
 }
 
-func (f *filesystem) Read(_ <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult, fuse.Status) {
+func (f *filesystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, _ []byte) (fuse.ReadResult, fuse.Status) {
 	defer f.meter.time(opRead)()
 	read := f.vol.Read
 	if in.Flags&syscall.O_NOATIME != 0 {
 		read = f.vol.ReadNoAtime
 	}
-	a, err := read(context.Background(), ino(&in.InHeader), int64(in.Offset), int(in.Size))
+	a, err := read(interruptible{context.Background(), cancel}, ino(&in.InHeader), int64(in.Offset), int(in.Size))
+	if errors.Is(err, context.Canceled) && !dying(in.Pid) {
+		// Programs expect no EINTR of a file. This joins the read that was left.
+		a, err = read(context.Background(), ino(&in.InHeader), int64(in.Offset), int(in.Size))
+	}
 	if err != nil {
 		return nil, f.status("read", err)
 	}
 	return &answer{fuse.ReadResultVector(a.Slices), a}, fuse.OK
+}
+
+// An interruptible context ends when the kernel interrupts a request.
+type interruptible struct {
+	context.Context
+	cancel <-chan struct{}
+}
+
+func (i interruptible) Done() <-chan struct{} { return i.cancel }
+
+func (i interruptible) Err() error {
+	select {
+	case <-i.cancel:
+		return context.Canceled
+	default:
+		return nil
+	}
+}
+
+// dying reports whether a thread is being killed. The kernel interrupts a request for any signal
+// that has a handler, too, and does not say which it was.
+func dying(thread uint32) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", thread))
+	if err != nil {
+		return false // of another namespace
+	}
+	return killPending(string(b))
+}
+
+// killPending finds SIGKILL among the pending signals in a thread's status, where the kernel puts
+// it for each signal that ends the process.
+func killPending(status string) bool {
+	for line := range strings.Lines(status) {
+		rest, ok := strings.CutPrefix(line, "SigPnd:")
+		if !ok {
+			continue
+		}
+		pending, err := strconv.ParseUint(strings.TrimSpace(rest), 16, 64)
+		return err == nil && pending&(1<<(syscall.SIGKILL-1)) != 0
+	}
+	return false
 }
 
 // An answer to READ gives its memory back when the kernel has the bytes.

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"errors"
 	"syscall"
 
@@ -22,6 +23,7 @@ var errnos = []struct {
 	{volume.ErrNameTaken, syscall.EEXIST, false},
 	{volume.ErrHeld, syscall.EBUSY, false},
 	{volume.ErrName, syscall.EINVAL, false},
+	{context.Canceled, syscall.EINTR, false}, // by the kernel, for a caller that is being killed
 }
 
 // status turns an error into the kernel's errno. An error without a row in the

@@ -234,6 +234,43 @@ func (f *hangingFile) ReadAt(p []byte, off int64) (int, error) {
 	return f.File.ReadAt(p, off)
 }
 
+// TestInterruptedColdRead: who waits for a cold disk can leave, whether it began the read or joined
+// it, and who stays gets the block.
+func TestInterruptedColdRead(t *testing.T) {
+	dir := t.TempDir()
+	makeCold(t, dir)
+	h := &hanging{FS: disk.OS()}
+	s := coldSet(t, dir, h, time.Minute)
+	plain := content(0, 3000)
+	var loc Location
+	for i := range 30 { // more than a segment
+		if at := mustAppendTo(t, s, Cold, record(segment.Data, segment.Raw, content(uint64(i), 3000))); i == 0 {
+			loc = at
+		}
+	}
+	waitSealed(t, s, loc.Segment)
+	h.hang()
+	ctx, cancel := context.WithCancel(t.Context())
+	left := make(chan error)
+	for range 2 {
+		go func() { _, err := s.Get(ctx, blake3.Sum256(plain), loc); left <- err }()
+		go func() { _, err := s.Borrow(ctx, blake3.Sum256(plain), loc); left <- err }()
+	}
+	stayed := make(chan error)
+	go func() { _, err := s.Get(context.Background(), blake3.Sum256(plain), loc); stayed <- err }()
+	cancel()
+	for range 4 {
+		if err := <-left; !errors.Is(err, context.Canceled) {
+			t.Errorf("who left: %v", err)
+		}
+	}
+	h.goOn()
+	if err := <-stayed; err != nil {
+		t.Errorf("who stayed: %v", err)
+	}
+	requireGet(t, s, plain, loc)
+}
+
 func TestHangingColdDisk(t *testing.T) {
 	dir := t.TempDir()
 	makeCold(t, dir)

@@ -25,8 +25,9 @@ func (l *Loan) Return() {
 // either, and its memory is used again after Return. So a stream needs little memory, and does not
 // drive out of RAM what is read more than once.
 func (s *Set) Borrow(ctx context.Context, id [32]byte, loc Location) (Loan, error) {
-	// Also one that is on its way into RAM, rather than read twice.
-	if s.cache.has(id) || s.flights.underWay(id) {
+	// Also one that is on its way into RAM, rather than read twice; and what takes long to get is
+	// worth its place.
+	if loc.Tier == Cold || s.cache.has(id) || s.flights.underWay(id) {
 		plain, err := s.Get(ctx, id, loc)
 		return Loan{Plain: plain}, err
 	}

@@ -150,6 +150,7 @@ func recycle(buf *[]byte) {
 type flights struct {
 	mu    sync.Mutex
 	calls map[[32]byte]*flight
+	alone sync.WaitGroup // those that go on without who began them
 }
 
 type flight struct {
@@ -162,33 +163,45 @@ type flight struct {
 var errPanicked = errors.New("read panicked")
 
 // do returns what s.fill returns, or the result of one that is under way for
-// the same block. Only waiting for another's read heeds the context.
+// the same block. Waiting for another's read or for a cold tier heeds the context.
 func (f *flights) do(ctx context.Context, s *Set, id [32]byte, loc Location) ([]byte, error) {
 	f.mu.Lock()
-	if call, ok := f.calls[id]; ok {
-		if call.done == nil {
-			call.done = make(chan struct{})
-		}
-		done := call.done
-		f.mu.Unlock()
-		select {
-		case <-done:
-			if call.err != nil && call.loc != loc {
-				// A block that has moved: that one's failure says nothing of ours.
-				return f.do(ctx, s, id, loc)
-			}
+	call, joined := f.calls[id]
+	if !joined {
+		call = &flight{loc: loc, err: errPanicked}
+		f.calls[id] = call
+		if loc.Tier != Cold || ctx.Done() == nil {
+			f.mu.Unlock()
+			f.fly(s, id, call)
 			return call.plain, call.err
-		case <-ctx.Done():
-			return nil, ctx.Err()
 		}
 	}
-	call := &flight{loc: loc, err: errPanicked}
-	f.calls[id] = call
+	if call.done == nil {
+		call.done = make(chan struct{})
+	}
+	done := call.done
+	if !joined {
+		// By itself: it cannot be broken off, and others may have come to wait for it.
+		f.alone.Go(func() { f.fly(s, id, call) })
+	}
 	f.mu.Unlock()
+	select {
+	case <-done:
+		if call.err != nil && call.loc != loc {
+			// A block that has moved: that one's failure says nothing of ours.
+			return f.do(ctx, s, id, loc)
+		}
+		return call.plain, call.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// fly reads for a flight, and tells those who wait.
+func (f *flights) fly(s *Set, id [32]byte, call *flight) {
 	// Also when fill panics: those who wait get errPanicked.
 	defer f.release(id, call)
-	call.plain, call.err = s.fill(id, loc)
-	return call.plain, call.err
+	call.plain, call.err = s.fill(id, call.loc)
 }
 
 // underWay reports whether a block is being read.

@@ -211,6 +211,7 @@ func (s *Set) Close() error { return s.close() }
 
 func (s *Set) shutdown() error {
 	s.ahead.stop()
+	s.flights.alone.Wait() // who began them has returned
 	err := s.hot.close()
 	if c := s.cold.Load(); c != nil {
 		err = errors.Join(err, c.close(ErrClosed))
@@ -364,7 +365,8 @@ func (s *Set) Scan(fn func(loc Location, h segment.Header) error) error {
 //     *CorruptError.
 //  4. The disk could not be read: its error.
 //  5. It is in a cold tier that cannot be reached: ErrUnavailable.
-//  6. The context ended while another goroutine was reading: its error.
+//  6. The context ended while another goroutine was reading, or a cold tier: its error. The read
+//     goes on, and who asks again joins it.
 func (s *Set) Get(ctx context.Context, id [32]byte, loc Location) ([]byte, error) {
 	if plain, ok := s.Cached(id); ok {
 		return plain, nil
