@@ -136,9 +136,9 @@ func (c *coldTier) find() error {
 	if err == nil {
 		err = c.claim(g)
 	}
-	if foreign, ok := errors.AsType[*foreignError](err); ok {
-		c.log.Warn("nothing is moved to the cold tier or removed there", "dir", c.cold.Dir, "why", foreign)
-		opts.refuse, err = foreign, nil
+	if errors.Is(err, ErrForeign) {
+		c.log.Warn("nothing is moved to the cold tier or removed there", "dir", c.cold.Dir, "why", err)
+		opts.refuse, err = err, nil
 	}
 	if err == nil {
 		t, err = openTier(opts, Cold, g, c.cold.Dir)

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/quarxtor/quarxfs/tiering/also"
 	"github.com/quarxtor/quarxfs/tiering/disk"
 )
 
@@ -77,19 +78,15 @@ func own(d disk.FS, dir string, o Owner) error {
 	return writeWhole(d, dir, OwnerName, o.encode())
 }
 
-// A foreignError refuses a change of a tier that is another store's. It is ErrForeign, and
-// ErrUnavailable: for what would change it the tier is out of reach.
-type foreignError struct{ owner Owner }
-
-func (e *foreignError) Error() string {
-	return fmt.Sprintf("%v: it belongs to the store that was at %q, and this one is a copy, or was put back from one;"+
-		" quarxfs tier relocate STORE cold DIR, with the same or another DIR, makes it this one's", ErrForeign, e.owner.Path)
+// foreign refuses a change of a tier that is another store's. It is ErrForeign, and ErrUnavailable:
+// for what would change it the tier is out of reach.
+func foreign(owner Owner) error {
+	return also.Is(fmt.Errorf("%w: it belongs to the store that was at %q, and this one is a copy, or was put back from one;"+
+		" quarxfs tier relocate STORE cold DIR, with the same or another DIR, makes it this one's", ErrForeign, owner.Path), ErrUnavailable)
 }
 
-func (e *foreignError) Is(target error) bool { return target == ErrForeign || target == ErrUnavailable }
-
 // claim finds out whether the tier may be changed here, and says so in it where nobody has yet. The
-// error is a *foreignError, or that of the disk.
+// error is ErrForeign, or that of the disk.
 func (c *coldTier) claim(d disk.FS) error {
 	me := c.cold.Owner
 	if me.ID == "" {
@@ -100,7 +97,7 @@ func (c *coldTier) claim(d disk.FS) error {
 	case err != nil || o.ID == me.ID:
 		return err
 	case o.IsOther(me) && !c.cold.Take:
-		return &foreignError{o}
+		return foreign(o)
 	case c.opts.ReadOnly:
 		return nil // nothing is changed, and so it stays nobody's
 	}

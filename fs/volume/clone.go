@@ -10,6 +10,7 @@ import (
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/tiering/also"
 )
 
 // A SnapshotPath is a file or directory in a snapshot; an empty path means all of it.
@@ -35,19 +36,11 @@ const (
 	replaceAny
 )
 
-// A refusal says in its own words why something cannot be done, and is an errno for whoever asks.
-type refusal struct {
-	says string
-	is   syscall.Errno
-}
-
-func (e refusal) Error() string     { return e.says }
-func (e refusal) Is(err error) bool { return err == e.is }
-
+// They say in their own words why something cannot be done, and are an errno for whoever asks.
 var (
-	errDirectory   = refusal{"it is a directory, and what would take its place is none", syscall.EEXIST}
-	errNoDirectory = refusal{"it is no directory, and what would take its place is one", syscall.EEXIST}
-	errTop         = refusal{"the top of the store cannot be made a copy of anything; quarxfs snapshot rollback goes back to a whole snapshot", syscall.EINVAL}
+	errDirectory   = also.Is(errors.New("it is a directory, and what would take its place is none"), syscall.EEXIST)
+	errNoDirectory = also.Is(errors.New("it is no directory, and what would take its place is one"), syscall.EEXIST)
+	errTop         = also.Is(errors.New("the top of the store cannot be made a copy of anything; quarxfs snapshot rollback goes back to a whole snapshot"), syscall.EINVAL)
 )
 
 // Restore is Clone, but takes the place of what is at the path. That happens at

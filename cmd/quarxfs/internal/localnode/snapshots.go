@@ -13,6 +13,7 @@ import (
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/tiering/also"
 )
 
 var _ remote.Snapshotter = volumeFiles{}
@@ -80,17 +81,11 @@ func pathError(err error) error {
 		{syscall.EINVAL, remote.ErrRequest}, {syscall.EROFS, remote.ErrRequest}, {syscall.ENAMETOOLONG, remote.ErrRequest},
 	} {
 		if errors.Is(err, row.is) {
-			return alsoError{err, row.as}
+			return also.Is(err, row.as)
 		}
 	}
 	return err
 }
-
-// An alsoError is one error that is another one as well, whose text would only repeat it.
-type alsoError struct{ err, also error }
-
-func (e alsoError) Error() string   { return e.err.Error() }
-func (e alsoError) Unwrap() []error { return []error{e.err, e.also} }
 
 // When a name comes to lead to something else by other means than a request, the kernel forgets
 // what is below it, and takes away what is mounted there. So restores, rollbacks and removals of
