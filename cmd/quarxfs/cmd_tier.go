@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -61,10 +62,19 @@ with AWS_, in the environment of the process that has the store open (of quarxfs
 is mounted), or from a file in the format of ~/.aws/credentials that only its owner may read.`,
 		Example: `  quarxfs tier add /srv/store cold /bulk/cold
   quarxfs tier add /srv/store cold s3://bucket/store --endpoint https://s3.example.com --credentials /etc/quarxfs-keys`,
-		RunE: onColdTier(&server, remote.Node.AddCold),
+		RunE: onColdTier(&server, addCold),
 	}
 	serverFlags(cmd.Flags(), &server)
 	return cmd
+}
+
+// addCold adds one. Where that cannot be reached, there is no cold tier yet that could be elsewhere.
+func addCold(n remote.Node, ctx context.Context, dir string, bucket *store.S3Server) error {
+	err := n.AddCold(ctx, dir, bucket)
+	if errors.Is(err, store.ErrUnavailable) {
+		return coded{Code: exitCode(err), Text: joinLines(err.Error()) + ": see that it can be reached, by these flags, and add it again"}
+	}
+	return err
 }
 
 // serverFlags are those that say on what server a bucket is.
