@@ -68,7 +68,7 @@ is mounted), or from a file in the format of ~/.aws/credentials that only its ow
 	return cmd
 }
 
-// addCold adds one. Where that cannot be reached, there is no cold tier yet that could be elsewhere.
+// addCold adds one. If it cannot be reached: there is no cold tier yet that could be elsewhere.
 func addCold(n remote.Node, ctx context.Context, dir string, bucket *store.S3Server) error {
 	err := n.AddCold(ctx, dir, bucket)
 	if errors.Is(err, store.ErrUnavailable) {
