@@ -61,6 +61,7 @@ test-long: versitygw ## run what takes longer
 	go test -p 2 ./fs/volume ./store -run 'TestRandom|TestStoreAgainstModel' -rapid.checks 100 -timeout 20m
 	go test ./remote/cluster/sim -long -most 500000 -timeout 60m
 	go test ./fs/volume -run TestSnapshotScale -snapshot-files 50000 -timeout 10m
+	go test ./cmd/quarxfs -run TestS3Tier -tier-kills 20 -timeout 20m
 
 # The tests that mount, over rings. The kernel's switch is set back afterwards.
 RINGS = /sys/module/fuse/parameters/enable_uring

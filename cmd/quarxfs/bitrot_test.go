@@ -176,6 +176,7 @@ func TestBitRot(t *testing.T) {
 	if testing.Short() || os.Geteuid() != 0 || openFUSE() != nil {
 		t.Skip("needs FUSE and root")
 	}
+	t.Parallel() // children alone touch the mount, so none that another test forks has it open
 	store, mnt := emptyMount(t)
 	must(t, "quarxfs", "init", store, "--segment-size", "1MiB")
 	must(t, "quarxfs", "mount", store, mnt)
