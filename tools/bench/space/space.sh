@@ -1,0 +1,71 @@
+#!/usr/bin/env bash
+# Bytes on disk of ten releases of a source tree, as directories and as one tar file each, in QuarXFS, restic
+# and borg. All that a store or repository has on disk is counted, database and logs included, unmounted.
+#
+# The releases are Go modules, fetched once into DIR. Each is a directory of its own; its tar file has other
+# times than the one before, as archives of releases do. What QuarXFS gives back is compared with what it
+# was given. Needs go, jq, restic, borg, and what mounting needs.
+usage="space.sh [--quarxfs FILE] [--work DIR] [--module MODULE] [--versions 'VERSION...'] [--only trees|tars] [--keep]"
+source "$(dirname "$0")/../../lib.sh"
+set -e
+
+on_disk() { du -sB1 "$1" | cut -f1; }
+mib() { awk -v b="$1" 'BEGIN { printf "%.1f", b / 1048576 }'; }
+
+fetch() {
+	local v
+	cd "$1" # the modules are nobody's dependencies
+	export GOMODCACHE=$1/modules GOFLAGS=-mod=mod
+	for v in $versions; do go mod download "$module@$v"; done
+}
+
+# make_data: $work/trees and $work/tars
+make_data() {
+	local v n=0
+	mkdir "$work/trees" "$work/tars"
+	for v in $versions; do
+		cp -r "$GOMODCACHE/$module@$v" "$work/trees/$v"
+		chmod -R u+w "$work/trees/$v"
+		find "$work/trees/$v" -exec touch -d "2020-01-01 + $((n += 30)) days" {} +
+		tar -C "$work/trees" --sort=name -cf "$work/tars/$v.tar" "$v"
+	done
+}
+
+# measure WHAT: what all three take for $work/WHAT; a line of the table.
+measure() {
+	local data=$work/$1 v
+	export RESTIC_REPOSITORY=$work/restic-$1 BORG_REPO=$work/borg-$1
+	restic init -q
+	borg init -e none
+	store=$work/store-$1
+	new_store
+	for v in "$data"/*; do
+		cp -a "$v" "$mnt/"
+		sync -f "$mnt"
+		"$quarxfs" snapshot create "$mnt" "$(basename "$v")" >/dev/null
+		(cd "$data" && restic backup -q "${v##*/}" && borg create "::${v##*/}" "${v##*/}")
+	done
+	diff -r "$data" "$mnt"
+	remount_store
+	diff -r "$data" "$mnt"
+	local records
+	records=$(figure .stored_bytes)
+	umount_store
+	printf '%-6s %9s %9s %9s %9s %9s\n' "$1" "$(mib "$(on_disk "$data")")" "$(mib "$(on_disk "$store")")" "$(mib "$records")" \
+		"$(mib "$(on_disk "$RESTIC_REPOSITORY")")" "$(mib "$(on_disk "$BORG_REPO")")"
+}
+
+module=github.com/hashicorp/terraform
+versions='v1.0.0 v1.1.0 v1.2.0 v1.3.0 v1.4.0 v1.5.0 v1.6.0 v1.7.0 v1.8.0 v1.9.0'
+work=/var/tmp/quarxfs-space
+only='trees tars'
+options "$@"
+top=$work
+workspace
+fetch "$(readlink -f "$top")"
+export RESTIC_PASSWORD=x RESTIC_CACHE_DIR=$work/restic-cache
+export BORG_BASE_DIR=$work/borg-base BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes
+make_data
+echo "$module, $(wc -w <<<"$versions") releases; restic $(restic version | cut -d' ' -f2), borg $(borg --version | cut -d' ' -f2); MiB"
+printf '%-6s %9s %9s %9s %9s %9s\n' data itself QuarXFS records restic borg
+for what in $only; do measure "$what"; done
