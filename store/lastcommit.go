@@ -188,6 +188,13 @@ func decodeEarlier(b []byte) (uint64, error) {
 	return n, nil
 }
 
+// CommitsRow is the row by which a copy of the database counts on from here, in place of the one
+// that this database has: segments are stamped with that number, and would show the copy to be
+// older.
+func (hi *history) CommitsRow() (key, value []byte) {
+	return []byte{keyEarlier}, binary.AppendUvarint(nil, hi.commitsEver())
+}
+
 // setEarlier has the store count as many commits as there were, by what commits it.
 func (hi *history) setEarlier(n uint64) {
 	hi.db.Set([]byte{keyEarlier}, binary.AppendUvarint(nil, n))

@@ -71,6 +71,7 @@ type Options struct {
 	Now         func() time.Time // the clock; time.Now
 	Disk        disk.FS          // the segments' files; nil: those of the operating system
 	ColdDisk    disk.FS          // of the cold tier; nil: as Disk
+	Follower    db.Follower      // has each commit before it is acknowledged; nil: nobody
 	ColdTimeout time.Duration    // after which an operation of the cold tier is given up; 20 s
 	ColdRetry   time.Duration    // how often a cold tier that is out of reach is looked for; 2 s
 }
@@ -347,7 +348,7 @@ func (s *Store) open() (err error) {
 	}
 	s.db, err = db.Open(db.Options{
 		Dir: s.dir.Join(s.dbDir), MinFree: s.opts.MinFree, MemTable: s.opts.MemTable, Logger: s.log,
-		Ballast: max(0, s.opts.Ballast), Spare: spare, BallastBelow: ballastBelow, ReadOnly: s.readOnly,
+		Ballast: max(0, s.opts.Ballast), Spare: spare, BallastBelow: ballastBelow, ReadOnly: s.readOnly, Follower: s.opts.Follower,
 	})
 	if errors.Is(err, db.ErrLocked) { // by somebody who found no lock to take
 		err = fmt.Errorf("%w: %w", ErrLocked, err)

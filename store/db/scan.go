@@ -51,15 +51,22 @@ type View struct {
 
 // View returns the database as it is now, with the changes that are not yet
 // committed. It costs the same whatever the database holds.
-func (d *DB) View() (*View, error) {
+func (d *DB) View() (*View, error) { return d.view(true) }
+
+// CommittedView returns the database as the last commit has left it.
+func (d *DB) CommittedView() (*View, error) { return d.view(false) }
+
+func (d *DB) view(uncommitted bool) (*View, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.mu.closed {
 		return nil, ErrClosed
 	}
 	v := &View{instance: d.mu.instance, layers: make([]*rowMap, 0, 2+maxLayers)}
-	v.add(d.mu.active)
-	v.add(d.mu.frozen)
+	if uncommitted {
+		v.add(d.mu.active)
+		v.add(d.mu.frozen)
+	}
 	for i := len(d.mu.logged) - 1; i >= 0; i-- {
 		v.add(d.mu.logged[i])
 	}

@@ -73,6 +73,7 @@ func Drawing() []Rule {
 		{Layer: "remote/cluster/etcd/embedded", Imports: []string{"remote/cluster/etcd"}},
 		{Layer: "remote/cluster/vault", Imports: []string{"remote", "remote/cluster", "store", "store/durable"}, Tests: []string{"remote/transfer"}},
 		{Layer: "remote/cluster/mirror", Shuns: surface},
+		{Layer: "remote/cluster/carrier", Imports: []string{"remote/cluster/mirror", "store/db", "store/durable", "tiering"}, Tests: []string{"store"}, Shuns: surface},
 		{Layer: "remote/cluster/home", Imports: []string{
 			"remote", "remote/cluster", "remote/cluster/vault", "remote/transfer", "store", "store/config", "store/durable", "store/handle", "store/routine",
 		}},
