@@ -122,7 +122,7 @@ func TestLostFilesOfGoldenStores(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a hundred openings one after the other")
 	}
-	// Not parallel: what another test forks would hold the store's lock until it is another program.
+	// Not parallel: a child that another test forks would hold the store's lock for a moment.
 	open := func(dir string) (has string, err error) {
 		s, err := store.Open(dir, store.Options{SweepInterval: -1, Ballast: -1, MemTable: 8 << 20})
 		if err != nil {
