@@ -36,9 +36,6 @@ const (
 	Device = transport.Device
 )
 
-// ParseTransport reads what its String says.
-func ParseTransport(s string) (Transport, error) { return transport.ParseKind(s) }
-
 // ServeOptions are the settings of any mount.
 type ServeOptions struct {
 	ReadAhead int // KiB that the kernel reads ahead; 0: 4096. Only root can raise it over 128.

@@ -59,11 +59,10 @@ func serveTest(dir, mnt string, options []string) error {
 	if err != nil {
 		return err
 	}
-	kind := Device
-	if s := os.Getenv(envTransport); s != "" {
-		if kind, err = ParseTransport(s); err != nil {
-			return err
-		}
+	kinds := map[string]Transport{"": Device, Device.String(): Device, Ring.String(): Ring}
+	kind, known := kinds[os.Getenv(envTransport)]
+	if !known {
+		return fmt.Errorf("%s=%s: no such transport", envTransport, os.Getenv(envTransport))
 	}
 	m, err := NewMount(v, mnt, MountOptions{Source: "test", Options: options, ServeOptions: ServeOptions{Transport: kind, Logger: log}})
 	if err != nil {

@@ -22,16 +22,6 @@ var kinds = [...]string{"auto", "ring", "device"}
 
 func (k Kind) String() string { return kinds[k] }
 
-// ParseKind is String's inverse.
-func ParseKind(s string) (Kind, error) {
-	for i, name := range kinds {
-		if s == name {
-			return Kind(i), nil
-		}
-	}
-	return 0, fmt.Errorf("%q is none of %s", s, strings.Join(kinds[:], ", "))
-}
-
 // ErrNoRing is why Ring cannot be had; its text says more.
 type ErrNoRing struct{ Why string }
 

@@ -25,14 +25,3 @@ func TestParseList(t *testing.T) {
 		}
 	}
 }
-
-func TestKinds(t *testing.T) {
-	for _, k := range []Kind{Auto, Ring, Device} {
-		if got, err := ParseKind(k.String()); got != k || err != nil {
-			t.Errorf("%v is read as %v, %v", k, got, err)
-		}
-	}
-	if _, err := ParseKind("rings"); err == nil {
-		t.Error("nonsense is read")
-	}
-}
