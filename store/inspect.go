@@ -310,6 +310,9 @@ func (s *Store) inspectColdDir(cold *ColdTier, claims []tiering.Claim) (*tiering
 // inspectMarker tells a cold tier whose marker alone is not right from one that is not there, and
 // may come: then its segments are not there either.
 func (s *Store) inspectMarker(cold *ColdTier, claims []tiering.Claim, why error) error {
+	if db.Refused(why) {
+		return nil // its disk fails: it is out of reach
+	}
 	in, err := tiering.Inspect(s.coldFS(), cold.Dir, s.conf.volume(), claims)
 	if len(claims) == 0 || err != nil || len(in.Faults) > 0 {
 		return nil

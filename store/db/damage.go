@@ -3,7 +3,10 @@ package db
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
+	"slices"
 	"syscall"
 )
 
@@ -30,13 +33,54 @@ func (e *FileError) Unwrap() []error {
 	return []error{ErrCorrupt, e.Err}
 }
 
-// Unreadable is the error for a file that the disk or its owner does not let be read.
+// Refused reports whether an error is the system's and proves nothing of the file that it is about:
+// a full disk, a failing one, a limit of the process.
+func Refused(err error) bool {
+	no, ok := errors.AsType[syscall.Errno](err)
+	return ok && !slices.Contains([]syscall.Errno{
+		syscall.ENOENT, syscall.ENOTDIR, syscall.EISDIR, syscall.ELOOP, syscall.ENXIO, syscall.EACCES, syscall.EPERM,
+	}, no)
+}
+
+// Unreadable is what an error of the system says of a file. That a file may not be read, or is a
+// link, is a fault of the file, which stays until somebody mends it. What was refused is no damage:
+// who followed its advice would lose the live tree.
 func Unreadable(file string, err error) error {
-	var no syscall.Errno
-	if !errors.As(err, &no) || no != syscall.EACCES && no != syscall.EPERM && no != syscall.EIO && no != syscall.ELOOP {
-		return err
+	no, ok := errors.AsType[syscall.Errno](err)
+	if !ok || no != syscall.EACCES && no != syscall.EPERM && no != syscall.ELOOP {
+		return asFull(err)
 	}
 	return &FileError{File: file, What: "cannot be read (" + no.Error() + ")", Next: "see to it that it can be read, or put it back from a copy of the store", Err: err}
+}
+
+// unsound is the error for a file or directory that Badger does not take. Badger keeps only the
+// text of most errors of the system, so look does by itself what Badger does, and finds them again.
+// Only what could be read can be damaged.
+func unsound(name, what string, cause error, look func() error) error {
+	if _, ok := errors.AsType[syscall.Errno](cause); ok {
+		return Unreadable(name, cause)
+	}
+	if err := look(); err != nil {
+		return err
+	}
+	return damaged(name, "cannot be %s (%.500s)", what, cause)
+}
+
+// readThrough reads a file and says what the disk says to that.
+func readThrough(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return Unreadable(name, err)
+	}
+	defer f.Close()
+	_, err = f.Stat()
+	if err == nil {
+		_, err = io.Copy(io.Discard, f)
+	}
+	if err != nil {
+		err = Unreadable(name, err)
+	}
+	return err
 }
 
 func damaged(file, format string, args ...any) error {

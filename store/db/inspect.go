@@ -421,9 +421,16 @@ func (in *Inspection) idle() error {
 		case info.Size() == 0 && ext == memExt:
 			in.drop = append(in.drop, name)
 		case ext == vlogExt && info.Size() < memHeader,
-			e.Name() == "DISCARD" && info.Size() < discardBytes,
-			e.Name() == "KEYREGISTRY" && !soundRegistry(name):
+			e.Name() == "DISCARD" && info.Size() < discardBytes:
 			in.drop = append(in.drop, name)
+		case e.Name() == "KEYREGISTRY":
+			sound, err := soundRegistry(name)
+			if err != nil {
+				return err
+			}
+			if !sound {
+				in.drop = append(in.drop, name)
+			}
 		}
 	}
 	return nil
@@ -436,9 +443,12 @@ const (
 
 // soundRegistry reports whether a list of keys is the empty one: 16 random bytes, a text, and no
 // key.
-func soundRegistry(name string) bool {
+func soundRegistry(name string) (bool, error) {
 	b, err := readRegular(name, 1<<10)
-	return err == nil && bytes.HasSuffix(b, []byte(registryText)) && len(b) < 64
+	if errors.Is(err, ErrCorrupt) {
+		return false, nil // too long
+	}
+	return err == nil && bytes.HasSuffix(b, []byte(registryText)) && len(b) < 64, err
 }
 
 // verify reads all tables and compares their checksums. Badger takes a row in a rotten block
@@ -467,23 +477,40 @@ func withTable(dir string, id uint64, mode options.ChecksumVerificationMode, fn 
 	name := table.NewFilename(id, dir)
 	defer func() {
 		if r := recover(); r != nil { // Badger panics on what it cannot read
-			err = damaged(name, "cannot be read (%.100s)", fmt.Sprint(r))
+			err = unsound(name, "read", fmt.Errorf("%.100s", fmt.Sprint(r)), func() error { return readThrough(name) })
 		}
 	}()
-	mf, err := z.OpenMmapFile(name, os.O_RDONLY, 0)
+	t, err := openTable(dir, name, mode)
+	if err != nil {
+		err = unsound(name, "read", err, func() error { return readThrough(name) })
+	}
+	if errors.Is(err, ErrCorrupt) {
+		// Not for what went wrong once: the file has all its bytes, as was just found.
+		if t, err = openTable(dir, name, mode); err != nil {
+			return damaged(name, "cannot be read (%.100s)", err)
+		}
+	}
 	if err != nil {
 		return err
+	}
+	defer func() { err = errors.Join(err, t.Close(-1)) }()
+	fn(t)
+	return nil
+}
+
+func openTable(dir, name string, mode options.ChecksumVerificationMode) (*table.Table, error) {
+	mf, err := z.OpenMmapFile(name, os.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
 	}
 	o := Options{}.withDefaults().badger(dir)
 	t, err := table.OpenTable(mf, table.Options{
 		BlockSize: o.BlockSize, BloomFalsePositive: o.BloomFalsePositive, ChkMode: mode, Compression: o.Compression,
 	})
 	if err != nil {
-		return damaged(name, "cannot be read (%.100s)", err)
+		return nil, errors.Join(err, mf.Close(-1))
 	}
-	defer func() { err = errors.Join(err, mf.Close(-1)) }()
-	fn(t)
-	return nil
+	return t, nil
 }
 
 // readTable calls fn with the rows of a table whose keys begin with prefix. They are fn's only

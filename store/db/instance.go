@@ -12,6 +12,7 @@ import (
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/table"
+	"golang.org/x/sys/unix"
 )
 
 // An instance is one Badger database, in a directory of its own. One is in use; a compaction makes
@@ -54,9 +55,9 @@ func (d *DB) openInstance(dir string) (*instance, error) {
 	if names, size := tables(dir); size > d.opt.readAround {
 		warmTables(names)
 	}
-	kv, err := badger.OpenManaged(d.opt.badger(dir))
+	kv, err := d.opt.openBadger(dir, d.opt.badger(dir))
 	if err != nil {
-		return nil, badgerError(dir, dir, err)
+		return nil, err
 	}
 	b := &instance{dir: dir, kv: kv, idle: make(chan struct{})}
 	// One reference is the DB's, until another instance takes its place or Close.
@@ -68,15 +69,79 @@ func (d *DB) openInstance(dir string) (*instance, error) {
 	return b, nil
 }
 
-// badgerError tells what the disk says from what Badger does not like about its files, which are
-// in dir though Badger may have opened them by links in another directory.
-func badgerError(dir, links string, err error) error {
-	text := strings.ReplaceAll(err.Error(), links, dir)
-	var no syscall.Errno
-	if errors.As(err, &no) {
-		return fmt.Errorf("%s: %w", strings.TrimSuffix(text, ": "+no.Error()), no)
+// openBadger opens the files in dir, by links in another directory, as bo says.
+func (o Options) openBadger(dir string, bo badger.Options) (*badger.DB, error) {
+	kv, err := badger.OpenManaged(bo)
+	if err == nil {
+		return kv, nil
 	}
-	return damaged(dir, "cannot be opened (%s)", text)
+	err = badgerError(dir, bo.Dir, err, func() error { return o.openable(dir) })
+	if !errors.Is(err, ErrCorrupt) {
+		return nil, err
+	}
+	// Not for what went wrong once: all that Badger needs can be had, as was just found.
+	if kv, again := badger.OpenManaged(bo); again == nil {
+		return kv, nil
+	}
+	return nil, err
+}
+
+// badgerError tells what the system says from what Badger does not like about its files, which are
+// in dir though Badger may have opened them by links in another directory.
+func badgerError(dir, links string, err error, look func() error) error {
+	text := strings.ReplaceAll(err.Error(), links, dir)
+	if no, ok := errors.AsType[syscall.Errno](err); ok {
+		err = fmt.Errorf("%s: %w", strings.TrimSuffix(text, ": "+no.Error()), no)
+	} else {
+		err = errors.New(text)
+	}
+	return unsound(dir, "opened", err, look)
+}
+
+// openable does what Badger does as it opens dir: all files are read, the directory is
+// synced, and a file is made as a memtable's log is.
+func (o Options) openable(dir string) error {
+	if err := o.limits(dir); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		name := filepath.Join(dir, e.Name())
+		if e.IsDir() {
+			continue
+		}
+		if err := readThrough(name); err != nil {
+			return err
+		}
+	}
+	if err := syncDir(dir); err != nil || o.ReadOnly {
+		return err
+	}
+	return tryLog(filepath.Join(dir, tryName), 2*o.MemTable)
+}
+
+// tryName is the file that tryLog makes. What a crash leaves of it is overwritten and removed by
+// the next one; Badger does not look at such names.
+const tryName = "TRY" + tmpExt
+
+// tryLog makes a file of a size, maps and removes it.
+func tryLog(name string, size int64) (err error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return asFull(err)
+	}
+	defer func() { err = errors.Join(err, f.Close(), os.Remove(name)) }()
+	if err := f.Truncate(size); err != nil {
+		return asFull(err)
+	}
+	b, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("map %s: %w", name, err)
+	}
+	return errors.Join(unix.Munmap(b), f.Truncate(0))
 }
 
 func (b *instance) close() error { return errors.Join(b.wal.close(), b.kv.Close()) }

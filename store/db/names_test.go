@@ -45,9 +45,11 @@ func TestErrorsNameTheFile(t *testing.T) {
 		"a log that cannot be cut":            {"", closed(func(f logDevice) error { return f.truncate(0) })},
 		"a log that cannot be synced":         {"", closed(func(f logDevice) error { return f.sync() })},
 		"tables that are read by links": {"", func() error {
-			return badgerError(name, "/tmp/links", &os.PathError{Op: "open", Path: "/tmp/links/1.sst", Err: unix.EIO})
+			return badgerError(name, "/tmp/links", &os.PathError{Op: "open", Path: "/tmp/links/1.sst", Err: unix.EIO}, nil)
 		}},
-		"tables that Badger does not like": {"", func() error { return badgerError(name, "/tmp/links", errors.New("in /tmp/links/1.sst: bad")) }},
+		"tables that Badger does not like": {"", func() error {
+			return badgerError(name, "/tmp/links", errors.New("in /tmp/links/1.sst: bad"), func() error { return nil })
+		}},
 	} {
 		if err := errors.Join(os.RemoveAll(name), os.RemoveAll(name+tmpExt)); err != nil {
 			t.Fatal(err)

@@ -85,11 +85,7 @@ func (in *Inspection) openTables(o Options) (_ *badger.DB, err error) {
 	if names, size := tables(in.dir); size > o.readAround {
 		warmTables(names)
 	}
-	kv, err := badger.OpenManaged(o.badger(dir).WithReadOnly(true))
-	if err != nil {
-		return nil, badgerError(in.dir, dir, err)
-	}
-	return kv, nil
+	return o.openBadger(in.dir, o.badger(dir).WithReadOnly(true))
 }
 
 // manifest is Badger's list of the tables that are read, each as the instance's list has it.
