@@ -48,6 +48,10 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // do sends a request and returns the body of a good answer.
 func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	// What is all in memory can be sent twice, and cannot fail.
+	if _, ok := body.(*bytes.Reader); !ok && body != nil {
+		body = input{body}
+	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return nil, err
@@ -60,13 +64,10 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (*
 func (c *Client) send(req *http.Request) (*http.Response, error) {
 	for try := 0; ; try++ {
 		resp, err := c.http.Do(req)
-		// Nothing was sent: there is no server, which has an exit code of its own.
-		if op := new(net.OpError); errors.As(err, &op) && op.Op == "dial" && req.Context().Err() == nil {
-			return nil, fmt.Errorf("%w: %w", ErrNoAnswer, err)
-		}
 		if err != nil {
-			return nil, explainTLS(req, err)
+			return nil, explainWay(req, err)
 		}
+		resp.Body = output{resp.Body, req}
 		if resp.StatusCode < 300 {
 			return resp, nil
 		}
@@ -140,7 +141,7 @@ func (c *Client) call(ctx context.Context, method, path string, body io.Reader, 
 	}
 	defer resp.Body.Close()
 	if err := rawjson.Read(io.LimitReader(resp.Body, maxAnswer), out); err != nil {
-		return fmt.Errorf("%s %s: read the answer: %w", method, path, err)
+		return fmt.Errorf("read the answer: %w", err)
 	}
 	return nil
 }

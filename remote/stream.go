@@ -119,22 +119,22 @@ func receiveMethod[T any](ctx context.Context, c *Client, method, path string, b
 		if bytes.HasPrefix(line, []byte(`{"error":`)) {
 			var e envelope
 			if err := rawjson.Unmarshal(line, &e); err != nil || e.Error == nil {
-				return fmt.Errorf("%s: %w", path, ErrCut)
+				return ErrCut
 			}
 			return e.Error.err()
 		}
 		var v T
 		if err := rawjson.Unmarshal(line, &v); err != nil {
-			return fmt.Errorf("%s: read the answer: %w", path, err)
+			return fmt.Errorf("read the answer: %w", err)
 		}
 		if err := fn(v); err != nil {
 			return err
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return fmt.Errorf("%s: %w: %w", path, ErrCut, err)
+		return fmt.Errorf("%w: %w", ErrCut, err)
 	}
-	return fmt.Errorf("%s: %w", path, ErrCut)
+	return ErrCut
 }
 
 // drain reads the end of a body, so that its connection can be used again.

@@ -73,11 +73,11 @@ func teach(c *cobra.Command) {
 			if err := refuseEmpty(c, args); err != nil {
 				return err
 			}
-			args, err := arrange(c, args)
+			args, err := asked(c.Context(), hangTime, args, func() ([]string, error) { return arrange(c, args) })
 			if err != nil {
 				return err
 			}
-			return inner(c, args)
+			return endable(c, func() error { return inner(c, args) })
 		}
 	}
 }

@@ -109,7 +109,7 @@ agent makes snapshots of it and sends them to its vaults.`,
 
 // initVolume makes the store of a volume, which is split as its domain is.
 func initVolume(cmd *cobra.Command, dir string, d cluster.Domain) error {
-	if err := notNested(dir); err != nil {
+	if err := notNested(cmd.Context(), dir); err != nil {
 		return err
 	}
 	conf := store.DefaultConfig()

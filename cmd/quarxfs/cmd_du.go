@@ -49,7 +49,7 @@ deleted a moment ago is unused until the next sweep.
 			if err != nil {
 				return err
 			}
-			if o.Path, err = a.onlyPath(args); err != nil {
+			if o.Path, err = a.onlyPath(cmd.Context(), args); err != nil {
 				return err
 			}
 			// Before the store is opened, which may take a while.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 
@@ -78,7 +79,12 @@ func (o *initOptions) config() (store.Config, error) {
 // notNested refuses a place for a store, or a part of one, that lies in the mount of a store: each
 // commit of the inner one would make the outer one write and commit as well, and neither
 // could be opened without the other.
-func notNested(dir string) error {
+func notNested(ctx context.Context, dir string) error {
+	_, err := asked(ctx, hangTime, []string{dir}, func() (any, error) { return nil, checkNested(dir) })
+	return err
+}
+
+func checkNested(dir string) error {
 	// What else is wrong with the path is said by whoever makes the directory.
 	if p, _ := findLocation(dir); p != nil && p.quarxfs() {
 		return fmt.Errorf("%w: %s lies in the mount %s of another store; choose a directory outside of it", errUsage, dir, p.mount.Dir)
@@ -99,7 +105,7 @@ func (o *initOptions) run(cmd *cobra.Command, arg string) error {
 	if err != nil {
 		return err
 	}
-	if err := notNested(dir); err != nil {
+	if err := notNested(cmd.Context(), dir); err != nil {
 		return err
 	}
 	conf, err := o.config()

@@ -33,7 +33,7 @@ percent-encoded, and path_bytes has its bytes in base64.
 			if err != nil {
 				return err
 			}
-			if o.filter.Path, err = a.onlyPath(args); err != nil {
+			if o.filter.Path, err = a.onlyPath(cmd.Context(), args); err != nil {
 				return err
 			}
 			// After STORE and PATH, whose mistakes are the likelier ones.

@@ -135,11 +135,16 @@ func (o *mountOptions) prepareAndServe(cmd *cobra.Command, arg, mountpoint strin
 	if err := o.splitOptions(cmd); err != nil {
 		return err
 	}
-	var err error
-	if isURL(arg) {
-		err = o.prepareURL(cmd, arg, mountpoint)
-	} else {
-		err = o.prepare(arg, mountpoint)
+	isNew, err := asked(cmd.Context(), hangTime, []string{arg, mountpoint}, func() (isNew bool, err error) {
+		if isURL(arg) {
+			return false, o.prepareURL(cmd, arg, mountpoint)
+		}
+		return o.prepare(arg, mountpoint)
+	})
+	if err == nil && isNew {
+		if err = notNested(cmd.Context(), o.Store); err == nil && !o.dryRun {
+			err = initStore(o.Store, store.DefaultConfig(), os.Stderr)
+		}
 	}
 	if err != nil || o.dryRun {
 		return err
@@ -147,42 +152,33 @@ func (o *mountOptions) prepareAndServe(cmd *cobra.Command, arg, mountpoint strin
 	return o.serve(cmd)
 }
 
-// prepare checks all that can be checked before the store is touched.
-func (o *mountOptions) prepare(arg, mountpoint string) error {
+// prepare checks all that can be checked before the store is touched, or made: isNew.
+func (o *mountOptions) prepare(arg, mountpoint string) (isNew bool, err error) {
 	if err := o.validate(); err != nil {
-		return err
+		return false, err
 	}
-	var err error
 	if o.Mountpoint, err = mounts.Resolve(mountpoint); err != nil {
-		return err
+		return false, err
 	}
 	// The store is looked for before the mountpoint is judged: a misspelt store is the likelier
 	// fault.
 	err = o.findStore(arg)
-	isNew := o.init && errors.Is(err, store.ErrNotStore)
+	isNew = o.init && errors.Is(err, store.ErrNotStore)
 	if err != nil && !isNew {
-		return err
+		return false, err
 	}
 	if err := fs.CheckMountpoint(o.Mountpoint); err != nil {
-		return err
+		return false, err
 	}
 	// A mount over the store would hide it; one inside would be written to by what it shows.
 	if contains(o.Store, o.Mountpoint) || contains(o.Mountpoint, o.Store) {
-		return fmt.Errorf("%w: %s and the store %s contain each other; choose another directory", fs.ErrMountpoint, o.Mountpoint, o.Store)
+		return false, fmt.Errorf("%w: %s and the store %s contain each other; choose another directory", fs.ErrMountpoint, o.Mountpoint, o.Store)
 	}
 	// Before --init makes a store that could not be mounted.
 	if err := openFUSE(); err != nil {
-		return err
+		return false, err
 	}
-	if isNew {
-		if err := notNested(o.Store); err != nil {
-			return err
-		}
-	}
-	if isNew && !o.dryRun {
-		return initStore(o.Store, store.DefaultConfig(), os.Stderr)
-	}
-	return nil
+	return isNew, nil
 }
 
 // validate reports options that make no sense, wherever the store is.

@@ -31,10 +31,13 @@ loopback addresses are allowed. --insecure lifts both rules. /healthz and /ready
 			if err := o.validate(); err != nil {
 				return err
 			}
-			dir, err := locate(args[0])
-			if err == nil {
-				err = o.findStore(dir)
-			}
+			_, err := asked(cmd.Context(), hangTime, args, func() (any, error) {
+				dir, err := locate(args[0])
+				if err == nil {
+					err = o.findStore(dir)
+				}
+				return nil, err
+			})
 			if err != nil {
 				return err
 			}

@@ -108,7 +108,7 @@ func (o *simulateOptions) options(cmd *cobra.Command) (simulate.Options, error) 
 	s := simulate.Options{Memory: int64(o.memory), OneFilesystem: o.oneFS}
 	given := cmd.Flags().Changed
 	if o.like != "" {
-		dir, err := locate(o.like)
+		dir, err := asked(cmd.Context(), hangTime, []string{o.like}, func() (string, error) { return locate(o.like) })
 		if err != nil {
 			return s, err
 		}

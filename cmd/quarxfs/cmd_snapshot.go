@@ -270,7 +270,7 @@ func (o *cloneOptions) run(cmd *cobra.Command, args []string) error {
 	}
 	o.Host = hostname()
 	o.Snapshot, o.Path = splitSnapshotPath(args[1])
-	if o.To, err = a.treePath(args[2], true); err != nil {
+	if o.To, err = a.treePath(cmd.Context(), args[2], true); err != nil {
 		return err
 	}
 	return a.run(cmd.Context(), func(n remote.Node) error {

@@ -132,7 +132,7 @@ func coldTarget(cmd *cobra.Command, arg string, server store.S3Server) (dir stri
 		}
 		// Inside a mount each move would write to the store that it moves blocks out of.
 		if dir, err = mounts.Abs(arg); err == nil {
-			err = notNested(dir)
+			err = notNested(cmd.Context(), dir)
 		}
 		return dir, nil, err
 	}
@@ -324,7 +324,7 @@ A crash at any moment leaves each block in one tier or the other.
 			}
 			// Made paths from the top of the store here: the daemon does not know where the caller
 			// stands.
-			if o.Paths, err = a.treePaths(args[1:]); err != nil {
+			if o.Paths, err = a.treePaths(cmd.Context(), args[1:]); err != nil {
 				return err
 			}
 			return o.run(cmd, a)

@@ -189,7 +189,7 @@ func pin(cmd *cobra.Command, args []string, off bool) error {
 		return err
 	}
 	r := remote.PinRequest{Off: off}
-	if r.Paths, err = a.treePaths(args[1:]); err != nil {
+	if r.Paths, err = a.treePaths(cmd.Context(), args[1:]); err != nil {
 		return err
 	}
 	return a.runFlushed(cmd.Context(), func(n remote.Node) error {

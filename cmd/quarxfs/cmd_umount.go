@@ -55,7 +55,7 @@ goes on. --force ends the daemon in any case.`,
 
 func (o *umountOptions) run(ctx context.Context, arg string) error {
 	// Without symbolic links: the kernel's table has mountpoints as they are.
-	path, err := mounts.Resolve(arg)
+	path, err := asked(ctx, hangTime, []string{arg}, func() (string, error) { return mounts.Resolve(arg) })
 	if errors.Is(err, mounts.ErrRemoved) {
 		if p, perr := openLocation(arg, follow); perr == nil && p.quarxfs() {
 			return fmt.Errorf("%w: you stand in it: cd out of %s first", errBusy, p.mount.Dir)
@@ -81,7 +81,7 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 		return fmt.Errorf("%w: %s; see the mounts with findmnt -t %s", errNotMounted, path, mounts.FSType)
 	}
 	// The store may have been moved since it was mounted.
-	dir, err := storeSoon(m)
+	dir, err := storeSoon(ctx, m)
 	if errors.Is(err, errMoved) {
 		return o.unmountLost(m)
 	}
@@ -105,7 +105,7 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 	}
 	// A bind mount, or a copy: the daemon and the other mounts go on.
 	if len(holders) > 0 && !w.IsAt(m) {
-		return o.unmountOne(m)
+		return o.unmountOne(ctx, m)
 	}
 	if o.force {
 		return o.leave(ctx, m, w)
@@ -118,7 +118,7 @@ func (o *umountOptions) run(ctx context.Context, arg string) error {
 		return fmt.Errorf("%w: you stand in it: cd out of %s first, or add --force", errBusy, m.Dir)
 	}
 	// From here on the mount is gone, whatever the daemon does: errors are about what was not kept.
-	if err := o.unmountOne(m); err != nil {
+	if err := o.unmountOne(ctx, m); err != nil {
 		return err
 	}
 	// A holder that could not be seen keeps the daemon: waiting for its end would take all of
@@ -149,12 +149,13 @@ func stillHeld(m mounts.Mount, holders []mounts.Holder) error {
 }
 
 // unmountOne unmounts a mount, whatever becomes of its filesystem.
-func (o *umountOptions) unmountOne(m mounts.Mount) error {
+func (o *umountOptions) unmountOne(ctx context.Context, m mounts.Mount) error {
 	flags := 0
 	if o.force {
 		flags = unix.MNT_DETACH
 	}
-	err := mounts.Unmount(m.Dir, flags)
+	// The kernel may wait for a daemon that hangs just now.
+	_, err := asked(ctx, o.wait, []string{m.Dir}, func() (any, error) { return nil, mounts.Unmount(m.Dir, flags) })
 	if !errors.Is(err, syscall.EBUSY) {
 		return err
 	}
@@ -222,7 +223,7 @@ func (o *umountOptions) leave(ctx context.Context, m mounts.Mount, w *daemon.Wat
 func watch(ctx context.Context, dir string, m mounts.Mount) (*daemon.Watch, error) {
 	for until := time.Now().Add(daemon.AnswerTime); ; {
 		w, err := daemon.WatchMount(ctx, dir, m)
-		if !errors.Is(err, daemon.ErrNoDaemon) || time.Now().After(until) || isDead(m.Dir) {
+		if !errors.Is(err, daemon.ErrNoDaemon) || time.Now().After(until) || isDead(ctx, m.Dir) {
 			return w, err
 		}
 		if err := routine.Sleep(ctx, 100*time.Millisecond); err != nil {
@@ -233,7 +234,7 @@ func watch(ctx context.Context, dir string, m mounts.Mount) (*daemon.Watch, erro
 
 // unmountDead is for a mount whose daemon cannot be reached.
 func (o *umountOptions) unmountDead(ctx context.Context, dir string, m mounts.Mount, why error) error {
-	dead := isDead(m.Dir)
+	dead := isDead(ctx, m.Dir)
 	if !o.force && !dead {
 		if errors.Is(why, daemon.ErrNoDaemon) {
 			why = fmt.Errorf("the mount lives, and nobody listens on %s", filepath.Join(m.Source, daemon.SocketName))
@@ -317,17 +318,10 @@ func noDaemonServes(err error) bool {
 }
 
 // isDead returns whether nobody serves a mount any more. One that hangs is not dead.
-func isDead(dir string) bool {
-	// Room for the answer that nobody may wait for any more.
-	said := make(chan error, 1)
-	go func() {
+func isDead(ctx context.Context, dir string) bool {
+	_, err := asked(ctx, daemon.AnswerTime, []string{dir}, func() (any, error) {
 		var st unix.Statfs_t
-		said <- unix.Statfs(dir, &st) // always a request, where stat may be answered by the kernel's cache
-	}()
-	select {
-	case err := <-said:
-		return noDaemonServes(err)
-	case <-time.After(daemon.AnswerTime):
-		return false
-	}
+		return nil, unix.Statfs(dir, &st) // always a request, where stat may be answered by the kernel's cache
+	})
+	return noDaemonServes(err)
 }

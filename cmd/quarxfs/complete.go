@@ -76,7 +76,7 @@ func complete(c *cobra.Command, args []string, typed string) ([]string, cobra.Sh
 				return found, how
 			}
 			return nil, cobra.ShellCompDirectiveDefault
-		case isStoreSoon(args[0]):
+		case isStoreSoon(c.Context(), args[0]):
 			dir = args[0]
 		default:
 			from = 1
@@ -86,15 +86,9 @@ func complete(c *cobra.Command, args []string, typed string) ([]string, cobra.Sh
 }
 
 // isStoreSoon is isStore, but for a mount that hangs.
-func isStoreSoon(arg string) bool {
-	said := make(chan bool, 1)
-	go func() { said <- isStore(arg) }()
-	select {
-	case is := <-said:
-		return is
-	case <-time.After(completeTime):
-		return false
-	}
+func isStoreSoon(ctx context.Context, arg string) bool {
+	is, err := asked(ctx, completeTime, nil, func() (bool, error) { return isStore(arg), nil })
+	return err == nil && is
 }
 
 // completeWord offers what the n-th of the words can be.
@@ -119,19 +113,14 @@ func offered(ctx context.Context, name, arg, typed string) ([]string, cobra.Shel
 	}
 	ctx, cancel := context.WithTimeout(ctx, completeTime)
 	defer cancel()
-	// Asked aside and with room for the answer: a system call into a mount that hangs ends with no
-	// context.
-	found := make(chan []string, 1)
-	go func() { found <- ask(ctx, offers[name], arg, typed) }()
-	select {
-	case list := <-found:
-		if slices.ContainsFunc(list, func(s string) bool { return strings.HasSuffix(s, "/") || strings.HasPrefix(s, ":") }) {
-			how |= cobra.ShellCompDirectiveNoSpace
-		}
-		return list, how
-	case <-ctx.Done(): // a mount that hangs
+	list, err := asked(ctx, completeTime, nil, func() ([]string, error) { return ask(ctx, offers[name], arg, typed), nil })
+	if err != nil { // a mount that hangs
 		return nil, how
 	}
+	if slices.ContainsFunc(list, func(s string) bool { return strings.HasSuffix(s, "/") || strings.HasPrefix(s, ":") }) {
+		how |= cobra.ShellCompDirectiveNoSpace
+	}
+	return list, how
 }
 
 // errEnough ends a listing of which nothing more is offered.
@@ -257,7 +246,7 @@ func completeFlags(c *cobra.Command) {
 		} else if offers[name] != nil {
 			fn = func(c *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
 				dir := ""
-				if len(args) > 0 && isStoreSoon(args[0]) {
+				if len(args) > 0 && isStoreSoon(c.Context(), args[0]) {
 					dir = args[0]
 				}
 				return offered(c.Context(), name, dir, typed)

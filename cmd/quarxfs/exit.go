@@ -154,7 +154,8 @@ func joinLines(s string) string {
 
 // oneLine is what the user reads of an error: one line that says what to do.
 func oneLine(err error) string {
-	text := joinLines(err.Error())
+	// As Go says it of a context, wherever that is in the chain.
+	text := strings.ReplaceAll(joinLines(err.Error()), context.Canceled.Error(), "interrupted")
 	if _, ok := errors.AsType[coded](err); ok {
 		return text
 	}

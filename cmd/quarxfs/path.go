@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -154,22 +153,12 @@ func storeNow(m mounts.Mount, at string) (string, error) {
 }
 
 // storeSoon is storeNow, but for a daemon that hangs.
-func storeSoon(m mounts.Mount) (string, error) {
-	type answer struct {
-		dir string
-		err error
-	}
-	said := make(chan answer, 1)
-	go func() {
-		dir, err := storeNow(m, m.Dir)
-		said <- answer{dir, err}
-	}()
-	select {
-	case a := <-said:
-		return a.dir, a.err
-	case <-time.After(daemon.AnswerTime):
+func storeSoon(ctx context.Context, m mounts.Mount) (string, error) {
+	dir, err := asked(ctx, daemon.AnswerTime, []string{m.Dir}, func() (string, error) { return storeNow(m, m.Dir) })
+	if errors.Is(err, daemon.ErrNoAnswer) {
 		return m.Source, nil
 	}
+	return dir, err
 }
 
 // findLocation finds the longest part of a path that is there. A symbolic link at the end stands
@@ -228,7 +217,11 @@ store, as :PATH always is.`
 // treePath returns the path of the live tree that an argument names, by pathRule.
 // creates says that nothing need be there yet. A path that is on this machine, but not in a
 // mount of the store, is refused where it could be meant: errUsage.
-func (a access) treePath(arg string, creates bool) (string, error) {
+func (a access) treePath(ctx context.Context, arg string, creates bool) (string, error) {
+	return asked(ctx, hangTime, []string{arg}, func() (string, error) { return a.treePathOf(arg, creates) })
+}
+
+func (a access) treePathOf(arg string, creates bool) (string, error) {
 	if top, ok := strings.CutPrefix(arg, ":"); ok {
 		return cleanTree(top)
 	}
@@ -263,10 +256,10 @@ func (a access) treePath(arg string, creates bool) (string, error) {
 
 // onlyPath is treePath for the PATH behind STORE that a command may have; without one, it is
 // where STORE leads to, so that a single path says both.
-func (a access) onlyPath(args []string) (string, error) {
+func (a access) onlyPath(ctx context.Context, args []string) (string, error) {
 	switch {
 	case len(args) > 1:
-		return a.treePath(args[1], false)
+		return a.treePath(ctx, args[1], false)
 	case a.at == nil:
 		return "", nil
 	case !a.at.known:
@@ -276,11 +269,11 @@ func (a access) onlyPath(args []string) (string, error) {
 }
 
 // treePaths is treePath for many.
-func (a access) treePaths(args []string) ([]string, error) {
+func (a access) treePaths(ctx context.Context, args []string) ([]string, error) {
 	paths := make([]string, len(args))
 	for i, arg := range args {
 		var err error
-		if paths[i], err = a.treePath(arg, false); err != nil {
+		if paths[i], err = a.treePath(ctx, arg, false); err != nil {
 			return nil, err
 		}
 	}
@@ -297,7 +290,7 @@ func (a access) ref(ctx context.Context, n remote.Node, arg string) (string, err
 	if !isPath && (a.url != "" || isName(ctx, n, arg)) {
 		return arg, nil
 	}
-	path, err := a.treePath(arg, false)
+	path, err := a.treePath(ctx, arg, false)
 	if err == nil && !isPath && path == arg {
 		return arg, nil // the node says what it is not, if there is no such path
 	}

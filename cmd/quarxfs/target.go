@@ -177,7 +177,11 @@ func storeInFstab(table, path string) (says string) {
 // mount the first path leads into, if it leads into any.
 func findStoreOf(cmd *cobra.Command, args []string) (access, error) {
 	if len(args) > 1 && args[0] == "" {
-		if to, err := findStorePath(args[1]); err == nil {
+		to, err := asked(cmd.Context(), hangTime, args[1:2], func() (target, error) { return findStorePath(args[1]) })
+		if errors.Is(err, daemon.ErrNoAnswer) || cmd.Context().Err() != nil {
+			return access{}, err
+		}
+		if err == nil {
 			return access{target: to, stderr: cmd.ErrOrStderr()}, nil
 		}
 	}
@@ -208,7 +212,7 @@ func findStore(cmd *cobra.Command, args []string) (access, error) {
 	if len(args) > 0 {
 		arg = args[0]
 	}
-	to, err := locateAt(arg)
+	to, err := asked(cmd.Context(), hangTime, args, func() (target, error) { return locateAt(arg) })
 	a := access{stderr: cmd.ErrOrStderr()}
 	if isURL(to.dir) {
 		a.url = to.dir
@@ -241,10 +245,10 @@ func (a access) run(ctx context.Context, fn func(remote.Node) error) error {
 	}
 	deadline := time.Now().Add(commandWait)
 	for {
-		c, err := daemon.Dial(ctx, a.dir, a.device)
+		_, err := asked(ctx, 2*hangTime, []string{a.dir}, func() (any, error) {
+			return nil, daemon.Answers(ctx, a.dir, a.device, hangTime)
+		})
 		if err == nil {
-			// Only to see that somebody answers: the client makes connections of its own.
-			c.Close()
 			client := daemon.Client(a.dir, a.device)
 			defer client.Close()
 			return fn(client)

@@ -103,7 +103,7 @@ func OpenDaemon(ctx context.Context, dir string) (remote.Node, func(), error) {
 		return nil, nil, errors.Join(fmt.Errorf("%w: mount it on its node: quarxfs mount %s DIRECTORY", ErrOffline, dir), d.Close())
 	}
 	c.Close()
-	client := remote.NewClient("http://daemon", dial)
+	client := remote.NewControlClient(dial)
 	return client, func() { client.Close(); _ = d.Close() }, nil
 }
 

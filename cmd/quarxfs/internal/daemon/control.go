@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -197,6 +199,46 @@ func Peer(c net.Conn) (pid, pidfd int, err error) {
 	return int(cred.Pid), pidfd, err
 }
 
+// Client returns a client of the store's daemon, which need not be there yet.
 func Client(dir, device string) *remote.Client {
-	return remote.NewClient("http://daemon", func(ctx context.Context) (net.Conn, error) { return Dial(ctx, dir, device) })
+	return remote.NewControlClient(func(ctx context.Context) (net.Conn, error) {
+		c, err := Dial(ctx, dir, device)
+		if errors.Is(err, ErrNoDaemon) { // it was there before
+			err = fmt.Errorf("%w: it has ended", ErrNoAnswer)
+		}
+		return c, err
+	})
+}
+
+// Answers returns when the store's daemon has answered something. To be connected says nothing: the
+// kernel does that for a daemon that hangs, too. ErrNoDaemon; ErrNoAnswer: it has not within that
+// time.
+func Answers(ctx context.Context, dir, device string, within time.Duration) error {
+	c, err := Dial(ctx, dir, device)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(within))
+	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Now()) })
+	defer stop()
+	// Any path does; it is not found, which is an answer.
+	_, err = io.WriteString(c, "HEAD / HTTP/1.1\r\nHost: daemon\r\nConnection: close\r\n\r\n")
+	if err == nil {
+		_, err = c.Read(make([]byte, 1))
+	}
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return ErrNoDaemon // it ends just now
+	}
+	pid, pidfd, err := Peer(c)
+	if err != nil {
+		return fmt.Errorf("%w: nothing has come for %v", ErrNoAnswer, within)
+	}
+	unix.Close(pidfd)
+	return fmt.Errorf("%w: nothing has come from process %d for %v", ErrNoAnswer, pid, within)
 }

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+)
+
+// TestHangingDaemon: whatever is asked of a store whose daemon hangs, the command gives up by
+// itself, and ends when it is interrupted, although its threads wait in the kernel.
+func TestHangingDaemon(t *testing.T) {
+	r := newArgumentRig(t)
+	_, pidfd, err := daemonProcess(t.Context(), r.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Before the clean-up, which asks the daemon.
+	t.Cleanup(func() { unix.Close(pidfd) })
+	hang := func(sig unix.Signal) {
+		if err := unix.PidfdSendSignal(pidfd, sig, nil, 0); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(func() { hang(unix.SIGCONT) })
+	hang(unix.SIGSTOP)
+	calls := hangingCalls(t, r)
+	defer func(was time.Duration) { hangTime = was }(hangTime)
+	for _, c := range []struct {
+		name    string
+		within  time.Duration // that commands wait by themselves
+		stopped bool          // by a signal
+		want    int
+	}{
+		{"gives up", 200 * time.Millisecond, false, 13},
+		{"interrupted", time.Hour, true, exitInterrupted},
+	} {
+		hangTime = c.within
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		if c.stopped {
+			stop()
+		}
+		var all sync.WaitGroup
+		for _, args := range calls {
+			all.Go(func() {
+				err := runHere(ctx, args)
+				if code := exitCode(err); err == nil || code != c.want {
+					t.Errorf("%s: %q: exit code %d, want %d: %v", c.name, args, code, c.want, err)
+				}
+			})
+		}
+		all.Wait()
+	}
+	// Completion offers nothing, and ends.
+	for _, line := range [][]string{{"snapshot", "show", r.mnt, ""}, {"snapshot", "show", r.store, ""}, {"du", r.mnt + "/sub/"}} {
+		if err := runHere(t.Context(), append([]string{cobra.ShellCompNoDescRequestCmd}, line...)); err != nil {
+			t.Errorf("%q: %v", line, err)
+		}
+	}
+}
+
+// Flags without which a command asks for them first.
+var neededFlags = map[string][]string{"snapshot prune": {"--keep-last", "1"}, "sync follow": {"--every", "1h"}}
+
+// hangingCalls are all commands that look for a store, in each way that leads to the daemon.
+func hangingCalls(t *testing.T, r *argumentRig) (calls [][]string) {
+	all, _ := storeCommands(t)
+	for name, args := range all {
+		command := strings.Fields(name)
+		for _, store := range []string{r.mnt, r.store} {
+			// Without the daemon's word: a rebuild needs the store for itself, whoever has it.
+			if name != "serve" && (name != "rebuild" || store == r.mnt) {
+				calls = append(calls, slices.Concat(command, []string{store}, args, neededFlags[name]))
+			}
+		}
+	}
+	return append(calls, []string{"mount", r.store, r.mnt, "--foreground"}, []string{"mount", r.decoy, r.mnt + "/sub", "--foreground"},
+		[]string{"serve", r.mnt, "--listen", "127.0.0.1:0"}, []string{"init", r.mnt + "/sub/new"}, []string{"simulate", r.top, "--like", r.mnt},
+		[]string{"umount", "--force", "--wait", "10ms", r.mnt})
+}
+
+// runHere runs a command in this process, without its output.
+func runHere(ctx context.Context, args []string) error {
+	cmd := newRoot()
+	cmd.SetOut(io.Discard)
+	cmd.SetErr(io.Discard)
+	cmd.SetIn(strings.NewReader(""))
+	cmd.SetArgs(args)
+	return cmd.ExecuteContext(ctx)
+}
