@@ -1,9 +1,11 @@
 package volume
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -109,6 +111,50 @@ func BenchmarkRandomWrite(b *testing.B) {
 				}
 			}
 			b.SetBytes(size / int64(share))
+		})
+	}
+}
+
+// Several programs at once, each in a directory of its own: what they share shows in
+// -mutexprofile, with -cpu 1,2,4,8.
+func BenchmarkParallel(b *testing.B) {
+	page := noise(1, 4<<10)
+	for _, w := range []struct {
+		what string
+		do   func(v *Volume, dir, file meta.Ino, i int) error
+	}{
+		{"lookup", func(v *Volume, dir, _ meta.Ino, _ int) error {
+			_, err := v.Lookup(dir, "file")
+			return err
+		}},
+		{"create", func(v *Volume, dir, _ meta.Ino, i int) error {
+			_, err := v.Create(dir, fmt.Sprint(i), CreateOptions{Mode: syscall.S_IFREG | 0o644})
+			return err
+		}},
+		{"write", func(v *Volume, _, file meta.Ino, i int) error {
+			return v.Write(file, int64(i%4096)<<12, page, WriteMode{Cached: true})
+		}},
+		{"read", func(v *Volume, _, file meta.Ino, i int) error {
+			a, err := v.Read(context.Background(), file, int64(i%256)<<12, 4<<10)
+			a.Done()
+			return err
+		}},
+	} {
+		b.Run(w.what, func(b *testing.B) {
+			r := newRig(b, b.TempDir(), store.DefaultConfig().Chunker, Options{})
+			defer r.close(b)
+			var dirs atomic.Int64
+			b.RunParallel(func(pb *testing.PB) {
+				dir := mustCreate(b, r.v, meta.Root, fmt.Sprint("dir ", dirs.Add(1)), syscall.S_IFDIR|0o755)
+				file := mustCreate(b, r.v, dir, "file", syscall.S_IFREG|0o644)
+				mustWrite(b, r.v, file, 0, noise(uint64(file), 1<<20))
+				for i := 0; pb.Next(); i++ {
+					if err := w.do(r.v, dir, file, i); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
 		})
 	}
 }

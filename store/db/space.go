@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -30,10 +31,37 @@ type spaceGuard struct {
 	reserve int64
 	statfs  func(path string) (space, error)
 
-	mu    sync.Mutex
-	space // as of at
+	mu     sync.Mutex             // one asks at a time
+	answer atomic.Pointer[answer] // the last; every write of a mount looks at it, so by no lock
+}
+
+// An answer is what a filesystem said it has.
+type answer struct {
+	space
 	at    time.Time
-	taken int64 // admitted since at
+	taken atomic.Int64 // admitted since
+}
+
+func (a *answer) old() bool { return time.Since(a.at) > askInterval }
+
+// plenty reports whether less than half of the room was taken, and that a multiple of what is asked
+// for at a time.
+func (a *answer) plenty(reserve int64) bool {
+	room := a.free - reserve
+	return room > askShare*askBytes && a.taken.Load() < room/2
+}
+
+// take admits n bytes, unless that would leave less than the reserve.
+func (a *answer) take(n, reserve int64) bool {
+	for {
+		taken := a.taken.Load()
+		if a.free-taken-n < reserve {
+			return false
+		}
+		if a.taken.CompareAndSwap(taken, taken+n) {
+			return true
+		}
+	}
 }
 
 // space is what may still be written of a filesystem, in bytes.
@@ -51,7 +79,9 @@ func newSpaceGuard(path string, reserve int64) *spaceGuard {
 			return s, err
 		}
 	}
-	return &spaceGuard{path: path, reserve: reserve, statfs: ask}
+	g := &spaceGuard{path: path, reserve: reserve, statfs: ask}
+	g.answer.Store(&answer{}) // which is old
+	return g
 }
 
 func askSpace(path string) (space, error) {
@@ -76,52 +106,55 @@ func mayUseLast() bool {
 // as used until the filesystem is asked again, so that many callers in a short
 // time do not share one answer.
 func (g *spaceGuard) admit(n int64) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
+	a := g.answer.Load()
 	// Asking costs a system call, and each write of the filesystem comes by here.
-	if g.taken+n > max(askBytes, (g.free-g.reserve)/askShare) || time.Since(g.at) > askInterval {
-		g.refreshLocked()
+	if a.old() || a.taken.Load()+n > max(askBytes, (a.free-g.reserve)/askShare) {
+		a = g.ask(a)
 	}
-	if left := g.free - g.taken - n; left < g.reserve {
-		return fmt.Errorf("%w: %s asked, %s free, %s reserved", ErrFull, size(n), size(g.free-g.taken), size(g.reserve))
+	if !a.take(n, g.reserve) {
+		return fmt.Errorf("%w: %s asked, %s free, %s reserved", ErrFull, size(n), size(a.free-a.taken.Load()), size(g.reserve))
 	}
-	g.taken += n
 	return nil
 }
 
 // refresh asks the filesystem now, for users.
-func (g *spaceGuard) refresh() int64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.refreshLocked()
-	return g.free
-}
+func (g *spaceGuard) refresh() int64 { return g.ask(nil).free }
 
 // rest asks the filesystem now, for a commit.
-func (g *spaceGuard) rest() int64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.refreshLocked()
-	return g.last
-}
+func (g *spaceGuard) rest() int64 { return g.ask(nil).last }
 
 // recent is the last answer, for a commit, unless that is old.
 func (g *spaceGuard) recent() int64 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if time.Since(g.at) > askInterval {
-		g.refreshLocked()
+	a := g.answer.Load()
+	if a.old() {
+		a = g.ask(a)
 	}
-	return g.last - g.taken
+	return a.last - a.taken.Load()
 }
 
-// refreshLocked keeps the last answer if there is none: a filesystem that
-// cannot be asked reports its trouble to whoever writes.
-func (g *spaceGuard) refreshLocked() {
-	if now, err := g.statfs(g.path); err == nil {
-		g.space = now
+// ask asks the filesystem, unless somebody else has since it gave the answer known. It keeps the
+// last one if there is none: a filesystem that cannot be asked reports its trouble to whoever
+// writes.
+func (g *spaceGuard) ask(known *answer) *answer {
+	if !g.mu.TryLock() {
+		// Somebody asks at this moment. Where there is plenty the last answer does until then.
+		if known != nil && known.plenty(g.reserve) {
+			return known
+		}
+		g.mu.Lock()
 	}
-	g.at, g.taken = time.Now(), 0
+	defer g.mu.Unlock()
+	last := g.answer.Load()
+	if known != nil && last != known {
+		return last
+	}
+	a := &answer{space: last.space}
+	if now, err := g.statfs(g.path); err == nil {
+		a.space = now
+	}
+	a.at = time.Now()
+	g.answer.Store(a)
+	return a
 }
 
 // Admit returns ErrFull if taking n more bytes of the filesystem would leave

@@ -3,6 +3,8 @@ package db
 import (
 	"errors"
 	"os"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -55,6 +57,54 @@ func TestSpaceGuard(t *testing.T) {
 			t.Fatalf("asked %d times", asked)
 		}
 	})
+}
+
+// TestAnswerIsSharedOut: many callers at once get all that one answer has, and no more.
+func TestAnswerIsSharedOut(t *testing.T) {
+	a := &answer{space: space{free: 1000}}
+	var taken atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for a.take(1, 100) {
+				taken.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if taken.Load() != 900 || a.taken.Load() != 900 {
+		t.Errorf("%d were taken, %d are counted", taken.Load(), a.taken.Load())
+	}
+}
+
+// TestSlowAnswer: while a filesystem is slow to say what it has, writers go on where there is
+// plenty.
+func TestSlowAnswer(t *testing.T) {
+	g := newSpaceGuard("/", 40<<20)
+	asked, answered := make(chan bool), make(chan bool)
+	g.statfs = onlyFree(func(string) (int64, error) { asked <- true; <-answered; return 1 << 40, nil })
+	g.answer.Store(&answer{space: space{free: 1 << 40, last: 1 << 40}}) // of long ago
+	done := make(chan error)
+	go func() { done <- g.admit(1) }()
+	<-asked
+	if err := g.admit(1); err != nil || g.recent() == 0 {
+		t.Error(err)
+	}
+	close(answered)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	const room = askShare * askBytes
+	for _, c := range []struct {
+		free, taken int64
+		plenty      bool
+	}{{room + 1, 0, false}, {room + 41<<20, 0, true}, {room + 41<<20, room/2 + 1<<20, false}, {0, 0, false}} {
+		a := &answer{space: space{free: c.free}}
+		a.taken.Store(c.taken)
+		if a.plenty(40<<20) != c.plenty {
+			t.Errorf("%d free, %d taken: plenty is %v", c.free, c.taken, !c.plenty)
+		}
+	}
 }
 
 func TestSpaceGuardFree(t *testing.T) {
