@@ -80,6 +80,12 @@ func (o Options) openBadger(dir string, bo badger.Options) (*badger.DB, error) {
 		return nil, err
 	}
 	// Not for what went wrong once: all that Badger needs can be had, as was just found.
+	// What the first try has begun is in the way of the second. One that only reads begins nothing.
+	if !o.ReadOnly {
+		if err := removeEmptyLogs(dir); err != nil {
+			return nil, err
+		}
+	}
 	if kv, again := badger.OpenManaged(bo); again == nil {
 		return kv, nil
 	}
