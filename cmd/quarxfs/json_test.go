@@ -86,8 +86,8 @@ func TestJSONShapes(t *testing.T) {
 		"tier drain": "s cold", "tier list": "s", "tier policy": "s", "tier promote": "s /", "tier status": "s", "token create": "s other", "token list": "s",
 	}
 	values := map[string]any{ // of what needs another machine
-		"sync push": transfer.Report{Sent: []string{""}, Pruned: []string{""}, Refused: []string{""}},
-		"sync pull": transfer.Report{Sent: []string{""}, Pruned: []string{""}, Refused: []string{""}},
+		"sync push": transfer.Report{Sent: []string{""}, Pruned: []string{""}, Refused: []string{""}, Damaged: []string{""}},
+		"sync pull": transfer.Report{Sent: []string{""}, Pruned: []string{""}, Refused: []string{""}, Damaged: []string{""}},
 		"serve":     daemon.Announcement{URL: "u", Fingerprint: "f", Metrics: "m"},
 
 		"cluster token":  client.Token{},
