@@ -128,7 +128,7 @@ type output struct {
 func (b output) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	switch {
-	case err == nil || err == io.EOF:
+	case err == nil || errors.Is(err, io.EOF):
 	case b.req.Context().Err() != nil:
 		err = explainEnd(b.req.Context(), err)
 	default:

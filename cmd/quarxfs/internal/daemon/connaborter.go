@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -111,20 +112,34 @@ func abortAfter(ctx context.Context, life io.Reader, mount mounts.Key, pid int, 
 		return err
 	}
 	defer unix.Close(pidfd)
-	if _, err := os.Stat(fmt.Sprintf("/proc/%d/task/%s", pid, tid)); err == nil { // else the signal came too early
-		left := make(chan struct{})
-		go func() { _, _ = io.Copy(io.Discard, life); close(left) }()
+	left := make(chan struct{})
+	go func() { _, _ = io.Copy(io.Discard, life); close(left) }()
+	// Looked at twice, as the signal may have come before it was listened to, and comes a moment
+	// before the thread is seen to have ended.
+	for early := time.After(deathTime); !ended(pid, tid); early = nil {
 		select {
 		case <-left:
 			return nil
+		case <-early:
+			continue
 		case <-dying:
 		}
+		break
 	}
 	// A daemon that can die does so within this time, and its mount ends as usual.
 	if err := WaitForEnd(ctx, pidfd, deathTime); !errors.Is(err, ErrNoAnswer) {
 		return err
 	}
 	return abortMount(mount)
+}
+
+// ended reports whether a thread has. That of a process's first thread stays to be seen, as a
+// zombie, until all others have ended.
+func ended(pid int, tid string) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", pid, tid))
+	// The name before the state may have any bytes, also brackets.
+	_, state, ok := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" "))
+	return err != nil || ok && len(state) > 0 && (state[0] == 'Z' || state[0] == 'X')
 }
 
 // abortMount ends a mount's connection. The mount itself stays, so that nobody
