@@ -17,7 +17,7 @@ var (
 )
 
 // explainTLS makes what the transport says of a connection that failed an error that says what to
-// do. It goes by the errors' types alone.
+// do; nil: it is about something else. It goes by the errors' types alone.
 func explainTLS(req *http.Request, err error) error {
 	host := req.URL.Host
 	var record tls.RecordHeaderError
@@ -35,7 +35,7 @@ func explainTLS(req *http.Request, err error) error {
 		return fmt.Errorf("%w: %s wants to see a certificate, or another one: give it with remote add --cert and --key, or in $QUARXFS_CERT and $QUARXFS_KEY (%w)",
 			ErrForbidden, host, op.Err)
 	}
-	return err
+	return nil
 }
 
 // probeTime is how long a port is asked whether it speaks TLS.

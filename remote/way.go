@@ -42,8 +42,8 @@ func explainWay(req *http.Request, err error) error {
 	if op := new(net.OpError); errors.As(err, &op) && op.Op == "dial" {
 		return &wayError{fmt.Sprintf("%v: %s: %s", ErrNoAnswer, req.URL.Host, dialReason(op)), []error{ErrNoAnswer, err}}
 	}
-	if other := explainTLS(req, err); other != err {
-		return other
+	if untrusted := explainTLS(req, err); untrusted != nil {
+		return untrusted
 	}
 	return brokenOff(req, err)
 }
