@@ -483,11 +483,11 @@ func withTable(dir string, id uint64, mode options.ChecksumVerificationMode, fn 
 	t, err := openTable(dir, name, mode)
 	if err != nil {
 		err = unsound(name, "read", err, func() error { return readThrough(name) })
-	}
-	if errors.Is(err, ErrCorrupt) {
-		// Not for what went wrong once: the file has all its bytes, as was just found.
-		if t, err = openTable(dir, name, mode); err != nil {
-			return damaged(name, "cannot be read (%.100s)", err)
+		if errors.Is(err, ErrCorrupt) {
+			// Not for what went wrong once. If it does again, the first says what to do.
+			if again, _ := openTable(dir, name, mode); again != nil {
+				t, err = again, nil
+			}
 		}
 	}
 	if err != nil {
@@ -508,7 +508,11 @@ func openTable(dir, name string, mode options.ChecksumVerificationMode) (*table.
 		BlockSize: o.BlockSize, BloomFalsePositive: o.BloomFalsePositive, ChkMode: mode, Compression: o.Compression,
 	})
 	if err != nil {
-		return nil, errors.Join(err, mf.Close(-1))
+		// Badger closes it after some errors. Twice would unmap what others have there by now.
+		if _, closed := mf.Fd.Stat(); !errors.Is(closed, os.ErrClosed) {
+			err = errors.Join(err, mf.Close(-1))
+		}
+		return nil, err
 	}
 	return t, nil
 }

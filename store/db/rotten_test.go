@@ -4,7 +4,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/dgraph-io/badger/v4/options"
 )
 
 // TestRottenTable: whichever byte of a table has rotted, the database does not open, the file is
@@ -36,6 +39,10 @@ func TestRottenTable(t *testing.T) {
 		}
 		if f, ok := errors.AsType[*FileError](err); !ok || f.File != name {
 			t.Errorf("byte %d: %v", at, err)
+		}
+		if _, err := openTable(filepath.Dir(name), name, options.OnTableRead); err == nil || strings.Contains(err.Error(), "munmap") ||
+			strings.Contains(err.Error(), "while sync") {
+			t.Errorf("byte %d: a table that is closed is closed again: %v", at, err)
 		}
 		if after, err := os.ReadFile(name); err != nil || string(after) != string(rotten) {
 			t.Fatalf("byte %d: the table was changed: %v", at, err)
