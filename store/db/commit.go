@@ -44,7 +44,7 @@ func (d *DB) Freeze() {
 }
 
 // Write commits the frozen overlay and extra, which wins over it, in one atomic
-// and durable step, whatever its size. One of four things happens:
+// and durable step, whatever its size. One of five things happens:
 //  1. All of it is durable, and nil is returned. With nothing to write this
 //     costs nothing.
 //  2. There is no room: ErrFull.
@@ -55,7 +55,7 @@ func (d *DB) Freeze() {
 //     since what was written before is as lost.
 //  5. The Follower has failed: its error, from every Write as above. The commit is durable here.
 //
-// After all but the first nothing counts as written, and the rows, extra's too,
+// After all but the first and the last nothing counts as written, and the rows, extra's too,
 // stay readable and belong to the next Freeze and Write. When the database is
 // opened again without one, either all of them are there or none.
 //
