@@ -106,6 +106,24 @@ kill_daemon() {
 	umount -l "$mnt" 2>/dev/null # the daemon's child may have been faster
 }
 
+# fetch_modules DIR: goes to DIR and brings each of $versions of the Go module $module to $GOMODCACHE below it.
+fetch_modules() {
+	local v
+	cd "$1" # the modules are nobody's dependencies
+	export GOMODCACHE=$1/modules GOFLAGS=-mod=mod
+	for v in $versions; do go mod download "$module@$v" || die "cannot fetch $module@$v"; done
+}
+
+# new_backups [SUFFIX]: makes an empty repository each of restic and borg, which the two use from now on.
+new_backups() {
+	export RESTIC_REPOSITORY=$work/restic${1-} RESTIC_PASSWORD=x RESTIC_CACHE_DIR=$work/restic-cache
+	export BORG_REPO=$work/borg${1-} BORG_BASE_DIR=$work/borg-base BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes
+	restic init -q && borg init -e none || die "cannot make a repository of restic or borg"
+}
+
+on_disk() { du -sB1 "$1" | cut -f1; } # bytes
+mib() { awk -v b="$1" 'BEGIN { printf "%.1f", b / 1048576 }'; }
+
 now() { date +%s%N; }
 took() { echo $((($(now) - $1) / 1000000)); } # milliseconds since then
 

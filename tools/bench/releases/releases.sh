@@ -12,21 +12,13 @@ source "$(dirname "$0")/../../lib.sh"
 set -e
 
 bytes() { du -sB1 --apparent-size "$1" | cut -f1; }
-mib() { awk -v b="$1" 'BEGIN { printf "%.1f", b / 1048576 }'; }
-
-fetch() {
-	local v
-	cd "$1" # the modules are nobody's dependencies
-	export GOMODCACHE=$1/modules GOFLAGS=-mod=mod
-	for v in $versions; do go mod download "$module@$v"; done
-}
 
 # take_in VERSION: the working directory becomes the release, and all take it in; a line of the table.
 take_in() {
 	local v=$1 files size s disk copy sync snap restic borg
 	rsync -rlp --chmod=u+w --checksum --delete "$GOMODCACHE/$module@$v/" "$tree/"
 	files=$(find "$tree" -type f | wc -l) size=$(bytes "$tree")
-	sum=$((sum + size)) du=$((du + $(du -sB1 "$tree" | cut -f1)))
+	sum=$((sum + size)) du=$((du + $(on_disk "$tree")))
 	sync
 	find "$tree" -type f -exec cat {} + >/dev/null # all three find it in the page cache
 
@@ -88,12 +80,9 @@ top=$work
 workspace
 tree=$work/tree plain=$work/plain
 mkdir "$tree" "$plain"
-fetch "$(readlink -f "$top")"
-export RESTIC_REPOSITORY=$work/restic RESTIC_PASSWORD=x RESTIC_CACHE_DIR=$work/restic-cache
-export BORG_REPO=$work/borg BORG_BASE_DIR=$work/borg-base BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes
+fetch_modules "$(readlink -f "$top")"
 new_store
-restic init -q
-borg init -e none
+new_backups
 
 printf '%-9s %9s %6s | %8s | %9s %9s %9s %9s | %9s %9s | %9s %9s\n' release files MiB 'ext4 ms' 'copy ms' 'sync ms' 'snap ms' 'all MiB' 'restic ms' 'all MiB' 'borg ms' 'all MiB'
 sum=0 du=0 t_plain=0 t_copy=0 t_sync=0 t_snap=0 t_restic=0 t_borg=0
@@ -103,7 +92,7 @@ compare
 records=$(figure .stored_bytes)
 vertices=$(figure '[.blocks | to_entries[] | select(.key != "data") | .value.stored_bytes] | add')
 umount_store
-on_disk=$(bytes "$store")
+whole=$(bytes "$store")
 mount_store
 back_to "${versions%% *}"
 
@@ -113,6 +102,6 @@ line '  as du counts them on disk' "$du" -
 line 'one plain copy, kept up to date' "$(bytes "$plain")" "$t_plain"
 line 'QuarXFS: blocks and vertices' "$records" "$((t_copy + t_sync + t_snap))"
 line '  of this, vertices; snapshot create' "$vertices" "$t_snap"
-line '  the directory of the store' "$on_disk" -
+line '  the directory of the store' "$whole" -
 line "restic $(restic version | cut -d' ' -f2)" "$(bytes "$RESTIC_REPOSITORY")" "$t_restic"
 line "borg $(borg --version | cut -d' ' -f2)" "$(bytes "$BORG_REPO")" "$t_borg"

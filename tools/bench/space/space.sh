@@ -9,16 +9,6 @@ usage="space.sh [--quarxfs FILE] [--work DIR] [--module MODULE] [--versions 'VER
 source "$(dirname "$0")/../../lib.sh"
 set -e
 
-on_disk() { du -sB1 "$1" | cut -f1; }
-mib() { awk -v b="$1" 'BEGIN { printf "%.1f", b / 1048576 }'; }
-
-fetch() {
-	local v
-	cd "$1" # the modules are nobody's dependencies
-	export GOMODCACHE=$1/modules GOFLAGS=-mod=mod
-	for v in $versions; do go mod download "$module@$v"; done
-}
-
 # make_data: $work/trees and $work/tars
 make_data() {
 	local v n=0
@@ -34,9 +24,7 @@ make_data() {
 # measure WHAT: what all three take for $work/WHAT; a line of the table.
 measure() {
 	local data=$work/$1 v
-	export RESTIC_REPOSITORY=$work/restic-$1 BORG_REPO=$work/borg-$1
-	restic init -q
-	borg init -e none
+	new_backups "-$1"
 	store=$work/store-$1
 	new_store
 	for v in "$data"/*; do
@@ -62,9 +50,7 @@ only='trees tars'
 options "$@"
 top=$work
 workspace
-fetch "$(readlink -f "$top")"
-export RESTIC_PASSWORD=x RESTIC_CACHE_DIR=$work/restic-cache
-export BORG_BASE_DIR=$work/borg-base BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes
+fetch_modules "$(readlink -f "$top")"
 make_data
 echo "$module, $(wc -w <<<"$versions") releases; restic $(restic version | cut -d' ' -f2), borg $(borg --version | cut -d' ' -f2); MiB"
 printf '%-6s %9s %9s %9s %9s %9s\n' data itself QuarXFS records restic borg
