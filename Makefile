@@ -51,7 +51,7 @@ MOUNTING := /quarxfs/(fs|store|cmd/quarxfs-node|tools)(/|$$)
 FIRST = $$(go list ./... | grep -E '$(MOUNTING)')
 SECOND = $$(go list ./... | grep -E '$(COMMAND)') $$(go list ./... | grep -Ev '$(MOUNTING)|$(COMMAND)')
 
-# Of two packages at a time, for a machine with two cores: 8 minutes there. make lint runs go vet.
+# Of two packages at a time, for a machine with two cores, where 8 minutes are the aim. make lint runs go vet.
 test: versitygw ## run the tests
 	go test -vet off -p 2 -timeout 20m $(FIRST)
 	go test -vet off -p 2 -timeout 20m $(SECOND)
