@@ -39,7 +39,9 @@ func (o *listenOptions) prepare() error {
 	}
 	if o.Addr == "" {
 		// Whoever gives these means to be reached, and would find a port that nobody listens on.
-		if o.SelfSigned || o.Insecure && o.Metrics == "" || o.Cert+o.Key+o.ClientCA != "" || len(o.ClientPin)+len(o.anonymous) > 0 {
+		// Two of them are about the address of /metrics as well.
+		ofBoth := o.Insecure || len(o.Hosts) > 0
+		if o.SelfSigned || ofBoth && o.Metrics == "" || o.Cert+o.Key+o.ClientCA != "" || len(o.ClientPin)+len(o.anonymous) > 0 {
 			return fmt.Errorf("%w: no client can connect without an address: --listen :7440", errUsage)
 		}
 		return nil
