@@ -2,6 +2,7 @@ package db
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,12 +72,14 @@ func TestRefused(t *testing.T) {
 		"renaming":                {call: unix.SYS_RENAMEAT},
 		"removing":                {call: unix.SYS_UNLINKAT},
 	}
+	const noFilters = 77 // what the child ends with where nothing can be refused
 	reasons := []syscall.Errno{syscall.EIO, syscall.ENOSPC, syscall.EDQUOT, syscall.ENOMEM}
 	if name := os.Getenv(env); name != "" {
 		r := calls[name]
 		r.no = reasons[len(name)%len(reasons)]
 		if err := r.begin(); err != nil {
-			t.Skip("no filters of system calls here:", err)
+			fmt.Println(err)
+			os.Exit(noFilters)
 		}
 		opt := Options{Dir: os.Getenv(dir), MemTable: 8 << 20}
 		_, err := Inspect(opt.Dir)
@@ -101,7 +104,11 @@ func TestRefused(t *testing.T) {
 		}
 		cmd := exec.Command("/proc/self/exe", "-test.run=^TestRefused$", "-test.v")
 		cmd.Env = append(os.Environ(), env+"="+name, dir+"="+copied)
-		if out, err := cmd.CombinedOutput(); err != nil {
+		out, err := cmd.CombinedOutput()
+		if cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == noFilters {
+			t.Skipf("no filters of system calls here: %s", out)
+		}
+		if err != nil {
 			t.Errorf("%s: %v\n%s", name, err, out)
 		}
 	}
