@@ -237,7 +237,7 @@ func (d *differ) dir(e *Entry) *Tree {
 // once it is clear that the directory was not renamed.
 func (d *differ) one(list *[]move, p string, e *Entry) error {
 	*list = append(*list, move{p, e})
-	if err := d.weigh(moveBytes + len(p)); err != nil || len(d.gone)+len(d.made) < maxMoves && !d.full {
+	if err := d.hold(p); err != nil || len(d.gone)+len(d.made) < maxMoves && !d.full {
 		return err
 	}
 	// From here on differences are given out as they come, no longer in order of paths.
@@ -245,7 +245,14 @@ func (d *differ) one(list *[]move, p string, e *Entry) error {
 	return d.pair()
 }
 
-// weigh counts bytes of paths that wait, or have waited if it is less than none.
+// hold counts a path that waits.
+func (d *differ) hold(p string) error { return d.weigh(moveBytes + len(p)) }
+
+// release counts a path that waits no more.
+func (d *differ) release(p string) {
+	_ = d.weigh(-moveBytes - len(p)) // nothing is too little
+}
+
 func (d *differ) weigh(bytes int) error {
 	d.weight += bytes
 	d.full = d.full || d.weight > maxMoveBytes
@@ -437,6 +444,14 @@ func (w *moves) rest(fn func(*move) error) error {
 // that were removed: what is in them may have been renamed.
 func (d *differ) pair() error {
 	var gone, left moves
+	// A differ that is full comes by for each path: what waited here must not count on.
+	defer func() {
+		for _, w := range []*moves{&gone, &left} {
+			for i := range w.list {
+				d.release(w.list[i].path)
+			}
+		}
+	}()
 	// All that is gone is known by its content before the first of what was made asks for its other
 	// half.
 	for _, m := range d.gone {
@@ -460,7 +475,7 @@ func (d *differ) pair() error {
 			err = added(&m)
 		default:
 			left.add(m)
-			err = d.weigh(moveBytes + len(m.path))
+			err = d.hold(m.path)
 		}
 		if err != nil {
 			return err
@@ -497,7 +512,7 @@ func (d *differ) queue(list []move) *moveQueue { return &moveQueue{d, list} }
 
 func (q *moveQueue) add(m move) error {
 	q.list = append(q.list, m)
-	return q.d.weigh(moveBytes + len(m.path))
+	return q.d.hold(m.path)
 }
 
 func (q *moveQueue) next() (m move, ok bool) {
@@ -509,7 +524,7 @@ func (q *moveQueue) next() (m move, ok bool) {
 	} else {
 		m, q.list = q.list[0], q.list[1:]
 	}
-	_ = q.d.weigh(-moveBytes - len(m.path)) // nothing is too little
+	q.d.release(m.path)
 	return m, true
 }
 
@@ -565,7 +580,7 @@ func (d *differ) emit(diff *Difference) error {
 	}
 	d.stat.Add(diff, first)
 	d.held = append(d.held, diff)
-	if err := d.weigh(moveBytes + len(diff.Path)); err != nil || !d.full {
+	if err := d.hold(diff.Path); err != nil || !d.full {
 		return err
 	}
 	return d.flush()
@@ -577,7 +592,7 @@ func (d *differ) flush() error {
 	// Let go before fn runs, which may take long: there may be half a million of them.
 	d.held = nil
 	for _, x := range held {
-		_ = d.weigh(-moveBytes - len(x.Path)) // nothing is too little
+		d.release(x.Path)
 		if err := d.fn(x); err != nil {
 			return err
 		}

@@ -10,10 +10,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/quarxtor/quarxfs/graph/budget"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/vertex"
 )
@@ -182,6 +184,28 @@ func TestDiff(t *testing.T) {
 	_, stat = lines(t, newMemory(), base, treeModel{"a": fileEntry("", 9)})
 	if stat.Removed != (DiffCount{Files: 8, Dirs: 4, Bytes: 6 * 5}) || stat.Modified != (DiffCount{Files: 1, Bytes: 5}) {
 		t.Errorf("nearly to nothing: %+v", stat)
+	}
+}
+
+// TestDiffGivesBack has paths wait in each way there is: none is held once the diff is done.
+func TestDiffGivesBack(t *testing.T) {
+	base := treeModel{
+		"old": fileEntry("", 1), "gone": fileEntry("", 2), "changed": fileEntry("", 3),
+		"d": directory(), "d/x": fileEntry("", 4), "d/y": fileEntry("", 5),
+	}
+	next := treeModel{
+		"new": base["old"], "changed": fileEntry("", 6), "made": fileEntry("", 7),
+		"e": directory(), "e/x": base["d/x"], "e/z": fileEntry("", 8),
+	}
+	m := newMemory()
+	l := budget.Limits{Time: time.Hour, Memory: 1 << 20, Pool: budget.NewPool(1<<20, 1<<20)}
+	ctx, done := budget.With(t.Context(), budget.Client{"a"}, l)
+	defer done()
+	if _, err := Diff(ctx, m, base.snapshot(t, m), next.snapshot(t, m), nil, func(*Difference) error { return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := budget.Hold(ctx, 1<<20); err != nil {
+		t.Errorf("something is held: %v", err)
 	}
 }
 
