@@ -583,3 +583,41 @@ func BenchmarkMatrix(b *testing.B) {
 		b.ReportMetric(float64(m.Bytes())/1e6, "MB")
 	}
 }
+
+// A directory that is in one place many times ends with the first path too many: as each may have
+// any length, those that follow must not even be made.
+func TestWhyCountsAtOnce(t *testing.T) {
+	w, model := newWorld(nil), make(treeModel)
+	for i := range 10 {
+		d := fmt.Sprint("d", i)
+		model[d], model[d+"/f"] = directory(), fileEntry("", 1)
+	}
+	s := model.snapshot(t, w)
+	plain, err := s.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := w.Put(store.KindSnapshot, plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.name(t, "s", true, id)
+	m, err := NewMatrix(ctx, w.inputs())
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := OpenTree(w, s.Root.Link.ID, Directory).Lookup(ctx, "d0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	col, _ := m.Column(dir.Link.ID)
+	for room, want := range map[int]error{4: ErrTooMany, 20: nil} {
+		c := NewClimber(m, w, w.livePaths)
+		c.known = 2*maxOccurrences - room
+		list, err := (&why{Climber: c, ctx: ctx}).positions(col)
+		// The root takes two: it has a position, and a list.
+		if !errors.Is(err, want) || len(list) != min(room-2, 10) {
+			t.Errorf("with room for %d: %d positions, %v", room, len(list), err)
+		}
+	}
+}

@@ -287,12 +287,12 @@ func (w *why) positions(col int) ([]treePos, error) {
 		return list, nil
 	}
 	var list []treePos
-	err := w.each(col, func(row int) error {
+	err := w.each(col, func(row int) (err error) {
 		r := w.m.Row(row)
 		switch r.Kind {
 		case FileRow:
-			list = append(list, treePos{inode: r.Ino})
-			return nil
+			list, err = w.place(list, treePos{inode: r.Ino})
+			return err
 		case NameRow:
 			return nil
 		}
@@ -309,23 +309,30 @@ func (w *why) positions(col int) ([]treePos, error) {
 		return nil
 	})
 	if err == nil { // part of it would be taken for all by the next block
-		w.trees[col], w.known = list, w.known+1
-		for i := range list {
-			w.known += units(list[i].path)
-		}
-		// Beside what was known before this block: the lists of all trees on the way up add up.
-		if w.known > 2*maxOccurrences {
-			err = ErrTooMany
-		}
+		w.trees[col] = list
+		w.known++
 	}
 	return list, err
+}
+
+// place adds a position to a list, and counts it before the next one is made: each may have a path
+// of any length. Beside what was known before this block, the lists of all trees on the way up add
+// up.
+func (w *why) place(list []treePos, p treePos) ([]treePos, error) {
+	if w.known += units(p.path); w.known > 2*maxOccurrences {
+		return list, ErrTooMany
+	}
+	return append(list, p), w.ctx.Err()
 }
 
 func (w *why) positionsThrough(list []treePos, up int, e Edge) ([]treePos, error) {
 	if e.Role == RootOf || e.Role == TableOf {
 		// One snapshot vertex may have several names.
 		for _, name := range w.snapshotNames(up) {
-			list = append(list, treePos{snapshot: name, table: e.Role == TableOf})
+			var err error
+			if list, err = w.place(list, treePos{snapshot: name, table: e.Role == TableOf}); err != nil {
+				return list, err
+			}
 		}
 		return list, nil
 	}
@@ -339,8 +346,7 @@ func (w *why) positionsThrough(list []treePos, up int, e Edge) ([]treePos, error
 		if e.Role == Content {
 			p.path = path.Join(p.path, e.Name)
 		}
-		list = append(list, p)
-		if err := w.ctx.Err(); err != nil {
+		if list, err = w.place(list, p); err != nil {
 			return list, err
 		}
 	}
