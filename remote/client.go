@@ -140,7 +140,14 @@ func (c *Client) call(ctx context.Context, method, path string, body io.Reader, 
 		return err
 	}
 	defer resp.Body.Close()
-	if err := rawjson.Read(io.LimitReader(resp.Body, maxAnswer), out); err != nil {
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err == nil && len(b) > maxAnswer {
+		err = fmt.Errorf("it has more than %d MiB", maxAnswer>>20) // to parse it would tell nobody why
+	}
+	if err == nil {
+		err = rawjson.Unmarshal(b, out)
+	}
+	if err != nil {
 		return fmt.Errorf("read the answer: %w", err)
 	}
 	return nil
