@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -83,10 +82,11 @@ func (p *Pool) Give(c Client, n int64) {
 	defer p.mu.Unlock()
 	p.taken -= n
 	for _, name := range c {
-		p.by[name] -= n
+		// Names come from the network: those that have nothing must not stay.
+		if p.by[name] -= n; p.by[name] <= 0 {
+			delete(p.by, name)
+		}
 	}
-	// Names come from the network: those that have nothing must not stay.
-	maps.DeleteFunc(p.by, func(_ string, n int64) bool { return n <= 0 })
 	close(p.change)
 	p.change = make(chan struct{})
 }
