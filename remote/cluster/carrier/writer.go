@@ -57,7 +57,7 @@ type WriterOptions struct {
 // A Writer has the commits of the store on this node in all copies that count. It is given to the
 // store twice: as its Follower, and by Disk.
 //
-// Lock: mu, which is held over no call.
+// Locks: swapping, and under it mu.
 type Writer struct {
 	*Capture
 	opt    WriterOptions
@@ -80,7 +80,10 @@ type Writer struct {
 	links   map[string]*link // of those who follow, by node
 	store   Source
 	commit  func() error
-	nudging bool
+	nudges  struct {
+		asked bool // a copy waits for a commit that has not begun
+		begun bool // such commits are being made
+	}
 }
 
 // A Source is the store that new copies are seeded from.
@@ -150,7 +153,8 @@ func newWriter(r *Replica, w mirror.Writer, opt WriterOptions) *Writer {
 		opt.Degrade = degradeAfter
 	}
 	s := &Writer{
-		Capture: NewCapture(r.opt.Disk, r.dir), opt: opt, dir: r.dir, volume: r.state.Volume, clock: r.opt.Clock, log: r.opt.Log,
+		Capture: NewCapture(r.opt.Disk, r.dir), opt: opt, dir: r.dir, volume: r.state.Volume,
+		clock: r.opt.Clock, log: r.opt.Log,
 		rules: w, changed: make(chan struct{}), links: map[string]*link{}, waiting: map[*link]bool{},
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
@@ -167,25 +171,42 @@ func (s *Writer) Attach(from Source, commit func() error) {
 	defer s.mu.Unlock()
 	s.store, s.commit = from, commit
 	s.wake()
+	s.makeCommits() // for those that came while there was no store
 }
 
-// nudge has a commit be made for a copy that waits for one, while nobody writes.
-func (s *Writer) nudge() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.nudging || s.commit == nil || s.rules.Fenced {
+// nudge has a commit be made for a copy that waits for one, while nobody writes. next has to
+// follow: the commit may be handed over at once.
+func (l *link) nudge() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waiting[l], l.nudges.asked = true, true
+	l.makeCommits()
+}
+
+// makeCommits begins to make what was asked for. The caller holds mu.
+func (s *Writer) makeCommits() {
+	if s.nudges.begun || s.commit == nil {
 		return
 	}
-	s.nudging = true
+	s.nudges.begun = true
 	commit := s.commit
 	s.tends.Go(func() {
-		if err := commit(); err != nil {
-			s.log.Info("a commit for a copy that joins", "err", err)
+		for s.takeNudge() {
+			if err := commit(); err != nil {
+				s.log.Info("a commit for a copy that joins", "err", err)
+			}
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.nudging = false
 	})
+}
+
+// takeNudge tells whether one more commit is to be made: who asks during one may be too late for
+// it.
+func (s *Writer) takeNudge() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.nudges.begun = s.nudges.asked && !s.rules.Fenced && s.ctx.Err() == nil
+	s.nudges.asked = false
+	return s.nudges.begun
 }
 
 // Close ends it. Commits fail from then on.
@@ -406,7 +427,7 @@ func (s *Writer) attend(node string) error {
 		return err
 	}
 	if !l.counts() {
-		s.nudge() // it joins with the next commit
+		l.nudge() // it joins with the next commit
 	}
 	for {
 		one, err := l.next()
