@@ -17,7 +17,7 @@ import (
 // notes what was done, in order. Bytes are not kept: they are read again when they are sent, mostly
 // from the page cache. What has changed since then is noted once more, behind it.
 //
-// Lock: mu, which is held over no call.
+// Lock: mu, which is held over the rename of a file and no other call.
 type Capture struct {
 	disk.FS
 	root string

@@ -17,8 +17,9 @@
 //
 // Lock order:
 //
-//	Writer.swapping       one change of the record at a time; held over the register's answer
-//	  Writer.mu           over no call but the rules
-//	    Capture.mu        over the rename of a file, and nothing else that takes time
-//	Replica.mu            one frame at a time; held over what it writes to the disk
+//	Writer.swapping   one change of the record at a time; held over the register's answer
+//	  Writer.mu       over no call but the rules
+//	Capture.mu        over the rename of a file, and nothing else that takes time
+//	Replica.mu        one frame at a time; held over what it writes to the disk and answers, and by
+//	                  Promote over the register's answer
 package carrier
