@@ -43,6 +43,7 @@ const (
 	stateForm = 1
 	greetTime = 10 * time.Second
 	seedBatch = 4 << 20
+	mostDirty = 64 // files that are written to at a time
 )
 
 // positionKey is the row by which a copy knows its log.
@@ -428,10 +429,25 @@ func (f *following) opened(p string) (disk.File, error) {
 		return nil, err
 	}
 	d, err := f.opt.Disk.Open(path)
-	if err == nil {
-		f.dirty[p] = d
+	if err != nil {
+		return nil, err
 	}
-	return d, err
+	return d, f.hold(p, d)
+}
+
+// hold keeps a file open until it is durable. Of a seed there are more than a process may have
+// open: then others are made durable now.
+func (f *following) hold(p string, d disk.File) error {
+	for other := range f.dirty {
+		if len(f.dirty) < mostDirty {
+			break
+		}
+		if err := f.clean(other); err != nil {
+			return errors.Join(err, d.Close())
+		}
+	}
+	f.dirty[p] = d
+	return nil
 }
 
 // clean makes a file durable and lets go of it.
@@ -475,9 +491,8 @@ func (f *following) change(c change) error {
 		if err := f.drop(c.path); err != nil {
 			return err
 		}
-		d, err := f.create(path)
+		d, err := f.create(c.path, path)
 		if err == nil {
-			f.dirty[c.path] = d
 			err = d.Truncate(0)
 		}
 		return err
@@ -485,10 +500,7 @@ func (f *following) change(c change) error {
 		if f.dirty[c.path] != nil {
 			return nil
 		}
-		d, err := f.create(path)
-		if err == nil {
-			f.dirty[c.path] = d
-		}
+		_, err := f.create(c.path, path)
 		return err
 	case kindWrite:
 		d, err := f.opened(c.path)
@@ -518,13 +530,16 @@ func (f *following) change(c change) error {
 	return f.rename(c, path)
 }
 
-// create opens a file, which need not exist.
-func (f *following) create(path string) (disk.File, error) {
+// create opens a file, which need not exist, to write to it.
+func (f *following) create(p, path string) (disk.File, error) {
 	d, err := f.opt.Disk.Create(path)
 	if errors.Is(err, fs.ErrExist) {
-		return f.opt.Disk.Open(path)
+		d, err = f.opt.Disk.Open(path)
 	}
-	return d, err
+	if err != nil {
+		return nil, err
+	}
+	return d, f.hold(p, d)
 }
 
 // rename makes the file durable first: under its new name it counts as whole, after a power cut as
