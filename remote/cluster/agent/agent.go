@@ -44,7 +44,8 @@ const (
 )
 
 // An Agent is a running node. What it remembers and what it is asked to fetch have locks of their
-// own; the rest is set before it runs, or is one goroutine's.
+// own, of which none is held while another one is taken; the rest is set before it runs, or is one
+// goroutine's.
 type Agent struct {
 	dir      Dir
 	settings Settings
