@@ -115,7 +115,7 @@ func (c *Chunker) Max() int { return c.config.Max }
 // Window returns how many bytes Cut may have to see for a cut that is final.
 func (c *Chunker) Window() int {
 	if c.config.Name == FastCDCTar {
-		return c.config.Max + tarAhead
+		return c.config.Max + tarAhead + c.least()
 	}
 	return c.config.Max
 }

@@ -120,7 +120,7 @@ func TestMembersHaveTheirFilesBlocks(t *testing.T) {
 			}
 			for _, m := range a.members {
 				for _, b := range blocksOf(t, c, 0, m.data) {
-					if !known[Sum(b)] {
+					if !known[Sum(b)] && len(b) >= c.least() { // else with a header
 						t.Errorf("%s: a block of %d of its %d bytes is not in the archive", m.Name, len(b), len(m.data))
 					}
 				}
@@ -149,6 +149,41 @@ func TestOtherHeadersAreCheap(t *testing.T) {
 	// For a time in nanoseconds pax writes a header and its record before the file's own header.
 	if most := len(members)*4*sector + 3*sector; fresh > most {
 		t.Errorf("%d new bytes for %d headers, more than %d", fresh, len(members), most)
+	}
+}
+
+// However headers lie, a page of extents, which is 64 times Avg, has no more than 8192 blocks.
+func TestHostileHeaders(t *testing.T) {
+	header := func(size int64) []byte { return archive(t, tar.FormatUSTAR, file("x", make([]byte, size)))[:sector] }
+	rng := rand.New(rand.NewPCG(7, 7))
+	for _, avg := range []int{4 << 10, 64 << 10, 256 << 10, 4 << 20} {
+		c, err := New(Config{Name: FastCDCTar, Min: avg / 4, Avg: avg, Max: 4 * avg})
+		if err != nil {
+			t.Fatal(err)
+		}
+		least := int64(c.least())
+		empty, lies, short := header(0), [][]byte{header(1), header(least - 1), header(least), header(least + 1), header(8 * least)}, header(1)
+		for name, next := range map[string]func(int) []byte{
+			"tiny members":   func(i int) []byte { return [][]byte{short, append([]byte{1}, make([]byte, sector-1)...)}[i%2] },
+			"only headers":   func(int) []byte { return empty },
+			"lies":           func(i int) []byte { return lies[i%len(lies)] },
+			"headers, bytes": func(i int) []byte { return [][]byte{lies[4], random(uint64(i), sector)}[i%2] },
+			"least members": func(i int) []byte {
+				return append(slices.Clone(lies[2]), random(uint64(i), max(int(least), sector))...)
+			},
+			"a random choice": func(i int) []byte {
+				return append(slices.Clone(lies[rng.IntN(5)]), random(uint64(i), sector*rng.IntN(3))...)
+			},
+		} {
+			var b bytes.Buffer
+			for i := 0; b.Len() < min(64*avg, 8<<20); i++ {
+				b.Write(next(i))
+			}
+			blocks := int64(len(blocksOf(t, c, 0, b.Bytes())))
+			if most := 8192*int64(b.Len())/int64(64*avg) + 2; blocks > most {
+				t.Errorf("avg %d, %s: %d bytes are %d blocks, more than %d", avg, name, b.Len(), blocks, most)
+			}
+		}
 	}
 }
 
@@ -269,7 +304,5 @@ func ExampleConfig() {
 		off += n
 	}
 	// Output:
-	// 0 512
-	// 512 5
-	// 517 1019
+	// 0 1536
 }
