@@ -232,6 +232,15 @@ func (h *hanging) Open(path string) (disk.File, error) {
 	return &hangingFile{f, h}, err
 }
 
+// Create has reads hang through the handle of who made a file, which lasts beyond its sealing.
+func (h *hanging) Create(path string) (disk.File, error) {
+	f, err := h.FS.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	return &hangingFile{f, h}, nil
+}
+
 type hangingFile struct {
 	disk.File
 	h *hanging
