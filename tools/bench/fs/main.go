@@ -159,7 +159,7 @@ func (o *options) measure(ctx context.Context, log *slog.Logger, workloads []wor
 	}
 	// An interrupt cancels the context, but a system call that waits for a daemon does not hear of
 	// it.
-	defer context.AfterFunc(ctx, func() { unblock(log, places) })()
+	defer unblockAfter(ctx, log, places)()
 
 	b := &bench{
 		workloads: workloads, places: places, rounds: o.rounds, verify: !o.noVerify, log: log,
@@ -186,15 +186,33 @@ func (o *options) measure(ctx context.Context, log *slog.Logger, workloads []wor
 	return rep, err
 }
 
-// unblock ends calls that wait for a daemon for longer than an interrupted
-// user would.
-func unblock(log *slog.Logger, places []*serve.Target) {
-	log.Info("interrupted, cleaning up; a second interrupt leaves at once, with mounts in place")
-	time.Sleep(10 * time.Second)
-	for _, p := range places {
-		if err := serve.Detach(p.Dir); err != nil {
-			log.Error("detach", "dir", p.Dir, "err", err)
+// unblockAfter ends, once ctx is done, calls that wait for a daemon for longer
+// than an interrupted user would. What it returns takes that back, and waits
+// until nothing is logged or detached any more.
+func unblockAfter(ctx context.Context, log *slog.Logger, places []*serve.Target) (stop func()) {
+	returned, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		select {
+		case <-returned:
+			return
+		case <-ctx.Done():
 		}
+		log.Info("interrupted, cleaning up; a second interrupt leaves at once, with mounts in place")
+		select {
+		case <-returned:
+			return
+		case <-time.After(10 * time.Second):
+		}
+		for _, p := range places {
+			if err := serve.Detach(p.Dir); err != nil {
+				log.Error("detach", "dir", p.Dir, "err", err)
+			}
+		}
+	}()
+	return func() {
+		close(returned)
+		<-ended
 	}
 }
 
