@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/quarxtor/quarxfs/graph/budget"
+	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/config"
 )
 
@@ -25,6 +26,27 @@ func WithCaller(ctx context.Context, c Caller) context.Context {
 func CallerOf(ctx context.Context) (c Caller, ok bool) {
 	c, ok = ctx.Value(callerKey{}).(Caller)
 	return c, ok
+}
+
+// Actor is the caller as the store notes it.
+func (c Caller) Actor() store.Actor {
+	if c.Token.Name == "" {
+		return "anonymous"
+	}
+	return store.Actor("token " + c.Token.Name)
+}
+
+// actorOf is who asks; "": the owner.
+func actorOf(ctx context.Context) store.Actor {
+	if c, ok := CallerOf(ctx); ok {
+		return c.Actor()
+	}
+	return ""
+}
+
+// onlyAppends reports whether the caller may do what needs a scope only because it may append.
+func (c Caller) onlyAppends(scope config.Scope) bool {
+	return c.Address != "" && !c.Token.Allows(scope)
 }
 
 // Client is whom shares count for: the token from everywhere, and the address with any token.

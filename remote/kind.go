@@ -33,6 +33,10 @@ var (
 	// ErrBodyStalled says that a client's upload does not move.
 	ErrBodyStalled = errors.New("the request's body does not come")
 
+	// ErrRecord says that a record which was sent is not what it claims. It is an ErrCorrupt, but
+	// of the sender.
+	ErrRecord = fmt.Errorf("the record that was sent is not sound: %w", store.ErrCorrupt)
+
 	ErrCondition = errors.New("a condition of the request does not hold")
 )
 
@@ -51,6 +55,7 @@ var kinds = []struct {
 	{"mounted", store.ErrMounted, http.StatusConflict},
 	{"not_found", store.ErrNotFound, http.StatusNotFound},
 	{"ambiguous", store.ErrAmbiguous, http.StatusConflict},
+	{"bad_record", ErrRecord, http.StatusBadRequest},
 	{"corrupt", store.ErrCorrupt, http.StatusInternalServerError},
 	{"damaged", store.ErrDamaged, http.StatusInternalServerError},
 	{"newer", store.ErrNewer, http.StatusInternalServerError},

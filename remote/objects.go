@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/quarxtor/quarxfs/store"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 // An Object is an object's name, ID and sizes.
@@ -43,6 +44,9 @@ func (c *Client) Put(ctx context.Context, name string, r io.Reader, flags ...sto
 
 func (s *server) put(w http.ResponseWriter, r *http.Request) {
 	flags, err := putFlags(r.URL.Query())
+	if caller, _ := CallerOf(r.Context()); err == nil && len(flags) > 0 && caller.onlyAppends(config.ScopeWrite) {
+		err = fmt.Errorf("%w: token %q may add objects and replace none", ErrForbidden, caller.Token.Name)
+	}
 	if err != nil {
 		s.fail(w, r, err)
 		return

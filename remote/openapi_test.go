@@ -106,7 +106,7 @@ func (d *description) add(r *route) error {
 	path = strings.ReplaceAll(path, "...}", "}")
 	op := openapi3.NewOperation()
 	op.Summary = r.summary
-	op.Description = fmt.Sprintf("Needs a token with the scope %s.", r.need.Scope)
+	op.Description = fmt.Sprintf("Needs a token with the scope %s.", r.need.scopes())
 	if r.need.Walks {
 		op.Description += " " + walksText
 	}

@@ -34,7 +34,7 @@ type Peer interface {
 	// the name already is no error. store.ErrNameTaken: another one has it.
 	LinkSnapshot(ctx context.Context, name string, id store.ID) error
 	// UnlinkSnapshot drops a snapshot's name, if it is this snapshot's. store.ErrNotFound,
-	// store.ErrHeld.
+	// store.ErrHeld; ErrForbidden: another one has brought it.
 	UnlinkSnapshot(ctx context.Context, name string, id store.ID) error
 	// ListSnapshots is that of Snapshots.
 	ListSnapshots(ctx context.Context, fn func(Snapshot) error) error
@@ -59,8 +59,8 @@ type Remotes interface {
 }
 
 // NewLease implements Peer.
-func (l *Local) NewLease(_ context.Context, whose string) (store.LeaseID, error) {
-	return l.store.NewLease(whose)
+func (l *Local) NewLease(ctx context.Context, whose string) (store.LeaseID, error) {
+	return l.store.NewLease(whose, actorOf(ctx))
 }
 
 // Keep implements Peer.
@@ -189,9 +189,9 @@ func (l *Local) checkLinks(r *store.Record, plain []byte) error {
 // LinkSnapshot implements Peer.
 func (l *Local) LinkSnapshot(ctx context.Context, name string, id store.ID) error {
 	if l.env.Snapshots != nil {
-		return l.env.Snapshots.LinkSnapshot(ctx, name, id)
+		return l.env.Snapshots.LinkSnapshot(ctx, name, id, actorOf(ctx))
 	}
-	return l.store.LinkSnapshot(name, id)
+	return l.store.LinkSnapshot(name, id, actorOf(ctx))
 }
 
 // UnlinkSnapshot implements Peer.
@@ -203,10 +203,28 @@ func (l *Local) UnlinkSnapshot(ctx context.Context, name string, id store.ID) er
 	// The name may have been given to another snapshot since the sender listed them.
 	case r.ID != id:
 		return fmt.Errorf("snapshot %q is another one: %w", name, store.ErrNotFound)
-	case l.env.Snapshots != nil:
+	}
+	if err := l.mayRemove(ctx, r); err != nil {
+		return err
+	}
+	if l.env.Snapshots != nil {
 		return l.env.Snapshots.RemoveSnapshot(ctx, name)
 	}
 	return l.store.RemoveSnapshot(name)
+}
+
+// mayRemove: who is neither the owner nor an admin removes what it has brought, and nothing else. A
+// backup is worth as much as the least of those who may remove it. ErrForbidden.
+func (l *Local) mayRemove(ctx context.Context, r store.SnapshotRef) error {
+	caller, ok := CallerOf(ctx)
+	if !ok || caller.Token.Allows(config.ScopeAdmin) {
+		return nil
+	}
+	by, err := l.store.BroughtBy(r)
+	if err == nil && by != caller.Actor() {
+		err = fmt.Errorf("%w: %s has not brought snapshot %q: its owner can remove it", ErrForbidden, caller.Actor(), r.Name)
+	}
+	return err
 }
 
 // SetRemote implements Remotes.

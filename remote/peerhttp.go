@@ -167,19 +167,19 @@ func (c *Client) SyncState(ctx context.Context) (s SyncState, err error) {
 // syncRoutes are for peers.
 func (s *server) syncRoutes() []route {
 	return []route{
-		{"POST /v1/sync/leases", syncs, "Keep what is sent from being swept", none, jsonOf(newLease{}), jsonOf(leaseAnswer{}), func(w http.ResponseWriter, r *http.Request) {
+		{"POST /v1/sync/leases", brings, "Keep what is sent from being swept", none, jsonOf(newLease{}), jsonOf(leaseAnswer{}), func(w http.ResponseWriter, r *http.Request) {
 			answerBody(s, w, r, func(ctx context.Context, n newLease) (leaseAnswer, error) {
 				id, err := s.node.NewLease(ctx, n.For)
 				return leaseAnswer{id}, err
 			})
 		}},
-		{"DELETE /v1/sync/leases/{lease}", syncs, "End a lease", none, nothing, jsonOf(struct{}{}), s.onLease(func(w http.ResponseWriter, r *http.Request, lease store.LeaseID) {
+		{"DELETE /v1/sync/leases/{lease}", brings, "End a lease", none, nothing, jsonOf(struct{}{}), s.onLease(func(w http.ResponseWriter, r *http.Request, lease store.LeaseID) {
 			s.answer(w, r, struct{}{}, s.node.EndLease(r.Context(), lease))
 		})},
-		{"POST /v1/sync/leases/{lease}/keep", syncs, "Say which blocks are missing, and keep the others", none, rawBytes, rawBytes, s.onLease(s.keep)},
+		{"POST /v1/sync/leases/{lease}/keep", brings, "Say which blocks are missing, and keep the others", none, rawBytes, rawBytes, s.onLease(s.keep)},
 		{"POST /v1/sync/leases/{lease}/records", imports, "Send records of blocks", none, records, jsonOf(struct{}{}), s.onLease(s.importRecords)},
 		{"POST /v1/sync/records", fetches, "Fetch records of blocks", none, rawBytes, records, s.exportRecords},
-		{"PUT /v1/sync/snapshots/{name}", syncs, "Name a snapshot that was sent", none, jsonOf(linkRequest{}), jsonOf(struct{}{}), func(w http.ResponseWriter, r *http.Request) {
+		{"PUT /v1/sync/snapshots/{name}", brings, "Name a snapshot that was sent", none, jsonOf(linkRequest{}), jsonOf(struct{}{}), func(w http.ResponseWriter, r *http.Request) {
 			answerBody(s, w, r, func(ctx context.Context, a linkRequest) (struct{}, error) {
 				return struct{}{}, s.node.LinkSnapshot(ctx, r.PathValue("name"), a.ID)
 			})

@@ -1,6 +1,7 @@
 package remote
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"sync"
@@ -22,6 +23,7 @@ type route struct {
 // A Need is what a request asks for before it is served.
 type Need struct {
 	Scope  config.Scope // what a token must allow
+	Append bool         // or ScopeAppend
 	Weight int64        // of the places for requests at work
 	// Walks says that the work grows with what is in the store, whoever brought it there: the
 	// request has a budget.
@@ -35,13 +37,27 @@ var (
 	walks   = Need{Scope: config.ScopeRead, Weight: 16, Walks: true}
 	fetches = Need{Scope: config.ScopeRead, Weight: 4}
 	writes  = Need{Scope: config.ScopeWrite, Weight: 1}
-	uploads = Need{Scope: config.ScopeWrite, Weight: UploadWeight}
+	uploads = Need{Scope: config.ScopeWrite, Append: true, Weight: UploadWeight}
 	syncs   = Need{Scope: config.ScopeSync, Weight: 1}
-	imports = Need{Scope: config.ScopeSync, Weight: 4}
+	brings  = Need{Scope: config.ScopeSync, Append: true, Weight: 1}
+	imports = Need{Scope: config.ScopeSync, Append: true, Weight: 4}
+	lists   = Need{Scope: config.ScopeRead, Append: true, Weight: 16, Walks: true}
 )
 
 // UploadWeight is the largest weight that there is.
 const UploadWeight = 16
+
+func (n Need) scopes() string {
+	if n.Append {
+		return fmt.Sprintf("%s or %s", n.Scope, config.ScopeAppend)
+	}
+	return string(n.Scope)
+}
+
+// AllowedTo reports whether a token may do what needs this.
+func (n Need) AllowedTo(t config.Token) bool {
+	return t.Allows(n.Scope) || n.Append && t.Allows(config.ScopeAppend)
+}
 
 // A param is a parameter of a request's query.
 type param struct {

@@ -143,7 +143,7 @@ type Snapshotter interface {
 	CreateSnapshot(ctx context.Context, n NewSnapshot) (Snapshot, error)
 	RemoveSnapshot(ctx context.Context, name string) error
 	EditSnapshot(ctx context.Context, name string, e SnapshotEdit) error
-	LinkSnapshot(ctx context.Context, name string, id store.ID) error
+	LinkSnapshot(ctx context.Context, name string, id store.ID, by store.Actor) error
 	Clone(ctx context.Context, r CloneRequest) error
 	Rollback(ctx context.Context, snapshot string) error
 }
@@ -417,7 +417,7 @@ func (c *Client) Prune(ctx context.Context, r PruneRequest) (verdicts []graph.Ve
 // snapshotRoutes are for whoever may look at a store.
 func (s *server) snapshotRoutes() []route {
 	return []route{
-		{"GET /v1/snapshots", walks, "List snapshots", none, nothing, linesOf(Snapshot{}), func(w http.ResponseWriter, r *http.Request) {
+		{"GET /v1/snapshots", lists, "List snapshots", none, nothing, linesOf(Snapshot{}), func(w http.ResponseWriter, r *http.Request) {
 			sendStream(s, w, r, func(fn func(Snapshot) error) error { return s.node.ListSnapshots(r.Context(), fn) })
 		}},
 		{"GET /v1/snapshots/{name}", reads, "Show a snapshot", none, nothing, jsonOf(Snapshot{}), func(w http.ResponseWriter, r *http.Request) {

@@ -28,8 +28,8 @@ type volumeOf struct {
 	fails  error // of the next clones and rollbacks
 }
 
-func (v *volumeOf) LinkSnapshot(_ context.Context, name string, id store.ID) error {
-	return v.st.LinkSnapshot(name, id)
+func (v *volumeOf) LinkSnapshot(_ context.Context, name string, id store.ID, by store.Actor) error {
+	return v.st.LinkSnapshot(name, id, by)
 }
 
 func (v *volumeOf) CreateSnapshot(_ context.Context, n remote.NewSnapshot) (remote.Snapshot, error) {

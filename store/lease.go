@@ -22,10 +22,15 @@ import (
 // used.
 type Lease struct {
 	ID      LeaseID   `json:"id"`
-	For     string    `json:"for"` // whose it is, to be shown
+	By      Actor     `json:"by,omitempty"` // who began it
+	For     string    `json:"for"`          // what for, as who began it says
 	Begun   time.Time `json:"begun"`
 	Expires time.Time `json:"expires"` // zero: it has ended, and its rows go
 }
+
+// An Actor is who does something with a store, as package remote found out: never what a client
+// says of itself. "" is the store's owner.
+type Actor string
 
 // A LeaseID names a lease. It is random.
 type LeaseID [16]byte
@@ -51,6 +56,8 @@ const (
 	// ends, if it was idle for leaseIdle.
 	maxLeases = 64
 	leaseIdle = 10 * time.Minute
+	// actorLeases bounds those of one actor, except of the owner, so that others get some.
+	actorLeases = 16
 	// A lease in use is written anew when it has lost so much of its time.
 	leaseRenew = 5 * time.Minute
 	leaseBatch = 4096 // rows removed at a time
@@ -130,14 +137,20 @@ func (lt *leaseTable) Leases() []Lease {
 }
 
 // NewLease begins a lease, durably. ErrLocked: too many are in use.
-func (lt *leaseTable) NewLease(whose string) (LeaseID, error) {
+func (lt *leaseTable) NewLease(whose string, by Actor) (LeaseID, error) {
 	now := lt.now()
-	l := &Lease{For: whose[:min(len(whose), 255)], Begun: now, Expires: now.Add(LeaseTime)}
+	l := &Lease{By: by, For: whose[:min(len(whose), 255)], Begun: now, Expires: now.Add(LeaseTime)}
 	_, _ = rand.Read(l.ID[:]) // it never fails
 	err := lt.commits.Change(func() error {
 		lt.mu.Lock()
 		defer lt.mu.Unlock()
-		if err := lt.makeRoomForLease(now); err != nil {
+		// An actor's own share first: who has used it up ends none of others.
+		if by != "" {
+			if err := lt.makeRoomForLease(now, actorLeases, func(l *Lease) bool { return l.By == by }); err != nil {
+				return fmt.Errorf("%s: %w", by, err)
+			}
+		}
+		if err := lt.makeRoomForLease(now, maxLeases, func(*Lease) bool { return true }); err != nil {
 			return err
 		}
 		lt.all[l.ID] = l
@@ -150,20 +163,21 @@ func (lt *leaseTable) NewLease(whose string) (LeaseID, error) {
 	return l.ID, err
 }
 
-// makeRoomForLease ends the lease that was idle longest when there are many.
-func (lt *leaseTable) makeRoomForLease(now time.Time) error {
+// makeRoomForLease ends the lease that was idle longest when there are as many as there may be,
+// of those that count.
+func (lt *leaseTable) makeRoomForLease(now time.Time, most int, counts func(*Lease) bool) error {
 	var oldest *Lease
 	n := 0
 	for _, l := range lt.all {
 		// It has ended, and waits only for its rows to go.
-		if l.Expires.IsZero() {
+		if l.Expires.IsZero() || !counts(l) {
 			continue
 		}
 		if n++; oldest == nil || l.Expires.Before(oldest.Expires) {
 			oldest = l
 		}
 	}
-	if n < maxLeases {
+	if n < most {
 		return nil
 	}
 	if now.Before(oldest.Expires.Add(leaseIdle - LeaseTime)) {
@@ -313,10 +327,10 @@ func (ix *index) someKeys(prefix []byte, most int) (keys [][]byte, err error) {
 }
 
 // LinkSnapshot gives a name to a snapshot that a sync has brought, durably; the
-// caller has a lease keep it. That it has this name already is no error. Errors:
-// ErrNameTaken: another snapshot has it; ErrConfig: no snapshot can, or id is none;
+// caller has a lease keep it. That it has this name already is no error, and it stays whose it is.
+// Errors: ErrNameTaken: another snapshot has it; ErrConfig: no snapshot can, or id is none;
 // ErrNotFound.
-func (nt *nameTable) LinkSnapshot(name string, id ID) error {
+func (nt *nameTable) LinkSnapshot(name string, id ID, by Actor) error {
 	err := nt.commits.Change(func() error {
 		e, err := nt.index.Lookup(id)
 		if err == nil && e.Kind != KindSnapshot {
@@ -332,6 +346,10 @@ func (nt *nameTable) LinkSnapshot(name string, id ID) error {
 				return nil
 			}
 		}
+		// In the commit of the name: no crash leaves one without the other.
+		if err == nil && by != "" {
+			nt.db.Set(broughtKey(name), append(id[:], by...))
+		}
 		return err
 	})
 	if err == nil {
@@ -339,6 +357,23 @@ func (nt *nameTable) LinkSnapshot(name string, id ID) error {
 		err = nt.commits.Commit()
 	}
 	return err
+}
+
+func broughtKey(name string) []byte { return append([]byte{keyBrought}, name...) }
+
+// BroughtBy returns who gave a snapshot the name that it has. "": the store's owner, or nobody
+// knows: it was before that was noted, or a repair made the database anew.
+func (ix *index) BroughtBy(r SnapshotRef) (Actor, error) {
+	b, err := ix.db.Get(broughtKey(r.Name))
+	if errors.Is(err, db.ErrNotFound) {
+		return "", nil
+	}
+	// With the ID, so that what a damaged database has left of another one's name says nothing.
+	by, ok := bytes.CutPrefix(b, r.ID[:])
+	if err != nil || !ok {
+		return "", err
+	}
+	return Actor(by), nil
 }
 
 // A SyncNote says how the last sync with a remote went.

@@ -25,7 +25,7 @@ func TestLeaseKeepsBlocks(t *testing.T) {
 	var leases []LeaseID
 	var ids []ID
 	for i := range 2 {
-		lease, err := s.NewLease("test")
+		lease, err := s.NewLease("test", "")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -185,6 +185,10 @@ func (nt *nameTable) changeSnapshot(old, new SnapshotRef) error {
 	if old.Name != "" {
 		nt.pending.Ref(old.vertexID(), -1)
 		nt.db.Delete(snapshotKey(old.Name))
+		// Who renames a snapshot makes it the owner's.
+		if new.Name != old.Name {
+			nt.db.Delete(broughtKey(old.Name))
+		}
 	}
 	if new.Name != "" {
 		nt.db.Set(snapshotKey(new.Name), new.encode())

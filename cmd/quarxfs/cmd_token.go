@@ -44,7 +44,8 @@ func newTokenCreate() *cobra.Command {
 and prints it. The store keeps only its hash, so a token cannot be shown again.
 
 Scopes: read (everything in the store), write (put and remove objects), sync (push and pull
-snapshots, and read), admin (everything).`,
+snapshots, remove those that it has pushed, and read), append (put objects and push snapshots under
+free names, and remove or replace nothing), admin (everything).`,
 		Example: `  quarxfs token create /srv/store laptop --scope sync > laptop.token
   quarxfs token create /mnt ci --scope read,write --expires 720h`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -71,7 +72,7 @@ snapshots, and read), admin (everything).`,
 	}
 	f := cmd.Flags()
 	scopes = []string{string(config.ScopeRead)}
-	listVar(f, &scopes, "scope", "", "what it allows, any of these `scopes`: read, write, sync, admin", scopeNames()...)
+	listVar(f, &scopes, "scope", "", "what it allows, any of these `scopes`: read, write, sync, append, admin", scopeNames()...)
 	timeVar(f, timeFlag{to: &lasts, least: time.Second, zero: "never"}, "expires", "`time` until it expires, such as 720h; 0: never")
 	jsonFlag(f, &asJSON)
 	return cmd

@@ -21,7 +21,7 @@ func (o *listenOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.Key, "tls-key", "", "`file` with the key of --tls-cert")
 	f.StringVar(&o.ClientCA, "client-ca", "", "accept only clients with a certificate signed by one of the CAs in this `file`")
 	listVar(f, &o.ClientPin, "client-fingerprint", "", "accept only clients with a certificate of one of these `SHA-256`")
-	listVar(f, &o.anonymous, "anonymous", "", "what clients without a token may do, any of these `scopes`: read, write, sync, admin", scopeNames()...)
+	listVar(f, &o.anonymous, "anonymous", "", "what clients without a token may do, any of these `scopes`: read, write, sync, append, admin", scopeNames()...)
 	f.BoolVar(&o.Insecure, "insecure", false, "allow plain HTTP, and clients without token or certificate, from other machines")
 	listVar(f, &o.Hosts, "host", "", "also answer to these `names` over plain HTTP, besides addresses and this machine's own name")
 	f.StringVar(&o.Metrics, "metrics", "", "serve /metrics for Prometheus at this `address`, such as 127.0.0.1:9440, over plain HTTP without tokens")

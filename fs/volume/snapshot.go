@@ -332,8 +332,8 @@ func (v *Volume) RemoveSnapshot(name string) error {
 
 // LinkSnapshot gives a name to a snapshot that a sync has brought; see
 // store.LinkSnapshot.
-func (v *Volume) LinkSnapshot(name string, id store.ID) error {
-	err := v.store.LinkSnapshot(name, id)
+func (v *Volume) LinkSnapshot(name string, id store.ID, by store.Actor) error {
+	err := v.store.LinkSnapshot(name, id, by)
 	if err == nil {
 		v.known.snapshotsChanged(name)
 	}

@@ -112,7 +112,7 @@ func (m *Middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	need := remote.Needs(m.api, r)
-	token, err := m.admit(r, need.Scope)
+	token, err := m.admit(r, need)
 	if err != nil && r.URL.Path != remote.OpenAPIPath {
 		m.refuse(w, r, err)
 		return
@@ -201,7 +201,7 @@ func clientOf(a netip.Addr) netip.Prefix {
 
 // admit asks for a token that allows the request, and returns it; of who shows none, one without a
 // name. config.ErrToken, remote.ErrForbidden.
-func (m *Middleware) admit(r *http.Request, asked config.Scope) (t config.Token, err error) {
+func (m *Middleware) admit(r *http.Request, need remote.Need) (t config.Token, err error) {
 	t.Scopes = m.o.Anonymous
 	if h := r.Header.Get("Authorization"); h != "" {
 		kind, secret, _ := strings.Cut(h, " ")
@@ -216,13 +216,13 @@ func (m *Middleware) admit(r *http.Request, asked config.Scope) (t config.Token,
 	} else if len(t.Scopes) == 0 {
 		return t, fmt.Errorf("%w: there is none in the request", config.ErrToken)
 	}
-	if t.Allows(asked) {
+	if need.AllowedTo(t) {
 		return t, nil
 	}
 	if t.Name == "" {
-		return t, fmt.Errorf("%w: without one nobody may do what needs the scope %s", config.ErrToken, asked)
+		return t, fmt.Errorf("%w: without one nobody may do what needs the scope %s", config.ErrToken, need.Scope)
 	}
-	return t, fmt.Errorf("%w: token %q has not the scope %s", remote.ErrForbidden, t.Name, asked)
+	return t, fmt.Errorf("%w: token %q has not the scope %s", remote.ErrForbidden, t.Name, need.Scope)
 }
 
 // enter waits for places among the requests at work. remote.ErrBusy.

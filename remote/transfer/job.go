@@ -269,18 +269,25 @@ func (j *Job) prune(ctx context.Context, from, to remote.Node, has, there []remo
 	for _, s := range has {
 		kept[s.ID] = true
 	}
+	var left []error
 	for _, s := range there {
 		if s.Held || kept[s.ID] || !slices.Contains(came[j.direction()], s.ID) ||
 			s.Volume != st.Store.VolumeID || !strings.HasPrefix(s.Name, j.Remote.Prefix) {
 			continue
 		}
-		if err := to.UnlinkSnapshot(ctx, s.Name, s.ID); err != nil {
+		err := to.UnlinkSnapshot(ctx, s.Name, s.ID)
+		// One that is another's to remove keeps none of the others.
+		if errors.Is(err, remote.ErrForbidden) {
+			left = append(left, err)
+			continue
+		}
+		if err != nil {
 			return err
 		}
 		r.Pruned = append(r.Pruned, s.Name)
 		came[j.direction()] = slices.DeleteFunc(came[j.direction()], func(id store.ID) bool { return id == s.ID })
 	}
-	return nil
+	return errors.Join(left...)
 }
 
 // cameBefore are the snapshots that syncs brought before that was remembered, by the store where

@@ -21,16 +21,18 @@ import (
 type Scope string
 
 // The scopes. Who may sync gets any block by asking for it and so may read, too;
-// an admin may do all. Writing does not include reading.
+// an admin may do all. Writing does not include reading. Who may append adds objects and
+// snapshots, and lists snapshots, as a push has to.
 const (
-	ScopeRead  Scope = "read"
-	ScopeWrite Scope = "write"
-	ScopeSync  Scope = "sync"
-	ScopeAdmin Scope = "admin"
+	ScopeRead   Scope = "read"
+	ScopeWrite  Scope = "write"
+	ScopeSync   Scope = "sync"
+	ScopeAppend Scope = "append"
+	ScopeAdmin  Scope = "admin"
 )
 
 // Scopes returns all scopes.
-func Scopes() []Scope { return []Scope{ScopeRead, ScopeWrite, ScopeSync, ScopeAdmin} }
+func Scopes() []Scope { return []Scope{ScopeRead, ScopeWrite, ScopeSync, ScopeAppend, ScopeAdmin} }
 
 // Allows reports whether who has this scope may do what asks for the other.
 func (s Scope) Allows(asked Scope) bool {
@@ -40,11 +42,11 @@ func (s Scope) Allows(asked Scope) bool {
 // ValidScopes reports a list that is empty, or has what is no scope: ErrConfig.
 func ValidScopes(list []Scope) error {
 	if len(list) == 0 {
-		return fmt.Errorf("%w: no scope: choose of read, write, sync, admin", errs.ErrConfig)
+		return fmt.Errorf("%w: no scope: choose of read, write, sync, append, admin", errs.ErrConfig)
 	}
 	for _, s := range list {
 		if !slices.Contains(Scopes(), s) {
-			return fmt.Errorf("%w: scope %q: choose of read, write, sync, admin", errs.ErrConfig, s)
+			return fmt.Errorf("%w: scope %q: choose of read, write, sync, append, admin", errs.ErrConfig, s)
 		}
 	}
 	return nil

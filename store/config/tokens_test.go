@@ -37,7 +37,7 @@ func TestTokensGolden(t *testing.T) {
 
 func TestScopes(t *testing.T) {
 	allowed := map[Scope][]Scope{
-		ScopeRead: {ScopeRead}, ScopeWrite: {ScopeWrite}, ScopeSync: {ScopeRead, ScopeSync}, ScopeAdmin: Scopes(),
+		ScopeRead: {ScopeRead}, ScopeWrite: {ScopeWrite}, ScopeSync: {ScopeRead, ScopeSync}, ScopeAppend: {ScopeAppend}, ScopeAdmin: Scopes(),
 	}
 	for _, has := range Scopes() {
 		for _, asked := range Scopes() {

@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"log/slog"
 	"time"
@@ -81,12 +82,20 @@ func (s *schedule) untilDue(ctx context.Context, every time.Duration) time.Durat
 
 func (s *schedule) once(ctx context.Context, keep config.Retention) error {
 	name := remote.ScheduledName(time.Now())
-	made, err := s.node.CreateSnapshot(ctx, remote.NewSnapshot{
-		Name: name, Tags: []string{remote.ScheduleTag}, Host: s.host, Marks: []store.SnapshotMark{store.Scheduled},
-	})
-	// Two mounts, or a clock that was set back: there is a snapshot of that second already.
+	create := func() (remote.Snapshot, error) {
+		return s.node.CreateSnapshot(ctx, remote.NewSnapshot{
+			Name: name, Tags: []string{remote.ScheduleTag}, Host: s.host, Marks: []store.SnapshotMark{store.Scheduled},
+		})
+	}
+	made, err := create()
 	if errors.Is(err, store.ErrNameTaken) {
-		return nil
+		// Two mounts, or a clock that was set back: there is a snapshot of that second already.
+		if there, err := s.node.GetSnapshot(ctx, name); err != nil || there.Scheduled {
+			return err
+		}
+		// Whoever may push could take the names of all seconds to come.
+		name += "_" + rand.Text()
+		made, err = create()
 	}
 	if err != nil {
 		return err

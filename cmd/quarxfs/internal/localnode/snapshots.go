@@ -35,8 +35,8 @@ func (l volumeFiles) RemoveSnapshot(_ context.Context, name string) error {
 }
 
 // LinkSnapshot implements remote.Snapshotter.
-func (l volumeFiles) LinkSnapshot(_ context.Context, name string, id store.ID) error {
-	return l.vol.LinkSnapshot(name, id)
+func (l volumeFiles) LinkSnapshot(_ context.Context, name string, id store.ID, by store.Actor) error {
+	return l.vol.LinkSnapshot(name, id, by)
 }
 
 // EditSnapshot implements remote.Snapshotter.
