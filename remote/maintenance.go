@@ -105,6 +105,7 @@ type Fsck struct {
 	Vertices int64     `json:"vertices"`
 	Objects  int64     `json:"objects"`
 	Segments int64     `json:"segments"`
+	Hidden   int64     `json:"unreachable_blocks,omitempty"` // in a cold tier that could not be reached
 	Count    int64     `json:"finding_count"`
 	Findings []Finding `json:"findings"` // the first 1,000
 }
@@ -278,7 +279,7 @@ func (l *Local) Fsck(ctx context.Context) (Fsck, error) {
 		return f, err
 	}
 	// The namespace's findings are in f already: they are of files, and come first.
-	f.Blocks, f.Vertices, f.Objects, f.Segments = r.Blocks, r.Vertices, r.Objects, r.Segments
+	f.Blocks, f.Vertices, f.Objects, f.Segments, f.Hidden = r.Blocks, r.Vertices, r.Objects, r.Segments, r.Hidden
 	for _, p := range r.Problems {
 		f.add(Finding{Rule: p.Invariant, Subject: p.Subject, Text: p.Text})
 	}

@@ -45,6 +45,7 @@ type Report struct {
 	Objects   int64     `json:"objects"`
 	Snapshots int64     `json:"snapshots"`
 	Segments  int64     `json:"segments"`
+	Hidden    int64     `json:"unreachable_blocks"` // in a cold tier that could not be reached: their bytes were not looked at
 	Count     int64     `json:"problem_count"`
 	Problems  []Problem `json:"problems"`
 }
@@ -65,7 +66,7 @@ const checkShard = 4 << 20
 // the error is for a check that could not be finished. Writers wait while it
 // runs.
 func (s *Store) Check(ctx context.Context, o CheckOptions) (Report, error) {
-	c := checker{s: s, o: o, segments: make(map[uint64]int64), bad: make(map[ID]bool)}
+	c := checker{s: s, o: o, segments: make(map[uint64]int64), bad: make(map[ID]bool), unreadable: make(map[ID]bool)}
 	err := s.standstill(func() error { return c.run(ctx) })
 	if errors.Is(err, db.ErrRemoved) || errors.Is(err, ErrDamaged) {
 		// Nothing is committed any more, so what rows say means little: which files are missing or
@@ -110,6 +111,10 @@ type checker struct {
 	totals   Totals
 	segments map[uint64]int64 // live bytes
 	bad      map[ID]bool      // vertices that cannot be read
+	cold     int64            // blocks in the cold tier
+	hidden   bool             // the cold tier was out of reach
+
+	unreadable map[ID]bool // of which it was reported
 }
 
 func (c *checker) run(ctx context.Context) error {
@@ -118,6 +123,9 @@ func (c *checker) run(ctx context.Context) error {
 		if err := step(ctx); err != nil {
 			return err
 		}
+	}
+	if c.hidden {
+		c.report.Hidden = c.cold
 	}
 	stored := c.s.totalsNow()
 	c.totals.Appended = stored.Appended // nothing else says it
@@ -222,6 +230,9 @@ func (c *checker) index(ctx context.Context) error {
 		c.totals.count(e, 1)
 		if !e.isPlaceholder() { // which is in no segment
 			c.segments[e.Loc.Segment] += e.Stored()
+			if e.Loc.Tier == tiering.Cold {
+				c.cold++
+			}
 		}
 		_, err = c.s.db.Get(blockKey(keyZero, id))
 		if isZero := err == nil; isZero != (e.Refs == 0) {
@@ -345,7 +356,7 @@ func segmentName(n uint64) string { return fmt.Sprintf("segment %016x", n) }
 func (c *checker) records(ctx context.Context) error {
 	c.report.Segments = int64(len(c.s.tiers.Segments()))
 	var found int64
-	err := c.s.tiers.Scan(func(loc tiering.Location, h tiering.Header) error {
+	hidden, err := c.s.tiers.Scan(func(loc tiering.Location, h tiering.Header) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -360,10 +371,10 @@ func (c *checker) records(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err == nil && found == c.report.Blocks {
+	if hidden == nil && err == nil && found == c.report.Blocks {
 		return nil
 	}
-	hidden := errors.Is(err, ErrUnavailable)
+	c.hidden = c.hidden || hidden != nil
 	if err != nil {
 		c.report.add("I6", "segments", "%v", err)
 	}
@@ -376,13 +387,27 @@ func (c *checker) records(ctx context.Context) error {
 			}
 			return nil
 		}
-		if err == nil && !(hidden && e.Loc.Tier == tiering.Cold) {
+		if err == nil && !(c.hidden && e.Loc.Tier == tiering.Cold) {
 			if _, err = c.s.tiers.Stored(e.Loc); err != nil {
-				c.report.add("I1", id.String(), "%v", err)
+				c.unread("I1", id, err)
 			}
 		}
 		return nil
 	})
+}
+
+// unread notes that a block's record could not be read. Of a tier that went away amid the check
+// nothing is known, so that is no problem of the store.
+func (c *checker) unread(invariant string, id ID, err error) {
+	if errors.Is(err, ErrUnavailable) {
+		c.hidden = true
+		return
+	}
+	// The walk over segments and that over rows may both come to it; that is one fault, not two.
+	if !c.unreadable[id] {
+		c.unreadable[id] = true
+		c.report.add(invariant, id.String(), "%v", err)
+	}
 }
 
 func (c *checker) record(id ID, e Entry) {
@@ -392,7 +417,7 @@ func (c *checker) record(id ID, e Entry) {
 	h, plain, err := c.s.tiers.Read(e.Loc)
 	switch {
 	case err != nil:
-		c.report.add("I2", id.String(), "%v", err)
+		c.unread("I2", id, err)
 	case h.ID != id, h.Kind != e.Kind, h.Codec != e.Codec, h.RawLen != e.Raw:
 		c.report.add("I6", id.String(), "the row says %s %s of %d bytes, the record %s %s %s of %d",
 			e.Codec, e.Kind, e.Raw, ID(h.ID), h.Codec, h.Kind, h.RawLen)

@@ -199,7 +199,7 @@ func TestColdTierAway(t *testing.T) {
 	if _, err := s.Repair(ctx, CheckOptions{}); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("repair: %v", err)
 	}
-	if report, err := s.Check(ctx, CheckOptions{}); err != nil || report.Count != 1 {
+	if report, err := s.Check(ctx, CheckOptions{}); err != nil || report.Count != 0 || report.Hidden != int64(len(ids)/2) {
 		t.Errorf("check: %+v, %v", report.Problems, err)
 	}
 	if _, err := s.Move(ctx, tiering.Cold, ids, MoveOptions{}); !errors.Is(err, ErrUnavailable) {

@@ -200,7 +200,7 @@ func (b *rebuilder) run(ctx context.Context) error {
 
 // records makes a row for the first sound record of every block.
 func (b *rebuilder) records(ctx context.Context) error {
-	err := b.s.tiers.Scan(func(loc tiering.Location, h tiering.Header) error {
+	hidden, err := b.s.tiers.Scan(func(loc tiering.Location, h tiering.Header) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
@@ -213,8 +213,8 @@ func (b *rebuilder) records(ctx context.Context) error {
 		// The first record counts: copies that a compaction or a crash left have the same bytes.
 		return b.record(loc)
 	})
-	if errors.Is(err, ErrUnavailable) {
-		return fmt.Errorf("what is in the cold tier would be lost: %w", err)
+	if hidden != nil {
+		return fmt.Errorf("what is in the cold tier would be lost: %w", hidden)
 	}
 	if errors.Is(err, tiering.ErrCorrupt) {
 		b.found.Damage = err.Error()

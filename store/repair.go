@@ -171,12 +171,12 @@ func (hi *history) segmentSizes() map[uint64]int64 {
 // eachRecord calls fn for the records of all segments. Damaged ones are the
 // check's to report.
 func (r *repairer) eachRecord(ctx context.Context, fn func(loc tiering.Location, h tiering.Header)) error {
-	err := r.s.tiers.Scan(func(loc tiering.Location, h tiering.Header) error {
+	hidden, err := r.s.tiers.Scan(func(loc tiering.Location, h tiering.Header) error {
 		fn(loc, h)
 		return ctx.Err()
 	})
-	if errors.Is(err, ErrUnavailable) || !errors.Is(err, tiering.ErrCorrupt) {
-		return err
+	if hidden != nil || !errors.Is(err, tiering.ErrCorrupt) {
+		return errors.Join(hidden, err)
 	}
 	return nil
 }

@@ -76,7 +76,7 @@ func TestColdTierKeepsRecords(t *testing.T) {
 	}
 	s = coldSet(t, dir, nil, 0)
 	found := map[Location]bool{}
-	if err := s.Scan(func(loc Location, _ segment.Header) error { found[loc] = true; return nil }); err != nil {
+	if hidden, err := s.Scan(func(loc Location, _ segment.Header) error { found[loc] = true; return nil }); hidden != nil || err != nil {
 		t.Fatal(err)
 	}
 	for i, loc := range locs {
@@ -141,8 +141,8 @@ func TestColdDirectoryGoesAndComes(t *testing.T) {
 	if _, err := s.AppendTo(Cold, record(segment.Data, segment.Raw, []byte("x"))); !errors.Is(err, ErrUnavailable) {
 		t.Errorf("append: %v", err)
 	}
-	if err := s.Scan(func(Location, segment.Header) error { return nil }); !errors.Is(err, ErrUnavailable) {
-		t.Errorf("scan: %v", err)
+	if hidden, err := s.Scan(func(Location, segment.Header) error { return nil }); !errors.Is(hidden, ErrUnavailable) || err != nil {
+		t.Errorf("scan: %v, %v", hidden, err)
 	}
 	requireGet(t, s, content(1, 2000), hot)
 	if err := s.Sync(); err != nil {

@@ -64,7 +64,7 @@ func (m *model) check(t *testing.T, s *Set, n int) {
 		}
 	}
 	found := map[Location]bool{}
-	err := s.Scan(func(loc Location, h segment.Header) error {
+	_, err := s.Scan(func(loc Location, h segment.Header) error {
 		found[loc] = true
 		_, _, err := s.Read(loc)
 		return err
@@ -434,7 +434,7 @@ func TestScanSurvivesDamagedFooter(t *testing.T) {
 	size, _ := f.Size()
 	f.WriteAt([]byte{1, 2, 3}, size-50)
 	found := map[Location]bool{}
-	err = s.Scan(func(loc Location, _ segment.Header) error { found[loc] = true; return nil })
+	_, err = s.Scan(func(loc Location, _ segment.Header) error { found[loc] = true; return nil })
 	if !errors.Is(err, ErrCorrupt) {
 		t.Errorf("scan of a damaged footer: %v", err)
 	}
@@ -452,7 +452,7 @@ func TestScanSurvivesDamagedFooter(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = s.Scan(func(Location, segment.Header) error { n++; return nil })
+		_, err = s.Scan(func(Location, segment.Header) error { n++; return nil })
 		if !errors.Is(err, ErrCorrupt) {
 			t.Errorf("scan of a damaged segment: %v", err)
 		}

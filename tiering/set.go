@@ -334,26 +334,29 @@ func (s *Set) Remove(number uint64) error {
 // Scan calls fn for every record of every segment, each segment's in order of
 // offset, with its location and header. Payloads are not read: Read does that
 // and checks them. Segments that cannot be read, in whole or part, do not stop
-// the scan: their errors are returned, joined, at the end; ErrUnavailable among
-// them says that a cold tier was left out or broken off. An error of fn does
-// stop it, and is returned as it is.
-func (s *Set) Scan(fn func(loc Location, h segment.Header) error) error {
+// the scan: their errors are returned, joined, at the end. hidden is ErrUnavailable
+// when a cold tier was left out or broken off, which is no fault of any segment.
+// An error of fn does stop the scan, and is returned as it is.
+func (s *Set) Scan(fn func(loc Location, h segment.Header) error) (hidden, err error) {
 	var damage []error
 	for id := range uint8(tierCount) {
 		t, err := s.tier(id)
 		if err == nil {
 			var stop bool
 			if stop, err = t.scan(fn); stop {
-				return err
+				return nil, err
 			}
 			err = s.reached(t, err)
 		}
-		if err != nil && !errors.Is(err, ErrNoTier) {
+		switch {
+		case errors.Is(err, ErrUnavailable):
+			hidden = err
+		case err != nil && !errors.Is(err, ErrNoTier):
 			// All that can be read is wanted, whatever cannot.
 			damage = append(damage, err)
 		}
 	}
-	return errors.Join(damage...)
+	return hidden, errors.Join(damage...)
 }
 
 // Get returns a block's plain bytes, from RAM or from the record at loc. The

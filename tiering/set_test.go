@@ -138,7 +138,7 @@ func TestAppendGetAcrossReopen(t *testing.T) {
 			t.Fatal(err)
 		}
 		found := map[Location][32]byte{}
-		if err := s.Scan(func(loc Location, h segment.Header) error { found[loc] = h.ID; return nil }); err != nil {
+		if _, err := s.Scan(func(loc Location, h segment.Header) error { found[loc] = h.ID; return nil }); err != nil {
 			t.Error(err)
 		}
 		for i, loc := range locs {
@@ -193,7 +193,7 @@ func TestConcurrentAppendGetSync(t *testing.T) {
 	}
 	wg.Wait()
 	n := 0
-	if err := s.Scan(func(Location, segment.Header) error { n++; return nil }); err != nil || n != 8*150 {
+	if _, err := s.Scan(func(Location, segment.Header) error { n++; return nil }); err != nil || n != 8*150 {
 		t.Errorf("scan: %d records, %v", n, err)
 	}
 	st := s.Stats()

@@ -106,7 +106,8 @@ func (o *fsckOptions) run(cmd *cobra.Command, args []string) error {
 	if err == nil && r.count() > 0 {
 		err = fmt.Errorf("%w: %s: %s", errDamage, amount(r.count(), "finding"), r.next(o.repair))
 	}
-	return err
+	// Joined: damage decides about the exit code, and both are said.
+	return errors.Join(err, unchecked(r.hidden()))
 }
 
 // next says what to do about what was found.
@@ -126,6 +127,15 @@ func (r *fsckReport) count() int64 {
 	n := r.Check.Count
 	if r.Scrub != nil {
 		n += int64(len(r.Scrub.Damaged) + len(r.Scrub.Segments))
+	}
+	return n
+}
+
+// hidden is how many blocks could not be looked at.
+func (r *fsckReport) hidden() int64 {
+	n := r.Check.Hidden
+	if r.Scrub != nil {
+		n = max(n, r.Scrub.Hidden)
 	}
 	return n
 }
@@ -150,7 +160,9 @@ func (r *fsckReport) print(w io.Writer) error {
 	if n := c.Count - int64(len(c.Findings)); n > 0 {
 		fmt.Fprintf(w, "and %s more\n", humanize.Comma(n))
 	}
-	if r.Scrub != nil && err == nil {
+	if r.Scrub == nil {
+		showHidden(w, c.Hidden)
+	} else if err == nil {
 		err = r.Scrub.print(w)
 	}
 	return err

@@ -77,7 +77,7 @@ func (o *scrubOptions) run(cmd *cobra.Command, n remote.Node) error {
 	if err == nil && (len(r.Damaged) > 0 || len(r.Segments) > 0) {
 		err = fmt.Errorf("%w: %s, %s", errDamage, amount(len(r.Damaged), "bad block"), amount(len(r.Segments), "damaged segment"))
 	}
-	return err
+	return errors.Join(err, unchecked(r.Hidden))
 }
 
 // scrub runs a scrub and shows how far it is.
@@ -141,14 +141,27 @@ func (r scrubReport) print(w io.Writer) error {
 	}
 	_, err := fmt.Fprintf(w, "%s, %s read%s: %s bad, %s healed\n",
 		amount(r.Blocks, "block"), size(r.Bytes), resumed, humanize.Comma(int64(len(r.Damaged))), humanize.Comma(r.Healed))
-	if r.Hidden > 0 {
-		fmt.Fprintf(w, "not checked: %s in the cold tier, which is out of reach\n", amount(r.Hidden, "block"))
-	}
+	showHidden(w, r.Hidden)
 	for _, s := range r.Segments {
 		fmt.Fprintln(w, s)
 	}
 	r.showDamaged(w)
 	return err
+}
+
+// showHidden prints a line for blocks that could not be looked at, if there are any.
+func showHidden(w io.Writer, blocks int64) {
+	if blocks > 0 {
+		fmt.Fprintf(w, "not checked: %s in the cold tier, which is out of reach\n", amount(blocks, "block"))
+	}
+}
+
+// unchecked is the error of a check that could not look at some blocks, or nil.
+func unchecked(blocks int64) error {
+	if blocks == 0 {
+		return nil
+	}
+	return fmt.Errorf("not all was checked: %w", store.ErrUnavailable)
 }
 
 // shownRanges is how many ranges of a file are named in its line.
