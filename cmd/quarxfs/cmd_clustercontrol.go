@@ -260,6 +260,9 @@ func printBlast(w io.Writer, b client.Blast) {
 func fateLine(l client.Loss) string {
 	switch l.Fate {
 	case "lost":
+		if len(l.Unseen) > 0 {
+			return "LOST, unless it is on " + strings.Join(l.Unseen, " or ") + ", which cannot be reached"
+		}
 		return "LOST"
 	case "from a vault":
 		return "comes back from a vault, " + oldness(l.Age)

@@ -246,6 +246,7 @@ func (a *Agent) blast(r *http.Request) (client.Blast, error) {
 	for _, l := range d.Losses {
 		b.Losses = append(b.Losses, client.Loss{
 			Volume: l.Volume, Fate: string(l.Fate), Bytes: l.Bytes, Copies: l.Copies, Age: l.Age.Seconds(), Home: f.VolumeOf(l.Volume).Home,
+			Unseen: l.Unseen,
 		})
 	}
 	for _, n := range d.NoRoom {

@@ -103,6 +103,8 @@ type Loss struct {
 	Bytes  int64   `json:"bytes"`  // that nothing has any more
 	Age    float64 `json:"age_s"`  // of the snapshot that it comes back with; what is newer is lost
 	Copies int     `json:"copies"` // that are left
+	// Nodes that may have a copy, which does not count since they are not heard of.
+	Unseen []string `json:"unseen,omitempty"`
 }
 
 // Drain has a node give up its copies, or keep them: cluster.ErrNoNode.

@@ -25,6 +25,7 @@ type Loss struct {
 	Bytes     int64         // that nothing has any more
 	Age       time.Duration // of the snapshot that it comes back with
 	Copies    int           // that are left
+	Unseen    []string      // nodes that may have a copy and are not heard of
 	Snapshots []string      // that nothing has any more
 }
 
@@ -82,6 +83,9 @@ func (v *view) loss(vol Volume, dead map[string]bool) (Loss, bool) {
 			continue
 		}
 		if !v.comesBack(c) {
+			if v.unseen(c) {
+				l.Unseen = append(l.Unseen, c.Node)
+			}
 			continue
 		}
 		l.Copies++
@@ -115,6 +119,12 @@ func (v *view) loss(vol Volume, dead map[string]bool) (Loss, bool) {
 func (v *view) comesBack(c Copy) bool {
 	s := v.standing(c)
 	return s == good || s == filling && c.Kind == Vault && c.Behind
+}
+
+// unseen reports whether nobody knows what there is of a copy.
+func (v *view) unseen(c Copy) bool {
+	n := v.nodes[c.Node]
+	return n != nil && c.State != Bad && max(c.Unseen, n.Unseen) > 0
 }
 
 // anySees reports whether one of the nodes lives and is seen.

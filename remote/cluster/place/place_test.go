@@ -224,6 +224,20 @@ func TestMayLeave(t *testing.T) {
 	}
 }
 
+// TestBlastOfTheUnseen: a copy that nobody sees does not count, and is named.
+func TestBlastOfTheUnseen(t *testing.T) {
+	f := place.Facts{Nodes: nodes("n1 n2 n3 n4"), Rules: place.DefaultRules()}
+	f.Volumes = []place.Volume{volume("x", "w:n1 v:n2 v:n3 v:n4")}
+	f.Volumes[0].Copies[1].Unseen, f.Volumes[0].Copies[3].State = time.Second, place.Bad
+	for _, unseen := range []time.Duration{time.Second, f.Rules.RepairAfter} {
+		node(&f, "n3").Unseen = unseen
+		want := []place.Loss{{Volume: "x", Fate: place.Lost, Bytes: 10 * gib, Unseen: []string{"n2", "n3"}}}
+		if diff := cmp.Diff(want, place.Blast(f, []string{"n1"}, nil).Losses); diff != "" {
+			t.Errorf("n3 unseen for %v: -want +got\n%s", unseen, diff)
+		}
+	}
+}
+
 func TestBlast(t *testing.T) {
 	f := place.Facts{Nodes: nodes("n1/a n2/a n3/b n4/b"), Rules: place.DefaultRules()}
 	f.Volumes = []place.Volume{
