@@ -46,8 +46,9 @@ type captured struct {
 	path string // now, from the root of the system on; empty: it was removed. Capture.mu guards it.
 }
 
-// mostNoted bounds what is kept for a copy that takes long: then it is begun anew.
-const mostNoted = 1 << 20
+// mostNoted bounds what is kept between two commits, and for a copy that takes long: some 5 MB. A
+// copy that lacks what was dropped is begun anew.
+const mostNoted = 1 << 16
 
 var errBehind = errors.New("too much has changed meanwhile")
 
@@ -86,7 +87,18 @@ func (c *Capture) note(n noted) {
 			return
 		}
 	}
+	// Here, and not with the next commit: a disk that is written to for long without one would fill
+	// the memory. Half of it at once, since what stays is moved each time.
+	if len(c.mu.noted) >= mostNoted {
+		c.drop(mostNoted / 2)
+	}
 	c.mu.noted = append(c.mu.noted, n)
+}
+
+// drop forgets the n oldest. The caller holds mu.
+func (c *Capture) drop(n int) {
+	c.mu.noted = slices.Delete(c.mu.noted, 0, n)
+	c.mu.first += uint64(n)
 }
 
 // Create makes a file, which copies then make, too.
@@ -182,17 +194,13 @@ func (c *Capture) since(mark uint64) ([]noted, uint64, error) {
 	return slices.Clone(c.mu.noted[mark-c.mu.first : next-c.mu.first]), next, nil
 }
 
-// forget drops what is before the oldest mark that somebody has, and the oldest of too much.
+// forget drops what is before the oldest mark that somebody has.
 func (c *Capture) forget(oldest uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n := 0
 	if oldest > c.mu.first {
-		n = int(min(oldest-c.mu.first, uint64(len(c.mu.noted))))
+		c.drop(int(min(oldest-c.mu.first, uint64(len(c.mu.noted)))))
 	}
-	n = max(n, len(c.mu.noted)-mostNoted)
-	c.mu.noted = slices.Delete(c.mu.noted, 0, n)
-	c.mu.first += uint64(n)
 }
 
 // path returns where a file is now; empty: it was removed.

@@ -44,6 +44,10 @@ const (
 	greetTime = 10 * time.Second
 	seedBatch = 4 << 20
 	mostDirty = 64 // files that are written to at a time
+	// answerTime is how long what a copy says may take to be taken: its lock is held meanwhile.
+	answerTime = 10 * time.Second
+	// quietTime is after which a writer that says nothing is gone; it pings much more often.
+	quietTime = 30 * time.Second
 )
 
 // positionKey is the row by which a copy knows its log.
@@ -82,8 +86,8 @@ type Replica struct {
 	conn    net.Conn
 	db      *db.DB
 	whole   *os.File
-	dirty   map[string]disk.File // written to since the last commit, by path
-	names   map[string]bool      // directories with other names since then
+	dirty   map[string]*written // since the last commit, by path
+	names   map[string]bool     // directories with other names since then
 	closed  bool
 }
 
@@ -95,6 +99,7 @@ type ReplicaOptions struct {
 	MemTable int64                // of the database
 	Clock    func() time.Duration // that goes on while the machine sleeps; nil: CLOCK_BOOTTIME
 	Log      *slog.Logger
+	Patience time.Duration // with a writer that takes no answer; 0: answerTime
 }
 
 // Boottime is a clock that goes on while the machine sleeps.
@@ -118,7 +123,10 @@ func OpenReplica(dir string, opt ReplicaOptions) (r *Replica, err error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	r = &Replica{dir: dir, opt: opt, dirty: map[string]disk.File{}, names: map[string]bool{}}
+	if opt.Patience == 0 {
+		opt.Patience = answerTime
+	}
+	r = &Replica{dir: dir, opt: opt, dirty: map[string]*written{}, names: map[string]bool{}}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -133,7 +141,7 @@ func OpenReplica(dir string, opt ReplicaOptions) (r *Replica, err error) {
 
 func (r *Replica) open() error {
 	for _, d := range segmentDirs {
-		if err := r.opt.Disk.MkdirAll(filepath.Join(r.dir, d)); err != nil {
+		if err := r.beginDir(filepath.Join(r.dir, d)); err != nil {
 			return err
 		}
 	}
@@ -153,6 +161,27 @@ func (r *Replica) open() error {
 		return nil
 	}
 	return r.openRows()
+}
+
+// beginDir makes a directory of segments, and removes what was begun to be sent. Who was killed has
+// not told which names are durable, so all of them are made so with the next commit.
+func (r *Replica) beginDir(dir string) error {
+	if err := r.opt.Disk.MkdirAll(dir); err != nil {
+		return err
+	}
+	infos, err := r.opt.Disk.List(dir)
+	if err != nil {
+		return err
+	}
+	for _, i := range infos {
+		if filepath.Ext(i.Name) == partExt {
+			if err := r.opt.Disk.Remove(filepath.Join(dir, i.Name)); err != nil {
+				return err
+			}
+		}
+	}
+	r.names[dir] = true
+	return nil
 }
 
 // beginState is for a directory that is no copy yet; one that is a store becomes the first copy.
@@ -265,15 +294,12 @@ func (r *Replica) close() error {
 func (r *Replica) Serve(ctx context.Context, c net.Conn) error {
 	defer c.Close()
 	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
-	s := newStream(c)
-	if err := c.SetReadDeadline(time.Now().Add(greetTime)); err != nil {
+	s := newStream(c, r.opt.Patience)
+	if err := s.await(greetTime); err != nil {
 		return err
 	}
 	var g greeting
 	if err := s.expect(kindGreet, &g); err != nil {
-		return err
-	}
-	if err := c.SetReadDeadline(time.Time{}); err != nil {
 		return err
 	}
 	session, w, err := r.welcome(g, c)
@@ -286,6 +312,9 @@ func (r *Replica) Serve(ctx context.Context, c net.Conn) error {
 	f := &following{Replica: r, s: s, epoch: g.Epoch, session: session}
 	defer f.end()
 	for {
+		if err := s.await(quietTime); err != nil {
+			return err
+		}
 		k, b, err := s.receive()
 		if err != nil {
 			return err
@@ -375,7 +404,7 @@ func (f *following) frame(k kind, b []byte) error {
 		return fmt.Errorf("%w: another session has begun", ErrClosed)
 	}
 	switch k {
-	case kindMake, kindKeep, kindWrite, kindTruncate, kindRename, kindRemove, kindRoot:
+	case kindMake, kindWrite, kindTruncate, kindRename, kindRemove, kindRoot:
 		c, err := decodeChange(k, b)
 		if err != nil {
 			return err
@@ -419,6 +448,13 @@ func (f *following) file(p string) (string, error) {
 	return filepath.Join(f.dir, filepath.FromSlash(p)), nil
 }
 
+// A written file is not durable yet.
+type written struct {
+	disk.File
+	// lost: why it could not be made durable. Nobody asks again: the system has forgotten by then.
+	lost error
+}
+
 // opened is a file that is written to.
 func (f *following) opened(p string) (disk.File, error) {
 	if d := f.dirty[p]; d != nil {
@@ -438,26 +474,36 @@ func (f *following) opened(p string) (disk.File, error) {
 // hold keeps a file open until it is durable. Of a seed there are more than a process may have
 // open: then others are made durable now.
 func (f *following) hold(p string, d disk.File) error {
-	for other := range f.dirty {
+	for other, o := range f.dirty {
 		if len(f.dirty) < mostDirty {
 			break
+		}
+		if o.lost != nil {
+			continue // it waits for being sent whole, which others must not wait for
 		}
 		if err := f.clean(other); err != nil {
 			return errors.Join(err, d.Close())
 		}
 	}
-	f.dirty[p] = d
+	f.dirty[p] = &written{File: d}
 	return nil
 }
 
-// clean makes a file durable and lets go of it.
+// clean makes a file durable and lets go of it. One for which that has failed stays, and no commit
+// is taken until another one has its place: the writer sends it whole when it greets the copy anew.
 func (f *following) clean(p string) error {
 	d := f.dirty[p]
 	if d == nil {
 		return nil
 	}
+	if d.lost == nil {
+		d.lost = d.Datasync()
+	}
+	if d.lost != nil {
+		return d.lost
+	}
 	delete(f.dirty, p)
-	return errors.Join(d.Datasync(), d.Close())
+	return d.Close()
 }
 
 // drop lets go of a file that is replaced or removed.
@@ -483,6 +529,10 @@ func (f *following) change(c change) error {
 	if err != nil {
 		return err
 	}
+	makes := c.kind == kindMake || c.kind == kindWrite || c.kind == kindTruncate
+	if makes && filepath.Ext(c.path) == sealedExt {
+		return fmt.Errorf("%w: bytes for %s, which does not change", errFrame, c.path)
+	}
 	if c.kind != kindWrite && c.kind != kindTruncate {
 		f.names[filepath.Dir(path)] = true
 	}
@@ -495,12 +545,6 @@ func (f *following) change(c change) error {
 		if err == nil {
 			err = d.Truncate(0)
 		}
-		return err
-	case kindKeep:
-		if f.dirty[c.path] != nil {
-			return nil
-		}
-		_, err := f.create(c.path, path)
 		return err
 	case kindWrite:
 		d, err := f.opened(c.path)
@@ -585,8 +629,11 @@ func (f *following) row(key, value []byte) error {
 	} else {
 		f.batch.Set(key, value)
 	}
-	if f.seed != nil && f.batch.Bytes() >= seedBatch {
+	switch {
+	case f.seed != nil && f.batch.Bytes() >= seedBatch:
 		return f.flushSeed()
+	case f.batch.Bytes() > maxRows:
+		return fmt.Errorf("%w: a commit of more than %d bytes", errFrame, maxRows)
 	}
 	return nil
 }
@@ -701,9 +748,6 @@ func (f *following) endSeed(m seedMark) error {
 
 // sendNames sends what files the copy has, by which the writer tells those that differ.
 func (f *following) sendNames() error {
-	if err := f.syncFiles(); err != nil {
-		return err
-	}
 	for _, dir := range segmentDirs {
 		infos, err := f.opt.Disk.List(filepath.Join(f.dir, dir))
 		if err != nil {

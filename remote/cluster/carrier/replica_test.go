@@ -14,8 +14,8 @@ func TestOpenFiles(t *testing.T) {
 	defer r.Close()
 	f := &following{Replica: r}
 	for i := range mostDirty + 9 {
-		p := fmt.Sprintf("hot/%d.seg", i)
-		for _, c := range []change{{kind: kindKeep, path: p}, {kind: kindWrite, path: p, data: []byte("bytes")}} {
+		p := fmt.Sprintf("hot/%d.open", i)
+		for _, c := range []change{{kind: kindMake, path: p}, {kind: kindWrite, path: p, data: []byte("bytes")}} {
 			if err := f.change(c); err != nil {
 				t.Fatal(err)
 			}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"path"
 	"strings"
+	"time"
 
 	"github.com/quarxtor/quarxfs/remote/cluster/mirror"
 )
@@ -31,7 +32,6 @@ const (
 	kindRefuse                  // text: why; the connection ends
 
 	kindMake     // path: an empty file, also in place of another one
-	kindKeep     // path: the file as it is there, or an empty one
 	kindWrite    // path, offset, bytes
 	kindTruncate // path, size
 	kindRename   // path, path
@@ -54,6 +54,8 @@ const (
 	maxPart  = 1 << 20
 	maxFrame = 2 << 20
 	maxPath  = 512
+	// maxRows bounds the rows of one commit; the writer's memory bounds them long before.
+	maxRows = 512 << 20
 )
 
 // errFrame: what has come is no frame, or none that is expected.
@@ -97,9 +99,28 @@ type stream struct {
 	buf []byte // of the frame that was received last
 }
 
-func newStream(c net.Conn) *stream {
-	return &stream{Conn: c, r: bufio.NewReaderSize(c, 64<<10), w: bufio.NewWriterSize(c, 256<<10)}
+// newStream is of a connection on which each write ends within patience: who sends may hold a lock
+// that others wait for, and the other side may hang.
+func newStream(c net.Conn, patience time.Duration) *stream {
+	w := bufio.NewWriterSize(impatient{c, patience}, 256<<10)
+	return &stream{Conn: c, r: bufio.NewReaderSize(c, 64<<10), w: w}
 }
+
+// An impatient connection gives each write so long.
+type impatient struct {
+	net.Conn
+	patience time.Duration
+}
+
+func (c impatient) Write(b []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(c.patience)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(b)
+}
+
+// await gives the other side so long for what is received next.
+func (s *stream) await(limit time.Duration) error { return s.SetReadDeadline(time.Now().Add(limit)) }
 
 // send queues a frame; flush has it travel.
 func (s *stream) send(k kind, parts ...[]byte) error {

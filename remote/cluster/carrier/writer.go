@@ -2,6 +2,7 @@ package carrier
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,8 +32,13 @@ var ErrChanged = errors.New("the record was changed meanwhile")
 // ErrFenced: another node writes the volume, or may.
 var ErrFenced = errors.New("another node writes the volume now")
 
-// sealedExt is that of segments which do not change any more.
-const sealedExt = ".seg"
+const (
+	// sealedExt is that of segments which do not change any more. A copy gives it by renaming
+	// alone, which makes the file durable first.
+	sealedExt = ".seg"
+	// partExt is added while a file is sent whole. A copy that comes back removes what has it.
+	partExt = ".part"
+)
 
 const (
 	degradeAfter = 5 * time.Second // how long a commit waits for a copy before that is left behind
@@ -411,7 +417,7 @@ func (s *Writer) attend(node string) error {
 	}
 	defer c.Close()
 	defer context.AfterFunc(s.ctx, func() { _ = c.Close() })()
-	l := &link{Writer: s, stream: newStream(c), node: node}
+	l := &link{Writer: s, stream: newStream(c, s.opt.Degrade), node: node}
 	if err := l.greet(); err != nil {
 		return err
 	}
@@ -469,7 +475,7 @@ func (l *link) drop() {
 
 func (l *link) greet() error {
 	w := l.State()
-	if err := l.SetReadDeadline(time.Now().Add(greetTime)); err != nil {
+	if err := l.await(greetTime); err != nil {
 		return err
 	}
 	sent := l.clock()
@@ -498,7 +504,7 @@ func (l *link) greet() error {
 	case mirror.Expel:
 		l.leave(l.member)
 	}
-	return l.SetReadDeadline(time.Time{})
+	return nil
 }
 
 // giveUp has a copy that is to be seeded be none from now on, before any file is changed. One that
@@ -521,32 +527,47 @@ func (l *link) counts() bool {
 	return p.Counted
 }
 
+// mostListed bounds what a copy may say of its files: a million of segments has less.
+const mostListed = 64 << 20
+
+// listed receives which files the copy has.
+func (l *link) listed() (map[string]copyFile, error) {
+	has := make(map[string]copyFile)
+	for bytes := 0; bytes < mostListed; {
+		if err := l.await(l.opt.Degrade); err != nil {
+			return nil, err
+		}
+		k, b, err := l.receive()
+		switch {
+		case err != nil:
+			return nil, err
+		case k == kindRefuse:
+			return nil, refused(b)
+		case k != kindListed:
+			return nil, fmt.Errorf("%w: kind %d in a list", errFrame, k)
+		case len(b) == 0:
+			return has, nil
+		}
+		p, size, tail, err := decodeListed(b)
+		if err != nil {
+			return nil, err
+		}
+		has[p] = copyFile{size, sha256.Sum256(tail)}
+		bytes += len(p) + sha256.Size
+	}
+	return nil, fmt.Errorf("%w: %s lists files without end", errFrame, l.node)
+}
+
 // sendFiles makes the copy's files those of the store: those that differ are sent whole. Sealed
-// segments do not change, and one that is equal in size and end is equal.
+// segments do not change, and one that is equal in size and end is equal: a copy gives that name
+// only to what is durable.
 func (l *link) sendFiles() error {
 	if err := errors.Join(l.send(kindFiles), l.flush()); err != nil {
 		return err
 	}
-	has := make(map[string]copyFile)
-	for {
-		k, b, err := l.receive()
-		if err != nil {
-			return err
-		}
-		if k == kindRefuse {
-			return refused(b)
-		}
-		if k != kindListed {
-			return fmt.Errorf("%w: kind %d in a list", errFrame, k)
-		}
-		if len(b) == 0 {
-			break
-		}
-		p, size, tail, err := decodeListed(b)
-		if err != nil {
-			return err
-		}
-		has[p] = copyFile{size, string(tail)}
+	has, err := l.listed()
+	if err != nil {
+		return err
 	}
 	for _, name := range roots {
 		b, err := os.ReadFile(filepath.Join(l.dir, name))
@@ -559,7 +580,7 @@ func (l *link) sendFiles() error {
 	}
 	// A file that is renamed between the list and the look has to be found in another list, or
 	// nobody would send it: that it was renamed is noted, which does nothing where it is not.
-	err := os.ErrNotExist
+	err = os.ErrNotExist
 	for tries := 0; errors.Is(err, os.ErrNotExist) && tries < mostLists; tries++ {
 		err = l.sendListed(has)
 	}
@@ -577,7 +598,7 @@ func (l *link) sendFiles() error {
 // A copyFile is one that a copy has.
 type copyFile struct {
 	size int64
-	tail string
+	tail [sha256.Size]byte // the hash of its end
 }
 
 // mostLists is how often the files are listed anew.
@@ -600,7 +621,7 @@ func (l *link) sendListed(has map[string]copyFile) error {
 				if err != nil {
 					return err
 				}
-				if there == (copyFile{i.Size, string(tail)}) {
+				if there == (copyFile{i.Size, sha256.Sum256(tail)}) {
 					continue
 				}
 			}
@@ -617,17 +638,18 @@ func (l *link) sendWhole(p, path string) error {
 	if err != nil {
 		return err
 	}
-	// Over what is there, which is the same as far as rows refer to it: a copy that counts has to
-	// be whole at any time, also when the connection ends amid this.
+	// Beside what is there: a copy that counts has to be whole at any time, and half a segment, or
+	// one that is not durable, must not look like a whole one when the copy comes back.
+	part := p + partExt
 	size, err := d.Size()
 	if err == nil {
-		err = l.send(kindKeep, change{kind: kindKeep, path: p}.encode(nil))
+		err = l.send(kindMake, change{kind: kindMake, path: part}.encode(nil))
 	}
 	if err == nil {
-		err = sendBytes(l.stream, p, d, 0, size)
+		err = sendBytes(l.stream, part, d, 0, size)
 	}
 	if err == nil {
-		err = l.send(kindTruncate, change{kind: kindTruncate, path: p, offset: size}.encode(nil))
+		err = l.send(kindRename, change{kind: kindRename, path: part, to: p}.encode(nil))
 	}
 	return errors.Join(err, d.Close())
 }
@@ -686,7 +708,7 @@ func (l *link) ship(one *shipment) error {
 		return err
 	}
 	for _, n := range noted {
-		if err := errors.Join(l.patient(l.opt.Degrade), l.Capture.send(l.stream, n)); err != nil {
+		if err := l.Capture.send(l.stream, n); err != nil {
 			return err
 		}
 	}
@@ -699,7 +721,7 @@ func (l *link) ship(one *shipment) error {
 	if err != nil {
 		return err
 	}
-	if err := l.patient(limit); err != nil {
+	if err := l.await(limit); err != nil {
 		return err
 	}
 	var got answer
@@ -711,9 +733,6 @@ func (l *link) ship(one *shipment) error {
 	}
 	l.last, l.fits = got.Commit, true
 	l.hold(mark)
-	if err := l.SetDeadline(time.Time{}); err != nil {
-		return err
-	}
 	l.change(func(w mirror.Writer) mirror.Writer {
 		w = w.Answered(l.member, l.session, w.Epoch, got.Commit)
 		w = w.Granted(l.member, w.Epoch, sent)
@@ -734,9 +753,6 @@ func (l *link) join() {
 	}
 }
 
-// patient gives the connection so long for what comes next.
-func (l *link) patient(limit time.Duration) error { return l.SetDeadline(time.Now().Add(limit)) }
-
 // sendRows sends rows in frames.
 func (l *link) sendRows(each func(yield func(key, value []byte) error) error) error {
 	var buf []byte
@@ -745,7 +761,7 @@ func (l *link) sendRows(each func(yield func(key, value []byte) error) error) er
 		if len(buf) < maxPart {
 			return nil
 		}
-		err := errors.Join(l.patient(l.opt.Degrade), l.send(kindRows, buf))
+		err := l.send(kindRows, buf)
 		buf = buf[:0]
 		return err
 	})
@@ -810,7 +826,7 @@ func (l *link) sendSeed(one *shipment) error {
 // ping asks for a vow.
 func (l *link) ping() error {
 	sent := l.clock()
-	if err := l.SetDeadline(time.Now().Add(pingTime)); err != nil {
+	if err := l.await(pingTime); err != nil {
 		return err
 	}
 	if err := errors.Join(l.send(kindPing), l.flush()); err != nil {
@@ -820,7 +836,7 @@ func (l *link) ping() error {
 		return err
 	}
 	l.change(func(w mirror.Writer) mirror.Writer { return w.Granted(l.member, w.Epoch, sent) })
-	return l.SetDeadline(time.Time{})
+	return nil
 }
 
 var _ disk.FS = (*Writer)(nil)
