@@ -490,7 +490,16 @@ func (s *Store) Close() error {
 		s.log.Warn("a file was changed beneath the store; nothing of it is missed", "err", handle.ShownError(shut))
 		shut = nil
 	}
-	err = errors.Join(err, shut)
+	switch {
+	case err == nil || errors.Is(err, ErrDamaged):
+		err = errors.Join(err, shut)
+	case !errors.Is(found, ErrDamaged):
+		// What else fails on such a disk says less than what the last commit failed with.
+		if more := handle.ShownError(errors.Join(found, shut)); more != nil {
+			s.log.Warn("closing after a failed commit", "err", more)
+		}
+		found = nil
+	}
 	switch {
 	case !errors.Is(err, db.ErrRemoved):
 		err = handle.ShownError(errors.Join(found, err))

@@ -4,8 +4,11 @@ import (
 	"cmp"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
+	"io/fs"
 	"slices"
 
+	"github.com/quarxtor/quarxfs/tiering/also"
 	"github.com/quarxtor/quarxfs/tiering/disk"
 	"github.com/quarxtor/quarxfs/tiering/segment"
 )
@@ -68,17 +71,21 @@ func (t *tier) pickAhead() func() {
 // file header that does not read is damage and not a crash.
 func (t *tier) makeNext() {
 	t.mu.Lock()
-	// Counted up also when it fails: a file by that number may be there all the same.
-	t.mu.number++
-	number := t.mu.number
+	number := t.mu.number + 1
 	t.mu.Unlock()
 	// Without mu, as it syncs twice.
 	h, stamp, err := t.create(number)
-	if err != nil {
-		t.log.Error("cannot make a segment", "segment", segment.Name(number, segment.Open), "err", err)
-	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	// A disk that takes no file is asked for the same one again, or each try would use up a number.
+	// Where the file is there all the same the next try finds it. In a cold tier what was given up
+	// may still be done later, and so nothing is done twice to one name.
+	if !errors.Is(err, errNoFile) || errors.Is(err, fs.ErrExist) || t.id == Cold {
+		t.mu.number = number
+	}
+	if err != nil && (t.mu.failure == nil || t.mu.failure.Error() != err.Error()) {
+		t.log.Error("cannot make a segment", "segment", segment.Name(number, segment.Open), "err", err)
+	}
 	t.mu.attempts++
 	t.mu.failure = err
 	if err == nil {
@@ -89,6 +96,9 @@ func (t *tier) makeNext() {
 	}
 	t.mu.room.Broadcast()
 }
+
+// errNoFile is of a segment's file that could not even be made.
+var errNoFile = errors.New("no file was made")
 
 func (t *tier) create(number uint64) (*handle, *segment.Stamp, error) {
 	var salt [8]byte
@@ -102,7 +112,7 @@ func (t *tier) create(number uint64) (*handle, *segment.Stamp, error) {
 	path := t.table.path(number, segment.Open)
 	f, err := t.fs.Create(path)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, also.Is(err, errNoFile)
 	}
 	// Before the first byte, so that a full disk shows now and not at an append.
 	t.reserveSpace(f, number, 0)

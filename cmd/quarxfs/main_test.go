@@ -77,6 +77,8 @@ func scriptParams(t *testing.T) testscript.Params {
 			"killed":  cmdKilled,
 			"signal":  cmdSignal,
 			"tmpfs":   cmdTmpfs,
+			"ext4":    cmdExt4,
+			"lose":    cmdLose,
 			"mounted": cmdMounted,
 			"agree":   cmdAgree,
 
@@ -197,6 +199,31 @@ func cmdTmpfs(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Check(os.MkdirAll(ts.MkAbs(args[0]), 0o755))
 	ts.Check(unix.Mount("tmpfs", ts.MkAbs(args[0]), "tmpfs", 0, "size="+args[1]))
+}
+
+// ext4 DIR SIZE mounts a small disk whose filesystem is in a file.
+func cmdExt4(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: ext4 DIR SIZE")
+	}
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o755))
+	ts.Check(ts.Exec("truncate", "-s", args[1], dir+".img"))
+	ts.Check(ts.Exec("mkfs.ext4", "-q", "-m", "0", dir+".img"))
+	// umount frees a loop device that mount has set up.
+	ts.Check(ts.Exec("mount", "-o", "loop", dir+".img", dir))
+}
+
+// lose DIR has an ext4 answer everything with EIO from now on, as if its disk had been pulled out.
+func cmdLose(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: lose DIR")
+	}
+	d, err := os.Open(ts.MkAbs(args[0]))
+	ts.Check(err)
+	defer d.Close()
+	const shutdown, noLogFlush = 0x8004587d, 2 // EXT4_IOC_SHUTDOWN
+	ts.Check(unix.IoctlSetPointerInt(int(d.Fd()), shutdown, noLogFlush))
 }
 
 // mounted DIR checks that a QuarXFS is mounted there.

@@ -27,7 +27,7 @@ const childEnv = "QUARXFS_DB_CHILD"
 
 func child(arg string) int {
 	job, dir, _ := strings.Cut(arg, ":")
-	work := map[string]func(string) error{"commit": commitForever, "full": fillDisk}[job]
+	work := map[string]func(string) error{"commit": commitForever, "full": fillDisk, "gone": loseDisk}[job]
 	if err := work(dir); err != nil {
 		fmt.Println("error:", err)
 		return 1

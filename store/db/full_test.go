@@ -229,7 +229,13 @@ func reopenSpare(dir string) error {
 	return d.Close()
 }
 
-func TestFullDisk(t *testing.T) {
+func TestFullDisk(t *testing.T) { runOnLoop(t, "full") }
+
+func TestCloseOnLostDisk(t *testing.T) { runOnLoop(t, "gone") }
+
+// runOnLoop has a child process do a job on a small disk.
+func runOnLoop(t *testing.T, job string) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mounting a loop device needs root")
 	}
@@ -237,11 +243,38 @@ func TestFullDisk(t *testing.T) {
 		t.Skip("takes seconds")
 	}
 	dir := mountLoop(t)
-	cmd, out := startChild(t, "full", dir)
+	cmd, out := startChild(t, job, dir)
 	said, _ := io.ReadAll(out)
 	if err := cmd.Wait(); err != nil {
 		t.Fatalf("%v: %s", err, said)
 	}
+}
+
+// loseDisk closes a database whose disk takes nothing any more: Badger, which would try for ever,
+// is left open, and the error is the disk's.
+func loseDisk(dir string) error {
+	d, err := Open(testOptions(filepath.Join(dir, "db")))
+	if err != nil {
+		return err
+	}
+	d.Set(fullKey(0), []byte("kept"))
+	d.Freeze()
+	if err := d.Write(nil); err != nil {
+		return err
+	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	const shutdown, logFlush = 0x8004587d, 1 // EXT4_IOC_SHUTDOWN
+	if err := unix.IoctlSetPointerInt(int(f.Fd()), shutdown, logFlush); err != nil {
+		return err
+	}
+	if err := d.Close(); !errors.Is(err, unix.EIO) {
+		return fmt.Errorf("close: %w", err)
+	}
+	return nil
 }
 
 // mountLoop mounts a small ext4 filesystem until the test ends.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/dgraph-io/badger/v4/table"
@@ -150,7 +151,41 @@ func tryLog(name string, size int64) (err error) {
 	return errors.Join(unix.Munmap(b), f.Truncate(0))
 }
 
-func (b *instance) close() error { return errors.Join(b.wal.close(), b.kv.Close()) }
+// close has Badger make a table of its memtable and close its files. Badger tries that for ever
+// where the disk takes nothing any more, so the disk is tried meanwhile. With the disk's error
+// Badger is left open: the commit log has all its rows, and who wants the files must be another
+// process.
+func (b *instance) close() error {
+	err := b.wal.close()
+	done := make(chan error, 1)
+	go func() { done <- b.kv.Close() }()
+	for wait := closeWait; ; wait *= 2 {
+		select {
+		case closed := <-done:
+			return errors.Join(err, closed)
+		case <-time.After(wait):
+		}
+		if failed := tryWrite(filepath.Join(b.dir, tryName)); failed != nil {
+			return errors.Join(err, failed)
+		}
+	}
+}
+
+// closeWait is how long a database may take to close before its disk is tried; then twice as long.
+const closeWait = 250 * time.Millisecond
+
+// tryWrite makes a file, durably, and removes it.
+func tryWrite(name string) (err error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return asFull(err)
+	}
+	defer func() { err = errors.Join(err, f.Close(), os.Remove(name)) }()
+	if _, err := f.Write(make([]byte, os.Getpagesize())); err != nil {
+		return asFull(err)
+	}
+	return asFull(f.Sync())
+}
 
 // leave ends a call that use has admitted, or that the instance is in use.
 func (b *instance) leave() {

@@ -485,7 +485,10 @@ func (d *daemon) closeAll() error {
 	}
 	if d.control != nil {
 		drain(d.control, controlTime)
-		errs = append(errs, d.besides(func() error { return removeControl(d.socket) }))
+		// Nothing is lost by one that stays: the next daemon takes its place.
+		if err := d.besides(func() error { return removeControl(d.socket) }); err != nil {
+			d.log.Warn("the control socket stays", "err", handle.ShownError(err))
+		}
 	}
 	if d.snaps != nil {
 		errs = append(errs, d.snaps.close())
