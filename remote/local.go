@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/graph/query"
 	"github.com/quarxtor/quarxfs/store"
 )
@@ -19,6 +20,7 @@ type Local struct {
 	store        *store.Store
 	env          Environment
 	imports      *semaphore.Weighted // bytes of records
+	verifier     *graph.Verifier     // of what they bring
 }
 
 // An Environment is what only the process around a store knows; what is nil or
@@ -43,7 +45,7 @@ type Environment struct {
 
 // NewLocal returns the node of an open store. The caller closes the store.
 func NewLocal(st *store.Store, env Environment) *Local {
-	return &Local{Graph: query.New(st, env.Live, env.Rows, env.LiveTree), store: st, env: env, imports: semaphore.NewWeighted(importMemory)}
+	return &Local{Graph: query.New(st, env.Live, env.Rows, env.LiveTree), store: st, env: env, imports: semaphore.NewWeighted(importMemory), verifier: graph.NewVerifier(st)}
 }
 
 var (

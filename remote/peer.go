@@ -151,11 +151,11 @@ func (l *Local) importRecord(ctx context.Context, r *store.Record) error {
 	// Bytes against the ID first: what is not what it claims is looked at no further. (I2)
 	plain, err := store.Unpack(r)
 	if err != nil {
-		return err
+		return badRecord(err)
 	}
 	if r.Kind != store.KindData {
-		if err := l.checkLinks(r, plain); err != nil {
-			return err
+		if err := l.checkLinks(ctx, r, plain); err != nil {
+			return fmt.Errorf("%s vertex %s: %w", r.Kind, store.ID(r.ID).Short(), err)
 		}
 	}
 	// Before the block is written, with nothing locked: it may sweep.
@@ -165,25 +165,33 @@ func (l *Local) importRecord(ctx context.Context, r *store.Record) error {
 	return l.store.PutRecord(r, plain)
 }
 
+// badRecord makes an error one of the sender: else the log would tell of damage that this store has
+// not.
+func badRecord(err error) error { return fmt.Errorf("%w: %w", ErrRecord, err) }
+
 // checkLinks sees that a vertex is sound and that what it links to is there and
-// is what it says. (I5)
-func (l *Local) checkLinks(r *store.Record, plain []byte) error {
-	id := store.ID(r.ID)
+// is what it says: its kind, its length, and how much is below it. (I5)
+func (l *Local) checkLinks(ctx context.Context, r *store.Record, plain []byte) error {
 	links, err := graph.Links(r.Kind, plain)
 	if err != nil {
-		return fmt.Errorf("block %s: %w", id.Short(), err)
+		return badRecord(err)
 	}
 	for _, link := range links {
 		e, err := l.store.Lookup(link.ID)
-		// A lost block's row says Data, whatever it was.
-		if err == nil && e.Kind != link.Kind && !e.Lost() {
-			err = fmt.Errorf("a link to %s %s as %s: %w", e.Kind, link.ID.Short(), link.Kind, store.ErrCorrupt)
-		}
 		if err != nil {
-			return fmt.Errorf("%s vertex %s: %w", r.Kind, id.Short(), err)
+			return err
+		}
+		// A lost block's row says Data, whatever it was.
+		if e.Kind != link.Kind && !e.Lost() {
+			return badRecord(fmt.Errorf("a link to %s %s as %s: %w", e.Kind, link.ID.Short(), link.Kind, store.ErrCorrupt))
 		}
 	}
-	return nil
+	// Only now: all that it may look at is there.
+	why, err := l.verifier.Vertex(ctx, r.ID, r.Kind, plain)
+	if err == nil && why != "" {
+		err = badRecord(fmt.Errorf("%s: %w", why, store.ErrCorrupt))
+	}
+	return err
 }
 
 // LinkSnapshot implements Peer.
