@@ -2,10 +2,12 @@ package tiering
 
 import (
 	"cmp"
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"slices"
 
 	"github.com/quarxtor/quarxfs/tiering/also"
@@ -84,7 +86,12 @@ func (t *tier) makeNext() {
 		t.mu.number = number
 	}
 	if err != nil && (t.mu.failure == nil || t.mu.failure.Error() != err.Error()) {
-		t.log.Error("cannot make a segment", "segment", segment.Name(number, segment.Open), "err", err)
+		// One that is made ahead is missed by nobody yet.
+		level := slog.LevelInfo
+		if t.mu.waiting > 0 {
+			level = slog.LevelError
+		}
+		t.log.Log(context.Background(), level, "cannot make a segment", "segment", segment.Name(number, segment.Open), "err", err)
 	}
 	t.mu.attempts++
 	t.mu.failure = err

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/localnode"
@@ -182,7 +183,7 @@ func findStoreOf(cmd *cobra.Command, args []string) (access, error) {
 			return access{}, err
 		}
 		if err == nil {
-			return access{target: to, stderr: cmd.ErrOrStderr()}, nil
+			return access{target: to, stderr: cmd.ErrOrStderr(), looks: among(cmd, lookingCommands)}, nil
 		}
 	}
 	return findStore(cmd, args)
@@ -213,7 +214,7 @@ func findStore(cmd *cobra.Command, args []string) (access, error) {
 		arg = args[0]
 	}
 	to, err := asked(cmd.Context(), hangTime, args, func() (target, error) { return locateAt(arg) })
-	a := access{stderr: cmd.ErrOrStderr()}
+	a := access{stderr: cmd.ErrOrStderr(), looks: among(cmd, lookingCommands)}
 	if isURL(to.dir) {
 		a.url = to.dir
 		return a, acceptURL(cmd, a.url)
@@ -231,6 +232,7 @@ type access struct {
 	url        string // of a node that has the store; empty: it is in dir
 	stderr     io.Writer
 	sweepAfter bool // reclaim what nothing refers to; a daemon does so anyway
+	looks      bool // changes nothing
 }
 
 // run runs fn on the store: over the network, over the control socket of its daemon,
@@ -275,7 +277,13 @@ func (a access) run(ctx context.Context, fn func(remote.Node) error) error {
 func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err error) {
 	log := slog.New(termlog.New(a.stderr))
 	o := store.Options{Logger: log, SweepInterval: -1, LockWait: daemon.LockWait}
+	// Opening for more writes a little, for which a full disk may have no room.
+	o.ReadOnly = a.looks && full(a.dir)
 	st, leave, err := openStore(a.dir, o)
+	if err != nil && o.ReadOnly {
+		o.ReadOnly = false // one that was never used has nothing to be read yet
+		st, leave, err = openStore(a.dir, o)
+	}
 	var unwritable error
 	if errors.Is(err, store.ErrUnwritable) {
 		unwritable, o.ReadOnly = err, true
@@ -303,6 +311,13 @@ func (a access) runHere(ctx context.Context, fn func(remote.Node) error) (err er
 		err = errors.Join(err, serr)
 	}
 	return err
+}
+
+// full tells whether the disk of a directory has no room to speak of.
+func full(dir string) bool {
+	const least = 32 << 20
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && int64(st.Bavail)*st.Frsize < least
 }
 
 // onFlushedStore is onStore after the kernel has handed over what was written to

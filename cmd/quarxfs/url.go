@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -11,18 +12,28 @@ import (
 	"github.com/quarxtor/quarxfs/store/config"
 )
 
-// urlCommands are those, with what is below them, for which STORE may be a URL.
-var urlCommands = []string{
-	"put", "get", "cat", "rm", "objects", "stats", "du", "list-files", "list-blocks", "graph", "snapshot list", "snapshot show", "snapshot diff",
+// The commands, with what is below them, for which STORE may be a URL, and those that change
+// nothing.
+var (
+	urlCommands = []string{
+		"put", "get", "cat", "rm", "objects", "stats", "du", "list-files", "list-blocks", "graph", "snapshot list", "snapshot show", "snapshot diff",
+	}
+	lookingCommands = []string{
+		"get", "cat", "objects", "stats", "du", "list-files", "list-blocks", "graph", "snapshot list", "snapshot show", "snapshot diff",
+		"tier list", "tier status", "token list", "remote list", "sync status",
+	}
+)
+
+// among tells whether a command, or one that it is below, is in a list.
+func among(cmd *cobra.Command, list []string) bool {
+	name := strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
+	return slices.ContainsFunc(list, func(c string) bool { return name == c || strings.HasPrefix(name, c+" ") })
 }
 
 // acceptURL refuses a URL where the command cannot use one.
 func acceptURL(cmd *cobra.Command, url string) error {
-	name := strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()+" ")
-	for _, c := range urlCommands {
-		if name == c || strings.HasPrefix(name, c+" ") {
-			return nil
-		}
+	if among(cmd, urlCommands) {
+		return nil
 	}
 	return fmt.Errorf("%w: %s does not work on a store at a URL: run it on the machine of %s", errUsage, cmd.CommandPath(), url)
 }

@@ -79,17 +79,18 @@ func (b *ballast) missing() bool {
 	return b.held != b.size
 }
 
-// restore makes the file, or makes it as large as it should be, or as free bytes allow.
-func (b *ballast) restore(free int64) {
+// restore makes the file, or makes it at least so large, of what it may be at most, or as large as
+// free bytes allow.
+func (b *ballast) restore(least, free int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	size := min(b.size, max(least, b.held))
 	// Shrinking needs no room, growing only as much as is free.
-	size := b.size
 	if size > b.held {
 		size = min(size, b.held+max(0, free)/ballastUnit*ballastUnit)
-		if size == b.held {
-			return
-		}
+	}
+	if size == b.held {
+		return
 	}
 	if err := b.allocate(size); err != nil {
 		// Back to what is known to be there: blocks of half an allocation count for nothing.
@@ -126,25 +127,31 @@ func (d *DB) giveBallast() bool {
 // restoreBallast makes the spare and the ballast, or makes them again. The spare comes first and
 // takes all that it can get, also of what Admit would still give to writers: without it nothing
 // could be removed. The ballast comes when there is room for it beyond what Admit keeps free.
-// Neither is made where there is so much room that it would only be a waste.
+// Where there is so much room that all this would only be a waste, there is the least spare.
 func (d *DB) restoreBallast() {
 	if !d.spare.missing() && !d.ballast.missing() || time.Now().Before(d.restoreAt) {
 		return
 	}
 	d.restoreAt = time.Now().Add(ballastRetry)
 	free := d.space.rest()
+	// Others may fill the disk while nobody has the database open.
 	if d.opt.BallastBelow > 0 && free >= d.opt.BallastBelow {
+		d.spare.restore(leastSpare, free)
 		return
 	}
 	// A commit's own needs are left: what is given back in one moment is not asked for in the next.
 	if d.spare.missing() {
-		d.spare.restore(free - roomSlack)
+		d.spare.restore(d.opt.Spare, free-roomSlack)
 		free = d.space.rest()
 	}
 	if d.ballast.missing() && free >= d.opt.reserve()+2*d.opt.Ballast {
-		d.ballast.restore(free)
+		d.ballast.restore(d.opt.Ballast, free)
 	}
 }
+
+// leastSpare is how much of the spare is there on the largest disk: with it a database that was
+// closed can be opened and thousands of names be removed.
+const leastSpare = 16 << 20
 
 // bytes is the size of the file as it is.
 func (b *ballast) bytes() int64 {

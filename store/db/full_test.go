@@ -277,6 +277,27 @@ func loseDisk(dir string) error {
 	return nil
 }
 
+// A disk that has plenty of room may be full when the database is opened the next time.
+func TestLeastSpare(t *testing.T) {
+	opt := testOptions(filepath.Join(t.TempDir(), "db"))
+	opt.Ballast, opt.Spare, opt.BallastBelow = 20<<20, 20<<20, 1
+	for _, spare := range []int64{20 << 20, 8 << 20, 0} {
+		opt.Spare = spare
+		for range 2 { // made, and found
+			d, err := Open(opt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, want := d.spare.bytes(), min(spare, leastSpare); got != want || d.ballast.bytes() != 0 {
+				t.Errorf("of a spare of %d there are %d, and %d of a ballast", spare, got, d.ballast.bytes())
+			}
+			if err := d.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 // mountLoop mounts a small ext4 filesystem until the test ends.
 func mountLoop(t *testing.T) string {
 	t.Helper()
