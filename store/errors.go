@@ -22,6 +22,8 @@ var (
 	ErrOlder     = db.ErrOlder
 	ErrDamaged   = errs.ErrDamaged
 	ErrLocked    = errors.New("store is in use by another process")
+	// ErrMirrored: what changes it must go to its other copies as well, by Options.Follower.
+	ErrMirrored  = errors.New("the store is one copy of a mirrored volume")
 	ErrConfig    = errs.ErrConfig
 	ErrRange     = errors.New("offset is behind the end")
 	ErrAmbiguous = errors.New("ID prefix is ambiguous")

@@ -166,7 +166,7 @@ type lifetime struct {
 }
 
 // Open opens the store at dir and locks it. The errors are ErrNotStore,
-// ErrNewer, ErrDamaged, ErrLocked, ErrFull, or what the disk says. No repair
+// ErrNewer, ErrDamaged, ErrLocked, ErrMirrored, ErrFull, or what the disk says. No repair
 // step is ever needed before: what a crash left is settled here.
 func Open(dir string, o Options) (*Store, error) {
 	s, err := reach(dir, o)
@@ -241,6 +241,10 @@ func reach(dir string, o Options) (*Store, error) {
 	}
 	if err == nil && !o.ReadOnly {
 		err = writable(d)
+	}
+	// Whoever opens it to change it: a command, a repair, an agent that takes it for a vault.
+	if err == nil && !o.ReadOnly && s.conf.Mirrored && o.Follower == nil {
+		err = fmt.Errorf("%s: %w", d.Path(), ErrMirrored)
 	}
 	if err == nil {
 		s.chunker, err = chunk.New(s.conf.Chunker)

@@ -31,6 +31,9 @@ type Config struct {
 	Compression string       `json:"compression"` // "s2" or "none", for new blocks
 	SegmentSize int64        `json:"segment_size"`
 	VolumeID    string       `json:"volume_id"` // 32 hex digits
+	// Mirrored: the store is a copy of a cluster's volume, and each commit goes to the others. In
+	// the superblock it is a feature, not a field.
+	Mirrored bool `json:"-"`
 }
 
 // DefaultConfig returns the settings of a store made without any flag: keyed
@@ -106,13 +109,20 @@ const featureLog = "commit-log"
 // its name for damage.
 const featureTar = "chunker-fastcdc-v2-tar"
 
+// featureCluster: Config.Mirrored. A program that does not know it would make commits that the
+// other copies lack, and the register would go on calling these in sync.
+const featureCluster = "cluster"
+
 // knownFeatures lists the required features that this code understands.
-var knownFeatures = []string{featureLog, featureTar}
+var knownFeatures = []string{featureLog, featureTar, featureCluster}
 
 func newSuperblock(c Config) *superblock {
 	required := []string{featureLog}
 	if c.Chunker.Name == chunk.FastCDCTar {
 		required = append(required, featureTar)
+	}
+	if c.Mirrored {
+		required = append(required, featureCluster)
 	}
 	return &superblock{Required: required, IDScheme: idScheme, Config: c}
 }
@@ -130,7 +140,9 @@ func (sb *superblock) config() (Config, error) {
 	if err := sb.Config.Validate(); err != nil {
 		return Config{}, superblockFile.Damaged("has settings that no store can have (%v)", err)
 	}
-	return sb.Config, nil
+	c := sb.Config
+	c.Mirrored = slices.Contains(sb.Required, featureCluster)
+	return c, nil
 }
 
 // ReadConfig reads the superblock of the store at dir without opening the

@@ -224,6 +224,10 @@ func (tl *tierList) AddBucket(url string, server S3Server) error {
 // addCold makes cold, which lacks an ID, the cold tier. The caller holds mu.
 func (tl *tierList) addCold(cold *ColdTier, fs disk.FS) error {
 	dir := cold.Dir
+	// Followers get the segments of the hot tier alone.
+	if tl.options.Follower != nil {
+		return fmt.Errorf("add cold tier %s: %w: a mirrored volume cannot have one yet", dir, ErrConfig)
+	}
 	if c := tl.file.Cold; c != nil {
 		return fmt.Errorf("add cold tier %s: %w: the store has the cold tier %s: if that is there now, say so with quarxfs tier relocate;"+
 			" else drain and remove it first", dir, ErrHasTier, c.Dir)

@@ -61,6 +61,7 @@ var sentinels = map[string]struct {
 	"store.ErrOlder":         {err: store.ErrOlder, code: 5},
 	"store.ErrDamaged":       {err: store.ErrDamaged, code: 6},
 	"store.ErrLocked":        {err: store.ErrLocked, code: 4},
+	"store.ErrMirrored":      {err: store.ErrMirrored, code: 4},
 	"store.ErrConfig":        {err: store.ErrConfig, code: 2},
 	"store.ErrRange":         {err: store.ErrRange, code: 7},
 	"store.ErrAmbiguous":     {err: store.ErrAmbiguous, code: 8},
