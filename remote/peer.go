@@ -228,7 +228,7 @@ func (l *Local) mayRemove(ctx context.Context, r store.SnapshotRef) error {
 	if !ok || caller.Token.Allows(config.ScopeAdmin) {
 		return nil
 	}
-	by, err := l.store.BroughtBy(r)
+	by, _, err := l.store.BroughtBy(r)
 	if err == nil && by != caller.Actor() {
 		err = fmt.Errorf("%w: %s has not brought snapshot %q: its owner can remove it", ErrForbidden, caller.Actor(), r.Name)
 	}

@@ -104,6 +104,10 @@ type CloneRequest struct {
 	AnyKind  bool   `json:"any_kind,omitempty"`  // with Replace: a directory also by a file, and a file by a directory
 	NoSafety bool   `json:"no_safety,omitempty"` // make no snapshot of what is there now
 	Host     string `json:"host,omitempty"`
+
+	// KeepPrivileges brings set-user-ID bits, devices and security attributes back also from
+	// another store's snapshot.
+	KeepPrivileges bool `json:"keep_privileges,omitempty"`
 }
 
 // Cloned says what a clone has made, and what a restore has left.
@@ -117,6 +121,8 @@ type RollbackRequest struct {
 	Snapshot string `json:"snapshot"`
 	NoSafety bool   `json:"no_safety,omitempty"` // make no snapshot of what is there now
 	Host     string `json:"host,omitempty"`
+
+	KeepPrivileges bool `json:"keep_privileges,omitempty"` // as of a CloneRequest
 }
 
 // A Rollback says what a rollback has left.
@@ -145,7 +151,7 @@ type Snapshotter interface {
 	EditSnapshot(ctx context.Context, name string, e SnapshotEdit) error
 	LinkSnapshot(ctx context.Context, name string, id store.ID, by store.Actor) error
 	Clone(ctx context.Context, r CloneRequest) error
-	Rollback(ctx context.Context, snapshot string) error
+	Rollback(ctx context.Context, r RollbackRequest) error
 }
 
 // A mountGuard is a Snapshotter that knows what is mounted on the filesystem. store.ErrMounted:
@@ -307,7 +313,7 @@ func (l *Local) Rollback(ctx context.Context, r RollbackRequest) (done Rollback,
 			return done, err
 		}
 	}
-	done.Safety, err = l.safely(ctx, r.NoSafety, "rollback", r.Snapshot, r.Host, func() error { return v.Rollback(ctx, r.Snapshot) })
+	done.Safety, err = l.safely(ctx, r.NoSafety, "rollback", r.Snapshot, r.Host, func() error { return v.Rollback(ctx, r) })
 	return done, err
 }
 

@@ -82,8 +82,8 @@ func (v *volumeOf) Clone(_ context.Context, r remote.CloneRequest) error {
 	return v.fails
 }
 
-func (v *volumeOf) Rollback(_ context.Context, name string) error {
-	v.back = append(v.back, name)
+func (v *volumeOf) Rollback(_ context.Context, r remote.RollbackRequest) error {
+	v.back = append(v.back, r.Snapshot)
 	return v.fails
 }
 

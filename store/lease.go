@@ -347,7 +347,7 @@ func (nt *nameTable) LinkSnapshot(name string, id ID, by Actor) error {
 			}
 		}
 		// In the commit of the name: no crash leaves one without the other.
-		if err == nil && by != "" {
+		if err == nil {
 			nt.db.Set(broughtKey(name), append(id[:], by...))
 		}
 		return err
@@ -361,19 +361,20 @@ func (nt *nameTable) LinkSnapshot(name string, id ID, by Actor) error {
 
 func broughtKey(name string) []byte { return append([]byte{keyBrought}, name...) }
 
-// BroughtBy returns who gave a snapshot the name that it has. "": the store's owner, or nobody
-// knows: it was before that was noted, or a repair made the database anew.
-func (ix *index) BroughtBy(r SnapshotRef) (Actor, error) {
+// BroughtBy reports whether a sync has brought what a snapshot's name leads to, and who gave it
+// that name. "": the store's owner, or nobody knows: it was before that was noted, or a repair made
+// the database anew.
+func (ix *index) BroughtBy(r SnapshotRef) (by Actor, brought bool, err error) {
 	b, err := ix.db.Get(broughtKey(r.Name))
 	if errors.Is(err, db.ErrNotFound) {
-		return "", nil
+		return "", false, nil
 	}
 	// With the ID, so that what a damaged database has left of another one's name says nothing.
-	by, ok := bytes.CutPrefix(b, r.ID[:])
-	if err != nil || !ok {
-		return "", err
+	text, brought := bytes.CutPrefix(b, r.ID[:])
+	if err != nil || !brought {
+		return "", false, err
 	}
-	return Actor(by), nil
+	return Actor(text), true, nil
 }
 
 // A SyncNote says how the last sync with a remote went.

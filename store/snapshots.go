@@ -185,13 +185,29 @@ func (nt *nameTable) changeSnapshot(old, new SnapshotRef) error {
 	if old.Name != "" {
 		nt.pending.Ref(old.vertexID(), -1)
 		nt.db.Delete(snapshotKey(old.Name))
-		// Who renames a snapshot makes it the owner's.
-		if new.Name != old.Name {
-			nt.db.Delete(broughtKey(old.Name))
+		if err := nt.moveBrought(old, new); err != nil {
+			return err
 		}
 	}
 	if new.Name != "" {
 		nt.db.Set(snapshotKey(new.Name), new.encode())
+	}
+	return nil
+}
+
+// moveBrought has the note of who brought a snapshot go with its name. Who renames it makes it the
+// owner's; from elsewhere it still is.
+func (nt *nameTable) moveBrought(old, new SnapshotRef) error {
+	if new.Name == old.Name {
+		return nil
+	}
+	_, brought, err := nt.index.BroughtBy(old)
+	if err != nil {
+		return err
+	}
+	nt.db.Delete(broughtKey(old.Name))
+	if brought && new.Name != "" {
+		nt.db.Set(broughtKey(new.Name), bytes.Clone(new.ID[:]))
 	}
 	return nil
 }

@@ -443,7 +443,8 @@ func fillVolume(cmd *cobra.Command, agent *client.Agent, t client.Takeover) erro
 			return err
 		}
 		// With a snapshot of what was there: the store may be that of a former home.
-		_, err = n.Rollback(ctx, remote.RollbackRequest{Snapshot: from.Snapshot, Host: hostname()})
+		// With all privileges: what the vault has is this volume's own.
+		_, err = n.Rollback(ctx, remote.RollbackRequest{Snapshot: from.Snapshot, Host: hostname(), KeepPrivileges: true})
 		return err
 	})
 	if err != nil {

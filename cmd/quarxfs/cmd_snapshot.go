@@ -11,6 +11,7 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/jedib0t/go-pretty/v6/text"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
@@ -296,6 +297,16 @@ func (o *cloneOptions) run(cmd *cobra.Command, args []string) error {
 	})
 }
 
+// keepPrivilegesFlag and keepPrivilegesRule are of all commands that bring back what a snapshot
+// has.
+func keepPrivilegesFlag(f *pflag.FlagSet, to *bool) {
+	f.BoolVar(to, "keep-privileges", false, "keep set-user-ID bits, devices and security.* of another store's snapshot")
+}
+
+const keepPrivilegesRule = `From a snapshot that a sync has brought, files come back without set-user-ID and set-group-ID
+bits and security.* attributes, and devices are root's and have no permissions, unless
+--keep-privileges is given. Looking for them takes a walk of its directories.`
+
 func newSnapshotClone() *cobra.Command {
 	o := &cloneOptions{done: "cloned"}
 	cmd := &cobra.Command{
@@ -304,11 +315,12 @@ func newSnapshotClone() *cobra.Command {
 		Long: `Makes NEWPATH, which must not exist, a writable copy of a snapshot or of PATH in it. It
 shares all bytes with the snapshot and takes the same time whatever its size.
 
-SNAPSHOT:PATH is from the top of the snapshot. ` + newPathRule,
+SNAPSHOT:PATH is from the top of the snapshot. ` + newPathRule + "\n\n" + keepPrivilegesRule,
 		Example: `  quarxfs snapshot clone /mnt monday:projects/site /mnt/site-of-monday
   quarxfs snapshot clone /srv/store monday all-of-monday`,
 		RunE: o.run,
 	}
+	keepPrivilegesFlag(cmd.Flags(), &o.KeepPrivileges)
 	jsonFlag(cmd.Flags(), &o.json)
 	return cmd
 }
@@ -322,28 +334,31 @@ func newSnapshotRestore() *cobra.Command {
 state of the filesystem is saved as a snapshot first, as rollback does. A directory replaces
 only a directory, and a file only a file, unless --replace is given.
 
-SNAPSHOT:PATH is from the top of the snapshot. ` + newPathRule,
+SNAPSHOT:PATH is from the top of the snapshot. ` + newPathRule + "\n\n" + keepPrivilegesRule,
 		Example: `  quarxfs snapshot restore /mnt monday:docs/thesis.tex /mnt/docs/thesis.tex`,
 		RunE:    o.run,
 	}
 	cmd.Flags().BoolVar(&o.AnyKind, "replace", false, "replace a directory by a file, or a file by a directory")
+	keepPrivilegesFlag(cmd.Flags(), &o.KeepPrivileges)
 	cmd.Flags().BoolVar(&o.NoSafety, "no-safety", false, "make no snapshot of what is there now")
 	jsonFlag(cmd.Flags(), &o.json)
 	return cmd
 }
 
 func newSnapshotRollback() *cobra.Command {
-	var asJSON, noSafety bool
+	var asJSON, noSafety, keep bool
 	cmd := &cobra.Command{
 		Use:     "rollback [STORE] SNAPSHOT",
 		Short:   "Return the whole filesystem to a snapshot",
 		Example: `  quarxfs snapshot rollback /mnt monday`,
 		Long: `Returns the filesystem to a snapshot in one step, whatever its size; it may stay mounted.
 Programs that have files open keep the old ones. The current state is saved as a
-snapshot first.`,
+snapshot first.
+
+` + keepPrivilegesRule,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args[:1], func(n remote.Node) error {
-				done, err := n.Rollback(cmd.Context(), remote.RollbackRequest{Snapshot: args[1], NoSafety: noSafety, Host: hostname()})
+				done, err := n.Rollback(cmd.Context(), remote.RollbackRequest{Snapshot: args[1], NoSafety: noSafety, Host: hostname(), KeepPrivileges: keep})
 				if err != nil {
 					return err
 				}
@@ -358,6 +373,7 @@ snapshot first.`,
 			})
 		},
 	}
+	keepPrivilegesFlag(cmd.Flags(), &keep)
 	cmd.Flags().BoolVar(&noSafety, "no-safety", false, "make no snapshot of what is there now")
 	jsonFlag(cmd.Flags(), &asJSON)
 	return cmd

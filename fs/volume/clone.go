@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -23,8 +24,12 @@ type SnapshotPath struct {
 // the cost of one inode, whatever is below; only directories that lead to files
 // with several names are copied name by name. Errors: store.ErrNotFound for what is not in
 // the snapshot or a directory of the path; EEXIST.
-func (v *Volume) Clone(ctx context.Context, from SnapshotPath, to string) error {
-	return v.snapshots.put(ctx, from, to, replaceNothing)
+//
+// What another store's snapshot has gives no privileges here: no set-user-ID and set-group-ID bits
+// of files, no devices and no security.* attributes, unless KeepPrivileges says so. Finding them
+// costs a walk of the directories.
+func (v *Volume) Clone(ctx context.Context, from SnapshotPath, to string, rights ...Rights) error {
+	return v.snapshots.put(ctx, from, to, replaceNothing, rights)
 }
 
 // replacing says what put may take the place of.
@@ -45,17 +50,17 @@ var (
 
 // Restore is Clone, but takes the place of what is at the path. That happens at
 // one instant.
-func (v *Volume) Restore(ctx context.Context, from SnapshotPath, to string) error {
-	return v.snapshots.put(ctx, from, to, replaceAny)
+func (v *Volume) Restore(ctx context.Context, from SnapshotPath, to string, rights ...Rights) error {
+	return v.snapshots.put(ctx, from, to, replaceAny, rights)
 }
 
 // RestoreAlike is Restore, but for a directory that is not to be a file, or a file that is not to
 // be a directory: EEXIST.
-func (v *Volume) RestoreAlike(ctx context.Context, from SnapshotPath, to string) error {
-	return v.snapshots.put(ctx, from, to, replaceAlike)
+func (v *Volume) RestoreAlike(ctx context.Context, from SnapshotPath, to string, rights ...Rights) error {
+	return v.snapshots.put(ctx, from, to, replaceAlike, rights)
 }
 
-func (ss *snapshotter) put(ctx context.Context, from SnapshotPath, to string, replace replacing) error {
+func (ss *snapshotter) put(ctx context.Context, from SnapshotPath, to string, replace replacing, rights []Rights) error {
 	if err := ss.v.store.Admit(metadataCost); err != nil {
 		return err
 	}
@@ -78,7 +83,7 @@ func (ss *snapshotter) put(ctx context.Context, from SnapshotPath, to string, re
 	// One at a time: a snapshot that is being made must not see half a clone.
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	return ss.withClone(ctx, from, false, func(n *node, nlink uint32) error {
+	return ss.withClone(ctx, from, false, rights, func(n *node, nlink uint32) error {
 		err := ss.v.store.Change(func() error { return ss.v.tree.attach(n, nlink, d, name, replace) })
 		if err != nil {
 			return fmt.Errorf("%q: %w", to, err)
@@ -118,7 +123,7 @@ func (t *nameTree) parentOf(path string) (dir meta.Ino, name string, err error) 
 // may give it a name; else it goes away again. flat says that a directory shall have
 // rows of its own. fn is told how many links the inode has with one name. The
 // inode's node is held meanwhile, and v.snapshots.mu.
-func (ss *snapshotter) withClone(ctx context.Context, from SnapshotPath, flat bool, fn func(n *node, nlink uint32) error) error {
+func (ss *snapshotter) withClone(ctx context.Context, from SnapshotPath, flat bool, rights []Rights, fn func(n *node, nlink uint32) error) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(ss.v.life.closing, cancel)()
@@ -137,8 +142,22 @@ func (ss *snapshotter) withClone(ctx context.Context, from SnapshotPath, flat bo
 	if err != nil {
 		return err
 	}
+	foreign, err := ss.foreign(&s)
+	if err != nil {
+		return err
+	}
+	var stripped *stripper
+	if foreign && !slices.Contains(rights, KeepPrivileges) {
+		// What is stripped has no reference until the clone has it.
+		release := ss.v.store.Hold()
+		defer release()
+		stripped = &stripper{ctx: ctx, v: ss.v, done: make(map[store.ID]store.ID)}
+		if err := stripped.entry(e); err != nil {
+			return fmt.Errorf("copy %s without the privileges of another store's files: %w", from, err)
+		}
+	}
 	ss.v.coverNumbers()
-	g := &cloner{ctx: ctx, v: ss.v, table: graph.OpenTree(ss.v.store, s.Table, graph.LinkTable), files: make(map[uint64]*clonedFile)}
+	g := &cloner{ctx: ctx, v: ss.v, stripped: stripped, table: graph.OpenTree(ss.v.store, s.Table, graph.LinkTable), files: make(map[uint64]*clonedFile)}
 	n, err := g.top(e, flat)
 	if n != nil {
 		defer n.release()
@@ -146,6 +165,10 @@ func (ss *snapshotter) withClone(ctx context.Context, from SnapshotPath, flat bo
 	}
 	if err != nil {
 		return fmt.Errorf("copy %s: %w", from, err)
+	}
+	if stripped != nil && stripped.n > 0 {
+		ss.v.log.Warn("files of another store's snapshot were brought back without set-user-ID, devices and security attributes",
+			"snapshot", from.Snapshot, "files", stripped.n)
 	}
 	// Until fn names it the inode is an orphan, so that a crash leaves nothing behind.
 	nlink := uint32(1)
@@ -194,10 +217,11 @@ func (ss *snapshotter) snapshotEntry(ctx context.Context, s *Snapshot, path stri
 
 // A cloner makes inodes of a snapshot's entries.
 type cloner struct {
-	ctx   context.Context
-	v     *Volume
-	table *graph.Tree
-	files map[uint64]*clonedFile // with several names, by identity
+	ctx      context.Context
+	v        *Volume
+	stripped *stripper // nil: nothing is
+	table    *graph.Tree
+	files    map[uint64]*clonedFile // with several names, by identity
 }
 
 // clonedFile is such a file, as far as its names have come.
@@ -305,6 +329,11 @@ func (g *cloner) linked(dir meta.Ino, e *graph.Entry) error {
 		if err != nil {
 			return fmt.Errorf("file %d: %w", e.Ident, err)
 		}
+		if g.stripped != nil {
+			if err := g.stripped.entry(&row); err != nil {
+				return fmt.Errorf("file %d: %w", e.Ident, err)
+			}
+		}
 		f = &clonedFile{ino: meta.Ino(g.v.numbers.take())}
 		if f.attr, err = g.v.materializer.newLazy(f.ino, &row); err != nil {
 			return err
@@ -365,13 +394,13 @@ func (t *nameTree) attach(n *node, nlink uint32, d *node, name string, replace r
 // Rollback makes the whole volume what it was in a snapshot, at one instant.
 // What was there goes away in the background, once nobody uses it. Files are other
 // inodes than before. Errors: store.ErrNotFound.
-func (v *Volume) Rollback(ctx context.Context, name string) error {
+func (v *Volume) Rollback(ctx context.Context, name string, rights ...Rights) error {
 	if err := v.store.Accepts(); err != nil {
 		return err
 	}
 	v.snapshots.mu.Lock()
 	defer v.snapshots.mu.Unlock()
-	return v.snapshots.withClone(ctx, SnapshotPath{Snapshot: name}, true, func(n *node, _ uint32) error {
+	return v.snapshots.withClone(ctx, SnapshotPath{Snapshot: name}, true, rights, func(n *node, _ uint32) error {
 		var stale []Invalidation
 		err := v.store.Change(func() (err error) {
 			stale, err = v.tree.exchangeRoot(n)

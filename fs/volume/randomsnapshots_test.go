@@ -53,7 +53,7 @@ func (m *model) path(ino meta.Ino) (string, bool) {
 }
 
 // put clones or restores something of a snapshot.
-func (m *machine) put(t *rapid.T, do func(context.Context, SnapshotPath, string) error, replace bool) {
+func (m *machine) put(t *rapid.T, do func(context.Context, SnapshotPath, string, ...Rights) error, replace bool) {
 	name := snapshotName(t, "snapshot")
 	src := m.snaps[name]
 	if src == nil {

@@ -305,31 +305,6 @@ func virtualNode(ino, parent meta.Ino, view *snapView, e *graph.Entry) *node {
 	return n
 }
 
-// withoutPrivileges is the mode of what is in a snapshot as it is seen in .snapshots, as if that
-// were mounted nosuid,nodev: what was removed from the live tree because it gave too many rights
-// must not go on giving them. A mount cannot say so of a part of it. Who takes a file out by its
-// vertices has the true mode.
-func withoutPrivileges(mode uint32) uint32 {
-	switch mode & syscall.S_IFMT {
-	case syscall.S_IFREG:
-		return mode &^ (syscall.S_ISUID | syscall.S_ISGID)
-	case syscall.S_IFCHR, syscall.S_IFBLK:
-		return mode &^ 0o7777 // the kernel opens a device by itself, and asks for nothing but these bits
-	}
-	return mode
-}
-
-// givesPrivileges reports whether an extended attribute does what withoutPrivileges undoes.
-func givesPrivileges(mode uint32, xattr string) bool {
-	switch mode & syscall.S_IFMT {
-	case syscall.S_IFREG:
-		return xattr == "security.capability"
-	case syscall.S_IFCHR, syscall.S_IFBLK:
-		return xattr == aclAccess
-	}
-	return false
-}
-
 // inodeOf returns the record that an entry stands for, as a lazy inode.
 func inodeOf(e *graph.Entry, parent meta.Ino) meta.Inode {
 	a := meta.Inode{

@@ -63,12 +63,19 @@ func (l volumeFiles) Clone(ctx context.Context, r remote.CloneRequest) error {
 	case r.Replace:
 		do = l.vol.RestoreAlike
 	}
-	return pathError(do(ctx, from, r.To))
+	return pathError(do(ctx, from, r.To, rights(r.KeepPrivileges)...))
+}
+
+func rights(keep bool) (list []volume.Rights) {
+	if keep {
+		list = append(list, volume.KeepPrivileges)
+	}
+	return list
 }
 
 // Rollback implements remote.Snapshotter.
-func (l volumeFiles) Rollback(ctx context.Context, snapshot string) error {
-	return l.vol.Rollback(ctx, snapshot)
+func (l volumeFiles) Rollback(ctx context.Context, r remote.RollbackRequest) error {
+	return l.vol.Rollback(ctx, r.Snapshot, rights(r.KeepPrivileges)...)
 }
 
 // pathError makes an error of the store's of one about a path.
@@ -135,11 +142,11 @@ func (l mountedFiles) Clone(ctx context.Context, r remote.CloneRequest) error {
 }
 
 // Rollback implements remote.Snapshotter.
-func (l mountedFiles) Rollback(ctx context.Context, snapshot string) error {
+func (l mountedFiles) Rollback(ctx context.Context, r remote.RollbackRequest) error {
 	if err := l.NothingOn("/"); err != nil {
 		return err
 	}
-	return l.volumeFiles.Rollback(ctx, snapshot)
+	return l.volumeFiles.Rollback(ctx, r)
 }
 
 // RemoveSnapshot implements remote.Snapshotter.
