@@ -117,9 +117,16 @@ func TestSuperblockGolden(t *testing.T) {
 	if got := newSuperblock(tar).Required; !slices.Equal(got, []string{featureLog, featureTar}) {
 		t.Errorf("%s: features %q", tar.Chunker.Name, got) // an older program has to refuse it by a name
 	}
-	for _, features := range [][]string{{featureLog}, {featureLog, featureTar}, {}, nil} { // before there were any, the list was empty
+	tables := superblockConfig()
+	tables.Compressed = true
+	if got := newSuperblock(tables).Required; !slices.Equal(got, []string{featureLog, featureTables}) {
+		t.Errorf("with compressed tables: features %q", got)
+	}
+	for _, features := range [][]string{{featureLog}, {featureLog, featureTar, featureTables}, {}, nil} { // before there were any, the list was empty
+		want := superblockConfig()
+		want.Compressed = slices.Contains(features, featureTables)
 		c, err := decodeSuperblock(superblockWith(t, features))
-		if diff := cmp.Diff(superblockConfig(), c); diff != "" || err != nil {
+		if diff := cmp.Diff(want, c); diff != "" || err != nil {
 			t.Errorf("features %q: %v\n%s", features, err, diff)
 		}
 	}

@@ -208,7 +208,7 @@ func (s *Store) inspectDatabase() (*inspected, error) {
 	if err != nil {
 		return nil, err
 	}
-	found, err := db.Inspect(s.dir.Join(dbDir))
+	found, err := db.Inspect(s.dir.Join(dbDir), !s.conf.Compressed)
 	if err != nil {
 		return nil, errs.Explain(err)
 	}

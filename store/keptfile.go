@@ -26,7 +26,7 @@ func jsonFiles() []string {
 // restoreFromOld has a rebuild use what the database that it replaces can still say: without the
 // list of tiers, what is in the cold one would be lost.
 func (s *Store) restoreFromOld() error {
-	found, err := db.Inspect(s.dir.Join(dbDir))
+	found, err := db.Inspect(s.dir.Join(dbDir), !s.conf.Compressed)
 	if err != nil {
 		return nil // it says nothing
 	}

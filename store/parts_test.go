@@ -546,7 +546,7 @@ func TestLastCommitTellsDatabases(t *testing.T) {
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	found, err := db.Inspect(filepath.Join(dir, dbDir))
+	found, err := db.Inspect(filepath.Join(dir, dbDir), false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -116,7 +116,7 @@ func (s *Store) countCommits() error {
 		in.proves(lastCommitName, m.commits)
 	}
 	// What says nothing, because it is lost or damaged, is why there is a rebuild.
-	if old, err := db.Inspect(s.dir.Join(dbDir)); err == nil {
+	if old, err := db.Inspect(s.dir.Join(dbDir), !s.conf.Compressed); err == nil {
 		if rows, err := old.Rows([]byte{keyEarlier}); err == nil {
 			in.proves(dbDir, commitsOf(old, rows))
 		}

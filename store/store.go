@@ -352,7 +352,7 @@ func (s *Store) open() (err error) {
 	}
 	s.db, err = db.Open(db.Options{
 		Dir: s.dir.Join(s.dbDir), MinFree: s.opts.MinFree, MemTable: s.opts.MemTable, Logger: s.log,
-		Ballast: max(0, s.opts.Ballast), Spare: spare, BallastBelow: ballastBelow, ReadOnly: s.readOnly, Follower: s.opts.Follower,
+		Uncompressed: !s.conf.Compressed, Ballast: max(0, s.opts.Ballast), Spare: spare, BallastBelow: ballastBelow, ReadOnly: s.readOnly, Follower: s.opts.Follower,
 	})
 	if errors.Is(err, db.ErrLocked) { // by somebody who found no lock to take
 		err = fmt.Errorf("%w: %w", ErrLocked, err)

@@ -31,8 +31,11 @@ type Config struct {
 	Compression string       `json:"compression"` // "s2" or "none", for new blocks
 	SegmentSize int64        `json:"segment_size"`
 	VolumeID    string       `json:"volume_id"` // 32 hex digits
-	// Mirrored: the store is a copy of a cluster's volume, and each commit goes to the others. In
-	// the superblock it is a feature, not a field.
+	// Compressed: the tables of the database are compressed, which those of older stores are not.
+	// In the superblock it is a feature, not a field.
+	Compressed bool `json:"-"`
+	// Mirrored: the store is a copy of a cluster's volume, and each commit goes to the others.
+	// Likewise a feature.
 	Mirrored bool `json:"-"`
 }
 
@@ -45,6 +48,7 @@ func DefaultConfig() Config {
 		Chunker:     chunk.Default(),
 		Compression: "s2",
 		SegmentSize: 64 << 20,
+		Compressed:  true,
 		VolumeID:    hex.EncodeToString(id[:]),
 	}
 }
@@ -113,13 +117,20 @@ const featureTar = "chunker-fastcdc-v2-tar"
 // other copies lack, and the register would go on calling these in sync.
 const featureCluster = "cluster"
 
+// featureTables: Config.Compressed. A program that does not know it would take the tables for
+// damaged.
+const featureTables = "tables-snappy"
+
 // knownFeatures lists the required features that this code understands.
-var knownFeatures = []string{featureLog, featureTar, featureCluster}
+var knownFeatures = []string{featureLog, featureTar, featureTables, featureCluster}
 
 func newSuperblock(c Config) *superblock {
 	required := []string{featureLog}
 	if c.Chunker.Name == chunk.FastCDCTar {
 		required = append(required, featureTar)
+	}
+	if c.Compressed {
+		required = append(required, featureTables)
 	}
 	if c.Mirrored {
 		required = append(required, featureCluster)
@@ -141,6 +152,7 @@ func (sb *superblock) config() (Config, error) {
 		return Config{}, superblockFile.Damaged("has settings that no store can have (%v)", err)
 	}
 	c := sb.Config
+	c.Compressed = slices.Contains(sb.Required, featureTables)
 	c.Mirrored = slices.Contains(sb.Required, featureCluster)
 	return c, nil
 }

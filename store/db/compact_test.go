@@ -22,7 +22,12 @@ func rowKey(n int) []byte { return fmt.Appendf(nil, "row%05d", n) }
 // filled opens a database in dir and writes rows; half are in tables, half in the memtable.
 func filled(t *testing.T, dir string) *DB {
 	t.Helper()
-	d, err := Open(testOptions(dir))
+	return fillHalves(t, testOptions(dir))
+}
+
+func fillHalves(t *testing.T, opt Options) *DB {
+	t.Helper()
+	d, err := Open(opt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,8 +113,24 @@ func compactedOnce(d *DB) bool {
 }
 
 func TestUnreadableTable(t *testing.T) {
-	d := filled(t, t.TempDir())
+	for _, uncompressed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("uncompressed %v", uncompressed), func(t *testing.T) { testUnreadableTable(t, uncompressed) })
+	}
+}
+
+func testUnreadableTable(t *testing.T, uncompressed bool) {
+	opt := testOptions(t.TempDir())
+	opt.Uncompressed = uncompressed
+	d := fillHalves(t, opt)
 	if _, err := d.Compact(); err != nil {
+		t.Fatal(err)
+	}
+	// What the compaction has read is cached.
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d, err := Open(opt)
+	if err != nil {
 		t.Fatal(err)
 	}
 	names, _ := tables(d.inUse().dir)
@@ -121,7 +142,7 @@ func TestUnreadableTable(t *testing.T) {
 	if _, err := d.Get(rowKey(7)); !errors.Is(err, ErrUnreadable) {
 		t.Errorf("get: %v", err)
 	}
-	err := d.Scan(nil, nil, func(_, _ []byte) error { return nil })
+	err = d.Scan(nil, nil, func(_, _ []byte) error { return nil })
 	if !errors.Is(err, ErrUnreadable) {
 		t.Errorf("scan: %v", err)
 	}

@@ -57,7 +57,8 @@ type Options struct {
 	// Dir holds the database's files and nothing else. It is created.
 	Dir string
 	// MemTable is the size of Badger's memtables, 64 MiB if zero and at least
-	// 8 MiB. There are up to three, each taking 1.3 times its size in memory.
+	// 8 MiB. There are up to three, each taking 1.3 times its size in memory, and a
+	// quarter of one is kept of what was read of tables.
 	MemTable int64
 	// MinFree is what Admit leaves free on the filesystem; at least two
 	// memtables and a half.
@@ -76,6 +77,9 @@ type Options struct {
 	// ReadOnly leaves all files as they are, which may be on a disk that cannot be written to:
 	// others may have the database open in the same way. Changes stay in memory.
 	ReadOnly bool
+	// Uncompressed leaves tables as they are, which are compressed by Snappy otherwise. A database
+	// has all its tables of one kind, as it was made.
+	Uncompressed bool
 	// Follower has each commit before anybody is told of it; nil: there is none.
 	Follower Follower
 	// Logger is slog.Default if nil.
@@ -414,6 +418,9 @@ func (o Options) withDefaults() Options {
 // and compactions. The log files themselves have their blocks.
 func (o Options) reserve() int64 { return max(o.MinFree, 2*o.MemTable+o.logFile) }
 
+// tableCache: of the size of a memtable, this part is kept of decompressed blocks.
+const tableCache = 4
+
 // bloomRate makes Badger's filters take 14 bits a key, of which a random absent
 // key passes one in 700: Badger takes the number of hashes that the rate calls
 // for as the number of bits. A dedup check that finds nothing asks every table of level 0
@@ -421,10 +428,15 @@ func (o Options) reserve() int64 { return max(o.MinFree, 2*o.MemTable+o.logFile)
 // read a block of some table.
 const bloomRate = 0.0001
 
-// badger's options: everything in the LSM tree, uncompressed because rows are
-// mostly hashes, and read through the page cache, so that Badger needs no block
-// cache cache of its own. SyncWrites is off: commits are durable in our log first.
+// badger's options: everything in the LSM tree. Snappy halves the tables, though half of a row may
+// be a hash, and a look-up pays for that only when its block is not cached: Badger keeps blocks
+// that it has decompressed, since nothing else would. Uncompressed ones are in the page cache.
+// SyncWrites is off: commits are durable in our log first.
 func (o Options) badger(dir string) badger.Options {
+	compression, cache := options.Snappy, o.MemTable/tableCache
+	if o.Uncompressed {
+		compression, cache = options.None, 0
+	}
 	return badger.DefaultOptions(dir).
 		WithLogger(badgerLog{o.Logger}).
 		WithMemTableSize(o.MemTable).
@@ -435,8 +447,8 @@ func (o Options) badger(dir string) badger.Options {
 		WithSyncWrites(false).
 		WithDetectConflicts(false).
 		WithMetricsEnabled(false).
-		WithCompression(options.None).
-		WithBlockCacheSize(0).
+		WithCompression(compression).
+		WithBlockCacheSize(cache).
 		WithIndexCacheSize(0).
 		WithBloomFalsePositive(bloomRate).
 		WithChecksumVerificationMode(options.OnBlockRead).

@@ -25,6 +25,7 @@ import (
 // Badger makes a table that it misses into one that never was, and so a database with a lost file
 // into a smaller one; whoever gives it a directory must know first that all is there.
 type Inspection struct {
+	opt    Options
 	dir    string // of the instance; "" before there is one
 	log    logID
 	next   uint64 // sequence that the next commit gets
@@ -37,11 +38,11 @@ type Inspection struct {
 	tail   []versionedRow // changes in the log, which win over all others
 }
 
-// Inspect looks at the database in dir and changes nothing. A database that lacks what it once
-// made durable, or has files of another one, is ErrCorrupt, with the file as a *FileError. A
-// directory without a database gives an Inspection without rows.
-func Inspect(dir string) (*Inspection, error) {
-	return Options{Dir: dir, ReadOnly: true}.withDefaults().inspect()
+// Inspect looks at the database in dir, made with Uncompressed or not, and changes nothing. A
+// database that lacks what it once made durable, or has files of another one, is ErrCorrupt, with
+// the file as a *FileError. A directory without a database gives an Inspection without rows.
+func Inspect(dir string, uncompressed bool) (*Inspection, error) {
+	return Options{Dir: dir, Uncompressed: uncompressed, ReadOnly: true}.withDefaults().inspect()
 }
 
 // ID names the database; it is "" before its first commit.
@@ -62,7 +63,7 @@ func (id logID) name() string {
 }
 
 func (o Options) inspect() (*Inspection, error) {
-	in := &Inspection{next: 1}
+	in := &Inspection{opt: o, next: 1}
 	// Kinds of files before any is opened: a link or a pipe in the place of one is not followed.
 	if err := regularFiles(o.Dir); err != nil {
 		return nil, err
@@ -335,7 +336,7 @@ func (in *Inspection) unlisted(live map[uint64]int) error {
 	have, known := make(map[uint64]bool), uint64(0)
 	note := func(r versionedRow) { have[r.version], known = true, max(known, r.version) }
 	for _, id := range in.tables {
-		if err := readTable(in.dir, id, nil, note); err != nil {
+		if err := in.readTable(id, nil, note); err != nil {
 			return err
 		}
 	}
@@ -347,7 +348,7 @@ func (in *Inspection) unlisted(live map[uint64]int) error {
 	for _, id := range others {
 		newest := uint64(0)
 		// One that a crash cut while it was made is nobody's.
-		_ = readTable(in.dir, id, nil, func(r versionedRow) { newest = max(newest, r.version) })
+		_ = in.readTable(id, nil, func(r versionedRow) { newest = max(newest, r.version) })
 		if newest > known || in.torn && newest > 0 && !have[newest] {
 			return damaged(filepath.Join(in.dir, badger.ManifestFilename), "was cut, or is an older one: it lacks %s", table.IDToFilename(id))
 		}
@@ -369,7 +370,7 @@ func (in *Inspection) versions(fresh []uint64, settled, needed uint64, lacking e
 		}
 	}
 	for _, id := range fresh {
-		if err := readTable(in.dir, id, nil, note); err != nil {
+		if err := in.readTable(id, nil, note); err != nil {
 			return err
 		}
 	}
@@ -458,7 +459,7 @@ func (in *Inspection) verify() error {
 	group.SetLimit(verifiers)
 	for _, id := range in.tables {
 		group.Go(func() error {
-			err := withTable(in.dir, id, options.OnTableRead, func(*table.Table) {})
+			err := in.withTable(id, options.OnTableRead, func(*table.Table) {})
 			if errors.Is(err, ErrCorrupt) {
 				err = damaged(table.NewFilename(id, in.dir), "does not match its checksums")
 			}
@@ -472,20 +473,20 @@ func (in *Inspection) verify() error {
 const verifiers = 4
 
 // withTable calls fn with a table, whose blocks are checked as mode says.
-func withTable(dir string, id uint64, mode options.ChecksumVerificationMode, fn func(*table.Table)) (err error) {
+func (in *Inspection) withTable(id uint64, mode options.ChecksumVerificationMode, fn func(*table.Table)) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
-	name := table.NewFilename(id, dir)
+	name := table.NewFilename(id, in.dir)
 	defer func() {
 		if r := recover(); r != nil { // Badger panics on what it cannot read
 			err = unsound(name, "read", fmt.Errorf("%.100s", fmt.Sprint(r)), func() error { return readThrough(name) })
 		}
 	}()
-	t, err := openTable(dir, name, mode)
+	t, err := in.opt.openTable(name, mode)
 	if err != nil {
 		err = unsound(name, "read", err, func() error { return readThrough(name) })
 		if errors.Is(err, ErrCorrupt) {
 			// Not for what went wrong once. If it does again, the first says what to do.
-			if again, _ := openTable(dir, name, mode); again != nil {
+			if again, _ := in.opt.openTable(name, mode); again != nil {
 				t, err = again, nil
 			}
 		}
@@ -498,14 +499,20 @@ func withTable(dir string, id uint64, mode options.ChecksumVerificationMode, fn 
 	return nil
 }
 
-func openTable(dir, name string, mode options.ChecksumVerificationMode) (*table.Table, error) {
+func (o Options) openTable(name string, mode options.ChecksumVerificationMode) (t *table.Table, err error) {
 	mf, err := z.OpenMmapFile(name, os.O_RDONLY, 0)
 	if err != nil {
 		return nil, err
 	}
-	o := Options{}.withDefaults().badger(dir)
-	t, err := table.OpenTable(mf, table.Options{
-		BlockSize: o.BlockSize, BloomFalsePositive: o.BloomFalsePositive, ChkMode: mode, Compression: o.Compression,
+	// Badger 4.9.6 dereferences nil as it makes the error for a block that does not decompress.
+	defer func() {
+		if r := recover(); r != nil {
+			t, err = nil, errors.Join(fmt.Errorf("%.100s", fmt.Sprint(r)), mf.Close(-1))
+		}
+	}()
+	b := o.badger(filepath.Dir(name))
+	t, err = table.OpenTable(mf, table.Options{
+		BlockSize: b.BlockSize, BloomFalsePositive: b.BloomFalsePositive, ChkMode: mode, Compression: b.Compression,
 	})
 	if err != nil {
 		// Badger closes it after some errors. Twice would unmap what others have there by now.
@@ -519,8 +526,8 @@ func openTable(dir, name string, mode options.ChecksumVerificationMode) (*table.
 
 // readTable calls fn with the rows of a table whose keys begin with prefix. They are fn's only
 // until it returns.
-func readTable(dir string, id uint64, prefix []byte, fn func(versionedRow)) error {
-	return withTable(dir, id, options.OnBlockRead, func(t *table.Table) { rowsOf(t, prefix, fn) })
+func (in *Inspection) readTable(id uint64, prefix []byte, fn func(versionedRow)) error {
+	return in.withTable(id, options.OnBlockRead, func(t *table.Table) { rowsOf(t, prefix, fn) })
 }
 
 func rowsOf(t *table.Table, prefix []byte, fn func(versionedRow)) {
@@ -561,7 +568,7 @@ func (in *Inspection) Rows(prefixes ...[]byte) (map[string][]byte, error) {
 		}
 	}
 	for _, id := range in.tables {
-		err := withTable(in.dir, id, options.OnBlockRead, func(t *table.Table) {
+		err := in.withTable(id, options.OnBlockRead, func(t *table.Table) {
 			for _, prefix := range prefixes {
 				rowsOf(t, prefix, note)
 			}

@@ -82,7 +82,7 @@ func TestRefused(t *testing.T) {
 			os.Exit(noFilters)
 		}
 		opt := Options{Dir: os.Getenv(dir), MemTable: 8 << 20}
-		_, err := Inspect(opt.Dir)
+		_, err := Inspect(opt.Dir, opt.Uncompressed)
 		for _, opt.ReadOnly = range []bool{true, false} {
 			d, oerr := Open(opt)
 			if oerr == nil && opt.ReadOnly {

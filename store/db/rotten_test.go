@@ -40,7 +40,7 @@ func TestRottenTable(t *testing.T) {
 		if f, ok := errors.AsType[*FileError](err); !ok || f.File != name {
 			t.Errorf("byte %d: %v", at, err)
 		}
-		if _, err := openTable(filepath.Dir(name), name, options.OnTableRead); err == nil || strings.Contains(err.Error(), "munmap") ||
+		if _, err := opt.withDefaults().openTable(name, options.OnTableRead); err == nil || strings.Contains(err.Error(), "munmap") ||
 			strings.Contains(err.Error(), "while sync") {
 			t.Errorf("byte %d: a table that is closed is closed again: %v", at, err)
 		}

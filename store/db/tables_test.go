@@ -41,6 +41,7 @@ func TestAdviseTables(t *testing.T) {
 // and the first key of each block, and nothing in what is no table.
 func TestIndexOf(t *testing.T) {
 	opt := testOptions(t.TempDir())
+	opt.Uncompressed = true // since the size of tables tells how many blocks they have
 	fillAndClose(t, opt)
 	names, size := tables(filepath.Join(opt.Dir, instanceDirs[0]))
 	var index int64
