@@ -128,7 +128,7 @@ func (bs *blocks) append(b block) error {
 	bs.pending.mu.Lock()
 	defer bs.pending.mu.Unlock()
 	c := bs.pending.changes[id]
-	c.fresh = true
+	c.fresh, c.came = true, b.packed != nil
 	bs.pending.changes[id] = c
 	bs.pending.fresh[loc.Segment]++
 	for _, child := range links {

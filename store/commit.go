@@ -314,7 +314,9 @@ func merge(older, newer map[ID]change) map[ID]change {
 			o = change{delta: n.delta, dead: n.dead}
 		}
 		// Fresh until it was committed once, whatever came after.
-		o.fresh = o.fresh || n.fresh
+		if n.fresh {
+			o.fresh, o.came = true, n.came
+		}
 		if n.move != nil {
 			o.move = n.move
 		}
@@ -398,7 +400,9 @@ func (r *resolver) change(id ID, c change) error {
 			return err
 		}
 		// A fresh block has no earlier row in the totals to be taken out.
-		r.totals.Appended.add(e)
+		if !c.came {
+			r.totals.Appended.add(e)
+		}
 	} else {
 		r.totals.count(old, -1)
 		if err := r.relocate(id, &e, c.move); err != nil {

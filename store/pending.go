@@ -8,6 +8,7 @@ import "sync"
 type change struct {
 	delta int64
 	fresh bool        // Put stored it
+	came  bool        // from another store, which counts it as new there
 	dead  *Entry      // the sweep took it; its last row
 	move  *relocation // a copy of its record is to be used instead
 }

@@ -41,7 +41,8 @@ func (t *Totals) brief() string {
 }
 
 // Appended is what was stored since the store was made: data blocks that were
-// new when they came, whether or not they are still there.
+// new when they came, whether or not they are still there. Those from other stores do not count:
+// the snapshots that came with them say that they were new.
 type Appended struct {
 	Blocks  int64 `json:"blocks"`
 	Raw     int64 `json:"raw_bytes"`

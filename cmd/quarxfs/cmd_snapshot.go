@@ -70,8 +70,13 @@ NAME it is called after the time. A name is a file name without colons.`,
 				}
 				return printOne(cmd, asJSON, s, func(w io.Writer) error {
 					t := s.Totals
-					_, err := fmt.Fprintf(w, "%s: %s, %s; %s written, %s of it new\n", printable(s.Name),
-						amount(t.Files, "file"), size(t.Logical), size(t.Written), size(t.New))
+					which := "of it new"
+					// Files that were flushed while they were written have had some blocks more.
+					if t.New > t.Written && size(t.New) != size(t.Written) {
+						which = "new, objects and what was removed again among them"
+					}
+					_, err := fmt.Fprintf(w, "%s: %s, %s; %s written, %s %s\n", printable(s.Name),
+						amount(t.Files, "file"), size(t.Logical), size(t.Written), size(t.New), which)
 					return err
 				})
 			})

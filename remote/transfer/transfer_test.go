@@ -99,6 +99,17 @@ func TestSyncBringsAll(t *testing.T) {
 			}
 		}
 		b.Below(t, two.ID)
+		// The snapshots that came say what is new in them; here only what is put here is.
+		if got := b.Store.Stats().Totals.Appended; got != (store.Appended{}) {
+			t.Errorf("what came counts as stored here: %+v", got)
+		}
+		plant(t, b, "own", seeds(0, 41)...)
+		if err := b.Store.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		if got := b.Store.Stats().Totals.Appended; got.Blocks == 0 || got.Blocks > 3 {
+			t.Errorf("of one more file: %+v", got)
+		}
 	})
 }
 
