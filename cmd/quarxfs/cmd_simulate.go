@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -76,6 +77,17 @@ func (o *simulateOptions) run(cmd *cobra.Command, dirs []string) error {
 	}
 	line := newProgress(cmd.ErrOrStderr(), o.json)
 	begun := time.Now()
+	var there []string
+	left := eachName(cmd, "", dirs, func(dir string) error {
+		_, err := os.Stat(dir)
+		if err == nil {
+			there = append(there, dir)
+		}
+		return err
+	})
+	if len(there) == 0 {
+		return left
+	}
 	opts.Progress = func(in simulate.Input) {
 		speed := float64(in.Read) / max(0.001, time.Since(begun).Seconds())
 		line.show("%s files, %s read, %s/s", humanize.Comma(in.Files), size(in.Read), size(int64(speed)))
@@ -87,7 +99,7 @@ func (o *simulateOptions) run(cmd *cobra.Command, dirs []string) error {
 	}
 	// What cannot be read is named at once and does not end the run; the exit code says so at its
 	// end.
-	r, err := simulate.Run(cmd.Context(), dirs, opts)
+	r, err := simulate.Run(cmd.Context(), there, opts)
 	line.clear()
 	if err != nil {
 		return err
@@ -100,7 +112,7 @@ func (o *simulateOptions) run(cmd *cobra.Command, dirs []string) error {
 	if err == nil && r.Input.Skipped > 0 {
 		err = fmt.Errorf("%w: %s left out", errLeftOut, amount(r.Input.Skipped, "path"))
 	}
-	return err
+	return errors.Join(left, err)
 }
 
 // options reads the flags; an unusable one is store.ErrConfig.

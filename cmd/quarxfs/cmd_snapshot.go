@@ -204,8 +204,8 @@ func showSnapshot(w io.Writer, s remote.Snapshot) error {
 	return nil
 }
 
-// eachSnapshot makes a command that does the same to each of the snapshots named.
-func eachSnapshot(use, short, long string, do func(context.Context, remote.Node, string) error) *cobra.Command {
+// eachSnapshot makes a command that does the same to each of the snapshots named. did says so.
+func eachSnapshot(use, did, short, long string, do func(context.Context, remote.Node, string) error) *cobra.Command {
 	return &cobra.Command{
 		Use:     use + " [STORE] SNAPSHOT...",
 		Short:   short,
@@ -213,21 +213,14 @@ func eachSnapshot(use, short, long string, do func(context.Context, remote.Node,
 		Long:    long,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return onStore(cmd, args[:1], func(n remote.Node) error {
-				for _, name := range args[1:] {
-					// Ends at the first that fails: those before it are done, and the error names
-					// it.
-					if err := do(cmd.Context(), n, name); err != nil {
-						return err
-					}
-				}
-				return nil
+				return eachName(cmd, did, args[1:], func(name string) error { return do(cmd.Context(), n, name) })
 			})
 		},
 	}
 }
 
 func newSnapshotRm() *cobra.Command {
-	return eachSnapshot("rm", "Remove snapshots",
+	return eachSnapshot("rm", "removed", "Remove snapshots",
 		"Removes snapshots. What nothing else needs is reclaimed in the background, or at once by gc.",
 		func(ctx context.Context, n remote.Node, name string) error { return n.RemoveSnapshot(ctx, name) })
 }
@@ -246,11 +239,11 @@ func newSnapshotRename() *cobra.Command {
 }
 
 func newSnapshotHold(held bool) *cobra.Command {
-	use, short := "hold", "Keep snapshots from being removed"
+	use, did, short := "hold", "held", "Keep snapshots from being removed"
 	if !held {
-		use, short = "release", "Let snapshots be removed again"
+		use, did, short = "release", "released", "Let snapshots be removed again"
 	}
-	return eachSnapshot(use, short, "", func(ctx context.Context, n remote.Node, name string) error {
+	return eachSnapshot(use, did, short, "", func(ctx context.Context, n remote.Node, name string) error {
 		return n.EditSnapshot(ctx, name, remote.SnapshotEdit{Held: &held})
 	})
 }

@@ -41,7 +41,8 @@ func newSyncRun(pull bool) *cobra.Command {
 		Short: short,
 		Long: short + `: those named, --all, or the --latest. Snapshots that the
 receiving store already has are skipped. A snapshot whose name another one has there is left out
-and named, and the exit code is 16: give --as or --prefix. The others are sent.`,
+and named, and the exit code is 16: give --as or --prefix. One that the sending store has not is
+named, too, with exit code 7. The others are sent.`,
 		Example: fmt.Sprintf("  quarxfs sync %s /mnt nas --all --prune\n  quarxfs sync %s /mnt nas monday --as monday-2", use, use),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			j.Names = args[2:]

@@ -322,12 +322,7 @@ A crash at any moment leaves each block in one tier or the other.
 			if err != nil {
 				return err
 			}
-			// Made paths from the top of the store here: the daemon does not know where the caller
-			// stands.
-			if o.Paths, err = a.treePaths(cmd.Context(), args[1:]); err != nil {
-				return err
-			}
-			return o.run(cmd, a)
+			return o.run(cmd, a, args[1:])
 		},
 	}
 	o.flags(cmd)
@@ -350,7 +345,7 @@ func newTierDrain() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return o.run(cmd, a)
+			return o.run(cmd, a, nil)
 		},
 	}
 	o.flags(cmd)
@@ -363,12 +358,19 @@ func (o *tierMoveOptions) flags(cmd *cobra.Command) {
 	jsonFlag(cmd.Flags(), &o.json)
 }
 
-func (o *tierMoveOptions) run(cmd *cobra.Command, a access) error {
+// run moves what is below the paths that arguments name, or drains the tier.
+func (o *tierMoveOptions) run(cmd *cobra.Command, a access, args []string) error {
 	o.Rate = int64(o.rate)
 	line := newProgress(cmd.ErrOrStderr(), o.json)
 	var last remote.Shift
+	var left error // of the first path that cannot be moved
 	// What the kernel holds back has no blocks yet that could be moved.
 	err := a.runFlushed(cmd.Context(), func(n remote.Node) error {
+		// All that are there in one move, as they may share blocks.
+		o.Paths, left = a.pathsThere(cmd, n, args)
+		if len(o.Paths) == 0 && !o.Drain {
+			return left
+		}
 		return n.Shift(cmd.Context(), o.ShiftRequest, func(s remote.Shift) error {
 			last = s
 			line.show("moved %s", size(s.Moved.From))
@@ -379,10 +381,13 @@ func (o *tierMoveOptions) run(cmd *cobra.Command, a access) error {
 	if err != nil {
 		return err
 	}
-	out := cmd.OutOrStdout()
 	if o.json {
-		return rawjson.Write(out, last)
+		return errors.Join(left, rawjson.Write(cmd.OutOrStdout(), last))
 	}
+	return errors.Join(left, o.show(cmd.OutOrStdout(), last))
+}
+
+func (o *tierMoveOptions) show(out io.Writer, last remote.Shift) error {
 	p, m := last.Plan, last.Moved
 	// A drain knows blocks only as they are stored: how large they will be is seen when they are
 	// read.

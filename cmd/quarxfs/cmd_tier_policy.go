@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -188,15 +189,26 @@ func pin(cmd *cobra.Command, args []string, off bool) error {
 	if err != nil {
 		return err
 	}
-	r := remote.PinRequest{Off: off}
-	if r.Paths, err = a.treePaths(cmd.Context(), args[1:]); err != nil {
-		return err
+	did := "pinned"
+	if off {
+		did = "unpinned"
 	}
 	return a.runFlushed(cmd.Context(), func(n remote.Node) error {
-		// The pin first, which keeps the tier manager from what is moved next.
-		if err := n.Pin(cmd.Context(), r); err != nil || off {
+		var done []string
+		left := eachName(cmd, did, args[1:], func(arg string) error {
+			path, err := a.treePath(cmd.Context(), arg, false)
+			if err == nil {
+				err = n.Pin(cmd.Context(), remote.PinRequest{Off: off, Paths: []string{path}})
+			}
+			if err == nil {
+				done = append(done, path)
+			}
 			return err
+		})
+		if off || len(done) == 0 {
+			return left
 		}
-		return n.Shift(cmd.Context(), remote.ShiftRequest{To: "hot", Paths: r.Paths}, func(remote.Shift) error { return nil })
+		// The pins first, which keep the tier manager from what is moved now.
+		return errors.Join(left, n.Shift(cmd.Context(), remote.ShiftRequest{To: "hot", Paths: done}, func(remote.Shift) error { return nil }))
 	})
 }

@@ -157,6 +157,9 @@ func joinLines(s string) string {
 func oneLine(err error) string {
 	// As Go says it of a context, wherever that is in the chain.
 	text := strings.ReplaceAll(joinLines(err.Error()), context.Canceled.Error(), "interrupted")
+	if text == "" { // of a saidError
+		return ""
+	}
 	if _, ok := errors.AsType[coded](err); ok {
 		return text
 	}

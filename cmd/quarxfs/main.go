@@ -39,7 +39,9 @@ func run() int {
 	}
 	code := exitOK
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "quarxfs:", oneLine(err))
+		if text := oneLine(err); text != "" {
+			fmt.Fprintln(os.Stderr, "quarxfs:", text)
+		}
 		code = exitCode(err)
 	}
 	if helper {

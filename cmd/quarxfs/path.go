@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/daemon"
@@ -268,16 +269,20 @@ func (a access) onlyPath(ctx context.Context, args []string) (string, error) {
 	return cleanTree(a.at.tree + "/" + a.at.rest)
 }
 
-// treePaths is treePath for many.
-func (a access) treePaths(ctx context.Context, args []string) ([]string, error) {
-	paths := make([]string, len(args))
-	for i, arg := range args {
-		var err error
-		if paths[i], err = a.treePath(ctx, arg, false); err != nil {
-			return nil, err
+// pathsThere is treePath for many, of which those are left out and named that are not there. It
+// returns the first error.
+func (a access) pathsThere(cmd *cobra.Command, n remote.Node, args []string) (there []string, err error) {
+	return there, eachName(cmd, "", args, func(arg string) error {
+		path, err := a.treePath(cmd.Context(), arg, false)
+		if err == nil {
+			// The first of what is below it is the path itself.
+			err = n.ListFiles(cmd.Context(), remote.FileFilter{Path: path, Limit: 1}, func(remote.File) error { return nil })
 		}
-	}
-	return paths, nil
+		if err == nil {
+			there = append(there, path)
+		}
+		return err
+	})
 }
 
 // ref makes a path of what may be a snapshot, an object, a block or a path one that the node

@@ -36,6 +36,7 @@ type Report struct {
 	Direction string   `json:"direction"`
 	Sent      []string `json:"snapshots"` // their names on the receiving side
 	Pruned    []string `json:"pruned"`
+	Missing   []string `json:"missing"` // named, and not in the sending store
 	Refused   []string `json:"refused"` // names that other snapshots have on the receiving side
 	Damaged   []string `json:"damaged"` // names of those that the sending store cannot read
 	Progress
@@ -54,7 +55,7 @@ func (j *Job) direction() string {
 // reported, with store.ErrNameTaken or store.ErrCorrupt.
 func (j *Job) Run(ctx context.Context, local, peer remote.Node) (Report, error) {
 	begun := time.Now()
-	r := Report{Remote: j.Remote.Name, Direction: j.direction(), Sent: []string{}, Pruned: []string{}, Refused: []string{}, Damaged: []string{}}
+	r := Report{Remote: j.Remote.Name, Direction: j.direction(), Sent: []string{}, Pruned: []string{}, Missing: []string{}, Refused: []string{}, Damaged: []string{}}
 	from, to := local, peer
 	if j.Pull {
 		from, to = peer, local
@@ -147,13 +148,16 @@ func (j *Job) send(ctx context.Context, from, to remote.Node, chosen []SnapshotR
 }
 
 // LeftOut reports whether all was done but what the error names.
-func (r *Report) LeftOut() bool { return len(r.Refused)+len(r.Damaged) > 0 }
+func (r *Report) LeftOut() bool { return len(r.Missing)+len(r.Refused)+len(r.Damaged) > 0 }
 
-// refusal names what was left out: store.ErrNameTaken, store.ErrCorrupt.
+// refusal names what was left out: store.ErrNotFound, store.ErrCorrupt, store.ErrNameTaken.
 func (r *Report) refusal() (err error) {
+	if len(r.Missing) > 0 {
+		err = fmt.Errorf("%w: the sending store has no snapshots called %s", store.ErrNotFound, quoted(r.Missing))
+	}
 	if len(r.Damaged) > 0 {
-		err = fmt.Errorf("%w: the sending store cannot read the snapshots %s; its quarxfs snapshot list says why",
-			store.ErrCorrupt, quoted(r.Damaged))
+		err = errors.Join(err, fmt.Errorf("%w: the sending store cannot read the snapshots %s; its quarxfs snapshot list says why",
+			store.ErrCorrupt, quoted(r.Damaged)))
 	}
 	if len(r.Refused) > 0 {
 		err = errors.Join(err, fmt.Errorf("%w: the receiving store has other snapshots called %s; give --as or --prefix",
@@ -203,15 +207,11 @@ const maxListed = 1 << 20
 // choose returns the snapshots that are to travel and are not there. The report gets those that
 // cannot.
 func (j *Job) choose(has, there []remote.Snapshot, r *Report) (chosen []SnapshotRef, err error) {
-	wanted, err := j.wanted(has)
-	if err != nil {
-		return nil, err
-	}
 	taken, known := make(map[string]store.ID), make(map[store.ID]bool)
 	for _, s := range there {
 		taken[s.Name], known[s.ID] = s.ID, true
 	}
-	for _, s := range wanted {
+	for _, s := range j.wanted(has, r) {
 		name := j.Remote.Prefix + s.Name
 		if j.As != "" {
 			name = j.As
@@ -234,27 +234,27 @@ func (j *Job) choose(has, there []remote.Snapshot, r *Report) (chosen []Snapshot
 	return chosen, nil
 }
 
-func (j *Job) wanted(has []remote.Snapshot) ([]remote.Snapshot, error) {
+// wanted returns those of a list that are to travel. The report gets the names that it has not.
+func (j *Job) wanted(has []remote.Snapshot, r *Report) (chosen []remote.Snapshot) {
 	switch {
 	// The latest of none is none, and no error.
 	case j.All || len(has) == 0 && len(j.Names) == 0:
-		return has, nil
+		return has
 	case j.Latest:
-		return has[len(has)-1:], nil
+		return has[len(has)-1:]
 	}
 	byName := make(map[string]remote.Snapshot, len(has))
 	for _, s := range has {
 		byName[s.Name] = s
 	}
-	var chosen []remote.Snapshot
 	for _, name := range j.Names {
-		s, ok := byName[name]
-		if !ok {
-			return nil, fmt.Errorf("snapshot %q: the sending store has none of that name: %w", name, store.ErrNotFound)
+		if s, ok := byName[name]; ok {
+			chosen = append(chosen, s)
+		} else {
+			r.Missing = append(r.Missing, name)
 		}
-		chosen = append(chosen, s)
 	}
-	return chosen, nil
+	return chosen
 }
 
 // prune removes what came from the sending store and is there no more. The ID of the sending store
