@@ -20,6 +20,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote/cluster"
 	"github.com/quarxtor/quarxfs/remote/cluster/client"
 	"github.com/quarxtor/quarxfs/remote/cluster/health"
+	"github.com/quarxtor/quarxfs/remote/serve"
 	"github.com/quarxtor/quarxfs/remote/transfer"
 )
 
@@ -41,7 +42,7 @@ var clusterStatusShape = health.Judge(health.Facts{AsOf: time.Now(), Volumes: []
 var volumeShape = cluster.Volume{ID: "v", Home: "n", Vaults: []string{"n"}, From: &cluster.Origin{}}
 
 // A listing prints a JSON object for each item; another command prints one document.
-var listings = []string{"cluster nodes", "cluster volume list", "cluster where",
+var listings = []string{"audit", "cluster nodes", "cluster volume list", "cluster where",
 	"graph path", "graph show", "graph why", "list-blocks", "list-files", "objects", "remote list", "snapshot diff",
 	"snapshot list", "snapshot prune", "tier list", "token list"}
 
@@ -85,7 +86,10 @@ func TestJSONShapes(t *testing.T) {
 		"snapshot rollback": "s a", "snapshot show": "s a", "stats": "s", "sync follow": "s nas --every 1h", "sync status": "s", "tier demote": "s /",
 		"tier drain": "s cold", "tier list": "s", "tier policy": "s", "tier promote": "s /", "tier status": "s", "token create": "s other", "token list": "s",
 	}
+	held := true
 	values := map[string]any{ // of what needs another machine
+		"audit": serve.AuditEvent{From: "a", Query: "q", Missed: 1, About: serve.AuditBody{
+			Name: "n", Snapshot: "s", Path: "p", To: "t", ID: "i", For: "f", Held: &held, Scopes: []string{"s"}}},
 		"sync push": transfer.Report{Sent: []string{""}, Pruned: []string{""}, Refused: []string{""}, Damaged: []string{""}},
 		"sync pull": transfer.Report{Sent: []string{""}, Pruned: []string{""}, Refused: []string{""}, Damaged: []string{""}},
 		"serve":     daemon.Announcement{URL: "u", Fingerprint: "f", Metrics: "m"},

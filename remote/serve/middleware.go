@@ -33,6 +33,7 @@ type MiddlewareOptions struct {
 	Stall     time.Duration                             // after which a body that does not move is given up; 60 s
 	WalkTime  time.Duration                             // most that a request takes that walks through the store; 10 min
 	WalkBytes int64                                     // most memory of such a request, and half of that of all; 192 MiB
+	Audit     *Audit                                    // of what changes something; nil: none
 	Log       *slog.Logger
 }
 
@@ -51,6 +52,7 @@ const (
 type Middleware struct {
 	o       MiddlewareOptions
 	api     http.Handler
+	audited http.Handler // that one
 	clients *otter.Cache[netip.Prefix, *rate.Limiter]
 	places  *budget.Pool
 	memory  *budget.Pool   // bytes
@@ -86,6 +88,7 @@ func NewMiddleware(n remote.Node, o MiddlewareOptions) *Middleware {
 	}
 	m.quiet.Interval = time.Second
 	m.api = remote.Handler(n, o.Log)
+	m.audited = o.Audit.Handler(m.api)
 	m.clients = otter.Must(&otter.Options[netip.Prefix, *rate.Limiter]{
 		MaximumSize: mostClients, ExpiryCalculator: otter.ExpiryAccessing[netip.Prefix, *rate.Limiter](10 * time.Minute),
 	})
@@ -113,11 +116,15 @@ func (m *Middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	need := remote.Needs(m.api, r)
 	token, err := m.admit(r, need)
+	caller := remote.Caller{Token: token, Address: address.String()}
 	if err != nil && r.URL.Path != remote.OpenAPIPath {
+		// Only of who has a token: others could have the audit log forget what is in it.
+		if errors.Is(err, remote.ErrForbidden) {
+			m.o.Audit.refused(r.WithContext(remote.WithCaller(r.Context(), caller)), http.StatusForbidden)
+		}
 		m.refuse(w, r, err)
 		return
 	}
-	caller := remote.Caller{Token: token, Address: address.String()}
 	if err := m.enter(r.Context(), caller.Client(), need.Weight); err != nil {
 		m.refuse(w, r, err)
 		return
@@ -131,7 +138,7 @@ func (m *Middleware) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	// Only now: waiting for a turn is not the client's standing still.
 	w, r = withStall(w, r.WithContext(ctx), m.o.Stall)
-	m.api.ServeHTTP(w, r)
+	m.audited.ServeHTTP(w, r)
 }
 
 func (m *Middleware) ready(w http.ResponseWriter) {

@@ -297,15 +297,16 @@ func (d *daemon) start() (err error) {
 		return err
 	}
 	mux := http.NewServeMux()
-	mux.Handle("/", remote.ControlHandler(node, d.log))
+	audit := d.startAudit()
+	mux.Handle("/", audit.Handler(remote.ControlHandler(node, d.log)))
 	serve.ProfileRoutes(mux)
 	d.watchers.mount = d.at
 	mux.Handle("GET "+exitStatusPath, &d.watchers)
-	d.control = serve.Serve(l, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second}, d.log)
+	d.control = serve.Serve(l, &http.Server{Handler: mux, ReadHeaderTimeout: 10 * time.Second, ConnContext: serve.WithUser}, d.log)
 	d.background = []*routine.Routine{routine.Start(d.keepSocket)}
 	// Other machines last, when all that they can ask for is there.
 	if d.front != nil {
-		d.front.Serve(serve.NewMiddleware(node, o.Listen.middleware(d.store, d.alive, d.log)), d.log)
+		d.front.Serve(serve.NewMiddleware(node, o.Listen.middleware(d.store, d.alive, audit, d.log)), d.log)
 	}
 	if d.metrics != nil {
 		d.metrics.ServeMetrics(node, d.log)
@@ -320,6 +321,20 @@ func (d *daemon) start() (err error) {
 	remotes := follower{settings: d.store.Settings, node: node, dial: o.Dial, host: o.Host, log: d.log}
 	d.background = append(d.background, routine.Start(remotes.run), routine.Start(snapshots.run), routine.Start(d.moveBetweenTiers))
 	return nil
+}
+
+// startAudit returns the audit log of the store; nil: nothing there can be changed. It need not be
+// there for the store to be used.
+func (d *daemon) startAudit() *serve.Audit {
+	if d.snaps != nil || d.store.ReadOnly() {
+		return nil
+	}
+	out := newLog(io.Discard, serve.AuditMost)
+	if err := out.moveTo(d.path(serve.AuditName)); err != nil {
+		d.log.Error("there is no audit log", "err", err)
+		return nil
+	}
+	return serve.NewAudit(out, d.log)
 }
 
 // moveBetweenTiers moves blocks between tiers until ctx ends; a batch under way is finished.

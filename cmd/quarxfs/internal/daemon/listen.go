@@ -48,9 +48,9 @@ func (o *Listen) MetricsOptions() serve.ListenOptions {
 	return serve.ListenOptions{Addr: o.Metrics, Insecure: o.Insecure, Hosts: o.Hosts}
 }
 
-func (o *Listen) middleware(st *store.Store, ready func() error, log *slog.Logger) serve.MiddlewareOptions {
+func (o *Listen) middleware(st *store.Store, ready func() error, audit *serve.Audit, log *slog.Logger) serve.MiddlewareOptions {
 	return serve.MiddlewareOptions{
-		Tokens: st.CheckToken, Anonymous: o.Anonymous, Ready: ready, Requests: o.Requests, Rate: o.Rate, Log: log,
+		Tokens: st.CheckToken, Anonymous: o.Anonymous, Ready: ready, Requests: o.Requests, Rate: o.Rate, Audit: audit, Log: log,
 	}
 }
 
