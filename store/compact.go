@@ -32,7 +32,7 @@ type relocator struct {
 // CompactOptions say what a compaction does; zero values mean the defaults
 // given.
 type CompactOptions struct {
-	// MinLive is the share of a segment's file that must be in use for the
+	// MinLive is the share of a segment's payload that must be in use for the
 	// segment to be left alone, above 0 and up to 0.95; 0.5.
 	MinLive float64
 	// Rate limits the bytes copied a second; none.
@@ -196,7 +196,7 @@ func (c *compactor) sealSparse(ctx context.Context, number uint64) error {
 			return err
 		}
 		// Sealing has a cost: the next append opens another file.
-		if float64(live) >= c.o.MinLive*float64(seg.Bytes) {
+		if float64(live) >= c.o.MinLive*float64(seg.Payload()) {
 			return nil
 		}
 		return c.s.tiers.Seal(ctx, number)
@@ -221,7 +221,7 @@ func (c *compactor) sparse() ([]sparseSegment, error) {
 		if err != nil {
 			return nil, err
 		}
-		if live > 0 && float64(live) < c.o.MinLive*float64(seg.Bytes) {
+		if live > 0 && float64(live) < c.o.MinLive*float64(seg.Payload()) {
 			list = append(list, sparseSegment{seg.Number, live})
 		}
 	}

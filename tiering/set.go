@@ -306,6 +306,16 @@ type SegmentInfo struct {
 	Sealed bool
 }
 
+// Payload is how much of the file may be records: a segment of one small record that is in use has
+// nothing to give back.
+func (i SegmentInfo) Payload() int64 {
+	own := int64(segment.FileHeaderSize + 2*segment.StampSize) // one before the records, one behind
+	if i.Sealed {
+		own += segment.EntrySize + segment.TrailerSize
+	}
+	return max(0, i.Bytes-own)
+}
+
 // Segments returns all segments, in order of number. Those of a cold tier that
 // cannot be reached are not among them.
 func (s *Set) Segments() []SegmentInfo {

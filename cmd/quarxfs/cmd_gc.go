@@ -25,7 +25,8 @@ few of them, removes these segments, and rewrites the database without its delet
 store may be mounted and in use. A mounted store does all but the last automatically.
 
 The bytes freed are the sizes of the removed segment files, less what was moved out of them,
-plus what the database got smaller. A removed block frees nothing while its segment stays.`,
+plus what the tables of the database got smaller. A removed block frees nothing while its segment
+stays.`,
 		Example: `  quarxfs gc /mnt --rate 20MiB
   quarxfs gc /srv/store --min-live 0.9`,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -264,6 +264,12 @@ func (b *instance) verify() (err error) {
 	return nil
 }
 
+// tableBytes returns what the tables take on the disk. What logs take depends on when one looks.
+func (b *instance) tableBytes() (int64, error) {
+	names, _ := tables(b.dir)
+	return diskBytes(names)
+}
+
 // size returns what Badger's files take on the disk.
 func (b *instance) size() (int64, error) {
 	names, err := filepath.Glob(filepath.Join(b.dir, "*"))

@@ -52,7 +52,7 @@ func (d *DB) rewriteInstance(from *instance) (int64, error) {
 		return 0, err
 	}
 	// Measured before the copy is begun, since commits go on.
-	before, err := from.size()
+	before, err := from.tableBytes()
 	if err != nil {
 		return 0, err
 	}
@@ -65,7 +65,7 @@ func (d *DB) rewriteInstance(from *instance) (int64, error) {
 		d.removeAll(dir)
 		return 0, err
 	}
-	after, err := r.to.size()
+	after, err := r.to.tableBytes()
 	if err == nil {
 		err = r.follow()
 	}
