@@ -155,7 +155,7 @@ func (c *Client) RemoveRemote(ctx context.Context, name string) error {
 
 // NoteSync implements Remotes.
 func (c *Client) NoteSync(ctx context.Context, n store.SyncNote) error {
-	return c.post(ctx, http.MethodPost, "/v1/sync/notes", n, &struct{}{})
+	return c.post(ctx, http.MethodPost, "/v1/sync/notes", n.Bounded(), &struct{}{})
 }
 
 // SyncState implements Remotes.

@@ -395,17 +395,27 @@ type SyncNote struct {
 // maxCame bounds what is remembered of a direction. What is forgotten is not pruned.
 const maxCame = 4096
 
+// Bounded is what is remembered of a note: some 600 KB at most, so that a request can have it.
+func (n SyncNote) Bounded() SyncNote {
+	n.Error = n.Error[:min(len(n.Error), maxReason)]
+	came := n.Came
+	n.Came = nil
+	for direction, ids := range came {
+		if n.Came == nil {
+			n.Came = make(map[string][]ID, len(came))
+		}
+		n.Came[direction] = ids[max(0, len(ids)-maxCame):]
+	}
+	return n
+}
+
 // NoteSync remembers how a sync went, in place of the one before with the same
 // remote.
 func (lt *leaseTable) NoteSync(n SyncNote) error {
 	if n.Remote == "" || len(n.Remote) > config.MaxSnapshotName {
 		return fmt.Errorf("remote %q: %w", n.Remote, ErrConfig)
 	}
-	n.Error = n.Error[:min(len(n.Error), maxReason)]
-	for direction, ids := range n.Came {
-		n.Came[direction] = ids[max(0, len(ids)-maxCame):]
-	}
-	b, err := json.Marshal(n)
+	b, err := json.Marshal(n.Bounded())
 	if err != nil {
 		return err
 	}

@@ -110,9 +110,10 @@ func (j *Job) sync(ctx context.Context, from, to remote.Node, came map[string][]
 		ids, err = cameBefore(ctx, from, to, there)
 		known = err == nil
 	}
-	// Also of a sync that broke off: what it brought would stay there for ever.
+	// Also of a sync that broke off: what it brought would stay there for ever. What is there no
+	// more is forgotten, or the list would grow for ever.
 	if known {
-		came[j.direction()] = append(ids, arrived...)
+		came[j.direction()] = append(stillThere(ids, there), arrived...)
 	}
 	if err != nil {
 		return err
@@ -124,6 +125,21 @@ func (j *Job) sync(ctx context.Context, from, to remote.Node, came map[string][]
 		}
 	}
 	return r.refusal()
+}
+
+// stillThere are those of the IDs that are among snapshots.
+func stillThere(ids []store.ID, snapshots []remote.Snapshot) (left []store.ID) {
+	is := make(map[store.ID]bool, len(snapshots))
+	for _, s := range snapshots {
+		is[s.ID] = true
+	}
+	left = []store.ID{} // an empty list is known, too
+	for _, id := range ids {
+		if is[id] {
+			left = append(left, id)
+		}
+	}
+	return left
 }
 
 // send has the chosen snapshots travel, and says which have arrived, also when an error has kept

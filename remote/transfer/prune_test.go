@@ -3,6 +3,8 @@ package transfer_test
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"net/http"
 	"slices"
 	"testing"
 
@@ -69,6 +71,29 @@ func (p *pruning) forget(name string) {
 	}
 	if err := local.Store.NoteSync(store.SyncNote{Remote: name}); err != nil {
 		p.Fatal(err)
+	}
+}
+
+// A note of very many snapshots is a request that the owner's daemon takes, and what is remembered
+// are the last ones.
+func TestNoteOfManySnapshots(t *testing.T) {
+	s := newSite(t, store.Options{})
+	client := s.Serve(t, func(http.Handler) http.Handler { return remote.ControlHandler(s.Node, slog.New(slog.DiscardHandler)) })
+	ids := make([]store.ID, 11_000)
+	for i := range ids {
+		ids[i] = store.ID{byte(i), byte(i >> 8), 0xff}
+	}
+	if err := client.NoteSync(t.Context(), store.SyncNote{Remote: "r", Came: map[string][]store.ID{"push": ids, "pull": ids}}); err != nil {
+		t.Fatal(err)
+	}
+	state, err := client.SyncState(t.Context())
+	if err != nil || len(state.Notes) != 1 {
+		t.Fatalf("%d notes: %v", len(state.Notes), err)
+	}
+	for direction, got := range state.Notes[0].Came {
+		if n := len(got); n == 0 || !slices.Equal(got, ids[len(ids)-n:]) {
+			t.Errorf("%s: %d are remembered, and not the last", direction, n)
+		}
 	}
 }
 
