@@ -80,8 +80,8 @@ race-short: versitygw ## run the shorter ones of them under the race detector
 # Here an errno says something of a name or an inode only if it is the error itself: wrapped in one, it
 # is a disk's, and a file that a disk has lost is no name that there is not.
 BARE_ERRNO = fs/
-# Packages that only tests use; mirrors and their carrier, until volumes of a cluster are copied by them.
-FOR_TESTS = remote/cluster/carrier|remote/cluster/clustertest|remote/cluster/mirror|remote/cluster/sim|remote/cluster/register/registertest|tiering/disk/faultdisk|tiering/disk/disktest|tiering/s3/s3test|remote/remotetest|tools/house|tools/layering
+# Packages that only tests use; of mirrors' rules some only the model asks for.
+FOR_TESTS = remote/cluster/clustertest|remote/cluster/mirror|remote/cluster/sim|remote/cluster/register/registertest|tiering/disk/faultdisk|tiering/disk/disktest|tiering/s3/s3test|remote/remotetest|tools/house|tools/layering
 
 # Linked with etcd's server, by their tests at least: staticcheck would read all of that first, which takes
 # longer than everything else together. lint-etcd does it.

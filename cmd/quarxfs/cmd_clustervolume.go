@@ -49,6 +49,9 @@ type volumeOptions struct {
 	mount  string
 	vaults []string
 	json   bool
+
+	mirrors      []string
+	experimental bool
 }
 
 func (o *volumeOptions) addFlags(f *pflag.FlagSet) {
@@ -78,6 +81,9 @@ agent makes snapshots of it and sends them to its vaults.`,
 			if o.volume.Store == "" {
 				o.volume.Store = filepath.Join(o.dir, "volumes", o.volume.Name)
 			}
+			if err := o.setMirrors(cmd); err != nil {
+				return err
+			}
 			agent := client.Local(o.dir)
 			// Before there is a store that would belong to nobody.
 			if s, err := agent.Status(cmd.Context()); err != nil {
@@ -93,7 +99,7 @@ agent makes snapshots of it and sends them to its vaults.`,
 				d, err = agent.AgreeOnDomain(cmd.Context(), client.DomainRequest{Name: o.volume.Domain, Chunker: &ours})
 			}
 			if err == nil {
-				err = initVolume(cmd, o.volume.Store, d)
+				err = initVolume(cmd, o.volume.Store, d, o.volume.Mirrored != nil)
 			}
 			if err != nil {
 				return err
@@ -103,17 +109,34 @@ agent makes snapshots of it and sends them to its vaults.`,
 	}
 	f := cmd.Flags()
 	f.Var((*absPath)(&o.volume.Store), "store", "`directory` of its store; without it, one in the node's")
+	listVar(f, &o.mirrors, "mirror", "", "`nodes` that have each commit before an fsync returns; with --experimental")
+	f.BoolVar(&o.experimental, "experimental", false, "allow --mirror: see what it promises in docs/cluster.md")
 	o.addFlags(f)
 	return cmd
 }
 
+// setMirrors has the volume have mirrors, if some are named.
+func (o *volumeOptions) setMirrors(cmd *cobra.Command) error {
+	if len(o.mirrors) == 0 {
+		return nil
+	}
+	if !o.experimental {
+		return usageErrorf(cmd, "mirrors are experimental: give --experimental, too")
+	}
+	o.volume.Mirrored = new(cluster.Mirrored)
+	for _, name := range o.mirrors {
+		o.volume.Mirrored.Copies = append(o.volume.Mirrored.Copies, cluster.MirrorCopy{Node: name})
+	}
+	return nil
+}
+
 // initVolume makes the store of a volume, which is split as its domain is.
-func initVolume(cmd *cobra.Command, dir string, d cluster.Domain) error {
+func initVolume(cmd *cobra.Command, dir string, d cluster.Domain, mirrored bool) error {
 	if err := notNested(cmd.Context(), dir); err != nil {
 		return err
 	}
 	conf := store.DefaultConfig()
-	conf.Chunker = d.Chunker
+	conf.Chunker, conf.Mirrored = d.Chunker, mirrored
 	var err error
 	if conf.SegmentSize, err = store.FitSegmentSize(dir); err != nil {
 		return err
@@ -142,9 +165,17 @@ func (o *volumeOptions) add(cmd *cobra.Command) error {
 
 func printVolume(cmd *cobra.Command, asJSON bool, v cluster.Volume) error {
 	return printOne(cmd, asJSON, v, func(w io.Writer) error {
-		_, err := fmt.Fprintf(w, "volume %s is on %s, with snapshots on %s\n", v.Name, v.Home, orNone(v.Vaults))
+		_, err := fmt.Fprintf(w, "volume %s is on %s, with snapshots on %s%s\n", v.Name, v.Home, orNone(v.Vaults), mirrorsOf(v))
 		return err
 	})
+}
+
+// mirrorsOf says which mirrors a volume has; empty: none.
+func mirrorsOf(v cluster.Volume) string {
+	if v.Mirrored == nil {
+		return ""
+	}
+	return ", and mirrors on " + orNone(v.Mirrored.Nodes())
 }
 
 func orNone(names []string) string {
@@ -289,6 +320,13 @@ func printWhere(w io.Writer, volumes []health.Volume) {
 			has = "not mounted, in " + v.Store
 		}
 		t.AppendRow(table.Row{v.Name, v.Home, fmt.Sprintf("home, epoch %d", v.Epoch), printable(has), "", ""})
+		for _, c := range v.Mirrors {
+			has := "all that is acknowledged"
+			if !c.InSync {
+				has = "left behind"
+			}
+			t.AppendRow(table.Row{"", c.Node, "mirror", has, "", "by the register"})
+		}
 		for _, c := range v.Vaults {
 			has := "?"
 			switch {
@@ -368,6 +406,9 @@ written after that snapshot is not in the volume. So the command first shows it 
 with --snapshot and its name it does it: no vault lets the former home in any more, the snapshots are
 fetched, and the volume is as it was in the newest.
 
+A node that is a mirror of the volume takes it over with all that was acknowledged, if it is in sync,
+and needs no --snapshot. It waits up to 10 seconds until the former home can acknowledge nothing more.
+
 When the former home comes back it pushes nothing. What it has stays in its store, and is saved at a
 vault as snapshot diverged-EPOCH. A takeover that was interrupted is completed by the same command.`,
 		Example: "  quarxfs cluster volume takeover home\n  quarxfs cluster volume takeover home --snapshot cluster-1-417 --mount /srv/home",
@@ -396,7 +437,7 @@ vault as snapshot diverged-EPOCH. A takeover that was interrupted is completed b
 			}
 			err = printOne(cmd, asJSON, t.Volume, func(w io.Writer) error {
 				v := t.Volume
-				_, err := fmt.Fprintf(w, "volume %s is on %s now, epoch %d, with snapshots on %s\n", v.Name, v.Home, v.Epoch, orNone(v.Vaults))
+				_, err := fmt.Fprintf(w, "volume %s is on %s now, epoch %d, with snapshots on %s%s\n", v.Name, v.Home, v.Epoch, orNone(v.Vaults), mirrorsOf(v))
 				return err
 			})
 			return errors.Join(err, mountVolume(cmd, t.Volume.Store, mount, asJSON))
@@ -418,7 +459,7 @@ vault as snapshot diverged-EPOCH. A takeover that was interrupted is completed b
 func fillVolume(cmd *cobra.Command, agent *client.Agent, t client.Takeover) error {
 	ctx, v, from := cmd.Context(), t.Volume, *t.Volume.From
 	if _, err := store.ReadConfig(v.Store); errors.Is(err, store.ErrNotStore) {
-		err = initVolume(cmd, v.Store, t.Domain)
+		err = initVolume(cmd, v.Store, t.Domain, false)
 		if err != nil {
 			return err
 		}

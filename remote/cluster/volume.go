@@ -52,6 +52,8 @@ type Volume struct {
 	RPO     int64     `json:"rpo_s"`  // seconds that the newest snapshot in a vault may be old
 	Created time.Time `json:"created"`
 	From    *Origin   `json:"from"` // what the home is being filled from; null: it has all
+	// Mirrored: the commits are on other nodes before they are acknowledged; null: they are not.
+	Mirrored *Mirrored `json:"mirrored,omitempty"`
 }
 
 // An Origin is the snapshot that a new home begins with.
@@ -88,7 +90,7 @@ func (v Volume) Validate() error {
 	case slices.Contains(v.Vaults, v.Home):
 		return fmt.Errorf("volume %s: %w: %s writes it, and a vault is another machine", v.Name, ErrPlace, v.Home)
 	}
-	return nil
+	return v.Mirrored.validate(v)
 }
 
 // AgreeOnDomain returns the domain of that name, and makes it of the chunker if there is none. nil
@@ -144,7 +146,7 @@ func (c *Cluster) CreateVolume(ctx context.Context, v Volume) (Volume, error) {
 	if _, err := c.AgreeOnDomain(ctx, v.Domain, nil, v.Created); err != nil {
 		return v, err
 	}
-	if err := c.mayHold(ctx, append([]string{v.Home}, v.Vaults...)); err != nil {
+	if err := c.mayHold(ctx, slices.Concat([]string{v.Home}, v.Vaults, v.Mirrored.Nodes())); err != nil {
 		return v, err
 	}
 	err := again(ctx, func(ctx context.Context) error {

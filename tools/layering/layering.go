@@ -41,7 +41,7 @@ func Drawing() []Rule {
 		{Layer: "cmd/quarxfs", Imports: []string{"*"}},
 		{Layer: "cmd/quarxfs/internal/daemon", Imports: []string{
 			"cmd/quarxfs/internal/localnode", "cmd/quarxfs/internal/mounts", "cmd/quarxfs/internal/termlog", "fs", "fs/meta", "fs/snapfs", "fs/volume",
-			"graph", "remote", "remote/serve", "remote/snapread", "remote/transfer", "store", "store/config",
+			"graph", "remote", "remote/cluster/carrier", "remote/cluster/mirrored", "remote/serve", "remote/snapread", "remote/transfer", "store", "store/config",
 			"store/handle", "store/owner", "store/routine", "tiering", "tiering/pressure",
 		}, Shuns: []string{"github.com/spf13/cobra"}},
 		{Layer: "cmd/quarxfs/internal/localnode", Imports: []string{
@@ -63,17 +63,18 @@ func Drawing() []Rule {
 		{Layer: "remote/transfer", Imports: []string{"graph", "remote", "store", "store/config"}},
 		{Layer: "cmd/quarxfs-node", Imports: []string{"cmd/internal/buildinfo", "remote/cluster", "remote/cluster/agent", "remote/cluster/etcd/embedded"}},
 		{Layer: "cmd/internal/buildinfo"},
-		{Layer: "remote/cluster", Imports: []string{"remote", "store", "store/chunk"}},
+		{Layer: "remote/cluster", Imports: []string{"remote", "remote/cluster/mirror", "store", "store/chunk"}},
 		{Layer: "remote/cluster/agent", Imports: []string{
-			"remote", "remote/cluster", "remote/cluster/control", "remote/cluster/etcd", "remote/cluster/home", "remote/cluster/place", "remote/cluster/vault",
-			"remote/transfer", "store", "store/durable", "store/routine",
+			"remote", "remote/cluster", "remote/cluster/carrier", "remote/cluster/control", "remote/cluster/etcd", "remote/cluster/home", "remote/cluster/mirror",
+			"remote/cluster/place", "remote/cluster/vault", "remote/transfer", "store", "store/db", "store/durable", "store/routine",
 		},
-			Tests: []string{"remote/cluster/etcd/embedded"}},
+			Tests: []string{"remote/cluster/etcd/embedded", "remote/cluster/mirrored"}},
 		{Layer: "remote/cluster/etcd", Imports: []string{"remote/cluster"}},
 		{Layer: "remote/cluster/etcd/embedded", Imports: []string{"remote/cluster/etcd"}},
 		{Layer: "remote/cluster/vault", Imports: []string{"remote", "remote/cluster", "store", "store/durable"}, Tests: []string{"remote/transfer"}},
 		{Layer: "remote/cluster/mirror", Shuns: surface},
 		{Layer: "remote/cluster/carrier", Imports: []string{"remote/cluster/mirror", "store/db", "store/durable", "tiering"}, Tests: []string{"store"}, Shuns: surface},
+		{Layer: "remote/cluster/mirrored", Imports: []string{"remote/cluster", "remote/cluster/carrier", "remote/cluster/mirror", "store/db"}},
 		{Layer: "remote/cluster/home", Imports: []string{
 			"remote", "remote/cluster", "remote/cluster/vault", "remote/transfer", "store", "store/config", "store/durable", "store/handle", "store/routine",
 		}},

@@ -61,6 +61,7 @@ type Agent struct {
 	memory   *memory
 	vault    *vault.Vault
 	homes    *home.Homes
+	mirrors  *mirrors
 	fetches  *fetchQueue
 	again    chan struct{} // gets one when the register is to be made again
 	stored   Settings      // as they are on the disk; takePart's alone
@@ -131,7 +132,7 @@ func (d Dir) run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	// Behind all that asks of it: serve returns when no request is at work.
-	defer func() { err = errors.Join(err, a.vault.Close()) }()
+	defer func() { err = errors.Join(err, a.mirrors.close(), a.vault.Close()) }()
 	a.homes = &home.Homes{Path: d.path(homesName), Node: a.settings.Node.Name, Log: a.log, Vault: a.vaultClient}
 	if err := a.homes.Load(); err != nil {
 		return err
@@ -210,6 +211,7 @@ func (d Dir) load(o Options) (*Agent, error) {
 // prepare makes what an agent remembers.
 func (a *Agent) prepare() {
 	a.memory, a.fetches, a.again = newMemory(a.dir, a.log), newFetchQueue(), make(chan struct{}, 1)
+	a.mirrors = newMirrors()
 }
 
 // dial has a client of the register; other members come first, as its own may not vote yet.

@@ -34,6 +34,7 @@ func (a *Agent) adminAPI() http.Handler {
 	a.viewAPI(mux, unguarded)
 	a.volumeAPI(mux)
 	a.controlAPI(mux)
+	a.mirrorAPI(mux)
 	mux.Handle("POST "+client.PathRebuild, answer(a.rebuild))
 	return mux
 }
@@ -51,6 +52,7 @@ func (a *Agent) nodeAPI() http.Handler {
 	mux.Handle("POST "+client.PathFetch, a.forNodes(answer(a.beginFetch)))
 	mux.Handle("POST "+client.PathDiscard, a.forNodes(answer(a.discard)))
 	mux.Handle(client.PathVaults+"/{generation}/{id}/{epoch}/", a.onlyFor(a.recentNode, http.HandlerFunc(a.inVault)))
+	mux.Handle("POST "+client.PathMirrors+"/{generation}/{id}", a.onlyFor(a.recentNode, http.HandlerFunc(a.inMirror)))
 	a.viewAPI(mux, a.forNodes)
 	return mux
 }

@@ -13,6 +13,7 @@
 //	rebuild.json what a register that is being made again is to say
 //	volumes.json the stores of volumes that are, or were, written here
 //	vaults/      what it keeps of other nodes' volumes
+//	mirrors/     copies of volumes that others write, kept in sync, by ID
 //	lock         held by the agent; agent.sock: where it answers
 package agent
 
@@ -34,13 +35,14 @@ import (
 )
 
 const (
-	authorityName = "ca.pem"
+	authorityName = client.AuthorityName
 	signerName    = "ca.key.pem"
-	certName      = "node.pem"
-	keyName       = "node.key.pem"
+	certName      = client.CertName
+	keyName       = client.KeyName
 	revokedName   = "revoked.crl"
 	etcdName      = "etcd"
 	vaultsName    = "vaults"
+	mirrorsName   = "mirrors"
 	homesName     = "volumes.json"
 	copyName      = "register.json"
 	rebuildName   = "rebuild.json"
@@ -187,11 +189,7 @@ func (d Dir) keepCertificates(n *cluster.Node, cert, authority, signer []byte) e
 }
 
 func (d Dir) identity() (*pki.Identity, error) {
-	parts, err := d.read(certName, keyName, authorityName)
-	if err != nil {
-		return nil, err
-	}
-	return pki.LoadIdentity(parts[0], parts[1], parts[2])
+	return client.Identity(string(d))
 }
 
 // signer returns the authority with its key, which voters have; nil: this is none.

@@ -74,6 +74,7 @@ func (l *lab) join(conf cluster.Config, name, zone string, votes bool) {
 	l.must(err)
 	cert, err := l.signer.Sign(request, name, time.Now())
 	l.must(err)
+	l.must(a.keepFiles(cert, key, l.signer.Certificate()))
 	a.identity, err = pki.LoadIdentity(append(cert, l.signer.Certificate()...), key, l.signer.Certificate())
 	l.must(err)
 	a.vault, err = vault.Open(a.dir.path(vaultsName), log)

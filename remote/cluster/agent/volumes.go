@@ -138,7 +138,7 @@ func (a *Agent) learnVolumes(ctx context.Context) error {
 		return err
 	}
 	a.memory.keepVolumes(volumes, domains, revision)
-	err = a.homes.Learn(volumes)
+	err = errors.Join(a.mirrors.keepOnly(a.settings.Node.Name, volumes), a.homes.Learn(volumes))
 	for _, v := range volumes {
 		if slices.Contains(v.Vaults, a.settings.Node.Name) {
 			// A fence that is higher than the register's is no failure here: the status tells.
@@ -204,6 +204,14 @@ func (a *Agent) createVolume(r *http.Request) (cluster.Volume, error) {
 	}
 	if v.Vaults == nil {
 		if err := a.chooseVaults(r.Context(), &v); err != nil {
+			return v, err
+		}
+	}
+	if conf.Mirrored != (v.Mirrored != nil) {
+		return v, fmt.Errorf("%w: %s was made with mirrors, or without, and that stays", client.ErrRequest, v.Store)
+	}
+	if v.Mirrored != nil {
+		if err := beginMirrored(&v, a.dir, a.log); err != nil {
 			return v, err
 		}
 	}
@@ -291,6 +299,9 @@ func (a *Agent) takeOver(r *http.Request) (client.Takeover, error) {
 		if v.From == nil {
 			return t, fmt.Errorf("%w: %s is the home of %s already", client.ErrRequest, self, v.Name)
 		}
+	}
+	if v.Mirrored != nil {
+		return a.takeMirror(ctx, t, q.Force)
 	}
 	nodes, err := a.facts(ctx)
 	if err != nil {

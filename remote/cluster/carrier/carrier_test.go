@@ -181,11 +181,7 @@ func (n *node) write(strict bool, mirrors ...string) {
 		Disk: w, Follower: w, MemTable: 8 << 20, Ballast: -1, SweepInterval: -1, CommitInterval: time.Hour,
 	})
 	n.must(err)
-	s := n.store
-	w.Attach(s, func() error {
-		err := s.Update(func() error { s.DB().Set([]byte{'p'}, nil); return nil })
-		return errors.Join(err, s.Commit())
-	})
+	w.Attach(n.store)
 }
 
 // stop ends what runs, with what was not acknowledged.

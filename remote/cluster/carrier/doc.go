@@ -1,5 +1,5 @@
-// Package carrier brings the commits of a volume to its mirrors, by the rules of package mirror. No
-// command uses it yet.
+// Package carrier brings the commits of a volume to its mirrors, by the rules of package mirror.
+// Package mirrored opens the one that writes, a node's agent the others.
 //
 // A node has a copy of the volume in a directory, which is a store's. While another node writes, it
 // is a Replica, which takes what comes. With Promote it becomes a Writer, and the directory is

@@ -65,6 +65,7 @@ type state struct {
 	Node        string       `json:"node"`
 	Incarnation uint64       `json:"incarnation"`
 	Volume      string       `json:"volume"`
+	Agent       string       `json:"agent"` // the directory of the node, where who writes asks
 	Promised    mirror.Epoch `json:"promised"`
 	Seen        mirror.Stamp `json:"seen"`
 	Seeding     bool         `json:"seeding"` // what is there is no copy of anything, until a seed's end
@@ -95,6 +96,7 @@ type Replica struct {
 type ReplicaOptions struct {
 	Node     string
 	Volume   string               // its ID
+	Agent    string               // the node's directory; empty: as it was
 	Disk     disk.FS              // nil: the operating system's
 	MemTable int64                // of the database
 	Clock    func() time.Duration // that goes on while the machine sleeps; nil: CLOCK_BOOTTIME
@@ -154,6 +156,12 @@ func (r *Replica) open() error {
 	}
 	if r.state.Volume != r.opt.Volume || r.state.Node != r.opt.Node {
 		return fmt.Errorf("%s is %s's copy of volume %s: give another directory", r.dir, r.state.Node, r.state.Volume)
+	}
+	if next := r.state; r.opt.Agent != "" && r.opt.Agent != next.Agent {
+		next.Agent = r.opt.Agent
+		if err := r.keep(next); err != nil {
+			return err
+		}
 	}
 	// It may have vowed before it was stopped, and forgotten that.
 	r.vow = mirror.Begun(r.opt.Clock())
@@ -240,6 +248,28 @@ func (r *Replica) openRows() (err error) {
 
 func (r *Replica) dbOptions(name string) db.Options {
 	return db.Options{Dir: filepath.Join(r.dir, name), MemTable: r.opt.MemTable, Logger: r.opt.Log}
+}
+
+// An Origin says whose copy a directory has.
+type Origin struct {
+	Node   string // whose it is
+	Volume string // its ID
+	Agent  string // the node's directory
+}
+
+// OriginOf reads it: fs.ErrNotExist, if there is no copy.
+func OriginOf(dir string) (Origin, error) {
+	s, err := readState(dir)
+	return Origin{s.Node, s.Volume, s.Agent}, err
+}
+
+// EndSession breaks the connection of the writer off. The vow that it was given holds on.
+func (r *Replica) EndSession() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conn != nil {
+		_ = r.conn.Close()
+	}
 }
 
 // Self names the copy.

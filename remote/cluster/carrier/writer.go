@@ -85,7 +85,6 @@ type Writer struct {
 	waiting map[*link]bool
 	links   map[string]*link // of those who follow, by node
 	store   Source
-	commit  func() error
 	nudges  struct {
 		asked bool // a copy waits for a commit that has not begun
 		begun bool // such commits are being made
@@ -96,6 +95,8 @@ type Writer struct {
 type Source interface {
 	DB() *db.DB
 	CommitsRow() (key, value []byte)
+	Update(func() error) error
+	Commit() error
 }
 
 // A shipment is a commit on its way.
@@ -127,7 +128,7 @@ func (r *Replica) Promote(ctx context.Context, opt WriterOptions) (*Writer, erro
 	}
 	c, next, why := mirror.Promote(c, record, vow, r.opt.Clock())
 	if why != "" {
-		return nil, fmt.Errorf("%w: %s", ErrMayNot, why)
+		return nil, fmt.Errorf("%w: %w", ErrMayNot, why)
 	}
 	// Durable before the swap, which may be done after nobody waits for it any more (R4).
 	promised := r.state
@@ -170,12 +171,12 @@ func newWriter(r *Replica, w mirror.Writer, opt WriterOptions) *Writer {
 	return s
 }
 
-// Attach gives the writer the store that was opened with it: new copies are seeded from there.
-// commit has the store make one that has something: a copy joins with the next one.
-func (s *Writer) Attach(from Source, commit func() error) {
+// Attach gives the writer the store that was opened with it: new copies are seeded from there, and
+// a copy joins with the next commit, which the store makes if nobody writes.
+func (s *Writer) Attach(from Source) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.store, s.commit = from, commit
+	s.store = from
 	s.wake()
 	s.makeCommits() // for those that came while there was no store
 }
@@ -191,14 +192,16 @@ func (l *link) nudge() {
 
 // makeCommits begins to make what was asked for. The caller holds mu.
 func (s *Writer) makeCommits() {
-	if s.nudges.begun || s.commit == nil {
+	if s.nudges.begun || s.store == nil {
 		return
 	}
 	s.nudges.begun = true
-	commit := s.commit
+	from := s.store
+	// Something has to change, or there is no commit. What it is Row says.
+	change := func() error { from.DB().Set(positionKey, nil); return nil }
 	s.tends.Go(func() {
 		for s.takeNudge() {
-			if err := commit(); err != nil {
+			if err := errors.Join(from.Update(change), from.Commit()); err != nil {
 				s.log.Info("a commit for a copy that joins", "err", err)
 			}
 		}

@@ -21,6 +21,8 @@ import (
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/remote/cluster"
 	"github.com/quarxtor/quarxfs/remote/cluster/health"
+	"github.com/quarxtor/quarxfs/remote/cluster/mirror"
+	"github.com/quarxtor/quarxfs/remote/cluster/pki"
 	"github.com/quarxtor/quarxfs/store/chunk"
 )
 
@@ -58,6 +60,7 @@ const (
 	PathCopy     = "/v1/cluster/copy"     // GET -> Knowledge, of this node
 	PathRebuild  = "/v1/cluster/rebuild"  // POST RebuildRequest -> Rebuild
 	PathVaults   = "/v1/cluster/vaults"   // below it the API of syncs, for one volume
+	PathMirrors  = "/v1/cluster/mirrors"  // GET, POST mirror.Record -> MirrorView, of one below it; nodes: a writer's stream
 	PathBalance  = "/v1/cluster/balance"  // POST BalanceRequest -> Balance
 	PathBlast    = "/v1/cluster/blast"    // POST BlastRequest -> Blast
 	PathSettings = "/v1/cluster/settings" // GET, POST ClusterSettings -> the same
@@ -163,6 +166,33 @@ type Takeover struct {
 	Done   bool           `json:"done"` // the node is the home now; false: nothing was changed
 }
 
+// A MirrorView is what who writes a mirrored volume needs to know.
+type MirrorView struct {
+	Volume     cluster.Volume    `json:"volume"`
+	Record     mirror.Record     `json:"record"`
+	Stale      bool              `json:"stale"`      // nothing was swapped: the record was another one
+	Addresses  map[string]string `json:"addresses"`  // host:port of the mirrors' agents, by node
+	Generation string            `json:"generation"` // of the register
+}
+
+// MirrorProtocol is what a writer's stream to a mirror is called.
+const MirrorProtocol = "quarxfs-mirror/1"
+
+// MirrorPath is where a node takes the stream of a volume's writer.
+func MirrorPath(generation, id string) string { return PathMirrors + "/" + generation + "/" + id }
+
+// Mirror returns what the register has of a mirrored volume, by its ID: cluster.ErrNoVolume.
+func (a *Agent) Mirror(ctx context.Context, id string) (MirrorView, error) {
+	var v MirrorView
+	return v, a.call(ctx, http.MethodGet, PathMirrors+"/"+id, nil, &v)
+}
+
+// SwapMirror replaces the record of a volume that the agent's node writes: cluster.ErrFenced.
+func (a *Agent) SwapMirror(ctx context.Context, id string, next mirror.Record) (MirrorView, error) {
+	var v MirrorView
+	return v, a.call(ctx, http.MethodPost, PathMirrors+"/"+id, next, &v)
+}
+
 // An Agent is where to ask.
 type Agent struct {
 	http *http.Client
@@ -172,6 +202,26 @@ type Agent struct {
 
 // Close gives back the connections that wait for further calls.
 func (a *Agent) Close() { a.http.CloseIdleConnections() }
+
+// The files of a node's directory by which others know it.
+const (
+	AuthorityName = "ca.pem"
+	CertName      = "node.pem"
+	KeyName       = "node.key.pem"
+)
+
+// Identity reads who the node of a directory is.
+func Identity(dir string) (*pki.Identity, error) {
+	var parts [3][]byte
+	for i, name := range []string{CertName, KeyName, AuthorityName} {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			return nil, err
+		}
+		parts[i] = b
+	}
+	return pki.LoadIdentity(parts[0], parts[1], parts[2])
+}
 
 // CheckSetUp reports a directory that is no node's: ErrNotSetUp.
 func CheckSetUp(dir string) error {

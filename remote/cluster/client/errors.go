@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"net/http"
 
@@ -22,6 +23,8 @@ var (
 	ErrHomeUp = errors.New("the volume's home is up")
 	// ErrNoVault: not all vaults of a volume can say what they have.
 	ErrNoVault = errors.New("a vault of the volume does not answer, or has nothing")
+	// ErrNoMirror: the node's copy of a mirrored volume may not become the one that is written.
+	ErrNoMirror = errors.New("the mirror may not take over")
 	// ErrHolds: the node has volumes, or snapshots of them.
 	ErrHolds = errors.New("the node is needed for a volume")
 	// ErrClock: the clocks of two nodes differ by more than certificates and times bear.
@@ -58,6 +61,7 @@ var problems = []struct {
 	{"home-up", ErrHomeUp, http.StatusConflict, 4},
 	{"holds", ErrHolds, http.StatusConflict, 4},
 	{"no-vault", ErrNoVault, http.StatusConflict, 13},
+	{"no-mirror", ErrNoMirror, http.StatusConflict, 4},
 	{"fenced", cluster.ErrFenced, http.StatusConflict, 24},
 	{"clock", ErrClock, http.StatusConflict, 1},
 	{"version", ErrVersion, http.StatusConflict, 1},
@@ -107,6 +111,15 @@ type said struct {
 
 func (s said) Error() string { return s.text }
 func (s said) Unwrap() error { return s.kind }
+
+// Answered returns what the agent says with an answer that is no success.
+func Answered(r *http.Response) error {
+	b, err := io.ReadAll(io.LimitReader(r.Body, MostBytes))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNoAgent, err)
+	}
+	return problem(r, b)
+}
 
 func problem(r *http.Response, b []byte) error {
 	var p Problem

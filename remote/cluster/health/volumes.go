@@ -23,10 +23,17 @@ type Volume struct {
 	Bytes      *int64       `json:"bytes"` // that its blocks take at home
 	RPO        int64        `json:"rpo_s"`
 	Copies     int          `json:"copies"`    // wanted, with the home's own
-	Protected  *bool        `json:"protected"` // a vault has a snapshot that is no older than the RPO
+	Protected  *bool        `json:"protected"` // a mirror is in sync, or a vault has a snapshot that is no older than the RPO
 	Lag        *float64     `json:"lag_s"`     // age of the newest snapshot at a vault that answered
 	Filling    bool         `json:"filling"`   // its new home does not have all of it yet
 	Vaults     []VolumeCopy `json:"vaults"`
+	Mirrors    []Mirror     `json:"mirrors,omitempty"` // none: it has no such copies
+}
+
+// A Mirror is a node that is to have each commit before it is acknowledged.
+type Mirror struct {
+	Node   string `json:"node"`
+	InSync bool   `json:"in_sync"` // it has all that is acknowledged; false: it was left behind, or is being made
 }
 
 // A VolumeCopy is what a vault has of a volume.
@@ -47,6 +54,9 @@ func showVolumes(f Facts) []Volume {
 		s := Volume{
 			Name: v.Name, ID: v.ID, Domain: v.Domain, Epoch: v.Epoch, Home: v.Home, Store: v.Store, RPO: v.RPO, Copies: v.Copies,
 			Filling: v.From != nil, Vaults: []VolumeCopy{},
+		}
+		for _, name := range v.Mirrored.Nodes() {
+			s.Mirrors = append(s.Mirrors, Mirror{name, v.Mirrored.HasSync(name)})
 		}
 		home := f.HomeOf(v)
 		if home != nil {
@@ -71,7 +81,8 @@ func showVolumes(f Facts) []Volume {
 			}
 			s.Vaults = append(s.Vaults, c)
 		}
-		if good := s.Lag != nil && *s.Lag <= float64(v.RPO); good || !silent {
+		good := s.mirrored() || s.Lag != nil && *s.Lag <= float64(v.RPO)
+		if good || !silent {
 			s.Protected = &good
 		}
 		shown = append(shown, s)
@@ -117,6 +128,7 @@ func volumes(f Facts, shown []Volume) (checks []Check) {
 	for _, v := range shown {
 		checks = append(checks, v.atHome(f)...)
 		checks = append(checks, v.atVaults(f)...)
+		checks = append(checks, v.atMirrors(f)...)
 	}
 	return append(checks, former(f)...)
 }
@@ -179,6 +191,7 @@ func (v Volume) atVaults(f Facts) (checks []Check) {
 	do := "see quarxfs cluster where " + v.Name + ", and agent.log on " + v.Home
 	// "None has it" needs an answer of each: one that is silent may have it.
 	switch {
+	case len(v.Vaults) == 0 && v.mirrored(): // it is wanted so
 	case answered == len(v.Vaults) && !any:
 		checks = append(checks, Check{
 			Code: "VOLUME_UNPROTECTED", Level: Warn, Subjects: []string{v.Name},
@@ -213,6 +226,27 @@ func (v Volume) atVaults(f Facts) (checks []Check) {
 			Code: "ZONE_SHARED", Level: Warn, Subjects: []string{v.Name},
 			Text: fmt.Sprintf("all copies of %s are in zone %s", v.Name, n.Zone),
 			Do:   "quarxfs cluster volume vault " + v.Name + " --add a node of another zone",
+		})
+	}
+	return checks
+}
+
+// mirrored reports whether a mirror has all that is acknowledged.
+func (v Volume) mirrored() bool {
+	return slices.ContainsFunc(v.Mirrors, func(m Mirror) bool { return m.InSync })
+}
+
+// atMirrors names those that lack what is acknowledged. The register says so before anything is
+// acknowledged without them; without a register nothing is known.
+func (v Volume) atMirrors(f Facts) (checks []Check) {
+	for _, m := range v.Mirrors {
+		if m.InSync || f.NoVote != nil {
+			continue
+		}
+		checks = append(checks, Check{
+			Code: "MIRROR_BEHIND", Level: Warn, Subjects: []string{v.Name, m.Node},
+			Text: fmt.Sprintf("%s lacks commits of %s that are acknowledged: it cannot take it over without loss", m.Node, v.Name),
+			Do:   fmt.Sprintf("start %s; it is brought up to date by itself while %s is mounted on %s", m.Node, v.Name, v.Home),
 		})
 	}
 	return checks

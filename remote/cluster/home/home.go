@@ -124,6 +124,11 @@ func (h *Homes) Learn(volumes []cluster.Volume) error {
 			if r.Volume.ID != v.ID || v.Epoch <= r.Volume.Epoch {
 				continue
 			}
+			// Its store goes on as a copy of what the new home writes.
+			if c, ok := v.Mirrored.Copy(h.Node); ok && c.Store == dir {
+				delete(next, dir)
+				continue
+			}
 			f := Fence{Epoch: v.Epoch, Home: v.Home, Vaults: v.Vaults}
 			if r.Fenced != nil {
 				f.Saved = r.Fenced.Saved

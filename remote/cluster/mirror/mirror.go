@@ -38,8 +38,8 @@ type Index uint64
 // Copies that both have a position have the same commits up to it. Zero: before
 // the first.
 type Position struct {
-	Epoch Epoch
-	Index Index
+	Epoch Epoch `json:"epoch"`
+	Index Index `json:"index"`
 }
 
 // A Log is which commits a copy has: all up to Last. It is a value: what changes it
@@ -93,8 +93,8 @@ func (l Log) Cut(last Index) Log {
 // A Member is a copy as the register names it. Another incarnation is another
 // copy, even on the same node: its disk was replaced, or it was made anew.
 type Member struct {
-	Node        string
-	Incarnation uint64
+	Node        string `json:"node"`
+	Incarnation uint64 `json:"incarnation"`
 }
 
 func compare(a, b Member) int {
@@ -103,19 +103,19 @@ func compare(a, b Member) int {
 
 // A Stamp says how new what was read of the register is.
 type Stamp struct {
-	Generation uint64 // another one after the register was restored from a copy or made anew
-	Revision   int64
+	Generation uint64 `json:"generation"` // another one after the register was restored from a copy or made anew
+	Revision   int64  `json:"revision"`
 }
 
 // A Record is what the register has of a volume. It is changed on the condition that
 // its Stamp is still the same.
 type Record struct {
-	Stamp  Stamp
-	Epoch  Epoch
-	Writer string   // a node
-	Since  Epoch    // the writer made all commits of this epoch and of all later ones
-	Base   Position // the last commit that the writer had when it wanted this epoch
-	InSync []Member // in order: all that have every acknowledged commit, the writer among them
+	Stamp  Stamp    `json:"stamp,omitzero"`
+	Epoch  Epoch    `json:"epoch"`
+	Writer string   `json:"writer"`  // a node
+	Since  Epoch    `json:"since"`   // the writer made all commits of this epoch and of all later ones
+	Base   Position `json:"base"`    // the last commit that the writer had when it wanted this epoch
+	InSync []Member `json:"in_sync"` // in order: all that have every acknowledged commit, the writer among them
 }
 
 // Names reports whether m is in sync.
@@ -192,6 +192,8 @@ func (c Copy) TakeSeed(frame Epoch, log Log) Verdict {
 
 // A Reason says why a copy may not become the writer.
 type Reason string
+
+func (r Reason) Error() string { return string(r) }
 
 const (
 	RolledBack Reason = "the register is older than what this node has seen: somebody must confirm it"

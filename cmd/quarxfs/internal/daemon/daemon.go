@@ -25,6 +25,7 @@ import (
 	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/remote"
+	"github.com/quarxtor/quarxfs/remote/cluster/carrier"
 	"github.com/quarxtor/quarxfs/remote/serve"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/config"
@@ -48,8 +49,9 @@ type daemon struct {
 	out     *logFile
 	log     *slog.Logger
 	store   *store.Store
-	snaps   *snapshotMount // in place of a store and its volume
-	foreign bool           // the store is not the caller's, as whose owner this process acts
+	mirror  *carrier.Writer // nil: the store is no copy of a mirrored volume
+	snaps   *snapshotMount  // in place of a store and its volume
+	foreign bool            // the store is not the caller's, as whose owner this process acts
 	volume  *volume.Volume
 	mount   *fs.Mount
 	at      mounts.Key     // the mount, wherever it is moved to
@@ -201,11 +203,14 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 		return err
 	}
 	d.foreign = owner.Acting()
-	d.store, err = store.Open(inside, store.Options{
+	opts := store.Options{
 		CacheBytes: b.cache, MemTable: b.memTable, CommitInterval: o.CommitInterval, LockWait: LockWait, Logger: d.log,
 		ReadOnly: o.readOnly(),
-	})
-	if err != nil {
+	}
+	if err := d.openMirror(ctx, inside, &opts); err != nil {
+		return err
+	}
+	if d.store, err = store.Open(inside, opts); err != nil {
 		return err
 	}
 	// From here on the store is ours, and so is its log.
@@ -216,6 +221,9 @@ func (d *daemon) open(ctx context.Context, stderr io.Writer) (err error) {
 	}
 	// With the log in its place, since opening may have to say what it recovers.
 	d.volume, err = volume.Open(d.store, volume.Options{DirtyBytes: b.dirty, Nodes: b.inodes(), Names: 2 * b.inodes(), NoAtime: o.NoAtime, Snapshots: o.Snapshots, Logger: d.log})
+	if err == nil && d.mirror != nil {
+		d.mirror.Attach(d.store) // with the volume there: a commit that it makes has all that is dirty
+	}
 	if err == nil {
 		follow.cache, follow.dirty = d.store.ResizeCache, d.volume.LimitDirty
 		d.budget = startBudget(follow, budgetLook)
@@ -521,6 +529,12 @@ func (d *daemon) closeStore() error {
 		}
 		unkept = handle.ShownError(d.volume.Unkept()) // names and paths are found only while the store is open
 	}
+	// Behind the last commit, which the mirrors are to have.
+	defer func() {
+		if d.mirror != nil {
+			d.mirror.Close()
+		}
+	}()
 	if d.store == nil {
 		return failed
 	}
