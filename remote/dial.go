@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/config"
+	"github.com/quarxtor/quarxfs/tiering/keyfile"
 )
 
 // DialRemote returns a client of a remote, with a token unless it is empty. It
@@ -66,7 +66,7 @@ func (b bearer) RoundTrip(req *http.Request) (*http.Response, error) {
 func tlsOf(r config.Remote) (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS13}
 	if r.CA != "" {
-		pem, err := os.ReadFile(r.CA)
+		pem, _, err := keyfile.Read(r.CA)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", r.Subject(), err)
 		}
@@ -76,7 +76,7 @@ func tlsOf(r config.Remote) (*tls.Config, error) {
 		}
 	}
 	if r.Cert != "" {
-		pair, err := tls.LoadX509KeyPair(r.Cert, r.Key)
+		pair, err := keyfile.Pair(r.Cert, r.Key)
 		if err != nil {
 			return nil, fmt.Errorf("%s: certificate to show: %v: %w", r.Subject(), err, store.ErrConfig)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -14,6 +15,9 @@ import (
 // hangTime is how long a daemon, or a disk, may take to answer a command that looks for its store.
 // Tests shorten it.
 var hangTime = 30 * time.Second
+
+// forever is for what a command may wait for until it is interrupted.
+const forever time.Duration = math.MaxInt64
 
 // asked returns what ask does, unless ctx ends first, or nothing has come within that time. A
 // system call about a path in a mount whose daemon hangs, or on a disk that does, ends with

@@ -142,7 +142,11 @@ func (o *mountOptions) prepareAndServe(cmd *cobra.Command, arg, mountpoint strin
 		return o.prepare(arg, mountpoint)
 	})
 	if err == nil && isNew {
-		if err = notNested(cmd.Context(), o.Store); err == nil && !o.dryRun {
+		if err = notNested(cmd.Context(), o.Store); err == nil {
+			// What would fail later would leave a store behind.
+			err = o.listen.Try(cmd.Context())
+		}
+		if err == nil && !o.dryRun {
 			err = initStore(o.Store, store.DefaultConfig(), os.Stderr)
 		}
 	}

@@ -52,7 +52,8 @@ func openInput(cmd *cobra.Command, args []string) (io.ReadCloser, error) {
 	if len(args) == 0 || args[0] == "-" {
 		return io.NopCloser(cmd.InOrStdin()), nil
 	}
-	f, err := os.Open(args[0])
+	// A pipe is opened when somebody writes to it, as by cat; waiting for that can be ended.
+	f, err := asked(cmd.Context(), forever, args, func() (*os.File, error) { return os.Open(args[0]) })
 	if err != nil {
 		return nil, err
 	}

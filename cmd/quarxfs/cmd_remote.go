@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/config"
+	"github.com/quarxtor/quarxfs/tiering/keyfile"
 )
 
 func newRemote() *cobra.Command {
@@ -125,22 +125,14 @@ func tokenOf(r config.Remote) (string, error) {
 	if r.TokenFile == "" {
 		return os.Getenv(tokenVariable), nil
 	}
-	f, err := os.Open(r.TokenFile)
+	b, mode, err := keyfile.Read(r.TokenFile)
 	if err != nil {
 		return "", fmt.Errorf("token for %s: %w", r.URL, err)
 	}
-	defer f.Close()
-	// Of the open file, so that it is the one that is read.
-	info, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	if info.Mode().Perm()&0o077 != 0 {
+	if mode.Perm()&0o077 != 0 {
 		return "", fmt.Errorf("%w: token file %s can be read by others: chmod 600 it", errUsage, r.TokenFile)
 	}
-	// Bounded: a path to something else by mistake, such as a device, does not fill the memory.
-	b, err := io.ReadAll(io.LimitReader(f, 4096))
-	return strings.TrimSpace(string(b)), err
+	return strings.TrimSpace(string(b)), nil
 }
 
 // onSettings runs fn on a store and what is set in it.

@@ -72,8 +72,7 @@ is mounted), or from a file in the format of ~/.aws/credentials that only its ow
 func addCold(n remote.Node, ctx context.Context, dir string, bucket *store.S3Server) error {
 	err := n.AddCold(ctx, dir, bucket)
 	if errors.Is(err, store.ErrUnavailable) {
-		next := "see that it can be reached, by these flags, and add it again"
-		return coded{Code: exitCode(err), Text: joinLines(err.Error()) + ": " + next}
+		return fmt.Errorf("%w: %w", err, errNotAdded)
 	}
 	return err
 }

@@ -28,6 +28,8 @@ var (
 	errBusy       = errors.New("mount is in use")
 	// errReplaceable is with store.ErrNameTaken where a flag lets what is there be replaced.
 	errReplaceable = errors.New("it can be replaced")
+	// errNotAdded is with store.ErrUnavailable where there is no cold tier that could be elsewhere.
+	errNotAdded = errors.New("it is not added")
 )
 
 const (
@@ -131,6 +133,7 @@ var advice = []struct {
 	{store.ErrAmbiguous, "give more digits"},
 	{store.ErrNoTier, "add one with quarxfs tier add STORE cold DIR"},
 	{store.ErrNotCold, "give the directory or bucket that has all of it, its marker quarxfs-tier too"},
+	{errNotAdded, "see that it can be reached, by these flags, and add it again"},
 	{store.ErrUnavailable, "connect or mount the cold tier's disk, or say with quarxfs tier relocate where it is now; see quarxfs tier status"},
 	{errReplaceable, "add --replace, or choose another one"},
 	{store.ErrNameTaken, "choose another name, or remove that one first"},
@@ -155,8 +158,10 @@ func joinLines(s string) string {
 
 // oneLine is what the user reads of an error: one line that says what to do.
 func oneLine(err error) string {
-	// As Go says it of a context, wherever that is in the chain.
-	text := strings.ReplaceAll(joinLines(err.Error()), context.Canceled.Error(), "interrupted")
+	text := joinLines(err.Error())
+	if errors.Is(err, context.Canceled) { // in Go's words, somewhere in the chain
+		text = strings.ReplaceAll(text, context.Canceled.Error(), "interrupted")
+	}
 	if text == "" { // of a saidError
 		return ""
 	}

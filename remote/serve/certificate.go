@@ -20,6 +20,7 @@ import (
 
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/durable"
+	"github.com/quarxtor/quarxfs/tiering/keyfile"
 )
 
 // A certificate is read anew when its files have changed, so that one that was
@@ -39,7 +40,7 @@ const lookEvery = time.Minute
 // load is for who holds mu, or has c alone.
 func (c *certificate) load() error {
 	stamp := c.stamp()
-	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
+	pair, err := keyfile.Pair(c.cert, c.key)
 	if err != nil {
 		return fmt.Errorf("%w: certificate %s: %v", store.ErrConfig, c.cert, err)
 	}

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"slices"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/config"
+	"github.com/quarxtor/quarxfs/tiering/keyfile"
 )
 
 // ListenOptions say where a node listens for other machines, and how it shows
@@ -126,6 +126,24 @@ func Listen(ctx context.Context, o ListenOptions) (*Front, error) {
 	return f, nil
 }
 
+// Try reports why Listen would fail. made: the certificate is made later.
+func (o ListenOptions) Try(ctx context.Context, made bool) error {
+	if made {
+		if o.ClientCA != "" {
+			if _, err := authorities(o.ClientCA); err != nil {
+				return err
+			}
+		}
+		// What is left to be tried is the address.
+		o = ListenOptions{Addr: o.Addr, Insecure: true}
+	}
+	f, err := Listen(ctx, o)
+	if err != nil {
+		return err
+	}
+	return f.l.Close()
+}
+
 // Serve answers in the background from now on.
 func (f *Front) Serve(m *Middleware, log *slog.Logger) {
 	f.middleware = m
@@ -157,18 +175,27 @@ func (f *Front) Close(ctx context.Context) error {
 	return f.service.Close(ctx)
 }
 
+// authorities are those that a file has the certificates of.
+func authorities(path string) (*x509.CertPool, error) {
+	pem, _, err := keyfile.Read(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%w: %s has no certificate", store.ErrConfig, path)
+	}
+	return pool, nil
+}
+
 // serverTLS is TLS 1.3 and HTTP/1.1: a stream of blocks has a connection, and its
 // window, of its own.
 func serverTLS(o ListenOptions, c *certificate) (*tls.Config, error) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"http/1.1"}, GetCertificate: c.get}
 	if o.ClientCA != "" {
-		pem, err := os.ReadFile(o.ClientCA)
-		if err != nil {
+		var err error
+		if conf.ClientCAs, err = authorities(o.ClientCA); err != nil {
 			return nil, err
-		}
-		conf.ClientCAs = x509.NewCertPool()
-		if !conf.ClientCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%w: %s has no certificate", store.ErrConfig, o.ClientCA)
 		}
 		// Pins alone need no authority; with one, both must hold.
 		conf.ClientAuth = tls.RequireAndVerifyClientCert

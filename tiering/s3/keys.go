@@ -32,6 +32,10 @@ func (k keys) Retrieve() (v credentials.Value, err error) {
 		return v, fmt.Errorf("credentials: %w", err)
 	}
 	// At each use and not once: the file may be replaced while the store is mounted.
+	// One that is no file, a pipe perhaps, is read by the library without an end.
+	if !info.Mode().IsRegular() {
+		return v, fmt.Errorf("credentials: %s is no regular file", k.file)
+	}
 	if info.Mode().Perm()&0o077 != 0 {
 		return v, fmt.Errorf("credentials: others may read %s: chmod 600 it", k.file)
 	}

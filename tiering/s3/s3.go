@@ -27,7 +27,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
@@ -39,6 +38,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"github.com/quarxtor/quarxfs/tiering/disk"
+	"github.com/quarxtor/quarxfs/tiering/keyfile"
 )
 
 // A Server says on which server objects are. It holds no secret.
@@ -171,7 +171,7 @@ func trust(c *tls.Config, p Server) error {
 	if p.CA == "" {
 		return nil
 	}
-	pem, err := os.ReadFile(p.CA)
+	pem, _, err := keyfile.Read(p.CA)
 	if err != nil {
 		return err
 	}

@@ -58,7 +58,9 @@ func Drawing() []Rule {
 		{Layer: "fs/fsck", Imports: []string{"fs/meta", "fs/rows", "graph", "store"}},
 		{Layer: "fs/rows", Imports: []string{"fs/meta", "graph", "store"}},
 		{Layer: "fs/meta", Imports: []string{"store/db"}},
-		{Layer: "remote", Imports: []string{"graph", "graph/query", "store", "store/config", "store/durable", "store/handle", "store/routine", "store/vertex"}},
+		{Layer: "remote", Imports: []string{
+			"graph", "graph/query", "store", "store/config", "store/durable", "store/handle", "store/routine", "store/vertex", "tiering/keyfile",
+		}},
 		{Layer: "remote/snapread", Imports: []string{"graph", "remote", "store", "store/config", "store/durable", "store/handle"}},
 		{Layer: "remote/transfer", Imports: []string{"graph", "remote", "store", "store/config"}},
 		{Layer: "cmd/quarxfs-node", Imports: []string{"cmd/internal/buildinfo", "remote/cluster", "remote/cluster/agent", "remote/cluster/etcd/embedded"}},
@@ -99,7 +101,8 @@ func Drawing() []Rule {
 		{Layer: "tiering/also", Shuns: surface},
 		{Layer: "tiering/latency", Shuns: surface},
 		{Layer: "tiering/pressure", Shuns: surface},
-		{Layer: "tiering/s3", Imports: []string{"tiering"}}, // is a client of HTTP
+		{Layer: "tiering/keyfile"},
+		{Layer: "tiering/s3", Imports: []string{"tiering", "tiering/keyfile"}}, // is a client of HTTP
 		{Layer: "tiering/segment", Shuns: surface},
 		{Layer: "tools"},
 		{Layer: "tools/bench/scale", Imports: []string{"fs/volume", "fs/meta", "store", "tools"}},

@@ -43,6 +43,17 @@ func listenAsCaller(ctx context.Context, l serve.ListenOptions) (f *serve.Front,
 	return f, err
 }
 
+// Try reports why the addresses cannot be had, before there is a store.
+func (o *Listen) Try(ctx context.Context) (err error) {
+	if o.Addr != "" {
+		err = o.ListenOptions.Try(ctx, o.SelfSigned)
+	}
+	if err == nil && o.Metrics != "" {
+		err = o.MetricsOptions().Try(ctx, false)
+	}
+	return err
+}
+
 // MetricsOptions are those of the address of /metrics.
 func (o *Listen) MetricsOptions() serve.ListenOptions {
 	return serve.ListenOptions{Addr: o.Metrics, Insecure: o.Insecure, Hosts: o.Hosts}
