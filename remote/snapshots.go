@@ -74,7 +74,8 @@ type Snapshot struct {
 	ID      store.ID     `json:"id"`
 	Created time.Time    `json:"created"`
 	Held    bool         `json:"held"`
-	Volume  string       `json:"volume"` // of the store where it was made
+	Until   time.Time    `json:"held_until,omitzero"` // before then nobody can let go of it
+	Volume  string       `json:"volume"`              // of the store where it was made
 	Host    string       `json:"host,omitempty"`
 	Message string       `json:"message,omitempty"`
 	Tags    []string     `json:"tags,omitempty"`
@@ -93,6 +94,8 @@ type Snapshot struct {
 type SnapshotEdit struct {
 	Name *string `json:"name,omitempty"`
 	Held *bool   `json:"held,omitempty"`
+
+	Until time.Time `json:"held_until,omitzero"` // hold it until then, when it is let go of by itself
 }
 
 // A CloneRequest says what to copy where.
@@ -169,7 +172,7 @@ func (l *Local) snapshotter() (Snapshotter, error) {
 // DescribeSnapshot makes a Snapshot of a vertex and its name.
 func DescribeSnapshot(r store.SnapshotRef, s *graph.Snapshot) Snapshot {
 	return Snapshot{
-		Name: r.Name, ID: r.ID, Held: r.Held, Created: time.Unix(s.Created.Sec, int64(s.Created.Nsec)).UTC(),
+		Name: r.Name, ID: r.ID, Held: r.HeldAt(time.Now()), Until: r.Until, Created: time.Unix(s.Created.Sec, int64(s.Created.Nsec)).UTC(),
 		Volume: s.Volume, Host: s.Host, Message: s.Message, Tags: s.Tags, Parents: s.Parents, Totals: s.Totals,
 		Scheduled: r.Scheduled,
 	}
@@ -179,7 +182,7 @@ func DescribeSnapshot(r store.SnapshotRef, s *graph.Snapshot) Snapshot {
 func (l *Local) describe(ctx context.Context, r store.SnapshotRef) (Snapshot, error) {
 	s, err := graph.GetSnapshot(ctx, l.store, r.ID)
 	if errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrUnavailable) {
-		return Snapshot{Name: r.Name, ID: r.ID, Held: r.Held, Created: r.Set.UTC(), Scheduled: r.Scheduled, Fault: err.Error()}, nil
+		return Snapshot{Name: r.Name, ID: r.ID, Held: r.HeldAt(time.Now()), Until: r.Until, Created: r.Set.UTC(), Scheduled: r.Scheduled, Fault: err.Error()}, nil
 	}
 	if err != nil {
 		err = fmt.Errorf("snapshot %q: %w", r.Name, err)

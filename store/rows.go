@@ -27,6 +27,7 @@ const (
 	keyLease    = 'l'              // lease -> when it ends, and whose it is
 	keyLeased   = 'h'              // lease, ID of a block that it keeps -> nothing
 	keySyncNote = 'y'              // name of a remote -> SyncNote
+	keyLocked   = 'k'              // name of a snapshot -> its ID, and until when it cannot be removed
 	keyBrought  = 'w'              // name of a snapshot -> its ID, and who brought it
 	keyLost     = 'm'              // number of a segment that was lost -> where it ended
 	keyEarlier  = 'c'              // -> commits that the database does not count

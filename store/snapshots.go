@@ -23,6 +23,11 @@ type SnapshotRef struct {
 	Set  time.Time `json:"-"` // when the name was last set
 	Held bool      `json:"held,omitempty"`
 
+	// Until is when the hold ends by itself, and before which nobody can end it; zero: a hold lasts
+	// until it is let go of. It has a row of its own, which a lost database takes with it: then the
+	// snapshot is held, and can be let go of.
+	Until time.Time `json:"-"`
+
 	Scheduled bool `json:"scheduled,omitempty"` // the store's own schedule made it, and its policy may remove it
 }
 
@@ -45,6 +50,19 @@ const (
 	snapshotScheduled   = 1 << 1
 	snapshotFlags       = 1<<2 - 1
 )
+
+// HeldAt reports whether the snapshot cannot be removed at a time.
+func (r SnapshotRef) HeldAt(now time.Time) bool {
+	return r.Held && (r.Until.IsZero() || now.Before(r.Until))
+}
+
+// locked is nil where a hold can be let go of.
+func (r SnapshotRef) locked(now time.Time) error {
+	if r.Until.IsZero() || !now.Before(r.Until) {
+		return nil
+	}
+	return fmt.Errorf("snapshot %q is locked until %s: %w", r.Name, r.Until.Format(time.RFC3339), ErrHeld)
+}
 
 func (r SnapshotRef) flags() (flags byte) {
 	if r.Held {
@@ -130,7 +148,32 @@ func (ix *index) Snapshot(name string) (SnapshotRef, error) {
 	if err != nil {
 		return SnapshotRef{}, err
 	}
-	return decodeSnapshotRef(name, b)
+	r, err := decodeSnapshotRef(name, b)
+	if err == nil {
+		err = ix.readLock(&r)
+	}
+	return r, err
+}
+
+func lockKey(name string) []byte { return append([]byte{keyLocked}, name...) }
+
+// readLock reads until when a snapshot is locked.
+func (ix *index) readLock(r *SnapshotRef) error {
+	b, err := ix.db.Get(lockKey(r.Name))
+	if errors.Is(err, db.ErrNotFound) {
+		return nil
+	}
+	// Of another snapshot that had the name, as a repair may leave it.
+	text, ok := bytes.CutPrefix(b, r.ID[:])
+	if err != nil || !ok {
+		return err
+	}
+	ms, n := binary.Varint(text)
+	if n <= 0 || n != len(text) {
+		return fmt.Errorf("row of the lock of snapshot %q: %w", r.Name, ErrCorrupt)
+	}
+	r.Until = time.UnixMilli(ms)
+	return nil
 }
 
 // Snapshots calls fn for every snapshot's name, in order of names, as all were
@@ -141,6 +184,9 @@ func (ix *index) Snapshots(ctx context.Context, fn func(SnapshotRef) error) erro
 			return err
 		}
 		r, err := decodeSnapshotRef(string(key[1:]), value)
+		if err == nil {
+			err = ix.readLock(&r)
+		}
 		if err != nil {
 			return err
 		}
@@ -188,9 +234,15 @@ func (nt *nameTable) changeSnapshot(old, new SnapshotRef) error {
 		if err := nt.moveBrought(old, new); err != nil {
 			return err
 		}
+		if !old.Until.IsZero() {
+			nt.db.Delete(lockKey(old.Name))
+		}
 	}
 	if new.Name != "" {
 		nt.db.Set(snapshotKey(new.Name), new.encode())
+		if !new.Until.IsZero() {
+			nt.db.Set(lockKey(new.Name), binary.AppendVarint(bytes.Clone(new.ID[:]), new.Until.UnixMilli()))
+		}
 	}
 	return nil
 }
@@ -237,7 +289,10 @@ func (nt *nameTable) editSnapshot(name string, change func(func() error) error, 
 // nothing else refers to. Errors: ErrNotFound, ErrHeld.
 func (nt *nameTable) RemoveSnapshot(name string) error {
 	return nt.editSnapshot(name, nt.commits.Removal, func(r SnapshotRef) (SnapshotRef, error) {
-		if r.Held {
+		if err := r.locked(nt.now()); err != nil {
+			return r, err
+		}
+		if r.HeldAt(nt.now()) {
 			return r, fmt.Errorf("snapshot %q: %w", name, ErrHeld)
 		}
 		return SnapshotRef{}, nil
@@ -262,21 +317,49 @@ func (nt *nameTable) RenameSnapshot(name, to string) error {
 	})
 }
 
-// HoldSnapshot keeps a snapshot from being removed, or lets go of it. Error:
-// ErrNotFound.
+// HoldSnapshot keeps a snapshot from being removed, or lets go of it. Errors:
+// ErrNotFound; ErrHeld: it is locked.
 func (nt *nameTable) HoldSnapshot(name string, held bool) error {
 	change := nt.commits.Change
 	if !held {
 		change = nt.commits.Removal // the next thing is to remove it
 	}
 	return nt.editSnapshot(name, change, func(r SnapshotRef) (SnapshotRef, error) {
-		if r.Held != held {
-			// Later than before in the milliseconds that a vertex keeps: of one name's
-			// vertices a rebuild takes the latest.
-			r.Held, r.Set = held, later(nt.now(), r.Set.Add(time.Millisecond))
+		locked := r.locked(nt.now())
+		if locked != nil && !held {
+			return r, locked
 		}
-		return r, nil
+		// A lock that is over says nothing more.
+		if locked == nil {
+			r.Until = time.Time{}
+		}
+		return nt.hold(r, held), nil
 	})
+}
+
+// LockSnapshot keeps a snapshot from being removed until a time, before which nobody can let go of
+// it. Errors: ErrNotFound; ErrConfig: the time has come; ErrHeld: it is locked until later.
+func (nt *nameTable) LockSnapshot(name string, until time.Time) error {
+	return nt.editSnapshot(name, nt.commits.Change, func(r SnapshotRef) (SnapshotRef, error) {
+		until, now := until.Truncate(time.Millisecond), nt.now()
+		switch {
+		case !until.After(now):
+			return r, fmt.Errorf("%w: snapshot %q: %s is not to come", ErrConfig, name, until.Format(time.RFC3339))
+		case until.Before(r.Until):
+			return r, r.locked(now)
+		}
+		r.Until = until
+		return nt.hold(r, true), nil
+	})
+}
+
+func (nt *nameTable) hold(r SnapshotRef, held bool) SnapshotRef {
+	if r.Held != held {
+		// Later than before in the milliseconds that a vertex keeps: of one name's
+		// vertices a rebuild takes the latest.
+		r.Held, r.Set = held, later(nt.now(), r.Set.Add(time.Millisecond))
+	}
+	return r
 }
 
 func later(a, b time.Time) time.Time {

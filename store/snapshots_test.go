@@ -88,6 +88,56 @@ func TestSnapshotNames(t *testing.T) {
 	}
 }
 
+// TestLockedSnapshot locks a snapshot, and tries to be rid of it before and after that time.
+func TestLockedSnapshot(t *testing.T) {
+	s := newStore(t, compactConfig())
+	now := time.Now()
+	s.base.now = func() time.Time { return now }
+	release := s.Hold()
+	id := putSnapshot(t, s, "one")
+	for _, name := range []string{"a", "b"} {
+		if err := nameSnapshot(s, name, id); err != nil {
+			t.Fatal(err)
+		}
+	}
+	release()
+	for i, step := range []struct {
+		after time.Duration
+		do    func() error
+		want  error
+	}{
+		{0, func() error { return s.LockSnapshot("a", now) }, ErrConfig},
+		{0, func() error { return s.LockSnapshot("x", now.Add(time.Hour)) }, ErrNotFound},
+		{0, func() error { return s.LockSnapshot("a", now.Add(time.Hour)) }, nil},
+		{0, func() error { return s.RemoveSnapshot("a") }, ErrHeld},
+		{0, func() error { return s.HoldSnapshot("a", false) }, ErrHeld},
+		{0, func() error { return s.LockSnapshot("a", now.Add(time.Minute)) }, ErrHeld},
+		{time.Minute, func() error { return s.LockSnapshot("a", now.Add(2*time.Hour)) }, nil},
+		{0, func() error { return s.HoldSnapshot("a", true) }, nil},
+		{time.Hour, func() error { return s.RenameSnapshot("a", "c") }, nil},
+		{0, func() error { return s.RemoveSnapshot("c") }, ErrHeld},
+		{0, func() error { return s.HoldSnapshot("c", false) }, ErrHeld},
+		{0, func() error { return s.LockSnapshot("b", now.Add(time.Hour)) }, nil},
+		{time.Hour, func() error { return s.RemoveSnapshot("c") }, nil},
+		// A hold after the lock is over lasts.
+		{0, func() error { return s.HoldSnapshot("b", true) }, nil},
+		{time.Hour, func() error { return s.RemoveSnapshot("b") }, ErrHeld},
+		{0, func() error { return s.HoldSnapshot("b", false) }, nil},
+		{0, func() error { return s.LockSnapshot("b", now.Add(time.Hour)) }, nil},
+	} {
+		now = now.Add(step.after)
+		if err := step.do(); !errors.Is(err, step.want) {
+			t.Errorf("step %d: %v, want %v", i, err, step.want)
+		}
+	}
+	mustCheck(t, s)
+	// The lock is lost with the database, the hold is not.
+	s, _ = rebuild(t, s, RebuildOptions{})
+	if ref, err := s.Snapshot("b"); err != nil || !ref.HeldAt(now.Add(1000*time.Hour)) || !ref.Until.IsZero() {
+		t.Errorf("after a rebuild: %+v, %v", ref, err)
+	}
+}
+
 // TestRepairSnapshotName damages the row of a name; the other one is repaired.
 func TestRepairSnapshotName(t *testing.T) {
 	s := newStore(t, compactConfig())

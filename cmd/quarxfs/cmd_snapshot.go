@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -140,7 +141,7 @@ func listSnapshots(cmd *cobra.Command, n remote.Node, asJSON bool) error {
 func about(s remote.Snapshot) string {
 	var parts []string
 	if s.Held {
-		parts = append(parts, "held")
+		parts = append(parts, heldHow(s))
 	}
 	for _, tag := range s.Tags {
 		parts = append(parts, "#"+printable(tag))
@@ -152,6 +153,17 @@ func about(s remote.Snapshot) string {
 		parts = append(parts, cannotBeRead(s.Fault))
 	}
 	return strings.Join(parts, " ")
+}
+
+// heldHow says whether a snapshot is held, and until when it is locked.
+func heldHow(s remote.Snapshot) string {
+	switch {
+	case !s.Held:
+		return "no"
+	case s.Until.IsZero():
+		return "held"
+	}
+	return "locked until " + s.Until.Local().Format("2006-01-02 15:04")
 }
 
 // cannotBeRead says why nothing but the name of a snapshot is known.
@@ -181,13 +193,13 @@ func showSnapshot(w io.Writer, s remote.Snapshot) error {
 	t := s.Totals
 	lines := [][2]string{
 		{"name", printable(s.Name)}, {"id", s.ID.String()}, {"made", s.Created.Local().Format("2006-01-02 15:04:05.000 -0700")},
-		{"host", printable(s.Host)}, {"tags", printable(strings.Join(s.Tags, ", "))}, {"held", fmt.Sprint(s.Held)}, {"message", printable(s.Message)},
+		{"host", printable(s.Host)}, {"tags", printable(strings.Join(s.Tags, ", "))}, {"held", heldHow(s)}, {"message", printable(s.Message)},
 		{"files", humanize.Comma(t.Files)}, {"directories", humanize.Comma(t.Dirs)}, {"others", humanize.Comma(t.Others)},
 		{"bytes", size(t.Logical)}, {"without holes", size(t.Data)}, {"written since the one before", size(t.Written)},
 		{"new", fmt.Sprintf("%s, stored in %s", size(t.New), size(t.NewStored))},
 	}
 	if s.Fault != "" {
-		lines = [][2]string{{"name", printable(s.Name)}, {"id", s.ID.String()}, {"held", fmt.Sprint(s.Held)}, {"damage", cannotBeRead(s.Fault)}}
+		lines = [][2]string{{"name", printable(s.Name)}, {"id", s.ID.String()}, {"held", heldHow(s)}, {"damage", cannotBeRead(s.Fault)}}
 	}
 	for _, p := range s.Parents {
 		lines = append(lines, [2]string{"made from", p.String()})
@@ -243,9 +255,39 @@ func newSnapshotHold(held bool) *cobra.Command {
 	if !held {
 		use, did, short = "release", "released", "Let snapshots be removed again"
 	}
-	return eachSnapshot(use, did, short, "", func(ctx context.Context, n remote.Node, name string) error {
-		return n.EditSnapshot(ctx, name, remote.SnapshotEdit{Held: &held})
+	edit, until := remote.SnapshotEdit{Held: &held}, ""
+	cmd := eachSnapshot(use, did, short, "", func(ctx context.Context, n remote.Node, name string) error {
+		return n.EditSnapshot(ctx, name, edit)
 	})
+	if !held {
+		return cmd
+	}
+	cmd.Long = `Keeps snapshots from being removed until they are released. With --until nobody can release
+or remove them before that time, and then they are released by themselves. The time can be put
+off, and not brought forward.`
+	cmd.Flags().StringVar(&until, "until", "", "until this `date`, such as 2030-12-31 or 2030-12-31T18:00, or for a time, such as 30d")
+	cmd.PreRunE = func(*cobra.Command, []string) (err error) {
+		if until != "" {
+			edit.Held = nil
+			edit.Until, err = parseDate(until, time.Now())
+		}
+		return err
+	}
+	return cmd
+}
+
+// parseDate reads a date, with the time of the day or as its first instant, or a time from now.
+func parseDate(text string, now time.Time) (time.Time, error) {
+	for _, layout := range []string{time.DateOnly, "2006-01-02T15:04", time.DateTime, time.RFC3339} {
+		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	d, err := parseTime(text)
+	if err != nil {
+		return now, fmt.Errorf("%w: --until %s: give a date such as 2030-12-31 or 2030-12-31T18:00, or a time such as 30d", errUsage, text)
+	}
+	return now.Add(d), nil
 }
 
 // splitSnapshotPath splits SNAPSHOT[:PATH].

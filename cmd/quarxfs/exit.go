@@ -142,7 +142,7 @@ var advice = []struct {
 	{mounts.ErrRemoved, "go to another one with cd, or give the whole path"},
 	{remote.ErrBusy, "try again later"},
 	{remote.ErrRate, "try again later"},
-	{store.ErrHeld, "release it first with quarxfs snapshot release"},
+	{store.ErrHeld, "release it first with quarxfs snapshot release, unless it is locked"},
 }
 
 // joinLines puts lines behind each other.

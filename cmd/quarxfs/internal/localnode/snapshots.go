@@ -46,6 +46,11 @@ func (l volumeFiles) EditSnapshot(_ context.Context, name string, e remote.Snaps
 			return err
 		}
 	}
+	if !e.Until.IsZero() {
+		if err := l.vol.Store().LockSnapshot(name, e.Until); err != nil {
+			return err
+		}
+	}
 	// Last, as the hold is found by the old name.
 	if e.Name != nil {
 		return l.vol.RenameSnapshot(name, *e.Name)
