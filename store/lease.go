@@ -392,10 +392,11 @@ type SyncNote struct {
 	Came map[string][]ID `json:"came,omitempty"`
 }
 
-// maxCame bounds what is remembered of a direction. What is forgotten is not pruned.
-const maxCame = 4096
+// maxCame bounds what is remembered of a direction. What is forgotten is not pruned. Those of both
+// must fit into a row, with 67 bytes each.
+const maxCame = 3584
 
-// Bounded is what is remembered of a note: some 600 KB at most, so that a request can have it.
+// Bounded is what is remembered of a note: some 480 KB at most, for a row, and for a request.
 func (n SyncNote) Bounded() SyncNote {
 	n.Error = n.Error[:min(len(n.Error), maxReason)]
 	came := n.Came

@@ -78,7 +78,7 @@ func (p *pruning) forget(name string) {
 // are the last ones.
 func TestNoteOfManySnapshots(t *testing.T) {
 	s := newSite(t, store.Options{})
-	client := s.Serve(t, func(http.Handler) http.Handler { return remote.ControlHandler(s.Node, slog.New(slog.DiscardHandler)) })
+	client := s.Serve(t, func(http.Handler) http.Handler { return remote.ControlHandler(s.Node, slog.Default()) })
 	ids := make([]store.ID, 11_000)
 	for i := range ids {
 		ids[i] = store.ID{byte(i), byte(i >> 8), 0xff}
