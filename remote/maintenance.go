@@ -21,6 +21,9 @@ type Maintenance interface {
 	// GC gives space back that nothing uses, as far as there is room to move blocks.
 	// store.ErrConfig: the options make no sense.
 	GC(ctx context.Context, o GCOptions, fn func(GC) error) error
+	// Optimize compresses blocks well that were compressed quickly. store.ErrConfig: the store does
+	// not compress.
+	Optimize(ctx context.Context, o OptimizeOptions, fn func(Optimized) error) error
 	// Scrub reads and checks every block. store.ErrLocked: another scrub is
 	// under way.
 	Scrub(ctx context.Context, o ScrubOptions, fn func(Scrub) error) error
@@ -44,6 +47,18 @@ type GC struct {
 // Freed returns the bytes given back.
 func (g GC) Freed() int64 {
 	return g.Swept.SegmentBytes + g.Compacted.SegmentBytes - g.Compacted.Copied + g.Compacted.Database
+}
+
+// OptimizeOptions are the settings of an optimization.
+type OptimizeOptions struct {
+	Rate   int64 // most bytes read a second; 0: no limit
+	DryRun bool  // only estimate, from a sample
+}
+
+// Optimized is what an optimization did, has done so far, or would do.
+type Optimized struct {
+	store.Optimized
+	Done bool `json:"done"`
 }
 
 // ScrubOptions are the settings of a scrub.
@@ -147,6 +162,21 @@ func (l *Local) GC(ctx context.Context, o GCOptions, fn func(GC) error) error {
 	}
 	g.Done = true
 	return fn(g)
+}
+
+// Optimize implements Maintenance.
+func (l *Local) Optimize(ctx context.Context, o OptimizeOptions, fn func(Optimized) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	sum, err := l.store.Optimize(ctx, store.OptimizeOptions{Rate: o.Rate, DryRun: o.DryRun, Progress: func(s store.Optimized) {
+		if err := fn(Optimized{Optimized: s}); err != nil {
+			cancel(err)
+		}
+	}})
+	if err != nil {
+		return ended(ctx, err)
+	}
+	return fn(Optimized{Optimized: sum, Done: true})
 }
 
 // ended returns why work ended: the error of a function that had ctx cancelled, if
@@ -340,6 +370,16 @@ func (c *Client) GC(ctx context.Context, o GCOptions, fn func(GC) error) error {
 	return receiveMaintenance(ctx, c, withQuery("/v1/gc", q), fn)
 }
 
+// Optimize implements Maintenance.
+func (c *Client) Optimize(ctx context.Context, o OptimizeOptions, fn func(Optimized) error) error {
+	q := make(url.Values)
+	setNumber(q, "rate", o.Rate)
+	if o.DryRun {
+		q.Set("dry_run", "true")
+	}
+	return receiveMaintenance(ctx, c, withQuery("/v1/optimize", q), fn)
+}
+
 // Scrub implements Maintenance.
 func (c *Client) Scrub(ctx context.Context, o ScrubOptions, fn func(Scrub) error) error {
 	q := make(url.Values)
@@ -365,6 +405,7 @@ func receiveMaintenance[T any](ctx context.Context, c *Client, path string, fn f
 func maintenanceRoutes(mux *http.ServeMux, n Node, log *slog.Logger) {
 	s := &server{node: n, log: log}
 	mux.HandleFunc("POST /v1/gc", s.gc)
+	mux.HandleFunc("POST /v1/optimize", s.optimize)
 	mux.HandleFunc("POST /v1/scrub", s.scrub)
 	mux.HandleFunc("POST /v1/fsck", s.fsck)
 }
@@ -389,6 +430,21 @@ func parseGC(q url.Values) (o GCOptions, err error) {
 	}
 	o.Rate, err = number(q, "rate")
 	return o, err
+}
+
+func (s *server) optimize(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	err := onlyKnown(q, "rate", "dry_run")
+	var o OptimizeOptions
+	if err == nil {
+		o.Rate, err = number(q, "rate")
+	}
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	o.DryRun = q.Get("dry_run") == "true"
+	sendStream(s, w, r, func(fn func(Optimized) error) error { return s.node.Optimize(r.Context(), o, fn) })
 }
 
 func (s *server) scrub(w http.ResponseWriter, r *http.Request) {

@@ -3,6 +3,7 @@ package remote_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/quarxtor/quarxfs/remote"
@@ -39,6 +40,40 @@ func TestGC(t *testing.T) {
 		stop := errors.New("enough")
 		if err := n.GC(ctx, remote.GCOptions{}, func(remote.GC) error { return stop }); !errors.Is(err, stop) {
 			t.Errorf("gc that is stopped: %v", err)
+		}
+	})
+}
+
+func TestOptimize(t *testing.T) {
+	eachNodeBehind(t, remote.ControlHandler, func(t *testing.T, n remote.Node) {
+		ctx := t.Context()
+		var prose bytes.Buffer
+		for i := range 100_000 {
+			fmt.Fprintf(&prose, "line %d of %x\n", i, i*i)
+		}
+		if _, err := n.Put(ctx, "prose", bytes.NewReader(prose.Bytes())); err != nil {
+			t.Fatal(err)
+		}
+		optimize := func(o remote.OptimizeOptions) (last remote.Optimized) {
+			if err := n.Optimize(ctx, o, func(p remote.Optimized) error { last = p; return nil }); err != nil {
+				t.Fatal(err)
+			}
+			return last
+		}
+		estimate, done := optimize(remote.OptimizeOptions{DryRun: true}), optimize(remote.OptimizeOptions{Rate: 1 << 30})
+		if !estimate.Done || !done.Done || estimate.Blocks == 0 || done.Blocks == 0 || done.To >= done.From {
+			t.Errorf("estimated %+v, done %+v", estimate, done)
+		}
+		if again := optimize(remote.OptimizeOptions{}); again.Blocks > 0 {
+			t.Errorf("again: %+v", again)
+		}
+		var got bytes.Buffer
+		if err := n.Get(ctx, "prose", 0, -1, &got); err != nil || !bytes.Equal(got.Bytes(), prose.Bytes()) {
+			t.Errorf("afterwards: %d bytes, %v", got.Len(), err)
+		}
+		if err := n.Optimize(ctx, remote.OptimizeOptions{Rate: -1}, func(remote.Optimized) error { return nil }); !errors.Is(err, store.ErrConfig) &&
+			!errors.Is(err, remote.ErrRequest) {
+			t.Errorf("at a rate of -1: %v", err)
 		}
 	})
 }

@@ -110,6 +110,7 @@ type compactor struct {
 	pace        *pacer
 	sum         Compacted
 	uncommitted int64
+	recode      *Optimized // if set, what was compressed quickly is compressed well, and counted here
 }
 
 func (c *compactor) run(ctx context.Context) error {
@@ -126,10 +127,25 @@ func (c *compactor) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, seg := range sparse {
+	if err := c.emptyAll(ctx, sparse); err != nil {
+		return err
+	}
+	if err := c.commitMoves(); err != nil {
+		return err
+	}
+	if !c.o.All {
+		return nil
+	}
+	c.sum.Database, err = c.compactDB()
+	return err
+}
+
+// emptyAll copies what is live in the segments, in this order.
+func (c *compactor) emptyAll(ctx context.Context, list []sparseSegment) error {
+	for _, seg := range list {
 		c.sum.Todo += seg.live
 	}
-	for _, seg := range sparse {
+	for _, seg := range list {
 		// Reckoned before, since copying counts down what it copies and not what it finds dead.
 		left := c.sum.Todo - seg.live
 		err := c.empty(ctx, seg.number)
@@ -152,14 +168,7 @@ func (c *compactor) run(ctx context.Context) error {
 			return nil
 		}
 	}
-	if err := c.commitMoves(); err != nil {
-		return err
-	}
-	if !c.o.All {
-		return nil
-	}
-	c.sum.Database, err = c.compactDB()
-	return err
+	return nil
 }
 
 // compactDB compacts the database if there is room for another one beside it.
@@ -322,8 +331,7 @@ func (c *compactor) copy(batch []tiering.Placed) (copied int64, err error) {
 	defer s.sweeper.maintenance[tier].Unlock()
 	moves := make([]move, 0, len(batch))
 	for _, r := range batch {
-		// As it is stored, without decompressing; its checksum is seen to, its ID at the next read.
-		rec, err := s.tiers.Stored(r.Location)
+		rec, err := c.record(r)
 		if errors.Is(err, tiering.ErrCorrupt) || err == nil && rec.ID != r.ID {
 			c.sum.Unreadable++
 			s.log.Debug("a block that cannot be read keeps its segment", "block", ID(r.ID), "err", err)
@@ -337,6 +345,11 @@ func (c *compactor) copy(batch []tiering.Placed) (copied int64, err error) {
 			return copied, err
 		}
 		moves = append(moves, move{r.ID, relocation{from: r.Location, to: location{loc, rec.Codec}}})
+		if c.recode != nil && rec.Codec != r.Codec {
+			c.recode.Blocks++
+			c.recode.From += int64(r.Location.Length)
+			c.recode.To += int64(loc.Length)
+		}
 	}
 	if tier == tiering.Cold {
 		if err := s.tiers.SyncCold(); err != nil { // no commit does it (I1)
@@ -347,6 +360,15 @@ func (c *compactor) copy(batch []tiering.Placed) (copied int64, err error) {
 	c.sum.Blocks += noted
 	c.sum.Copied += copied
 	return copied, err
+}
+
+// record returns a block's record as it is to be appended.
+func (c *compactor) record(r tiering.Placed) (tiering.Record, error) {
+	if c.recode != nil {
+		return c.s.recoded(r.Location)
+	}
+	// As it is stored, without decompressing; its checksum is seen to, its ID at the next read.
+	return c.s.tiers.Stored(r.Location)
 }
 
 // roomToCopy lets copies use some of the room that is kept from users, and the ballast, since they

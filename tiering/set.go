@@ -77,6 +77,9 @@ type Record struct {
 	Payload []byte
 }
 
+// Length is how many bytes it takes in a segment.
+func (r Record) Length() int64 { return segment.HeaderSize + int64(len(r.Payload)) }
+
 // Options are what a Set is made from.
 type Options struct {
 	// HotDir is the hot tier's directory; it is made if missing.

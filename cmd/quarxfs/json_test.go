@@ -80,7 +80,7 @@ func TestJSONShapes(t *testing.T) {
 	must("", "tier", "add", "s", "cold", "cold")
 	lines := map[string]string{ // behind the command
 		"du": "s", "fsck": "s", "gc": "s", "graph path": "s one one", "graph show": "s one", "graph similar": "s one", "graph why": "s one",
-		"list-blocks": "s", "list-files": "s", "objects": "s", "put": "s data/file", "rebuild": "s", "remote list": "s", "scrub": "s",
+		"list-blocks": "s", "list-files": "s", "objects": "s", "optimize": "s", "put": "s data/file", "rebuild": "s", "remote list": "s", "scrub": "s",
 		"simulate": "data", "snapshot create": "s c", "snapshot diff": "s a b", "snapshot list": "s", "snapshot clone": "s a :copy",
 		"snapshot restore": "s a :restored", "snapshot policy": "s", "snapshot prune": "s --keep-last 9",
 		"snapshot rollback": "s a", "snapshot show": "s a", "stats": "s", "sync follow": "s nas --every 1h", "sync status": "s", "tier demote": "s /",

@@ -102,7 +102,7 @@ byte that is read.`,
 	add("peers", newRemote(), newSync(), newServe(), newToken(), newCluster())
 	add("look", newStats(), newListFiles(), newListBlocks(), newDu(), newGraph(), newSimulate())
 	add("object", newPut(), newGet(), newRemove(), newObjects())
-	add("maintenance", newGC(), newScrub(), newFsck(), newRebuild(), newTier(), newAudit())
+	add("maintenance", newGC(), newOptimize(), newScrub(), newFsck(), newRebuild(), newTier(), newAudit())
 	cmd.AddCommand(newVersion(), newMan(), newDaemonHelper(daemon.FlushHelper+" DEVICE PATH...", func(_ *cobra.Command, args []string) error { return daemon.Flush(args) }),
 		newDaemonHelper(daemon.AbortHelper+" MOUNT PID TID", func(cmd *cobra.Command, args []string) error {
 			return daemon.Abort(cmd.Context(), cmd.InOrStdin(), args)
