@@ -221,9 +221,14 @@ func (o *umountOptions) leave(ctx context.Context, m mounts.Mount, w *daemon.Wat
 // watch is daemon.WatchMount for a daemon that may have lost its control socket: while the mount
 // lives there is one, and it makes its socket again.
 func watch(ctx context.Context, dir string, m mounts.Mount) (*daemon.Watch, error) {
-	for until := time.Now().Add(daemon.AnswerTime); ; {
+	for begun := time.Now(); ; {
 		w, err := daemon.WatchMount(ctx, dir, m)
-		if !errors.Is(err, daemon.ErrNoDaemon) || time.Now().After(until) || isDead(ctx, m.Dir) {
+		within := daemon.AnswerTime
+		// Where something else keeps the place of the socket, none comes: the daemon has tried.
+		if fi, err := os.Lstat(filepath.Join(dir, daemon.SocketName)); err == nil && fi.Mode()&os.ModeSocket == 0 {
+			within = commandWait
+		}
+		if !errors.Is(err, daemon.ErrNoDaemon) || time.Since(begun) > within || isDead(ctx, m.Dir) {
 			return w, err
 		}
 		if err := routine.Sleep(ctx, 100*time.Millisecond); err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"slices"
@@ -94,4 +95,66 @@ func runHere(ctx context.Context, args []string) error {
 	cmd.SetIn(strings.NewReader(""))
 	cmd.SetArgs(args)
 	return cmd.ExecuteContext(ctx)
+}
+
+// A lineSignal is standard error of a command, and tells that a line with some words has come.
+type lineSignal struct {
+	words string
+	mu    sync.Mutex
+	text  bytes.Buffer
+	seen  chan struct{}
+}
+
+func (s *lineSignal) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	had := strings.Contains(s.text.String(), s.words)
+	s.text.Write(p)
+	if !had && strings.Contains(s.text.String(), s.words) {
+		close(s.seen)
+	}
+	return len(p), nil
+}
+
+// TestDaemonHangsAmidARequest: a command whose daemon begins to hang says so, goes on to wait, and
+// ends when it is interrupted.
+func TestDaemonHangsAmidARequest(t *testing.T) {
+	r := newArgumentRig(t)
+	_, pidfd, err := daemonProcess(t.Context(), r.store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(pidfd) })
+	t.Cleanup(func() { _ = unix.PidfdSendSignal(pidfd, unix.SIGCONT, nil, 0) })
+	defer func(was time.Duration) { hangLook = was }(hangLook)
+	hangLook = 100 * time.Millisecond
+	body, feed := io.Pipe()
+	defer feed.Close()
+	said := &lineSignal{words: "does not answer any more", seen: make(chan struct{})}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	cmd := newRoot()
+	cmd.SetArgs([]string{"put", r.mnt, "-"})
+	cmd.SetIn(body)
+	cmd.SetOut(io.Discard)
+	cmd.SetErr(said)
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.ExecuteContext(ctx) }()
+	// Returns when the request has begun to take it.
+	if _, err := feed.Write([]byte("some bytes")); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.PidfdSendSignal(pidfd, unix.SIGSTOP, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-said.seen:
+	case err := <-ended:
+		t.Fatalf("it did not wait: %v", err)
+	}
+	stop()
+	feed.Close() // the reader of a pipe in this process ends with nothing else
+	if err := <-ended; exitCode(err) != exitInterrupted {
+		t.Errorf("interrupted: %v", err)
+	}
 }

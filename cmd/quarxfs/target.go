@@ -22,6 +22,7 @@ import (
 	"github.com/quarxtor/quarxfs/remote"
 	"github.com/quarxtor/quarxfs/store"
 	"github.com/quarxtor/quarxfs/store/handle"
+	"github.com/quarxtor/quarxfs/store/routine"
 )
 
 // errNotDir: the argument names a file, perhaps one inside a mount.
@@ -253,6 +254,7 @@ func (a access) run(ctx context.Context, fn func(remote.Node) error) error {
 		if err == nil {
 			client := daemon.Client(a.dir, a.device)
 			defer client.Close()
+			defer a.whileAsked(ctx)()
 			return fn(client)
 		}
 		if !errors.Is(err, daemon.ErrNoDaemon) {
@@ -271,6 +273,32 @@ func (a access) run(ctx context.Context, fn func(remote.Node) error) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// hangLook is how often a command that waits for a daemon looks whether that still answers, and how
+// long the answer may take. Tests shorten it.
+var hangLook = 30 * time.Second
+
+// whileAsked looks at the daemon until stop is called, and says once if that answers no more: what
+// was asked of it may take long, and must not be given up, but a daemon that hangs ends nothing.
+func (a access) whileAsked(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		for routine.Sleep(ctx, hangLook) == nil {
+			_, err := asked(ctx, 2*hangLook, []string{a.dir}, func() (any, error) {
+				return nil, daemon.Answers(ctx, a.dir, a.device, hangLook)
+			})
+			if ctx.Err() == nil && errors.Is(err, daemon.ErrNoAnswer) {
+				fmt.Fprintf(a.stderr, "quarxfs: the daemon of %s does not answer any more; "+
+					"this waits for it until it is interrupted\n", printable(a.dir))
+				return
+			}
+		}
+	}()
+	// Waited for, so that nothing is said after the command's own last line.
+	return func() { cancel(); <-over }
 }
 
 // runHere runs fn on a store that no daemon holds, for reading only where it cannot be written to.

@@ -276,9 +276,12 @@ func (f *FS) fail(ctx context.Context, op, name string, err error) error {
 	case minio.NoSuchKey:
 		at.Err = fs.ErrNotExist
 	case "InvalidAccessKeyId", "SignatureDoesNotMatch", "AccessDenied", "ExpiredToken", "InvalidToken":
-		at.Err = fmt.Errorf("the server refuses the credentials: %s: %s", answer.Code, answer.Message)
+		at.Err = fmt.Errorf("%s refuses the credentials: %s: %s; give keys that may list, read and write in bucket %s",
+			f.c.Endpoint, answer.Code, answer.Message, f.bucket)
+	case minio.NoSuchBucket:
+		at.Err = fmt.Errorf("%s has no bucket %s: make it, or correct its name", f.c.Endpoint, f.bucket)
 	default:
-		at.Err = fmt.Errorf("%s: %s (HTTP %d)", answer.Code, answer.Message, answer.StatusCode)
+		at.Err = fmt.Errorf("%s answers %s: %s (HTTP %d)", f.c.Endpoint, answer.Code, answer.Message, answer.StatusCode)
 	}
 	return at
 }
