@@ -43,6 +43,7 @@ func acceptances() []acceptance {
 		{"A8", "voters die: one is not felt, volumes go on without all, and rebuild brings all back", 1, time.Hour, runA8},
 		{"A9", "10,000 nodes and 100,000 volumes, simulated: placing, forecasts, the size of etcd", 1, 30 * time.Minute, runA9},
 		{"A10", "a store of an old program becomes a volume, and nothing of its format changes", 1, 20 * time.Minute, runA10},
+		{"B1", "a home is destroyed: its mirror has every acknowledged fsync", 500, 12 * time.Hour, runB1},
 	}
 }
 
