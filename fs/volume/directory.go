@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"errors"
 	"sort"
 	"syscall"
 
@@ -364,7 +363,7 @@ func (v *Volume) Walk(dir meta.Ino, prefix string, fn func(path string, a Attr) 
 	for _, e := range entries {
 		a, err := v.PeekEntry(e)
 		// Removed since the names were read.
-		if errors.Is(err, syscall.ENOENT) {
+		if meta.IsErrno(err, syscall.ENOENT) {
 			continue
 		}
 		if err != nil {

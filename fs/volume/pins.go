@@ -92,7 +92,7 @@ func (p pinned) blocksBelow(ctx context.Context, ino meta.Ino, seen map[meta.Ino
 		}
 		return fn(e.Block)
 	})
-	if errors.Is(err, syscall.ENOENT) { // it has gone meanwhile
+	if meta.IsErrno(err, syscall.ENOENT) { // it has gone meanwhile
 		return nil
 	}
 	for _, child := range inside {

@@ -112,7 +112,7 @@ func (v *Volume) AwaitReaped() (removed bool) {
 // goes last, so that a crash between leaves the rest to the next mount.
 func (r *reaper) reap(ino meta.Ino) error {
 	n, err := r.v.get(ino)
-	if errors.Is(err, syscall.ENOENT) {
+	if meta.IsErrno(err, syscall.ENOENT) {
 		return r.v.store.Update(func() error { r.v.known.unorphan(ino); return nil })
 	}
 	if err != nil {

@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"syscall"
@@ -118,7 +117,7 @@ func (fl *flusher) loadStaged() error {
 		}
 		n, err := fl.v.get(ino)
 		// The rest is worth a mount: fsck tells of these, too.
-		if errors.Is(err, syscall.ENOENT) {
+		if meta.IsErrno(err, syscall.ENOENT) {
 			fl.v.log.Error("staged bytes of an inode that does not exist", "inode", uint64(ino))
 			return nil
 		}

@@ -1,7 +1,6 @@
 package volume
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -32,7 +31,7 @@ func (u *unkept) written(ino meta.Ino, off int64, length int, err error) {
 	case err == nil:
 		u.drop(ino, off, off+int64(length))
 	// Nobody misses the bytes of what was removed.
-	case !errors.Is(err, syscall.ENOENT):
+	case !meta.IsErrno(err, syscall.ENOENT):
 		u.add(ino, off, off+int64(length), err)
 	}
 }

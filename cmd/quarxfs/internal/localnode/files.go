@@ -101,7 +101,7 @@ func (l volumeFiles) find(path string) (volume.Attr, error) {
 			a, err = l.vol.Lookup(a.Ino, name)
 		}
 	}
-	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENOTDIR) {
+	if meta.IsErrno(err, syscall.ENOENT) || meta.IsErrno(err, syscall.ENOTDIR) {
 		return a, fmt.Errorf("%q in the store: %w", path, store.ErrNotFound)
 	}
 	return a, err
@@ -155,7 +155,7 @@ func (l volumeFiles) LiveEdges(ctx context.Context, f export.LiveFile, fn func(e
 		if edge.File != nil && !edge.File.Directory {
 			// Peek, which drops nothing from memory for it: all entries are asked for.
 			a, err := l.vol.Peek(e.To)
-			if errors.Is(err, syscall.ENOENT) {
+			if meta.IsErrno(err, syscall.ENOENT) {
 				// Removed between the row and this look.
 				return nil
 			}
@@ -166,7 +166,7 @@ func (l volumeFiles) LiveEdges(ctx context.Context, f export.LiveFile, fn func(e
 		}
 		return fn(edge)
 	})
-	if errors.Is(err, syscall.ENOENT) {
+	if meta.IsErrno(err, syscall.ENOENT) {
 		return fmt.Errorf("inode %d: %w", f.Ino, store.ErrNotFound)
 	}
 	return err

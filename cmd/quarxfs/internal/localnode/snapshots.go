@@ -2,13 +2,13 @@ package localnode
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"path"
 	"strings"
 	"syscall"
 
 	"github.com/quarxtor/quarxfs/cmd/quarxfs/internal/mounts"
+	"github.com/quarxtor/quarxfs/fs/meta"
 	"github.com/quarxtor/quarxfs/fs/volume"
 	"github.com/quarxtor/quarxfs/graph"
 	"github.com/quarxtor/quarxfs/remote"
@@ -86,13 +86,13 @@ func (l volumeFiles) Rollback(ctx context.Context, r remote.RollbackRequest) err
 // pathError makes an error of the store's of one about a path.
 func pathError(err error) error {
 	for _, row := range []struct {
-		is error
+		is syscall.Errno
 		as error
 	}{
 		{syscall.EEXIST, store.ErrNameTaken}, {syscall.ENOENT, store.ErrNotFound}, {syscall.ENOTDIR, store.ErrNotFound},
 		{syscall.EINVAL, remote.ErrRequest}, {syscall.EROFS, remote.ErrRequest}, {syscall.ENAMETOOLONG, remote.ErrRequest},
 	} {
-		if errors.Is(err, row.is) {
+		if meta.IsErrno(err, row.is) {
 			return also.Is(err, row.as)
 		}
 	}
