@@ -39,7 +39,14 @@ measure() {
 	local records
 	records=$(figure .stored_bytes)
 	umount_store
-	printf '%-6s %9s %9s %9s %9s %9s\n' "$1" "$(mib "$(on_disk "$data")")" "$(mib "$(on_disk "$store")")" "$(mib "$records")" \
+	local inline rest
+	inline=$(on_disk "$store")
+	"$quarxfs" optimize "$store" >/dev/null
+	rest=$(on_disk "$store")
+	mount_store
+	diff -r "$data" "$mnt"
+	umount_store
+	printf '%-6s %9s %9s %9s %9s %9s %9s\n' "$1" "$(mib "$(on_disk "$data")")" "$(mib "$inline")" "$(mib "$records")" "$(mib "$rest")" \
 		"$(mib "$(on_disk "$RESTIC_REPOSITORY")")" "$(mib "$(on_disk "$BORG_REPO")")"
 }
 
@@ -53,5 +60,5 @@ workspace
 fetch_modules "$(readlink -f "$top")"
 make_data
 echo "$module, $(wc -w <<<"$versions") releases; restic $(restic version | cut -d' ' -f2), borg $(borg --version | cut -d' ' -f2); MiB"
-printf '%-6s %9s %9s %9s %9s %9s\n' data itself QuarXFS records restic borg
+printf '%-6s %9s %9s %9s %9s %9s %9s\n' data itself QuarXFS records optimized restic borg
 for what in $only; do measure "$what"; done
