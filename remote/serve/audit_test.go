@@ -2,6 +2,7 @@ package serve_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -106,7 +107,10 @@ func TestAuditOfControl(t *testing.T) {
 	srv := &http.Server{ConnContext: serve.WithUser, Handler: serve.NewAudit(out, log).Handler(remote.ControlHandler(s.Node, log))}
 	go func() { _ = srv.Serve(l) }()
 	t.Cleanup(func() { _ = srv.Close() })
-	c := http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", l.Addr().String()) }}}
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", l.Addr().String())
+	}
+	c := http.Client{Transport: &http.Transport{DialContext: dial}}
 	t.Cleanup(c.CloseIdleConnections)
 	for path, body := range map[string]string{
 		"/v1/tokens": `{"name":"new","scopes":["read"]}`, "/v1/remotes": `{"name":"new","url":"https://a","token":"secret"}`, "/v1/gc": `{"name":"new"`,
