@@ -177,14 +177,22 @@ func (r *rewrite) copyTables(dir string) (ids []uint64, err error) {
 		ChkMode: o.ChecksumVerificationMode, Compression: o.Compression,
 	}
 	b := table.NewTableBuilder(opt)
-	defer func() { b.Close() }()
+	finished := false
+	defer func() {
+		if !finished {
+			b.Done() // it ends the goroutines that compress
+		}
+		b.Close()
+	}()
 	end := func() error {
+		finished = true
+		rows := b.Finish()
 		// A table at a time is a good moment to give up: nothing refers to what is written yet.
 		ids = append(ids, uint64(len(ids)+1))
 		if err := r.goOn(); err != nil {
 			return err
 		}
-		return r.d.opt.disk.write(table.NewFilename(ids[len(ids)-1], dir), b.Finish())
+		return r.d.opt.disk.write(table.NewFilename(ids[len(ids)-1], dir), rows)
 	}
 	err = r.from.eachRow(r.at, badger.IteratorOptions{}, func(item *badger.Item) error {
 		// Before the row is added, so that no table is left empty.
@@ -193,7 +201,7 @@ func (r *rewrite) copyTables(dir string) (ids []uint64, err error) {
 				return err
 			}
 			b.Close()
-			b = table.NewTableBuilder(opt)
+			b, finished = table.NewTableBuilder(opt), false
 		}
 		return item.Value(func(value []byte) error {
 			// With the version that it had, or compare could not tell it from another.

@@ -95,10 +95,10 @@ type Index struct {
 }
 
 // A row and an extent as docs/format/database.md works them out, 47 and 36
-// bytes, and to the row what the database's tables add (TestIndexSize). Of the
+// bytes, and to the row what tables add and compression saves (TestIndexSize). Of the
 // tables, the filters and block indexes are always in memory.
 const (
-	bytesPerRow    = 66
+	bytesPerRow    = 58
 	bytesPerExtent = 36
 	memoryPerRow   = 2
 )
