@@ -16,6 +16,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3gen"
 
 	"github.com/quarxtor/quarxfs/remote/rawjson"
+	"github.com/quarxtor/quarxfs/store/config"
 )
 
 var update = goflag.Bool("update", false, "write openapi.json")
@@ -106,7 +107,11 @@ func (d *description) add(r *route) error {
 	path = strings.ReplaceAll(path, "...}", "}")
 	op := openapi3.NewOperation()
 	op.Summary = r.summary
-	op.Description = fmt.Sprintf("Needs a token with the scope %s.", r.need.scopes())
+	scopes := string(r.need.Scope)
+	if r.need.Append {
+		scopes += " or " + string(config.ScopeAppend)
+	}
+	op.Description = fmt.Sprintf("Needs a token with the scope %s.", scopes)
 	if r.need.Walks {
 		op.Description += " " + walksText
 	}

@@ -1,7 +1,6 @@
 package remote
 
 import (
-	"fmt"
 	"net/http"
 	"slices"
 	"sync"
@@ -46,13 +45,6 @@ var (
 
 // UploadWeight is the largest weight that there is.
 const UploadWeight = 16
-
-func (n Need) scopes() string {
-	if n.Append {
-		return fmt.Sprintf("%s or %s", n.Scope, config.ScopeAppend)
-	}
-	return string(n.Scope)
-}
 
 // AllowedTo reports whether a token may do what needs this.
 func (n Need) AllowedTo(t config.Token) bool {
