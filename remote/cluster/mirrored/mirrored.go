@@ -122,12 +122,19 @@ func (n *node) Swap(ctx context.Context, next mirror.Record) (mirror.Record, err
 	return v.Record, nil
 }
 
+// askTime is how long the agent may take to say where a mirror is, before the last that it said is
+// used: what is left of a dial's time is for the mirror.
+const askTime = 3 * time.Second
+
 // dial reaches a mirror.
 func (n *node) dial(ctx context.Context, name string) (net.Conn, error) {
-	if v, err := n.agent.Mirror(ctx, n.id); err == nil {
+	ask, cancel := context.WithTimeout(ctx, askTime)
+	v, err := n.agent.Mirror(ask, n.id)
+	cancel()
+	if err == nil {
 		n.learn(v)
 	}
-	v := n.known()
+	v = n.known()
 	address := v.Addresses[name]
 	if address == "" {
 		return nil, fmt.Errorf("where %s is reached is not known", name)
