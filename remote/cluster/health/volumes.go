@@ -193,9 +193,13 @@ func (v Volume) atVaults(f Facts) (checks []Check) {
 	switch {
 	case len(v.Vaults) == 0 && v.mirrored(): // it is wanted so
 	case answered == len(v.Vaults) && !any:
+		on := v.Home
+		if v.mirrored() {
+			on += " and its mirrors"
+		}
 		checks = append(checks, Check{
 			Code: "VOLUME_UNPROTECTED", Level: Warn, Subjects: []string{v.Name},
-			Text: v.Name + " is on " + v.Home + " alone: no vault has a snapshot of it" + because, Do: do,
+			Text: v.Name + " is on " + on + " alone: no vault has a snapshot of it" + because, Do: do,
 		})
 	case answered == 0 && len(v.Vaults) > 0:
 		checks = append(checks, Check{
