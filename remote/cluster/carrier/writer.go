@@ -338,12 +338,15 @@ func (s *Writer) acknowledged(index mirror.Index) error {
 func (s *Writer) leave(m mirror.Member) {
 	s.swap(func(w mirror.Writer) (mirror.Record, bool) { return w.Leave(m) })
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if p, _ := s.rules.Find(m); !p.Counted {
-		s.log.Warn("a copy is left behind", "node", m.Node)
-		if l := s.links[m.Node]; l != nil {
-			_ = l.Conn.Close() // whoever sends there holds the commit
-		}
+	p, _ := s.rules.Find(m)
+	l := s.links[m.Node]
+	s.mu.Unlock()
+	if p.Counted {
+		return
+	}
+	s.log.Warn("a copy is left behind", "node", m.Node)
+	if l != nil {
+		_ = l.Conn.Close() // whoever sends there holds the commit
 	}
 }
 
