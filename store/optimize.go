@@ -47,8 +47,11 @@ func (rl *relocator) Optimize(ctx context.Context, o OptimizeOptions) (sum Optim
 	if rl.readOnly {
 		return sum, ErrReadOnly
 	}
-	if rl.appender.compression == "none" || o.Rate < 0 {
-		return sum, fmt.Errorf("optimize a store without compression, or at a rate of %d: %w", o.Rate, ErrConfig)
+	if rl.appender.compression == "none" {
+		return sum, fmt.Errorf("optimize a store that does not compress: %w", ErrConfig)
+	}
+	if o.Rate < 0 {
+		return sum, fmt.Errorf("optimize at a rate of %d: %w", o.Rate, ErrConfig)
 	}
 	// Rows say how blocks are stored as of the last commit.
 	if err := rl.commits.Commit(); err != nil {
