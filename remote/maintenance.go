@@ -22,7 +22,7 @@ type Maintenance interface {
 	// store.ErrConfig: the options make no sense.
 	GC(ctx context.Context, o GCOptions, fn func(GC) error) error
 	// Optimize compresses blocks well that were compressed quickly. store.ErrConfig: the store does
-	// not compress.
+	// not compress. store.ErrLocked: another one is under way.
 	Optimize(ctx context.Context, o OptimizeOptions, fn func(Optimized) error) error
 	// Scrub reads and checks every block. store.ErrLocked: another scrub is
 	// under way.

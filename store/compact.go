@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,8 @@ type relocator struct {
 	appender *appender
 	blocks   *blocks
 	sweeper  *sweeper
+
+	optimizing sync.Mutex
 
 	arrived [2]struct{ blocks, bytes atomic.Uint64 } // by tier: what moves brought
 }

@@ -41,8 +41,8 @@ const worthRecoding = 16
 // Optimize compresses blocks of the hot tier by zstd that were written in a hurry, and has the
 // database give back what its deleted rows take. Segments are written anew one by one, as by
 // Compact, so each block is at one place or the other when it is interrupted, and the next call
-// goes on with what is left. Writers go on meanwhile. Errors: ErrConfig: the store does not
-// compress; ErrReadOnly; those of the disk.
+// goes on with what is left. Writers go on meanwhile. Errors: ErrLocked: another one is under way;
+// ErrConfig: the store does not compress; ErrReadOnly; those of the disk.
 func (rl *relocator) Optimize(ctx context.Context, o OptimizeOptions) (sum Optimized, err error) {
 	if rl.readOnly {
 		return sum, ErrReadOnly
@@ -53,6 +53,11 @@ func (rl *relocator) Optimize(ctx context.Context, o OptimizeOptions) (sum Optim
 	if o.Rate < 0 {
 		return sum, fmt.Errorf("optimize at a rate of %d: %w", o.Rate, ErrConfig)
 	}
+	// Two would copy the same blocks, and both count what they save.
+	if !rl.optimizing.TryLock() {
+		return sum, fmt.Errorf("an optimization is under way: %w", ErrLocked)
+	}
+	defer rl.optimizing.Unlock()
 	// Rows say how blocks are stored as of the last commit.
 	if err := rl.commits.Commit(); err != nil {
 		return sum, err

@@ -46,6 +46,11 @@ func TestOptimize(t *testing.T) {
 	if again := s.Stats().Totals; again.StoredBytes() != before.StoredBytes() {
 		t.Errorf("a dry run made %d bytes of %d", again.StoredBytes(), before.StoredBytes())
 	}
+	s.optimizing.Lock()
+	if _, err := s.Optimize(ctx, OptimizeOptions{}); !errors.Is(err, ErrLocked) {
+		t.Errorf("beside another one: %v", err)
+	}
+	s.optimizing.Unlock()
 	var last Optimized
 	done, err := s.Optimize(ctx, OptimizeOptions{Progress: func(o Optimized) { last = o }})
 	if err != nil {

@@ -61,7 +61,7 @@ func showAudit(w io.Writer, e serve.AuditEvent) error {
 	}
 	for _, of := range []struct{ what, is string }{
 		{"name", e.About.Name}, {"snapshot", e.About.Snapshot}, {"path", e.About.Path}, {"to", e.About.To}, {"id", e.About.ID}, {"for", e.About.For},
-		{"scopes", strings.Join(e.About.Scopes, ",")},
+		{"until", e.About.Until}, {"scopes", strings.Join(e.About.Scopes, ",")},
 	} {
 		if of.is != "" {
 			about = append(about, of.what+"="+printable(of.is))

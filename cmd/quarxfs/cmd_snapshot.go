@@ -271,6 +271,10 @@ off, and not brought forward.`
 			edit.Held = nil
 			edit.Until, err = parseDate(until, time.Now())
 		}
+		// The zero time would ask for nothing, and be told as held.
+		if err == nil && until != "" && edit.Until.IsZero() {
+			err = fmt.Errorf("%w: --until %s is not to come", errUsage, until)
+		}
 		return err
 	}
 	return cmd

@@ -76,8 +76,8 @@ func hangingCalls(t *testing.T, r *argumentRig) (calls [][]string) {
 	for name, args := range all {
 		command := strings.Fields(name)
 		for _, store := range []string{r.mnt, r.store} {
-			// Without the daemon's word: a rebuild needs the store for itself, whoever has it, and audit
-			// reads a file of the store.
+			// Without the daemon's word: a rebuild needs the store for itself, whoever has it, and
+			// audit reads a file of the store.
 			alone := store == r.store && (name == "rebuild" || name == "audit")
 			if name != "serve" && !alone {
 				calls = append(calls, slices.Concat(command, []string{store}, args, neededFlags[name]))

@@ -89,7 +89,7 @@ func TestJSONShapes(t *testing.T) {
 	held := true
 	values := map[string]any{ // of what needs another machine
 		"audit": serve.AuditEvent{From: "a", Query: "q", Missed: 1, About: serve.AuditBody{
-			Name: "n", Snapshot: "s", Path: "p", To: "t", ID: "i", For: "f", Held: &held, Scopes: []string{"s"}}},
+			Name: "n", Snapshot: "s", Path: "p", To: "t", ID: "i", For: "f", Held: &held, Until: "u", Scopes: []string{"s"}}},
 		"sync push": transfer.Report{Sent: []string{""}, Pruned: []string{""}, Refused: []string{""}, Damaged: []string{""}},
 		"sync pull": transfer.Report{Sent: []string{""}, Pruned: []string{""}, Refused: []string{""}, Damaged: []string{""}},
 		"serve":     daemon.Announcement{URL: "u", Fingerprint: "f", Metrics: "m"},

@@ -56,12 +56,13 @@ type AuditBody struct {
 	ID       string   `json:"id,omitempty"`
 	For      string   `json:"for,omitempty"`
 	Held     *bool    `json:"held,omitempty"`
+	Until    string   `json:"held_until,omitempty"` // as it was sent
 	Scopes   []string `json:"scopes,omitempty"`
 }
 
 // IsZero reports whether nothing is noted.
 func (b AuditBody) IsZero() bool {
-	return b.Name+b.Snapshot+b.Path+b.To+b.ID+b.For == "" && b.Held == nil && len(b.Scopes) == 0
+	return b.Name+b.Snapshot+b.Path+b.To+b.ID+b.For+b.Until == "" && b.Held == nil && len(b.Scopes) == 0
 }
 
 // auditedBody bounds the bodies that are looked at.
