@@ -43,11 +43,21 @@ func withKeys(t testing.TB, id, secret string) string {
 	return path
 }
 
+// newFS gives up soon, for servers that fail.
 func newFS(t testing.TB, endpoint, spool string) *s3.FS {
+	return newFSWithin(t, endpoint, spool, 2*time.Second)
+}
+
+// patientFS waits as long as by default: no test of what is stored shall depend on a busy machine.
+func patientFS(t testing.TB, endpoint, spool string) *s3.FS {
+	return newFSWithin(t, endpoint, spool, 0)
+}
+
+func newFSWithin(t testing.TB, endpoint, spool string, timeout time.Duration) *s3.FS {
 	t.Helper()
 	f, err := s3.New(s3.Config{
 		Server: s3.Server{Endpoint: endpoint, Credentials: withKeys(t, s3test.AccessKey, s3test.SecretKey)},
-		URL:    bucketURL, Spool: spool, Timeout: 2 * time.Second,
+		URL:    bucketURL, Spool: spool, Timeout: timeout,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -93,14 +103,14 @@ func requireBytes(t testing.TB, f disk.File, want []byte) {
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	server := s3test.Start(t)
-	disktest.Conform(t, newFS(t, server.URL, filepath.Join(t.TempDir(), "spool")), "/any/dir")
+	disktest.Conform(t, patientFS(t, server.URL, filepath.Join(t.TempDir(), "spool")), "/any/dir")
 }
 
 func TestFileBecomesAnObject(t *testing.T) {
 	t.Parallel()
 	server := s3test.Start(t)
 	spool := filepath.Join(t.TempDir(), "spool")
-	f := newFS(t, server.URL, spool)
+	f := patientFS(t, server.URL, spool)
 	small, large := noise(1, 1000), noise(2, 35<<20) // of several parts
 	one, two := put(t, f, "one", small), put(t, f, "two", large)
 	requireBytes(t, one, small)
@@ -116,7 +126,7 @@ func TestFileBecomesAnObject(t *testing.T) {
 	if err != nil || len(list) != 2 || list[0] != (disk.Info{Name: "one", Size: 1000}) || list[1].Name != "two" {
 		t.Errorf("list: %v, %v", list, err)
 	}
-	again, err := newFS(t, server.URL, spool).Open("/any/dir/two")
+	again, err := patientFS(t, server.URL, spool).Open("/any/dir/two")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -114,11 +114,13 @@ func (a *Agent) askAll(ctx context.Context, nodes []health.NodeFacts, limit func
 	}
 	answers := make(chan answer, len(nodes)) // room for all: nobody reads those that come too late
 	for i, n := range nodes {
+		// Not in the goroutine, which may begin when the caller has gone on.
+		own := limit(n)
 		go func() {
 			select {
 			case places <- struct{}{}:
 				defer func() { <-places }()
-				ask, cancel := context.WithTimeout(ctx, limit(n))
+				ask, cancel := context.WithTimeout(ctx, own)
 				defer cancel()
 				answers <- answer{i, a.ask(ask, n.Node)}
 			case <-ctx.Done():
