@@ -73,7 +73,7 @@ func (rl *relocator) Optimize(ctx context.Context, o OptimizeOptions) (sum Optim
 	if o.Progress != nil {
 		c.o.Progress = func(Compacted) { o.Progress(c.optimized()) }
 	}
-	if err := c.sealAll(ctx, p.segments); err != nil {
+	if err := c.sealOneOf(ctx, p.segments); err != nil {
 		return sum, err
 	}
 	err = c.emptyAll(ctx, p.segments)
@@ -191,8 +191,8 @@ func (rl *relocator) recoded(loc tiering.Location) (tiering.Record, error) {
 	return rec, nil
 }
 
-// sealAll makes the segments that are being written ones that can be emptied.
-func (c *compactor) sealAll(ctx context.Context, list []sparseSegment) error {
+// sealOneOf makes the segment that is being written one that can be emptied, if it is to be.
+func (c *compactor) sealOneOf(ctx context.Context, list []sparseSegment) error {
 	number, ok := c.s.tiers.Active(tiering.Hot)
 	if !ok || !slices.ContainsFunc(list, func(s sparseSegment) bool { return s.number == number }) {
 		return nil

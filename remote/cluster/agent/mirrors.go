@@ -55,30 +55,33 @@ func (m *mirrors) close() (err error) {
 	return err
 }
 
-// get opens the node's copy of a volume. A takeover's own call comes in while others do not.
+// get opens the node's copy of a volume. While a takeover has it nobody else gets it: another
+// takeover would close it beneath the first.
 func (m *mirrors) get(v cluster.Volume, takes bool, dir string, o carrier.ReplicaOptions) (*carrier.Replica, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
 	case m.closed:
 		return nil, fmt.Errorf("%w: the node is leaving", client.ErrNoMirror)
-	case m.taking[v.ID] && !takes:
+	case m.taking[v.ID]:
 		return nil, fmt.Errorf("%w: this node takes %s over", cluster.ErrFenced, v.Name)
+	}
+	r := m.open[v.ID]
+	if r == nil {
+		var err error
+		r, err = carrier.OpenReplica(dir, o)
+		if errors.Is(err, db.ErrLocked) {
+			err = fmt.Errorf("%w: a daemon has %s open: unmount it", client.ErrNoMirror, dir)
+		}
+		if err != nil {
+			return nil, err
+		}
+		m.open[v.ID] = r
 	}
 	if takes {
 		m.taking[v.ID] = true
 	}
-	if r := m.open[v.ID]; r != nil {
-		return r, nil
-	}
-	r, err := carrier.OpenReplica(dir, o)
-	if errors.Is(err, db.ErrLocked) {
-		err = fmt.Errorf("%w: a daemon has %s open: unmount it", client.ErrNoMirror, dir)
-	}
-	if err == nil {
-		m.open[v.ID] = r
-	}
-	return r, err
+	return r, nil
 }
 
 // keepOnly closes the copies that the node is not to have any more, or writes now.
@@ -293,15 +296,16 @@ func (a *Agent) takeMirror(ctx context.Context, t client.Takeover, force bool) (
 		return t, fmt.Errorf("%w: the copy of %s on %s was left behind, and lacks what was acknowledged since: start %s",
 			client.ErrNoMirror, v.Name, a.settings.Node.Name, v.Home)
 	}
+	replica, err := a.mirrors.get(v, true, dir, o)
+	if err != nil {
+		return t, err
+	}
+	// Only of what this takeover has.
 	defer func() {
 		if err := a.mirrors.taken(v.ID); err != nil {
 			a.log.Warn("a copy that is taken over", "volume", v.Name, "err", err)
 		}
 	}()
-	replica, err := a.mirrors.get(v, true, dir, o)
-	if err != nil {
-		return t, err
-	}
 	replica.EndSession()
 	ctx, cancel := context.WithTimeout(ctx, takeTime)
 	defer cancel()
