@@ -3,7 +3,12 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -18,19 +23,7 @@ import (
 // itself, and ends when it is interrupted, although its threads wait in the kernel.
 func TestHangingDaemon(t *testing.T) {
 	r := newArgumentRig(t)
-	_, pidfd, err := daemonProcess(t.Context(), r.store)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// Before the clean-up, which asks the daemon.
-	t.Cleanup(func() { unix.Close(pidfd) })
-	hang := func(sig unix.Signal) {
-		if err := unix.PidfdSendSignal(pidfd, sig, nil, 0); err != nil {
-			t.Error(err)
-		}
-	}
-	t.Cleanup(func() { hang(unix.SIGCONT) })
-	hang(unix.SIGSTOP)
+	hangsUntilCleanUp(t, r.store)()
 	calls := hangingCalls(t, r)
 	defer func(was time.Duration) { hangTime = was }(hangTime)
 	for _, c := range []struct {
@@ -65,6 +58,53 @@ func TestHangingDaemon(t *testing.T) {
 			t.Errorf("%q: %v", line, err)
 		}
 	}
+}
+
+// hangsUntilCleanUp returns what has a store's daemon hang, all of it: the signal alone returns
+// before each thread has stopped, and on a busy machine one of them would go on to answer.
+func hangsUntilCleanUp(t *testing.T, store string) (hang func()) {
+	t.Helper()
+	pid, pidfd, err := daemonProcess(t.Context(), store)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Before the clean-up of the store, which asks the daemon.
+	t.Cleanup(func() {
+		if err := errors.Join(unix.PidfdSendSignal(pidfd, unix.SIGCONT, nil, 0), unix.Close(pidfd)); err != nil {
+			t.Error(err)
+		}
+	})
+	return func() {
+		t.Helper()
+		if err := unix.PidfdSendSignal(pidfd, unix.SIGSTOP, nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		for ; !stopped(t, pid); time.Sleep(time.Millisecond) {
+		}
+	}
+}
+
+// stopped reports whether all threads of a process are.
+func stopped(t *testing.T, pid int) bool {
+	t.Helper()
+	names, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(names) == 0 {
+		t.Fatalf("threads of process %d: %v", pid, err)
+	}
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // it has ended
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The state is behind the program's name, which is in brackets.
+		if _, state, _ := bytes.Cut(b, []byte(") ")); !bytes.HasPrefix(state, []byte("T")) {
+			return false
+		}
+	}
+	return true
 }
 
 // Flags without which a command asks for them first.
@@ -122,12 +162,7 @@ func (s *lineSignal) Write(p []byte) (int, error) {
 // ends when it is interrupted.
 func TestDaemonHangsAmidARequest(t *testing.T) {
 	r := newArgumentRig(t)
-	_, pidfd, err := daemonProcess(t.Context(), r.store)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(pidfd) })
-	t.Cleanup(func() { _ = unix.PidfdSendSignal(pidfd, unix.SIGCONT, nil, 0) })
+	hang := hangsUntilCleanUp(t, r.store)
 	defer func(was time.Duration) { hangLook = was }(hangLook)
 	hangLook = 100 * time.Millisecond
 	body, feed := io.Pipe()
@@ -146,9 +181,7 @@ func TestDaemonHangsAmidARequest(t *testing.T) {
 	if _, err := feed.Write([]byte("some bytes")); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.PidfdSendSignal(pidfd, unix.SIGSTOP, nil, 0); err != nil {
-		t.Fatal(err)
-	}
+	hang()
 	select {
 	case <-said.seen:
 	case err := <-ended:
